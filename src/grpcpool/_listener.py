@@ -1,0 +1,204 @@
+"""What a pool tells those who listen: one hook for each event, each with one small frozen object.
+
+Events are for people and dashboards. They are told after the fact, without the pool's lock; two threads may tell
+theirs in either order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ._slot import CloseReason
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PoolEvent:
+    """Something happened in a pool.
+
+    Attributes:
+        pool: The pool's name.
+    """
+
+    pool: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelEvent(PoolEvent):
+    """Something happened to one connection.
+
+    Attributes:
+        channel: Its number in the pool, as in `ChannelStats.id`.
+    """
+
+    channel: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Opening(ChannelEvent):
+    """A connection is being made.
+
+    Attributes:
+        replaces: The connection whose successor it is to be.
+    """
+
+    replaces: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(ChannelEvent):
+    """A connection is ready and primed.
+
+    Attributes:
+        seconds: How long that took.
+    """
+
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFailed(ChannelEvent):
+    """A connection could not be made.
+
+    Attributes:
+        error: Why.
+        retry_in: Seconds before the pool tries again, if there is still need.
+    """
+
+    error: BaseException
+    retry_in: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Closed(ChannelEvent):
+    """A connection left the pool.
+
+    Attributes:
+        reason: Why.
+        cancelled: Leases and calls that were still on it.
+    """
+
+    reason: CloseReason
+    cancelled: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Draining(ChannelEvent):
+    """A connection takes no new calls and closes when its last ends.
+
+    Attributes:
+        reason: Why.
+        in_flight: Leases and calls that it waits for.
+    """
+
+    reason: CloseReason
+    in_flight: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Granted(ChannelEvent):
+    """A waiter got its place.
+
+    Attributes:
+        waited: Seconds that it waited.
+    """
+
+    waited: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut(PoolEvent):
+    """A waiter waited in vain.
+
+    Attributes:
+        waited: Seconds that it waited.
+    """
+
+    waited: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected(PoolEvent):
+    """An acquire or call was refused at once.
+
+    Attributes:
+        waiting: How many waited already.
+    """
+
+    waiting: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedStream(ChannelEvent):
+    """A server refused a call for its own limit of streams.
+
+    Attributes:
+        limit: What the connection may carry from now on.
+    """
+
+    limit: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Leaked(ChannelEvent):
+    """A lease has been held for longer than `PoolConfig.leak_threshold`.
+
+    Attributes:
+        held: Seconds so far.
+        stack: The stack that took it, formatted.
+    """
+
+    held: float
+    stack: str
+
+
+class Listener:
+    """Hooks that do nothing; override those of interest and pass an instance as `listeners=[...]`.
+
+    Hooks are synchronous and must be quick: they run on whichever thread the event happened on, gRPC's callback
+    threads included. What they raise is logged and goes no further.
+    """
+
+    def opening(self, event: Opening) -> None:
+        """A connection is being made."""
+
+    def opened(self, event: Opened) -> None:
+        """A connection is ready and primed."""
+
+    def open_failed(self, event: OpenFailed) -> None:
+        """A connection could not be made."""
+
+    def closed(self, event: Closed) -> None:
+        """A connection left the pool."""
+
+    def draining(self, event: Draining) -> None:
+        """A connection takes no new calls and closes when its last ends."""
+
+    def granted(self, event: Granted) -> None:
+        """A waiter got its place, after a wait."""
+
+    def timed_out(self, event: TimedOut) -> None:
+        """A waiter waited in vain."""
+
+    def rejected(self, event: Rejected) -> None:
+        """An acquire or call was refused at once, for too many waited."""
+
+    def refused_stream(self, event: RefusedStream) -> None:
+        """A server refused a call for its own limit of streams."""
+
+    def leaked(self, event: Leaked) -> None:
+        """A lease is held for suspiciously long."""
+
+
+HOOKS: dict[type[PoolEvent], str] = {
+    Opening: "opening",
+    Opened: "opened",
+    OpenFailed: "open_failed",
+    Closed: "closed",
+    Draining: "draining",
+    Granted: "granted",
+    TimedOut: "timed_out",
+    Rejected: "rejected",
+    RefusedStream: "refused_stream",
+    Leaked: "leaked",
+}
+"""The hook that tells of each event."""
