@@ -13,11 +13,16 @@ from ._errors import (
     PoolTimeoutError,
     WrongEventLoopError,
 )
+from ._isolation import isolated
 from ._listener import Listener
 from ._stats import ChannelStats, PoolStats
+from ._sync.lease import Lease
+from ._sync.pool import ChannelPool
 
 __all__ = [
+    "ChannelPool",
     "ChannelStats",
+    "Lease",
     "LeaseReleasedError",
     "Listener",
     "Mode",
@@ -30,4 +35,5 @@ __all__ = [
     "PoolStats",
     "PoolTimeoutError",
     "WrongEventLoopError",
+    "isolated",
 ]

@@ -16,6 +16,7 @@ import heapq
 import math
 from collections.abc import Iterator
 
+from ._errors import PoolError
 from ._slot import Slot
 
 
@@ -40,6 +41,12 @@ class Waiter:
         self.fail_fast = fail_fast
         self.queued = False
         self.number = 0
+
+    def granted(self, slot: Slot | None) -> None:
+        """The driver tells him: the place on `slot` is his (`None`: what he waited for in `open()` is open)."""
+
+    def refused(self, error: PoolError) -> None:
+        """The driver tells him: he gets nothing, for `error`."""
 
 
 class WaitQueue:

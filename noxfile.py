@@ -1,0 +1,108 @@
+"""The front door: every task of the project, the same locally and in CI. ``nox --list`` names them.
+
+``nox`` alone runs what a change must pass. What follows ``--`` goes to the tool: ``nox -s tests-3.12 -- -k fork``.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+import zipfile
+
+import nox
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+DIST = pathlib.Path("dist")
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "imports", f"tests-{PYTHONS[0]}"]
+nox.options.reuse_venv = "yes"
+# A task takes the interpreters that there are.
+nox.options.download_python = "never"
+
+
+def lowest_grpcio() -> str:
+    """Returns the requirement of exactly the oldest grpcio that the project claims to work with."""
+    (bound,) = re.findall(r"^grpcio>=([\w.]+)", "\n".join(PROJECT["project"]["dependencies"]), re.MULTILINE)
+    return f"grpcio=={bound}"
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Runs the tests on each Python."""
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def tests_lowest(session: nox.Session) -> None:
+    """Runs the tests on the oldest grpcio and the oldest Python."""
+    session.install(".[test]", lowest_grpcio())
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Checks style, format, and that the diagram in the documentation is that of the code."""
+    session.install("--group", "lint", ".")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("python", "docs/draw_states.py", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Checks the types of the package, the tests and the benchmarks."""
+    # The tests import what the extra brings.
+    session.install("--group", "lint", ".[test]")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Checks that the machine imports nothing it must not know."""
+    session.install("--group", "lint", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Builds sdist and, from that, wheel into ``dist``, and looks into the wheel."""
+    session.install("--group", "dev")
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(DIST))
+    contents = zipfile.ZipFile(built_wheel()).namelist()
+    for wanted in ("grpcpool/py.typed", "/LICENSE"):
+        if not any(name.endswith(wanted) for name in contents):
+            session.error(f"the wheel has no {wanted}")
+
+
+@nox.session(requires=["build"], reuse_venv=False)
+def demo(session: nox.Session) -> None:
+    """Installs the wheel into a fresh environment and runs the demonstration, far from the checkout."""
+    session.install(str(built_wheel().resolve()))
+    with session.chdir(session.create_tmp()):
+        session.run("python", "-m", "grpcpool", "demo")
+
+
+def built_wheel() -> pathlib.Path:
+    """Returns the one wheel in ``dist``."""
+    (wheel,) = DIST.glob("*.whl")
+    return wheel
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Runs the benchmarks, or those named: ``nox -s bench -- bench/one.py``."""
+    session.install(".[test]")
+    for script in session.posargs or sorted(map(str, pathlib.Path("bench").glob("[!_]*.py"))):
+        session.run("python", script)
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Prints what the fragments in ``changelog.d`` would add to the changelog."""
+    session.install("--group", "dev")
+    session.run("towncrier", "build", "--draft", "--version", "next")

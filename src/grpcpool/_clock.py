@@ -1,0 +1,65 @@
+"""Where drivers get the time from: the system's clock, or one that a test turns by hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+# A thread cannot wait longer than this in one go; whoever waits looks at the clock again after it.
+_LONGEST_WAIT = min(threading.TIMEOUT_MAX, 24 * 3600.0)
+
+
+class Clock(Protocol):
+    """Tells the time, and how long to wait for a moment."""
+
+    # An attribute, not a method, so that the way of every call goes straight to the C function.
+    monotonic: Callable[[], float]
+    """The moment, in seconds since some point."""
+
+    def wait_until(self, moment: float) -> float | None:
+        """The seconds to wait for `moment` at most; `None`: until told otherwise."""
+
+    def subscribe(self, tick: Callable[[], object]) -> Callable[[], None]:
+        """Has `tick` called when the time has been turned by hand; returns what ends that."""
+
+
+class SystemClock:
+    """The system's monotonic clock."""
+
+    def __init__(self) -> None:
+        """Takes the time from `time.monotonic`."""
+        self.monotonic = time.monotonic
+
+    def wait_until(self, moment: float) -> float | None:
+        """The seconds from now to `moment`, at least 0."""
+        if moment == math.inf:
+            return None
+        return min(max(0.0, moment - self.monotonic()), _LONGEST_WAIT)
+
+    def subscribe(self, tick: Callable[[], object]) -> Callable[[], None]:  # noqa: ARG002 -- the system's time turns itself
+        """Does nothing."""
+        return lambda: None
+
+
+_SYSTEM = SystemClock()
+_chosen: list[Clock] = []
+
+
+def current_clock() -> Clock:
+    """The clock for pools that are made now."""
+    return _chosen[-1] if _chosen else _SYSTEM
+
+
+def choose_clock(clock: Clock) -> Callable[[], None]:
+    """Has pools made from now on use `clock`, until what is returned is called."""
+    _chosen.append(clock)
+    return lambda: _chosen.remove(clock)
+
+
+def date_of(moment: float, clock: Clock) -> dt.datetime:
+    """The date of a moment of `clock`, by the system's calendar."""
+    return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=clock.monotonic() - moment)

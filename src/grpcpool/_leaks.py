@@ -1,0 +1,58 @@
+"""Leases that are held for suspiciously long, and the stacks that took them.
+
+All are given the same time, so the order in which they were taken is the order in which they fall due, and a dict,
+which keeps that order and forgets from its middle at no cost, is all it takes. Pure, like the machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """A lease that somebody holds.
+
+    Attributes:
+        channel: The number of its slot.
+        since: The moment it was taken.
+        stack: Where, formatted.
+    """
+
+    channel: int
+    since: float
+    stack: str
+
+
+class LeakWatch:
+    """Remembers who took what; each lease is reported at most once."""
+
+    def __init__(self, threshold: float) -> None:
+        """Reports what is held for `threshold` seconds."""
+        self._threshold = threshold
+        self._held: dict[int, Held] = {}
+        self._taken = 0
+
+    def taken(self, channel: int, since: float, stack: str) -> int:
+        """Notes a lease; returns the ticket to `returned` it with."""
+        self._taken += 1
+        self._held[self._taken] = Held(channel, since, stack)
+        return self._taken
+
+    def returned(self, ticket: int) -> None:
+        """Forgets a lease."""
+        self._held.pop(ticket, None)
+
+    def overdue(self, now: float) -> list[Held]:
+        """Takes out what has been held for too long."""
+        late: list[Held] = []
+        while self._held and self.next_deadline() <= now:
+            late.append(self._held.pop(next(iter(self._held))))
+        return late
+
+    def next_deadline(self) -> float:
+        """When the next lease falls due; `math.inf` for never."""
+        if not self._held:
+            return math.inf
+        return next(iter(self._held.values())).since + self._threshold

@@ -1,0 +1,1 @@
+"""The threaded driver: pools, leases and calls under `grpc`."""

@@ -1,0 +1,75 @@
+"""What leases and pools share of being a `grpc.Channel`: the four makers of multicallables."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from .calls import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+
+Codec = Callable[[Any], Any] | None
+
+
+class ChannelSurface(grpc.Channel):
+    """Makes multicallables whose calls go by way of a `Caller`."""
+
+    @abc.abstractmethod
+    def _caller(self, kind: str, method: str, *how: Any) -> Caller:
+        """The caller for a method.
+
+        Args:
+            kind: The name of the maker: ``unary_unary``, ``unary_stream``, ``stream_unary`` or ``stream_stream``.
+            method: The full name of the method.
+            how: The rest of the maker's arguments.
+        """
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryUnary:
+        """As `grpc.Channel.unary_unary`."""
+        return UnaryUnary(
+            self._caller("unary_unary", method, request_serializer, response_deserializer, _registered_method)
+        )
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryStream:
+        """As `grpc.Channel.unary_stream`."""
+        return UnaryStream(
+            self._caller("unary_stream", method, request_serializer, response_deserializer, _registered_method)
+        )
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,
+    ) -> StreamUnary:
+        """As `grpc.Channel.stream_unary`."""
+        return StreamUnary(
+            self._caller("stream_unary", method, request_serializer, response_deserializer, _registered_method)
+        )
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,
+    ) -> StreamStream:
+        """As `grpc.Channel.stream_stream`."""
+        return StreamStream(
+            self._caller("stream_stream", method, request_serializer, response_deserializer, _registered_method)
+        )

@@ -1,0 +1,61 @@
+"""Opens one connection: factory, connect, prime. Runs on a thread of its own, for all three may block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import grpc
+
+from .._slot import Slot, SlotState
+from .connectivity import ConnectError, wait_until_ready
+from .slot_channel import SlotChannel
+
+if TYPE_CHECKING:
+    from .core import Core
+
+ChannelFactory = Callable[[], grpc.Channel]
+
+
+def open_channel(core: Core, slot: Slot) -> None:
+    """Opens the slot's connection and reports to the machine how that ended. Never raises.
+
+    The machine has a deadline of its own for it, so a factory that hangs costs no place for longer. Should the
+    attempt come to its end only then, the channel is closed as soon as there is one: whoever gives the slot up
+    closes the channel that he finds there, and whoever puts a channel there looks whether the slot was given up.
+    """
+    channel: SlotChannel | None = None
+    try:
+        channel = _make(core, slot)
+        wait_until_ready(
+            channel.connectivity, core.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or core.void
+        )
+        if core.config.prime is not None:
+            core.config.prime(channel.channel)
+    except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters are told
+        if channel is not None:
+            channel.close()
+        with core.lock:
+            effects = core.machine.open_failed(slot, error, core.monotonic())
+    else:
+        with core.lock:
+            effects = core.machine.opened(slot, channel, core.monotonic())
+    core.commit(effects)
+
+
+def _make(core: Core, slot: Slot) -> SlotChannel:
+    made = core.factory()
+    if not isinstance(made, grpc.Channel):
+        raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.Channel")
+    with core.lock:
+        others = [other.channel for other in core.machine.fleet.slots]
+    if any(other is not None and other.channel is made for other in others):
+        raise ConnectError("the factory returned a channel that is in the pool already; it must make a new one")
+    channel = SlotChannel(made)
+    with core.lock:
+        slot.channel = channel
+        given_up = slot.state is SlotState.CLOSED
+    if given_up:
+        channel.close()
+        raise ConnectError("given up while the factory made the channel")
+    return channel

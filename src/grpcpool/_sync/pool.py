@@ -1,0 +1,361 @@
+"""The pool, for threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+
+from .._clock import current_clock, date_of
+from .._config import PoolConfig, check_count, is_seconds
+from .._errors import PoolError, PoolOpenError, PoolTimeoutError
+from .._listener import Listener
+from .._machine import OpenWaiter
+from .._queue import Waiter
+from .._slot import Slot
+from .._stats import PoolStats
+from .calls import Caller
+from .channel import ChannelSurface
+from .core import Core
+from .forking import watch_for_fork
+from .lease import Lease
+from .opening import ChannelFactory
+from .pool_calls import PoolCaller
+
+
+class _Configured:
+    """Stands for a timeout that is to be the configured one."""
+
+    def __repr__(self) -> str:
+        return "<as configured>"
+
+
+CONFIGURED: Final = _Configured()
+
+# A connection used so short a time ago is not asked whether it is up before it is leased: that would double the
+# cost of an acquire, and calls find out as well.
+_TRUSTED_FOR = 0.5
+
+_unnamed = itertools.count(1)
+
+
+class _Blocked(Waiter):
+    """A thread that waits to be told."""
+
+    def prepare(self) -> Self:
+        """Makes `wait` wait."""
+        self.slot: Slot | None = None
+        self.error: PoolError | None = None
+        self._told = threading.Lock()
+        self._told.acquire()
+        return self
+
+    def granted(self, slot: Slot | None) -> None:
+        self.slot = slot
+        self._told.release()
+
+    def refused(self, error: PoolError) -> None:
+        self.error = error
+        self._told.release()
+
+    def wait(self) -> None:
+        """Waits to be told; then this does not wait again.
+
+        Raises:
+            PoolError: What was told was a refusal.
+        """
+        with self._told:
+            pass
+        if self.error is not None:
+            raise self.error
+
+
+class _PlaceWaiter(_Blocked):
+    """Waits for a place."""
+
+
+class _OpenWaiter(_Blocked, OpenWaiter):
+    """Waits in `open()`."""
+
+
+class ChannelPool(ChannelSurface):
+    """A `grpc.Channel` over several connections, and a pool from which they are leased.
+
+    As a channel, each call runs on one stream of the best connection. As a pool, `acquire` leases a whole connection
+    or some of its streams. A pool opens by itself at first use; `open()` it to wait for `min_size` connections
+    beforehand. Every method may be called from any thread. In a forked child the pool starts empty.
+    """
+
+    def __init__(
+        self,
+        factory: ChannelFactory,
+        config: PoolConfig | None = None,
+        *,
+        name: str | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        """Makes a pool; nothing is opened yet.
+
+        Args:
+            factory: Makes a new channel at each call. Pass `grpcpool.isolated()` among its options: gRPC has
+                channels with equal arguments share one connection.
+            config: The settings; the defaults of `PoolConfig` if not given.
+            name: What logs, events, errors and metrics call the pool.
+            listeners: Told of every event, see `Listener`.
+
+        Raises:
+            TypeError: `factory` is not callable, or `config` is not a `PoolConfig`.
+        """
+        if not callable(factory):
+            raise TypeError(f"factory must be callable and return a grpc.Channel, not {factory!r}")
+        if config is not None and not isinstance(config, PoolConfig):
+            raise TypeError(f"config must be a PoolConfig, not {config!r}")
+        self._factory = factory
+        self._config = config if config is not None else PoolConfig()
+        self._name = name if name is not None else f"pool-{next(_unnamed)}"
+        self._listeners = tuple(listeners)
+        self._core = self._new_core()
+        watch_for_fork(self)
+
+    def _new_core(self) -> Core:
+        core = Core(self._factory, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
+        # The worker does not hold the pool; when the pool is collected, the worker closes what it had.
+        self._finalizer = weakref.finalize(self, core.worker.abandon)
+        self._finalizer.atexit = False
+        return core
+
+    def after_fork_in_child(self) -> Core:
+        """In a forked child: starts afresh, and returns the parent's core, which must be kept untouched."""
+        old = self._core
+        old.void = True
+        self._finalizer.detach()
+        closed = old.machine.closing
+        self._core = self._new_core()
+        if closed:
+            self._core.close(0.0)
+        return old
+
+    # --- leasing ------------------------------------------------------------------------------------------------
+
+    def acquire(self, timeout: float | _Configured | None = CONFIGURED, *, streams: int | None = None) -> Lease:
+        """Leases a connection, or streams of one. Use the lease with ``with``, or `release()` it.
+
+        Args:
+            timeout: Seconds to wait for a place at most; 0 tries once, `None` waits for ever. If not given,
+                `PoolConfig.acquire_timeout`.
+            streams: `None` leases a whole connection. A number leases so many streams of one connection that is
+                shared; it is the promise of how many calls there will be on the lease at once.
+
+        Returns:
+            A lease, which is a `grpc.Channel`.
+
+        Raises:
+            PoolTimeoutError: No place came free in time; its cause is the last connect error, if there was one.
+            PoolExhaustedError: `PoolConfig.max_waiters` wait already.
+            PoolClosedError: The pool is closed, or was closed meanwhile.
+            ValueError: `timeout` is negative, or `streams` is not a number from 1 to `PoolConfig.max_streams`.
+        """
+        if streams is not None:
+            self._check_streams(streams)
+        core = self._core
+        if core.deferred:
+            core.do_deferred()
+        # The lease comes first: should this thread be interrupted once the place is taken, the lease gives it back.
+        lease = Lease(self, core, streams)
+        with core.lock:
+            slot = core.machine.acquire(streams)
+            if slot is not None:
+                lease.bind(slot)
+        if slot is None or (core.monotonic() - slot.used_at > _TRUSTED_FOR and not self._is_fit(lease, slot)):
+            self._wait_for_place(lease, timeout)
+        if core.leaks is not None:
+            lease.watch_for_leak()
+        return lease
+
+    def _wait_for_place(self, lease: Lease, timeout: float | _Configured | None) -> None:
+        """The long way to a place: asks, waits if need be, and looks whether what it got is up."""
+        core = lease._core
+        now = core.monotonic()
+        deadline = self._deadline(timeout, now)
+        while True:
+            waiter = _PlaceWaiter(lease._streams, since=now, deadline=deadline).prepare()
+            with core.lock:
+                effects = core.machine.request(waiter, core.monotonic())
+            core.commit(effects)
+            slot = self._wait(core, waiter)
+            assert slot is not None  # noqa: S101 -- only open() is granted None
+            lease.bind(slot)
+            if core.monotonic() - slot.used_at <= _TRUSTED_FOR or self._is_fit(lease, slot):
+                return
+
+    @staticmethod
+    def _is_fit(lease: Lease, slot: Slot) -> bool:
+        if lease._core.is_fit(slot, lease._streams):
+            return True
+        lease._held = False
+        return False
+
+    @staticmethod
+    def _wait(core: Core, waiter: _Blocked) -> Slot | None:
+        """Waits for the answer; whoever is interrupted meanwhile leaves no trace."""
+        try:
+            waiter.wait()
+        except PoolError:
+            raise
+        except BaseException:
+            if not core.cancel(waiter) and waiter.slot is not None:
+                core.release(waiter.slot, waiter.streams)
+            raise
+        return waiter.slot
+
+    def _deadline(self, timeout: float | _Configured | None, now: float) -> float:
+        seconds = self._config.acquire_timeout if isinstance(timeout, _Configured) else timeout
+        if seconds is None:
+            return math.inf
+        if not is_seconds(seconds):
+            raise ValueError(f"timeout = {seconds!r}: must be seconds, 0 or more, or None to wait for ever")
+        return now + seconds
+
+    def _check_streams(self, streams: int) -> None:
+        check_count("streams", streams, 1)
+        if streams > self._config.max_streams:
+            raise ValueError(
+                f"streams = {streams!r}: must not be above max_streams, which is {self._config.max_streams}"
+            )
+
+    # --- being a channel ----------------------------------------------------------------------------------------
+
+    def _caller(self, kind: str, method: str, *how: Any) -> Caller:
+        return PoolCaller(self, kind, method, *how)
+
+    def subscribe(
+        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
+    ) -> None:
+        """As `grpc.Channel.subscribe`."""
+        raise NotImplementedError
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        """As `grpc.Channel.unsubscribe`."""
+        raise NotImplementedError
+
+    # --- the whole pool -----------------------------------------------------------------------------------------
+
+    def open(self, timeout: float | None = None) -> None:
+        """Opens `min_size` connections and waits until they are ready.
+
+        A pool need not be opened: it opens by itself at first use. To open it tells early whether it can.
+
+        Args:
+            timeout: Seconds it may take; `None` leaves it to `PoolConfig.connect_timeout`.
+
+        Raises:
+            PoolOpenError: A connection could not be made, which its cause explains, or not in time. What had been
+                opened is closed again, and the pool is as before.
+            PoolClosedError: The pool is closed.
+        """
+        core = self._core
+        now = core.monotonic()
+        waiter = _OpenWaiter(since=now, deadline=self._deadline(timeout, now)).prepare()
+        with core.lock:
+            effects = core.machine.open(waiter, now)
+        core.commit(effects)
+        try:
+            self._wait(core, waiter)
+        except PoolTimeoutError as error:
+            raise PoolOpenError(str(error)) from error.__cause__
+
+    def close(self, grace: float | None = None) -> None:
+        """Closes the pool: nothing of it, neither thread nor connection, is left.
+
+        There are no new leases, and who waits for one is refused. Leases and calls in flight have `grace` seconds
+        to end; then they are cancelled. Idempotent; a later call may shorten the grace. On a thread of gRPC's (in a
+        call's callback) or of the pool's (in a listener) it does not wait, and the rest is done in the background.
+
+        Args:
+            grace: Seconds; `PoolConfig.close_grace` if not given.
+        """
+        seconds = self._config.close_grace if grace is None else grace
+        if not is_seconds(seconds):
+            raise ValueError(f"grace = {seconds!r}: must be seconds, 0 or more")
+        self._core.close(seconds)
+        self._core.wait_closed()
+
+    def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Changes the bounds from now on. What is too many is drained, what is missing is opened.
+
+        Args:
+            min_size: The new `PoolConfig.min_size`; `None` leaves it.
+            max_size: The new `PoolConfig.max_size`; `None` leaves it.
+
+        Raises:
+            ValueError: The bounds contradict each other.
+        """
+        core = self._core
+        with core.lock:
+            low = core.machine.fleet.min_size if min_size is None else min_size
+            high = core.machine.fleet.max_size if max_size is None else max_size
+            effects = core.machine.resize(low, high, core.monotonic())
+            self._config = dataclasses.replace(self._config, min_size=low, max_size=high)
+        core.commit(effects)
+
+    def refresh(self) -> None:
+        """Has every connection replaced, gracefully: a successor is ready before the old one takes no new calls.
+
+        For new credentials, or a target whose addresses have changed. Returns at once; it goes on in the background.
+        """
+        core = self._core
+        with core.lock:
+            effects = core.machine.refresh(core.monotonic())
+        core.commit(effects)
+
+    def stats(self) -> PoolStats:
+        """A snapshot of one consistent moment."""
+        core = self._core
+        core.do_deferred()
+        with core.lock:
+            return core.machine.stats(partial(date_of, clock=core.clock))
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called."""
+        return self._core.machine.closing
+
+    @property
+    def name(self) -> str:
+        """What logs, events, errors and metrics call the pool."""
+        return self._name
+
+    @property
+    def config(self) -> PoolConfig:
+        """The settings, with the bounds as they are now."""
+        return self._config
+
+    def __enter__(self) -> Self:
+        """Returns the pool; it opens at first use."""
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Closes the pool."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """The pool at a glance."""
+        core = self._core
+        with core.lock:
+            figures = core.machine.figures()
+        state = "closed, " if self.closed else ""
+        opening = f" and {figures.opening} opening" if figures.opening else ""
+        return (
+            f"<grpcpool.ChannelPool {self._name!r}: {state}{figures.open}{opening} of {figures.max_size} connections, "
+            f"{figures.in_flight} in flight, {figures.waiting} waiting>"
+        )

@@ -1,0 +1,53 @@
+"""Short-lived threads for what may block: opening and closing channels."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Threads:
+    """Daemon threads that are known until they end, so that `close()` can wait for them."""
+
+    def __init__(self, name: str) -> None:
+        """Threads are named after `name`."""
+        self._name = name
+        self._running: set[threading.Thread] = set()
+        self._guard = threading.Lock()
+
+    def run(self, work: Callable[[], None], what: str) -> None:
+        """Has `work`, which must not raise, done by a thread of its own.
+
+        Raises:
+            RuntimeError: No thread can be started (the process is at its limit, or the interpreter shuts down).
+        """
+        thread = threading.Thread(target=self._run, args=(work,), name=f"{self._name}-{what}", daemon=True)
+        with self._guard:
+            self._running.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._guard:
+                self._running.discard(thread)
+            raise
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            with self._guard:
+                self._running.discard(threading.current_thread())
+
+    def is_current(self) -> bool:
+        """Whether this is one of the threads."""
+        return threading.current_thread() in self._running
+
+    def join(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds until none runs; says whether that is so."""
+        deadline = time.monotonic() + timeout
+        with self._guard:
+            threads = list(self._running)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
