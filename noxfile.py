@@ -17,7 +17,8 @@ PYTHONS = nox.project.python_versions(PROJECT)
 DIST = pathlib.Path("dist")
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "imports", f"tests-{PYTHONS[0]}"]
+nox.options.sessions = ["lint", "types", "imports", "tests"]
+nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
 # A task takes the interpreters that there are.
 nox.options.download_python = "never"

@@ -103,7 +103,10 @@ def brief(error: BaseException) -> str:
 def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseException | None) -> PoolError:
     """Makes the error for a refused waiter, with `cause` as its ``__cause__``."""
     what, remedy = _SAYS[refusal]
-    because = f"; last connect error: {brief(cause)}" if cause is not None and refusal is not Refusal.CLOSED else ""
+    because = ""
+    if cause is not None and refusal is not Refusal.CLOSED:
+        because = f"; last connect error: {brief(cause)}"
+        remedy = _SAYS[Refusal.OPEN_FAILED][1] if figures.open == 0 else remedy
     error: PoolError = refusal.value(f"pool {pool!r}: {what} ({figures}){because}; {remedy}")
     error.__cause__ = cause
     return error

@@ -44,7 +44,7 @@ class Fleet:
         self.max_size = config.max_size
         self.target = config.resolved_target_streams
         self.slots = SlotTable()
-        self.picker = make_picker(config.picker, random=random, target_streams=self.target)
+        self.picker = make_picker(config, random)
         self.backoff = Backoff(random)
         self.counters = Counters()
         # From first use on, until close, `min_size` connections are kept.
@@ -61,31 +61,38 @@ class Fleet:
 
     # --- load ---------------------------------------------------------------------------------------------------
 
-    def take(self, slot: Slot, streams: int | None) -> None:
-        """Puts an ask on a slot that has room for it."""
+    def acquire(self, streams: int | None, slot: Slot | None = None) -> Slot | None:
+        """Takes a place on `slot`, or, if none is given, on the best one; returns it.
+
+        `None` if no slot has room, or if the pool may have to grow: that is for `PoolMachine.request` to decide.
+        """
+        if slot is None:
+            slot = self.picker.pick(streams)
+            if slot is None or (streams is not None and slot.in_flight + streams >= self.growth_load):
+                return None
         before = slot.in_flight
         if streams is None:
             slot.exclusive = True
             slot.in_flight = 1
         else:
             slot.in_flight = before + streams
+        slot.calls += 1
         if slot.state is _READY:
             self.picker.reload(slot, before)
-        slot.calls += streams or 1
-        self.counters.acquired += 1
         load = self.load = self.load + (streams or self.target)
         if load > self.peak:  # noqa: PLR1730 -- to call max() would cost more than the rest of the line
             self.peak = load
+        return slot
 
-    def give_back(self, slot: Slot, streams: int | None, now: float) -> None:
-        """Takes an ask off its slot."""
+    def release(self, slot: Slot, streams: int | None, now: float) -> None:
+        """Gives a place back."""
         before = slot.in_flight
         if streams is None:
             slot.exclusive = False
             slot.in_flight = 0
         else:
             slot.in_flight = before - streams
-        slot.used_at = slot.idle_since = now
+        slot.used_at = now
         if slot.state is _READY:
             self.picker.reload(slot, before)
         self.load -= streams or self.target
@@ -150,13 +157,13 @@ class Fleet:
         self.slots.move(slot, SlotEvent.OPENED)
         self.counters.opened += 1
         self.backoff.succeeded()
-        slot.opened_at = slot.used_at = slot.idle_since = now
+        slot.opened_at = slot.used_at = slot.unused_since = now
         if self.config.max_age is not None and slot.retire_at == math.inf:
             slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
         replaced = self.slots.part(slot)
         if replaced is not None:
             # Else nothing would ever be idle long enough in a pool whose max_age is below its idle_timeout.
-            slot.idle_since = replaced.idle_since
+            slot.unused_since = replaced.idle_since()
             self.retire(replaced, replaced.reason, now, effects)
         self.picker.reload(slot, 0)
 
@@ -266,6 +273,7 @@ class Fleet:
             effects.append(Notify(closed))
         self.slots.part(slot)
         self.slots.move(slot, SlotEvent.CLOSED)
+        self.counters.acquired_of_closed += slot.calls
         self.load -= self.target if slot.exclusive else slot.in_flight
         slot.in_flight = 0
         slot.exclusive = False
@@ -317,7 +325,7 @@ class Fleet:
     def _idle_at(self, slot: Slot) -> float:
         if self.config.idle_timeout is None or slot.in_flight:
             return math.inf
-        return slot.idle_since + self.config.idle_timeout
+        return slot.idle_since() + self.config.idle_timeout
 
     def _attention(self, slot: Slot, now: float) -> float:
         """When the slot next needs a tick. A busy one is looked at after `idle_timeout`, so that no release has to."""

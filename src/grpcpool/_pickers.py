@@ -1,8 +1,8 @@
 """Which slot serves the next call.
 
 A picker holds the slots that are ready and have room for at least one more stream; the machine tells it of every
-change. All picks are O(1) in the number of slots but one: an ask for several streams that the first choice has no
-room for looks at each slot.
+change. What a pick costs does not depend on the number of slots, but for an ask for several streams that the first
+choice has no room for, which looks at each.
 
 `LeastLoaded`
     Slots lie in buckets by what they carry; a pick takes a random one of the lowest bucket that is not empty. This
@@ -19,11 +19,16 @@ room for looks at each slot.
 from __future__ import annotations
 
 import abc
-from collections import OrderedDict, defaultdict
+import itertools
+from collections import OrderedDict
 from collections.abc import Callable
 
-from ._config import PickerName
+from ._config import PoolConfig
 from ._slot import Slot
+
+# Ties are broken by a cycle of so many random numbers; a prime, so that no even pattern of calls falls into step.
+_THROWS = 1021
+_SIDES = 1 << 30
 
 
 class Picker(abc.ABC):
@@ -47,45 +52,60 @@ class Picker(abc.ABC):
 
 
 class _Buckets(Picker):
-    """Slots in buckets by `in_flight`; bit `n` of the mask is set when bucket `n` is not empty."""
+    """Slots in buckets by `in_flight`."""
 
-    def __init__(self, random: Callable[[], float]) -> None:
-        self._random = random
-        self._buckets: defaultdict[int, list[Slot]] = defaultdict(list)
-        self._mask = 0
+    def __init__(self, random: Callable[[], float], max_streams: int) -> None:
+        # Each number is drawn once: to draw one for each pick would cost a third of the pick.
+        self._dice = itertools.cycle([int(random() * _SIDES) for _ in range(_THROWS)]).__next__
+        # A slot with room carries less than max_streams, so the last bucket stays empty: there the search ends.
+        self._buckets: list[list[Slot]] = [[] for _ in range(max_streams + 1)]
+        self._end = max_streams
+        # No bucket below this one has a slot.
+        self._low = max_streams
 
     def reload(self, slot: Slot, before: int) -> None:
-        if slot.position >= 0:
-            self._take_out(slot, before)
+        position = slot.position
+        if position >= 0:
+            bucket = self._buckets[before]
+            last = bucket.pop()
+            # The last of the bucket fills the gap.
+            if last is not slot:
+                bucket[position] = last
+                last.position = position
         load = slot.in_flight
-        if load < slot.limit and not slot.exclusive:
-            bucket = self._buckets[load]
-            slot.position = len(bucket)
-            bucket.append(slot)
-            self._mask |= 1 << load
+        if load >= slot.limit or slot.exclusive:
+            slot.position = -1
+            return
+        bucket = self._buckets[load]
+        slot.position = len(bucket)
+        bucket.append(slot)
+        if load < self._low:  # noqa: PLR1730 -- to call min() would cost more than the rest of the method
+            self._low = load
 
     def remove(self, slot: Slot) -> None:
         if slot.position >= 0:
-            self._take_out(slot, slot.in_flight)
+            bucket = self._buckets[slot.in_flight]
+            last = bucket.pop()
+            if last is not slot:
+                bucket[slot.position] = last
+                last.position = slot.position
+            slot.position = -1
 
     def lightest(self) -> Slot | None:
-        mask = self._mask
-        return self._buckets[(mask & -mask).bit_length() - 1][-1] if mask else None
+        low = self._seek()
+        return None if low == self._end else self._buckets[low][-1]
 
-    def _take_out(self, slot: Slot, load: int) -> None:
-        """The last of the bucket fills the gap."""
-        bucket = self._buckets[load]
-        last = bucket.pop()
-        if last is not slot:
-            bucket[slot.position] = last
-            last.position = slot.position
-        elif not bucket:
-            self._mask ^= 1 << load
-        slot.position = -1
+    def _seek(self) -> int:
+        """Finds the lowest bucket that is not empty."""
+        low = self._low
+        while low < self._end and not self._buckets[low]:
+            low += 1
+        self._low = low
+        return low
 
     def _roomy(self, streams: int) -> Slot | None:
         """The lightest slot with room for several streams: limits differ once a server has refused some."""
-        slots = (slot for load in sorted(self._buckets) for slot in self._buckets[load])
+        slots = (slot for bucket in self._buckets[self._low :] for slot in bucket)
         return next((slot for slot in slots if slot.has_room(streams)), None)
 
 
@@ -93,40 +113,35 @@ class LeastLoaded(_Buckets):
     """The slot that carries least; ties are broken at random."""
 
     def pick(self, streams: int | None) -> Slot | None:
-        mask = self._mask
-        if not mask:
-            return None
-        lowest = (mask & -mask).bit_length() - 1
-        bucket = self._buckets[lowest]
-        slot = bucket[0] if len(bucket) == 1 else bucket[int(self._random() * len(bucket))]
+        bucket = self._buckets[self._low]
+        if not bucket:
+            bucket = self._buckets[self._seek()]
+            if not bucket:
+                return None
+        slot = bucket[self._dice() % len(bucket)]
         if streams == 1:
             return slot
         if streams is None:
-            return None if lowest else slot
-        if slot.in_flight + streams <= slot.limit:
-            return slot
-        return self._roomy(streams)
+            return None if slot.in_flight else slot
+        return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
 
 
 class Fill(_Buckets):
     """The fullest slot below the target, so that as few as possible are in use."""
 
-    def __init__(self, random: Callable[[], float], target_streams: int) -> None:
-        super().__init__(random)
-        self._below_target = (1 << target_streams) - 1
+    def __init__(self, random: Callable[[], float], max_streams: int, target_streams: int) -> None:
+        super().__init__(random, max_streams)
+        self._target = target_streams
 
     def pick(self, streams: int | None) -> Slot | None:
-        mask = self._mask
-        if not mask:
+        low = self._seek()
+        if low == self._end:
             return None
         if streams is None:
-            return self._buckets[0][-1] if mask & 1 else None
-        below = mask & self._below_target
-        load = (below.bit_length() if below else (mask & -mask).bit_length()) - 1
-        slot = self._buckets[load][-1]
-        if slot.in_flight + streams <= slot.limit:
-            return slot
-        return self._roomy(streams)
+            return None if low else self._buckets[0][-1]
+        below = (load for load in range(self._target - 1, low - 1, -1) if self._buckets[load])
+        slot = self._buckets[next(below, low)][-1]
+        return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
 
 
 class RoundRobin(Picker):
@@ -168,12 +183,12 @@ class RoundRobin(Picker):
         return min(self._circle, key=lambda slot: slot.in_flight, default=None)
 
 
-def make_picker(name: PickerName, *, random: Callable[[], float], target_streams: int) -> Picker:
-    """Makes the picker of that name; `random` returns a float from 0 to below 1."""
-    match name:
+def make_picker(config: PoolConfig, random: Callable[[], float]) -> Picker:
+    """Makes the picker that `config` names; `random` returns a float from 0 to below 1."""
+    match config.picker:
         case "least_loaded":
-            return LeastLoaded(random)
+            return LeastLoaded(random, config.max_streams)
         case "fill":
-            return Fill(random, target_streams)
+            return Fill(random, config.max_streams, config.resolved_target_streams)
         case "round_robin":
             return RoundRobin()

@@ -104,7 +104,6 @@ class Slot:
         "deadline",
         "exclusive",
         "id",
-        "idle_since",
         "in_flight",
         "limit",
         "opened_at",
@@ -115,6 +114,7 @@ class Slot:
         "retire_at",
         "state",
         "successor",
+        "unused_since",
         "used_at",
     )
 
@@ -137,7 +137,8 @@ class Slot:
         self.channel: Any = None
         self.opened_at = now
         self.used_at = now
-        self.idle_since = now
+        # Of a slot that has carried nothing yet: since when it, or the one that it replaced, has been idle.
+        self.unused_since = now
         # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
         self.deadline = deadline
         self.retire_at = math.inf
@@ -164,6 +165,10 @@ class Slot:
         if streams is None:
             return self.in_flight == 0
         return not self.exclusive and self.in_flight + streams <= self.limit
+
+    def idle_since(self) -> float:
+        """Since when a slot with nothing in flight has been idle."""
+        return self.used_at if self.calls else self.unused_since
 
     def __repr__(self) -> str:
         """Names the slot for whoever debugs the machine."""

@@ -21,7 +21,7 @@ class ChannelStats:
         exclusive: Whether a whole-connection lease holds it.
         created_at: When it was opened (while `opening`: when that began).
         used_at: When something on it last ended; `created_at` if nothing has yet.
-        calls: Streams granted on it so far; a whole-connection lease counts as one.
+        calls: Leases and calls that got a place on it so far.
     """
 
     id: int
@@ -83,9 +83,9 @@ class PoolStats:
 
 @dataclasses.dataclass(slots=True)
 class Counters:
-    """The counters behind `PoolStats`, as the machine counts them."""
+    """The counters behind `PoolStats`, as the machine counts them. Each slot counts what is acquired of it itself."""
 
-    acquired: int = 0
+    acquired_of_closed: int = 0
     waited: int = 0
     wait_seconds: float = 0.0
     timeouts: int = 0

@@ -173,12 +173,11 @@ class Core:
                 return
             work()
 
-    def release_leaked(self, slot: Slot, streams: int | None, leak_ticket: int) -> None:
-        """Gives back the place of a lease that was garbage-collected."""
+    def forget_leak(self, ticket: int) -> None:
+        """A lease that was watched for being held too long has been given back."""
         if self.leaks is not None:
             with self.lock:
-                self.leaks.returned(leak_ticket)
-        self.release(slot, streams)
+                self.leaks.returned(ticket)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -193,8 +192,7 @@ class Core:
             alarm = min(alarm, at)
         return alarm
 
-    @property
-    def at_rest(self) -> bool:
+    def is_at_rest(self) -> bool:
         """Whether there is no connection, and nobody waits for one."""
         return self.alarm == math.inf and not len(self.machine.fleet.slots) and not self.deferred
 

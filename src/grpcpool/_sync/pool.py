@@ -26,7 +26,7 @@ from .calls import Caller
 from .channel import ChannelSurface
 from .core import Core
 from .forking import watch_for_fork
-from .lease import Lease
+from .lease import HeldLease, Lease
 from .opening import ChannelFactory
 from .pool_calls import PoolCaller
 
@@ -163,21 +163,24 @@ class ChannelPool(ChannelSurface):
             PoolClosedError: The pool is closed, or was closed meanwhile.
             ValueError: `timeout` is negative, or `streams` is not a number from 1 to `PoolConfig.max_streams`.
         """
-        if streams is not None:
+        if streams is not None and (type(streams) is not int or not 0 < streams <= self._config.max_streams):
             self._check_streams(streams)
         core = self._core
         if core.deferred:
             core.do_deferred()
         # The lease comes first: should this thread be interrupted once the place is taken, the lease gives it back.
-        lease = Lease(self, core, streams)
+        lease = HeldLease(self, core, streams)
         with core.lock:
-            slot = core.machine.acquire(streams)
-            if slot is not None:
-                lease.bind(slot)
-        if slot is None or (core.monotonic() - slot.used_at > _TRUSTED_FOR and not self._is_fit(lease, slot)):
+            lease._slot = slot = core.machine.acquire(streams)
+        if slot is None:
             self._wait_for_place(lease, timeout)
+        else:
+            lease._used_at = used_at = slot.used_at
+            if core.monotonic() - used_at > _TRUSTED_FOR and not core.is_fit(slot, streams):
+                lease._slot = None
+                self._wait_for_place(lease, timeout)
         if core.leaks is not None:
-            lease.watch_for_leak()
+            lease.watch_for_leak(core.leaks)
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | _Configured | None) -> None:
@@ -190,18 +193,12 @@ class ChannelPool(ChannelSurface):
             with core.lock:
                 effects = core.machine.request(waiter, core.monotonic())
             core.commit(effects)
-            slot = self._wait(core, waiter)
+            lease._slot = slot = self._wait(core, waiter)
             assert slot is not None  # noqa: S101 -- only open() is granted None
-            lease.bind(slot)
-            if core.monotonic() - slot.used_at <= _TRUSTED_FOR or self._is_fit(lease, slot):
+            lease._used_at = slot.used_at
+            if core.monotonic() - slot.used_at <= _TRUSTED_FOR or core.is_fit(slot, lease._streams):
                 return
-
-    @staticmethod
-    def _is_fit(lease: Lease, slot: Slot) -> bool:
-        if lease._core.is_fit(slot, lease._streams):
-            return True
-        lease._held = False
-        return False
+            lease._slot = None
 
     @staticmethod
     def _wait(core: Core, waiter: _Blocked) -> Slot | None:

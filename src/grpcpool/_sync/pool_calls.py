@@ -45,6 +45,6 @@ class PoolCaller:
     def _take(self, arguments: Arguments) -> tuple[Core, Slot]:  # noqa: ARG002
         core = self._pool._core
         lease = self._pool.acquire(streams=1)
-        slot = lease._slot
-        lease._held = False
+        slot = lease._place
+        lease._released = True
         return core, slot

@@ -29,8 +29,7 @@ class Ticked(Protocol):
     def alarm(self) -> float:
         """When the next tick is due."""
 
-    @property
-    def at_rest(self) -> bool:
+    def is_at_rest(self) -> bool:
         """Whether nothing could need a tick or a nudge any more."""
 
     def tick(self) -> None:
@@ -102,10 +101,10 @@ class Worker:
 
     def _may_end(self, core: Ticked) -> bool:
         """Ends under the guard, so that whoever needs a worker from now on finds none and starts one."""
-        if not core.at_rest:
+        if not core.is_at_rest():
             return False
         with self._guard:
-            if not core.at_rest:
+            if not core.is_at_rest():
                 return False
             self._thread = None
             self.wakes_at = math.inf

@@ -1,0 +1,47 @@
+"""Counts TCP connections from outside: not what the pool says, but what the system knows.
+
+Linux tells it in ``/proc``; elsewhere ``netstat -an`` does, which BSD, macOS and Windows have. Counted is the
+client's end of each established connection to a port, so that both ends on one machine are one connection.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+
+_TABLES = (pathlib.Path("/proc/net/tcp"), pathlib.Path("/proc/net/tcp6"))
+_ESTABLISHED = "01"
+
+# netstat's lines: protocol, maybe two numbers, local address, remote address, state. BSD has a dot before the port.
+_NETSTAT = re.compile(r"^\s*tcp\S*\s+(?:\d+\s+\d+\s+)?\S+\s+\S+[.:](\d+)\s+ESTABLISHED", re.IGNORECASE)
+
+
+def count_connections(port: int) -> int | None:
+    """How many connections to `port` are established; `None` if this system does not tell."""
+    tables = [table for table in _TABLES if table.exists()]
+    if tables:
+        lines = (line for table in tables for line in table.read_text().splitlines())
+        return sum(remote == port for remote in ports_of_proc(lines))
+    netstat = shutil.which("netstat")
+    if netstat is None:
+        return None
+    told = subprocess.run([netstat, "-an"], capture_output=True, text=True, check=False)  # noqa: S603 -- a fixed command
+    return sum(remote == port for remote in ports_of_netstat(told.stdout.splitlines()))
+
+
+def ports_of_proc(lines: Iterable[str]) -> Iterator[int]:
+    """The remote port of each established connection, from the lines of ``/proc/net/tcp``."""
+    for line in lines:
+        _, _, remote, state, *_ = line.split()
+        if state == _ESTABLISHED:
+            yield int(remote.rpartition(":")[2], 16)
+
+
+def ports_of_netstat(lines: Iterable[str]) -> Iterator[int]:
+    """The remote port of each established connection, from what ``netstat -an`` prints."""
+    for line in lines:
+        if (match := _NETSTAT.match(line)) is not None:
+            yield int(match[1])

@@ -1,0 +1,49 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from support.clock import ManualClock, manual_clock
+from support.connections import connections_to
+from support.servers import Server
+from support.waiting import eventually
+
+_HERE = pathlib.Path(__file__).parent
+_WITH_THREADS = (_HERE / "driver", _HERE / "real")
+
+
+def _pool_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("grpcpool-")]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test of a driver leaves no thread of a pool."""
+    yield
+    if any(folder in request.path.parents for folder in _WITH_THREADS):
+        eventually(lambda: not _pool_threads() or None, timeout=5)
+
+
+@pytest.fixture(scope="session")
+def _shared_server() -> Iterator[Server]:
+    with Server(threads=256) as server:
+        yield server
+
+
+@pytest.fixture
+def server(_shared_server: Server) -> Iterator[Server]:
+    """A server that a test neither kills nor freezes; when the test is over, no connection to it is left."""
+    yield _shared_server
+    eventually(lambda: connections_to(_shared_server.port) == 0, timeout=10)
+
+
+@pytest.fixture
+def clock() -> Iterator[ManualClock]:
+    """The pools of the test live by this clock."""
+    with manual_clock() as clock:
+        yield clock

@@ -1,0 +1,189 @@
+"""The fake channel and a real one keep the same contract, as far as the pool and its tests rest on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+
+from support.fakes import FakeChannel, error, numbers
+from support.servers import CHAT, COLLECT, COUNT, ECHO, FAIL, SLOW, Server, unary
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def _fail(request: bytes) -> bytes:
+    raise error(grpc.StatusCode[request.decode()], f"failed as asked: {request.decode()}")
+
+
+def _count(request: bytes) -> Iterator[bytes]:
+    return numbers(int(request.split(b",")[0]))
+
+
+_HANDLERS: dict[str, Callable[[bytes], object]] = {FAIL: _fail, COUNT: _count}
+
+
+@pytest.fixture(params=["fake", "real"])
+def channel(request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
+    """A channel that answers as the test server does."""
+    if request.param == "fake":
+        made: grpc.Channel = FakeChannel(_HANDLERS)
+    else:
+        server: Server = request.getfixturevalue("server")
+        made = server.channel()
+    with made:
+        yield made
+
+
+@pytest.fixture(params=["fake", "real"])
+def busy(request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
+    """A channel on which a call of `SLOW` runs for longer than a test."""
+    if request.param == "fake":
+        made: grpc.Channel = FakeChannel(holds_calls=True)
+    else:
+        server: Server = request.getfixturevalue("server")
+        made = server.channel()
+        unary(made, ECHO, b"")
+    with made:
+        yield made
+
+
+def test_the_kinds_of_call_answer(channel: grpc.Channel) -> None:
+    """Each of the four makers returns a multicallable of gRPC's kind that works in every way it has."""
+    echo = channel.unary_unary(ECHO)
+    assert isinstance(echo, grpc.UnaryUnaryMultiCallable)
+    assert echo(b"a", timeout=LONG) == b"a"
+    answer, call = echo.with_call(b"b", timeout=LONG)
+    assert (answer, call.code()) == (b"b", grpc.StatusCode.OK)
+    assert echo.future(b"c", timeout=LONG).result() == b"c"
+    count = channel.unary_stream(COUNT)
+    assert isinstance(count, grpc.UnaryStreamMultiCallable)
+    assert list(count(b"3,0", timeout=LONG)) == [b"0", b"1", b"2"]
+    collect = channel.stream_unary(COLLECT)
+    assert isinstance(collect, grpc.StreamUnaryMultiCallable)
+    assert collect(numbers(3), timeout=LONG) == b"0,1,2"
+    assert collect.with_call(numbers(2), timeout=LONG)[0] == b"0,1"
+    assert collect.future(numbers(1), timeout=LONG).result() == b"0"
+    chat = channel.stream_stream(CHAT)
+    assert isinstance(chat, grpc.StreamStreamMultiCallable)
+    assert list(chat(numbers(3), timeout=LONG)) == [b"0", b"1", b"2"]
+
+
+def test_messages_go_through_serializer_and_deserializer(channel: grpc.Channel) -> None:
+    """What is given to the makers turns requests into bytes and bytes into responses."""
+    echo = channel.unary_unary(ECHO, str.encode, bytes.decode)
+    assert echo("text", timeout=LONG) == "text"
+
+
+def test_a_serializer_that_raises_fails_the_call(channel: grpc.Channel) -> None:
+    """The call is not begun, and the error is an `RpcError` with code INTERNAL."""
+
+    def refuse(message: object) -> bytes:
+        raise TypeError("cannot be serialized")
+
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(ECHO, refuse)(b"", timeout=LONG)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+
+
+def test_an_error_has_code_and_details(channel: grpc.Channel) -> None:
+    """A failed call raises an `RpcError` that tells code and details, whichever way it is called."""
+    fail = channel.unary_unary(FAIL)
+    with pytest.raises(grpc.RpcError) as caught:
+        fail(b"NOT_FOUND", timeout=LONG)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert caught.value.details() == "failed as asked: NOT_FOUND"
+    future = fail.future(b"ABORTED", timeout=LONG)
+    with pytest.raises(grpc.RpcError):
+        future.result()
+    assert future.code() is grpc.StatusCode.ABORTED
+    assert isinstance(future.exception(), grpc.RpcError)
+
+
+def test_callbacks_are_called_once_at_the_end(busy: grpc.Channel) -> None:
+    """`add_callback` is true for a call that runs, whose callback is then called; false for one that is over."""
+    call = busy.unary_unary(SLOW).future(b"5000", timeout=LONG)
+    called = threading.Semaphore(0)
+    assert call.is_active()
+    assert call.running()
+    assert call.add_callback(lambda: called.release())  # noqa: PLW0108 -- release() takes an argument
+    assert call.cancel()
+    assert called.acquire(timeout=LONG)
+    eventually(lambda: not call.is_active())
+    assert not call.add_callback(lambda: None)
+    assert not called.acquire(blocking=False)
+
+
+def test_a_cancelled_call_says_so(busy: grpc.Channel) -> None:
+    """A cancelled future is cancelled and done, raises `FutureCancelledError`, and has code CANCELLED."""
+    call = busy.unary_unary(SLOW).future(b"5000", timeout=LONG)
+    call.cancel()
+    assert call.cancelled()
+    assert call.done()
+    assert call.code() is grpc.StatusCode.CANCELLED
+    with pytest.raises(grpc.FutureCancelledError):
+        call.result()
+
+
+def test_a_cancelled_stream_raises_when_read(busy: grpc.Channel) -> None:
+    """Reading a stream that was cancelled raises an `RpcError` with code CANCELLED."""
+    stream = busy.unary_stream(COUNT)(b"1,5000", timeout=LONG)
+    stream.cancel()
+    with pytest.raises(grpc.RpcError) as caught:
+        next(iter(stream))
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_a_blocking_call_keeps_its_deadline(busy: grpc.Channel) -> None:
+    """It fails with DEADLINE_EXCEEDED when its time is over."""
+    with pytest.raises(grpc.RpcError) as caught:
+        busy.unary_unary(SLOW)(b"5000", timeout=0.05)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_result_may_be_waited_for_with_a_bound(busy: grpc.Channel) -> None:
+    """`result(timeout)` raises `FutureTimeoutError` when the call still runs; the call runs on."""
+    call = busy.unary_unary(SLOW).future(b"5000", timeout=LONG)
+    with pytest.raises(grpc.FutureTimeoutError):
+        call.result(timeout=0.01)
+    assert call.is_active()
+    call.cancel()
+
+
+def test_close_cancels_what_runs_and_refuses_what_comes(busy: grpc.Channel) -> None:
+    """Calls in flight end CANCELLED, later ones raise `ValueError`, and a second close does nothing."""
+    echo = busy.unary_unary(ECHO)
+    call = busy.unary_unary(SLOW).future(b"5000", timeout=LONG)
+    busy.close()
+    assert call.code() is grpc.StatusCode.CANCELLED
+    with pytest.raises(ValueError, match="(?i)channel closed|closed channel"):
+        echo(b"", timeout=LONG)
+    with pytest.raises(ValueError, match="(?i)channel closed|closed channel"):
+        echo.future(b"", timeout=LONG)
+    busy.close()
+
+
+def test_a_subscriber_is_told_of_each_state(channel: grpc.Channel) -> None:
+    """Subscribing tells the state, IDLE at first; connecting leads to READY, and who has left is told no more."""
+    states: list[grpc.ChannelConnectivity] = []
+    channel.subscribe(states.append)
+    eventually(lambda: states)
+    assert states == [grpc.ChannelConnectivity.IDLE]
+    others: list[grpc.ChannelConnectivity] = []
+    channel.subscribe(others.append, try_to_connect=True)
+    eventually(lambda: grpc.ChannelConnectivity.READY in states)
+    eventually(lambda: others and others[-1] is grpc.ChannelConnectivity.READY)
+    channel.unsubscribe(states.append)
+    channel.unsubscribe(others.append)
+    channel.unsubscribe(lambda state: None)
+
+
+def test_it_is_a_context_manager() -> None:
+    """Leaving the block closes it, as the fixture does with the real one."""
+    with FakeChannel() as channel:
+        assert not channel.closed
+    assert channel.closed == 1
+    assert channel.state is grpc.ChannelConnectivity.SHUTDOWN

@@ -1,0 +1,728 @@
+"""A model of the machine's surroundings, and the invariants that must hold after every step.
+
+A `World` plays the driver and all of its callers. It tells the machine what happens, carries out the effects, and
+keeps books of its own: which grants are not released, who waits and since when, which connections were dialled and
+not closed. The invariants compare the machine with these books, and the machine's counts with what is counted anew.
+
+What the invariants mean here, where the design leaves it open:
+
+*   No. 3 also holds for connections: nobody waits for one that may be dialled and is not. And who would rather fail
+    than wait does not wait when nothing is up: he is on a lost slot with room, or refused.
+*   No. 4: equal asks ask for the same streams. A lost slot goes to those who would rather fail, in their order.
+*   No. 6 counts places: what is open or opening, but that a draining slot has none and a successor being opened has
+    that of the slot it is to replace. What is above `max_size` is marked as overflow. A `resize` downwards retires
+    at once whatever is above the new `max_size`, overflow included, so that the bound holds through it.
+*   No. 8: after `tick(now)`, `next_deadline()` is `now` or later, and at all times it is not after anybody's deadline.
+
+The model is used by Hypothesis (`test_model.py`) and by a plain random walk (`walk`), which is fast enough to be
+sent through many mutants (`test_mutants.py`). It therefore takes the machine's classes as an argument.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime as dt
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from grpcpool._config import Mode, PickerName, PoolConfig
+from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine import OpenWaiter, PoolMachine
+from grpcpool._queue import Waiter
+from grpcpool._slot import Slot
+
+T = TypeVar("T")
+
+EPOCH = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Code:
+    """The classes of one copy of the machine: the real one, or a mutant.
+
+    States, reasons and the like compare equal as strings, so that those of any copy will do; classes do not.
+    """
+
+    machine: type[PoolMachine]
+    waiter: type[Waiter]
+    open_waiter: type[OpenWaiter]
+    config: type[PoolConfig]
+    mode: type[Mode]
+
+
+REAL = Code(machine=PoolMachine, waiter=Waiter, open_waiter=OpenWaiter, config=PoolConfig, mode=Mode)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What of a configuration the machine looks at."""
+
+    min_size: int = 1
+    max_size: int = 3
+    target_streams: int = 2
+    max_streams: int = 4
+    loose: bool = False
+    max_overflow: int = 1
+    max_waiters: int | None = None
+    idle_timeout: float | None = 4.0
+    max_age: float | None = None
+    connect_timeout: float = 2.0
+    drain_timeout: float = 3.0
+    picker: PickerName = "least_loaded"
+
+    def config(self, code: Code) -> PoolConfig:
+        """The same as a configuration of that copy."""
+        return code.config(
+            min_size=self.min_size,
+            max_size=self.max_size,
+            target_streams=self.target_streams,
+            max_streams=self.max_streams,
+            mode=code.mode.LOOSE if self.loose else code.mode.STRICT,
+            max_overflow=self.max_overflow if self.loose else 0,
+            max_waiters=self.max_waiters,
+            idle_timeout=self.idle_timeout,
+            max_age=self.max_age,
+            connect_timeout=self.connect_timeout,
+            drain_timeout=self.drain_timeout,
+            picker=self.picker,
+        )
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Held:
+    """A place that was granted and not released."""
+
+    slot: Slot
+    streams: int | None
+
+
+class World:
+    """A machine, its driver and its callers. Every step ends with a check of all invariants."""
+
+    def __init__(self, settings: Settings, *, seed: int, code: Code = REAL) -> None:
+        """Begins with an unused pool; `seed` decides what is random in the machine."""
+        self.code = code
+        self.config = settings.config(code)
+        self.machine = code.machine(self.config, name="pool", random=random.Random(seed).random)
+        self.now = 1000.0
+        self.min_size = settings.min_size
+        self.max_size = settings.max_size
+        self.held: list[Held] = []
+        self.waiting: dict[Waiter, None] = {}
+        self.openers: dict[Waiter, None] = {}
+        self.asked: list[Waiter] = []
+        self.answers: collections.Counter[Waiter] = collections.Counter()
+        self.gave_up: set[Waiter] = set()
+        # Dialled and not closed, by the effects; and those of all dialled that have not been reported on.
+        self.slots: dict[Slot, None] = {}
+        self.dials: list[Slot] = []
+        self.drains: dict[Slot, float] = {}
+        # Known to be down, and given back to be closed: neither is to be granted beside a better one.
+        self.down: set[Slot] = set()
+        self.unwanted: set[Slot] = set()
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.close_deadline = math.inf
+        self.closing = False
+        self.ticked = False
+        # Set while a step runs: a failed step leaves it set, and nothing more can be said of such a world.
+        self.broken = False
+
+    # --- callers ------------------------------------------------------------------------------------------------
+
+    def request(self, streams: int | None, *, patience: float, fail_fast: bool = False, fast: bool = True) -> None:
+        """Someone asks for a place; as a driver does, the fast way first."""
+        self.broken = True
+        slot = self.machine.acquire(streams) if fast else None
+        if slot is not None:
+            assert not [waiter for waiter in self.waiting if waiter.streams == streams], "no. 4: passed a waiter"
+            self._check_usable(slot)
+            self._hold(slot, streams)
+            self._step([])
+            return
+        waiter = self.code.waiter(streams, since=self.now, deadline=self.now + patience, fail_fast=fail_fast)
+        self.asked.append(waiter)
+        self.waiting[waiter] = None
+        self._step(self.machine.request(waiter, self.now))
+        assert waiter in self.waiting or self.answers[waiter] == 1, "no. 5: neither queued nor answered"
+        assert patience > 0 or waiter not in self.waiting, "who has no time waits"
+
+    def release(self, index: int) -> None:
+        """One of the places held is given back."""
+        if held := self._some(self.held, index):
+            self.broken = True
+            self.held.remove(held)
+            alive = held.slot in self.slots
+            effects = self.machine.release(held.slot, held.streams, self.now)
+            assert alive or not effects, "the release of what is gone has effects"
+            self._step(effects)
+
+    def discard(self, index: int) -> None:
+        """One of the places held is given back with the wish to close its connection."""
+        if held := self._some(self.held, index):
+            self.broken = True
+            self.held.remove(held)
+            self.unwanted.add(held.slot)
+            alive = held.slot in self.slots
+            effects = self.machine.discard(held.slot, held.streams, self.now)
+            assert alive or not effects, "the discard of what is gone has effects"
+            self._step(effects)
+            assert held.slot.state in ("draining", "closed"), "a discarded slot is in service"
+
+    def unfit(self, index: int) -> None:
+        """One of the places held turns out to be on a connection that is down."""
+        if held := self._some([held for held in self.held if held.slot in self.slots], index):
+            self.broken = True
+            self.held.remove(held)
+            self.counts["acquired"] -= 1
+            self.down |= {held.slot} if held.slot.state == "ready" else set()
+            self._step(self.machine.unfit(held.slot, held.streams, self.now))
+
+    def cancel(self, index: int) -> None:
+        """Someone gives up, who may have been answered already."""
+        asked = [*self.waiting, *self.openers, *self.asked[-2:]]
+        if waiter := self._some(asked, index):
+            self.broken = True
+            waited = waiter in self.waiting or waiter in self.openers
+            said, effects = self.machine.cancel(waiter, self.now)
+            assert said == waited, "cancel is wrong on whether he still waited"
+            assert said or not effects, "who had his answer was cancelled with effects"
+            if said:
+                self.waiting.pop(waiter, None)
+                self.openers.pop(waiter, None)
+                self.gave_up.add(waiter)
+            self._step(effects)
+
+    def open(self, *, patience: float) -> None:
+        """Someone calls `open()`."""
+        self.broken = True
+        waiter = self.code.open_waiter(since=self.now, deadline=self.now + patience)
+        self.asked.append(waiter)
+        self.openers[waiter] = None
+        self._step(self.machine.open(waiter, self.now), at_will=True)
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        """The bounds change."""
+        self.broken = True
+        if not self.closing:
+            self.min_size, self.max_size = min_size, max_size
+        self._step(self.machine.resize(min_size, max_size, self.now))
+
+    def refresh(self) -> None:
+        """Every connection is to be replaced."""
+        self.broken = True
+        self._step(self.machine.refresh(self.now))
+
+    def close(self, grace: float) -> None:
+        """The pool is closed, maybe again."""
+        self.broken = True
+        self.closing = True
+        self.close_deadline = min(self.close_deadline, self.now + grace)
+        self._step(self.machine.close(self.now + grace, self.now), ticked=True)
+        assert not self.waiting, "no. 9: someone waits in a closed pool"
+        assert not self.openers, "no. 9: someone waits in open() of a closed pool"
+
+    # --- connections --------------------------------------------------------------------------------------------
+
+    def opened(self, index: int) -> None:
+        """One of the connections being dialled, or given up meanwhile, is ready."""
+        if slot := self._some(self.dials, index):
+            self.broken = True
+            self.dials.remove(slot)
+            alive = slot in self.slots
+            self.counts["opened"] += alive
+            effects = self.machine.opened(slot, object(), self.now)
+            assert alive or (len(effects) == 1 and self._closes(effects, slot)), "a late connection is not closed"
+            self._step(effects)
+
+    def open_failed(self, index: int) -> None:
+        """One of the connections being dialled, or given up meanwhile, could not be made."""
+        if slot := self._some(self.dials, index):
+            self.broken = True
+            self.dials.remove(slot)
+            alive = slot in self.slots
+            effects = self.machine.open_failed(slot, ConnectionError("no"), self.now)
+            assert bool(effects) == alive, "a failure goes unnoticed, or a late one has effects"
+            self._step(effects)
+
+    def lost(self, index: int) -> None:
+        """One of the connections goes down."""
+        if slot := self._some([slot for slot in self.slots if slot.state != "opening"], index):
+            self.broken = True
+            was_ready = slot.state == "ready"
+            self.down |= {slot} if was_ready else set()
+            effects = self.machine.lost(slot, self.now)
+            watched = [effect for effect in effects if type(effect).__name__ == "Watch"]
+            assert len(watched) == was_ready, "a lost connection is to be watched"
+            self._step(effects)
+
+    def recovered(self, index: int) -> None:
+        """One of the connections is up again."""
+        down = [slot for slot in self.slots if slot.state == "lost"]
+        if slot := self._some(down or [slot for slot in self.slots if slot.state != "opening"], index):
+            self.broken = True
+            self.down.discard(slot)
+            self._step(self.machine.recovered(slot, self.now))
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def advance(self, seconds: float) -> None:
+        """Time passes without a tick: what was due may be late."""
+        self.now += seconds
+
+    def tick(self) -> None:
+        """A tick, be it early or late."""
+        self.broken = True
+        expected = {waiter for waiter in self.waiting if waiter.deadline <= self.now}
+        self._step(self.machine.tick(self.now), ticked=True)
+        assert not expected & self.waiting.keys(), "an expired waiter waits on"
+
+    def tick_in_time(self) -> None:
+        """Time passes until the next deadline, and there is a tick at that very moment."""
+        deadline = self.machine.next_deadline()
+        if deadline < math.inf:
+            self.now = max(self.now, deadline)
+            self.tick()
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def finish(self, *, grace: float = 2.0, release_first: bool = True) -> None:
+        """Everything comes to its end: whatever was done before, nothing is left open and nobody unanswered."""
+        if release_first:
+            self._release_all()
+        while self.dials:
+            (self.opened if len(self.dials) % 2 else self.open_failed)(0)
+        self.close(grace)
+        for _ in range(100):
+            if self.machine.next_deadline() == math.inf:
+                break
+            self.tick_in_time()
+        assert self.machine.next_deadline() == math.inf, "no. 9: a closed pool wants to be ticked for ever"
+        assert not self.slots, f"no. 9: still open after close: {list(self.slots)}"
+        self._release_all()
+        self.request(1, patience=1.0)
+        assert not self.waiting, "no. 5: still waiting after close"
+        for waiter in self.asked:
+            count = self.answers[waiter]
+            assert count == (waiter not in self.gave_up), f"no. 5: answered {count} times"
+        stats = self.machine.stats(moment)
+        assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), "at rest nothing is in flight"
+        assert self.machine.fleet.load == 0, "at rest there is no load"
+
+    def _release_all(self) -> None:
+        while self.held:
+            self.release(len(self.held) // 2)
+
+    # --- the driver ---------------------------------------------------------------------------------------------
+
+    def _step(self, effects: Sequence[Effect], *, ticked: bool = False, at_will: bool = False) -> None:
+        """Carries the effects out and checks that all is well."""
+        after_close = self.closing
+        dialled = sum(type(effect).__name__ == "Open" for effect in effects)
+        assert dialled <= 1 or at_will or not self.machine.fleet.backoff.failures, "several attempts while failing"
+        for effect in effects:
+            name = type(effect).__name__
+            assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
+            getattr(self, f"_do_{name.lower()}")(effect)
+        self.ticked = ticked
+        for invariant in INVARIANTS:
+            invariant(self)
+        self.broken = False
+
+    def _do_open(self, effect: Open) -> None:
+        assert effect.slot not in self.slots, "dialled twice"
+        self.slots[effect.slot] = None
+        self.dials.append(effect.slot)
+
+    def _do_close(self, effect: Close) -> None:
+        slot = effect.slot
+        if slot not in self.slots:
+            return
+        del self.slots[slot]
+        drained_at = self.drains.pop(slot, math.inf)
+        if any(held.slot is slot for held in self.held):
+            due = min(drained_at + self.config.drain_timeout, self.close_deadline)
+            assert self.now >= due, f"cut off at {self.now}, which was due at {due}"
+
+    def _do_grant(self, effect: Grant) -> None:
+        waiter, slot = effect.waiter, effect.slot
+        self._answer(waiter)
+        ahead = list(self.waiting)[: list(self.waiting).index(waiter)]
+        del self.waiting[waiter]
+        equal = [other for other in ahead if other.streams == waiter.streams]
+        if slot.state == "lost":
+            assert waiter.fail_fast, "a patient waiter was put on a lost slot"
+            assert not in_state(self, "ready"), "put on a lost slot while another is up"
+            equal = [other for other in equal if other.fail_fast]
+        else:
+            self._check_usable(slot)
+        assert not equal, "no. 4: an earlier equal ask was passed"
+        self._hold(slot, waiter.streams)
+
+    def _do_refuse(self, effect: Refuse) -> None:
+        waiter = effect.waiter
+        self._answer(waiter)
+        reason = effect.refusal.name
+        assert reason != "TIMEOUT" or waiter.deadline <= self.now, "timed out before his deadline"
+        assert reason != "OPEN_FAILED" or waiter in self.openers or waiter.fail_fast, "he would have waited"
+        self.counts["timeouts"] += reason == "TIMEOUT" and waiter in self.waiting
+        self.counts["rejected"] += reason == "EXHAUSTED"
+        self.waiting.pop(waiter, None)
+        self.openers.pop(waiter, None)
+
+    def _do_started(self, effect: Started) -> None:
+        waiter = effect.waiter
+        self._answer(waiter)
+        self.openers.pop(waiter, None)
+
+    def _do_watch(self, effect: Watch) -> None:
+        assert effect.slot.state != "ready", "watches what is up"
+
+    def _do_notify(self, effect: Notify) -> None:
+        event: Any = effect.event
+        name = type(event).__name__
+        if name == "Draining":
+            slot = next(slot for slot in self.slots if slot.id == event.channel)
+            self.drains[slot] = self.now
+        elif name == "Closed":
+            self.counts[f"closed {event.reason}"] += 1
+        self.counts["open_failures"] += name == "OpenFailed"
+
+    def _answer(self, waiter: Waiter) -> None:
+        self.answers[waiter] += 1
+        assert waiter in self.waiting or waiter in self.openers, "no. 5: answered twice, or never asked"
+
+    def _check_usable(self, slot: Slot) -> None:
+        assert slot.state == "ready", f"granted on {slot}"
+        assert slot not in self.down, f"granted on {slot}, which is down"
+        assert slot not in self.unwanted, f"granted on {slot}, which was discarded"
+
+    def _hold(self, slot: Slot, streams: int | None) -> None:
+        self.held.append(Held(slot, streams))
+        self.counts["acquired"] += 1
+
+    @staticmethod
+    def _closes(effects: Sequence[Effect], slot: Slot) -> bool:
+        return any(type(effect).__name__ == "Close" and getattr(effect, "slot", None) is slot for effect in effects)
+
+    @staticmethod
+    def _some(items: Sequence[T], index: int) -> T | None:
+        return items[index % len(items)] if items else None
+
+
+# --- what is counted anew ---------------------------------------------------------------------------------------
+
+
+def moment(at: float) -> dt.datetime:
+    """The date of a moment on the model's clock."""
+    return EPOCH + dt.timedelta(seconds=at)
+
+
+def in_state(world: World, *states: str) -> list[Slot]:
+    """The slots in one of these states."""
+    return [slot for slot in world.slots if slot.state in states]
+
+
+def places(world: World) -> int:
+    """What `max_size` bounds: see no. 6 above."""
+    return sum(slot.replaces is None for slot in in_state(world, "opening", "ready", "lost"))
+
+
+def carried(world: World, slot: Slot) -> list[int | None]:
+    """The asks that were granted on the slot and not released."""
+    return [held.streams for held in world.held if held.slot is slot]
+
+
+def fits(world: World, slot: Slot, streams: int | None) -> bool:
+    """Whether the ask has room beside what the slot carries."""
+    asks = carried(world, slot)
+    if streams is None:
+        return not asks
+    return None not in asks and sum(ask or 0 for ask in asks) + streams <= slot.limit
+
+
+def weight(world: World, streams: int | None) -> int:
+    """What of a connection's `target_streams` someone who waits for this much stands for."""
+    target = world.config.resolved_target_streams
+    return target if streams is None else min(streams, target)
+
+
+# --- the invariants ---------------------------------------------------------------------------------------------
+
+
+def no_1_carried_is_what_was_granted(world: World) -> None:
+    """What the slots carry is what was granted and not released."""
+    for slot in world.slots:
+        granted = sum(1 if ask is None else ask for ask in carried(world, slot))
+        assert slot.in_flight == granted, f"no. 1: {slot} should carry {granted}"
+
+
+def no_2_within_the_limit(world: World) -> None:
+    """``0 <= in_flight <= limit`` for each slot."""
+    for slot in world.slots:
+        assert 0 <= slot.in_flight <= slot.limit, f"no. 2: {slot}"
+
+
+def no_3_nobody_waits_beside_room(world: World) -> None:
+    """Nobody waits while a ready slot has the room that he asks for."""
+    ready = in_state(world, "ready")
+    for ask in {waiter.streams for waiter in world.waiting}:
+        assert not any(fits(world, slot, ask) for slot in ready), f"no. 3: someone waits for {ask} beside {ready}"
+
+
+def no_3_nobody_waits_for_an_undialled_connection(world: World) -> None:
+    """What is missing, for those who wait and to `min_size`, is being dialled so far as bounds and backoff allow."""
+    fleet = world.machine.fleet
+    asked = sum(weight(world, waiter.streams) for waiter in world.waiting)
+    opening = in_state(world, "opening")
+    dialled = sum(slot.replaces is None for slot in opening)
+    missing = max(-(-asked // world.config.resolved_target_streams) - dialled, world.min_size - places(world))
+    room = bound(world) - places(world)
+    if not fleet.active or min(missing, room) <= 0:
+        return
+    assert fleet.backoff.failures, f"no. 3: {missing} missing, room for {room}, {world.slots}"
+    retry_at = max(fleet.backoff.retry_at, world.now)
+    assert opening or world.machine.next_deadline() <= retry_at, "no. 3: nobody thinks of dialling again"
+
+
+def no_3_who_would_rather_fail_does_not_wait(world: World) -> None:
+    """When nothing is up, a call that is not to wait for that is on a lost slot with room, or refused."""
+    backoff = world.machine.fleet.backoff
+    if in_state(world, "ready"):
+        return
+    for ask in {waiter.streams for waiter in world.waiting if waiter.fail_fast}:
+        lost = in_state(world, "lost")
+        assert not any(fits(world, slot, ask) for slot in lost), f"no. 3: waits for {ask} beside {lost}"
+        assert lost or in_state(world, "opening") or world.now >= backoff.retry_at, "no. 3: waits without hope"
+
+
+def no_4_the_queue_is_in_order(world: World) -> None:
+    """Those who wait are those whom the books have waiting, in the order in which they came."""
+    assert list(world.machine.queue) == list(world.waiting), "no. 4: the queue is not in order of arrival"
+
+
+def no_5_answered_once(world: World) -> None:
+    """Nobody has more than one answer, and nobody who waits has one."""
+    assert max(world.answers.values(), default=0) <= 1, "no. 5: answered twice"
+    for waiter in world.waiting:
+        assert waiter.queued, "no. 5: waits without being queued"
+        assert not world.answers[waiter], "no. 5: answered while waiting"
+
+
+def bound(world: World) -> int:
+    """The most places there may be."""
+    return world.max_size + (world.config.max_overflow if world.config.mode.name == "LOOSE" else 0)
+
+
+def no_6_places_are_bounded(world: World) -> None:
+    """Places never exceed `max_size` plus overflow, and what is above `max_size` is to be closed when it comes back."""
+    assert places(world) <= bound(world), f"no. 6: {places(world)} places of {bound(world)}: {list(world.slots)}"
+    overflow = [slot for slot in in_state(world, "opening", "ready", "lost") if slot.overflow and slot.replaces is None]
+    assert places(world) - len(overflow) <= world.max_size, f"no. 6: ordinary slots above max_size: {list(world.slots)}"
+    for slot in in_state(world, "ready", "lost"):
+        assert slot.in_flight or not slot.overflow, f"no. 6: {slot} of overflow is back and open"
+
+
+def no_7_closed_is_empty_and_drained_is_gone(world: World) -> None:
+    """A closed slot carries nothing; a slot that has drained is gone; the pool holds what is not closed."""
+    assert list(world.machine.fleet.slots) == list(world.slots), "no. 7: dialled and not closed, but not in the pool"
+    for slot in world.slots:
+        assert slot.state != "closed", f"no. 7: {slot} in the pool"
+        assert slot.in_flight or slot.state != "draining", f"no. 7: {slot} has drained"
+    for held in world.held:
+        if held.slot not in world.slots:
+            assert held.slot.in_flight == 0, f"no. 7: {held.slot} is closed"
+            assert not held.slot.exclusive, f"no. 7: {held.slot} is closed"
+
+
+def no_8_the_alarm_is_set(world: World) -> None:
+    """The next deadline is not after anybody's deadline, and after a tick nothing is overdue."""
+    alarm = world.machine.next_deadline()
+    deadlines = [waiter.deadline for waiter in (*world.waiting, *world.openers)]
+    deadlines += [slot.deadline for slot in in_state(world, "opening", "draining")]
+    assert alarm <= max(min(deadlines, default=math.inf), world.now), "no. 8: the alarm is after someone's deadline"
+    if world.ticked:
+        assert alarm >= world.now, f"no. 8: {alarm} is past after tick({world.now})"
+        _no_8_nothing_is_overdue(world, again=alarm <= world.now)
+
+
+def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
+    """After a tick, that is; unless the machine wants to be ticked `again`."""
+    for waiter in (*world.waiting, *world.openers):
+        assert waiter.deadline > world.now, "no. 8: a waiter is overdue"
+    for slot in in_state(world, "opening", "draining"):
+        assert slot.deadline > world.now or again, f"no. 8: {slot} is overdue"
+    ready = in_state(world, "ready")
+    idle_timeout = world.config.idle_timeout or math.inf
+    for slot in ready:
+        idle = not slot.in_flight and slot.idle_since() + idle_timeout <= world.now and slot.successor is None
+        assert again or not idle or len(ready) <= world.min_size, f"no. 8: {slot} is idle for too long"
+    due = [slot for slot in in_state(world, "ready", "lost") if slot.retire_at <= world.now and slot.successor is None]
+    calm = world.machine.fleet.active and world.machine.fleet.backoff.failures == 0
+    surge = max(1, -(-places(world) // 4))
+    successors = sum(slot.replaces is not None for slot in world.slots)
+    assert again or not due or not calm or successors >= surge, f"no. 8: nothing replaces {due}"
+
+
+def no_9_closed_is_closed(world: World) -> None:
+    """After close nothing is in service, nothing is dialled, and nobody waits."""
+    if world.closing:
+        assert not in_state(world, "opening", "ready", "lost"), "no. 9: in service after close"
+        assert not world.waiting, "no. 9: waiting after close"
+
+
+def no_10_exclusive_is_alone(world: World) -> None:
+    """An exclusive lease is alone on its slot."""
+    for slot in world.slots:
+        asks = carried(world, slot)
+        assert slot.exclusive == (None in asks), f"no. 10: {slot} carries {asks}"
+        assert not slot.exclusive or len(asks) == 1, f"no. 10: {slot} carries {asks}"
+
+
+def the_counts_are_right(world: World) -> None:
+    """The table, the queue and the load agree with what is counted anew."""
+    fleet, queue = world.machine.fleet, world.machine.queue
+    for state in ("opening", "ready", "lost", "draining"):
+        assert getattr(fleet.slots, state) == len(in_state(world, state)), f"miscounted: {state}"
+    successors = [slot for slot in world.slots if slot.replaces is not None]
+    assert fleet.slots.successors == len(successors), "miscounted: successors"
+    assert fleet.slots.places == places(world), "miscounted: places"
+    for slot in successors:
+        assert slot.state == "opening", f"{slot} is still a successor"
+        assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} succeeds nobody"  # noqa: PT018
+        assert slot.replaces.state in ("ready", "lost"), f"{slot} succeeds {slot.replaces}"
+    assert queue.length == len(world.waiting), "miscounted: length"
+    assert queue.asked == sum(weight(world, waiter.streams) for waiter in world.waiting), "miscounted: asked"
+    target = world.config.resolved_target_streams
+    load = sum(target if slot.exclusive else slot.in_flight for slot in world.slots)
+    assert fleet.load == load, f"miscounted: the load is {fleet.load}, not {load}"
+    assert fleet.peak >= load or fleet._peak_until == math.inf, "the peak is below the load"
+
+
+def growing_and_shrinking_are_thought_of(world: World) -> None:
+    """Growth is thought of below `max_size`, shrinking above `min_size`; neither otherwise."""
+    fleet = world.machine.fleet
+    target = world.config.resolved_target_streams
+    expected = target if places(world) < world.max_size else math.inf
+    assert fleet.growth_load == expected or not places(world), "growth is not thought of, or in vain"
+    watch = world.config.idle_timeout is not None and places(world) > world.min_size
+    assert (fleet._peak_until < math.inf) == watch, "no watch above min_size, or one at it"
+
+
+def the_picker_has_what_has_room(world: World) -> None:
+    """The picker holds the ready slots with room, each where its load belongs, and nothing else."""
+    picker: Any = world.machine.fleet.picker
+    roomy = {slot for slot in in_state(world, "ready") if slot.in_flight < slot.limit and not slot.exclusive}
+    for slot in world.slots:
+        assert (slot.position >= 0) == (slot in roomy), f"{slot} has the wrong position {slot.position}"
+    lightest = picker.lightest()
+    assert (lightest is None) == (not roomy), f"the lightest is {lightest} of {roomy}"
+    assert lightest is None or lightest.in_flight == min(slot.in_flight for slot in roomy), "the lightest is not"
+    if type(picker).__name__ == "RoundRobin":
+        assert set(picker._circle) == roomy, "the circle is not what has room"
+        assert set(picker._idle) == {slot for slot in roomy if not slot.in_flight}, "the idle are not what is idle"
+        return
+    assert {slot for bucket in picker._buckets for slot in bucket} == roomy, "the buckets are not what has room"
+    for load, bucket in enumerate(picker._buckets):
+        for position, slot in enumerate(bucket):
+            assert (slot.in_flight, slot.position) == (load, position), f"{slot} is in the wrong bucket {load}"
+
+
+def the_stats_agree(world: World) -> None:
+    """The snapshot says what the books say."""
+    stats = world.machine.stats(moment)
+    counted = [len(in_state(world, state)) for state in ("ready", "opening", "draining")]
+    assert [stats.ready, stats.opening, stats.draining] == counted, "stats: wrong counts"
+    assert stats.size == len(world.slots) == len(stats.channels), "stats: wrong size"
+    assert stats.in_flight == sum(1 if ask is None else ask for slot in world.slots for ask in carried(world, slot))
+    assert stats.idle == sum(not carried(world, slot) for slot in in_state(world, "ready")), "stats: wrong idle"
+    assert stats.waiting == len(world.waiting), "stats: wrong waiting"
+    assert (stats.min_size, stats.max_size) == (world.min_size, world.max_size), "stats: wrong bounds"
+    for name in ("acquired", "timeouts", "rejected", "opened", "open_failures"):
+        assert getattr(stats, name) == world.counts[name], f"stats: {name} is not {world.counts[name]}"
+    for reason, count in stats.closed.items():
+        assert count == world.counts[f"closed {reason}"], f"stats: closed for {reason}"
+    assert stats.opened - sum(stats.closed.values()) == stats.size - stats.opening, "stats: opened is not closed and open"
+
+
+INVARIANTS: tuple[Callable[[World], None], ...] = (
+    no_1_carried_is_what_was_granted,
+    no_2_within_the_limit,
+    no_3_nobody_waits_beside_room,
+    no_3_nobody_waits_for_an_undialled_connection,
+    no_3_who_would_rather_fail_does_not_wait,
+    no_4_the_queue_is_in_order,
+    no_5_answered_once,
+    no_6_places_are_bounded,
+    no_7_closed_is_empty_and_drained_is_gone,
+    no_8_the_alarm_is_set,
+    no_9_closed_is_closed,
+    no_10_exclusive_is_alone,
+    the_counts_are_right,
+    growing_and_shrinking_are_thought_of,
+    the_picker_has_what_has_room,
+    the_stats_agree,
+)
+
+
+# --- the random walk --------------------------------------------------------------------------------------------
+
+
+def random_settings(rng: random.Random) -> Settings:
+    """Settings of a small pool, in which everything happens soon."""
+    max_size = rng.randint(1, 4)
+    max_streams = rng.randint(1, 4)
+    return Settings(
+        min_size=rng.randint(0, max_size),
+        max_size=max_size,
+        target_streams=rng.randint(1, max_streams),
+        max_streams=max_streams,
+        loose=rng.random() < 0.4,
+        max_overflow=rng.randint(0, 2),
+        max_waiters=rng.choice([None, None, 1, 2, 4]),
+        idle_timeout=rng.choice([None, 2.0, 4.0]),
+        max_age=rng.choice([None, None, 5.0]),
+        drain_timeout=rng.choice([0.0, 3.0, 100.0]),
+        picker=rng.choice(["least_loaded", "fill", "round_robin"]),
+    )
+
+
+def random_step(world: World, rng: random.Random) -> None:
+    """One step of whoever it may be; asks are common, what concerns the whole pool is rare."""
+    index = rng.randrange(64)
+    kind = rng.randrange(100)
+    if kind < 28:
+        asks = [ask for ask in (1, 1, 2, 3) if ask <= world.config.max_streams]
+        streams = rng.choice([None, *asks])
+        patience = rng.choice([0.0, 1.0, 3.0, math.inf, math.inf])
+        world.request(streams, patience=patience, fail_fast=rng.random() < 0.4, fast=rng.random() < 0.8)
+    elif kind < 45:
+        world.release(index)
+    elif kind < 60:
+        world.opened(index)
+    elif kind < 75:
+        rng.choice([world.tick_in_time, world.tick, lambda: world.advance(rng.choice([0.25, 1.0, 5.0]))])()
+    elif kind < 92:
+        steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
+        rng.choice([*steps, world.open_failed, world.unfit])(index)
+    elif kind < 99:
+        max_size = rng.randint(1, 4)
+        min_size = rng.randint(0, max_size)
+        rng.choice([world.refresh, lambda: world.open(patience=3.0), lambda: world.resize(min_size, max_size)])()
+    elif rng.random() < 0.3:
+        world.close(rng.choice([0.0, 2.0]))
+
+
+def walk(seed: int, steps: int = 100, code: Code = REAL) -> None:
+    """Walks through a pool's life at random, the same for the same seed.
+
+    Raises:
+        AssertionError: An invariant does not hold, or the machine went wrong in another way.
+    """
+    rng = random.Random(seed)
+    world = World(random_settings(rng), seed=seed, code=code)
+    for _ in range(steps):
+        random_step(world, rng)
+    world.finish(grace=rng.choice([0.0, 2.0]), release_first=rng.random() < 0.5)

@@ -1,0 +1,161 @@
+"""The machine against the model: whatever happens, in whatever order, the invariants hold. See `model.py`."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from machine.model import Settings, World, random_settings, walk
+
+# Two slow cores: no deadline, and a walk of `test_walk` costs a tenth of an example here.
+SLOW = settings(
+    max_examples=60,
+    stateful_step_count=50,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+INDEX = st.integers(0, 15)
+
+
+class PoolModel(RuleBasedStateMachine):
+    """Every event that a driver may tell the machine, in any order."""
+
+    world: World
+
+    @initialize(choice=st.integers(0, 2**32 - 1))
+    def begin(self, choice: int) -> None:
+        """Makes a pool with settings at random."""
+        self.world = World(random_settings(random.Random(choice)), seed=choice)
+
+    @rule(
+        streams=st.sampled_from([None, 1, 1, 2, 3]),
+        patience=st.sampled_from([0.0, 1.0, 3.0, math.inf]),
+        fail_fast=st.booleans(),
+        fast=st.booleans(),
+    )
+    def request(self, streams: int | None, patience: float, *, fail_fast: bool, fast: bool) -> None:
+        """Someone asks for a place."""
+        if streams is not None:
+            streams = min(streams, self.world.config.max_streams)
+        self.world.request(streams, patience=patience, fail_fast=fail_fast, fast=fast)
+
+    @precondition(lambda self: self.world.held)
+    @rule(index=INDEX)
+    def release(self, index: int) -> None:
+        """A place is given back."""
+        self.world.release(index)
+
+    @precondition(lambda self: self.world.held)
+    @rule(index=INDEX)
+    def discard(self, index: int) -> None:
+        """A place is given back, and its connection is to go."""
+        self.world.discard(index)
+
+    @precondition(lambda self: self.world.held)
+    @rule(index=INDEX)
+    def unfit(self, index: int) -> None:
+        """A place turns out to be on a connection that is down."""
+        self.world.unfit(index)
+
+    @precondition(lambda self: self.world.asked)
+    @rule(index=INDEX)
+    def cancel(self, index: int) -> None:
+        """Someone gives up."""
+        self.world.cancel(index)
+
+    @precondition(lambda self: self.world.dials)
+    @rule(index=INDEX)
+    def opened(self, index: int) -> None:
+        """A connection is ready."""
+        self.world.opened(index)
+
+    @precondition(lambda self: self.world.dials)
+    @rule(index=INDEX)
+    def open_failed(self, index: int) -> None:
+        """A connection could not be made."""
+        self.world.open_failed(index)
+
+    @precondition(lambda self: self.world.slots)
+    @rule(index=INDEX)
+    def lost(self, index: int) -> None:
+        """A connection goes down."""
+        self.world.lost(index)
+
+    @precondition(lambda self: self.world.slots)
+    @rule(index=INDEX)
+    def recovered(self, index: int) -> None:
+        """A connection comes up again."""
+        self.world.recovered(index)
+
+    @rule(seconds=st.sampled_from([0.25, 1.0, 5.0]))
+    def advance(self, seconds: float) -> None:
+        """Time passes, and the driver is late."""
+        self.world.advance(seconds)
+
+    @rule()
+    def tick(self) -> None:
+        """A tick, be it early or late."""
+        self.world.tick()
+
+    @rule()
+    def tick_in_time(self) -> None:
+        """A tick at the very moment."""
+        self.world.tick_in_time()
+
+    @rule(patience=st.sampled_from([0.0, 1.0, math.inf]))
+    def open(self, patience: float) -> None:
+        """Someone calls `open()`."""
+        self.world.open(patience=patience)
+
+    @rule(low=st.integers(0, 4), high=st.integers(1, 4))
+    def resize(self, low: int, high: int) -> None:
+        """The bounds change."""
+        self.world.resize(min(low, high), high)
+
+    @rule()
+    def refresh(self) -> None:
+        """Every connection is to be replaced."""
+        self.world.refresh()
+
+    @precondition(lambda self: len(self.world.asked) > 10)
+    @rule(grace=st.sampled_from([0.0, 2.0]))
+    def close(self, grace: float) -> None:
+        """The pool is closed."""
+        self.world.close(grace)
+
+    def teardown(self) -> None:
+        """Brings everything to its end."""
+        if hasattr(self, "world") and not self.world.broken:
+            self.world.finish()
+
+
+TestPoolModel = PoolModel.TestCase
+TestPoolModel.settings = SLOW
+
+
+@pytest.mark.parametrize("seed", range(0, 400, 20))
+def test_walk(seed: int) -> None:
+    """The invariants hold on long random walks, twenty for each of these seeds."""
+    for each in range(seed, seed + 20):
+        walk(each, 150)
+
+
+def test_a_quiet_pool_comes_to_rest() -> None:
+    """Without events a pool settles: ticks in time leave `min_size` connections and no work but the watch of them."""
+    world = World(Settings(min_size=1, max_size=4, target_streams=1, max_streams=2), seed=1)
+    for _ in range(8):
+        world.request(1, patience=math.inf)
+        world.opened(0)
+    while world.held:
+        world.release(0)
+    for _ in range(40):
+        world.tick_in_time()
+    assert [slot.state for slot in world.slots] == ["ready"]
+    assert world.machine.next_deadline() == math.inf

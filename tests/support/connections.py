@@ -1,0 +1,19 @@
+"""Counts TCP connections from outside gRPC and the pool: by asking the operating system."""
+
+from __future__ import annotations
+
+import psutil
+
+
+def connections_to(port: int) -> int:
+    """Established TCP connections of this process to `port`."""
+    return len(addresses_of_connections_to(port))
+
+
+def addresses_of_connections_to(port: int) -> set[str]:
+    """This process's ends of its established TCP connections to `port`, as gRPC's `context.peer()` writes them."""
+    return {
+        f"ipv4:{connection.laddr.ip}:{connection.laddr.port}"
+        for connection in psutil.Process().net_connections("tcp4")
+        if connection.status == psutil.CONN_ESTABLISHED and connection.raddr and connection.raddr.port == port
+    }

@@ -1,0 +1,53 @@
+"""Waiting with a bound: for facts seen from outside, and for what other threads do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LONG = 20.0
+"""Seconds within which whatever is waited for must have happened; a test that works never waits so long."""
+
+
+def eventually(predicate: Callable[[], T], timeout: float = LONG, *, pause: float = 0.005) -> T:
+    """Returns what `predicate` returns as soon as that is true.
+
+    Raises:
+        AssertionError: It was not within `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not (value := predicate()):
+        assert time.monotonic() < deadline, f"still {value!r} after {timeout} s"
+        time.sleep(pause)
+    return value
+
+
+def background(work: Callable[[], T]) -> Future[T]:
+    """Has `work` done by a thread of its own; the future tells how it ended."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 -- whoever asks for the result is told
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="test-background", daemon=True).start()
+    return future
+
+
+def together(number: int, work: Callable[[int], T]) -> list[T]:
+    """Has `work(i)` done by as many threads, which all begin at the same moment; returns the results in order."""
+    barrier = threading.Barrier(number)
+
+    def run(i: int) -> T:
+        barrier.wait(LONG)
+        return work(i)
+
+    futures = [background(lambda i=i: run(i)) for i in range(number)]  # type: ignore[misc]
+    return [future.result(3 * LONG) for future in futures]
