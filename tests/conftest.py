@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import grpc
 import pytest
 
+from grpcpool import ChannelPool, Listener, PoolConfig
 from support.clock import ManualClock, manual_clock
 from support.connections import connections_to
+from support.pools import PoolMaker
 from support.servers import Server
 from support.waiting import eventually
 
@@ -26,7 +31,7 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test of a driver leaves no thread of a pool."""
     yield
     if any(folder in request.path.parents for folder in _WITH_THREADS):
-        eventually(lambda: not _pool_threads() or None, timeout=5)
+        eventually(lambda: _pool_threads() == [], timeout=5)
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +52,22 @@ def clock() -> Iterator[ManualClock]:
     """The pools of the test live by this clock."""
     with manual_clock() as clock:
         yield clock
+
+
+@pytest.fixture
+def make_pool() -> Iterator[PoolMaker]:
+    """Makes pools, which are closed when the test is over."""
+    with contextlib.ExitStack() as stack:
+
+        def make(
+            factory: Callable[[], grpc.Channel],
+            *,
+            name: str | None = None,
+            listeners: Iterable[Listener] = (),
+            **config: Any,
+        ) -> ChannelPool:
+            pool = ChannelPool(factory, PoolConfig(**config), name=name, listeners=listeners)
+            stack.callback(pool.close, 0)
+            return pool
+
+        yield make

@@ -13,9 +13,10 @@ from ._errors import (
     PoolTimeoutError,
     WrongEventLoopError,
 )
-from ._isolation import isolated
 from ._listener import Listener
+from ._options import isolated
 from ._stats import ChannelStats, PoolStats
+from ._sync.factories import insecure_channel, secure_channel
 from ._sync.lease import Lease
 from ._sync.pool import ChannelPool
 
@@ -35,5 +36,7 @@ __all__ = [
     "PoolStats",
     "PoolTimeoutError",
     "WrongEventLoopError",
+    "insecure_channel",
     "isolated",
+    "secure_channel",
 ]

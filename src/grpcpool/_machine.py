@@ -168,6 +168,16 @@ class PoolMachine:
         self.fleet.alarm_at(waiter.deadline)
         return effects
 
+    def connect(self, now: float) -> Sequence[Effect]:
+        """Someone wants the pool to be connected, and does not ask for a place."""
+        effects: list[Effect] = []
+        if not self.closing:
+            self.fleet.activate(now)
+            self._fill(now, effects)
+            if not len(self._slots) and now >= self.fleet.backoff.retry_at:
+                self.fleet.dial(now, effects)
+        return effects
+
     def opened(self, slot: Slot, channel: object, now: float) -> Sequence[Effect]:
         """The slot's connection is ready and primed."""
         slot.channel = channel

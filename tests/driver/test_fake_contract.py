@@ -159,9 +159,9 @@ def test_close_cancels_what_runs_and_refuses_what_comes(busy: grpc.Channel) -> N
     call = busy.unary_unary(SLOW).future(b"5000", timeout=LONG)
     busy.close()
     assert call.code() is grpc.StatusCode.CANCELLED
-    with pytest.raises(ValueError, match="(?i)channel closed|closed channel"):
+    with pytest.raises(ValueError, match=r"(?i)channel closed|closed channel"):
         echo(b"", timeout=LONG)
-    with pytest.raises(ValueError, match="(?i)channel closed|closed channel"):
+    with pytest.raises(ValueError, match=r"(?i)channel closed|closed channel"):
         echo.future(b"", timeout=LONG)
     busy.close()
 

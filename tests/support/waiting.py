@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -51,3 +52,9 @@ def together(number: int, work: Callable[[int], T]) -> list[T]:
 
     futures = [background(lambda i=i: run(i)) for i in range(number)]  # type: ignore[misc]
     return [future.result(3 * LONG) for future in futures]
+
+
+def is_inside(function: str, thread: int) -> bool:
+    """Whether the innermost Python function that `thread` runs has this name."""
+    frame = sys._current_frames().get(thread)
+    return frame is not None and frame.f_code.co_name == function

@@ -159,7 +159,7 @@ def _measure(channel: grpc.Channel, port: int, live: Callable[[str], None]) -> R
 def _callers(channel: grpc.Channel, tally: Tally) -> Iterator[None]:
     """Runs the threads that call; in the end all have ended. Should it be interrupted, calls are cancelled."""
     call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-    threads = [threading.Thread(target=_keep_calling, args=(call, tally), daemon=True) for _ in range(THREADS)]
+    threads = [threading.Thread(target=keep_calling, args=(call, tally), daemon=True) for _ in range(THREADS)]
     try:
         for thread in threads:
             thread.start()
@@ -174,7 +174,8 @@ def _callers(channel: grpc.Channel, tally: Tally) -> Iterator[None]:
                 thread.join(_CALL_TIMEOUT)
 
 
-def _keep_calling(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], tally: Tally) -> None:
+def keep_calling(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], tally: Tally) -> None:
+    """Makes one call after the other, as long as the tally says."""
     while tally.running():
         began = time.monotonic()
         try:

@@ -1,26 +1,29 @@
-"""Runs the demonstration's server in another process."""
+"""Runs a server in another process: a program that prints its port, and ends when its standard input does."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _PATIENCE = 5.0
+_DEMO = ("-m", f"{__package__}.server")
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[int]:
+def running_server(program: Sequence[str] = _DEMO) -> Iterator[int]:
     """Runs a server within the ``with`` block, and yields its port.
+
+    Args:
+        program: Arguments of the Python interpreter; the demonstration's server if not given.
 
     Raises:
         RuntimeError: The server did not start.
     """
-    command = [sys.executable, "-m", f"{__package__}.server"]
     # A session of its own keeps Ctrl-C from the server, also while it starts.
     with subprocess.Popen(  # noqa: S603 -- the command is ours
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
             yield _port_of(process)
@@ -31,7 +34,7 @@ def running_server() -> Iterator[int]:
 def _port_of(process: subprocess.Popen[str]) -> int:
     line = process.stdout.readline() if process.stdout is not None else ""
     if not line:
-        raise RuntimeError("the demonstration's server did not start")
+        raise RuntimeError("the server did not start")
     return int(line)
 
 

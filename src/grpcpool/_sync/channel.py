@@ -17,13 +17,12 @@ class ChannelSurface(grpc.Channel):
     """Makes multicallables whose calls go by way of a `Caller`."""
 
     @abc.abstractmethod
-    def _caller(self, kind: str, method: str, *how: Any) -> Caller:
+    def _caller(self, kind: str, *arguments: Any) -> Caller:
         """The caller for a method.
 
         Args:
             kind: The name of the maker: ``unary_unary``, ``unary_stream``, ``stream_unary`` or ``stream_stream``.
-            method: The full name of the method.
-            how: The rest of the maker's arguments.
+            arguments: The maker's: full name of the method, serializer, deserializer, and whether it is registered.
         """
 
     def unary_unary(

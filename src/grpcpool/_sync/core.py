@@ -15,9 +15,11 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import assert_never
+from functools import partial
+from typing import Any, assert_never
 
 import grpc
 
@@ -31,8 +33,11 @@ from .._listener import Leaked, Listener
 from .._machine import PoolMachine
 from .._queue import Waiter
 from .._slot import Slot, SlotState
+from .endings import on_end
 from .opening import ChannelFactory, open_channel
-from .slot_channel import SlotChannel
+from .slot_channel import Methods, SlotChannel
+from .starter import Starter
+from .subscriptions import Subscriptions, pool_state
 from .threads import Threads
 from .worker import Worker
 
@@ -67,9 +72,12 @@ class Core:
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.worker = Worker(self, f"grpcpool-{name}", clock)
         self.threads = Threads(f"grpcpool-{name}")
+        self.starter = Starter(f"grpcpool-{name}-starter")
+        self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
+        self.methods = Methods()
         self.finished = threading.Event()
         # What finalizers leave to be done, for they must not take the lock.
-        self.deferred: deque[Callable[[], None]] = deque()
+        self.deferred: deque[Callable[[], object]] = deque()
         # In a forked child, the parent's core: never touched again, but to be told that it is void.
         self.void = False
         # Lost slots, with the moment of the next look and the time between the looks.
@@ -90,6 +98,8 @@ class Core:
         for effect in effects:
             if isinstance(effect, Notify):
                 self.announcer.tell(effect.event)
+        if effects:
+            self.subscriptions.nudge()
         if self.machine.closing and not len(self.machine.fleet.slots):
             self.finished.set()
             self.worker.nudge()
@@ -159,7 +169,64 @@ class Core:
         self.commit(effects)
         return False
 
-    def defer(self, work: Callable[[], None]) -> None:
+    # --- calls --------------------------------------------------------------------------------------------------
+
+    def call_deadline(self, timeout: float | None, now: float) -> float:
+        """Until when a call may wait: its own deadline, or, if it has none, the configured time."""
+        if timeout is None:
+            timeout = self.config.acquire_timeout
+        return math.inf if timeout is None else now + timeout
+
+    def check_open(self, *, blocking: bool) -> None:
+        """A call is about to begin, the slow way.
+
+        Raises:
+            ValueError: The pool is closed; in the words of gRPC's own channels.
+        """
+        if self.machine.closing:
+            raise ValueError(
+                "Cannot invoke RPC on closed channel!" if blocking else "Cannot invoke RPC: Channel closed!"
+            )
+
+    def watch_call(self, call: Any, slot: Slot) -> None:
+        """Has the place on `slot` given back when `call` is over."""
+        on_end(call, partial(self._end_call, slot, weakref.ref(call)), self.defer)
+
+    def _end_call(self, slot: Slot, call: weakref.ref[Any]) -> None:
+        """On gRPC's thread; never raises. A reference to the call would keep a stream that was dropped running."""
+        self.release(slot, 1)
+        ended = call()
+        code = getattr(ended, "code", None)
+        if code is not None and code() is grpc.StatusCode.UNAVAILABLE:
+            self.defer(partial(self.call_failed, slot, grpc.StatusCode.UNAVAILABLE))
+
+    def call_failed(self, slot: Slot, code: grpc.StatusCode) -> None:
+        """A call failed; if its connection is down, the slot gets no more while another is up."""
+        channel: SlotChannel = slot.channel
+        if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
+            return
+        if channel.state() is not grpc.ChannelConnectivity.READY:
+            with self.lock:
+                effects = self.machine.lost(slot, self.monotonic())
+            self.commit(effects)
+
+    def connect(self) -> None:
+        """Has the pool open what it keeps open, without waiting for a first use."""
+        with self.lock:
+            effects = self.machine.connect(self.monotonic())
+        self.commit(effects)
+
+    def connectivity(self) -> grpc.ChannelConnectivity:
+        """The state of the pool as a channel."""
+        with self.lock:
+            slots = [(slot.state, slot.channel) for slot in self.machine.fleet.slots]
+            failing = self.machine.last_error is not None
+        states = [(state, channel.state() if channel is not None else None) for state, channel in slots]
+        return pool_state(states, failing=failing)
+
+    # --- what finalizers leave ----------------------------------------------------------------------------------
+
+    def defer(self, work: Callable[[], object]) -> None:
         """Has `work` done by the next operation, or by the worker, which is nudged. Safe in finalizers."""
         self.deferred.append(work)
         self.worker.nudge()
@@ -244,9 +311,12 @@ class Core:
 
     def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. On a thread that this depends on, returns at once."""
-        if self.worker.is_current() or self.threads.is_current() or _is_within_grpc():
+        own = self.worker.is_current() or self.threads.is_current() or self.starter.is_current()
+        if own or _is_within_grpc():
             return
         self.finished.wait()
+        self.subscriptions.close(_JOIN_TIMEOUT)
+        self.starter.join(_JOIN_TIMEOUT)
         self.worker.join(_JOIN_TIMEOUT)
         if not self.threads.join(_JOIN_TIMEOUT):
             text = f"pool {self.name!r}: a factory, a prime or a channel's close() still runs after the pool was closed"
@@ -256,6 +326,7 @@ class Core:
     def abandon(self) -> None:
         """The pool was dropped without a `close()`: closes what it had."""
         self.close(0.0)
+        self.subscriptions.close(0.0)
         self.unsubscribe()
 
 

@@ -25,7 +25,7 @@ class Once:
         end()
 
 
-def on_end(call: Any, end: Callable[[], None], defer: Callable[[Callable[[], None]], None]) -> None:
+def on_end(call: Any, end: Callable[[], None], defer: Callable[[Callable[[], object]], None]) -> None:
     """Has `end` called when `call` is over; at once if it is over already.
 
     Args:

@@ -175,9 +175,9 @@ class Lease(ChannelSurface):
         channel: SlotChannel = self._place.channel
         return channel
 
-    def _caller(self, kind: str, method: str, *how: Any) -> Caller:
+    def _caller(self, kind: str, *arguments: Any) -> Caller:
         self._check_usable()
-        return LeaseCaller(self, self._channel.multicallable(kind, method, *how))
+        return LeaseCaller(self, self._channel.multicallable(self._core.methods.get(kind, arguments)))
 
     # --- its calls ----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,11 +15,8 @@ import grpc
 
 from .._clock import current_clock, date_of
 from .._config import PoolConfig, check_count, is_seconds
-from .._errors import PoolError, PoolOpenError, PoolTimeoutError
+from .._errors import PoolOpenError, PoolTimeoutError
 from .._listener import Listener
-from .._machine import OpenWaiter
-from .._queue import Waiter
-from .._slot import Slot
 from .._stats import PoolStats
 from .calls import Caller
 from .channel import ChannelSurface
@@ -29,6 +25,7 @@ from .forking import watch_for_fork
 from .lease import HeldLease, Lease
 from .opening import ChannelFactory
 from .pool_calls import PoolCaller
+from .waiting import BlockedOpenWaiter, BlockedWaiter
 
 
 class _Configured:
@@ -45,45 +42,6 @@ CONFIGURED: Final = _Configured()
 _TRUSTED_FOR = 0.5
 
 _unnamed = itertools.count(1)
-
-
-class _Blocked(Waiter):
-    """A thread that waits to be told."""
-
-    def prepare(self) -> Self:
-        """Makes `wait` wait."""
-        self.slot: Slot | None = None
-        self.error: PoolError | None = None
-        self._told = threading.Lock()
-        self._told.acquire()
-        return self
-
-    def granted(self, slot: Slot | None) -> None:
-        self.slot = slot
-        self._told.release()
-
-    def refused(self, error: PoolError) -> None:
-        self.error = error
-        self._told.release()
-
-    def wait(self) -> None:
-        """Waits to be told; then this does not wait again.
-
-        Raises:
-            PoolError: What was told was a refusal.
-        """
-        with self._told:
-            pass
-        if self.error is not None:
-            raise self.error
-
-
-class _PlaceWaiter(_Blocked):
-    """Waits for a place."""
-
-
-class _OpenWaiter(_Blocked, OpenWaiter):
-    """Waits in `open()`."""
 
 
 class ChannelPool(ChannelSurface):
@@ -189,29 +147,15 @@ class ChannelPool(ChannelSurface):
         now = core.monotonic()
         deadline = self._deadline(timeout, now)
         while True:
-            waiter = _PlaceWaiter(lease._streams, since=now, deadline=deadline).prepare()
-            with core.lock:
-                effects = core.machine.request(waiter, core.monotonic())
-            core.commit(effects)
-            lease._slot = slot = self._wait(core, waiter)
+            waiter = BlockedWaiter(lease._streams, since=now, deadline=deadline).prepare()
+            core.request(waiter)
+            waiter.wait(core)
+            lease._slot = slot = waiter.slot
             assert slot is not None  # noqa: S101 -- only open() is granted None
             lease._used_at = slot.used_at
             if core.monotonic() - slot.used_at <= _TRUSTED_FOR or core.is_fit(slot, lease._streams):
                 return
             lease._slot = None
-
-    @staticmethod
-    def _wait(core: Core, waiter: _Blocked) -> Slot | None:
-        """Waits for the answer; whoever is interrupted meanwhile leaves no trace."""
-        try:
-            waiter.wait()
-        except PoolError:
-            raise
-        except BaseException:
-            if not core.cancel(waiter) and waiter.slot is not None:
-                core.release(waiter.slot, waiter.streams)
-            raise
-        return waiter.slot
 
     def _deadline(self, timeout: float | _Configured | None, now: float) -> float:
         seconds = self._config.acquire_timeout if isinstance(timeout, _Configured) else timeout
@@ -230,18 +174,19 @@ class ChannelPool(ChannelSurface):
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
-    def _caller(self, kind: str, method: str, *how: Any) -> Caller:
-        return PoolCaller(self, kind, method, *how)
+    def _caller(self, kind: str, *arguments: Any) -> Caller:
+        return PoolCaller(self, self._core.methods.get(kind, arguments))
 
     def subscribe(
         self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
     ) -> None:
-        """As `grpc.Channel.subscribe`."""
-        raise NotImplementedError
+        """As `grpc.Channel.subscribe`: tells the state of the pool, which is `READY` if any connection is."""
+        if not self.closed:
+            self._core.subscriptions.subscribe(callback, connect=bool(try_to_connect))
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """As `grpc.Channel.unsubscribe`."""
-        raise NotImplementedError
+        self._core.subscriptions.unsubscribe(callback)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
 
@@ -260,12 +205,12 @@ class ChannelPool(ChannelSurface):
         """
         core = self._core
         now = core.monotonic()
-        waiter = _OpenWaiter(since=now, deadline=self._deadline(timeout, now)).prepare()
+        waiter = BlockedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).prepare()
         with core.lock:
             effects = core.machine.open(waiter, now)
         core.commit(effects)
         try:
-            self._wait(core, waiter)
+            waiter.wait(core)
         except PoolTimeoutError as error:
             raise PoolOpenError(str(error)) from error.__cause__
 

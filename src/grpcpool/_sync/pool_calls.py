@@ -1,50 +1,90 @@
-"""Calls over a pool: each takes one stream of the best connection, and gives it back when it is over."""
+"""Calls over a pool: each takes one stream of the best connection when it begins, and gives it back when it is over."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .calls import Arguments
-from .endings import on_end
+import grpc
+
+from .._errors import PoolError
+from .queued_call import QueuedCall
+from .rpc_errors import call_error
+from .waiting import BlockedWaiter
 
 if TYPE_CHECKING:
-    from grpcpool._slot import Slot
-
+    from .._slot import Slot
+    from .calls import Arguments
     from .core import Core
     from .pool import ChannelPool
+    from .slot_channel import Method
 
 
 class PoolCaller:
-    """Runs the calls of one method on whatever connection is best when each begins."""
+    """Runs the calls of one method, each on the connection that is best when it begins."""
 
-    def __init__(self, pool: ChannelPool, kind: str, method: str, *how: Any) -> None:
-        """See `ChannelSurface._caller`."""
+    def __init__(self, pool: ChannelPool, method: Method) -> None:
+        """For calls of `method`."""
         self._pool = pool
-        self._key = (kind, method, *how)
+        self._method = method
 
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call that is over when this returns."""
-        core, slot = self._take(arguments)
+        core = self._pool._core
+        if core.deferred:
+            core.do_deferred()
+        with core.lock:
+            slot: Slot | None = core.machine.acquire(1)
+        if slot is None:
+            core.check_open(blocking=True)
+            slot, arguments = _wait_for_place(core, arguments)
         try:
-            return getattr(slot.channel.multicallable(*self._key), how)(*arguments)
+            return getattr(slot.channel.multicallable(self._method), how)(*arguments)
+        except grpc.RpcError as error:
+            core.call_failed(slot, error.code())
+            raise
         finally:
             core.release(slot, 1)
 
     def run(self, how: str, arguments: Arguments) -> Any:
-        """Begins a call; its stream is given back when it is over."""
-        core, slot = self._take(arguments)
+        """Begins a call; if there is no place for it, one that begins by itself when there is."""
+        core = self._pool._core
+        if core.deferred:
+            core.do_deferred()
+        with core.lock:
+            slot: Slot | None = core.machine.acquire(1)
+        start = partial(self._start, how)
+        if slot is None:
+            core.check_open(blocking=False)
+            return QueuedCall(core, start, arguments)
         try:
-            call = getattr(slot.channel.multicallable(*self._key), how)(*arguments)
+            call = start(slot, arguments)
         except BaseException:
             core.release(slot, 1)
             raise
-        on_end(call, partial(core.release, slot, 1), core.defer)
+        core.watch_call(call, slot)
         return call
 
-    def _take(self, arguments: Arguments) -> tuple[Core, Slot]:  # noqa: ARG002
-        core = self._pool._core
-        lease = self._pool.acquire(streams=1)
-        slot = lease._place
-        lease._released = True
-        return core, slot
+    def _start(self, how: str, slot: Slot, arguments: Arguments) -> Any:
+        return getattr(slot.channel.multicallable(self._method), how)(*arguments)
+
+
+def _wait_for_place(core: Core, arguments: Arguments) -> tuple[Slot, Arguments]:
+    """Waits for a place; returns it and the arguments with the time that is left.
+
+    Raises:
+        grpc.RpcError: There is none; its cause is the pool's error.
+    """
+    request, timeout, metadata, credentials, wait_for_ready, compression = arguments
+    now = core.monotonic()
+    deadline = core.call_deadline(timeout, now)
+    waiter = BlockedWaiter(1, since=now, deadline=deadline, fail_fast=not wait_for_ready).prepare()
+    core.request(waiter)
+    try:
+        waiter.wait(core)
+    except PoolError as error:
+        raise call_error(error, own_deadline=timeout is not None) from error
+    assert waiter.slot is not None  # noqa: S101 -- only open() is granted None
+    if timeout is not None:
+        timeout = max(0.0, deadline - core.monotonic())
+    return waiter.slot, (request, timeout, metadata, credentials, wait_for_ready, compression)

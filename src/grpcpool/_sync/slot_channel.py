@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,38 @@ import grpc
 
 from .._announcer import logger
 from .connectivity import connectivity_of
+
+# Who makes serializers on the spot makes a new method at each call; such are not kept without end.
+_MOST_METHODS = 1024
+
+
+class Method:
+    """A method as a stub asks for it. Equal ones are one object, so that looking it up costs no comparison."""
+
+    __slots__ = ("arguments", "kind")
+
+    def __init__(self, kind: str, arguments: tuple[Any, ...]) -> None:
+        """Of `kind`, the name of the maker; `arguments` are the maker's."""
+        self.kind = kind
+        self.arguments = arguments
+
+
+class Methods:
+    """The methods that a pool has been asked for."""
+
+    def __init__(self) -> None:
+        """Knows none yet."""
+        self._known: dict[tuple[Any, ...], Method] = {}
+
+    def get(self, kind: str, arguments: tuple[Any, ...]) -> Method:
+        """The method; the same object for equal arguments."""
+        if len(self._known) >= _MOST_METHODS:
+            self._known.clear()
+        try:
+            return self._known.setdefault((kind, arguments), Method(kind, arguments))
+        except TypeError:
+            # A serializer that cannot be hashed.
+            return Method(kind, arguments)
 
 
 class SlotChannel:
@@ -19,18 +52,26 @@ class SlotChannel:
         self.channel = channel
         self.connectivity = connectivity_of(channel)
         self.state = self.connectivity.state
-        # By call kind, method and the rest: to build one costs as much as a tenth of a call.
-        self._multicallables: dict[tuple[Any, ...], Any] = {}
+        # To build a multicallable costs as much as a tenth of a call.
+        self._multicallables: dict[Method, Any] = {}
 
-    def multicallable(self, kind: str, *arguments: Any) -> Any:
-        """The channel's own multicallable of that `kind` (the name of the method that makes it)."""
-        key = (kind, *arguments)
-        made = self._multicallables.get(key)
+    def multicallable(self, method: Method) -> Any:
+        """The channel's own multicallable for `method`."""
+        made = self._multicallables.get(method)
         if made is None:
-            make: Callable[..., Any] = getattr(self.channel, kind)
             # Two threads may both make one; they are equal, and one is kept.
-            made = self._multicallables[key] = make(*arguments)
+            made = self._make(method)
+            if len(self._multicallables) >= _MOST_METHODS:
+                self._multicallables.clear()
+            self._multicallables[method] = made
         return made
+
+    def _make(self, method: Method) -> Any:
+        make: Callable[..., Any] = getattr(self.channel, method.kind)
+        *arguments, registered = method.arguments
+        if registered and _takes_registered(make):
+            arguments.append(registered)
+        return make(*arguments)
 
     def close(self) -> None:
         """Closes the channel; calls on it are cancelled. Never raises."""
@@ -39,3 +80,11 @@ class SlotChannel:
             self.channel.close()
         except Exception:  # noqa: BLE001 -- foreign code may raise anything
             logger.exception("a channel failed to close")
+
+
+def _takes_registered(make: Callable[..., Any]) -> bool:
+    """Whether this maker knows ``_registered_method``: gRPC's do since 1.63, those of other makes may not."""
+    try:
+        return "_registered_method" in inspect.signature(make).parameters
+    except (TypeError, ValueError):
+        return False

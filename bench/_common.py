@@ -1,0 +1,110 @@
+"""What the benchmarks share: a server, pools on it, and ratios of interleaved blocks.
+
+Times of one run mean little on a machine that does other things, too; ratios of blocks that follow each other
+mean more. So both sides run in turn, many times, in one process, and what counts is the median of the ratios. Time is
+CPU time of this process, all its threads included; the server is another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+
+import grpcpool
+from grpcpool._demo.process import running_server
+from grpcpool._demo.screen import Screen
+
+Block = Callable[[], object]
+"""Does the work of one block."""
+
+ECHO = "/bench.Bench/Echo"
+COUNT = "/bench.Bench/Count"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One comparison: CPU seconds of a block, medians, and the median of the ratios."""
+
+    base: float
+    ours: float
+    ratio: float
+
+
+def compare(base: Block, ours: Block, *, rounds: int) -> Measured:
+    """Runs both in turn, each first every other time."""
+    gc.collect()
+    _cpu_seconds(base), _cpu_seconds(ours)
+    pairs: list[tuple[float, float]] = []
+    for number in range(rounds):
+        if number % 2:
+            before = _cpu_seconds(base)
+            pairs.append((before, _cpu_seconds(ours)))
+        else:
+            after = _cpu_seconds(ours)
+            pairs.append((_cpu_seconds(base), after))
+    of_base, of_ours = zip(*pairs, strict=True)
+    ratio = statistics.median(after / before for before, after in pairs)
+    return Measured(statistics.median(of_base), statistics.median(of_ours), ratio)
+
+
+def _cpu_seconds(block: Block) -> float:
+    began = time.process_time()
+    block()
+    return time.process_time() - began
+
+
+@contextlib.contextmanager
+def fast_server() -> Iterator[str]:
+    """Runs ``_server.py``; yields its target."""
+    with running_server([str(pathlib.Path(__file__).with_name("_server.py"))]) as port:
+        yield f"127.0.0.1:{port}"
+
+
+def isolated_channel(target: str) -> grpc.Channel:
+    """A channel with a connection of its own."""
+    return grpc.insecure_channel(target, grpcpool.isolated())
+
+
+@contextlib.contextmanager
+def open_pool(target: str, size: int) -> Iterator[grpcpool.ChannelPool]:
+    """A pool of so many open connections."""
+    config = grpcpool.PoolConfig(min_size=size, max_size=size, connect_timeout=60.0)
+    with grpcpool.ChannelPool(lambda: isolated_channel(target), config) as pool:
+        pool.open()
+        yield pool
+
+
+def leasing(pool: grpcpool.ChannelPool, streams: int | None, times: int) -> Block:
+    """A block that acquires and releases so many times."""
+
+    def block() -> None:
+        acquire = pool.acquire
+        for _ in range(times):
+            acquire(streams=streams).release()
+
+    return block
+
+
+def report(title: str, measured: dict[str, Measured], *, per: int, base: str, ours: str, bounds: list[float]) -> None:
+    """Prints a table, and how to repeat it; times are of one of the `per` operations in a block."""
+    rows = [(title, base, ours, "ratio", "bound", "")]
+    for (name, one), bound in zip(measured.items(), bounds, strict=True):
+        times = f"{1e6 * one.base / per:.2f} us", f"{1e6 * one.ours / per:.2f} us"
+        rows.append((name, *times, f"{one.ratio:.3f}", f"{bound:.2f}", "met" if one.ratio <= bound else "MISSED"))
+    screen = Screen(sys.stdout)
+    screen.table(rows, align="<>>>><")
+    screen.write(footer())
+
+
+def footer() -> str:
+    """With what this was measured, and the command that does it again."""
+    versions = f"Python {sys.version.split()[0]}, grpcio {grpc.__version__}, grpcpool"
+    return f"{versions}; again: python bench/{pathlib.Path(sys.argv[0]).name}"

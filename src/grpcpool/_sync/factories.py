@@ -1,0 +1,82 @@
+"""Pools over a target: what replaces `grpc.insecure_channel` and `grpc.secure_channel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import grpc
+
+from .._config import PoolConfig
+from .._listener import Listener
+from .._options import isolated, shared_out
+from .pool import ChannelPool
+
+Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
+
+
+def insecure_channel(
+    target: str,
+    options: Sequence[tuple[str, Any]] | None = None,
+    compression: grpc.Compression | None = None,
+    *,
+    config: PoolConfig | None = None,
+    name: str | None = None,
+    listeners: Iterable[Listener] = (),
+) -> ChannelPool:
+    """Makes a pool of insecure channels to `target`: a drop-in for `grpc.insecure_channel`.
+
+    Args:
+        target: The server's address, as for `grpc.insecure_channel`. If it resolves to several, the connections
+            are shared out among them, unless a service config among the options names a policy of its own.
+        options: Channel options, for each of the connections.
+        compression: The default compression of calls.
+        config: The pool's settings.
+        name: What logs, events, errors and metrics call the pool; the target if not given.
+        listeners: Told of every event.
+
+    Returns:
+        A pool, which is a `grpc.Channel`. It connects at first use.
+    """
+    shared = shared_out(options)
+
+    def factory() -> grpc.Channel:
+        # Looked up at each call: instrumentation replaces it.
+        return grpc.insecure_channel(target, isolated(shared), compression)
+
+    return ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
+
+
+def secure_channel(
+    target: str,
+    credentials: Credentials,
+    options: Sequence[tuple[str, Any]] | None = None,
+    compression: grpc.Compression | None = None,
+    *,
+    config: PoolConfig | None = None,
+    name: str | None = None,
+    listeners: Iterable[Listener] = (),
+) -> ChannelPool:
+    """Makes a pool of secure channels to `target`: a drop-in for `grpc.secure_channel`.
+
+    Args:
+        target: As for `insecure_channel`.
+        credentials: Credentials, or a callable that makes them, which is called for each connection. Use a callable
+            for `grpc.compute_engine_channel_credentials`, which must not be shared between channels, and for
+            certificates that are renewed (then `ChannelPool.refresh`).
+        options: As for `insecure_channel`.
+        compression: As for `insecure_channel`.
+        config: As for `insecure_channel`.
+        name: As for `insecure_channel`.
+        listeners: As for `insecure_channel`.
+
+    Returns:
+        A pool, which is a `grpc.Channel`. It connects at first use.
+    """
+    shared = shared_out(options)
+
+    def factory() -> grpc.Channel:
+        made = credentials() if callable(credentials) else credentials
+        return grpc.secure_channel(target, made, isolated(shared), compression)
+
+    return ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)

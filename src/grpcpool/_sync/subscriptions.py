@@ -1,0 +1,117 @@
+"""The state of a whole pool, for who subscribes to it as to a channel.
+
+The pool is ready if any of its connections is. Nobody is told of the changes of a channel for nothing (gRPC's own
+`subscribe` polls), so there is a thread that looks as long as there are subscribers, and none else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import grpc
+
+from .._announcer import logger
+from .._slot import SlotState
+
+if TYPE_CHECKING:
+    from .core import Core
+
+Callback = Callable[[grpc.ChannelConnectivity], None]
+
+# gRPC's own interval.
+_LOOKS_EVERY = 0.2
+
+_State = grpc.ChannelConnectivity
+
+
+class Subscriptions:
+    """Tells callbacks the state of a pool, and its changes."""
+
+    def __init__(self, core: Core, name: str) -> None:
+        """Has no subscribers yet, and no thread."""
+        self._core = core
+        self._name = name
+        self._changed = threading.Condition()
+        # Each subscriber with the state it was told last.
+        self._subscribers: list[tuple[Callback, _State | None]] = []
+        self._connect = False
+        self._thread: threading.Thread | None = None
+
+    def subscribe(self, callback: Callback, *, connect: bool) -> None:
+        """Tells `callback` the state now and at each change; `connect` has the pool open a connection."""
+        with self._changed:
+            self._subscribers.append((callback, None))
+            self._connect = self._connect or connect
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"{self._name}-connectivity", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def unsubscribe(self, callback: Callback) -> None:
+        """Tells `callback` no more; the last one to leave ends the thread."""
+        with self._changed:
+            for place, (other, _) in enumerate(self._subscribers):
+                if other == callback:
+                    del self._subscribers[place]
+                    break
+            self._changed.notify_all()
+
+    def nudge(self) -> None:
+        """Something may have changed."""
+        if self._thread is not None:
+            with self._changed:
+                self._changed.notify_all()
+
+    def close(self, timeout: float) -> None:
+        """Ends all subscriptions, as the close of a channel does, and waits for the thread."""
+        with self._changed:
+            self._subscribers.clear()
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            state = self._core.connectivity()
+            with self._changed:
+                if not self._subscribers:
+                    self._connect = False
+                    self._thread = None
+                    return
+                news = [callback for callback, told in self._subscribers if told is not state]
+                self._subscribers = [(callback, state) for callback, _ in self._subscribers]
+                connect = self._connect
+            for callback in news:
+                _tell(callback, state)
+            if connect and state is not _State.READY:
+                self._core.connect()
+            with self._changed:
+                if all(told is state for _, told in self._subscribers) and self._subscribers:
+                    self._changed.wait(_LOOKS_EVERY)
+
+
+def _tell(callback: Callback, state: _State) -> None:
+    try:
+        callback(state)
+    except Exception:  # noqa: BLE001 -- a user's callback may raise anything
+        logger.exception("a connectivity callback failed")
+
+
+def pool_state(slots: list[tuple[SlotState, _State | None]], *, failing: bool) -> _State:
+    """The state of a pool.
+
+    Args:
+        slots: State of each slot and of its channel, if it has one.
+        failing: Whether the last attempt to open a connection failed.
+    """
+    up = {channel for state, channel in slots if state in (SlotState.READY, SlotState.LOST) and channel is not None}
+    if _State.READY in up:
+        return _State.READY
+    if failing or _State.TRANSIENT_FAILURE in up:
+        return _State.TRANSIENT_FAILURE
+    if _State.CONNECTING in up or any(state is SlotState.OPENING for state, _ in slots):
+        return _State.CONNECTING
+    return _State.IDLE

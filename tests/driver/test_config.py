@@ -1,0 +1,153 @@
+"""What a `PoolConfig` accepts, and how it says no."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from grpcpool import Mode, PoolConfig
+
+pytestmark = pytest.mark.timeout(30)
+
+NAN, INF = float("nan"), float("inf")
+
+_COUNT_1, _COUNT_0 = "must be a whole number of at least 1", "must be a whole number of at least 0"
+_SECONDS, _POSITIVE = "must be seconds, 0 or more", "must be seconds, more than 0"
+_NEVER = "must be seconds, more than 0, or None for never"
+_NO_COUNTS: list[object] = [-1, 1.0, NAN, True, "1"]
+_NO_SECONDS: list[object] = [-1, -0.5, NAN, INF, -INF, True, "1", 10**400, 1j]
+
+_WRONG: list[tuple[str, object, str]] = [
+    *(("min_size", value, _COUNT_0) for value in [*_NO_COUNTS, None]),
+    *(("max_size", value, _COUNT_1) for value in [*_NO_COUNTS, 0, None]),
+    *(("max_streams", value, _COUNT_1) for value in [*_NO_COUNTS, 0, None]),
+    *(("target_streams", value, _COUNT_1) for value in [*_NO_COUNTS, 0]),
+    *(("max_overflow", value, _COUNT_0) for value in [*_NO_COUNTS, None]),
+    *(("max_waiters", value, _COUNT_0) for value in _NO_COUNTS),
+    *(("drain_timeout", value, _SECONDS) for value in [*_NO_SECONDS, None]),
+    *(("close_grace", value, _SECONDS) for value in [*_NO_SECONDS, None]),
+    *(("acquire_timeout", value, f"{_SECONDS}, or None to wait for ever") for value in _NO_SECONDS),
+    *(("connect_timeout", value, _POSITIVE) for value in [*_NO_SECONDS, 0, None]),
+    *(("idle_timeout", value, _NEVER) for value in [*_NO_SECONDS, 0]),
+    *(("max_age", value, _NEVER) for value in [*_NO_SECONDS, 0.0]),
+    *(("leak_threshold", value, _NEVER) for value in [*_NO_SECONDS, 0]),
+    *(("age_jitter", value, "must be a fraction, from 0 to below 1") for value in [*_NO_SECONDS, 1, 1.5, None]),
+    *(("mode", value, "must be Mode.STRICT or Mode.LOOSE") for value in ["strict", None, 1]),
+    *(("picker", value, "must be one of least_loaded, round_robin, fill") for value in ["random", None, 1, ["fill"]]),
+    *(("prime", value, "must be callable with one channel, or None") for value in [1, "x", True]),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "rule"), _WRONG, ids=lambda value: str(value)[:24])
+def test_a_wrong_value_is_refused(field: str, value: object, rule: str) -> None:
+    """The error names the field, its value, and the rule that it breaks."""
+    settings: dict[str, Any] = {field: value}
+    with pytest.raises(ValueError, match="PoolConfig") as caught:
+        PoolConfig(**settings)
+    assert str(caught.value) == f"PoolConfig.{field} = {value!r}: {rule}"
+
+
+_CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"min_size": 5, "max_size": 4}, "PoolConfig.min_size = 5: must not be above max_size, which is 4"),
+    ({"min_size": 11}, "PoolConfig.min_size = 11: must not be above max_size, which is 10"),
+    (
+        {"target_streams": 91},
+        "PoolConfig.target_streams = 91: must not be above max_streams, which is 90",
+    ),
+    ({"max_overflow": 3}, "PoolConfig.max_overflow = 3: has no effect without mode=Mode.LOOSE"),
+    ({"age_jitter": 0.5}, "PoolConfig.age_jitter = 0.5: has no effect without max_age"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), _CONTRADICTIONS, ids=lambda value: str(value)[:40])
+def test_a_contradiction_is_refused(settings: dict[str, Any], message: str) -> None:
+    """Values that contradict each other, and a knob that would have no effect, are refused by name."""
+    with pytest.raises(ValueError, match="PoolConfig") as caught:
+        PoolConfig(**settings)
+    assert str(caught.value) == message
+
+
+_RIGHT: list[dict[str, Any]] = [
+    {},
+    {"min_size": 0},
+    {"min_size": 10, "max_size": 10},
+    {"target_streams": 90},
+    {"target_streams": 1, "max_streams": 1},
+    {"mode": Mode.LOOSE, "max_overflow": 3},
+    {"max_waiters": 0},
+    {"max_waiters": None, "acquire_timeout": None, "idle_timeout": None},
+    {"acquire_timeout": 0, "close_grace": 0, "drain_timeout": 0},
+    {"max_age": 1, "age_jitter": 0.999},
+    {"idle_timeout": 1e-9, "connect_timeout": 1e-9, "leak_threshold": 1e12},
+    {"picker": "fill", "prime": print},
+]
+
+
+@pytest.mark.parametrize("settings", _RIGHT, ids=str)
+def test_what_is_at_the_border_is_accepted(settings: dict[str, Any]) -> None:
+    """The extremes that the rules allow make a configuration that holds them."""
+    config = PoolConfig(**settings)
+    assert {field: getattr(config, field) for field in settings} == settings
+
+
+def test_an_unknown_field_is_a_type_error() -> None:
+    """A misspelt knob is noticed."""
+    settings: dict[str, Any] = {"max_sise": 4}
+    with pytest.raises(TypeError, match="max_sise"):
+        PoolConfig(**settings)
+
+
+def test_fields_are_given_by_name_and_stay() -> None:
+    """A configuration takes no positional argument, cannot be changed, and equals one with the same values."""
+    with pytest.raises(TypeError):
+        PoolConfig(1)  # type: ignore[misc]
+    config = PoolConfig(max_size=3)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.max_size = 4  # type: ignore[misc]
+    assert config == PoolConfig(max_size=3)
+    assert dataclasses.replace(config, max_size=4) == PoolConfig(max_size=4)
+    with pytest.raises(ValueError, match="max_size = 0"):
+        dataclasses.replace(config, max_size=0)
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    """Every knob has the default that the documentation gives."""
+    assert dataclasses.asdict(PoolConfig()) == {
+        "min_size": 1,
+        "max_size": 10,
+        "target_streams": None,
+        "max_streams": 90,
+        "mode": Mode.STRICT,
+        "max_overflow": 10,
+        "acquire_timeout": 30.0,
+        "max_waiters": 1000,
+        "idle_timeout": 600.0,
+        "max_age": None,
+        "age_jitter": 0.1,
+        "connect_timeout": 10.0,
+        "drain_timeout": 600.0,
+        "close_grace": 0.0,
+        "picker": "least_loaded",
+        "prime": None,
+        "leak_threshold": None,
+    }
+
+
+@pytest.mark.parametrize(("max_streams", "target"), [(90, 50), (100, 56), (9, 5), (10, 6), (2, 2), (1, 1)])
+def test_the_target_is_five_ninths_of_the_limit(max_streams: int, target: int) -> None:
+    """`target_streams=None` stands for 5/9 of `max_streams`, rounded up."""
+    assert PoolConfig(max_streams=max_streams).resolved_target_streams == target
+
+
+def test_a_target_of_its_own_is_taken() -> None:
+    """`target_streams` is what it is set to."""
+    assert PoolConfig(target_streams=7).resolved_target_streams == 7
+
+
+def test_classic_has_the_presets_of_the_original() -> None:
+    """10 s idle, 60 s of life to the second, 10 s at close, and loose."""
+    assert PoolConfig.classic(2, 5) == PoolConfig(
+        min_size=2, max_size=5, idle_timeout=10, max_age=60, age_jitter=0, close_grace=10, mode=Mode.LOOSE
+    )

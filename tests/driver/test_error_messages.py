@@ -1,0 +1,153 @@
+"""What the pool's errors say: whose pool, how full it is, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+import pytest
+
+import grpcpool
+from grpcpool import (
+    LeaseReleasedError,
+    PoolClosedError,
+    PoolError,
+    PoolExhaustedError,
+    PoolForkedError,
+    PoolOpenError,
+    PoolTimeoutError,
+    WrongEventLoopError,
+)
+from support.clock import ManualClock
+from support.fakes import FakeFactory, HangingFactory, failing_factory
+from support.pools import PoolMaker
+from support.waiting import LONG, background, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LeaseReleasedError,
+        PoolClosedError,
+        PoolExhaustedError,
+        PoolForkedError,
+        PoolOpenError,
+        PoolTimeoutError,
+        WrongEventLoopError,
+    ],
+)
+def test_every_error_is_a_pool_error(error: type[Exception]) -> None:
+    """One `except PoolError` catches them all; none is a `grpc.RpcError`; and each is public."""
+    assert issubclass(error, PoolError)
+    assert not issubclass(error, grpc.RpcError)
+    assert error.__name__ in grpcpool.__all__
+
+
+def test_a_timeout_is_a_timeout_error() -> None:
+    """`PoolTimeoutError` is also Python's `TimeoutError`."""
+    assert issubclass(PoolTimeoutError, TimeoutError)
+
+
+def test_a_timeout_says_how_full_the_pool_is(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """The message has the pool's name, its figures at that moment, how long was waited, and the remedy."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=1)
+    with pool.acquire():
+        waiting = background(lambda: pool.acquire(timeout=2.5))
+        eventually(lambda: pool.stats().waiting == 1)
+        clock.advance(2.5)
+        with pytest.raises(PoolTimeoutError) as caught:
+            waiting.result(LONG)
+    assert str(caught.value) == (
+        "pool 'orders': no place came free in time (1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
+        "release leases sooner, raise max_size or max_streams, or allow more time"
+    )
+    assert caught.value.__cause__ is None
+
+
+def test_a_refusal_says_how_many_wait(make_pool: PoolMaker) -> None:
+    """So does the error of who is refused because too many wait."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=1, max_waiters=0)
+    with pool.acquire(), pytest.raises(PoolExhaustedError) as caught:
+        pool.acquire()
+    assert re.fullmatch(
+        r"pool 'orders': too many are waiting already "
+        r"\(1 of 1 connections open, 1 in flight, 0 waiting, waited 0\.\d\d\d s\); "
+        r"shed load, or raise max_size, max_streams or max_waiters",
+        str(caught.value),
+    )
+
+
+def test_a_closed_pool_says_so(make_pool: PoolMaker) -> None:
+    """So does the error of who comes too late."""
+    pool = make_pool(FakeFactory(), name="orders")
+    pool.close()
+    with pytest.raises(PoolClosedError) as caught:
+        pool.acquire()
+    assert re.fullmatch(
+        r"pool 'orders': the pool is closed \(0 of 10 connections open, 0 in flight, 0 waiting, waited 0\.\d\d\d s\); "
+        r"make a new pool, or close this one later",
+        str(caught.value),
+    )
+
+
+def test_who_waited_for_a_connection_that_fails_learns_why(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A timeout while no connection could be made has the last connect error as its cause, and in its message."""
+    pool = make_pool(failing_factory, name="orders")
+    waiting = background(lambda: pool.acquire(timeout=1))
+    eventually(lambda: pool.stats().open_failures == 1)
+    clock.advance(1)
+    with pytest.raises(PoolTimeoutError) as caught:
+        waiting.result(LONG)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    assert "; last connect error: this factory always fails; " in str(caught.value)
+
+
+def test_a_connect_error_of_the_past_is_not_blamed(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """When connections have been made since, a timeout for want of places has no connect error as its cause."""
+    pool = make_pool(FakeFactory(fails=1), max_size=1)
+    waiting = background(pool.acquire)
+    eventually(lambda: pool.stats().open_failures == 1)
+    clock.advance(1)
+    with waiting.result(LONG), pytest.raises(PoolTimeoutError) as caught:
+        pool.acquire(timeout=0)
+    assert caught.value.__cause__ is None
+    assert "connect error" not in str(caught.value)
+
+
+def test_a_failed_open_says_why(make_pool: PoolMaker) -> None:
+    """`open()` raises `PoolOpenError`, whose cause is what the factory raised."""
+    pool = make_pool(failing_factory, name="orders")
+    with pytest.raises(PoolOpenError) as caught:
+        pool.open()
+    assert str(caught.value).startswith("pool 'orders': no connection could be made (0 of 10 connections open")
+    assert str(caught.value).endswith(
+        "; last connect error: this factory always fails; see the cause, check the target and its credentials"
+    )
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+def test_an_open_that_takes_too_long_does_not_talk_of_leases(make_pool: PoolMaker) -> None:
+    """Who calls `open(timeout)` in vain is told of connections, not to release leases sooner."""
+    factory = HangingFactory()
+    pool = make_pool(factory, name="orders")
+    with pytest.raises(PoolOpenError) as caught:
+        pool.open(timeout=0.01)
+    factory.go.set()
+    assert "'orders'" in str(caught.value)
+    assert "lease" not in str(caught.value)
+
+
+def test_a_released_lease_says_so(make_pool: PoolMaker) -> None:
+    """The error of a call after the release has name, figures and remedy."""
+    pool = make_pool(FakeFactory(), name="orders")
+    lease = pool.acquire()
+    lease.release()
+    with pytest.raises(LeaseReleasedError) as caught:
+        lease.unary_unary("/a/b")
+    assert re.fullmatch(
+        r"pool 'orders': the lease has been released \(1 of 10 connections open, 0 in flight, 0 waiting.*\); "
+        r"acquire a new one",
+        str(caught.value),
+    )

@@ -1,0 +1,222 @@
+"""What listeners are told, and what they may do."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import pytest
+
+from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError
+from grpcpool._listener import (
+    HOOKS,
+    Closed,
+    Draining,
+    Granted,
+    Leaked,
+    Opened,
+    OpenFailed,
+    Opening,
+    Rejected,
+    TimedOut,
+)
+from support.clock import ManualClock
+from support.fakes import FakeFactory, failing_factory
+from support.pools import PoolMaker, Recorder
+from support.waiting import LONG, background, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_every_event_has_a_hook_that_does_nothing() -> None:
+    """A `Listener` has one hook for each event, and doing nothing is what each does."""
+    assert {name for name in vars(Listener) if not name.startswith("_")} == set(HOOKS.values())
+    for event, hook in HOOKS.items():
+        assert dataclasses.is_dataclass(event)
+        assert getattr(Listener(), hook)(None) is None
+
+
+def test_a_connection_is_told_from_opening_to_closed(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Opening, opened, and closed come in order, with the pool's name and the connection's number."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), name="orders", listeners=[recorder])
+    pool.open()
+    pool.close()
+    eventually(lambda: len(recorder.told) == 3)
+    opening, opened, closed = recorder.told
+    assert opening == Opening(pool="orders", channel=1, replaces=None)
+    assert opened == Opened(pool="orders", channel=1, seconds=0.0)
+    assert closed == Closed(pool="orders", channel=1, reason="pool_closed", cancelled=0)  # type: ignore[arg-type]
+
+
+def test_a_failure_is_told_with_error_and_delay(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """`open_failed` has what was raised, and when the pool tries again."""
+    recorder = Recorder()
+    pool = make_pool(failing_factory, listeners=[recorder])
+    with pytest.raises(PoolTimeoutError):
+        pool.acquire(timeout=0)
+    (failed,) = eventually(lambda: recorder.of(OpenFailed))
+    assert (failed.pool, failed.channel) == (pool.name, 1)
+    assert isinstance(failed.error, ConnectionRefusedError)
+    assert 0 < failed.retry_in <= 0.1
+
+
+def test_waits_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A grant after a wait, a timeout and a rejection are told, with how long and how many; others are not."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), name="orders", listeners=[recorder], max_size=1, max_waiters=1)
+    pool.open()
+    with pool.acquire():
+        waiting = background(lambda: pool.acquire(timeout=3))
+        eventually(lambda: pool.stats().waiting == 1)
+        with pytest.raises(PoolExhaustedError):
+            pool.acquire()
+        clock.advance(3)
+        with pytest.raises(PoolTimeoutError):
+            waiting.result(LONG)
+        waiting = background(pool.acquire)
+        eventually(lambda: pool.stats().waiting == 1)
+        clock.advance(2)
+    waiting.result(LONG).release()
+    eventually(lambda: recorder.of(Granted))
+    assert recorder.of(Rejected) == [Rejected(pool="orders", waiting=1)]
+    assert recorder.of(TimedOut) == [TimedOut(pool="orders", waited=3.0)]
+    assert recorder.of(Granted) == [Granted(pool="orders", channel=1, waited=2.0)]
+
+
+def _closings(recorder: Recorder) -> list[tuple[int, str, int]]:
+    return [(event.channel, str(event.reason), event.cancelled) for event in recorder.of(Closed)]
+
+
+def test_a_drain_is_told_and_its_end(make_pool: PoolMaker) -> None:
+    """A connection that waits for others' calls is told as draining, and as closed when they have ended."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), name="orders", listeners=[recorder], max_streams=5)
+    other, mine = pool.acquire(streams=3), pool.acquire(streams=1)
+    mine.discard()
+    assert recorder.of(Draining) == [
+        Draining(pool="orders", channel=1, reason="discarded", in_flight=3)  # type: ignore[arg-type]
+    ]
+    assert not recorder.of(Closed)
+    other.release()
+    assert _closings(recorder) == [(1, "discarded", 0)]
+
+
+def test_the_reason_of_each_close_is_told(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Idle, age, overflow, shrink, refresh and the pool's own end are told apart."""
+    recorder = Recorder()
+    settings: dict[str, Any] = {"mode": Mode.LOOSE, "idle_timeout": 60, "max_age": 1000, "age_jitter": 0}
+    pool = make_pool(FakeFactory(), listeners=[recorder], min_size=1, max_size=2, **settings)
+
+    def reasons() -> list[str]:
+        return [reason for _, reason, _ in _closings(recorder)]
+
+    three = [pool.acquire() for _ in range(3)]
+    for lease in reversed(three):
+        lease.release()
+    assert reasons() == ["overflow"]
+    pool.resize(max_size=1)
+    assert reasons()[1:] == ["shrink"]
+    pool.refresh()
+    eventually(lambda: len(reasons()) == 3)
+    assert reasons()[2] == "refresh"
+    pool.resize(max_size=2)
+    both = [pool.acquire() for _ in range(2)]
+    for lease in both:
+        lease.release()
+    clock.advance(60)
+    assert reasons()[3:] == ["idle"]
+    clock.advance(940)
+    eventually(lambda: len(reasons()) == 5)
+    assert reasons()[4] == "age"
+    held = pool.acquire()
+    pool.close()
+    held.release()
+    assert _closings(recorder)[5][1:] == ("pool_closed", 1)
+    assert recorder.of(Opening)[-1].replaces is not None
+
+
+class Curious(Listener):
+    """Uses the pool in its hooks."""
+
+    pool: ChannelPool
+
+    def __init__(self) -> None:
+        """Has done nothing."""
+        self.done: list[str] = []
+
+    def opened(self, event: Opened) -> None:
+        """Looks at the pool and takes a lease."""
+        self.pool.stats()
+        repr(self.pool)
+        with self.pool.acquire(timeout=LONG, streams=1):
+            self.done.append("opened")
+
+    def timed_out(self, event: TimedOut) -> None:
+        """Looks at the pool."""
+        self.pool.stats()
+        self.done.append("timed_out")
+
+    def closed(self, event: Closed) -> None:
+        """Closes the pool, which is closing."""
+        self.pool.close()
+        self.done.append("closed")
+
+
+def test_a_listener_may_use_the_pool(make_pool: PoolMaker) -> None:
+    """Hooks are called without the lock: they may look at the pool, lease from it, and close it."""
+    curious = Curious()
+    pool = make_pool(FakeFactory(), listeners=[curious], max_size=1)
+    curious.pool = pool
+    with pool.acquire(streams=1):
+        eventually(lambda: curious.done == ["opened"])
+        with pytest.raises(PoolTimeoutError):
+            pool.acquire(timeout=0)
+    pool.close()
+    eventually(lambda: curious.done == ["opened", "timed_out", "closed"])
+    assert pool.stats().in_flight == 0
+
+
+class Broken(Listener):
+    """Raises whatever it is told."""
+
+    def opening(self, event: Opening) -> None:
+        """Raises."""
+        raise RuntimeError("broken listener")
+
+    opened = granted = timed_out = closed = opening  # type: ignore[assignment]
+
+
+def test_a_listener_that_raises_is_survived(make_pool: PoolMaker, caplog: pytest.LogCaptureFixture) -> None:
+    """What a hook raises is logged; the next listener is told, and the pool does what it does."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), name="orders", listeners=[Broken(), recorder], max_size=1)
+    with caplog.at_level(logging.ERROR, "grpcpool"):
+        held = pool.acquire()
+        waiting = background(pool.acquire)
+        eventually(lambda: pool.stats().waiting == 1)
+        held.release()
+        waiting.result(LONG).release()
+        pool.close()
+        eventually(lambda: recorder.of(Closed))
+    kinds = [type(event) for event in recorder.told]
+    assert kinds == [Opening, Opened, Granted, Granted, Closed] or sorted(map(str, kinds)) == sorted(
+        map(str, [Opening, Opened, Granted, Granted, Closed])
+    )
+    assert "pool 'orders': listener 'Broken' failed in opening" in caplog.text
+
+
+def test_leaks_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A lease held for longer than the threshold is told once, with connection, time and stack."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), name="orders", listeners=[recorder], leak_threshold=60)
+    with pool.acquire():
+        clock.advance(59)
+        assert not recorder.of(Leaked)
+        clock.advance(2)
+        clock.advance(1000)
+    (leaked,) = recorder.of(Leaked)
+    assert (leaked.pool, leaked.channel, leaked.held) == ("orders", 1, 61.0)
+    assert "test_leaks_are_told" in leaked.stack
+    assert "watch_for_leak" not in leaked.stack

@@ -1,0 +1,162 @@
+"""A machine with a hand on it: events in, effects out as short words, so that a test reads like a story."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from grpcpool._config import PoolConfig
+from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._errors import Refusal
+from grpcpool._listener import Closed, Draining
+from grpcpool._machine import OpenWaiter, PoolMachine
+from grpcpool._queue import Waiter
+from grpcpool._slot import Slot
+from grpcpool._stats import PoolStats
+
+START = 1000.0
+
+
+def told(effect: Effect) -> str | None:
+    """The effect in a word or two; `None` for what only concerns listeners and is not about an end."""
+    match effect:
+        case Open(slot=slot):
+            return f"open {slot.id}" if slot.replaces is None else f"open {slot.id} for {slot.replaces.id}"
+        case Close(slot=slot):
+            return f"close {slot.id}"
+        case Grant(slot=slot):
+            return f"grant {slot.id}"
+        case Refuse(refusal=refusal):
+            return f"refuse {refusal.name.lower()}"
+        case Started():
+            return "started"
+        case Watch(slot=slot):
+            return f"watch {slot.id}"
+        case Notify(event=Closed(channel=number, reason=reason)):
+            return f"closed {number}: {reason}"
+        case Notify(event=Draining(channel=number, reason=reason)):
+            return f"draining {number}: {reason}"
+        case Notify():
+            return None
+
+
+def words(effects: Sequence[Effect]) -> list[str]:
+    """The effects, each in a word or two."""
+    return [word for effect in effects if (word := told(effect)) is not None]
+
+
+class Play:
+    """A machine, its moment, and every slot that it ever dialled by number."""
+
+    def __init__(self, *, random: Callable[[], float] = lambda: 0.0, **config: Any) -> None:
+        """Makes an unused pool with this `PoolConfig`; by default with two streams at most, one as target."""
+        settings = {"max_streams": 2, "target_streams": 1, "min_size": 0, "max_size": 3, "idle_timeout": None}
+        self.machine = PoolMachine(PoolConfig(**(settings | config)), name="pool", random=random)
+        self.now = START
+        self.slots: dict[int, Slot] = {}
+        self.effects: Sequence[Effect] = ()
+        self.waiter: Waiter = Waiter(None, since=self.now, deadline=self.now)
+
+    def __getitem__(self, number: int) -> Slot:
+        """The slot of that number, closed or not."""
+        return self.slots[number]
+
+    def did(self, effects: Sequence[Effect]) -> list[str]:
+        """Notes the effects and puts them in words."""
+        self.effects = effects
+        self.slots |= {effect.slot.id: effect.slot for effect in effects if isinstance(effect, Open)}
+        return words(effects)
+
+    def request(self, streams: int | None = None, *, wait: float = math.inf, fail_fast: bool = False) -> list[str]:
+        """Someone asks for a place; he is `self.waiter` from then on."""
+        self.waiter = Waiter(streams, since=self.now, deadline=self.now + wait, fail_fast=fail_fast)
+        return self.did(self.machine.request(self.waiter, self.now))
+
+    def release(self, number: int, streams: int | None = None) -> list[str]:
+        """A place on the slot of that number is given back."""
+        return self.did(self.machine.release(self[number], streams, self.now))
+
+    def discard(self, number: int, streams: int | None = None) -> list[str]:
+        """A place on that slot is given back to be closed."""
+        return self.did(self.machine.discard(self[number], streams, self.now))
+
+    def opened(self, *numbers: int) -> list[str]:
+        """Those slots are ready."""
+        return [word for n in numbers for word in self.did(self.machine.opened(self[n], object(), self.now))]
+
+    def failed(self, number: int, error: BaseException | None = None) -> list[str]:
+        """That slot could not be opened."""
+        return self.did(self.machine.open_failed(self[number], error or ConnectionError("refused"), self.now))
+
+    def lost(self, number: int) -> list[str]:
+        """That slot is down."""
+        return self.did(self.machine.lost(self[number], self.now))
+
+    def unfit(self, number: int, streams: int | None = None) -> list[str]:
+        """That slot, just granted, turns out to be down."""
+        return self.did(self.machine.unfit(self[number], streams, self.now))
+
+    def recovered(self, number: int) -> list[str]:
+        """That slot is up again."""
+        return self.did(self.machine.recovered(self[number], self.now))
+
+    def open(self, *, wait: float = math.inf) -> OpenWaiter:
+        """Someone calls `open()`."""
+        waiter = OpenWaiter(since=self.now, deadline=self.now + wait)
+        self.did(self.machine.open(waiter, self.now))
+        return waiter
+
+    def cancel(self, waiter: Waiter | None = None) -> tuple[bool, list[str]]:
+        """The last who asked, or `waiter`, gives up."""
+        said, effects = self.machine.cancel(waiter or self.waiter, self.now)
+        return said, self.did(effects)
+
+    def resize(self, min_size: int, max_size: int) -> list[str]:
+        """The bounds change."""
+        return self.did(self.machine.resize(min_size, max_size, self.now))
+
+    def refresh(self) -> list[str]:
+        """Every connection is to be replaced."""
+        return self.did(self.machine.refresh(self.now))
+
+    def close(self, grace: float = 0.0) -> list[str]:
+        """The pool is closed."""
+        return self.did(self.machine.close(self.now + grace, self.now))
+
+    def tick(self, after: float = 0.0) -> list[str]:
+        """A tick after so many seconds."""
+        self.now += after
+        return self.did(self.machine.tick(self.now))
+
+    def tick_in_time(self) -> list[str]:
+        """A tick at the very moment that is due next."""
+        self.now = self.machine.next_deadline()
+        return self.tick()
+
+    def filled(self, *streams: int | None) -> None:
+        """Brings the pool to where each of these asks is granted; dials what that takes."""
+        for ask in streams:
+            self.request(ask)
+            for slot in list(self.slots.values()):
+                if slot.state == "opening":
+                    self.opened(slot.id)
+
+    @property
+    def stats(self) -> PoolStats:
+        """The snapshot of the moment."""
+        return self.machine.stats(lambda at: dt.datetime.fromtimestamp(at, tz=dt.UTC))
+
+    @property
+    def refusal(self) -> Refuse:
+        """The only refusal of the last event."""
+        (refusal,) = [effect for effect in self.effects if isinstance(effect, Refuse)]
+        return refusal
+
+    def states(self) -> dict[int, str]:
+        """What is open or opening, by number."""
+        return {slot.id: str(slot.state) for slot in self.machine.fleet.slots}
+
+
+__all__ = ["START", "Play", "Refusal", "told", "words"]
