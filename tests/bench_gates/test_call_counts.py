@@ -1,0 +1,111 @@
+"""What a lease costs when nobody else wants one, as counts of calls: the same on every machine, every time.
+
+Times are measured by hand, in `bench/`. The bounds here are what the code needs today; who raises one says why.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from grpcpool import ChannelPool
+from support.fakes import FakeChannel
+from support.pools import PoolMaker
+
+# pool.acquire, Lease.__init__, machine.acquire, picker.pick, fleet.acquire, picker.reload;
+# lease.release, machine.release, fleet.release, picker.reload.
+_PYTHON_CALLS = 10
+
+# monotonic twice, and what the picker's lists and the enum of states take; the lock's methods on some Pythons.
+_C_CALLS = 12
+
+
+class Calls:
+    """The calls that one thread makes, as `sys.setprofile` tells of them."""
+
+    def __init__(self) -> None:
+        """Has seen none."""
+        self.python: Counter[str] = Counter()
+        self.c: Counter[str] = Counter()
+        self.files: set[str] = set()
+
+    def see(self, frame: FrameType, event: str, what: Any) -> None:
+        """Notes one event."""
+        if event == "call":
+            self.python[frame.f_code.co_qualname] += 1
+            self.files.add(frame.f_code.co_filename)
+        elif event == "c_call":
+            self.c[what.__name__] += 1
+
+
+def _open(make_pool: PoolMaker, size: int) -> ChannelPool:
+    pool = make_pool(FakeChannel, min_size=size, max_size=size)
+    pool.open()
+    return pool
+
+
+def _count(pool: ChannelPool, streams: int | None) -> Calls:
+    """The calls of one acquire and release.
+
+    The leases before it have every connection used a moment ago, as it is in a busy pool; one that has not been is
+    asked whether it is up.
+    """
+    for lease in [pool.acquire() for _ in range(pool.stats().size)]:
+        lease.release()
+    calls = Calls()
+    gc.disable()
+    sys.setprofile(calls.see)
+    try:
+        pool.acquire(streams=streams).release()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    # The profiler sees itself being switched off.
+    calls.c["setprofile"] -= 1
+    return calls
+
+
+def _least(pool: ChannelPool, streams: int | None) -> Calls:
+    """The least of some counts: a machine that stalls for half a second in between costs a look at the connection."""
+    return min((_count(pool, streams) for _ in range(5)), key=lambda calls: calls.python.total())
+
+
+@pytest.mark.parametrize("streams", [None, 1])
+def test_a_lease_that_nobody_contends_for_costs_few_calls(make_pool: PoolMaker, streams: int | None) -> None:
+    """An acquire and release that decide nothing make ten calls of Python functions, and hardly more of C."""
+    calls = _least(_open(make_pool, 4), streams)
+    assert calls.python.total() <= _PYTHON_CALLS, calls.python
+    assert calls.c.total() <= _C_CALLS, calls.c
+
+
+@pytest.mark.parametrize("streams", [None, 1])
+def test_it_makes_no_effect(make_pool: PoolMaker, streams: int | None) -> None:
+    """An uncontended acquire and release make no effect objects: the driver has nothing to carry out."""
+    calls = _least(_open(make_pool, 4), streams)
+    assert not [name for name in calls.files if name.endswith("_effects.py")]
+    assert "Core.commit" not in calls.python
+
+
+def test_the_count_sees_effects(make_pool: PoolMaker) -> None:
+    """The count would notice: a refresh dials, which takes effects, and they are seen."""
+    pool = _open(make_pool, 1)
+    calls = Calls()
+    sys.setprofile(calls.see)
+    try:
+        pool.refresh()
+    finally:
+        sys.setprofile(None)
+    assert [name for name in calls.files if name.endswith("_effects.py")]
+
+
+@pytest.mark.parametrize("streams", [None, 1])
+def test_the_cost_does_not_grow_with_the_pool(make_pool: PoolMaker, streams: int | None) -> None:
+    """With sixty-four connections an acquire and release make the same calls as with four."""
+    few, many = (_least(_open(make_pool, size), streams) for size in (4, 64))
+    assert few.python == many.python
+    assert few.c == many.c

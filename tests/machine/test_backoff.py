@@ -1,0 +1,50 @@
+"""When to dial again: doubling, bounded, jittered downwards, forgotten at the first success."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from grpcpool._backoff import FIRST_DELAY, LONGEST_DELAY, Backoff
+
+
+def test_without_failures_nothing_waits() -> None:
+    """Before the first failure any moment will do."""
+    assert Backoff(lambda: 0.5).retry_at == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("drawn", "delays"),
+    [
+        (0.0, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]),
+        (0.5, [0.075, 0.15, 0.3, 0.6, 1.2, 2.4, 4.8, 7.5, 7.5]),
+    ],
+)
+def test_delays(drawn: float, delays: list[float]) -> None:
+    """Delays double from the first to the longest; what is drawn takes off up to half."""
+    backoff = Backoff(lambda: drawn)
+    for number, delay in enumerate(delays, 1):
+        assert backoff.failed(100.0) == pytest.approx(delay)
+        assert backoff.retry_at == pytest.approx(100.0 + delay)
+        assert backoff.failures == number
+
+
+@pytest.mark.parametrize("drawn", [0.0, 0.3, math.nextafter(1.0, 0.0)])
+def test_bounds(drawn: float) -> None:
+    """However long it goes on, the delay is from half of the longest to the longest, and the arithmetic holds."""
+    backoff = Backoff(lambda: drawn)
+    assert FIRST_DELAY / 2 <= backoff.failed(0.0) <= FIRST_DELAY
+    for _ in range(3000):
+        delay = backoff.failed(0.0)
+    assert LONGEST_DELAY / 2 <= delay <= LONGEST_DELAY
+
+
+def test_success_forgets() -> None:
+    """One success forgets all failures."""
+    backoff = Backoff(lambda: 0.0)
+    for _ in range(5):
+        backoff.failed(0.0)
+    backoff.succeeded()
+    assert (backoff.failures, backoff.retry_at) == (0, -math.inf)
+    assert backoff.failed(1.0) == FIRST_DELAY

@@ -1,0 +1,309 @@
+"""The pickers: what each promises, and that each does as a slow and obvious one would."""
+
+from __future__ import annotations
+
+import collections
+import random
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from grpcpool._config import PickerName, PoolConfig
+from grpcpool._pickers import Picker, make_picker
+from grpcpool._slot import Slot, SlotEvent
+
+ALL: list[PickerName] = ["least_loaded", "fill", "round_robin"]
+
+
+class Bench:
+    """Ready slots and a picker that is told of every change, as the fleet does."""
+
+    def __init__(self, name: PickerName, slots: int, *, limit: int = 4, target: int = 2, seed: int = 0) -> None:
+        """Makes so many empty slots."""
+        config = PoolConfig(picker=name, max_streams=limit, target_streams=target)
+        self.picker: Picker = make_picker(config, random.Random(seed).random)
+        self.slots = [Slot(number, limit=limit, now=0.0, deadline=0.0) for number in range(slots)]
+        for slot in self.slots:
+            slot.move(SlotEvent.OPENED)
+            self.picker.reload(slot, 0)
+
+    def take(self, streams: int | None = 1) -> Slot | None:
+        """Picks a slot and puts the ask on it."""
+        slot = self.picker.pick(streams)
+        if slot is not None:
+            before = slot.in_flight
+            slot.exclusive = streams is None
+            slot.in_flight += streams or 1
+            self.picker.reload(slot, before)
+        return slot
+
+    def free(self, slot: Slot, streams: int = 1) -> None:
+        """Takes an ask off the slot again."""
+        before = slot.in_flight
+        slot.exclusive = False
+        slot.in_flight -= streams
+        self.picker.reload(slot, before)
+
+    def lower(self, slot: Slot, limit: int) -> None:
+        """The server has shown a lower limit."""
+        slot.limit = limit
+        self.picker.reload(slot, slot.in_flight)
+
+    def loads(self) -> list[int]:
+        """What each slot carries."""
+        return [slot.in_flight for slot in self.slots]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_full_slots_are_not_picked(name: PickerName) -> None:
+    """So many picks succeed as there are streams, then none; one release allows one more, on that slot."""
+    bench = Bench(name, 3)
+    assert all(bench.take() is not None for _ in range(12))
+    assert bench.take() is None
+    assert bench.picker.lightest() is None
+    bench.free(bench.slots[1])
+    assert bench.take() is bench.slots[1]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_whole_slots(name: PickerName) -> None:
+    """A whole slot is picked only empty, nothing is picked beside it, and it comes back."""
+    bench = Bench(name, 2)
+    first = bench.take()
+    whole = bench.take(None)
+    assert whole not in (None, first)
+    assert bench.take(None) is None
+    assert {bench.take() for _ in range(3)} == {first}
+    assert bench.take() is None
+    assert whole is not None
+    bench.free(whole)
+    assert bench.take(None) is whole
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_removed_slots_are_not_picked(name: PickerName) -> None:
+    """A slot that left service is not picked, be it idle or busy; to remove it again does nothing."""
+    bench = Bench(name, 3)
+    busy = bench.take()
+    assert busy is not None
+    idle = next(slot for slot in bench.slots if slot is not busy)
+    for slot in (busy, idle, busy, idle):
+        bench.picker.remove(slot)
+        assert slot.position == -1
+    (rest,) = [slot for slot in bench.slots if slot not in (busy, idle)]
+    assert {bench.take() for _ in range(4)} == {rest}
+    assert bench.take() is None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_slot_taken_back_with_calls_on_it(name: PickerName) -> None:
+    """A slot that comes back into service with calls on it is picked up to its limit."""
+    bench = Bench(name, 1)
+    slot = bench.slots[0]
+    bench.picker.remove(slot)
+    slot.in_flight = 3
+    bench.picker.reload(slot, 3)
+    assert bench.picker.lightest() is slot
+    assert [bench.take(), bench.take()] == [slot, None]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_several_streams_beside_lowered_limits(name: PickerName) -> None:
+    """An ask for several streams finds the only slot with room for it, also behind emptier ones of a lowered limit."""
+    bench = Bench(name, 4)
+    for slot in bench.slots[:3]:
+        bench.lower(slot, 2)
+    bench.slots[3].in_flight = 1
+    bench.picker.reload(bench.slots[3], 0)
+    assert bench.take(3) is bench.slots[3]
+    assert bench.take(3) is None
+    assert bench.take(2) in bench.slots[:3]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 7])
+def test_least_loaded_keeps_loads_within_one(slots: int) -> None:
+    """While calls only arrive, the fullest slot carries at most one more than the emptiest, so max <= mean + 1."""
+    bench = Bench("least_loaded", slots, limit=9)
+    for _ in range(slots * 9):
+        bench.take()
+        assert max(bench.loads()) - min(bench.loads()) <= 1
+
+
+def test_least_loaded_evens_out() -> None:
+    """After an uneven release the emptiest is filled first."""
+    bench = Bench("least_loaded", 3)
+    for _ in range(9):
+        bench.take()
+    for _ in range(3):
+        bench.free(bench.slots[1])
+    assert [bench.take() for _ in range(3)] == [bench.slots[1]] * 3
+
+
+def test_least_loaded_breaks_ties_at_random() -> None:
+    """Of equally loaded slots each is picked about equally often, and two pools do not pick alike."""
+    picks = {
+        seed: [
+            slot.id for bench in [Bench("least_loaded", 4, seed=seed)] for _ in range(400) if (slot := pick_free(bench))
+        ]
+        for seed in (1, 2)
+    }
+    assert picks[1] != picks[2]
+    counts = collections.Counter(picks[1])
+    assert len(counts) == 4
+    assert min(counts.values()) > 60
+
+
+def pick_free(bench: Bench) -> Slot:
+    """Takes a stream and gives it back at once."""
+    slot = bench.take()
+    assert slot is not None
+    bench.free(slot)
+    return slot
+
+
+def test_round_robin_is_fair() -> None:
+    """Each slot has its turn, in the same order again and again, also when calls end at once."""
+    bench = Bench("round_robin", 3)
+    assert [pick_free(bench).id for _ in range(9)] == [0, 1, 2] * 3
+    assert [slot.id for _ in range(6) if (slot := bench.take())] == [0, 1, 2] * 2
+
+
+def test_round_robin_is_blind_to_load() -> None:
+    """A release changes nobody's turn, but that the full are skipped."""
+    bench = Bench("round_robin", 3, limit=2)
+    for _ in range(5):
+        bench.take()
+    bench.free(bench.slots[0])
+    assert bench.take() is bench.slots[2]
+    assert bench.take() is bench.slots[0]
+    assert bench.take() is None
+
+
+def test_fill_uses_as_few_as_possible() -> None:
+    """One slot after the other is filled to the target, and only then each beyond it, evenly."""
+    bench = Bench("fill", 3, limit=4, target=2)
+    used = []
+    for _ in range(12):
+        bench.take()
+        used.append(sorted(bench.loads(), reverse=True))
+    assert used[:6] == [[1, 0, 0], [2, 0, 0], [2, 1, 0], [2, 2, 0], [2, 2, 1], [2, 2, 2]]
+    assert used[6:] == [[3, 2, 2], [3, 3, 2], [3, 3, 3], [4, 3, 3], [4, 4, 3], [4, 4, 4]]
+
+
+def test_fill_lets_the_others_fall_idle() -> None:
+    """A trickle of calls stays on the slot that is in use already."""
+    bench = Bench("fill", 4, target=3)
+    first = bench.take()
+    assert {pick_free(bench) for _ in range(10)} == {first}
+
+
+class Obvious:
+    """Knows which slots may be picked by going through all of them."""
+
+    def __init__(self, name: PickerName, slots: list[Slot], target: int) -> None:
+        """Begins with these slots, empty."""
+        self.name = name
+        self.target = target
+        self.circle = list(slots)
+        self.out: set[Slot] = set()
+
+    def changed(self, slot: Slot, *, more: bool = False) -> None:
+        """The slot carries, or may carry, something else; it has had its turn if it carries more."""
+        roomy = slot not in self.out and slot.in_flight < slot.limit and not slot.exclusive
+        if slot in self.circle and (more or not roomy):
+            self.circle.remove(slot)
+        if roomy and slot not in self.circle:
+            self.circle.append(slot)
+
+    def allowed(self, streams: int | None) -> list[Slot]:
+        """The slots that may be picked for this ask."""
+        fitting = [slot for slot in self.circle if slot.has_room(streams)]
+        lightest = [slot for slot in fitting if slot.in_flight == min(slot.in_flight for slot in fitting)]
+        if streams is None:
+            return fitting
+        if self.name == "round_robin":
+            return fitting[:1]
+        if self.name == "least_loaded":
+            return lightest
+        below = max((slot.in_flight for slot in self.circle if slot.in_flight < self.target), default=None)
+        load = below if below is not None else min((slot.in_flight for slot in self.circle), default=0)
+        favoured = [slot for slot in self.circle if slot.in_flight == load]
+        willing = [slot for slot in favoured if slot.has_room(streams)]
+        return willing if len(willing) == len(favoured) else willing + lightest
+
+
+class Comparison:
+    """A picker beside the obvious one."""
+
+    def __init__(self, name: PickerName, slots: int, target: int) -> None:
+        """Makes so many empty slots."""
+        self.bench = Bench(name, slots, target=target)
+        self.obvious = Obvious(name, self.bench.slots, target)
+        self.held: list[tuple[Slot, int | None]] = []
+
+    def take(self, streams: int | None) -> None:
+        """An ask is put where the picker says."""
+        allowed = self.obvious.allowed(streams)
+        slot = self.bench.take(streams)
+        assert slot in allowed if allowed else slot is None
+        if slot is not None:
+            self.held.append((slot, streams))
+            self.obvious.changed(slot, more=True)
+
+    def free(self, number: int) -> None:
+        """One of the asks ends."""
+        if self.held:
+            slot, streams = self.held.pop(number % len(self.held))
+            before = slot.in_flight
+            slot.exclusive = False
+            slot.in_flight -= streams or 1
+            if slot not in self.obvious.out:
+                self.bench.picker.reload(slot, before)
+            self.obvious.changed(slot)
+
+    def lower(self, number: int) -> None:
+        """One of the slots in service may carry one less from now on."""
+        slot = self.bench.slots[number % len(self.bench.slots)]
+        if slot not in self.obvious.out and slot.limit > 1:
+            self.bench.lower(slot, slot.limit - 1)
+            self.obvious.changed(slot)
+
+    def leave_or_return(self, number: int) -> None:
+        """One of the slots leaves service, or comes back."""
+        slot = self.bench.slots[number % len(self.bench.slots)]
+        if slot in self.obvious.out:
+            self.obvious.out.remove(slot)
+            self.bench.picker.reload(slot, slot.in_flight)
+        else:
+            self.obvious.out.add(slot)
+            self.bench.picker.remove(slot)
+        self.obvious.changed(slot)
+
+    def check_lightest(self) -> None:
+        """The lightest carries least."""
+        lightest = self.bench.picker.lightest()
+        loads = [slot.in_flight for slot in self.obvious.circle]
+        assert (lightest.in_flight if lightest else None) == min(loads, default=None)
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.sampled_from([None, 1, 1, 2, 3])),
+        st.tuples(st.sampled_from(["free", "free", "lower", "leave_or_return"]), st.integers(0, 20)),
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=150, deadline=None, database=None)
+@given(slots=st.integers(1, 4), target=st.integers(1, 4), operations=OPERATIONS)
+def test_picks_as_the_obvious_picker(
+    name: PickerName, slots: int, target: int, operations: list[tuple[str, int | None]]
+) -> None:
+    """A pick is one that going through all slots may have chosen, after any history of takes, releases and limits."""
+    comparison = Comparison(name, slots, target)
+    for operation, number in operations:
+        getattr(comparison, operation)(number)
+        comparison.check_lightest()
