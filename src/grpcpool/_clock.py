@@ -60,6 +60,10 @@ def choose_clock(clock: Clock) -> Callable[[], None]:
     return lambda: _chosen.remove(clock)
 
 
-def date_of(moment: float, clock: Clock) -> dt.datetime:
-    """The date of a moment of `clock`, by the system's calendar."""
-    return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=clock.monotonic() - moment)
+def dates_of(clock: Clock) -> Callable[[float], dt.datetime]:
+    """What turns moments of `clock` into dates, always the same moment into the same date.
+
+    A later change of the system's calendar does not show.
+    """
+    epoch = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=clock.monotonic())
+    return lambda moment: epoch + dt.timedelta(seconds=moment)

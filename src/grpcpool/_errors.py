@@ -59,6 +59,7 @@ class Figures:
 
     open: int
     opening: int
+    draining: int
     max_size: int
     in_flight: int
     waiting: int
@@ -66,11 +67,13 @@ class Figures:
 
     def __str__(self) -> str:
         """The figures in one line."""
+        return f"{self.connections()}, {self.in_flight} in flight, {self.waiting} waiting, waited {self.waited:.3f} s"
+
+    def connections(self) -> str:
+        """What there is of connections."""
         opening = f", {self.opening} opening" if self.opening else ""
-        return (
-            f"{self.open} of {self.max_size} connections open{opening}, {self.in_flight} in flight, "
-            f"{self.waiting} waiting, waited {self.waited:.3f} s"
-        )
+        draining = f", {self.draining} draining" if self.draining else ""
+        return f"{self.open} of {self.max_size} connections open{opening}{draining}"
 
 
 _SAYS = {

@@ -308,7 +308,7 @@ class PoolMachine:
             refused_streams=counters.refused_streams,
             opened=counters.opened,
             open_failures=counters.open_failures,
-            closed=types.MappingProxyType(dict(counters.closed)),
+            closed=types.MappingProxyType({str(reason): n for reason, n in counters.closed.items()}),
             channels=tuple(slot_stats(slot, moment) for slot in slots),
         )
 
@@ -417,8 +417,9 @@ class PoolMachine:
     def figures(self, waited: float = 0.0) -> Figures:
         """The numbers that an error tells."""
         return Figures(
-            open=len(self._slots) - self._slots.opening,
+            open=self._slots.ready + self._slots.lost,
             opening=self._slots.opening,
+            draining=self._slots.draining,
             max_size=self.fleet.max_size,
             in_flight=sum(slot.in_flight for slot in self._slots),
             waiting=self.queue.length,

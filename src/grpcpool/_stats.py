@@ -56,7 +56,8 @@ class PoolStats:
         refused_streams: Calls that a server refused for its own limit (`REFUSED_STREAM`).
         opened: Connections made.
         open_failures: Attempts to make one that failed.
-        closed: Connections closed, by `CloseReason` (its values as plain strings serve as keys, too).
+        closed: Connections closed, by reason: `idle`, `age`, `shrink`, `refresh`, `overflow`, `discarded`, `lost`,
+            `pool_closed`.
         channels: Every connection.
     """
 
@@ -93,7 +94,7 @@ class Counters:
     refused_streams: int = 0
     opened: int = 0
     open_failures: int = 0
-    closed: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(CloseReason, 0))
+    closed: dict[CloseReason, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(CloseReason, 0))
 
 
 def slot_stats(slot: Slot, moment: Callable[[float], dt.datetime]) -> ChannelStats:

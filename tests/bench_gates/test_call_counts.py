@@ -17,12 +17,13 @@ from grpcpool import ChannelPool
 from support.fakes import FakeChannel
 from support.pools import PoolMaker
 
-# pool.acquire, Lease.__init__, machine.acquire, picker.pick, fleet.acquire, picker.reload;
-# lease.release, machine.release, fleet.release, picker.reload.
-_PYTHON_CALLS = 10
+# To take: ChannelPool.acquire, Lease.__init__, Fleet.acquire (called past the machine), pick, reload.
+# To give back: Lease.release, PoolMachine.release, Fleet.release, reload.
+_PYTHON_CALLS = 9
 
-# monotonic twice, and what the picker's lists and the enum of states take; the lock's methods on some Pythons.
-_C_CALLS = 12
+# The clock twice, the lock's __exit__ twice, and the picker's lists. A connection that is leased whole is in no list
+# meanwhile; one of which a stream is leased changes lists, twice.
+_C_CALLS = {None: 8, 1: 11}
 
 
 class Calls:
@@ -77,10 +78,10 @@ def _least(pool: ChannelPool, streams: int | None) -> Calls:
 
 @pytest.mark.parametrize("streams", [None, 1])
 def test_a_lease_that_nobody_contends_for_costs_few_calls(make_pool: PoolMaker, streams: int | None) -> None:
-    """An acquire and release that decide nothing make ten calls of Python functions, and hardly more of C."""
+    """An acquire and release that decide nothing make nine calls of Python functions, and about as many of C."""
     calls = _least(_open(make_pool, 4), streams)
     assert calls.python.total() <= _PYTHON_CALLS, calls.python
-    assert calls.c.total() <= _C_CALLS, calls.c
+    assert calls.c.total() <= _C_CALLS[streams], calls.c
 
 
 @pytest.mark.parametrize("streams", [None, 1])

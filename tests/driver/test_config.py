@@ -40,7 +40,9 @@ _WRONG: list[tuple[str, object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "rule"), _WRONG, ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize(
+    ("field", "value", "rule"), _WRONG, ids=[f"{field}={repr(value)[:20]}" for field, value, _ in _WRONG]
+)
 def test_a_wrong_value_is_refused(field: str, value: object, rule: str) -> None:
     """The error names the field, its value, and the rule that it breaks."""
     settings: dict[str, Any] = {field: value}

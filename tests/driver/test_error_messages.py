@@ -69,6 +69,7 @@ def test_a_timeout_says_how_full_the_pool_is(make_pool: PoolMaker, clock: Manual
 def test_a_refusal_says_how_many_wait(make_pool: PoolMaker) -> None:
     """So does the error of who is refused because too many wait."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1, max_waiters=0)
+    pool.open()
     with pool.acquire(), pytest.raises(PoolExhaustedError) as caught:
         pool.acquire()
     assert re.fullmatch(

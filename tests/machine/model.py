@@ -203,6 +203,13 @@ class World:
         self.openers[waiter] = None
         self._step(self.machine.open(waiter, self.now), at_will=True)
 
+    def connect(self) -> None:
+        """Someone wants a connection, and no place on it."""
+        self.broken = True
+        self._step(self.machine.connect(self.now))
+        due = self.now >= self.machine.fleet.backoff.retry_at
+        assert self.slots or self.closing or not due, "asked to connect, does not"
+
     def resize(self, min_size: int, max_size: int) -> None:
         """The bounds change."""
         self.broken = True
@@ -710,7 +717,7 @@ def random_step(world: World, rng: random.Random) -> None:
     elif kind < 99:
         max_size = rng.randint(1, 4)
         min_size = rng.randint(0, max_size)
-        rng.choice([world.refresh, lambda: world.open(patience=3.0), lambda: world.resize(min_size, max_size)])()
+        rng.choice([world.refresh, world.connect, lambda: world.open(patience=3.0), lambda: world.resize(min_size, max_size)])()
     elif rng.random() < 0.3:
         world.close(rng.choice([0.0, 2.0]))
 

@@ -120,6 +120,11 @@ class PoolModel(RuleBasedStateMachine):
         self.world.resize(min(low, high), high)
 
     @rule()
+    def connect(self) -> None:
+        """Someone wants a connection, and no place on it."""
+        self.world.connect()
+
+    @rule()
     def refresh(self) -> None:
         """Every connection is to be replaced."""
         self.world.refresh()

@@ -24,7 +24,7 @@ from typing import Any, assert_never
 import grpc
 
 from .._announcer import Announcer
-from .._clock import Clock
+from .._clock import Clock, dates_of
 from .._config import PoolConfig
 from .._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from .._errors import refusal_error
@@ -66,6 +66,7 @@ class Core:
         self.name = name
         self.clock = clock
         self.monotonic = clock.monotonic
+        self.date_of = dates_of(clock)
         self.lock = threading.Lock()
         self.machine = PoolMachine(config, name=name, random=random.random)
         self.announcer = Announcer(listeners)

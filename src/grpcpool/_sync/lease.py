@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._clock import date_of
 from .._errors import LeaseReleasedError, PoolForkedError
 from .._machine import NOTHING
 from .._slot import Slot
@@ -136,12 +135,12 @@ class Lease(ChannelSurface):
     @property
     def created_at(self) -> dt.datetime:
         """When the connection was opened; an aware `datetime`."""
-        return date_of(self._place.opened_at, self._core.clock)
+        return self._core.date_of(self._place.opened_at)
 
     @property
     def used_at(self) -> dt.datetime:
         """When the connection was last returned before this lease, or opened; an aware `datetime`."""
-        return date_of(self._used_at, self._core.clock)
+        return self._core.date_of(self._used_at)
 
     def __repr__(self) -> str:
         """The lease at a glance."""

@@ -7,13 +7,12 @@ import itertools
 import math
 import weakref
 from collections.abc import Callable, Iterable
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
 
-from .._clock import current_clock, date_of
+from .._clock import current_clock
 from .._config import PoolConfig, check_count, is_seconds
 from .._errors import PoolOpenError, PoolTimeoutError
 from .._listener import Listener
@@ -263,7 +262,7 @@ class ChannelPool(ChannelSurface):
         core = self._core
         core.do_deferred()
         with core.lock:
-            return core.machine.stats(partial(date_of, clock=core.clock))
+            return core.machine.stats(core.date_of)
 
     @property
     def closed(self) -> bool:
@@ -296,8 +295,7 @@ class ChannelPool(ChannelSurface):
         with core.lock:
             figures = core.machine.figures()
         state = "closed, " if self.closed else ""
-        opening = f" and {figures.opening} opening" if figures.opening else ""
         return (
-            f"<grpcpool.ChannelPool {self._name!r}: {state}{figures.open}{opening} of {figures.max_size} connections, "
+            f"<grpcpool.ChannelPool {self._name!r}: {state}{figures.connections()}, "
             f"{figures.in_flight} in flight, {figures.waiting} waiting>"
         )

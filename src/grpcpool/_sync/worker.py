@@ -68,12 +68,19 @@ class Worker:
             return
         with self._guard:
             if self._thread is None:
-                core = self._core()
-                # The thread holds the core; the core holds this object, and not the other way round.
-                self._thread = threading.Thread(target=self._run, args=(core,), name=self._name, daemon=True)
-                self.wakes_at = -math.inf
-                self._thread.start()
+                self._start()
         self.nudge()
+
+    def _start(self) -> None:
+        # The thread holds the core; the core holds this object, and not the other way round.
+        self._thread = threading.Thread(target=self._run, args=(self._core(),), name=self._name, daemon=True)
+        self.wakes_at = -math.inf
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # The interpreter shuts down: nothing will fall due any more.
+            self._thread = None
+            self.wakes_at = math.inf
 
     def is_current(self) -> bool:
         """Whether this is the worker's thread."""

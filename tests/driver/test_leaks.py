@@ -1,0 +1,91 @@
+"""`leak_threshold`: leases that are held for suspiciously long are reported, once."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+
+from grpcpool import ChannelPool, Lease
+from grpcpool._listener import Leaked
+from support.clock import ManualClock
+from support.fakes import FakeFactory
+from support.pools import PoolMaker, Recorder
+from support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def _take_without_return(pool: ChannelPool) -> Lease:
+    return pool.acquire()
+
+
+def test_it_is_logged_with_the_stack_that_took_it(
+    make_pool: PoolMaker, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning names pool, connection and time, and shows who took the lease; it comes once."""
+    pool = make_pool(FakeFactory(), name="orders", leak_threshold=60)
+    with caplog.at_level(logging.WARNING, "grpcpool"), _take_without_return(pool):
+        clock.advance(60)
+        clock.advance(60)
+        clock.advance(600)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "pool 'orders': a lease of channel 1 has been held for 60.0 s; it was taken here:" in record.message
+    assert "in _take_without_return\n    return pool.acquire()" in record.message
+
+
+def test_each_is_reported_in_its_time(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Of several leases each is reported when it is held too long, and those given back are not."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), listeners=[recorder], leak_threshold=60)
+    first = pool.acquire(streams=1)
+    clock.advance(30)
+    second, third, fourth = (pool.acquire(streams=1) for _ in range(3))
+    clock.advance(29)
+    assert not recorder.of(Leaked)
+    third.release()
+    fourth.discard()
+    clock.advance(1)
+    assert [leaked.held for leaked in recorder.of(Leaked)] == [60.0]
+    first.release()
+    clock.advance(30)
+    assert [leaked.held for leaked in recorder.of(Leaked)] == [60.0, 60.0]
+    second.release()
+    clock.advance(1000)
+    assert len(recorder.of(Leaked)) == 2
+
+
+def test_a_collected_lease_is_not_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A lease that the collector gave back has been reported by its warning."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), listeners=[recorder], leak_threshold=60)
+
+    def drop() -> None:
+        pool.acquire()
+        gc.collect()
+
+    with pytest.warns(ResourceWarning):
+        drop()
+    pool.stats()
+    clock.advance(100)
+    assert not recorder.of(Leaked)
+
+
+def test_by_the_real_clock_it_comes_by_itself(make_pool: PoolMaker) -> None:
+    """Nobody needs to use the pool for a leak to be reported."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), listeners=[recorder], leak_threshold=0.05, idle_timeout=None)
+    with pool.acquire():
+        (leaked,) = eventually(lambda: recorder.of(Leaked))
+    assert leaked.held >= 0.05
+
+
+def test_without_a_threshold_nothing_is_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """By default a lease may be held for ever."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), listeners=[recorder])
+    with pool.acquire():
+        clock.advance(1e6)
+    assert not recorder.of(Leaked)
