@@ -24,7 +24,7 @@ from grpcpool._demo.process import running_server
 from grpcpool._demo.screen import Screen
 from grpcpool._demo.server import METHOD
 
-_ROUNDS = 5
+_ROUNDS = 7
 _BOUND = 0.95
 
 

@@ -142,7 +142,7 @@ class Fleet:
     def dial(self, now: float, effects: list[Effect], replaces: Slot | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` if that is given."""
         deadline = now + self.config.connect_timeout
-        overflow = replaces is None and self.slots.places >= self.max_size
+        overflow = replaces.overflow if replaces is not None else self.slots.places >= self.max_size
         slot = self.slots.add(limit=self.config.max_streams, now=now, deadline=deadline, replaces=replaces)
         slot.overflow = overflow
         self._regauge(now)
@@ -163,7 +163,8 @@ class Fleet:
         replaced = self.slots.part(slot)
         if replaced is not None:
             # Else nothing would ever be idle long enough in a pool whose max_age is below its idle_timeout.
-            slot.unused_since = replaced.idle_since()
+            if not replaced.in_flight:
+                slot.unused_since = replaced.idle_since()
             self.retire(replaced, replaced.reason, now, effects)
         self.picker.reload(slot, 0)
 
@@ -171,6 +172,7 @@ class Fleet:
         """Strikes a connection that could not be made; returns the seconds until the next attempt."""
         self.slots.part(slot)
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
+        self._regauge(now)
         self.counters.open_failures += 1
         return self.backoff.failed(now)
 
@@ -187,7 +189,7 @@ class Fleet:
         for slot in self.slots.in_state(SlotState.DRAINING):
             if len(restored) >= wanted or self.slots.places >= self.max_size:
                 break
-            if slot.reason is CloseReason.SHRINK:
+            if slot.reason is CloseReason.SHRINK and not slot.down:
                 self.slots.move(slot, SlotEvent.RESTORED)
                 slot.reason = CloseReason.AGE
                 self.picker.reload(slot, slot.in_flight)
@@ -228,7 +230,7 @@ class Fleet:
             return
         due = [slot for slot in self.slots.in_service() if slot.retire_at <= now and slot.successor is None]
         for slot in sorted(due, key=lambda slot: slot.retire_at):
-            if self.slots.successors >= self._surge():
+            if not self._may_replace():
                 return
             self.dial(now, effects, replaces=slot)
 
@@ -237,7 +239,7 @@ class Fleet:
         if self.config.idle_timeout is None or now < self._peak_until:
             return
         needed = max(self.min_size, -(-max(self.peak, self.load + asked) // self.target))
-        if self.slots.places > needed and (slot := self._dispensable(dialled=False)) is not None:
+        if len(self.slots.in_service()) > needed and (slot := self._dispensable(dialled=False)) is not None:
             self.retire(slot, CloseReason.SHRINK, now, effects)
         if self._peak_until <= now:
             self._begin_watch(now, self.config.idle_timeout)
@@ -253,6 +255,7 @@ class Fleet:
                 self.close(successor, reason, effects)
         if slot.state is SlotState.OPENING:
             self.close(slot, reason, effects)
+            self._regauge(now)
             return
         self.picker.remove(slot)
         self.slots.move(slot, SlotEvent.RETIRED)
@@ -287,9 +290,11 @@ class Fleet:
         slots = [slot for slot in self.slots if slot.state in rank and slot.replaces is None]
         return min(slots, key=lambda slot: (rank[slot.state], slot.exclusive, slot.in_flight), default=None)
 
-    def _surge(self) -> int:
-        """How many connections may be replaced at a time."""
-        return max(1, -(-self.slots.places // 4))
+    def _may_replace(self) -> bool:
+        """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""
+        if self.backoff.failures and self.slots.opening:
+            return False
+        return self.slots.successors < max(1, -(-self.slots.places // 4))
 
     def _begin_watch(self, now: float, idle_timeout: float) -> None:
         self.peak = self.load
@@ -318,9 +323,11 @@ class Fleet:
             self.alarm_at(self._attention(slot, now))
         if self.backoff.retry_at > now and self.shortage(asked) > 0:
             self.alarm_at(self.backoff.retry_at)
+        self.alarm = max(self.alarm, now)
 
     def _may_idle_out(self, slot: Slot) -> bool:
-        return self.slots.places > self.min_size and slot.successor is None
+        spare = self.slots.ready if slot.state is _READY else self.slots.places
+        return spare > self.min_size and slot.successor is None
 
     def _idle_at(self, slot: Slot) -> float:
         if self.config.idle_timeout is None or slot.in_flight:
@@ -334,6 +341,6 @@ class Fleet:
         at = math.inf
         if self.config.idle_timeout is not None and self._may_idle_out(slot):
             at = now + self.config.idle_timeout if slot.in_flight else self._idle_at(slot)
-        if self.active and slot.successor is None and self.slots.successors < self._surge():
+        if self.active and slot.successor is None and self._may_replace():
             at = min(at, max(slot.retire_at, self.backoff.retry_at))
         return at

@@ -111,6 +111,7 @@ class PoolMachine:
             self._reject(waiter, now, effects)
         elif waiter.fail_fast and self._hopeless() and now < self.fleet.backoff.retry_at:
             effects.append(self._refuse(waiter, Refusal.OPEN_FAILED, now))
+            self._fill(now, effects)
         else:
             self._wait(waiter, now, effects)
         return effects
@@ -134,6 +135,8 @@ class PoolMachine:
         effects: list[Effect] = []
         self.fleet.release(slot, streams, now)
         if slot.state is SlotState.DRAINING:
+            if slot.reason is CloseReason.SHRINK:
+                slot.reason = CloseReason.DISCARDED
             self._settle(slot, now, effects)
         else:
             self.fleet.retire(slot, CloseReason.DISCARDED, now, effects)
@@ -206,23 +209,18 @@ class PoolMachine:
         for opener in [opener for opener in self._openers if slot in opener.pending]:
             effects.append(self._refuse(opener, Refusal.OPEN_FAILED, now))
             self._undo_open(opener, now, effects)
-        if self._hopeless():
-            for waiter in [waiter for waiter in self.queue if waiter.fail_fast]:
-                self.queue.remove(waiter)
-                effects.append(self._refuse(waiter, Refusal.OPEN_FAILED, now))
         self._fill(now, effects)
         self._rearm(now)
         return effects
 
     def lost(self, slot: Slot, now: float) -> Sequence[Effect]:
         """The slot's connection is down: it gets nothing while another is up, and keeps what it carries."""
+        slot.down = True
         if slot.state is not SlotState.READY:
             return NOTHING
         self._picker.remove(slot)
         self._slots.move(slot, SlotEvent.LOST)
         effects: list[Effect] = [Watch(slot)]
-        for down in self._slots.in_state(SlotState.LOST):
-            self._serve(down, now, effects)
         self._fill(now, effects)
         return effects
 
@@ -233,6 +231,7 @@ class PoolMachine:
 
     def recovered(self, slot: Slot, now: float) -> Sequence[Effect]:
         """The slot's connection is up again."""
+        slot.down = False
         if slot.state is not SlotState.LOST:
             return NOTHING
         self._slots.move(slot, SlotEvent.RECOVERED)
@@ -263,6 +262,7 @@ class PoolMachine:
         """Has every connection of this moment replaced: a successor first, then the old one drains."""
         effects: list[Effect] = []
         self.fleet.refresh(now, effects)
+        self._fill(now, effects)
         self._rearm(now)
         return effects
 
@@ -365,8 +365,18 @@ class PoolMachine:
             self._expire(waiter, now, effects)
 
     def _fill(self, now: float, effects: list[Effect]) -> None:
-        for slot in self.fleet.fill(self.queue.asked, now, effects):
+        """Dials for those who wait, so far as may be; who would rather fail than wait does so if nothing is up."""
+        while restored := self.fleet.fill(self.queue.asked, now, effects):
+            for slot in restored:
+                self._serve(slot, now, effects)
+        if not self.queue.length or self._slots.ready:
+            return
+        for slot in self._slots.in_state(SlotState.LOST):
             self._serve(slot, now, effects)
+        if self._hopeless():
+            for waiter in [waiter for waiter in self.queue if waiter.fail_fast]:
+                self.queue.remove(waiter)
+                effects.append(self._refuse(waiter, Refusal.OPEN_FAILED, now))
 
     def _settle(self, slot: Slot, now: float, effects: list[Effect]) -> None:
         """A slot has come to have room: serves who waits; a slot that has become superfluous goes."""
@@ -380,6 +390,7 @@ class PoolMachine:
             slot.overflow = self._slots.places > self.fleet.max_size
             if slot.overflow:
                 self.fleet.retire(slot, CloseReason.OVERFLOW, now, effects)
+                self._fill(now, effects)
 
     def _serve(self, slot: Slot, now: float, effects: list[Effect]) -> None:
         """Grants to those who wait, in turn, what the slot has room for."""
@@ -401,10 +412,12 @@ class PoolMachine:
     # --- refusing -----------------------------------------------------------------------------------------------
 
     def _reject(self, waiter: Waiter, now: float, effects: list[Effect]) -> None:
-        self.counters.rejected += 1
-        effects.append(self._refuse(waiter, Refusal.EXHAUSTED, now))
-        effects.append(Notify(Rejected(pool=self.name, waiting=self.queue.length)))
+        self.queue.push(waiter)
         self._fill(now, effects)
+        if self.queue.remove(waiter):
+            self.counters.rejected += 1
+            effects.append(self._refuse(waiter, Refusal.EXHAUSTED, now))
+            effects.append(Notify(Rejected(pool=self.name, waiting=self.queue.length)))
 
     def _expire(self, waiter: Waiter, now: float, effects: list[Effect]) -> None:
         self.counters.timeouts += 1
@@ -447,6 +460,8 @@ class PoolMachine:
         """Closes what a failed `open()` had opened, unless others wait for it; then all is as if it had not been."""
         del self._openers[opener]
         shared = {slot for other in self._openers for slot in other.pending | other.made}
+        if self.queue.length:
+            shared |= opener.pending
         for slot in (opener.made | opener.pending) - shared:
             if slot in self._slots and slot.state is not SlotState.DRAINING:
                 self.fleet.retire(slot, CloseReason.DISCARDED, now, effects)

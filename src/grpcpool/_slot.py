@@ -102,6 +102,7 @@ class Slot:
         "calls",
         "channel",
         "deadline",
+        "down",
         "exclusive",
         "id",
         "in_flight",
@@ -144,6 +145,8 @@ class Slot:
         self.retire_at = math.inf
         self.reason = CloseReason.AGE
         self.overflow = False
+        # Last known to be down, whatever its state.
+        self.down = False
         self.successor: Slot | None = None
         self.replaces: Slot | None = None
         # Where the picker keeps it; -1 when the picker does not have it.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from grpcpool import ChannelPool, Lease, Listener, PoolClosedError, PoolExhaustedError, PoolTimeoutError
 from grpcpool._listener import Opening
-from grpcpool._queue import Waiter
 from grpcpool._slot import Slot
-from grpcpool._sync.pool import _PlaceWaiter
+from grpcpool._sync.waiting import BlockedWaiter
 from support.clock import ManualClock
 from support.fakes import FakeFactory
 from support.pools import PoolMaker
@@ -93,7 +93,7 @@ def test_timeout_none_waits_for_ever(make_pool: PoolMaker, clock: ManualClock) -
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 30.0), ({"timeout": 2.5}, 2.5)])
 def test_the_time_to_wait_is_the_configured_or_the_given(
-    make_pool: PoolMaker, clock: ManualClock, given: dict[str, float], seconds: float
+    make_pool: PoolMaker, clock: ManualClock, given: dict[str, Any], seconds: float
 ) -> None:
     """It waits for just as long as it may, and then raises."""
     pool = make_pool(FakeFactory(), max_size=1)
@@ -252,15 +252,15 @@ def test_an_interruption_between_grant_and_delivery_loses_nothing(
     pool = make_pool(FakeFactory(), max_size=1)
     held = pool.acquire()
     gone = threading.Event()
-    deliver = _PlaceWaiter.granted
+    deliver = BlockedWaiter.granted
 
-    def interrupt_first(waiter: Waiter, slot: Slot | None) -> None:
+    def interrupt_first(waiter: BlockedWaiter, slot: Slot | None) -> None:
         _interrupt_main_thread()
         # Who waits for his answer before he goes makes this wait in vain.
         gone.wait(0.5)
-        deliver(waiter, slot)  # type: ignore[arg-type]
+        deliver(waiter, slot)
 
-    monkeypatch.setattr(_PlaceWaiter, "granted", interrupt_first)
+    monkeypatch.setattr(BlockedWaiter, "granted", interrupt_first)
 
     def release() -> None:
         _when_waiting(pool)
@@ -293,6 +293,49 @@ def test_an_interruption_in_open_before_the_wait_leaves_no_trace(make_pool: Pool
     with pytest.raises(Interruption):
         pool.open()
     assert pool.stats().size == 0
+
+
+def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
+    """Who is interrupted at the very moment he was told gives back what he got, and does not wait for it again."""
+    told = threading.Lock()
+
+    class InterruptedLock:
+        interruptions = 1
+
+        def acquire(self) -> bool:
+            told.acquire()
+            if self.interruptions:
+                self.interruptions -= 1
+                raise Interruption
+            return True
+
+        def __enter__(self) -> bool:
+            return self.acquire()
+
+        def __exit__(self, *raised: object) -> None:
+            told.release()
+
+        def release(self) -> None:
+            told.release()
+
+    class Answered:
+        released: list[Slot]
+
+        def cancel(self, waiter: object) -> bool:
+            return False
+
+        def release(self, slot: Slot, streams: int | None) -> None:
+            self.released = [slot]
+
+    waiter: Any = BlockedWaiter(None, since=0, deadline=0).prepare()
+    told.acquire()
+    waiter._told = InterruptedLock()
+    slot = Slot(1, limit=1, now=0, deadline=0)
+    waiter.granted(slot)
+    core = Answered()
+    with pytest.raises(Interruption):
+        background(lambda: waiter.wait(core)).result(2)
+    assert core.released == [slot]
 
 
 def test_a_newcomer_passes_nobody(make_pool: PoolMaker) -> None:

@@ -104,7 +104,7 @@ def test_an_unknown_field_is_a_type_error() -> None:
 def test_fields_are_given_by_name_and_stay() -> None:
     """A configuration takes no positional argument, cannot be changed, and equals one with the same values."""
     with pytest.raises(TypeError):
-        PoolConfig(1)  # type: ignore[misc]
+        PoolConfig(1)  # type: ignore[call-arg]
     config = PoolConfig(max_size=3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.max_size = 4  # type: ignore[misc]

@@ -36,6 +36,12 @@ from grpcpool._slot import Slot
 
 T = TypeVar("T")
 
+
+def dice(seed: int) -> random.Random:
+    """What is random, the same for the same seed."""
+    return random.Random(seed)  # noqa: S311 -- tests have no secrets
+
+
 EPOCH = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 
 
@@ -106,13 +112,14 @@ class World:
         """Begins with an unused pool; `seed` decides what is random in the machine."""
         self.code = code
         self.config = settings.config(code)
-        self.machine = code.machine(self.config, name="pool", random=random.Random(seed).random)
+        self.machine = code.machine(self.config, name="pool", random=dice(seed).random)
         self.now = 1000.0
         self.min_size = settings.min_size
         self.max_size = settings.max_size
         self.held: list[Held] = []
         self.waiting: dict[Waiter, None] = {}
-        self.openers: dict[Waiter, None] = {}
+        # Who waits in open(), and for what.
+        self.openers: dict[Waiter, list[Slot]] = {}
         self.asked: list[Waiter] = []
         self.answers: collections.Counter[Waiter] = collections.Counter()
         self.gave_up: set[Waiter] = set()
@@ -200,8 +207,11 @@ class World:
         self.broken = True
         waiter = self.code.open_waiter(since=self.now, deadline=self.now + patience)
         self.asked.append(waiter)
-        self.openers[waiter] = None
+        self.openers[waiter] = []
         self._step(self.machine.open(waiter, self.now), at_will=True)
+        if waiter in self.openers:
+            self.openers[waiter] = [slot for slot in in_state(self, "opening") if slot.replaces is None]
+            assert self.openers[waiter], "waits in open() for nothing"
 
     def connect(self) -> None:
         """Someone wants a connection, and no place on it."""
@@ -295,12 +305,10 @@ class World:
 
     # --- the end ------------------------------------------------------------------------------------------------
 
-    def finish(self, *, grace: float = 2.0, release_first: bool = True) -> None:
+    def finish(self, *, grace: float = 2.0, rest_first: bool = True) -> None:
         """Everything comes to its end: whatever was done before, nothing is left open and nobody unanswered."""
-        if release_first:
-            self._release_all()
-        while self.dials:
-            (self.opened if len(self.dials) % 2 else self.open_failed)(0)
+        if rest_first:
+            self._rest()
         self.close(grace)
         for _ in range(100):
             if self.machine.next_deadline() == math.inf:
@@ -308,7 +316,7 @@ class World:
             self.tick_in_time()
         assert self.machine.next_deadline() == math.inf, "no. 9: a closed pool wants to be ticked for ever"
         assert not self.slots, f"no. 9: still open after close: {list(self.slots)}"
-        self._release_all()
+        self._rest()
         self.request(1, patience=1.0)
         assert not self.waiting, "no. 5: still waiting after close"
         for waiter in self.asked:
@@ -318,17 +326,23 @@ class World:
         assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), "at rest nothing is in flight"
         assert self.machine.fleet.load == 0, "at rest there is no load"
 
-    def _release_all(self) -> None:
-        while self.held:
-            self.release(len(self.held) // 2)
+    def _rest(self) -> None:
+        for number in range(1000):
+            if self.held:
+                self.release(len(self.held) // 2)
+            elif self.dials:
+                (self.opened if number % 2 else self.open_failed)(0)
+        assert not self.held, "there is no rest"
 
     # --- the driver ---------------------------------------------------------------------------------------------
 
     def _step(self, effects: Sequence[Effect], *, ticked: bool = False, at_will: bool = False) -> None:
         """Carries the effects out and checks that all is well."""
         after_close = self.closing
+        backoff = self.machine.fleet.backoff
         dialled = sum(type(effect).__name__ == "Open" for effect in effects)
-        assert dialled <= 1 or at_will or not self.machine.fleet.backoff.failures, "several attempts while failing"
+        assert dialled <= 1 or at_will or not backoff.failures, "several attempts while failing"
+        assert dialled == 0 or at_will or self.now >= backoff.retry_at, "dialled before the backoff has ended"
         for effect in effects:
             name = type(effect).__name__
             assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
@@ -380,9 +394,9 @@ class World:
         self.openers.pop(waiter, None)
 
     def _do_started(self, effect: Started) -> None:
-        waiter = effect.waiter
-        self._answer(waiter)
-        self.openers.pop(waiter, None)
+        self._answer(effect.waiter)
+        awaited = self.openers.pop(effect.waiter)
+        assert not [slot for slot in awaited if slot.state == "opening"], "open() did not wait"
 
     def _do_watch(self, effect: Watch) -> None:
         assert effect.slot.state != "ready", "watches what is up"
@@ -518,6 +532,12 @@ def no_5_answered_once(world: World) -> None:
         assert not world.answers[waiter], "no. 5: answered while waiting"
 
 
+def the_queue_is_bounded(world: World) -> None:
+    """No more wait than may."""
+    most = world.config.max_waiters
+    assert most is None or len(world.waiting) <= most, f"{len(world.waiting)} wait, {most} may"
+
+
 def bound(world: World) -> int:
     """The most places there may be."""
     return world.max_size + (world.config.max_overflow if world.config.mode.name == "LOOSE" else 0)
@@ -576,6 +596,8 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
 def no_9_closed_is_closed(world: World) -> None:
     """After close nothing is in service, nothing is dialled, and nobody waits."""
     if world.closing:
+        late = world.ticked and world.now >= world.close_deadline
+        assert not late or not world.slots, "no. 9: open after the end of the grace"
         assert not in_state(world, "opening", "ready", "lost"), "no. 9: in service after close"
         assert not world.waiting, "no. 9: waiting after close"
 
@@ -651,7 +673,9 @@ def the_stats_agree(world: World) -> None:
         assert getattr(stats, name) == world.counts[name], f"stats: {name} is not {world.counts[name]}"
     for reason, count in stats.closed.items():
         assert count == world.counts[f"closed {reason}"], f"stats: closed for {reason}"
-    assert stats.opened - sum(stats.closed.values()) == stats.size - stats.opening, "stats: opened is not closed and open"
+    assert stats.opened - sum(stats.closed.values()) == stats.size - stats.opening, (
+        "stats: opened is not closed and open"
+    )
 
 
 INVARIANTS: tuple[Callable[[World], None], ...] = (
@@ -667,6 +691,7 @@ INVARIANTS: tuple[Callable[[World], None], ...] = (
     no_8_the_alarm_is_set,
     no_9_closed_is_closed,
     no_10_exclusive_is_alone,
+    the_queue_is_bounded,
     the_counts_are_right,
     growing_and_shrinking_are_thought_of,
     the_picker_has_what_has_room,
@@ -709,17 +734,40 @@ def random_step(world: World, rng: random.Random) -> None:
         world.release(index)
     elif kind < 60:
         world.opened(index)
-    elif kind < 75:
-        rng.choice([world.tick_in_time, world.tick, lambda: world.advance(rng.choice([0.25, 1.0, 5.0]))])()
-    elif kind < 92:
+    elif kind < 72:
+        random_passing_of_time(world, rng)
+    elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
         rng.choice([*steps, world.open_failed, world.unfit])(index)
     elif kind < 99:
-        max_size = rng.randint(1, 4)
-        min_size = rng.randint(0, max_size)
-        rng.choice([world.refresh, world.connect, lambda: world.open(patience=3.0), lambda: world.resize(min_size, max_size)])()
+        random_turn_of_the_whole(world, rng)
     elif rng.random() < 0.3:
         world.close(rng.choice([0.0, 2.0]))
+
+
+def random_passing_of_time(world: World, rng: random.Random) -> None:
+    """A tick in time, a tick at any moment, or a late one."""
+    kind = rng.randrange(3)
+    if kind == 0:
+        world.tick_in_time()
+    elif kind == 1:
+        world.tick()
+    else:
+        world.advance(rng.choice([0.25, 1.0, 5.0]))
+
+
+def random_turn_of_the_whole(world: World, rng: random.Random) -> None:
+    """Something that concerns the whole pool, but not its end."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        world.refresh()
+    elif kind == 1:
+        world.connect()
+    elif kind == 2:
+        world.open(patience=3.0)
+    else:
+        max_size = rng.randint(1, 4)
+        world.resize(rng.randint(0, max_size), max_size)
 
 
 def walk(seed: int, steps: int = 100, code: Code = REAL) -> None:
@@ -728,8 +776,8 @@ def walk(seed: int, steps: int = 100, code: Code = REAL) -> None:
     Raises:
         AssertionError: An invariant does not hold, or the machine went wrong in another way.
     """
-    rng = random.Random(seed)
+    rng = dice(seed)
     world = World(random_settings(rng), seed=seed, code=code)
     for _ in range(steps):
         random_step(world, rng)
-    world.finish(grace=rng.choice([0.0, 2.0]), release_first=rng.random() < 0.5)
+    world.finish(grace=rng.choice([0.0, 2.0]), rest_first=rng.random() < 0.5)

@@ -9,7 +9,6 @@ from typing import Any
 
 from grpcpool._config import PoolConfig
 from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._errors import Refusal
 from grpcpool._listener import Closed, Draining
 from grpcpool._machine import OpenWaiter, PoolMachine
 from grpcpool._queue import Waiter
@@ -20,26 +19,24 @@ START = 1000.0
 
 
 def told(effect: Effect) -> str | None:
-    """The effect in a word or two; `None` for what only concerns listeners and is not about an end."""
+    """The effect in a word or two; `None` for what is only told to listeners and is not about an end."""
+    word: str | None = type(effect).__name__.lower()
     match effect:
-        case Open(slot=slot):
-            return f"open {slot.id}" if slot.replaces is None else f"open {slot.id} for {slot.replaces.id}"
-        case Close(slot=slot):
-            return f"close {slot.id}"
-        case Grant(slot=slot):
-            return f"grant {slot.id}"
+        case Open(slot=slot) if slot.replaces is not None:
+            word = f"open {slot.id} for {slot.replaces.id}"
+        case Open(slot=slot) | Close(slot=slot) | Grant(slot=slot) | Watch(slot=slot):
+            word = f"{word} {slot.id}"
         case Refuse(refusal=refusal):
-            return f"refuse {refusal.name.lower()}"
-        case Started():
-            return "started"
-        case Watch(slot=slot):
-            return f"watch {slot.id}"
+            word = f"refuse {refusal.name.lower()}"
         case Notify(event=Closed(channel=number, reason=reason)):
-            return f"closed {number}: {reason}"
+            word = f"closed {number}: {reason}"
         case Notify(event=Draining(channel=number, reason=reason)):
-            return f"draining {number}: {reason}"
+            word = f"draining {number}: {reason}"
         case Notify():
-            return None
+            word = None
+        case Started():
+            pass
+    return word
 
 
 def words(effects: Sequence[Effect]) -> list[str]:
@@ -157,6 +154,3 @@ class Play:
     def states(self) -> dict[int, str]:
         """What is open or opening, by number."""
         return {slot.id: str(slot.state) for slot in self.machine.fleet.slots}
-
-
-__all__ = ["START", "Play", "Refusal", "told", "words"]

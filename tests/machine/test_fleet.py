@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from grpcpool._config import Mode
 from grpcpool._slot import CloseReason
 from machine.play import START, Play
-
 
 # --- growing ----------------------------------------------------------------------------------------------------
 
@@ -60,8 +60,8 @@ def test_no_growth_below_the_target() -> None:
     """While some connection carries less than the target nothing is dialled, and the fast way suffices."""
     play = Play(max_streams=4, target_streams=2, max_size=4)
     play.filled(1, 1)
-    play.opened(2)
     assert play.machine.acquire(1) is play[2]
+    assert play.machine.acquire(1) is None
     assert play.request(1) == ["grant 2", "open 3"]
 
 
@@ -95,7 +95,7 @@ def test_growth_steps_up_to_doubling() -> None:
     """One evaluation dials what the load calls for, at most as many as are ready."""
     play = Play(max_streams=30, target_streams=2, max_size=9, min_size=2)
     play.filled(10)
-    play.opened(2)
+    assert play.states() == {1: "ready", 2: "ready"}
     assert play.request(3) == ["grant 2", "open 3", "open 4"]
 
 
@@ -114,9 +114,9 @@ def test_growth_is_thought_of_again_after_a_failed_attempt() -> None:
 # --- loose ------------------------------------------------------------------------------------------------------
 
 
-def loose(overflow: int = 1, **config: object) -> Play:
+def loose(overflow: int = 1) -> Play:
     """A loose pool of one ordinary connection."""
-    return Play(**({"max_size": 1, "mode": Mode.LOOSE, "max_overflow": overflow} | config))
+    return Play(max_size=1, mode=Mode.LOOSE, max_overflow=overflow)
 
 
 def test_strict_waits_at_max_size() -> None:
@@ -251,62 +251,71 @@ def test_of_two_idle_connections_the_lost_one_goes() -> None:
 # --- shrinking --------------------------------------------------------------------------------------------------
 
 
+def calls(*loads: int, **config: Any) -> Play:
+    """A pool whose connections carry these numbers of one-stream calls; they may carry eight, four by target."""
+    play = Play(**({"max_size": len(loads), "max_streams": 8, "target_streams": 4} | config))
+    play.filled(*[None for _ in loads])
+    for number in range(1, len(loads) + 1):
+        play.release(number)
+    for number, load in enumerate(loads, 1):
+        for _ in range(load):
+            play.machine.fleet.acquire(1, play[number])
+    return play
+
+
 def test_the_watch_drains_one_connection_at_a_time() -> None:
     """When the peak of a whole watch would have fit in fewer, the least loaded drains, and the watch begins anew."""
-    play = Play(max_streams=4, target_streams=4, idle_timeout=10.0)
-    play.filled(None, None, None)
-    for number in (1, 2, 3):
-        play.release(number)
-    play.request(2)
-    play.request(1)
-    play.request(1)
-    play.machine.fleet.peak = 4
-    drained = [word for _ in range(3) for word in play.tick(10.0)]
-    assert [word for word in drained if word.startswith("draining")] == ["draining 3: shrink", "draining 2: shrink"] or (
-        len([word for word in drained if word.startswith("draining")]) == 2
-    )
+    play = calls(2, 1, 1, idle_timeout=10.0)
+    drained = [play.tick(10.0) for _ in range(4)]
+    assert drained == [[], ["draining 2: shrink"], ["draining 3: shrink"], []]
     assert play.stats.ready == 1
 
 
-def test_the_peak_of_the_watch_keeps_what_it_needed() -> None:
-    """A peak within the watch keeps the connections that it needed, however short it was."""
-    play = Play(idle_timeout=10.0)
-    play.filled(1, 1)
-    play.tick_in_time()
-    play.release(1, 1)
-    play.release(2, 1) if play[2].in_flight else play.release(1, 1)
-    play.request(1)
-    assert play.stats.ready >= 2
-    assert [word for word in play.tick(9.0) if "draining" in word] == []
+def test_a_peak_within_the_watch_keeps_what_it_needed() -> None:
+    """A peak, however short, keeps the connections that it needed until a whole watch has passed without it."""
+    play = calls(4, 4, idle_timeout=10.0)
+    play.tick(10.0)
+    for number in (1, 1, 1, 2, 2, 2):
+        play.release(number, 1)
+    assert play.tick(10.0) == []
+    assert play.tick(10.0) == ["draining 1: shrink"]
+
+
+def test_the_watch_counts_who_waits() -> None:
+    """Nothing is drained that those who wait have need of."""
+    play = calls(1, 1, idle_timeout=10.0)
+    play.request(None)
+    play.tick(10.0)
+    assert play.tick(10.0) == []
+    assert play.stats.ready == 2
+
+
+def test_an_early_tick_does_not_end_the_watch() -> None:
+    """A tick before the end of the watch neither shrinks nor begins it anew."""
+    play = calls(1, 1, idle_timeout=10.0)
+    play.tick(10.0)
+    assert play.tick(6.0) == []
+    assert play.tick(4.0) == ["draining 1: shrink"]
+
+
+def test_the_lost_drain_before_the_ready() -> None:
+    """When there are too many, a connection that is down is drained before one that is up, be it busier or not."""
+    play = calls(1, 3, idle_timeout=10.0)
+    play.lost(2)
+    play.tick(10.0)
+    assert play.tick(10.0) == ["draining 2: shrink"]
 
 
 def test_there_is_no_watch_at_min_size() -> None:
     """At `min_size` nothing is watched, so that a pool at rest needs no ticks."""
-    play = Play(min_size=1, idle_timeout=10.0)
-    play.filled(1)
-    play.release(1, 1)
-    play.tick(100.0)
-    play.tick(100.0)
-    assert play.stats.size == 1
+    play = calls(1, 0, idle_timeout=10.0, min_size=1)
+    assert play.tick(10.0) == ["closed 2: idle", "close 2"]
+    assert play.tick(100.0) == []
     assert play.machine.next_deadline() == math.inf
 
 
-def test_a_watch_does_not_end_early() -> None:
-    """An early tick neither shrinks nor restarts the watch."""
-    play = Play(max_streams=4, target_streams=4, idle_timeout=10.0)
-    play.filled(None, None)
-    play.release(1)
-    play.release(2)
-    play.request(1)
-    play.request(1)
-    ends = play.machine.fleet._peak_until
-    play.tick(3.0)
-    assert play.machine.fleet._peak_until == ends
-    assert play.stats.draining == 0
-
-
 def test_shrinking_keeps_what_is_up_while_another_is_only_dialled() -> None:
-    """The watch does not drain the only connection that is up, when the other is not ready yet."""
+    """The watch does not drain the only connection that is up when the other is not ready yet."""
     play = Play(idle_timeout=1.0, connect_timeout=60.0)
     play.filled(None)
     play.request(None)
@@ -319,11 +328,382 @@ def test_shrinking_keeps_what_is_up_while_another_is_only_dialled() -> None:
 # --- taking back ------------------------------------------------------------------------------------------------
 
 
-def shrunk(**config: object) -> Play:
-    """A pool of two connections with a call on each, of which the second drains after a resize."""
-    play = Play(**({"min_size": 0, "max_size": 2, "max_streams": 4, "target_streams": 1} | config))
-    play.filled(1, 1)
-    if not play[2].in_flight:
-        play.request(1)
-    play[2].in_flight  # noqa: B018
-    return play
+def test_a_draining_connection_is_taken_back_before_another_is_dialled() -> None:
+    """What drains only for being too many serves those who wait, and nothing is dialled."""
+    play = calls(8, 1)
+    assert play.resize(0, 1) == ["draining 2: shrink"]
+    assert play.request(2) == []
+    assert play.resize(0, 3) == ["grant 2"]
+    assert play.states() == {1: "ready", 2: "ready"}
+
+
+def test_growth_takes_back_too() -> None:
+    """Growth ahead of need takes a draining connection back, without any effect."""
+    play = calls(3, 1)
+    play.resize(0, 1)
+    play.resize(0, 2)
+    assert play.request(1) == ["grant 1"]
+    assert play.states() == {1: "ready", 2: "ready"}
+
+
+def test_a_connection_taken_back_is_not_cut_off() -> None:
+    """The drain deadline of a connection that was taken back is void."""
+    play = calls(3, 1, drain_timeout=5.0)
+    play.resize(0, 1)
+    play.resize(0, 2)
+    play.request(1)
+    assert play.tick(100.0) == []
+    assert play[2].in_flight == 1
+
+
+@pytest.mark.parametrize("reason", [CloseReason.REFRESH, CloseReason.DISCARDED, CloseReason.AGE])
+def test_what_drains_for_another_reason_is_not_taken_back(reason: CloseReason) -> None:
+    """A connection that drains for its age, a refresh or a discard does not come back: another is dialled."""
+    play = calls(2)
+    if reason is CloseReason.DISCARDED:
+        play.discard(1, 1)
+    else:
+        play.machine.fleet.retire(play[1], reason, play.now, [])
+    assert play.states() == {1: "draining"}
+    assert play.request(1) == ["open 2"]
+
+
+def test_a_refresh_ends_the_hope_of_coming_back() -> None:
+    """What drains for being too many at a refresh is old as well, and is not taken back."""
+    play = calls(3, 1)
+    play.resize(1, 1)
+    play.refresh()
+    play.resize(2, 2)
+    assert play[2].state == "draining"
+
+
+def test_a_discarded_connection_is_not_taken_back() -> None:
+    """A discard of a connection that drains for being too many is heeded: it stays out of service."""
+    play = calls(4, 2)
+    play.resize(0, 1)
+    play.discard(2, 1)
+    play.resize(2, 2)
+    assert play[2].state == "draining"
+
+
+def test_a_lost_connection_is_not_taken_back() -> None:
+    """What was down when it was drained is not taken back as if it were up."""
+    play = calls(4, 1)
+    play.lost(2)
+    play.resize(0, 1)
+    play.resize(2, 2)
+    assert play[2].state != "ready"
+
+
+def test_what_is_taken_back_without_the_room_does_not_stand_for_a_dial() -> None:
+    """Who waits for a whole connection is dialled for, also if one with calls on it was taken back."""
+    play = calls(1, 1, max_size=3)
+    play.resize(0, 1)
+    play.resize(0, 3)
+    assert play[1].state == "draining"
+    assert play.request(None) == ["open 3"]
+
+
+# --- replacing --------------------------------------------------------------------------------------------------
+
+
+def test_successor_first() -> None:
+    """At `max_age` a successor is dialled; when it is ready the old one takes no new calls and closes with its last."""
+    play = Play(max_age=100.0, age_jitter=0.0)
+    play.filled(1)
+    assert play.tick(99.9) == []
+    assert play.tick(0.1) == ["open 2 for 1"]
+    assert play.opened(2) == ["draining 1: age"]
+    assert play.request(1) == ["grant 2", "open 3"]
+    assert play.release(1, 1) == ["closed 1: age", "close 1"]
+
+
+def test_an_idle_connection_is_replaced_at_once() -> None:
+    """An old connection with nothing on it closes as soon as its successor is ready."""
+    play = Play(max_age=100.0, age_jitter=0.0, min_size=1)
+    play.filled(None)
+    play.release(1)
+    play.tick(100.0)
+    assert play.opened(2) == ["closed 1: age", "close 1"]
+
+
+def test_the_successor_shares_the_place() -> None:
+    """A pool at `max_size` replaces its connections all the same, and counts no place twice."""
+    play = Play(max_size=1, max_age=100.0)
+    play.filled(None)
+    assert play.tick(100.0) == ["open 2 for 1"]
+    assert (play.machine.fleet.slots.places, play.stats.size) == (1, 2)
+
+
+def test_a_whole_lease_moves_nobody() -> None:
+    """A whole lease keeps its old connection; the successor serves the next one."""
+    play = Play(max_size=1, max_age=100.0)
+    play.filled(None)
+    play.tick(100.0)
+    play.request(None)
+    assert play.opened(2) == ["draining 1: age", "grant 2"]
+
+
+def test_a_failed_successor_keeps_the_old_one() -> None:
+    """If no successor can be had the old one stays in service, and the next attempt comes after the backoff."""
+    play = Play(max_age=100.0, age_jitter=0.0)
+    play.filled(1)
+    play.tick(100.0)
+    assert play.failed(2) == ["close 2"]
+    assert play.machine.acquire(None) is None
+    assert play.states() == {1: "ready"}
+    assert play.machine.next_deadline() == play.now + 0.1
+    assert play.tick_in_time() == ["open 3 for 1"]
+
+
+def test_a_successor_that_never_answers_keeps_the_old_one() -> None:
+    """A successor that is not ready within `connect_timeout` counts as failed."""
+    play = Play(max_age=100.0, age_jitter=0.0, connect_timeout=5.0)
+    play.filled(1)
+    play.tick(100.0)
+    assert play.tick(5.0) == ["close 2"]
+    assert play.states() == {1: "ready"}
+
+
+@pytest.mark.parametrize(("drawn", "age"), [(0.0, 100.0), (0.5, 80.0), (0.75, 70.0)])
+def test_jitter_is_drawn_once(drawn: float, age: float) -> None:
+    """Up to `age_jitter` of `max_age` is taken off, once per connection, also when its successors fail."""
+    play = Play(max_age=100.0, age_jitter=0.4, random=lambda: drawn)
+    play.filled(1)
+    due = play[1].retire_at
+    assert due == pytest.approx(START + age)
+    play.now = due
+    play.tick()
+    play.failed(2)
+    assert play[1].retire_at == due
+
+
+def test_each_connection_draws_its_own_jitter() -> None:
+    """Connections made together are not replaced together."""
+    numbers: Iterator[float] = iter([0.5] * 2000)
+    later = [0.25, 0.75]
+    play = Play(max_age=100.0, age_jitter=0.4, random=lambda: next(numbers))
+    play.request(None)
+    play.request(None)
+    numbers = iter(later)
+    play.opened(1, 2)
+    assert [play[number].retire_at - START for number in (1, 2)] == pytest.approx([90.0, 70.0])
+
+
+@pytest.mark.parametrize(("size", "surge"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
+def test_a_quarter_is_replaced_at_a_time(size: int, surge: int) -> None:
+    """At most a quarter of the pool, rounded up, has successors at a time; the next come as these are ready."""
+    play = Play(max_size=size, min_size=size, max_age=100.0, age_jitter=0.0)
+    play.filled(1)
+    assert len(play.tick(100.0)) == surge
+    assert play.machine.fleet.slots.successors == surge
+    rounds = 0
+    while play.machine.fleet.slots.successors:
+        play.opened(next(slot.id for slot in play.slots.values() if slot.state == "opening"))
+        rounds += 1
+        assert play.machine.fleet.slots.successors <= surge
+    assert rounds == size
+
+
+def test_while_failing_one_successor_at_a_time() -> None:
+    """After a failure one attempt at a time is made, also at replacing."""
+    play = Play(max_size=8, min_size=8, max_age=100.0, age_jitter=0.0)
+    play.filled(1)
+    assert play.tick(100.0) == ["open 9 for 1", "open 10 for 2"]
+    play.failed(9)
+    play.failed(10)
+    assert play.tick_in_time() == ["open 11 for 1"]
+
+
+def test_a_successor_inherits_idleness() -> None:
+    """Replacing does not make a connection young in use: an unused one closes for idleness all the same."""
+    play = Play(max_age=6.0, age_jitter=0.0, idle_timeout=10.0)
+    play.filled(None)
+    play.release(1)
+    play.tick(6.0)
+    play.opened(2)
+    assert play.tick(4.0) == ["closed 2: idle", "close 2"]
+
+
+def test_the_successor_of_a_busy_connection_is_not_idle_from_birth() -> None:
+    """What replaces a connection that was in use all the time is not closed at once as long unused."""
+    play = Play(max_age=30.0, age_jitter=0.0, idle_timeout=10.0)
+    play.filled(1)
+    play.tick(30.0)
+    play.opened(2)
+    assert play.tick() == []
+    assert play[2].state == "ready"
+
+
+def test_a_connection_with_a_successor_does_not_idle_out() -> None:
+    """While its successor is being dialled the old one is not closed as idle."""
+    play = Play(max_age=6.0, age_jitter=0.0, idle_timeout=10.0, connect_timeout=60.0)
+    play.filled(None)
+    play.release(1)
+    play.tick(6.0)
+    assert play.tick(50.0) == []
+
+
+def test_refresh_replaces_everything() -> None:
+    """A refresh replaces every connection of the moment, a quarter at a time, those just being dialled included."""
+    play = Play(max_size=3)
+    play.filled(None, None)
+    play.release(1)
+    play.request(None)
+    play.request(None)
+    assert play.refresh() == ["open 4 for 1"]
+    assert play.opened(3) == ["grant 3"]
+    play.release(3)
+    assert play.opened(4) == ["draining 1: refresh", "open 5 for 2"]
+    assert play.opened(5) == ["draining 2: refresh", "open 6 for 3"]
+    assert play.opened(6) == ["closed 3: refresh", "close 3"]
+    assert play.machine.next_deadline() == START + 600.0
+
+
+def test_refresh_of_an_unused_pool() -> None:
+    """A refresh of a pool that was never used does nothing."""
+    assert Play(min_size=2).refresh() == []
+
+
+def test_refresh_keeps_what_cannot_be_replaced() -> None:
+    """A refresh whose successor fails keeps the old connection in service and tries again."""
+    play = Play()
+    play.filled(1)
+    play.refresh()
+    play.failed(2)
+    assert play.states() == {1: "ready"}
+    assert play.tick(0.1) == ["open 3 for 1"]
+
+
+def test_refresh_does_not_forget_the_next_attempt() -> None:
+    """A refresh between the end of backoff and a late tick leaves the next attempt due, or makes it."""
+    play = Play()
+    play.request(1)
+    play.failed(1)
+    play.now += 1.0
+    assert "open 2" in play.refresh() or play.machine.next_deadline() <= play.now
+
+
+def test_the_discard_of_the_old_one_frees_the_successor() -> None:
+    """When a connection that is being replaced is discarded, its successor becomes an ordinary one."""
+    play = Play()
+    play.filled(None)
+    play.refresh()
+    assert play.discard(1) == ["closed 1: discarded", "close 1"]
+    assert (play.machine.fleet.slots.places, play.machine.fleet.slots.successors) == (1, 0)
+    play.opened(2)
+    assert play.request(None) == ["grant 2"]
+
+
+# --- resizing and draining --------------------------------------------------------------------------------------
+
+
+def test_resize_upwards_dials_for_who_waits() -> None:
+    """A higher `max_size` is used at once by those who wait, a higher `min_size` is filled at once."""
+    play = Play(max_size=1)
+    play.filled(None)
+    play.request(None)
+    assert play.resize(0, 2) == ["open 2"]
+    assert play.resize(4, 4) == ["open 3", "open 4"]
+
+
+def test_resize_downwards_drains_what_is_missed_least() -> None:
+    """A lower `max_size` gives up what is being dialled, then the idle, then the least loaded."""
+    play = calls(2, 1, 0, max_size=4)
+    play.resize(4, 4)
+    assert play.states() == {1: "ready", 2: "ready", 3: "ready", 4: "opening"}
+    assert play.resize(0, 3) == ["close 4"]
+    assert play.resize(0, 2) == ["closed 3: shrink", "close 3"]
+    assert play.resize(0, 1) == ["draining 2: shrink"]
+
+
+def test_resize_downwards_takes_the_successor_along() -> None:
+    """A connection that is given up takes the successor being dialled for it along."""
+    play = calls(0, 1)
+    play.refresh()
+    assert play.resize(0, 1) == ["close 3", "closed 1: shrink", "close 1"]
+    assert play.machine.fleet.slots.successors == 0
+
+
+def test_a_lower_min_size_lets_the_idle_go() -> None:
+    """A lower `min_size` closes nothing by itself, but idle connections from then on."""
+    play = Play(min_size=2, max_size=2, idle_timeout=10.0)
+    play.filled(None)
+    play.release(1)
+    play.tick(20.0)
+    assert play.resize(1, 2) == []
+    assert play.machine.next_deadline() <= play.now
+    assert play.tick() == ["closed 1: idle", "close 1"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 0), (3, 2)])
+def test_resize_refuses_what_contradicts_itself(low: int, high: int) -> None:
+    """Bounds that contradict each other are refused and change nothing."""
+    play = Play(min_size=1, max_size=3)
+    with pytest.raises(ValueError, match="PoolConfig"):
+        play.resize(low, high)
+    assert (play.stats.min_size, play.stats.max_size) == (1, 3)
+
+
+def test_drain_timeout() -> None:
+    """A draining connection is closed at `drain_timeout` with what it still carries, which is forgotten."""
+    play = calls(3, 2, drain_timeout=5.0)
+    play.resize(0, 1)
+    assert play.tick(4.9) == []
+    assert play.machine.next_deadline() == START + 5.0
+    assert play.tick(0.1) == ["closed 2: shrink", "close 2"]
+    assert play[2].in_flight == 0
+    assert play.machine.fleet.load == 3
+    assert play.release(2, 1) == []
+    assert play.machine.fleet.load == 3
+
+
+# --- backoff ----------------------------------------------------------------------------------------------------
+
+
+def test_one_attempt_at_a_time_while_failing() -> None:
+    """After a failure nothing is dialled before the backoff ends, then one at a time, and all at once again after."""
+    play = Play()
+    for _ in range(3):
+        play.request(None)
+    assert [play.failed(number) for number in (1, 2, 3)] == [["close 1"], ["close 2"], ["close 3"]]
+    assert play.tick(0.39) == []
+    assert play.tick(0.1) == ["open 4"]
+    assert play.tick(0.1) == []
+    assert play.opened(4) == ["grant 4", "open 5", "open 6"]
+
+
+def test_nothing_is_dialled_again_without_need() -> None:
+    """After a failure nothing is dialled, and nothing is due, if nobody waits and `min_size` is kept."""
+    play = Play()
+    play.request(1)
+    play.cancel()
+    play.failed(1)
+    assert play.machine.next_deadline() == math.inf
+    assert play.tick(100.0) == []
+
+
+def test_min_size_is_kept_up() -> None:
+    """A pool that has been used comes back to `min_size` by itself, however often dialling fails."""
+    play = Play(min_size=1)
+    play.request(1, wait=0.0)
+    for number in range(1, 6):
+        play.failed(number)
+        assert play.tick_in_time() == [f"open {number + 1}"]
+
+
+def test_a_discarded_connection_is_made_up_for() -> None:
+    """When a connection of `min_size` is discarded, another is dialled at once."""
+    play = Play(min_size=1)
+    play.filled(None)
+    assert play.discard(1) == ["closed 1: discarded", "close 1", "open 2"]
+
+
+def test_growth_waits_for_the_backoff() -> None:
+    """While dialling fails, growth ahead of need keeps to the backoff."""
+    play = calls(4, max_size=3)
+    assert play.request(1) == ["grant 1", "open 2"]
+    play.failed(2)
+    assert play.request(1) == ["grant 1"]
+    play.now += 0.1
+    assert play.request(1) == ["grant 1", "open 3"]

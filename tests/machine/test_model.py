@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from machine.model import Settings, World, random_settings, walk
+from machine.model import Settings, World, dice, random_settings, walk
 
-# Two slow cores: no deadline, and a walk of `test_walk` costs a tenth of an example here.
+# For two slow cores: no deadline, and not many examples, for `test_walk` goes a long way at a tenth of the cost.
 SLOW = settings(
     max_examples=60,
     stateful_step_count=50,
@@ -32,7 +31,7 @@ class PoolModel(RuleBasedStateMachine):
     @initialize(choice=st.integers(0, 2**32 - 1))
     def begin(self, choice: int) -> None:
         """Makes a pool with settings at random."""
-        self.world = World(random_settings(random.Random(choice)), seed=choice)
+        self.world = World(random_settings(dice(choice)), seed=choice)
 
     @rule(
         streams=st.sampled_from([None, 1, 1, 2, 3]),

@@ -13,7 +13,7 @@ def connections_to(port: int) -> int:
 def addresses_of_connections_to(port: int) -> set[str]:
     """This process's ends of its established TCP connections to `port`, as gRPC's `context.peer()` writes them."""
     return {
-        f"ipv4:{connection.laddr.ip}:{connection.laddr.port}"
-        for connection in psutil.Process().net_connections("tcp4")
-        if connection.status == psutil.CONN_ESTABLISHED and connection.raddr and connection.raddr.port == port
+        f"ipv4:{connection.laddr.ip.removeprefix('::ffff:')}:{connection.laddr.port}"
+        for connection in psutil.Process().net_connections("tcp")
+        if connection.status == psutil.CONN_ESTABLISHED and connection.raddr[1:] == (port,)
     }

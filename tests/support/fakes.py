@@ -207,7 +207,7 @@ class _Method:
         return call
 
     def _answer(self, call: FakeCall, sent: Any, *, streams_out: bool) -> None:
-        handler = self.channel.handlers.get(self.method, _echo_stream if streams_out else _echo)
+        handler: Any = self.channel.handlers.get(self.method, _echo_stream if streams_out else _echo)
         try:
             answer = handler(sent)
             answers = answer if streams_out else (answer,)

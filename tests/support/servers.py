@@ -125,8 +125,8 @@ class Server:
         self.kill()
 
 
-def unary(channel: grpc.Channel, method: str, request: bytes, **how: Any) -> bytes:
-    """Calls a unary method and returns its answer."""
+def unary(channel: Any, method: str, request: bytes, **how: Any) -> bytes:
+    """Calls a unary method of a channel and returns its answer."""
     how.setdefault("timeout", 20)
     answer: bytes = channel.unary_unary(method)(request, **how)
     return answer

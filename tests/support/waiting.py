@@ -15,7 +15,7 @@ LONG = 20.0
 """Seconds within which whatever is waited for must have happened; a test that works never waits so long."""
 
 
-def eventually(predicate: Callable[[], T], timeout: float = LONG, *, pause: float = 0.005) -> T:
+def eventually(predicate: Callable[[], T], timeout: float = LONG, *, pause: float = 0.01) -> T:
     """Returns what `predicate` returns as soon as that is true.
 
     Raises:

@@ -122,7 +122,7 @@ def show_calls(screen: Screen) -> list[str]:
     wrong: list[str] = []
     for name, way in WAYS.items():
         result = _try(name, way, screen, wrong)
-        rows.append((name, *(result.cells() if result else ("not in this grpcio", *[""] * 6))))
+        rows.append((name, *(result.cells() if result else (*["-"] * 6, "not in this grpcio"))))
     screen.table(rows, align="<>>>>>><")
     return wrong
 

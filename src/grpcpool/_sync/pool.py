@@ -122,6 +122,8 @@ class ChannelPool(ChannelSurface):
         """
         if streams is not None and (type(streams) is not int or not 0 < streams <= self._config.max_streams):
             self._check_streams(streams)
+        if timeout is not CONFIGURED:
+            self._seconds(timeout)
         core = self._core
         if core.deferred:
             core.do_deferred()
@@ -157,12 +159,14 @@ class ChannelPool(ChannelSurface):
             lease._slot = None
 
     def _deadline(self, timeout: float | _Configured | None, now: float) -> float:
+        seconds = self._seconds(timeout)
+        return math.inf if seconds is None else now + seconds
+
+    def _seconds(self, timeout: float | _Configured | None) -> float | None:
         seconds = self._config.acquire_timeout if isinstance(timeout, _Configured) else timeout
-        if seconds is None:
-            return math.inf
-        if not is_seconds(seconds):
+        if seconds is not None and not is_seconds(seconds):
             raise ValueError(f"timeout = {seconds!r}: must be seconds, 0 or more, or None to wait for ever")
-        return now + seconds
+        return seconds
 
     def _check_streams(self, streams: int) -> None:
         check_count("streams", streams, 1)

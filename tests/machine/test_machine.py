@@ -1,0 +1,677 @@
+"""Who gets a place, who waits, who is refused, and how a pool opens and closes; told as stories of effects.
+
+By default a connection carries two streams at most and one by target, `min_size` is 0, `max_size` is 3, and nothing
+is closed for being idle; each test says what differs. A slot's number counts from 1 in order of dialling.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+
+import pytest
+
+from grpcpool._config import Mode
+from grpcpool._effects import Grant, Notify
+from grpcpool._errors import Refusal
+from grpcpool._listener import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
+from grpcpool._queue import Waiter
+from machine.play import START, Play
+
+
+def granted(play: Play) -> list[Waiter]:
+    """Those to whom the last event granted a place, in order."""
+    return [effect.waiter for effect in play.effects if isinstance(effect, Grant)]
+
+
+# --- asking and giving back -------------------------------------------------------------------------------------
+
+
+def test_an_unused_pool_does_nothing() -> None:
+    """A pool opens nothing before it is first asked for something."""
+    play = Play(min_size=3)
+    assert play.machine.acquire(1) is None
+    assert play.tick(100.0) == []
+    assert play.machine.next_deadline() == math.inf
+    assert play.resize(2, 3) == []
+
+
+def test_a_place_is_taken_and_given_back_without_effects() -> None:
+    """An uncontended acquire and release make no effect, and leave the count where it was."""
+    play = Play(max_size=1)
+    play.filled(1)
+    assert play.machine.acquire(1) is play[1]
+    assert play[1].in_flight == 2
+    assert play.release(1, 1) == []
+    assert play.release(1, 1) == []
+    assert (play[1].in_flight, play.machine.fleet.load) == (0, 0)
+
+
+def test_the_first_ready_connection_serves_in_order_of_arrival() -> None:
+    """A connection that becomes ready serves those who wait, first come, first served, as far as there is room."""
+    play = Play(max_size=1)
+    waiters = []
+    for _ in range(3):
+        play.request(1)
+        waiters.append(play.waiter)
+    assert play.opened(1) == ["grant 1", "grant 1"]
+    assert granted(play) == waiters[:2]
+    play.release(1, 1)
+    assert granted(play) == waiters[2:]
+
+
+def test_unequal_asks_do_not_hold_each_other_up() -> None:
+    """A call for which there is room passes one who waits for a whole connection; that one gets the next whole one."""
+    play = Play(max_size=1)
+    play.filled(1)
+    assert play.request(None) == []
+    assert play.request(1) == ["grant 1"]
+    assert play.release(1, 1) == []
+    assert play.release(1, 1) == ["grant 1"]
+
+
+def test_several_streams() -> None:
+    """Several streams of one connection are granted together or not at all."""
+    play = Play(max_size=1, max_streams=3)
+    play.filled(2)
+    assert play.request(2) == []
+    assert play.machine.acquire(1) is play[1]
+    assert play.release(1, 1) == []
+    assert play.release(1, 2) == ["grant 1"]
+    assert play[1].in_flight == 2
+
+
+def test_a_whole_lease_is_alone() -> None:
+    """Nobody is put beside a whole lease, and it is given nothing that carries a call."""
+    play = Play(max_size=1)
+    play.filled(None)
+    assert play.machine.acquire(1) is None
+    assert play.request(1) == []
+    assert play.release(1) == ["grant 1"]
+    assert play.request(None) == []
+    assert not play[1].exclusive
+
+
+def test_discard_closes_at_once_or_with_the_last() -> None:
+    """A discarded connection closes at once, or when the calls of others on it have ended, and takes nothing new."""
+    play = Play(max_size=1)
+    play.filled(1, 1)
+    assert play.discard(1, 1) == ["draining 1: discarded"]
+    assert play.request(1) == ["open 2"]
+    assert play.release(1, 1) == ["closed 1: discarded", "close 1"]
+
+
+def test_discard_dials_for_who_waits() -> None:
+    """A discard frees a place, which is dialled for who waits."""
+    play = Play(max_size=1)
+    play.filled(None)
+    play.request(None)
+    assert play.discard(1) == ["closed 1: discarded", "close 1", "open 2"]
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------
+
+
+def test_timeout() -> None:
+    """Who waits is refused at his deadline, not before, and the machine wants to be ticked then."""
+    play = Play(max_size=1)
+    play.filled(None)
+    play.request(None, wait=2.0)
+    assert play.machine.next_deadline() == START + 2.0
+    assert play.tick(1.9) == []
+    assert play.tick(0.1) == ["refuse timeout"]
+    assert (play.refusal.waiter, play.refusal.refusal) == (play.waiter, Refusal.TIMEOUT)
+    assert play.refusal.figures.waited == pytest.approx(2.0)
+    assert play.release(1) == []
+
+
+def test_no_time_asks_once_but_dials() -> None:
+    """Who has no time is refused at once if there is no room, but is dialled for; if there is room he gets it."""
+    play = Play(max_size=1)
+    assert play.request(None, wait=0.0) == ["open 1", "refuse timeout"]
+    assert play.stats.waiting == 0
+    play.opened(1)
+    assert play.request(None, wait=0.0) == ["grant 1"]
+    assert play.request(None, wait=0.0) == ["refuse timeout"]
+    assert play.stats.timeouts == 2
+
+
+def test_max_waiters() -> None:
+    """Beyond `max_waiters` an ask is refused at once; who finds room is not."""
+    play = Play(max_size=1, max_waiters=1)
+    play.filled(1)
+    assert play.request(None) == []
+    assert play.request(None) == ["refuse exhausted"]
+    assert play.request(1) == ["grant 1"]
+    assert play.stats.rejected == 1
+
+
+def test_without_queue_a_pool_opens_all_the_same() -> None:
+    """With `max_waiters=0` and `min_size=0` an ask is refused, but dialled for: the next one finds room."""
+    play = Play(max_waiters=0)
+    assert sorted(play.request(1)) == ["open 1", "refuse exhausted"]
+    play.opened(1)
+    assert play.request(1)[0] == "grant 1"
+
+
+def test_cancel_says_whether_he_still_waited() -> None:
+    """Who gives up is told whether he still waited; if not, the place that he was granted is his to release."""
+    play = Play(max_size=1)
+    play.request(None)
+    assert play.cancel() == (True, [])
+    assert play.cancel() == (False, [])
+    play.opened(1)
+    play.request(None)
+    assert play.cancel() == (False, [])
+    assert play[1].in_flight == 1
+
+
+def test_the_cancelled_are_not_served() -> None:
+    """Who has given up is passed over, and is not counted any more."""
+    play = Play(max_size=1)
+    play.filled(None)
+    play.request(None, wait=1.0)
+    gone = play.waiter
+    play.request(None)
+    play.cancel(gone)
+    play.release(1)
+    assert granted(play) == [play.waiter]
+    assert play.tick(1.0) == []
+
+
+def test_waiting_is_counted() -> None:
+    """A grant after a wait is counted with its seconds, and listeners are told."""
+    play = Play(max_size=1)
+    play.filled(None)
+    play.request(None)
+    play.now += 3.0
+    play.release(1)
+    assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (2, 2, 3.0)
+    told = [effect.event for effect in play.effects if isinstance(effect, Notify)]
+    assert told == [Granted(pool="pool", channel=1, waited=3.0)]
+
+
+# --- nothing is up ----------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_would_rather_fail_is_refused_when_nothing_can_be_had() -> None:
+    """Such a call waits while something is being dialled, and fails with the connect error when that fails."""
+    play = Play()
+    assert play.request(1, fail_fast=True) == ["open 1"]
+    error = ConnectionError("no route")
+    assert play.failed(1, error) == ["close 1", "refuse open_failed"]
+    assert play.refusal.cause is error
+    assert play.request(1, fail_fast=True) == ["refuse open_failed"]
+    play.now += 0.1
+    assert play.request(1, fail_fast=True) == ["open 2"]
+
+
+def test_who_would_rather_wait_waits() -> None:
+    """Who waits for a connection to be ready is not refused when dialling fails, but served when it succeeds."""
+    play = Play()
+    play.request(1)
+    assert play.failed(1) == ["close 1"]
+    assert play.tick_in_time() == ["open 2"]
+    assert play.opened(2) == ["grant 2"]
+
+
+def test_while_one_is_dialled_there_is_hope() -> None:
+    """One of two failed attempts refuses nobody."""
+    play = Play(min_size=2)
+    play.request(1, fail_fast=True)
+    assert play.failed(1) == ["close 1"]
+    assert play.failed(2) == ["close 2", "refuse open_failed"]
+
+
+def test_a_lost_connection_gets_nothing_while_another_is_up() -> None:
+    """A connection that is down is not picked while another is up, however that one is loaded."""
+    play = Play(max_size=2)
+    play.filled(None, None)
+    play.release(1)
+    play.release(2)
+    assert play.lost(1) == ["watch 1"]
+    assert [play.request(1, fail_fast=True)[0] for _ in range(2)] == ["grant 2", "grant 2"]
+    assert play.request(1, fail_fast=True) == []
+    assert play.recovered(1) == ["grant 1"]
+
+
+def test_a_lost_connection_keeps_what_it_carries() -> None:
+    """A lost connection keeps its calls and its place, and takes them up again when it recovers."""
+    play = Play(max_size=1)
+    play.filled(1)
+    play.lost(1)
+    assert (play[1].in_flight, play.machine.fleet.slots.places) == (1, 1)
+    assert play.request(1) == []
+    assert play.release(1, 1) == []
+    assert play.recovered(1) == ["grant 1"]
+
+
+def test_when_all_are_lost_a_call_that_would_rather_fail_fails_there() -> None:
+    """When nothing is up, such a call is put on the least loaded lost connection, whose own error it gets."""
+    play = Play(max_size=2)
+    play.filled(None, None)
+    play.release(2)
+    play.request(1)
+    play.lost(1)
+    play.lost(2)
+    assert play.request(1) == []
+    assert play.request(1, fail_fast=True) == ["grant 2"]
+
+
+def test_the_loss_of_the_last_hands_the_waiting_over() -> None:
+    """When the last connection is lost, those who would rather fail are put on it as far as there is room."""
+    play = Play(max_size=1)
+    play.filled(1, 1)
+    play.request(1, fail_fast=True)
+    play.lost(1)
+    assert play.release(1, 1) == ["grant 1"]
+
+
+def test_the_discard_of_the_last_ready_one_hands_the_waiting_over() -> None:
+    """When the last ready connection is discarded, who would rather fail is put on a lost one with room."""
+    play = Play(max_size=2)
+    play.filled(None, None)
+    play.lost(2)
+    play.release(2)
+    play.request(1, fail_fast=True)
+    assert "grant 2" in play.discard(1)
+
+
+def test_the_discard_of_the_only_one_while_dialling_fails_refuses() -> None:
+    """When nothing is up and backoff forbids to dial, who would rather fail is refused, not kept for the backoff."""
+    play = Play(max_size=2)
+    play.filled(None)
+    play.request(None, fail_fast=True)
+    play.failed(2)
+    assert "refuse open_failed" in play.discard(1)
+
+
+def test_a_refused_call_leaves_the_pool_on_its_way_to_min_size() -> None:
+    """The first call after a failed `open()` is refused while backoff lasts, but the pool dials again by itself."""
+    play = Play(min_size=1)
+    play.open()
+    play.failed(1)
+    assert play.request(1, fail_fast=True) == ["refuse open_failed"]
+    assert play.machine.next_deadline() == START + 0.1
+    assert play.tick_in_time() == ["open 2"]
+
+
+def test_loss_and_recovery_are_heeded_in_their_states_only() -> None:
+    """The loss of what is not ready, and the recovery of what is not lost, are nothing."""
+    play = Play(max_size=1)
+    play.request(None)
+    assert (play.lost(1), play.recovered(1)) == ([], [])
+    play.opened(1)
+    assert play.recovered(1) == []
+    play.discard(1)
+    assert (play.lost(1), play.recovered(1)) == ([], [])
+
+
+def test_unfit() -> None:
+    """A place on a connection that turns out to be down is given back, uncounted, and the connection is lost."""
+    play = Play(max_size=1)
+    play.filled(1)
+    play.release(1, 1)
+    play.request(1)
+    assert play.unfit(1, 1) == ["watch 1"]
+    assert (play[1].state, play[1].in_flight, play.stats.acquired) == ("lost", 0, 1)
+    assert play.request(1) == []
+    assert play.recovered(1) == ["grant 1"]
+
+
+# --- connecting -------------------------------------------------------------------------------------------------
+
+
+def test_connect_timeout() -> None:
+    """A connection that is not ready within `connect_timeout` has failed; if it comes late it is closed."""
+    play = Play(connect_timeout=5.0)
+    play.request(1, fail_fast=True)
+    assert play.machine.next_deadline() == START + 5.0
+    assert play.tick(5.0) == ["close 1", "refuse open_failed"]
+    assert isinstance(play.refusal.cause, TimeoutError)
+    assert play.failed(1) == []
+    assert play.opened(1) == ["close 1"]
+    assert play.stats.open_failures == 1
+
+
+def test_connect_dials_one() -> None:
+    """Who only wants to be connected has one connection dialled, or `min_size`, and none if there is one."""
+    play = Play()
+    assert play.did(play.machine.connect(play.now)) == ["open 1"]
+    assert play.did(play.machine.connect(play.now)) == []
+    other = Play(min_size=2)
+    assert other.did(other.machine.connect(other.now)) == ["open 1", "open 2"]
+    other.close()
+    assert other.did(other.machine.connect(other.now)) == []
+
+
+def test_what_listeners_are_told() -> None:
+    """Listeners are told of dialling, of success with its seconds, and of failure with the seconds to the next."""
+    play = Play()
+    events = []
+    error = ConnectionError("no")
+
+    def note() -> None:
+        events.extend([effect.event for effect in play.effects if isinstance(effect, Notify)])
+
+    play.request(1, wait=0.0)
+    note()
+    play.now += 2.0
+    play.failed(1, error)
+    note()
+    play.tick(1.0)
+    play.request(1)
+    note()
+    play.now += 0.5
+    play.opened(2)
+    note()
+    assert events == [
+        Opening(pool="pool", channel=1),
+        TimedOut(pool="pool", waited=0.0),
+        OpenFailed(pool="pool", channel=1, error=error, retry_in=0.1),
+        Opening(pool="pool", channel=2),
+        Opened(pool="pool", channel=2, seconds=0.5),
+        Granted(pool="pool", channel=2, waited=0.5),
+    ]
+
+
+def test_listeners_are_told_of_rejection() -> None:
+    """Listeners are told how many waited when one was refused for that."""
+    play = Play(max_size=1, max_waiters=1)
+    play.request(None)
+    play.request(None)
+    told = [effect.event for effect in play.effects if isinstance(effect, Notify)]
+    assert told == [Rejected(pool="pool", waiting=1)]
+
+
+# --- open() -----------------------------------------------------------------------------------------------------
+
+
+def test_open_waits_for_min_size() -> None:
+    """`open()` dials `min_size` connections and is answered when the last is ready."""
+    play = Play(min_size=2)
+    play.open()
+    assert play.states() == {1: "opening", 2: "opening"}
+    assert play.opened(2) == []
+    assert play.opened(1) == ["started"]
+
+
+def test_open_of_an_open_pool() -> None:
+    """`open()` of a pool that has what it needs is answered at once."""
+    play = Play(min_size=1)
+    play.filled(1)
+    play.open()
+    assert [type(effect).__name__ for effect in play.effects] == ["Started"]
+
+
+def test_open_without_min_size() -> None:
+    """`open()` with `min_size=0` opens nothing and is answered at once."""
+    play = Play()
+    play.open()
+    assert [type(effect).__name__ for effect in play.effects] == ["Started"]
+
+
+def test_a_failed_open_closes_what_it_opened() -> None:
+    """When one connection fails, `open()` is refused with the error, all it opened is closed, and nothing redialled."""
+    play = Play(min_size=3)
+    waiter = play.open()
+    play.opened(1)
+    error = ConnectionError("no")
+    assert sorted(play.failed(2, error)) == [
+        "close 1",
+        "close 2",
+        "close 3",
+        "closed 1: discarded",
+        "refuse open_failed",
+    ]
+    assert (play.refusal.waiter, play.refusal.cause) == (waiter, error)
+    assert play.tick(100.0) == []
+    assert play.states() == {}
+
+
+def test_open_may_be_tried_again() -> None:
+    """After a failed `open()` another may succeed."""
+    play = Play(min_size=1)
+    play.open()
+    play.failed(1)
+    play.now += 1.0
+    play.open()
+    assert play.opened(2) == ["started"]
+
+
+def test_two_opens_share() -> None:
+    """Two who call `open()` at once wait for the same connections, and both are answered."""
+    play = Play(min_size=1)
+    first = play.open()
+    second = play.open()
+    assert play.states() == {1: "opening"}
+    assert play.opened(1) == ["started", "started"]
+    assert first is not second
+
+
+def test_two_opens_fail_together() -> None:
+    """Both who wait in `open()` are refused when their connection fails."""
+    play = Play(min_size=2)
+    play.open()
+    play.open()
+    assert play.failed(1).count("refuse open_failed") == 2
+    assert play.states() == {}
+
+
+def test_one_of_two_opens_gives_up() -> None:
+    """What another `open()` waits for is not closed when one gives up."""
+    play = Play(min_size=1)
+    first = play.open()
+    play.open()
+    assert play.cancel(first) == (True, [])
+    assert play.cancel(first) == (False, [])
+    assert play.opened(1) == ["started"]
+
+
+def test_open_times_out() -> None:
+    """`open()` is refused at its deadline, and what it opened is closed."""
+    play = Play(min_size=2)
+    play.open(wait=3.0)
+    play.opened(1)
+    assert play.machine.next_deadline() == START + 3.0
+    assert sorted(play.tick(3.0)) == ["close 1", "close 2", "closed 1: discarded", "refuse timeout"]
+    assert play.opened(2) == ["close 2"]
+
+
+def test_a_cancelled_open_leaves_nothing() -> None:
+    """Who gives up `open()` leaves the pool as if he had not called it."""
+    play = Play(min_size=1, idle_timeout=10.0)
+    waiter = play.open()
+    assert play.cancel(waiter) == (True, ["close 1"])
+    assert play.tick(1000.0) == []
+    assert play.machine.next_deadline() == math.inf
+
+
+def test_open_takes_nothing_from_who_waits() -> None:
+    """A connection that was being dialled for a request is not closed because an `open()` gives up."""
+    play = Play(min_size=1)
+    play.request(1)
+    waiter = play.open()
+    assert play.cancel(waiter) == (True, [])
+    assert play.opened(1) == ["grant 1"]
+
+
+def test_resize_may_complete_an_open() -> None:
+    """`open()` does not wait for what a resize gave up."""
+    play = Play(min_size=2)
+    play.open()
+    play.opened(1)
+    assert play.resize(1, 1) == ["close 2", "started"]
+
+
+# --- close ------------------------------------------------------------------------------------------------------
+
+
+def test_close_refuses_who_waits_and_closes_what_is_idle() -> None:
+    """`close()` refuses waiters and openers, closes what is idle or being dialled, and asks for no more ticks."""
+    play = Play(min_size=1, max_size=2)
+    play.filled(None)
+    play.request(None)
+    play.open()
+    closed = ["close 1", "close 2", "closed 1: pool_closed", "draining 1: pool_closed"]
+    assert sorted(play.close()) == [*closed, "refuse closed", "refuse closed"]
+    assert play.stats.in_flight == 0
+    assert play.machine.next_deadline() == math.inf
+
+
+def test_close_with_grace() -> None:
+    """With grace what is in use closes when its last ends, and at the end of the grace in any case."""
+    play = Play()
+    play.filled(None, None)
+    assert play.close(grace=5.0) == ["draining 1: pool_closed", "draining 2: pool_closed"]
+    assert play.release(1) == ["closed 1: pool_closed", "close 1"]
+    assert play.machine.next_deadline() == START + 5.0
+    assert play.tick(4.9) == []
+    assert play.tick(0.1) == ["closed 2: pool_closed", "close 2"]
+    assert play.machine.next_deadline() == math.inf
+
+
+def test_the_grace_also_ends_what_drains_already() -> None:
+    """What drained before the close is closed at the end of the grace, or at its own deadline if that is earlier."""
+    play = Play(drain_timeout=10.0)
+    play.filled(1, 1)
+    play.machine.fleet.retire(play[1], play[1].reason, play.now, [])
+    play.close(grace=5.0)
+    assert play.machine.next_deadline() == START + 5.0
+    assert play.tick(5.0) == ["closed 1: age", "close 1"]
+
+
+def test_a_later_close_only_brings_the_end_forward() -> None:
+    """Another close may end the grace at once, but never lengthen it."""
+    play = Play()
+    play.filled(None)
+    play.close(grace=5.0)
+    assert play.close(grace=50.0) == []
+    assert play.machine.next_deadline() == START + 5.0
+    assert play.close() == ["closed 1: pool_closed", "close 1"]
+    assert play.close() == []
+
+
+def test_nothing_begins_after_close() -> None:
+    """After close every ask is refused, and nothing is dialled."""
+    play = Play(min_size=1)
+    play.filled(1)
+    play.close(grace=5.0)
+    assert play.machine.acquire(1) is None
+    assert play.request(1) == ["refuse closed"]
+    play.open()
+    assert play.refusal.refusal is Refusal.CLOSED
+    assert (play.resize(2, 3), play.refresh(), play.lost(1)) == ([], [], [])
+    assert play.discard(1, 1) == ["closed 1: pool_closed", "close 1"]
+    assert play.tick(100.0) == []
+
+
+def test_what_comes_up_after_close_is_closed() -> None:
+    """A connection that becomes ready after the close is closed; one that fails is nothing."""
+    play = Play(min_size=2)
+    play.request(1)
+    play.close()
+    assert play.opened(1) == ["close 1"]
+    assert play.failed(2) == []
+    assert play.stats.opened == 0
+
+
+def test_late_releases_are_harmless() -> None:
+    """Releases, discards and losses of what was closed by force do nothing, and change no count."""
+    play = Play()
+    play.filled(None, None)
+    play.close()
+    before = play.stats
+    assert (play.release(1), play.discard(2), play.unfit(2)) == ([], [], [])
+    assert (play[1].in_flight, play[2].in_flight, play.machine.fleet.load) == (0, 0, 0)
+    assert (before.size, play.stats.size) == (0, 0)
+
+
+def test_closed_while_dialling_needs_no_more_ticks() -> None:
+    """A closed and empty pool has no next deadline, also if its connection was still being dialled."""
+    play = Play(idle_timeout=10.0)
+    play.request(1)
+    play.close()
+    assert play.states() == {}
+    assert play.machine.next_deadline() == math.inf
+
+
+def test_closing_an_unused_pool() -> None:
+    """A pool that was never used closes without a word."""
+    play = Play(min_size=1)
+    assert play.close() == []
+    assert play.request(1) == ["refuse closed"]
+
+
+# --- time -------------------------------------------------------------------------------------------------------
+
+
+def test_next_deadline_is_the_earliest() -> None:
+    """The next deadline is the earliest of waiters, openers, dials, idleness and age; an early tick changes nothing."""
+    play = Play(min_size=1, max_size=2, connect_timeout=30.0, idle_timeout=50.0, max_age=20.0, age_jitter=0.0)
+    play.open(wait=40.0)
+    deadlines = [play.machine.next_deadline()]
+    play.request(None, wait=25.0)
+    deadlines.append(play.machine.next_deadline())
+    play.opened(1)
+    deadlines.append(play.machine.next_deadline())
+    play.request(None, wait=5.0)
+    deadlines.append(play.machine.next_deadline())
+    assert deadlines == [START + 30.0, START + 25.0, START + 20.0, START + 5.0]
+    assert play.tick(1.0) == []
+    assert play.machine.next_deadline() == START + 5.0
+
+
+def test_the_next_deadline_is_not_past_after_a_tick() -> None:
+    """After a tick nothing is overdue, also if that tick dialled and so made a lost connection dispensable."""
+    play = Play(min_size=1, max_size=2, idle_timeout=5.0)
+    play.filled(None)
+    play.lost(1)
+    play.release(1)
+    play.request(1)
+    for _ in range(12):
+        for number in [number for number, state in play.states().items() if state == "opening"]:
+            play.failed(number)
+        play.tick_in_time()
+        assert play.machine.next_deadline() >= play.now
+
+
+# --- telling ----------------------------------------------------------------------------------------------------
+
+
+def test_figures_of_a_refusal() -> None:
+    """A refusal tells the pool's figures of the moment."""
+    play = Play(max_size=2)
+    play.filled(None)
+    play.request(None)
+    play.request(1, wait=0.0)
+    figures = play.refusal.figures
+    assert (figures.open, figures.opening, figures.max_size) == (1, 1, 2)
+    assert (figures.in_flight, figures.waiting, figures.waited) == (1, 1, 0.0)
+
+
+def test_stats() -> None:
+    """A snapshot tells gauges, counters and each connection."""
+    play = Play(min_size=1, max_size=2)
+    play.filled(None)
+    play.now += 5.0
+    play.release(1)
+    play.request(1)
+    stats = play.stats
+    assert (stats.size, stats.ready, stats.opening, stats.idle, stats.draining) == (2, 1, 1, 0, 0)
+    assert (stats.in_flight, stats.waiting, stats.acquired, stats.opened) == (1, 0, 2, 1)
+    channel = stats.channels[0]
+    assert (channel.id, channel.state, channel.in_flight, channel.limit, channel.exclusive) == (1, "ready", 1, 2, False)
+    assert channel.created_at == dt.datetime.fromtimestamp(START, tz=dt.UTC)
+    assert channel.used_at - channel.created_at == dt.timedelta(seconds=5)
+    assert channel.calls == 2
+    assert stats.closed["idle"] == 0
+
+
+def test_stats_of_overflow() -> None:
+    """Overflow and draining connections count in `size`, not in `max_size`."""
+    play = Play(max_size=1, mode=Mode.LOOSE, max_overflow=1)
+    play.filled(None, None)
+    play.discard(2)
+    play.request(None)
+    assert (play.stats.size, play.stats.max_size, play.stats.closed["discarded"]) == (2, 1, 1)
