@@ -32,6 +32,10 @@ from ._stats import Counters
 # Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
 _READY = SlotState.READY
 
+# A server that refuses streams is near its limit, or busy cleaning up. A limit that it has lowered comes back within
+# some seconds, a twentieth of `max_streams` at a time; each step that goes too far costs one call a retry.
+_LIMIT_GROWS_AFTER = 0.5
+
 
 class Fleet:
     """The connections of one pool."""
@@ -96,6 +100,30 @@ class Fleet:
         if slot.state is _READY:
             self.picker.reload(slot, before)
         self.load -= streams or self.target
+
+    def refused(self, slot: Slot, now: float) -> None:
+        """The server has just refused one more call than the slot carries now: that is what it may carry.
+
+        A limit of 0 keeps the slot from being asked at once again by a server that refuses everything.
+        """
+        self.counters.refused_streams += 1
+        before = slot.in_flight
+        slot.limit = min(slot.limit, before)
+        slot.limit_grows_at = now + _LIMIT_GROWS_AFTER
+        self.alarm_at(slot.limit_grows_at)
+        if slot.state is _READY:
+            self.picker.reload(slot, before)
+
+    def grow_limit(self, slot: Slot, now: float) -> bool:
+        """Gives a lowered limit a step back if its time has come; says whether it did."""
+        if slot.limit_grows_at > now:
+            return False
+        most = self.config.max_streams
+        slot.limit = min(most, slot.limit + max(1, most // 20))
+        slot.limit_grows_at = now + _LIMIT_GROWS_AFTER if slot.limit < most else math.inf
+        if slot.state is _READY:
+            self.picker.reload(slot, slot.in_flight)
+        return True
 
     # --- growing ------------------------------------------------------------------------------------------------
 
@@ -338,9 +366,9 @@ class Fleet:
         """When the slot next needs a tick. A busy one is looked at after `idle_timeout`, so that no release has to."""
         if slot.state in (SlotState.OPENING, SlotState.DRAINING):
             return slot.deadline
-        at = math.inf
+        at = slot.limit_grows_at
         if self.config.idle_timeout is not None and self._may_idle_out(slot):
-            at = now + self.config.idle_timeout if slot.in_flight else self._idle_at(slot)
+            at = min(at, now + self.config.idle_timeout if slot.in_flight else self._idle_at(slot))
         if self.active and slot.successor is None and self._may_replace():
             at = min(at, max(slot.retire_at, self.backoff.retry_at))
         return at

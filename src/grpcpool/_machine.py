@@ -43,7 +43,7 @@ from ._config import PoolConfig, check_size
 from ._effects import Close, Effect, Grant, Notify, Refuse, Started, Watch
 from ._errors import Figures, Refusal
 from ._fleet import Fleet
-from ._listener import Granted, Opened, OpenFailed, Rejected, TimedOut
+from ._listener import Granted, Opened, OpenFailed, RefusedStream, Rejected, TimedOut
 from ._queue import Waiter, WaitQueue
 from ._slot import CloseReason, Slot, SlotEvent, SlotState
 from ._stats import PoolStats, slot_stats
@@ -125,6 +125,20 @@ class PoolMachine:
         if state is _READY and not self.queue.length and not slot.overflow:
             return NOTHING
         effects: list[Effect] = []
+        self._settle(slot, now, effects)
+        return effects
+
+    def refused_stream(self, slot: Slot, now: float) -> Sequence[Effect]:
+        """The server refused a call, for its own limit of streams: gives the place back, and lowers the slot's limit.
+
+        That leaves no room on the slot for whoever waits: the server has just shown that it has none.
+        """
+        if slot.state is SlotState.CLOSED:
+            return NOTHING
+        effects: list[Effect] = []
+        self.fleet.release(slot, 1, now)
+        self.fleet.refused(slot, now)
+        effects.append(Notify(RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit)))
         self._settle(slot, now, effects)
         return effects
 
@@ -334,6 +348,8 @@ class PoolMachine:
                 effects.extend(self.open_failed(slot, error, now))
             else:
                 self.fleet.tick(slot, now, effects)
+                if self.fleet.grow_limit(slot, now):
+                    self._serve(slot, now, effects)
         self.fleet.rotate(now, effects)
         self.fleet.shrink(self.queue.asked, now, effects)
         self._fill(now, effects)

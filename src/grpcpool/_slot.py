@@ -17,7 +17,7 @@ closed; a number is never used twice.
 
 Invariants:
     * A slot moves only along `TRANSITIONS`; anything else is a bug of the machine and raises.
-    * ``0 <= in_flight <= limit``, but that a limit lowered under running calls waits for them to end.
+    * ``0 <= in_flight <= limit``.
     * An exclusive slot carries exactly one, the lease that has it.
     * A closed slot carries nothing.
 """
@@ -107,6 +107,7 @@ class Slot:
         "id",
         "in_flight",
         "limit",
+        "limit_grows_at",
         "opened_at",
         "overflow",
         "position",
@@ -131,6 +132,8 @@ class Slot:
         self.id = number
         self.state = SlotState.OPENING
         self.limit = limit
+        # When a limit that the server has lowered grows by a step.
+        self.limit_grows_at = math.inf
         self.in_flight = 0
         self.exclusive = False
         self.calls = 0
@@ -166,7 +169,7 @@ class Slot:
     def has_room(self, streams: int | None) -> bool:
         """Whether the ask fits on what the slot carries now: `streams` more, or (`None`) all of it, alone."""
         if streams is None:
-            return self.in_flight == 0
+            return self.in_flight == 0 < self.limit
         return not self.exclusive and self.in_flight + streams <= self.limit
 
     def idle_since(self) -> float:

@@ -187,6 +187,16 @@ class World:
             self.down |= {held.slot} if held.slot.state == "ready" else set()
             self._step(self.machine.unfit(held.slot, held.streams, self.now))
 
+    def refused_stream(self, index: int) -> None:
+        """One of the places held for a single call is refused by the server."""
+        if held := self._some([held for held in self.held if held.streams == 1 and held.slot in self.slots], index):
+            self.broken = True
+            self.held.remove(held)
+            self.counts["refused_streams"] += 1
+            others = held.slot.in_flight - 1
+            self._step(self.machine.refused_stream(held.slot, self.now))
+            assert held.slot.limit <= others or held.slot not in self.slots, "the limit is above what was refused"
+
     def cancel(self, index: int) -> None:
         """Someone gives up, who may have been answered already."""
         asked = [*self.waiting, *self.openers, *self.asked[-2:]]
@@ -460,7 +470,7 @@ def fits(world: World, slot: Slot, streams: int | None) -> bool:
     """Whether the ask has room beside what the slot carries."""
     asks = carried(world, slot)
     if streams is None:
-        return not asks
+        return not asks and slot.limit > 0
     return None not in asks and sum(ask or 0 for ask in asks) + streams <= slot.limit
 
 
@@ -586,6 +596,10 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
     for slot in ready:
         idle = not slot.in_flight and slot.idle_since() + idle_timeout <= world.now and slot.successor is None
         assert again or not idle or len(ready) <= world.min_size, f"no. 8: {slot} is idle for too long"
+    for slot in in_state(world, "ready", "lost"):
+        assert slot.limit_grows_at > world.now, f"no. 8: the limit of {slot} should have grown"
+        lowered = slot.limit < world.config.max_streams
+        assert lowered == (slot.limit_grows_at < math.inf), f"no. 8: the limit of {slot} stays as it is"
     due = [slot for slot in in_state(world, "ready", "lost") if slot.retire_at <= world.now and slot.successor is None]
     calm = world.machine.fleet.active and world.machine.fleet.backoff.failures == 0
     surge = max(1, -(-places(world) // 4))
@@ -669,7 +683,7 @@ def the_stats_agree(world: World) -> None:
     assert stats.idle == sum(not carried(world, slot) for slot in in_state(world, "ready")), "stats: wrong idle"
     assert stats.waiting == len(world.waiting), "stats: wrong waiting"
     assert (stats.min_size, stats.max_size) == (world.min_size, world.max_size), "stats: wrong bounds"
-    for name in ("acquired", "timeouts", "rejected", "opened", "open_failures"):
+    for name in ("acquired", "timeouts", "rejected", "opened", "open_failures", "refused_streams"):
         assert getattr(stats, name) == world.counts[name], f"stats: {name} is not {world.counts[name]}"
     for reason, count in stats.closed.items():
         assert count == world.counts[f"closed {reason}"], f"stats: closed for {reason}"
@@ -738,7 +752,7 @@ def random_step(world: World, rng: random.Random) -> None:
         random_passing_of_time(world, rng)
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
-        rng.choice([*steps, world.open_failed, world.unfit])(index)
+        rng.choice([*steps, world.open_failed, world.unfit, world.refused_stream])(index)
     elif kind < 99:
         random_turn_of_the_whole(world, rng)
     elif rng.random() < 0.3:

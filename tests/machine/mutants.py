@@ -80,6 +80,27 @@ def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
 
 MUTANTS = (
     Mutant(
+        "a refused stream leaves the limit",
+        "_fleet",
+        "        slot.limit = min(slot.limit, before)\n",
+        "        slot.limit = min(slot.limit, before + 1)\n",
+        "the load is read before or after the release",
+    ),
+    Mutant(
+        "a lowered limit never grows",
+        "_fleet",
+        "        slot.limit_grows_at = now + _LIMIT_GROWS_AFTER\n        self.alarm_at",
+        "        self.alarm_at",
+        "the moment is only set where the limit grows",
+    ),
+    Mutant(
+        "the limit grows and nobody is served",
+        "_machine",
+        "                if self.fleet.grow_limit(slot, now):\n                    self._serve(slot, now, effects)\n",
+        "                self.fleet.grow_limit(slot, now)\n",
+        "a limit that grows is room that comes free, which is easily forgotten",
+    ),
+    Mutant(
         "a release serves nobody",
         "_machine",
         "        if state is _READY and not self.queue.length and not slot.overflow:\n",
@@ -237,7 +258,7 @@ MUTANTS = (
     Mutant(
         "a whole lease beside calls",
         "_slot",
-        "            return self.in_flight == 0\n",
+        "            return self.in_flight == 0 < self.limit\n",
         "            return not self.exclusive\n",
         "alone is taken for the only whole lease",
     ),

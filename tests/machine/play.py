@@ -95,6 +95,10 @@ class Play:
         """That slot, just granted, turns out to be down."""
         return self.did(self.machine.unfit(self[number], streams, self.now))
 
+    def refused_stream(self, number: int) -> list[str]:
+        """The server refuses a call on that slot."""
+        return self.did(self.machine.refused_stream(self[number], self.now))
+
     def recovered(self, number: int) -> list[str]:
         """That slot is up again."""
         return self.did(self.machine.recovered(self[number], self.now))

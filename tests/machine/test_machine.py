@@ -307,6 +307,39 @@ def test_loss_and_recovery_are_heeded_in_their_states_only() -> None:
     assert (play.lost(1), play.recovered(1)) == ([], [])
 
 
+def test_a_refused_stream_lowers_the_limit() -> None:
+    """What a server has just refused is more than the slot carries from then on; who waits goes elsewhere."""
+    play = Play(max_size=2, max_streams=4, target_streams=4)
+    play.filled(1, 1, 1)
+    assert play.refused_stream(1) == []
+    assert (play[1].limit, play[1].in_flight, play.stats.refused_streams) == (2, 2, 1)
+    assert play.request(1) == ["open 2"]
+    assert play.opened(2) == ["grant 2"]
+
+
+def test_a_lowered_limit_grows_back_step_by_step() -> None:
+    """After a refusal the limit grows back slowly, and each step serves who waits."""
+    play = Play(max_size=1, max_streams=3, target_streams=3)
+    play.filled(1, 1)
+    play.refused_stream(1)
+    assert play.request(1) == []
+    assert play.tick(0.25) == []
+    assert play.tick(0.25) == ["grant 1"]
+    assert play[1].limit == 2
+    assert play.tick_in_time() == []
+    assert (play[1].limit, play.machine.next_deadline()) == (3, math.inf)
+
+
+def test_a_server_that_refuses_everything_is_not_asked_at_once_again() -> None:
+    """A slot whose only call was refused takes none until its limit has grown, not even a whole lease."""
+    play = Play(max_size=1)
+    play.filled(1)
+    play.refused_stream(1)
+    assert play[1].limit == 0
+    assert (play.request(1), play.request(None)) == ([], [])
+    assert play.tick_in_time() == ["grant 1"]
+
+
 def test_unfit() -> None:
     """A place on a connection that turns out to be down is given back, uncounted, and the connection is lost."""
     play = Play(max_size=1)

@@ -63,6 +63,12 @@ class PoolModel(RuleBasedStateMachine):
         """A place turns out to be on a connection that is down."""
         self.world.unfit(index)
 
+    @precondition(lambda self: self.world.held)
+    @rule(index=INDEX)
+    def refused_stream(self, index: int) -> None:
+        """A server refuses a call."""
+        self.world.refused_stream(index)
+
     @precondition(lambda self: self.world.asked)
     @rule(index=INDEX)
     def cancel(self, index: int) -> None:

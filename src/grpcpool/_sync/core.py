@@ -211,6 +211,12 @@ class Core:
                 effects = self.machine.lost(slot, self.monotonic())
             self.commit(effects)
 
+    def refused_stream(self, slot: Slot) -> None:
+        """The server refused a call on one stream of the slot: gives the place back, and lowers the slot's limit."""
+        with self.lock:
+            effects = self.machine.refused_stream(slot, self.monotonic())
+        self.commit(effects)
+
     def connect(self) -> None:
         """Has the pool open what it keeps open, without waiting for a first use."""
         with self.lock:

@@ -36,8 +36,8 @@ class Lease(ChannelSurface):
     Leave the ``with`` block, or `release()` it, to give it back. Calls that still run then run on, and the place is
     free when the last of them ends. A call that is begun after the release raises `LeaseReleasedError`.
 
-    A lease may be used from any thread. One that is dropped without release is given back by the garbage collector,
-    with a `ResourceWarning`.
+    Leases are made by `ChannelPool.acquire`. A lease may be used from any thread. One that is dropped without release is
+    given back by the garbage collector, with a `ResourceWarning`.
     """
 
     # Most leases never change these, and what is not set per lease costs nothing per acquire.
@@ -48,14 +48,12 @@ class Lease(ChannelSurface):
     # What else ends with the lease: the watch for a leak, subscriptions.
     _at_release: tuple[Callable[[], None], ...] = ()
 
+    # Set by `ChannelPool.acquire`: to call an __init__ would cost as much again as all else that makes a lease.
+    _core: Core
+    # The pool must live as long as its leases do.
+    _pool: ChannelPool
+    _streams: int | None
     _used_at: float
-
-    def __init__(self, pool: ChannelPool, core: Core, streams: int | None) -> None:
-        """Leases are made by `ChannelPool.acquire`."""
-        self._core = core
-        # The pool must live as long as its leases do.
-        self._pool = pool
-        self._streams = streams
 
     def watch_for_leak(self, leaks: LeakWatch) -> None:
         """Has the lease reported if it is held for too long."""

@@ -120,7 +120,7 @@ class ChannelPool(ChannelSurface):
             PoolClosedError: The pool is closed, or was closed meanwhile.
             ValueError: `timeout` is negative, or `streams` is not a number from 1 to `PoolConfig.max_streams`.
         """
-        if streams is not None and (type(streams) is not int or not 0 < streams <= self._config.max_streams):
+        if streams is not None and (streams != 1 or type(streams) is not int):
             self._check_streams(streams)
         if timeout is not CONFIGURED:
             self._seconds(timeout)
@@ -128,7 +128,10 @@ class ChannelPool(ChannelSurface):
         if core.deferred:
             core.do_deferred()
         # The lease comes first: should this thread be interrupted once the place is taken, the lease gives it back.
-        lease = HeldLease(self, core, streams)
+        lease = HeldLease()
+        lease._core = core
+        lease._pool = self
+        lease._streams = streams
         with core.lock:
             lease._slot = slot = core.machine.acquire(streams)
         if slot is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._errors import PoolError
+from .._refused import is_refused_stream
 from .queued_call import QueuedCall
 from .rpc_errors import call_error
 from .waiting import BlockedWaiter
@@ -27,24 +28,37 @@ class PoolCaller:
         """For calls of `method`."""
         self._pool = pool
         self._method = method
+        # A request iterator that has been read from cannot be read again.
+        self._may_repeat = method.kind.startswith("unary_")
 
     def block(self, how: str, arguments: Arguments) -> Any:
-        """Runs a call that is over when this returns."""
+        """Runs a call that is over when this returns. One that a server refuses goes elsewhere, or waits."""
         core = self._pool._core
         if core.deferred:
             core.do_deferred()
+        began = core.monotonic()
         with core.lock:
             slot: Slot | None = core.machine.acquire(1)
-        if slot is None:
-            core.check_open(blocking=True)
-            slot, arguments = _wait_for_place(core, arguments)
-        try:
-            return getattr(slot.channel.multicallable(self._method), how)(*arguments)
-        except grpc.RpcError as error:
-            core.call_failed(slot, error.code())
-            raise
-        finally:
-            core.release(slot, 1)
+        given = arguments
+        while True:
+            if slot is None:
+                core.check_open(blocking=True)
+                slot, given = _wait_for_place(core, arguments, began)
+            try:
+                response = getattr(slot.channel.multicallable(self._method), how)(*given)
+            except grpc.RpcError as error:
+                if not self._may_repeat or not is_refused_stream(error):
+                    core.release(slot, 1)
+                    core.call_failed(slot, error.code())
+                    raise
+            except BaseException:
+                core.release(slot, 1)
+                raise
+            else:
+                core.release(slot, 1)
+                return response
+            core.refused_stream(slot)
+            slot = None
 
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call; if there is no place for it, one that begins by itself when there is."""
@@ -69,16 +83,15 @@ class PoolCaller:
         return getattr(slot.channel.multicallable(self._method), how)(*arguments)
 
 
-def _wait_for_place(core: Core, arguments: Arguments) -> tuple[Slot, Arguments]:
-    """Waits for a place; returns it and the arguments with the time that is left.
+def _wait_for_place(core: Core, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:
+    """Waits for a place for a call that began then; returns it and the arguments with the time that is left.
 
     Raises:
         grpc.RpcError: There is none; its cause is the pool's error.
     """
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
-    now = core.monotonic()
-    deadline = core.call_deadline(timeout, now)
-    waiter = BlockedWaiter(1, since=now, deadline=deadline, fail_fast=not wait_for_ready).prepare()
+    deadline = core.call_deadline(timeout, began)
+    waiter = BlockedWaiter(1, since=core.monotonic(), deadline=deadline, fail_fast=not wait_for_ready).prepare()
     core.request(waiter)
     try:
         waiter.wait(core)

@@ -50,7 +50,9 @@ class Starter:
         """Waits until what is to be done is done and the thread has ended."""
         self._lingers_for = 0.0
         self._work.put(_nothing)
-        thread = self._thread
+        # Under the guard, so that the thread has been started if there is one.
+        with self._guard:
+            thread = self._thread
         if thread is not None and not self.is_current():
             thread.join(timeout)
 

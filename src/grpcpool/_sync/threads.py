@@ -23,14 +23,10 @@ class Threads:
             RuntimeError: No thread can be started (the process is at its limit, or the interpreter shuts down).
         """
         thread = threading.Thread(target=self._run, args=(work,), name=f"{self._name}-{what}", daemon=True)
+        # Started under the guard: who joins must not meet one that has not been.
         with self._guard:
-            self._running.add(thread)
-        try:
             thread.start()
-        except RuntimeError:
-            with self._guard:
-                self._running.discard(thread)
-            raise
+            self._running.add(thread)
 
     def _run(self, work: Callable[[], None]) -> None:
         try:

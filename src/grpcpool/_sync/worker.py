@@ -88,7 +88,9 @@ class Worker:
 
     def join(self, timeout: float) -> None:
         """Waits until the thread has ended, if there is one and this is not it."""
-        thread = self._thread
+        # Under the guard, so that the thread has been started if there is one.
+        with self._guard:
+            thread = self._thread
         if thread is not None and not self.is_current():
             thread.join(timeout)
 

@@ -1,0 +1,524 @@
+"""For your own tests: channels without gRPC, and a clock that you turn by hand.
+
+::
+
+    factory = FakeFactory(lambda: FakeChannel({"/shop.Orders/Get": lambda request: b"an order"}))
+    with manual_clock() as clock:
+        pool = grpcpool.ChannelPool(factory, PoolConfig(idle_timeout=600))
+    ...
+    clock.advance(600)      # what was idle is closed when this returns
+
+A `FakeChannel` is a whole `grpc.Channel`. It answers each call with its request until told otherwise, says what state
+it is in when that is set, and lets calls end when the test wants them to. What it leaves out: metadata, credentials
+and compression are accepted and ignored; a deadline is kept by calls that block, and by no others.
+"""
+
+# ruff: noqa: D102 -- the methods of multicallables are documented by gRPC
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from ._clock import choose_clock
+
+if TYPE_CHECKING:
+    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    _UnaryUnary = grpc.UnaryUnaryMultiCallable[Any, Any]
+    _UnaryStream = grpc.UnaryStreamMultiCallable[Any, Any]
+    _StreamUnary = grpc.StreamUnaryMultiCallable[Any, Any]
+    _StreamStream = grpc.StreamStreamMultiCallable[Any, Any]
+    _Future = grpc.Future[Any]
+else:
+    _UnaryUnary = grpc.UnaryUnaryMultiCallable
+    _UnaryStream = grpc.UnaryStreamMultiCallable
+    _StreamUnary = grpc.StreamUnaryMultiCallable
+    _StreamStream = grpc.StreamStreamMultiCallable
+    _Future = grpc.Future
+
+Handler = Callable[[Any], Any]
+"""Given the request (or the iterator of requests), returns the response (or iterable of responses), or raises."""
+
+Codec = Callable[[Any], Any] | None
+
+_BOUND = 30.0
+
+
+class FakeCall(grpc.RpcError, grpc.Call, _Future):
+    """A call: at once its own future, its own iterator of responses, and the error that it fails with."""
+
+    def __init__(self) -> None:
+        """Begins; it runs until `finish` or `fail`."""
+        super().__init__()
+        self._changed = threading.Condition()
+        self._code: grpc.StatusCode | None = None
+        self._details = ""
+        self._responses: list[Any] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    # --- what a test does ---------------------------------------------------------------------------------------
+
+    def finish(self, responses: Iterable[Any] = ()) -> None:
+        """Ends it well, with these responses (one, if the call has one response)."""
+        self._end(grpc.StatusCode.OK, "", responses)
+
+    def fail(self, code: grpc.StatusCode, details: str = "") -> None:
+        """Ends it badly."""
+        self._end(code, details, ())
+
+    def _end(self, code: grpc.StatusCode, details: str, responses: Iterable[Any]) -> bool:
+        with self._changed:
+            if self._code is not None:
+                return False
+            self._responses.extend(responses)
+            self._code, self._details = code, details
+            callbacks, self._callbacks = self._callbacks, []
+            self._changed.notify_all()
+        for callback in callbacks:
+            callback()
+        return True
+
+    # --- being a call -------------------------------------------------------------------------------------------
+
+    def is_active(self) -> bool:
+        """Whether it still runs."""
+        return self._code is None
+
+    def time_remaining(self) -> Any:
+        """Keeps no deadline."""
+        return None
+
+    def cancel(self) -> bool:
+        """Cancels it; says whether it still ran."""
+        return self._end(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", ())
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Has `callback` called at the end; `False` if that has been."""
+        with self._changed:
+            if self._code is not None:
+                return False
+            self._callbacks.append(callback)
+            return True
+
+    def initial_metadata(self) -> Any:
+        """Has none."""
+        return ()
+
+    def trailing_metadata(self) -> Any:
+        """Has none."""
+        return ()
+
+    def code(self) -> grpc.StatusCode:
+        """Waits for the end; says how it was."""
+        self._wait(None)
+        return self._code or grpc.StatusCode.UNKNOWN
+
+    def details(self) -> str:
+        """Waits for the end; says what was said."""
+        self._wait(None)
+        return self._details
+
+    # --- being a future -----------------------------------------------------------------------------------------
+
+    def cancelled(self) -> bool:
+        """Whether it ended by being cancelled."""
+        return self._code is grpc.StatusCode.CANCELLED
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._code is not None
+
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self._code is None
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Waits for the end; returns the response, or raises."""
+        self._wait(timeout)
+        if self._code is grpc.StatusCode.OK:
+            return self._responses[0]
+        if self._code is grpc.StatusCode.CANCELLED:
+            raise grpc.FutureCancelledError
+        raise self
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Waits for the end; returns the error, if it was one."""
+        self._wait(timeout)
+        if self._code is grpc.StatusCode.CANCELLED:
+            raise grpc.FutureCancelledError
+        return None if self._code is grpc.StatusCode.OK else self
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        """Waits for the end; has none."""
+        self._wait(timeout)
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        """Has `fn` called with this at the end, or at once."""
+        if not self.add_callback(lambda: fn(self)):
+            fn(self)
+
+    # --- being a stream of responses ----------------------------------------------------------------------------
+
+    def __iter__(self) -> Self:
+        """Is its own iterator."""
+        return self
+
+    def __next__(self) -> Any:
+        """The next response; at the end, stops or raises."""
+        self._wait(None)
+        if self._responses:
+            return self._responses.pop(0)
+        if self._code is grpc.StatusCode.OK:
+            raise StopIteration
+        raise self
+
+    def _wait(self, timeout: float | None) -> None:
+        with self._changed:
+            bound = _BOUND if timeout is None else timeout
+            if self._changed.wait_for(lambda: self._code is not None, bound):
+                return
+        if timeout is None:
+            raise AssertionError(f"a fake call was waited for, and did not end in {_BOUND} s")
+        raise grpc.FutureTimeoutError
+
+    def __str__(self) -> str:
+        """The error in words."""
+        return f"<{type(self).__name__}: {self._code}, {self._details!r}>"
+
+
+class _Method:
+    """What the four kinds of multicallable share: how a call of one method of one channel is begun."""
+
+    def __init__(self, channel: FakeChannel, method: str, serialize: Codec, deserialize: Codec) -> None:
+        self.channel = channel
+        self.method = method
+        self._serialize: Callable[[Any], Any] = serialize or (lambda message: message)
+        self._deserialize: Callable[[Any], Any] = deserialize or (lambda message: message)
+
+    def begin(self, request: Any, *, streams_in: bool, streams_out: bool) -> FakeCall:
+        if streams_in:
+            sent: Any = (self._serialize(message) for message in request)
+        else:
+            try:
+                sent = self._serialize(request)
+            except Exception as error:
+                call = FakeCall()
+                call.fail(grpc.StatusCode.INTERNAL, "Exception serializing request!")
+                raise call from error
+        call = self.channel.admit()
+        if not self.channel.holds_calls:
+            self._answer(call, sent, streams_out=streams_out)
+        return call
+
+    def _answer(self, call: FakeCall, sent: Any, *, streams_out: bool) -> None:
+        handler: Any = self.channel.handlers.get(self.method, _echo_stream if streams_out else _echo)
+        try:
+            answer = handler(sent)
+            answers = answer if streams_out else (answer,)
+            call.finish([self._deserialize(message) for message in answers])
+        except FakeCall as error:
+            call.fail(error.code(), error.details())
+
+    def block(self, request: Any, timeout: float | None, *, streams_in: bool) -> FakeCall:
+        call = self.begin(request, streams_in=streams_in, streams_out=False)
+        try:
+            call.exception(timeout)
+        except grpc.FutureTimeoutError:
+            call.fail(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        except grpc.FutureCancelledError:
+            pass
+        if call.code() is not grpc.StatusCode.OK:
+            raise call
+        return call
+
+
+def _echo(request: Any) -> Any:
+    return request if isinstance(request, bytes | str) else b",".join(request)
+
+
+def _echo_stream(request: Any) -> Iterable[Any]:
+    return [request] if isinstance(request, bytes | str) else request
+
+
+class FakeUnaryUnary(_UnaryUnary):
+    """Unary request, unary response."""
+
+    def __init__(self, method: _Method) -> None:
+        """Calls `method`."""
+        self._method = method
+
+    def __call__(self, request: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+        return self._method.block(request, timeout, streams_in=False).result()
+
+    def with_call(self, request: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+        call = self._method.block(request, timeout, streams_in=False)
+        return call.result(), call
+
+    def future(self, request: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+        return self._method.begin(request, streams_in=False, streams_out=False)
+
+
+class FakeUnaryStream(_UnaryStream):
+    """Unary request, stream of responses."""
+
+    def __init__(self, method: _Method) -> None:
+        """Calls `method`."""
+        self._method = method
+
+    def __call__(self, request: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+        return self._method.begin(request, streams_in=False, streams_out=True)
+
+
+class FakeStreamUnary(_StreamUnary):
+    """Stream of requests, unary response."""
+
+    def __init__(self, method: _Method) -> None:
+        """Calls `method`."""
+        self._method = method
+
+    def __call__(self, request_iterator: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+        return self._method.block(request_iterator, timeout, streams_in=True).result()
+
+    def with_call(self, request_iterator: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+        call = self._method.block(request_iterator, timeout, streams_in=True)
+        return call.result(), call
+
+    def future(self, request_iterator: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+        return self._method.begin(request_iterator, streams_in=True, streams_out=False)
+
+
+class FakeStreamStream(_StreamStream):
+    """Stream of requests, stream of responses."""
+
+    def __init__(self, method: _Method) -> None:
+        """Calls `method`."""
+        self._method = method
+
+    def __call__(self, request_iterator: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+        return self._method.begin(request_iterator, streams_in=True, streams_out=True)
+
+
+class FakeChannel(grpc.Channel):
+    """A channel whose connection is whatever a test says."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler] | None = None,
+        *,
+        connects: bool = True,
+        holds_calls: bool = False,
+    ) -> None:
+        """Makes a channel in state `IDLE`.
+
+        Args:
+            handlers: How methods answer, by their full names; others answer with the request.
+            connects: Whether it is `READY` once it is asked to connect; else it is `CONNECTING` until `set_state`.
+            holds_calls: Whether calls run until the test ends them; they are in `calls`.
+        """
+        self.handlers = dict(handlers or {})
+        self.holds_calls = holds_calls
+        self.calls: list[FakeCall] = []
+        self.closed = 0
+        self._connects = connects
+        self._guard = threading.Lock()
+        self._state = grpc.ChannelConnectivity.IDLE
+        self._subscribers: list[Callable[[grpc.ChannelConnectivity], None]] = []
+
+    # --- what a test does ---------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> grpc.ChannelConnectivity:
+        """Its state."""
+        return self._state
+
+    @property
+    def subscribers(self) -> int:
+        """How many are subscribed."""
+        return len(self._subscribers)
+
+    def set_state(self, state: grpc.ChannelConnectivity) -> None:
+        """Changes its state; subscribers are told, on this thread, before this returns."""
+        with self._guard:
+            if self._state is grpc.ChannelConnectivity.SHUTDOWN:
+                return
+            self._state = state
+            subscribers = list(self._subscribers)
+        for subscriber in subscribers:
+            subscriber(state)
+
+    def admit(self) -> FakeCall:
+        """Begins a call.
+
+        Raises:
+            ValueError: The channel is closed; in gRPC's words.
+        """
+        with self._guard:
+            if self.closed:
+                raise ValueError("Cannot invoke RPC on closed channel!")
+            call = FakeCall()
+            self.calls.append(call)
+            return call
+
+    # --- being a channel ----------------------------------------------------------------------------------------
+
+    def subscribe(
+        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
+    ) -> None:
+        """Tells the state now, and each change."""
+        with self._guard:
+            self._subscribers.append(callback)
+            state = self._state
+        callback(state)
+        if try_to_connect and state is grpc.ChannelConnectivity.IDLE:
+            self.set_state(grpc.ChannelConnectivity.CONNECTING)
+            if self._connects:
+                self.set_state(grpc.ChannelConnectivity.READY)
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        """Tells no more."""
+        with self._guard, contextlib.suppress(ValueError):
+            self._subscribers.remove(callback)
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,
+    ) -> FakeUnaryUnary:
+        """As `grpc.Channel.unary_unary`."""
+        return FakeUnaryUnary(_Method(self, method, request_serializer, response_deserializer))
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,
+    ) -> FakeUnaryStream:
+        """As `grpc.Channel.unary_stream`."""
+        return FakeUnaryStream(_Method(self, method, request_serializer, response_deserializer))
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,
+    ) -> FakeStreamUnary:
+        """As `grpc.Channel.stream_unary`."""
+        return FakeStreamUnary(_Method(self, method, request_serializer, response_deserializer))
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,
+    ) -> FakeStreamStream:
+        """As `grpc.Channel.stream_stream`."""
+        return FakeStreamStream(_Method(self, method, request_serializer, response_deserializer))
+
+    def close(self) -> None:
+        """Closes it and cancels its calls. `closed` counts how often."""
+        with self._guard:
+            self.closed += 1
+            self._state = grpc.ChannelConnectivity.SHUTDOWN
+            self._subscribers.clear()
+            calls = list(self.calls)
+        for call in calls:
+            call.fail(grpc.StatusCode.CANCELLED, "Channel closed!")
+
+    def __enter__(self) -> Self:
+        """Returns the channel."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Closes it."""
+        self.close()
+
+
+def error(code: grpc.StatusCode, details: str = "") -> FakeCall:
+    """An error for a handler to raise."""
+    call = FakeCall()
+    call.fail(code, details)
+    return call
+
+
+class FakeFactory:
+    """Makes fake channels, and remembers them."""
+
+    def __init__(self, make: Callable[[], FakeChannel] = FakeChannel, *, fails: int = 0) -> None:
+        """Makes channels with `make`, after as many failures as `fails` says."""
+        self._make = make
+        self._fails = fails
+        self._guard = threading.Lock()
+        self.made: list[FakeChannel] = []
+        self.calls = 0
+
+    def __call__(self) -> FakeChannel:
+        """Makes one."""
+        with self._guard:
+            self.calls += 1
+            failing = self.calls <= self._fails
+            attempt = self.calls
+        if failing:
+            raise ConnectionRefusedError(f"attempt {attempt} was to fail")
+        channel = self._make()
+        with self._guard:
+            self.made.append(channel)
+        return channel
+
+    @property
+    def open(self) -> list[FakeChannel]:
+        """Those that have not been closed."""
+        return [channel for channel in self.made if not channel.closed]
+
+
+class ManualClock:
+    """Stands still until it is advanced; then has every pool do what is due, on the thread that advances it."""
+
+    def __init__(self) -> None:
+        """Starts at some moment."""
+        self._now = 1000.0
+        self._ticks: list[Callable[[], object]] = []
+        self._guard = threading.Lock()
+        self.monotonic: Callable[[], float] = lambda: self._now
+
+    def wait_until(self, moment: float) -> float | None:
+        """For ever: who waits is told when the time has come."""
+        return None
+
+    def subscribe(self, tick: Callable[[], object]) -> Callable[[], None]:
+        """Has `tick` called after each advance; returns what ends that."""
+        with self._guard:
+            self._ticks.append(tick)
+
+        def unsubscribe() -> None:
+            with self._guard, contextlib.suppress(ValueError):
+                self._ticks.remove(tick)
+
+        return unsubscribe
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass."""
+        self._now += seconds
+        with self._guard:
+            ticks = list(self._ticks)
+        for tick in ticks:
+            tick()
+
+
+@contextlib.contextmanager
+def manual_clock() -> Iterator[ManualClock]:
+    """Pools made within the block live by the clock it gives."""
+    clock = ManualClock()
+    restore = choose_clock(clock)
+    try:
+        yield clock
+    finally:
+        restore()

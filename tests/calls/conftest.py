@@ -1,0 +1,65 @@
+"""Fixtures for the tests of calls."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from calls.support_server import CallServer
+from grpcpool import ChannelPool
+from support.connections import connections_to
+from support.pools import PoolMaker
+from support.waiting import eventually
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collection() -> Iterator[None]:
+    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def _pool_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    """A test leaves no thread of a pool."""
+    before = _pool_threads()
+    yield
+    eventually(lambda: _pool_threads() <= before, timeout=5)
+
+
+@pytest.fixture(scope="session")
+def _call_server() -> Iterator[CallServer]:
+    with CallServer() as server:
+        yield server
+
+
+@pytest.fixture
+def calls(_call_server: CallServer) -> Iterator[CallServer]:
+    """A server that a test does not kill; when the test is over, no connection to it is left."""
+    yield _call_server
+    eventually(lambda: connections_to(_call_server.port) == 0, timeout=10)
+
+
+@pytest.fixture
+def single(calls: CallServer, make_pool: PoolMaker) -> ChannelPool:
+    """A pool with room for one call, connected."""
+    pool = make_pool(calls.channel, max_size=1, max_streams=1)
+    pool.open()
+    return pool
+
+
+@pytest.fixture
+def plain(calls: CallServer) -> Iterator[grpc.Channel]:
+    """What the pool is measured by: gRPC's own channel to the same server."""
+    with calls.channel() as channel:
+        yield channel

@@ -1,0 +1,252 @@
+"""The count is the product: however a call ends, its place comes back, and its caller sees what plain gRPC shows.
+
+Each way of calling (four kinds, in all their forms) is brought to each end that it can come to, once with a place
+at once and once after a wait for it, and beside it on gRPC's own channel.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import grpc
+import pytest
+
+from calls.support_server import NOT_BLOCKING, UU, WAYS, CallServer, Way, assert_at_rest, new_tag, outcome_of
+from grpcpool import ChannelPool, PoolClosedError, PoolTimeoutError
+from support.pools import PoolMaker
+from support.waiting import background, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+Outcome = tuple[Any, ...]
+Ending = Callable[[CallServer, grpc.Channel, Way], Outcome]
+
+
+# --- ends that a call can come to; each runs on a pool as on gRPC's own channel -------------------------------------
+
+
+def _ok(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    return outcome_of(lambda: way.finish(way.begin(channel)))
+
+
+def _status_error(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    return outcome_of(lambda: way.finish(way.begin(channel, "fail")))
+
+
+def _unknown_method(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    return outcome_of(lambda: way.finish(way.begin(channel, method="/calls.Test/Nothing")))
+
+
+def _deadline(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    tag = new_tag()
+    outcome = outcome_of(lambda: way.finish(way.begin(channel, f"hold:{tag}", timeout=0.3)))
+    calls.wait_until_let_go(tag)
+    return outcome
+
+
+def _raise(value: Any) -> NoReturn:
+    raise ArithmeticError("a codec failed, as the test wants")
+
+
+def _serializer_raises(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    return outcome_of(lambda: way.finish(way.begin(channel, serializer=_raise)))
+
+
+def _deserializer_raises(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    return outcome_of(lambda: way.finish(way.begin(channel, deserializer=_raise)))
+
+
+def _bad_requests(*, first: int) -> Iterator[bytes]:
+    yield from itertools.repeat(b"ok", first)
+    raise ArithmeticError("a request iterator failed, as the test wants")
+
+
+def _requests_raise_at_once(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    return outcome_of(lambda: way.finish(way.begin(channel, requests=_bad_requests(first=0))))
+
+
+def _cancelled_while_running(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    tag = new_tag()
+    call = way.begin(channel, f"hold:{tag}")
+    calls.wait_until_held(tag)
+    assert call.cancel()
+    calls.wait_until_let_go(tag)
+    return (outcome_of(lambda: way.finish(call)), call.code(), call.cancelled(), call.done())
+
+
+def _dropped_unread(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    tag = new_tag()
+    call = way.begin(channel, f"hold:{tag}")
+    calls.wait_until_held(tag)
+    del call
+    calls.wait_until_let_go(tag)
+    return ()
+
+
+def _dropped_half_read(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    tag = new_tag()
+    call = way.begin(channel, f"hold:{tag}")
+    first = next(call)
+    calls.wait_until_held(tag)
+    del call
+    calls.wait_until_let_go(tag)
+    return (first,)
+
+
+def _dropped_when_answered(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    call = way.begin(channel)
+    return tuple(call.initial_metadata())
+
+
+def _closed_meanwhile(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
+    tag = new_tag()
+    running = background(lambda: outcome_of(lambda: way.finish(way.begin(channel, f"hold:{tag}"))))
+    calls.wait_until_held(tag)
+    channel.close()
+    return running.result(20)
+
+
+_STREAMS_IN = tuple(way for way in WAYS if way.streams_in)
+_STREAMS_OUT = tuple(way for way in WAYS if way.streams_out)
+
+_ENDINGS: dict[Ending, tuple[Way, ...]] = {
+    _ok: WAYS,
+    _status_error: WAYS,
+    _unknown_method: WAYS,
+    _deadline: WAYS,
+    _serializer_raises: WAYS,
+    _deserializer_raises: WAYS,
+    _requests_raise_at_once: _STREAMS_IN,
+    _cancelled_while_running: NOT_BLOCKING,
+    _dropped_unread: NOT_BLOCKING,
+    _dropped_half_read: _STREAMS_OUT,
+    _dropped_when_answered: NOT_BLOCKING,
+    _closed_meanwhile: WAYS,
+}
+_PRODUCT = [
+    pytest.param(ending, way, id=f"{ending.__name__.strip('_')}-{way}")
+    for ending, ways in _ENDINGS.items()
+    for way in ways
+]
+
+
+@contextmanager
+def _crowded(pool: ChannelPool) -> Iterator[None]:
+    """The one place of the pool is taken until somebody waits for it."""
+    multicallable: Any = pool.unary_unary(UU)
+    blocker = multicallable.future(f"hold:{new_tag()}".encode(), timeout=20)
+
+    def make_room() -> None:
+        eventually(lambda: pool.stats().waiting == 1)
+        blocker.cancel()
+
+    making = background(make_room)
+    yield
+    making.result(20)
+
+
+@pytest.mark.parametrize(("ending", "way"), _PRODUCT)
+def test_with_a_place_at_once(
+    calls: CallServer, plain: grpc.Channel, single: ChannelPool, ending: Ending, way: Way
+) -> None:
+    """The call ends as on gRPC's own channel, and its place comes back."""
+    expected = ending(calls, plain, way)
+    assert ending(calls, single, way) == expected
+    assert_at_rest(single)
+    assert single.stats().acquired == 1
+
+
+@pytest.mark.parametrize(("ending", "way"), _PRODUCT)
+def test_after_a_wait(calls: CallServer, plain: grpc.Channel, single: ChannelPool, ending: Ending, way: Way) -> None:
+    """A call that waited for its place ends as on gRPC's own channel, and its place comes back."""
+    expected = ending(calls, plain, way)
+    with _crowded(single):
+        assert ending(calls, single, way) == expected
+    assert_at_rest(single)
+    assert single.stats().waited == 1
+
+
+# --- ends that only a call that waits can come to -------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(calls: CallServer, single: ChannelPool) -> Iterator[ChannelPool]:
+    """A pool whose one place is taken; in the end the place comes back, and nobody waits."""
+    multicallable: Any = single.unary_unary(UU)
+    blocker = multicallable.future(f"hold:{new_tag()}".encode(), timeout=60)
+    yield single
+    assert single.stats().waiting == 0
+    blocker.cancel()
+    assert_at_rest(single)
+
+
+@pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
+def test_cancelled_before_its_start(plain: grpc.Channel, full: ChannelPool, way: Way) -> None:
+    """A call that is cancelled while it waits leaves the queue, and looks as if it had been cancelled later."""
+    running = way.begin(plain, f"hold:{new_tag()}")
+    waiting = way.begin(full)
+    assert full.stats().waiting == 1
+    for call in (running, waiting):
+        assert call.cancel()
+        assert call.cancelled()
+        assert call.done()
+        assert call.code() is grpc.StatusCode.CANCELLED
+    assert outcome_of(lambda: way.finish(waiting)) == outcome_of(lambda: way.finish(running))
+    assert waiting.details() == running.details()
+    assert full.stats().waiting == 0
+    assert full.stats().acquired == 1
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_deadline_while_it_waits(calls: CallServer, plain: grpc.Channel, full: ChannelPool, way: Way) -> None:
+    """The call fails as one whose deadline passes on a server does; the cause is the pool's."""
+    expected = _deadline(calls, plain, way)
+    with pytest.raises(grpc.RpcError) as caught:
+        way.finish(way.begin(full, timeout=0.05))
+    error: Any = caught.value
+    assert ("error", error.code(), error.details()) == expected
+    assert isinstance(error.__cause__, PoolTimeoutError)
+    assert full.stats().timeouts == 1
+
+
+@pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
+def test_dropped_while_it_waits(full: ChannelPool, way: Way) -> None:
+    """A call that nobody holds any more leaves the queue."""
+    call = way.begin(full)
+    assert full.stats().waiting == 1
+    del call
+    eventually(lambda: full.stats().waiting == 0)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_closed_while_it_waits(full: ChannelPool, way: Way) -> None:
+    """The call fails `CANCELLED`, as calls do that gRPC's own close finds running; the cause says that it waited."""
+    waiting = background(lambda: way.finish(way.begin(full)))
+    eventually(lambda: full.stats().waiting == 1)
+    full.close()
+    error: Any = waiting.exception(20)
+    assert isinstance(error, grpc.RpcError)
+    assert error.code() is grpc.StatusCode.CANCELLED  # type: ignore[attr-defined]
+    assert error.details() == "Channel closed!"  # type: ignore[attr-defined]
+    assert isinstance(error.__cause__, PoolClosedError)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_server_killed_meanwhile(make_pool: PoolMaker, way: Way) -> None:
+    """A call that runs and one that waits both fail `UNAVAILABLE`, soon; their places come back."""
+    with CallServer() as mortal:
+        pool = make_pool(mortal.channel, max_size=1, max_streams=1)
+        tag = new_tag()
+        running = background(lambda: way.finish(way.begin(pool, f"hold:{tag}")))
+        mortal.wait_until_held(tag)
+        waiting = background(lambda: way.finish(way.begin(pool)))
+        eventually(lambda: pool.stats().waiting == 1)
+        mortal.kill()
+        for call in (running, waiting):
+            error: Any = call.exception(10)
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert_at_rest(pool)
