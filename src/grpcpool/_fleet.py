@@ -88,31 +88,15 @@ class Fleet:
             self.peak = load
         return slot
 
-    def release(self, slot: Slot, streams: int | None, now: float) -> None:
-        """Gives a place back."""
-        before = slot.in_flight
-        if streams is None:
-            slot.exclusive = False
-            slot.in_flight = 0
-        else:
-            slot.in_flight = before - streams
-        slot.used_at = now
-        if slot.state is _READY:
-            self.picker.reload(slot, before)
-        self.load -= streams or self.target
-
-    def refused(self, slot: Slot, now: float) -> None:
-        """The server has just refused one more call than the slot carries now: that is what it may carry.
+    def lower_limit(self, slot: Slot, now: float) -> None:
+        """The server refuses one of the calls that the slot carries: it may carry the others, and no more.
 
         A limit of 0 keeps the slot from being asked at once again by a server that refuses everything.
         """
         self.counters.refused_streams += 1
-        before = slot.in_flight
-        slot.limit = min(slot.limit, before)
+        slot.limit = min(slot.limit, slot.in_flight - 1)
         slot.limit_grows_at = now + _LIMIT_GROWS_AFTER
         self.alarm_at(slot.limit_grows_at)
-        if slot.state is _READY:
-            self.picker.reload(slot, before)
 
     def grow_limit(self, slot: Slot, now: float) -> bool:
         """Gives a lowered limit a step back if its time has come; says whether it did."""
@@ -273,9 +257,19 @@ class Fleet:
             self._begin_watch(now, self.config.idle_timeout)
 
     def retire(
-        self, slot: Slot, reason: CloseReason, now: float, effects: list[Effect], deadline: float | None = None
+        self,
+        slot: Slot,
+        reason: CloseReason,
+        now: float,
+        effects: list[Effect],
+        *,
+        deadline: float | None = None,
+        leaving: int = 0,
     ) -> None:
-        """Lets a slot take nothing new; it is closed when it carries nothing, and at `deadline` in any case."""
+        """Lets a slot take nothing new; it is closed when it carries nothing, and at `deadline` in any case.
+
+        Nobody is told that it drains if it carries only what is `leaving`, because that is given back next.
+        """
         if slot.successor is not None:
             successor = slot.successor
             self.slots.part(successor)
@@ -294,7 +288,8 @@ class Fleet:
             self.close(slot, reason, effects)
             return
         self.alarm_at(slot.deadline)
-        effects.append(Notify(Draining(pool=self.name, channel=slot.id, reason=reason, in_flight=slot.in_flight)))
+        if slot.in_flight > leaving:
+            effects.append(Notify(Draining(pool=self.name, channel=slot.id, reason=reason, in_flight=slot.in_flight)))
 
     def close(self, slot: Slot, reason: CloseReason, effects: list[Effect]) -> None:
         """Closes a slot that drains or is being opened; what it still carries is cancelled and forgotten."""

@@ -121,9 +121,18 @@ class PoolMachine:
         state = slot.state
         if state is _CLOSED:
             return NOTHING
-        self.fleet.release(slot, streams, now)
-        if state is _READY and not self.queue.length and not slot.overflow:
-            return NOTHING
+        before = slot.in_flight
+        if streams is None:
+            slot.exclusive = False
+            slot.in_flight = 0
+        else:
+            slot.in_flight = before - streams
+        slot.used_at = now
+        self.fleet.load -= streams or self.fleet.target
+        if state is _READY:
+            self._picker.reload(slot, before)
+            if not self.queue.length and not slot.overflow:
+                return NOTHING
         effects: list[Effect] = []
         self._settle(slot, now, effects)
         return effects
@@ -133,27 +142,23 @@ class PoolMachine:
 
         That leaves no room on the slot for whoever waits: the server has just shown that it has none.
         """
-        if slot.state is SlotState.CLOSED:
+        if slot.state is _CLOSED:
             return NOTHING
-        effects: list[Effect] = []
-        self.fleet.release(slot, 1, now)
-        self.fleet.refused(slot, now)
-        effects.append(Notify(RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit)))
-        self._settle(slot, now, effects)
-        return effects
+        self.fleet.lower_limit(slot, now)
+        refused = RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit)
+        return [Notify(refused), *self.release(slot, 1, now)]
 
     def discard(self, slot: Slot, streams: int | None, now: float) -> Sequence[Effect]:
         """Gives a place back and closes its connection: at once, or when the calls of others on it have ended."""
-        if slot.state is SlotState.CLOSED:
-            return NOTHING
         effects: list[Effect] = []
-        self.fleet.release(slot, streams, now)
-        if slot.state is SlotState.DRAINING:
-            if slot.reason is CloseReason.SHRINK:
-                slot.reason = CloseReason.DISCARDED
-            self._settle(slot, now, effects)
-        else:
-            self.fleet.retire(slot, CloseReason.DISCARDED, now, effects)
+        if slot.state is _CLOSED:
+            return effects
+        if slot.state is not SlotState.DRAINING:
+            self.fleet.retire(slot, CloseReason.DISCARDED, now, effects, leaving=streams or 1)
+        elif slot.reason is CloseReason.SHRINK:
+            # Else it could be taken back.
+            slot.reason = CloseReason.DISCARDED
+        effects.extend(self.release(slot, streams, now))
         self._fill(now, effects)
         return effects
 

@@ -17,9 +17,9 @@ from grpcpool import ChannelPool
 from support.fakes import FakeChannel
 from support.pools import PoolMaker
 
-# To take: ChannelPool.acquire, Lease.__init__, Fleet.acquire (called past the machine), pick, reload.
-# To give back: Lease.release, PoolMachine.release, Fleet.release, reload.
-_PYTHON_CALLS = 9
+# To take: ChannelPool.acquire, Fleet.acquire (called past the machine), pick, reload.
+# To give back: Lease.release, PoolMachine.release, reload; and Lease.__del__.
+_PYTHON_CALLS = 8
 
 # The clock twice, the lock's __exit__ twice, and the picker's lists. A connection that is leased whole is in no list
 # meanwhile; one of which a stream is leased changes lists, twice.

@@ -170,7 +170,7 @@ def outcome_of(work: Callable[[], Any]) -> tuple[Any, ...]:
 def assert_at_rest(pool: ChannelPool) -> None:
     """The pool carries nothing, and nobody waits; what was dropped has been collected."""
     gc.collect()
-    eventually(lambda: pool.stats().in_flight == 0)
+    eventually(lambda: pool.stats().in_flight == 0, timeout=5)
     stats = pool.stats()
     assert stats.waiting == 0
     assert 0 <= stats.size <= stats.max_size

@@ -42,9 +42,10 @@ def _unknown_method(calls: CallServer, channel: grpc.Channel, way: Way) -> Outco
 
 def _deadline(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
     tag = new_tag()
-    outcome = outcome_of(lambda: way.finish(way.begin(channel, f"hold:{tag}", timeout=0.3)))
+    outcome = outcome_of(lambda: way.finish(way.begin(channel, f"hold:{tag}", timeout=0.15)))
     calls.wait_until_let_go(tag)
-    return outcome
+    # The rest is words, which differ between two deadlines of gRPC's own: "Stream removed (Deadline Exceeded)".
+    return outcome[:2]
 
 
 def _raise(value: Any) -> NoReturn:
@@ -56,7 +57,7 @@ def _serializer_raises(calls: CallServer, channel: grpc.Channel, way: Way) -> Ou
 
 
 def _deserializer_raises(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
-    return outcome_of(lambda: way.finish(way.begin(channel, deserializer=_raise)))
+    return outcome_of(lambda: way.finish(way.begin(channel, deserializer=_raise, timeout=None)))
 
 
 def _bad_requests(*, first: int) -> Iterator[bytes]:
@@ -207,7 +208,8 @@ def test_deadline_while_it_waits(calls: CallServer, plain: grpc.Channel, full: C
     with pytest.raises(grpc.RpcError) as caught:
         way.finish(way.begin(full, timeout=0.05))
     error: Any = caught.value
-    assert ("error", error.code(), error.details()) == expected
+    assert ("error", error.code()) == expected
+    assert error.details() == "Deadline Exceeded"
     assert isinstance(error.__cause__, PoolTimeoutError)
     assert full.stats().timeouts == 1
 

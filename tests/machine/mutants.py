@@ -82,8 +82,8 @@ MUTANTS = (
     Mutant(
         "a refused stream leaves the limit",
         "_fleet",
-        "        slot.limit = min(slot.limit, before)\n",
-        "        slot.limit = min(slot.limit, before + 1)\n",
+        "        slot.limit = min(slot.limit, slot.in_flight - 1)\n",
+        "        slot.limit = min(slot.limit, slot.in_flight)\n",
         "the load is read before or after the release",
     ),
     Mutant(
@@ -103,22 +103,22 @@ MUTANTS = (
     Mutant(
         "a release serves nobody",
         "_machine",
-        "        if state is _READY and not self.queue.length and not slot.overflow:\n",
-        "        if state is _READY and not slot.overflow:\n",
+        "            if not self.queue.length and not slot.overflow:\n",
+        "            if not slot.overflow:\n",
         "the quick way out of the hot path is made a little too wide",
     ),
     Mutant(
         "a discard dials for nobody",
         "_machine",
-        "now, effects)\n        self._fill(now, effects)\n        return effects\n\n    def cancel",
-        "now, effects)\n        return effects\n\n    def cancel",
+        "now))\n        self._fill(now, effects)\n        return effects\n\n    def cancel",
+        "now))\n        return effects\n\n    def cancel",
         "a discard closes; that it also frees a place is easily forgotten",
     ),
     Mutant(
         "a release after the close is counted",
         "_machine",
-        "        if state is _CLOSED:\n            return NOTHING\n        self.fleet",
-        "        self.fleet",
+        "        if state is _CLOSED:\n            return NOTHING\n        before",
+        "        before",
         "a lease that outlives its connection is rare",
     ),
     Mutant(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from typing import Self
 
 import pytest
 
@@ -33,7 +34,7 @@ class Watch:
             self.most = max(self.most, connections_to(self._port))
             time.sleep(0.02)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         """Begins."""
         self._thread.start()
         return self

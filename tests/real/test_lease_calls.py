@@ -8,8 +8,9 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc.experimental import ChannelOptions
 
-from grpcpool import Lease
+from grpcpool import Lease, isolated
 from support.pools import PoolMaker
 from support.servers import CHAT, COLLECT, COUNT, ECHO, FAIL, SLOW, Server
 from support.waiting import LONG, background, eventually
@@ -40,7 +41,7 @@ def _read_half(stream: Any) -> None:
 
 
 # The stubs have no type for a multicallable without serializers: channels are `Any` here.
-_OUTCOMES: dict[str, Callable[[Any], None]] = {
+_OUTCOMES: dict[str, Callable[[Any], object]] = {
     "unary result": lambda ch: ch.unary_unary(ECHO)(b"a", timeout=LONG),
     "unary with_call": lambda ch: ch.unary_unary(ECHO).with_call(b"a", timeout=LONG),
     "unary error": lambda ch: _ignored(lambda: ch.unary_unary(FAIL)(b"ABORTED", timeout=LONG)),
@@ -71,7 +72,7 @@ _OUTCOMES: dict[str, Callable[[Any], None]] = {
 
 @pytest.mark.parametrize("outcome", _OUTCOMES.values(), ids=_OUTCOMES)
 def test_released_before_or_after_the_call_its_place_comes_back(
-    server: Server, make_pool: PoolMaker, outcome: Callable[[Any], None]
+    server: Server, make_pool: PoolMaker, outcome: Callable[[Any], object]
 ) -> None:
     """In flight is 0 once the call is over and the lease is released, and the connection can be leased again."""
     pool = make_pool(server.channel, max_size=1)
@@ -126,25 +127,25 @@ def test_a_half_read_stream_that_is_dropped_is_cancelled(server: Server, make_po
     eventually(lambda: pool.stats().in_flight == 0)
 
 
-def test_a_channel_with_single_threaded_streams_gives_back(server: Server, make_pool: PoolMaker) -> None:
-    """With gRPC's option for streams without threads, a stream gives back when it is read or dropped."""
+def test_a_channel_with_single_threaded_streams_gives_back(make_pool: PoolMaker) -> None:
+    """With gRPC's option for streams without threads, a stream gives back when it is read or dropped.
 
-    def factory() -> grpc.Channel:
-        from grpc.experimental import ChannelOptions  # noqa: PLC0415 -- experimental, used here only
+    gRPC itself never closes the connection under such a stream that was dropped, so the server is the test's own.
+    """
+    with Server() as server:
 
-        from grpcpool import isolated  # noqa: PLC0415
+        def factory() -> grpc.Channel:
+            return grpc.insecure_channel(server.target, isolated([(ChannelOptions.SingleThreadedUnaryStream, 1)]))
 
-        return grpc.insecure_channel(server.target, isolated([(ChannelOptions.SingleThreadedUnaryStream, 1)]))
-
-    pool = make_pool(factory, max_size=1)
-    for messages in (3, 1):
-        channel: Any = pool.acquire(timeout=LONG)
-        stream = channel.unary_stream(COUNT)(b"3,0", timeout=LONG)
-        channel.release()
-        for _ in range(messages):
-            next(stream)
-        if messages == 3:
-            assert list(stream) == []
-        del stream, channel
-        gc.collect()
-        eventually(lambda: pool.stats().in_flight == 0)
+        pool = make_pool(factory, max_size=1)
+        for messages in (3, 1):
+            channel: Any = pool.acquire(timeout=LONG)
+            stream = channel.unary_stream(COUNT)(b"3,0", timeout=LONG)
+            channel.release()
+            for _ in range(messages):
+                next(stream)
+            if messages == 3:
+                assert list(stream) == []
+            del stream, channel
+            gc.collect()
+            eventually(lambda: pool.stats().in_flight == 0)

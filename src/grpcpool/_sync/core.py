@@ -149,6 +149,7 @@ class Core:
 
     def request(self, waiter: Waiter) -> None:
         """Asks for a place; the waiter is told, maybe before this returns."""
+        self.do_deferred()
         with self.lock:
             effects = self.machine.request(waiter, self.monotonic())
         self.commit(effects)

@@ -18,7 +18,6 @@ import grpc
 
 from .._errors import LeaseReleasedError, PoolForkedError
 from .._machine import NOTHING
-from .._slot import Slot
 from .calls import Arguments, Caller
 from .channel import ChannelSurface
 from .endings import on_end
@@ -36,12 +35,11 @@ class Lease(ChannelSurface):
     Leave the ``with`` block, or `release()` it, to give it back. Calls that still run then run on, and the place is
     free when the last of them ends. A call that is begun after the release raises `LeaseReleasedError`.
 
-    Leases are made by `ChannelPool.acquire`. A lease may be used from any thread. One that is dropped without release is
-    given back by the garbage collector, with a `ResourceWarning`.
+    Leases are made by `ChannelPool.acquire`. A lease may be used from any thread. One that is dropped without release
+    is given back by the garbage collector, with a `ResourceWarning`.
     """
 
     # Most leases never change these, and what is not set per lease costs nothing per acquire.
-    _slot: Slot | None = None
     _released = False
     # Calls that run on this lease: the last one gives the place back if the lease is released by then.
     _calls = 0
@@ -53,6 +51,8 @@ class Lease(ChannelSurface):
     # The pool must live as long as its leases do.
     _pool: ChannelPool
     _streams: int | None
+    # A Slot; None until the place has been taken, when only the finalizer may see the lease.
+    _slot: Any = None
     _used_at: float
 
     def watch_for_leak(self, leaks: LeakWatch) -> None:
@@ -60,7 +60,7 @@ class Lease(ChannelSurface):
         core = self._core
         stack = "".join(traceback.format_stack()[:-2])
         with core.lock:
-            ticket = leaks.taken(self._place.id, core.monotonic(), stack)
+            ticket = leaks.taken(self._slot.id, core.monotonic(), stack)
         self._at_release = (partial(core.forget_leak, ticket),)
         core.worker.see_to(core.alarm)
 
@@ -75,14 +75,12 @@ class Lease(ChannelSurface):
         if core.void:
             return
         with core.lock:
-            slot = self._slot
-            if slot is None or self._released:
+            if self._released:
                 return
             self._released = True
-            self.__class__ = Lease
             effects = NOTHING
             if not self._calls:
-                effects = core.machine.release(slot, self._streams, core.monotonic())
+                effects = core.machine.release(self._slot, self._streams, core.monotonic())
         if effects:
             core.commit(effects)
         if self._at_release:
@@ -98,14 +96,12 @@ class Lease(ChannelSurface):
         if core.void:
             return
         with core.lock:
-            slot = self._slot
-            if slot is None or self._released:
+            if self._released:
                 return
             self._released = True
-            self.__class__ = Lease
             # Its calls end without giving anything back: the place is given back here.
             self._calls = -1
-            effects = core.machine.discard(slot, self._streams, core.monotonic())
+            effects = core.machine.discard(self._slot, self._streams, core.monotonic())
         core.commit(effects)
         self._end_the_rest()
 
@@ -128,12 +124,25 @@ class Lease(ChannelSurface):
         """Gives the lease back."""
         self.release()
 
+    def __del__(self) -> None:
+        """Gives back a lease that nobody released. No call runs on it: calls hold their lease."""
+        slot = self._slot
+        if slot is None or self._released or self._core.void:
+            return
+        self._released = True
+        core = self._core
+        core.defer(partial(core.release, slot, self._streams))
+        for end in self._at_release:
+            core.defer(end)
+        text = f"a lease of channel {slot.id} of pool {core.name!r} was dropped without release()"
+        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
     # --- what it is ---------------------------------------------------------------------------------------------
 
     @property
     def created_at(self) -> dt.datetime:
         """When the connection was opened; an aware `datetime`."""
-        return self._core.date_of(self._place.opened_at)
+        return self._core.date_of(self._slot.opened_at)
 
     @property
     def used_at(self) -> dt.datetime:
@@ -144,7 +153,7 @@ class Lease(ChannelSurface):
         """The lease at a glance."""
         what = "all" if self._streams is None else f"{self._streams} streams"
         state = "released" if self._released else "held"
-        return f"<grpcpool.Lease of {what} of channel {self._place.id} of pool {self._core.name!r}: {state}>"
+        return f"<grpcpool.Lease of {what} of channel {self._slot.id} of pool {self._core.name!r}: {state}>"
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
@@ -163,13 +172,8 @@ class Lease(ChannelSurface):
         self._channel.channel.unsubscribe(callback)
 
     @property
-    def _place(self) -> Slot:
-        assert self._slot is not None  # noqa: S101 -- users see leases only once they have their place
-        return self._slot
-
-    @property
     def _channel(self) -> SlotChannel:
-        channel: SlotChannel = self._place.channel
+        channel: SlotChannel = self._slot.channel
         return channel
 
     def _caller(self, kind: str, *arguments: Any) -> Caller:
@@ -213,30 +217,9 @@ class Lease(ChannelSurface):
             self._calls -= 1
             if self._calls or not self._released:
                 return
-            effects = core.machine.release(self._place, self._streams, core.monotonic())
+            effects = core.machine.release(self._slot, self._streams, core.monotonic())
         if effects:
             core.commit(effects)
-
-
-class HeldLease(Lease):
-    """A lease that has not been given back yet, which the garbage collector must do if nobody else does.
-
-    A class of its own, that a lease leaves at its release: a finalizer costs a tenth of an acquire and release even
-    where it finds nothing to do, and nearly all leases are released.
-    """
-
-    def __del__(self) -> None:
-        """Gives back a lease that nobody released. No call runs on it: calls hold their lease."""
-        slot = self._slot
-        if self._released or slot is None or self._core.void:
-            return
-        self._released = True
-        core = self._core
-        core.defer(partial(core.release, slot, self._streams))
-        for end in self._at_release:
-            core.defer(end)
-        text = f"a lease of channel {slot.id} of pool {core.name!r} was dropped without release()"
-        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
 
 class LeaseCaller:

@@ -21,7 +21,7 @@ from .calls import Caller
 from .channel import ChannelSurface
 from .core import Core
 from .forking import watch_for_fork
-from .lease import HeldLease, Lease
+from .lease import Lease
 from .opening import ChannelFactory
 from .pool_calls import PoolCaller
 from .waiting import BlockedOpenWaiter, BlockedWaiter
@@ -125,10 +125,8 @@ class ChannelPool(ChannelSurface):
         if timeout is not CONFIGURED:
             self._seconds(timeout)
         core = self._core
-        if core.deferred:
-            core.do_deferred()
         # The lease comes first: should this thread be interrupted once the place is taken, the lease gives it back.
-        lease = HeldLease()
+        lease = Lease()
         lease._core = core
         lease._pool = self
         lease._streams = streams

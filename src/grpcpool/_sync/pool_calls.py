@@ -34,8 +34,6 @@ class PoolCaller:
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call that is over when this returns. One that a server refuses goes elsewhere, or waits."""
         core = self._pool._core
-        if core.deferred:
-            core.do_deferred()
         began = core.monotonic()
         with core.lock:
             slot: Slot | None = core.machine.acquire(1)
@@ -63,8 +61,6 @@ class PoolCaller:
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call; if there is no place for it, one that begins by itself when there is."""
         core = self._pool._core
-        if core.deferred:
-            core.do_deferred()
         with core.lock:
             slot: Slot | None = core.machine.acquire(1)
         start = partial(self._start, how)
