@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, Listener, PoolConfig
-from support.clock import ManualClock, manual_clock
+from grpcpool.testing import ManualClock, manual_clock
 from support.connections import connections_to
 from support.pools import PoolMaker
 from support.servers import Server

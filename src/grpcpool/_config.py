@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
+import sys
 from collections.abc import Callable
 from typing import Any, Literal, Self, get_args
 
@@ -120,15 +120,14 @@ def _refuse(field: str, value: object, rule: str) -> ValueError:
     return ValueError(f"PoolConfig.{field} = {value!r}: {rule}")
 
 
-def check_count(field: str, value: object, low: int) -> int:
-    """Returns `value` if it is a whole number of at least `low`.
+def is_count(value: object, low: int) -> bool:
+    """Whether `value` is a whole number of at least `low`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
-    Raises:
-        ValueError: It is not; the message names `field`, the value and the rule.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+
+def _check_count(field: str, value: object, low: int) -> None:
+    if not is_count(value, low):
         raise _refuse(field, value, f"must be a whole number of at least {low}")
-    return value
 
 
 def check_size(min_size: int, max_size: int) -> None:
@@ -137,25 +136,25 @@ def check_size(min_size: int, max_size: int) -> None:
     Raises:
         ValueError: `min_size` is negative or above `max_size`, or `max_size` is below 1.
     """
-    check_count("min_size", min_size, 0)
-    check_count("max_size", max_size, 1)
+    _check_count("min_size", min_size, 0)
+    _check_count("max_size", max_size, 1)
     if min_size > max_size:
         raise _refuse("min_size", min_size, f"must not be above max_size, which is {max_size}")
 
 
 def _check_counts(config: PoolConfig) -> None:
     check_size(config.min_size, config.max_size)
-    check_count("max_streams", config.max_streams, 1)
-    check_count("max_overflow", config.max_overflow, 0)
+    _check_count("max_streams", config.max_streams, 1)
+    _check_count("max_overflow", config.max_overflow, 0)
     if config.target_streams is not None:
-        check_count("target_streams", config.target_streams, 1)
+        _check_count("target_streams", config.target_streams, 1)
     if config.max_waiters is not None:
-        check_count("max_waiters", config.max_waiters, 0)
+        _check_count("max_waiters", config.max_waiters, 0)
 
 
 def is_seconds(value: object) -> bool:
     """Whether `value` can be a duration: a finite real number, not negative."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _check_durations(config: PoolConfig) -> None:

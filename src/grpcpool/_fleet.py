@@ -289,7 +289,8 @@ class Fleet:
             return
         self.alarm_at(slot.deadline)
         if slot.in_flight > leaving:
-            effects.append(Notify(Draining(pool=self.name, channel=slot.id, reason=reason, in_flight=slot.in_flight)))
+            left = slot.in_flight - leaving
+            effects.append(Notify(Draining(pool=self.name, channel=slot.id, reason=reason, in_flight=left)))
 
     def close(self, slot: Slot, reason: CloseReason, effects: list[Effect]) -> None:
         """Closes a slot that drains or is being opened; what it still carries is cancelled and forgotten."""

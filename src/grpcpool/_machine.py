@@ -343,7 +343,8 @@ class PoolMachine:
         while (waiter := self.queue.pop_expired(now)) is not None:
             self._expire(waiter, now, effects)
         for opener in [opener for opener in self._openers if opener.deadline <= now]:
-            effects.append(self._refuse(opener, Refusal.TIMEOUT, now))
+            self.last_error = self.last_error or TimeoutError("not ready within the timeout of open()")
+            effects.append(self._refuse(opener, Refusal.OPEN_FAILED, now))
             self._undo_open(opener, now, effects)
         for slot in self._slots:
             if slot not in self._slots:
@@ -407,6 +408,9 @@ class PoolMachine:
         if slot.state is SlotState.DRAINING:
             self.fleet.close(slot, slot.reason, effects)
             self._fill(now, effects)
+            if self.closing:
+                # Whoever waits for the end must not wait for a deadline that is nobody's any more.
+                self._rearm(now)
         elif slot.overflow:
             slot.overflow = self._slots.places > self.fleet.max_size
             if slot.overflow:

@@ -29,9 +29,10 @@ class Waiter:
         fail_fast: Whether he is to fail at once when no connection is up (gRPC's ``wait_for_ready`` unset).
         since: When he asked.
         queued: Whether he still waits.
+        asked: Whether the machine knows of him; the driver's to set.
     """
 
-    __slots__ = ("deadline", "fail_fast", "number", "queued", "since", "streams")
+    __slots__ = ("asked", "deadline", "fail_fast", "number", "queued", "since", "streams")
 
     def __init__(self, streams: int | None, *, since: float, deadline: float, fail_fast: bool = False) -> None:
         """Describes the ask; it waits only once the machine has queued it."""
@@ -40,6 +41,7 @@ class Waiter:
         self.deadline = deadline
         self.fail_fast = fail_fast
         self.queued = False
+        self.asked = False
         self.number = 0
 
     def granted(self, slot: Slot | None) -> None:

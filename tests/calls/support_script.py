@@ -172,10 +172,12 @@ def _make_server(options: argparse.Namespace) -> tuple[grpc.Server, int]:
         identity_and_deflate = 0b011
         settings.append(("grpc.compression_enabled_algorithms_bitset", identity_and_deflate))
     server = grpc.server(futures.ThreadPoolExecutor(options.threads), options=settings)
-    server.add_generic_rpc_handlers([
-        grpc.method_handlers_generic_handler("calls.Test", methods),
-        grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", publisher),
-    ])
+    server.add_generic_rpc_handlers(
+        [
+            grpc.method_handlers_generic_handler("calls.Test", methods),
+            grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", publisher),
+        ]
+    )
     if options.services:
         _add_health(server)
     address = f"127.0.0.1:{options.port}"

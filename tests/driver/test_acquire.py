@@ -13,8 +13,8 @@ from grpcpool import ChannelPool, Lease, Listener, PoolClosedError, PoolExhauste
 from grpcpool._listener import Opening
 from grpcpool._slot import Slot
 from grpcpool._sync.waiting import BlockedWaiter
-from support.clock import ManualClock
-from support.fakes import FakeFactory
+from grpcpool.testing import ManualClock
+from support.fakes import FakeFactory, HangingFactory
 from support.pools import PoolMaker
 from support.waiting import LONG, background, eventually, is_inside
 
@@ -289,10 +289,13 @@ def test_an_interruption_before_the_wait_loses_nothing(make_pool: PoolMaker) -> 
 
 def test_an_interruption_in_open_before_the_wait_leaves_no_trace(make_pool: PoolMaker) -> None:
     """Who is interrupted in `open()` before he waits leaves the pool empty."""
-    pool = make_pool(FakeFactory(), listeners=[InterruptedIn()])
+    factory = HangingFactory()
+    pool = make_pool(factory, listeners=[InterruptedIn()])
     with pytest.raises(Interruption):
         pool.open()
     assert pool.stats().size == 0
+    factory.go.set()
+    eventually(lambda: factory.made and not factory.open)
 
 
 def test_an_interruption_after_the_answer_gives_the_place_back() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from grpcpool import ChannelPool, LeaseReleasedError, Listener, PoolClosedError, PoolConfig, PoolTimeoutError
 from grpcpool._listener import Closed
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory
 from support.pools import PoolMaker
 from support.servers import ECHO

@@ -18,7 +18,7 @@ from grpcpool import (
     PoolTimeoutError,
     WrongEventLoopError,
 )
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, HangingFactory, failing_factory
 from support.pools import PoolMaker
 from support.waiting import LONG, background, eventually

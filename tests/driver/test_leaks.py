@@ -9,7 +9,7 @@ import pytest
 
 from grpcpool import ChannelPool, Lease
 from grpcpool._listener import Leaked
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory
 from support.pools import PoolMaker, Recorder
 from support.waiting import eventually

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, Lease, LeaseReleasedError
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory, numbers
 from support.pools import PoolMaker
 from support.servers import CHAT, COLLECT, COUNT, ECHO

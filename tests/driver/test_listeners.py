@@ -22,7 +22,7 @@ from grpcpool._listener import (
     TimedOut,
 )
 from grpcpool._slot import CloseReason
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, failing_factory
 from support.pools import PoolMaker, Recorder
 from support.waiting import LONG, background, eventually
@@ -95,11 +95,11 @@ def test_a_drain_is_told_and_its_end(make_pool: PoolMaker) -> None:
     """A connection that waits for others' calls is told as draining, and as closed when they have ended."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), name="orders", listeners=[recorder], max_streams=5)
-    other, mine = pool.acquire(streams=3), pool.acquire(streams=1)
-    mine.discard()
-    assert recorder.of(Draining) == [Draining(pool="orders", channel=1, reason=CloseReason.DISCARDED, in_flight=3)]
-    assert not recorder.of(Closed)
-    other.release()
+    with pool.acquire(streams=3):
+        pool.acquire(streams=1).discard()
+        (draining,) = recorder.of(Draining)
+        assert not recorder.of(Closed)
+    assert draining == Draining(pool="orders", channel=1, reason=CloseReason.DISCARDED, in_flight=3)
     assert _closings(recorder) == [(1, "discarded", 0)]
 
 

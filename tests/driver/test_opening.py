@@ -12,7 +12,7 @@ import pytest
 
 from grpcpool import ChannelPool, PoolClosedError, PoolOpenError, PoolTimeoutError
 from grpcpool._listener import OpenFailed
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.fakes import ConstantFactory, FakeChannel, FakeFactory, HangingFactory, failing_factory
 from support.pools import PoolMaker, Recorder
 from support.waiting import LONG, background, eventually

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grpcpool import PoolStats, PoolTimeoutError
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, HangingFactory
 from support.pools import PoolMaker
 from support.waiting import LONG, background, eventually, together

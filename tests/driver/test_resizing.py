@@ -9,7 +9,7 @@ import pytest
 
 from grpcpool import ChannelPool, Lease, Mode, PoolConfig, PoolTimeoutError
 from grpcpool._listener import Opening
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory
 from support.pools import PoolMaker, Recorder
 from support.servers import ECHO

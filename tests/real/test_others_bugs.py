@@ -20,7 +20,7 @@ from grpcpool import (
     PoolTimeoutError,
 )
 from grpcpool._listener import Opened, Opening
-from support.clock import ManualClock
+from grpcpool.testing import ManualClock
 from support.connections import addresses_of_connections_to, connections_to
 from support.fakes import ConstantFactory, FakeChannel, FakeFactory, failing_factory
 from support.pools import PoolMaker

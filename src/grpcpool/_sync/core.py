@@ -30,7 +30,7 @@ from .._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watc
 from .._errors import refusal_error
 from .._leaks import LeakWatch
 from .._listener import Leaked, Listener
-from .._machine import PoolMachine
+from .._machine import OpenWaiter, PoolMachine
 from .._queue import Waiter
 from .._slot import Slot, SlotState
 from .endings import on_end
@@ -43,6 +43,11 @@ from .worker import Worker
 
 # How often a lost connection is asked whether it is back: soon at first, then with patience.
 _FIRST_POLL, _LONGEST_POLL = 0.001, 0.25
+
+# A connection that was found up so short a time ago is not asked again before it is leased: to ask costs as much as
+# half an acquire. It is what was seen that counts, not that it was leased meanwhile: a dead connection fails its calls
+# faster than a live one serves them, and would be leased ever more often.
+_TRUSTED_FOR = 0.01
 
 # Threads of a closed pool have nothing left to do; one that a foreign callable holds up is not waited for longer.
 _JOIN_TIMEOUT = 2.0
@@ -95,10 +100,16 @@ class Core:
         if to_close:
             self._run(lambda: self._close_channels(to_close), "close")
         for effect in effects:
-            self._carry_out(effect)
-        for effect in effects:
-            if isinstance(effect, Notify):
-                self.announcer.tell(effect.event)
+            self._answer(effect)
+        try:
+            for effect in effects:
+                if isinstance(effect, Notify):
+                    self.announcer.tell(effect.event)
+        finally:
+            # Last, so that nobody hears that a connection is open before he hears that it is being opened.
+            for effect in effects:
+                if isinstance(effect, Open):
+                    self._run(partial(open_channel, self, effect.slot), f"open-{effect.slot.id}")
         if effects:
             self.subscriptions.nudge()
         if self.machine.closing and not len(self.machine.fleet.slots):
@@ -106,7 +117,7 @@ class Core:
             self.worker.nudge()
         self.worker.see_to(self.alarm)
 
-    def _carry_out(self, effect: Effect) -> None:
+    def _answer(self, effect: Effect) -> None:
         match effect:
             case Grant(waiter=waiter, slot=slot):
                 waiter.granted(slot)
@@ -114,11 +125,9 @@ class Core:
                 waiter.refused(refusal_error(self.name, effect.refusal, effect.figures, effect.cause))
             case Started(waiter=waiter):
                 waiter.granted(None)
-            case Open(slot=slot):
-                self._run(lambda: open_channel(self, slot), f"open-{slot.id}")
             case Watch(slot=slot):
                 self._watched[slot] = (self.monotonic() + _FIRST_POLL, _FIRST_POLL)
-            case Close() | Notify():
+            case Open() | Close() | Notify():
                 pass
             case _:
                 assert_never(effect)
@@ -152,6 +161,14 @@ class Core:
         self.do_deferred()
         with self.lock:
             effects = self.machine.request(waiter, self.monotonic())
+            waiter.asked = True
+        self.commit(effects)
+
+    def open(self, waiter: OpenWaiter) -> None:
+        """Has `min_size` connections opened; the waiter is told, maybe before this returns."""
+        with self.lock:
+            effects = self.machine.open(waiter, self.monotonic())
+            waiter.asked = True
         self.commit(effects)
 
     def cancel(self, waiter: Waiter) -> bool:
@@ -164,10 +181,12 @@ class Core:
     def is_fit(self, slot: Slot, streams: int | None) -> bool:
         """Whether the connection of the place just taken is up; if it is not, the place is given back."""
         channel: SlotChannel = slot.channel
+        now = self.monotonic()
         if slot.state is not SlotState.READY or channel.state(connect=True) is grpc.ChannelConnectivity.READY:
+            channel.trusted_until = now + _TRUSTED_FOR
             return True
         with self.lock:
-            effects = self.machine.unfit(slot, streams, self.monotonic())
+            effects = self.machine.unfit(slot, streams, now)
         self.commit(effects)
         return False
 

@@ -206,6 +206,10 @@ class Lease(ChannelSurface):
                     return
         self._check_usable()
 
+    def call_failed(self, error: grpc.RpcError) -> None:
+        """A call failed, maybe because the connection is down."""
+        self._core.call_failed(self._slot, error.code())
+
     def end_call(self) -> None:
         """A call is over; the last after the release gives the place back. Never raises."""
         core = self._core
@@ -236,6 +240,9 @@ class LeaseCaller:
         lease.begin_call()
         try:
             return getattr(self._native, how)(*arguments)
+        except grpc.RpcError as error:
+            lease.call_failed(error)
+            raise
         finally:
             lease.end_call()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from .._slot import Slot, SlotState
-from .connectivity import ConnectError, wait_until_ready
+from .connectivity import ConnectError
 from .slot_channel import SlotChannel
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ def open_channel(core: Core, slot: Slot) -> None:
     channel: SlotChannel | None = None
     try:
         channel = _make(core, slot)
-        wait_until_ready(
-            channel.connectivity, core.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or core.void
-        )
+        channel.connect(core.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or core.void)
         if core.config.prime is not None:
             core.config.prime(channel.channel)
     except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters are told
@@ -47,12 +45,12 @@ def _make(core: Core, slot: Slot) -> SlotChannel:
     made = core.factory()
     if not isinstance(made, grpc.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.Channel")
-    with core.lock:
-        others = [other.channel for other in core.machine.fleet.slots]
-    if any(other is not None and other.channel is made for other in others):
-        raise ConnectError("the factory returned a channel that is in the pool already; it must make a new one")
     channel = SlotChannel(made)
+    # Looked at and put there in one go, so that of two who get the same channel, one finds the other.
     with core.lock:
+        others = [other.channel.channel for other in core.machine.fleet.slots if other.channel is not None]
+        if any(other is made for other in others):
+            raise ConnectError("the factory returned a channel that is in the pool already; it must make a new one")
         slot.channel = channel
         given_up = slot.state is SlotState.CLOSED
     if given_up:

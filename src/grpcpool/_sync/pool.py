@@ -13,8 +13,7 @@ from typing import Any, Final, Self
 import grpc
 
 from .._clock import current_clock
-from .._config import PoolConfig, check_count, is_seconds
-from .._errors import PoolOpenError, PoolTimeoutError
+from .._config import PoolConfig, is_count, is_seconds
 from .._listener import Listener
 from .._stats import PoolStats
 from .calls import Caller
@@ -35,10 +34,6 @@ class _Configured:
 
 
 CONFIGURED: Final = _Configured()
-
-# A connection used so short a time ago is not asked whether it is up before it is leased: that would double the
-# cost of an acquire, and calls find out as well.
-_TRUSTED_FOR = 0.5
 
 _unnamed = itertools.count(1)
 
@@ -135,8 +130,8 @@ class ChannelPool(ChannelSurface):
         if slot is None:
             self._wait_for_place(lease, timeout)
         else:
-            lease._used_at = used_at = slot.used_at
-            if core.monotonic() - used_at > _TRUSTED_FOR and not core.is_fit(slot, streams):
+            lease._used_at = slot.used_at
+            if core.monotonic() > slot.channel.trusted_until and not core.is_fit(slot, streams):
                 lease._slot = None
                 self._wait_for_place(lease, timeout)
         if core.leaks is not None:
@@ -150,12 +145,10 @@ class ChannelPool(ChannelSurface):
         deadline = self._deadline(timeout, now)
         while True:
             waiter = BlockedWaiter(lease._streams, since=now, deadline=deadline).prepare()
-            core.request(waiter)
-            waiter.wait(core)
-            lease._slot = slot = waiter.slot
+            lease._slot = slot = waiter.get(core)
             assert slot is not None  # noqa: S101 -- only open() is granted None
             lease._used_at = slot.used_at
-            if core.monotonic() - slot.used_at <= _TRUSTED_FOR or core.is_fit(slot, lease._streams):
+            if core.monotonic() <= slot.channel.trusted_until or core.is_fit(slot, lease._streams):
                 return
             lease._slot = None
 
@@ -170,11 +163,9 @@ class ChannelPool(ChannelSurface):
         return seconds
 
     def _check_streams(self, streams: int) -> None:
-        check_count("streams", streams, 1)
-        if streams > self._config.max_streams:
-            raise ValueError(
-                f"streams = {streams!r}: must not be above max_streams, which is {self._config.max_streams}"
-            )
+        most = self._config.max_streams
+        if not is_count(streams, 1) or streams > most:
+            raise ValueError(f"streams = {streams!r}: must be a whole number from 1 to max_streams, which is {most}")
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
@@ -210,13 +201,7 @@ class ChannelPool(ChannelSurface):
         core = self._core
         now = core.monotonic()
         waiter = BlockedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).prepare()
-        with core.lock:
-            effects = core.machine.open(waiter, now)
-        core.commit(effects)
-        try:
-            waiter.wait(core)
-        except PoolTimeoutError as error:
-            raise PoolOpenError(str(error)) from error.__cause__
+        waiter.get(core)
 
     def close(self, grace: float | None = None) -> None:
         """Closes the pool: nothing of it, neither thread nor connection, is left.

@@ -88,12 +88,11 @@ def _wait_for_place(core: Core, arguments: Arguments, began: float) -> tuple[Slo
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
     deadline = core.call_deadline(timeout, began)
     waiter = BlockedWaiter(1, since=core.monotonic(), deadline=deadline, fail_fast=not wait_for_ready).prepare()
-    core.request(waiter)
     try:
-        waiter.wait(core)
+        slot = waiter.get(core)
     except PoolError as error:
         raise call_error(error, own_deadline=timeout is not None) from error
-    assert waiter.slot is not None  # noqa: S101 -- only open() is granted None
+    assert slot is not None  # noqa: S101 -- only open() is granted None
     if timeout is not None:
         timeout = max(0.0, deadline - core.monotonic())
-    return waiter.slot, (request, timeout, metadata, credentials, wait_for_ready, compression)
+    return slot, (request, timeout, metadata, credentials, wait_for_ready, compression)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from .._announcer import logger
-from .connectivity import connectivity_of
+from .connectivity import Connectivity, connectivity_of, wait_until_ready
 
 # Who makes serializers on the spot makes a new method at each call; such are not kept without end.
 _MOST_METHODS = 1024
@@ -50,10 +51,22 @@ class SlotChannel:
     def __init__(self, channel: grpc.Channel) -> None:
         """Takes over `channel`, which nobody else uses."""
         self.channel = channel
-        self.connectivity = connectivity_of(channel)
-        self.state = self.connectivity.state
+        # Until then the connection is taken to be up without a look.
+        self.trusted_until = -math.inf
+        self._connectivity: Connectivity | None = None
         # To build a multicallable costs as much as a tenth of a call.
         self._multicallables: dict[Method, Any] = {}
+
+    def connect(self, timeout: float, given_up: Callable[[], bool]) -> None:
+        """Has the channel connect, and waits until it is ready; raises as `wait_until_ready`."""
+        self._connectivity = connectivity_of(self.channel)
+        wait_until_ready(self._connectivity, timeout, given_up)
+
+    def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity:
+        """The state of the connection; `connect` has one that is idle connect."""
+        if self._connectivity is None:
+            return grpc.ChannelConnectivity.IDLE
+        return self._connectivity.state(connect=connect)
 
     def multicallable(self, method: Method) -> Any:
         """The channel's own multicallable for `method`."""
@@ -75,11 +88,16 @@ class SlotChannel:
 
     def close(self) -> None:
         """Closes the channel; calls on it are cancelled. Never raises."""
-        try:
-            self.connectivity.close()
-            self.channel.close()
-        except Exception:  # noqa: BLE001 -- foreign code may raise anything
-            logger.exception("a channel failed to close")
+        if self._connectivity is not None:
+            _try(self._connectivity.close)
+        _try(self.channel.close)
+
+
+def _try(close: Callable[[], None]) -> None:
+    try:
+        close()
+    except Exception:  # noqa: BLE001 -- foreign code may raise anything
+        logger.exception("a channel failed to close")
 
 
 def _takes_registered(make: Callable[..., Any]) -> bool:

@@ -26,21 +26,27 @@ class Starter:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._runs = False
         self._lingers_for = _LINGERS_FOR
 
     def do(self, work: Callable[[], None]) -> None:
         """Has `work` done. If no thread can be started, as at the end of the process, by this one."""
         self._work.put(work)
         with self._guard:
-            if self._thread is not None:
-                return
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:
-                self._thread = None
-        if self._thread is None:
+            if not self._runs:
+                self._start()
+            runs = self._runs
+        if not runs:
             self._work_off()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            return
+        self._runs = True
 
     def is_current(self) -> bool:
         """Whether this is the starter's thread."""
@@ -64,7 +70,7 @@ class Starter:
                 # Under the guard: who puts more in from now on finds no thread, and starts one.
                 with self._guard:
                     if self._work.empty():
-                        self._thread = None
+                        self._runs = False
                         return
             else:
                 _do(work)

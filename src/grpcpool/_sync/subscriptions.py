@@ -38,13 +38,15 @@ class Subscriptions:
         self._subscribers: list[tuple[Callback, _State | None]] = []
         self._connect = False
         self._thread: threading.Thread | None = None
+        self._runs = False
 
     def subscribe(self, callback: Callback, *, connect: bool) -> None:
         """Tells `callback` the state now and at each change; `connect` has the pool open a connection."""
         with self._changed:
             self._subscribers.append((callback, None))
             self._connect = self._connect or connect
-            if self._thread is None:
+            if not self._runs:
+                self._runs = True
                 self._thread = threading.Thread(target=self._run, name=f"{self._name}-connectivity", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
@@ -60,7 +62,7 @@ class Subscriptions:
 
     def nudge(self) -> None:
         """Something may have changed."""
-        if self._thread is not None:
+        if self._runs:
             with self._changed:
                 self._changed.notify_all()
 
@@ -79,7 +81,7 @@ class Subscriptions:
             with self._changed:
                 if not self._subscribers:
                     self._connect = False
-                    self._thread = None
+                    self._runs = False
                     return
                 news = [callback for callback, told in self._subscribers if told is not state]
                 self._subscribers = [(callback, state) for callback, _ in self._subscribers]

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class BlockedWaiter(Waiter):
-    """A thread that waits to be told."""
+    """A thread that waits to be told. Whoever is interrupted meanwhile leaves no trace."""
 
     slot: Slot | None = None
     error: PoolError | None = None
+    answered = False
 
     def prepare(self) -> Self:
         """Makes `wait` wait."""
@@ -29,31 +30,59 @@ class BlockedWaiter(Waiter):
     def granted(self, slot: Slot | None) -> None:
         """Wakes the thread with its place."""
         self.slot = slot
+        self.answered = True
         self._told.release()
 
     def refused(self, error: PoolError) -> None:
         """Wakes the thread with its refusal."""
         self.error = error
+        self.answered = True
         self._told.release()
 
-    def wait(self, core: Core) -> None:
-        """Waits to be told; whoever is interrupted meanwhile leaves no trace.
+    def get(self, core: Core) -> Slot | None:
+        """Asks, waits for the answer, and returns the place; `None` if what is waited for is none.
 
         Raises:
-            PoolError: What was told was a refusal.
+            PoolError: The answer is a refusal.
+        """
+        try:
+            self._ask(core)
+        except BaseException:
+            self._withdraw(core)
+            raise
+        self.wait(core)
+        return self.slot
+
+    def wait(self, core: Core) -> None:
+        """Waits to be told.
+
+        Raises:
+            PoolError: The answer is a refusal.
         """
         try:
             self._told.acquire()
         except BaseException:
-            if not core.cancel(self):
-                # The answer is decided, and another thread is about to tell it.
-                self._told.acquire()
-                if self.slot is not None:
-                    core.release(self.slot, self.streams)
+            self._withdraw(core)
             raise
         if self.error is not None:
             raise self.error
 
+    def _ask(self, core: Core) -> None:
+        core.request(self)
+
+    def _withdraw(self, core: Core) -> None:
+        """Leaves the queue; if the answer is decided already, takes it and gives back what it brings."""
+        if core.cancel(self):
+            return
+        if self.asked and not self.answered:
+            # Another thread is about to tell it.
+            self._told.acquire()
+        if self.slot is not None:
+            core.release(self.slot, self.streams)
+
 
 class BlockedOpenWaiter(BlockedWaiter, OpenWaiter):
     """A thread that waits in `open()`."""
+
+    def _ask(self, core: Core) -> None:
+        core.open(self)

@@ -52,6 +52,7 @@ class Worker:
         self._nudges: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._runs = False
         self.wakes_at = math.inf
 
     def nudge(self) -> None:
@@ -63,24 +64,28 @@ class Worker:
         self._nudges.put(False)
 
     def see_to(self, alarm: float) -> None:
-        """Sees to it that a worker runs and that it does not sleep past `alarm`."""
-        if alarm >= self.wakes_at:
+        """Sees to it that a worker runs if there is any need of one, and that it does not sleep past `alarm`."""
+        if self._runs and alarm >= self.wakes_at:
             return
         with self._guard:
-            if self._thread is None:
+            if not self._runs:
                 self._start()
         self.nudge()
 
     def _start(self) -> None:
+        core = self._core()
+        if core is None or core.is_at_rest():
+            return
         # The thread holds the core; the core holds this object, and not the other way round.
-        self._thread = threading.Thread(target=self._run, args=(self._core(),), name=self._name, daemon=True)
-        self.wakes_at = -math.inf
+        self._thread = threading.Thread(target=self._run, args=(core,), name=self._name, daemon=True)
         try:
             self._thread.start()
         except RuntimeError:
             # The interpreter shuts down: nothing will fall due any more.
             self._thread = None
-            self.wakes_at = math.inf
+            return
+        self._runs = True
+        self.wakes_at = -math.inf
 
     def is_current(self) -> bool:
         """Whether this is the worker's thread."""
@@ -115,6 +120,6 @@ class Worker:
         with self._guard:
             if not core.is_at_rest():
                 return False
-            self._thread = None
+            self._runs = False
             self.wakes_at = math.inf
             return True

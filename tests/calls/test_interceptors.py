@@ -1,0 +1,273 @@
+"""gRPC's client interceptors: around a pool, and around the channels in it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+
+from calls.support_server import NOT_BLOCKING, UU, WAYS, CallServer, Way, assert_at_rest, new_tag, outcome_of
+from grpcpool import ChannelPool
+from support.pools import PoolMaker
+from support.waiting import LONG, background, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class _Details(NamedTuple):
+    """What interceptors pass on."""
+
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+# gRPC's stubs want type parameters that its classes do not take at run time.
+_KINDS: tuple[Any, ...] = (
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+)
+
+
+class _AllKinds(*_KINDS):  # type: ignore[misc]
+    """Intercepts the four kinds with `intercept`."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+        self._guard = threading.Lock()
+
+    def intercept(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:
+        """Counts, and adds to the metadata."""
+        with self._guard:
+            self.seen[details.method] += 1
+        metadata = [*(details.metadata or ()), ("intercepted", "yes")]
+        changed = _Details(
+            details.method,
+            details.timeout,
+            metadata,
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+        return go_on(changed, request)
+
+    def intercept_unary_unary(self, go_on: Any, details: Any, request: Any) -> Any:
+        return self.intercept(go_on, details, request)
+
+    def intercept_unary_stream(self, go_on: Any, details: Any, request: Any) -> Any:
+        return self.intercept(go_on, details, request)
+
+    def intercept_stream_unary(self, go_on: Any, details: Any, request: Any) -> Any:
+        return self.intercept(go_on, details, request)
+
+    def intercept_stream_stream(self, go_on: Any, details: Any, request: Any) -> Any:
+        return self.intercept(go_on, details, request)
+
+
+class _Generators(_AllKinds):
+    """Returns generators for streams, as many interceptors do: they are neither calls nor futures."""
+
+    def intercept_unary_stream(self, go_on: Any, details: Any, request: Any) -> Any:
+        yield from self.intercept(go_on, details, request)
+
+    def intercept_stream_stream(self, go_on: Any, details: Any, request: Any) -> Any:
+        yield from self.intercept(go_on, details, request)
+
+
+class _Fails(_AllKinds):
+    """Raises instead of going on."""
+
+    def intercept(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:
+        """Fails."""
+        raise ArithmeticError("an interceptor failed, as the test wants")
+
+
+class _Answers(_AllKinds):
+    """Answers futures itself, with something that is a future and no call, and does not go on."""
+
+    def intercept(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:
+        """Answers."""
+        return _Answer()
+
+
+class _Answer(grpc.Future):  # type: ignore[type-arg]
+    """A future that is done; it has no `add_callback`."""
+
+    def cancel(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def running(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float | None = None) -> bytes:
+        return b"answered"
+
+    def exception(self, timeout: float | None = None) -> None:
+        return None
+
+    def traceback(self, timeout: float | None = None) -> None:
+        return None
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        fn(self)
+
+
+Wrap = Callable[[_AllKinds], tuple[ChannelPool, grpc.Channel]]
+
+
+@pytest.fixture(params=["around the pool", "around its channels"])
+def wrap(request: pytest.FixtureRequest, calls: CallServer, make_pool: PoolMaker) -> Iterator[Wrap]:
+    """Puts an interceptor around a pool with room for one call, or around the channels in it; returns both."""
+    made: list[ChannelPool] = []
+
+    def wrap(interceptor: _AllKinds) -> tuple[ChannelPool, grpc.Channel]:
+        if request.param == "around the pool":
+            pool = make_pool(calls.channel, max_size=1, max_streams=1)
+            channel = grpc.intercept_channel(pool, interceptor)
+        else:
+            pool = make_pool(lambda: grpc.intercept_channel(calls.channel(), interceptor), max_size=1, max_streams=1)
+            channel = pool
+        pool.open()
+        made.append(pool)
+        return pool, channel
+
+    yield wrap
+    for pool in made:
+        assert_at_rest(pool)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_an_interceptor_is_applied_once(wrap: Wrap, way: Way) -> None:
+    """It sees each call once, and what it adds reaches the server."""
+    interceptor = _AllKinds()
+    _, channel = wrap(interceptor)
+    answer = way.finish(way.begin(channel, "metadata"))
+    text = answer if isinstance(answer, bytes) else answer[0]
+    assert text.count(b'["intercepted", "yes"]') == 1
+    assert interceptor.seen == {way.method: 1}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_calls_end_as_without_a_pool(wrap: Wrap, plain: grpc.Channel, way: Way) -> None:
+    """Answers and errors are those of an intercepted channel of gRPC's own."""
+    _, channel = wrap(_AllKinds())
+    native = grpc.intercept_channel(plain, _AllKinds())
+    for command in ("ok", "fail"):
+        outcomes = [
+            outcome_of(lambda one=one, command=command: way.finish(way.begin(one, command)))  # type: ignore[misc]
+            for one in (channel, native)
+        ]
+        assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
+def test_a_call_that_waits_is_intercepted_once(wrap: Wrap, way: Way) -> None:
+    """Also if there is no place for it at first."""
+    interceptor = _AllKinds()
+    pool, channel = wrap(interceptor)
+    multicallable: Any = pool.unary_unary(UU)
+    blocker = multicallable.future(f"hold:{new_tag()}".encode())
+    interceptor.seen.clear()
+    told: list[Any] = []
+    call = way.begin(channel)
+    call.add_done_callback(told.append)
+    answer = background(lambda: way.finish(call))
+    eventually(lambda: pool.stats().waiting == 1)
+    blocker.cancel()
+    assert answer.result(LONG)
+    eventually(lambda: len(told) == 1)
+    assert interceptor.seen == {way.method: 1}
+
+
+@pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
+def test_cancel_passes_through(calls: CallServer, wrap: Wrap, way: Way) -> None:
+    """A call that is cancelled through interceptors ends on the server."""
+    _, channel = wrap(_AllKinds())
+    tag = new_tag()
+    call = way.begin(channel, f"hold:{tag}")
+    calls.wait_until_held(tag)
+    call.cancel()
+    calls.wait_until_let_go(tag)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_interceptors_that_are_generators(wrap: Wrap, plain: grpc.Channel, way: Way) -> None:
+    """One that yields the responses, as OpenTelemetry's does, works; the place comes back when it has been read."""
+    pool, channel = wrap(_Generators())
+    native = grpc.intercept_channel(plain, _Generators())
+    for _ in range(2):
+        begun = way.begin(channel)
+        assert way.finish(begun) == way.finish(way.begin(native)) or way.how == "with_call"
+        # Although it is still held.
+        eventually(lambda: pool.stats().in_flight == 0, timeout=5)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.streams_out], ids=str)
+@pytest.mark.parametrize("read", [0, 1])
+def test_generators_that_are_dropped(calls: CallServer, wrap: Wrap, way: Way, read: int) -> None:
+    """The place of a generator that was never read, or half, comes back when it is dropped."""
+    pool, channel = wrap(_Generators())
+    tag = new_tag()
+    call = way.begin(channel, f"hold:{tag}")
+    for _ in range(read):
+        assert next(call) == b"0"
+    del call
+    assert_at_rest(pool)
+    calls.wait_until_let_go(tag)
+
+
+@pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
+def test_generators_that_wait(wrap: Wrap, way: Way) -> None:
+    """A call that had to wait for its place may turn out to be a generator."""
+    pool, channel = wrap(_Generators())
+    multicallable: Any = pool.unary_unary(UU)
+    blocker = multicallable.future(f"hold:{new_tag()}".encode())
+    call = way.begin(channel)
+    answer = background(lambda: way.finish(call))
+    eventually(lambda: pool.stats().waiting == 1)
+    blocker.cancel()
+    assert answer.result(5)
+    eventually(lambda: pool.stats().in_flight == 0, timeout=5)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_an_interceptor_that_raises(wrap: Wrap, plain: grpc.Channel, way: Way) -> None:
+    """The caller sees what he sees without a pool, and the place comes back."""
+    _, channel = wrap(_Fails())
+    native = grpc.intercept_channel(plain, _Fails())
+    assert outcome_of(lambda: way.finish(way.begin(channel))) == outcome_of(lambda: way.finish(way.begin(native)))
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.how == "future"], ids=str)
+def test_an_interceptor_that_answers_itself(wrap: Wrap, way: Way) -> None:
+    """What it returns may be a future and no more; the place is free again."""
+    _, channel = wrap(_Answers())
+    for _ in range(3):
+        assert way.begin(channel).result() == b"answered"
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.how == "future"], ids=str)
+def test_an_answer_to_a_call_that_waited(wrap: Wrap, way: Way) -> None:
+    """Also after a wait; and its callbacks run although the answer knows only done-callbacks."""
+    pool, channel = wrap(_Answers())
+    with pool.acquire():
+        call = way.begin(channel)
+        told: list[Any] = []
+        call.add_done_callback(told.append)
+    assert call.result(LONG) == b"answered"
+    eventually(lambda: told == [call], timeout=5)

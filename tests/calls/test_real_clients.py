@@ -1,0 +1,246 @@
+"""Clients that other people wrote, and never saw a pool: each takes it for the channel that it is."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.cloud import pubsub_v1
+from google.pubsub_v1.services.publisher import PublisherClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from opentelemetry import trace
+from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import grpcpool
+from calls.support_server import UU, WAYS, CallServer, Way, assert_at_rest, new_tag
+from grpcpool import ChannelPool, PoolConfig
+from support.pools import PoolMaker
+from support.waiting import LONG, background, eventually, together
+
+pytestmark = pytest.mark.timeout(60)
+
+
+# --- health and reflection ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[CallServer]:
+    """A server with a health and a reflection service."""
+    with CallServer("--services") as server:
+        yield server
+
+
+@pytest.fixture
+def pool(services: CallServer, make_pool: PoolMaker) -> Iterator[ChannelPool]:
+    """A small pool of it; in the end it is at rest."""
+    made = make_pool(services.channel, max_size=2, max_streams=2)
+    yield made
+    assert_at_rest(made)
+
+
+def test_health_check(pool: ChannelPool) -> None:
+    """A generated stub asks for the health of services, at once and as a future, also when all places are taken."""
+    stub = health_pb2_grpc.HealthStub(pool)
+    request = health_pb2.HealthCheckRequest(service="orders")
+    serving = health_pb2.HealthCheckResponse.SERVING
+    assert stub.Check(request, timeout=LONG).status == serving
+    futures = [stub.Check.future(request, timeout=LONG) for _ in range(50)]
+    assert all(future.result().status == serving for future in futures)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service="unknown"), timeout=LONG)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+
+
+def test_health_watch(pool: ChannelPool) -> None:
+    """A watch, which never ends by itself, takes its place until it is cancelled."""
+    stub = health_pb2_grpc.HealthStub(pool)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="orders"), timeout=LONG)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    assert pool.stats().in_flight == 1
+    watch.cancel()
+
+
+def test_reflection(pool: ChannelPool) -> None:
+    """The descriptor database, which sends its questions by a stream of requests, finds services and files."""
+    database = ProtoReflectionDescriptorDatabase(pool)
+    assert "grpc.health.v1.Health" in set(database.get_services())
+    file = database.FindFileContainingSymbol("grpc.health.v1.Health")
+    assert database.FindFileByName(file.name) == file
+    with pytest.raises(KeyError):
+        database.FindFileByName("unknown.proto")
+
+
+# --- Google's clients -----------------------------------------------------------------------------------------------
+
+TOPIC = "projects/p/topics/t"
+
+
+def test_a_generated_google_client(calls: CallServer, make_pool: PoolMaker) -> None:
+    """The transport takes the pool as its channel, and many threads publish at once through a few streams."""
+    pool = make_pool(calls.channel, max_size=2, max_streams=2)
+    with PublisherClient(transport=PublisherGrpcTransport(channel=pool)) as client:
+        answers = together(
+            20, lambda i: client.publish(topic=TOPIC, messages=[{"data": str(i).encode()}] * 3, timeout=LONG)
+        )
+        assert [list(answer.message_ids) for answer in answers] == [["id-0", "id-1", "id-2"]] * 20
+        assert_at_rest(pool)
+    assert pool.closed
+
+
+def test_the_publisher_that_batches(calls: CallServer, make_pool: PoolMaker) -> None:
+    """The client that people use, with batches, threads and retries of its own, publishes through a pool."""
+    pool = make_pool(calls.channel, max_size=2, max_streams=2)
+    settings: Any = pubsub_v1.types.BatchSettings(max_messages=2)
+    client: Any = pubsub_v1.PublisherClient(batch_settings=settings, transport=PublisherGrpcTransport(channel=pool))
+    futures = [client.publish(TOPIC, str(i).encode()) for i in range(20)]
+    assert {future.result(LONG) for future in futures} == {"id-0", "id-1"}
+    assert_at_rest(pool)
+    client.stop()
+
+
+# --- OpenTelemetry --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def _exporter() -> InMemorySpanExporter:
+    # The provider is one for the process: the instrumentation takes no other.
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return exporter
+
+
+@pytest.fixture
+def spans(_exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
+    """gRPC's client is instrumented, and these are the spans since then."""
+    instrumentor = GrpcInstrumentorClient()
+    instrumentor.instrument()
+    _exporter.clear()
+    yield _exporter
+    instrumentor.uninstrument()
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_one_span_a_call(calls: CallServer, spans: InMemorySpanExporter, way: Way) -> None:
+    """Each call over a pool of instrumented channels yields one span, named after its method; none is for the pool."""
+    with grpcpool.insecure_channel(calls.target, config=PoolConfig(max_size=2, max_streams=1)) as pool:
+        for number in (1, 2, 3):
+            assert way.finish(way.begin(pool))
+            eventually(lambda number=number: len(spans.get_finished_spans()) >= number, timeout=5)  # type: ignore[misc]
+        assert [span.name for span in spans.get_finished_spans()] == [way.method.lstrip("/")] * 3 or [
+            span.name for span in spans.get_finished_spans()
+        ] == [way.method] * 3
+        assert_at_rest(pool)
+
+
+def test_one_span_for_a_call_that_waits(calls: CallServer, spans: InMemorySpanExporter) -> None:
+    """A call without a place at first has its span when it runs."""
+    with grpcpool.insecure_channel(calls.target, config=PoolConfig(max_size=1, max_streams=1)) as pool:
+        with pool.acquire():
+            call = pool.unary_unary(UU).future(b"ok", timeout=LONG)  # type: ignore[var-annotated]
+            assert spans.get_finished_spans() == ()
+        assert call.result() == b"0"
+        eventually(lambda: len(spans.get_finished_spans()) == 1, timeout=5)
+        assert_at_rest(pool)
+
+
+def test_uninstrumented_there_are_no_spans(calls: CallServer, _exporter: InMemorySpanExporter) -> None:
+    """After the instrumentation has been taken off, new connections are plain, as `grpc`'s own are."""
+    instrumentor = GrpcInstrumentorClient()
+    instrumentor.instrument()
+    instrumentor.uninstrument()
+    _exporter.clear()
+    with grpcpool.insecure_channel(calls.target) as pool:
+        assert WAYS[0].begin(pool) == b"0"
+        assert _exporter.get_finished_spans() == ()
+
+
+# --- the option SingleThreadedUnaryStream ---------------------------------------------------------------------------
+
+OPTIONS = [(grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]
+STREAM = next(way for way in WAYS if way.maker == "unary_stream")
+
+
+@pytest.fixture
+def single_threaded(calls: CallServer) -> Iterator[ChannelPool]:
+    """A pool with one place, of channels with the option."""
+    config = PoolConfig(max_size=1, max_streams=1)
+    with grpcpool.insecure_channel(calls.target, OPTIONS, config=config) as pool:
+        pool.open()
+        yield pool
+        assert_at_rest(pool)
+
+
+def test_the_option_is_what_it_says(single_threaded: ChannelPool) -> None:
+    """The calls are of gRPC's other class: if that is renamed, the pool must learn the new name."""
+    assert type(STREAM.begin(single_threaded)).__name__ == "_SingleThreadedRendezvous"
+
+
+def test_single_threaded_read(single_threaded: ChannelPool) -> None:
+    """A stream that is read to its end gives its place back, although it is still held; and so does one that fails."""
+    for _ in range(3):
+        call = STREAM.begin(single_threaded)
+        assert list(call) == [b"0", b"1", b"2"]
+        assert single_threaded.stats().in_flight == 0
+        failing = STREAM.begin(single_threaded, "fail")
+        with pytest.raises(grpc.RpcError):
+            list(failing)
+        assert single_threaded.stats().in_flight == 0
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_single_threaded_dropped(calls: CallServer, single_threaded: ChannelPool, read: int) -> None:
+    """A stream that was half read, or not at all, gives its place back when it is dropped, and ends on the server."""
+    tag = new_tag()
+    call = STREAM.begin(single_threaded, f"hold:{tag}")
+    for _ in range(read):
+        assert next(call) == b"0"
+    calls.wait_until_held(tag)
+    assert single_threaded.stats().in_flight == 1
+    del call
+    gc.collect()
+    eventually(lambda: single_threaded.stats().in_flight == 0, timeout=5)
+    calls.wait_until_let_go(tag)
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_single_threaded_cancelled(calls: CallServer, single_threaded: ChannelPool, read: int) -> None:
+    """A stream that is cancelled gives its place back when it is iterated on, or dropped."""
+    tag = new_tag()
+    call = STREAM.begin(single_threaded, f"hold:{tag}")
+    for _ in range(read):
+        assert next(call) == b"0"
+    call.cancel()
+    calls.wait_until_let_go(tag)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    assert caught.value.code() is grpc.StatusCode.CANCELLED  # type: ignore[attr-defined]
+
+
+def test_single_threaded_after_a_wait(single_threaded: ChannelPool) -> None:
+    """A stream that had to wait for its place is read, and gives it back."""
+    with single_threaded.acquire():
+        call = STREAM.begin(single_threaded)
+        reading = background(lambda: list(call))
+        eventually(lambda: single_threaded.stats().waiting == 1)
+    assert reading.result(LONG) == [b"0", b"1", b"2"]
+    eventually(lambda: single_threaded.stats().in_flight == 0, timeout=5)
+
+
+def test_single_threaded_needs_no_thread(single_threaded: ChannelPool) -> None:
+    """The option keeps its promise under a pool: a stream that runs has no thread of gRPC's."""
+    before = threading.active_count()
+    call = STREAM.begin(single_threaded)
+    assert next(call) == b"0"
+    assert threading.active_count() == before
+    assert list(call) == [b"1", b"2"]

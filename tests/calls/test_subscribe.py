@@ -1,0 +1,212 @@
+"""The state of a pool, for who subscribes to it as to a channel."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from typing import Any
+
+import grpc
+import pytest
+
+import grpcpool
+from calls.support_server import WAYS, CallServer
+from grpcpool import ChannelPool
+from support.pools import PoolMaker
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+State = grpc.ChannelConnectivity
+
+
+def _watchers(pool: ChannelPool) -> list[str]:
+    return [
+        thread.name for thread in threading.enumerate() if thread.name.startswith(f"grpcpool-{pool.name}-connectivity")
+    ]
+
+
+@pytest.fixture
+def pool(calls: CallServer, make_pool: PoolMaker) -> ChannelPool:
+    """A pool that has not connected yet, of up to two connections."""
+    return make_pool(calls.channel, max_size=2, max_streams=1)
+
+
+def test_the_first_thing_told_is_the_state(pool: ChannelPool) -> None:
+    """A subscriber of a pool that nobody uses is told `IDLE`, and that has it connect no more than gRPC's would."""
+    told: list[State] = []
+    pool.subscribe(told.append)
+    eventually(lambda: told == [State.IDLE])
+    assert pool.stats().size == 0
+
+
+def test_the_changes_are_told(pool: ChannelPool) -> None:
+    """A pool that is asked to connect does, and tells each state once, up to `READY`."""
+    told: list[State] = []
+    pool.subscribe(told.append, try_to_connect=True)
+    eventually(lambda: State.READY in told)
+    assert told[-1] is State.READY
+    assert all(one is not other for one, other in itertools.pairwise(told))
+    assert pool.stats().ready == 1
+
+
+def test_a_call_is_what_connects_an_idle_pool(pool: ChannelPool) -> None:
+    """Who subscribed without connecting learns of the connection that a call made."""
+    told: list[State] = []
+    pool.subscribe(told.append)
+    WAYS[0].begin(pool)
+    eventually(lambda: told[-1:] == [State.READY])
+
+
+def test_several_subscribers(pool: ChannelPool) -> None:
+    """Each is told, a late one at once; there is one thread for all of them."""
+    told: tuple[list[State], ...] = ([], [], [])
+    for one in told[:2]:
+        pool.subscribe(one.append, try_to_connect=True)
+    eventually(lambda: all(one[-1:] == [State.READY] for one in told[:2]))
+    pool.subscribe(told[2].append)
+    eventually(lambda: told[2] == [State.READY])
+    assert len(_watchers(pool)) == 1
+
+
+def test_channel_ready_future(calls: CallServer, pool: ChannelPool) -> None:
+    """GRPC's own way to wait for a channel works on a pool, and leaves no thread."""
+    future: Any = grpc.channel_ready_future(pool)
+    assert future.result(timeout=LONG) is None
+    assert pool.stats().ready == 1
+    eventually(lambda: not _watchers(pool))
+
+
+def test_channel_ready_future_may_be_cancelled() -> None:
+    """Nothing is left of a wait for a server that is not there."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with grpcpool.insecure_channel(f"127.0.0.1:{taken.getsockname()[1]}") as pool:
+            future: Any = grpc.channel_ready_future(pool)
+            with pytest.raises(grpc.FutureTimeoutError):
+                future.result(timeout=0.1)
+            future.cancel()
+            eventually(lambda: not _watchers(pool))
+
+
+def test_a_failing_pool_says_so() -> None:
+    """Where nobody listens the state is `TRANSIENT_FAILURE`."""
+    told: list[State] = []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with grpcpool.insecure_channel(f"127.0.0.1:{taken.getsockname()[1]}") as pool:
+            pool.subscribe(told.append, try_to_connect=True)
+            eventually(lambda: State.TRANSIENT_FAILURE in told)
+            assert State.READY not in told
+
+
+def test_ready_if_any_is() -> None:
+    """A pool of two servers is `READY` as long as one of them is up, and no longer; and again when one is back."""
+    told: list[State] = []
+    with CallServer() as one, CallServer() as other:
+        servers = itertools.cycle([one, other])
+        config = grpcpool.PoolConfig(min_size=2, max_size=2, max_streams=1)
+        with ChannelPool(lambda: next(servers).channel(), config) as pool:
+            pool.open()
+            pool.subscribe(told.append)
+            eventually(lambda: told == [State.READY])
+            one.kill()
+            # The pool has seen it when it counts one connection as lost.
+            eventually(lambda: [_try(pool), pool.stats().ready][1] == 1)
+            assert told == [State.READY]
+            other.kill()
+            eventually(lambda: told[-1] in {State.IDLE, State.TRANSIENT_FAILURE, State.CONNECTING})
+            other.start()
+            eventually(lambda: [_try(pool), told[-1]][1] is State.READY)
+
+
+def _try(pool: ChannelPool) -> None:
+    futures = [WAYS[2].begin(pool, timeout=1) for _ in range(2)]
+    for future in futures:
+        future.exception(LONG)
+
+
+def test_without_a_subscriber_there_is_no_thread(pool: ChannelPool) -> None:
+    """Nobody polls for a pool to which nobody subscribes, however much it is used."""
+    for way in WAYS:
+        way.finish(way.begin(pool))
+    assert _watchers(pool) == []
+
+
+def test_the_thread_ends_with_the_last_subscriber(pool: ChannelPool) -> None:
+    """It runs while there is one, and no longer; and it comes back with the next."""
+    told: list[State] = []
+    others: list[State] = []
+    for _ in range(2):
+        pool.subscribe(told.append)
+        pool.subscribe(others.append)
+        eventually(lambda: told and others)
+        assert len(_watchers(pool)) == 1
+        pool.unsubscribe(told.append)
+        assert len(_watchers(pool)) == 1
+        pool.unsubscribe(others.append)
+        eventually(lambda: not _watchers(pool))
+
+
+def test_who_unsubscribed_is_told_nothing_more(pool: ChannelPool) -> None:
+    """A callback that has left misses the later changes; a callback that never came may leave as with gRPC."""
+    told: list[State] = []
+    other: list[State] = []
+    pool.subscribe(told.append)
+    pool.subscribe(other.append)
+    eventually(lambda: told and other)
+    pool.unsubscribe(told.append)
+    pool.unsubscribe(print)
+    WAYS[0].begin(pool)
+    eventually(lambda: other[-1] is State.READY)
+    assert told == [State.IDLE]
+
+
+def test_a_callback_may_unsubscribe_itself(pool: ChannelPool) -> None:
+    """As gRPC's `channel_ready_future` does."""
+    told: list[State] = []
+
+    def once(state: State) -> None:
+        told.append(state)
+        pool.unsubscribe(once)
+
+    pool.subscribe(once, try_to_connect=True)
+    eventually(lambda: not _watchers(pool))
+    assert len(told) == 1
+
+
+def test_the_close_ends_subscriptions(pool: ChannelPool) -> None:
+    """When `close()` returns, no thread watches; to subscribe to a closed pool is allowed and starts none."""
+    told: list[State] = []
+    pool.subscribe(told.append, try_to_connect=True)
+    eventually(lambda: State.READY in told)
+    pool.close()
+    assert _watchers(pool) == []
+    pool.subscribe(told.append)
+    pool.unsubscribe(told.append)
+    assert _watchers(pool) == []
+
+
+def test_a_callback_that_raises(pool: ChannelPool, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and told again; the other subscribers are told as if nothing had been."""
+    failed: list[State] = []
+    told: list[State] = []
+
+    def fail(state: State) -> None:
+        failed.append(state)
+        raise ArithmeticError("a callback failed, as the test wants")
+
+    pool.subscribe(fail)
+    pool.subscribe(told.append)
+    eventually(lambda: told == [State.IDLE])
+    WAYS[0].begin(pool)
+    eventually(lambda: told[-1] is State.READY and failed[-1] is State.READY)
+    assert "a connectivity callback failed" in caplog.text
+
+
+def test_a_callback_may_close_the_pool(pool: ChannelPool) -> None:
+    """The close is complete soon after, and its own thread does not wait for itself."""
+    pool.subscribe(lambda state: pool.close() if state is State.READY else None, try_to_connect=True)
+    eventually(lambda: pool.closed and not pool.stats().size)
+    eventually(lambda: not _watchers(pool))
