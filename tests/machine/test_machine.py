@@ -119,7 +119,7 @@ def test_timeout() -> None:
     play.request(None, wait=2.0)
     assert play.machine.next_deadline() == START + 2.0
     assert play.tick(1.9) == []
-    assert play.tick(0.1) == ["refuse open_failed"]
+    assert play.tick(0.1) == ["refuse timeout"]
     assert (play.refusal.waiter, play.refusal.refusal) == (play.waiter, Refusal.TIMEOUT)
     assert play.refusal.figures.waited == pytest.approx(2.0)
     assert play.release(1) == []
@@ -128,11 +128,11 @@ def test_timeout() -> None:
 def test_no_time_asks_once_but_dials() -> None:
     """Who has no time is refused at once if there is no room, but is dialled for; if there is room he gets it."""
     play = Play(max_size=1)
-    assert play.request(None, wait=0.0) == ["open 1", "refuse open_failed"]
+    assert play.request(None, wait=0.0) == ["open 1", "refuse timeout"]
     assert play.stats.waiting == 0
     play.opened(1)
     assert play.request(None, wait=0.0) == ["grant 1"]
-    assert play.request(None, wait=0.0) == ["refuse open_failed"]
+    assert play.request(None, wait=0.0) == ["refuse timeout"]
     assert play.stats.timeouts == 2
 
 
