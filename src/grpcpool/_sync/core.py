@@ -33,6 +33,7 @@ from .._listener import Leaked, Listener
 from .._machine import OpenWaiter, PoolMachine
 from .._queue import Waiter
 from .._slot import Slot, SlotState
+from .connectivity import TRUSTED_FOR
 from .endings import on_end
 from .opening import ChannelFactory, open_channel
 from .slot_channel import Methods, SlotChannel
@@ -43,11 +44,6 @@ from .worker import Worker
 
 # How often a lost connection is asked whether it is back: soon at first, then with patience.
 _FIRST_POLL, _LONGEST_POLL = 0.001, 0.25
-
-# A connection that was found up so short a time ago is not asked again before it is leased: to ask costs as much as
-# half an acquire. It is what was seen that counts, not that it was leased meanwhile: a dead connection fails its calls
-# faster than a live one serves them, and would be leased ever more often.
-_TRUSTED_FOR = 0.01
 
 # Threads of a closed pool have nothing left to do; one that a foreign callable holds up is not waited for longer.
 _JOIN_TIMEOUT = 2.0
@@ -182,8 +178,8 @@ class Core:
         """Whether the connection of the place just taken is up; if it is not, the place is given back."""
         channel: SlotChannel = slot.channel
         now = self.monotonic()
-        if slot.state is not SlotState.READY or channel.state(connect=True) is grpc.ChannelConnectivity.READY:
-            channel.trusted_until = now + _TRUSTED_FOR
+        if slot.state is not SlotState.READY or channel.is_up():
+            channel.trusted_until = now + TRUSTED_FOR
             return True
         with self.lock:
             effects = self.machine.unfit(slot, streams, now)
@@ -308,7 +304,7 @@ class Core:
                 self._watched.pop(slot, None)
             elif at > now:
                 continue
-            elif channel.state(connect=True) is grpc.ChannelConnectivity.READY:
+            elif channel.is_up():
                 self._watched.pop(slot, None)
                 with self.lock:
                     effects = self.machine.recovered(slot, now)

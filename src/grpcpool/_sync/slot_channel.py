@@ -62,11 +62,13 @@ class SlotChannel:
         self._connectivity = connectivity_of(self.channel)
         wait_until_ready(self._connectivity, timeout, given_up)
 
-    def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity:
-        """The state of the connection; `connect` has one that is idle connect."""
-        if self._connectivity is None:
-            return grpc.ChannelConnectivity.IDLE
-        return self._connectivity.state(connect=connect)
+    def state(self) -> grpc.ChannelConnectivity:
+        """The state of the connection, as far as gRPC has noticed."""
+        return grpc.ChannelConnectivity.IDLE if self._connectivity is None else self._connectivity.state()
+
+    def is_up(self) -> bool:
+        """Looks at the connection; one that is not up is made to connect."""
+        return self._connectivity is not None and self._connectivity.look() is grpc.ChannelConnectivity.READY
 
     def multicallable(self, method: Method) -> Any:
         """The channel's own multicallable for `method`."""
