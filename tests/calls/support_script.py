@@ -82,7 +82,7 @@ def _answers(command: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         case "peer":
             yield context.peer().encode()
         case "serial":
-            names = context.auth_context().get("transport_security_type", [])
+            names: Any = context.auth_context().get("transport_security_type", [])
             yield b",".join(names)
         case "ok":
             context.send_initial_metadata((("initial", "yes"),))
@@ -148,8 +148,9 @@ def _fields(message: bytes) -> Iterable[tuple[int, bytes]]:
 
 
 def _add_health(server: grpc.Server) -> None:
-    from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # noqa: PLC0415 -- an extra of few tests
-    from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
+    # An extra of few tests.
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # noqa: PLC0415
+    from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped] # noqa: PLC0415
 
     servicer = health.HealthServicer()
     servicer.set("orders", health_pb2.HealthCheckResponse.SERVING)
@@ -166,7 +167,7 @@ def _make_server(options: argparse.Namespace) -> tuple[grpc.Server, int]:
         "Ss": grpc.stream_stream_rpc_method_handler(_ss),
         "Tell": grpc.unary_unary_rpc_method_handler(_tell),
     }
-    publisher = {"Publish": grpc.unary_unary_rpc_method_handler(_publish)}
+    publisher: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Publish": grpc.unary_unary_rpc_method_handler(_publish)}
     settings: list[tuple[str, Any]] = [("grpc.max_concurrent_streams", 1000)]
     if options.no_gzip:
         identity_and_deflate = 0b011

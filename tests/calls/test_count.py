@@ -231,8 +231,8 @@ def test_closed_while_it_waits(full: ChannelPool, way: Way) -> None:
     full.close()
     error: Any = waiting.exception(20)
     assert isinstance(error, grpc.RpcError)
-    assert error.code() is grpc.StatusCode.CANCELLED  # type: ignore[attr-defined]
-    assert error.details() == "Channel closed!"  # type: ignore[attr-defined]
+    assert error.code() is grpc.StatusCode.CANCELLED
+    assert error.details() == "Channel closed!"
     assert isinstance(error.__cause__, PoolClosedError)
 
 
@@ -250,5 +250,5 @@ def test_server_killed_meanwhile(make_pool: PoolMaker, way: Way) -> None:
         for call in (running, waiting):
             error: Any = call.exception(10)
             assert isinstance(error, grpc.RpcError)
-            assert error.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert_at_rest(pool)

@@ -59,7 +59,7 @@ def test_isolated_separates_connections(calls: CallServer) -> None:
 
 
 def _service_config(options: Any) -> Any:
-    ((name, value),) = (option for option in shared_out(options) if option[0] == "grpc.service_config")
+    (value,) = (value for name, value in shared_out(options) if name == "grpc.service_config")
     return json.loads(value)
 
 
@@ -145,7 +145,7 @@ def test_options_reach_the_connections(calls: CallServer) -> None:
         assert unary(pool, UU, b"a" * 10)
         with pytest.raises(grpc.RpcError) as caught:
             unary(pool, UU, b"a" * 11)
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert caught.value.__cause__ is None
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import grpc
 import pytest
-from google.cloud import pubsub_v1
+from google.cloud import pubsub_v1  # type: ignore[import-untyped]
+from google.pubsub_v1 import PubsubMessage
 from google.pubsub_v1.services.publisher import PublisherClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # type: ignore[import-untyped]
+    ProtoReflectionDescriptorDatabase,
+)
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
 from opentelemetry.sdk.trace import TracerProvider
@@ -57,7 +60,7 @@ def test_health_check(pool: ChannelPool) -> None:
     assert all(future.result().status == serving for future in futures)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Check(health_pb2.HealthCheckRequest(service="unknown"), timeout=LONG)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_health_watch(pool: ChannelPool) -> None:
@@ -89,7 +92,7 @@ def test_a_generated_google_client(calls: CallServer, make_pool: PoolMaker) -> N
     pool = make_pool(calls.channel, max_size=2, max_streams=2)
     with PublisherClient(transport=PublisherGrpcTransport(channel=pool)) as client:
         answers = together(
-            20, lambda i: client.publish(topic=TOPIC, messages=[{"data": str(i).encode()}] * 3, timeout=LONG)
+            20, lambda i: client.publish(topic=TOPIC, messages=[PubsubMessage(data=str(i).encode())] * 3, timeout=LONG)
         )
         assert [list(answer.message_ids) for answer in answers] == [["id-0", "id-1", "id-2"]] * 20
         assert_at_rest(pool)
@@ -107,12 +110,15 @@ def test_the_publisher_that_batches(calls: CallServer, make_pool: PoolMaker) -> 
     client.stop()
 
 
+_Instrumentor: Any = GrpcInstrumentorClient
+
+
 # --- OpenTelemetry --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def _exporter() -> InMemorySpanExporter:
-    # The provider is one for the process: the instrumentation takes no other.
+def exporter() -> InMemorySpanExporter:
+    """Where all spans go; the provider is one for the process, for the instrumentation takes no other."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -121,12 +127,12 @@ def _exporter() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-def spans(_exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
-    """gRPC's client is instrumented, and these are the spans since then."""
-    instrumentor = GrpcInstrumentorClient()
+def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
+    """The client side of gRPC is instrumented, and these are the spans since then."""
+    instrumentor: Any = _Instrumentor()
     instrumentor.instrument()
-    _exporter.clear()
-    yield _exporter
+    exporter.clear()
+    yield exporter
     instrumentor.uninstrument()
 
 
@@ -136,7 +142,7 @@ def test_one_span_a_call(calls: CallServer, spans: InMemorySpanExporter, way: Wa
     with grpcpool.insecure_channel(calls.target, config=PoolConfig(max_size=2, max_streams=1)) as pool:
         pool.open()
         for number in (1, 2, 3):
-            assert way.finish(way.begin(pool))
+            assert background(lambda: way.finish(way.begin(pool))).result(5)
             eventually(lambda number=number: len(spans.get_finished_spans()) >= number, timeout=5)  # type: ignore[misc]
         assert [span.name for span in spans.get_finished_spans()] == [way.method] * 3
         assert_at_rest(pool)
@@ -154,15 +160,15 @@ def test_one_span_for_a_call_that_waits(calls: CallServer, spans: InMemorySpanEx
         assert_at_rest(pool)
 
 
-def test_uninstrumented_there_are_no_spans(calls: CallServer, _exporter: InMemorySpanExporter) -> None:
+def test_uninstrumented_there_are_no_spans(calls: CallServer, exporter: InMemorySpanExporter) -> None:
     """After the instrumentation has been taken off, new connections are plain, as `grpc`'s own are."""
-    instrumentor = GrpcInstrumentorClient()
+    instrumentor: Any = _Instrumentor()
     instrumentor.instrument()
     instrumentor.uninstrument()
-    _exporter.clear()
+    exporter.clear()
     with grpcpool.insecure_channel(calls.target) as pool:
         assert WAYS[0].begin(pool) == b"0"
-        assert _exporter.get_finished_spans() == ()
+        assert exporter.get_finished_spans() == ()
 
 
 # --- the option SingleThreadedUnaryStream ---------------------------------------------------------------------------
@@ -228,7 +234,7 @@ def test_single_threaded_cancelled(services: CallServer, single_threaded: Channe
     services.wait_until_let_go(tag)
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
-    assert caught.value.code() is grpc.StatusCode.CANCELLED  # type: ignore[attr-defined]
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
 
 
 def test_single_threaded_after_a_wait(single_threaded: ChannelPool) -> None:

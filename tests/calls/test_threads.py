@@ -90,7 +90,7 @@ def test_a_pool_that_is_closed_under_load(calls: CallServer, make_pool: PoolMake
         except grpc.FutureCancelledError:
             return "cancelled"
         except grpc.RpcError as error:
-            return "cancelled" if error.code() is grpc.StatusCode.CANCELLED else str(error)  # type: ignore[attr-defined]
+            return "cancelled" if error.code() is grpc.StatusCode.CANCELLED else str(error)
 
     assert set(together(100, work)) <= {"closed", "refused", "cancelled"}
     gc.collect()

@@ -15,7 +15,6 @@ import sys
 import threading
 import types
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -33,8 +32,9 @@ from .._listener import Leaked, Listener
 from .._machine import OpenWaiter, PoolMachine
 from .._queue import Waiter
 from .._slot import Slot, SlotState
+from .._status import code_of
 from .connectivity import TRUSTED_FOR
-from .endings import on_end
+from .endings import on_end, weak
 from .opening import ChannelFactory, open_channel
 from .slot_channel import Methods, SlotChannel
 from .starter import Starter
@@ -207,17 +207,16 @@ class Core:
 
     def watch_call(self, call: Any, slot: Slot) -> None:
         """Has the place on `slot` given back when `call` is over."""
-        on_end(call, partial(self._end_call, slot, weakref.ref(call)), self.defer)
+        on_end(call, partial(self._end_call, slot, weak(call)), self.defer)
 
-    def _end_call(self, slot: Slot, call: weakref.ref[Any]) -> None:
+    def _end_call(self, slot: Slot, call: Callable[[], Any]) -> None:
         """On gRPC's thread; never raises. A reference to the call would keep a stream that was dropped running."""
         self.release(slot, 1)
-        ended = call()
-        code = getattr(ended, "code", None)
-        if code is not None and code() is grpc.StatusCode.UNAVAILABLE:
-            self.defer(partial(self.call_failed, slot, grpc.StatusCode.UNAVAILABLE))
+        code = code_of(call())
+        if code is grpc.StatusCode.UNAVAILABLE:
+            self.defer(partial(self.call_failed, slot, code))
 
-    def call_failed(self, slot: Slot, code: grpc.StatusCode) -> None:
+    def call_failed(self, slot: Slot, code: grpc.StatusCode | None) -> None:
         """A call failed; if its connection is down, the slot gets no more while another is up."""
         channel: SlotChannel = slot.channel
         if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:

@@ -35,8 +35,7 @@ def on_end(call: Any, end: Callable[[], None], defer: Callable[[Callable[[], obj
     """
     add = getattr(call, "add_callback", None)
     if add is None:
-        # What interceptors return may be a future and no more.
-        call.add_done_callback(lambda _: end())
+        _on_end_of_another_make(call, end, defer)
         return
     if _runs_only_while_iterated(call):
         # Its callbacks run on the thread that iterates; when it is dropped unfinished, nobody does any more.
@@ -46,6 +45,26 @@ def on_end(call: Any, end: Callable[[], None], defer: Callable[[Callable[[], obj
     # add_done_callback would keep a stream that was dropped alive for ever, and running.
     if not add(end):
         end()
+
+
+def _on_end_of_another_make(call: Any, end: Callable[[], None], defer: Callable[[Callable[[], object]], None]) -> None:
+    """For what interceptors return: a future and no more, or a generator, which is over when it is dropped."""
+    if hasattr(call, "add_done_callback"):
+        call.add_done_callback(lambda _: end())
+        return
+    try:
+        weakref.finalize(call, defer, end).atexit = False
+    except TypeError:
+        # Nothing tells when that is over; a place that never comes back is worse than one that comes back early.
+        end()
+
+
+def weak(call: Any) -> Callable[[], Any]:
+    """A weak reference to `call`, or, to what cannot be referred to so, one that has nothing."""
+    try:
+        return weakref.ref(call)
+    except TypeError:
+        return lambda: None
 
 
 def _runs_only_while_iterated(call: object) -> bool:

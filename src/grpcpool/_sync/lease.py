@@ -208,7 +208,7 @@ class Lease(ChannelSurface):
 
     def call_failed(self, error: grpc.RpcError) -> None:
         """A call failed, maybe because the connection is down."""
-        self._core.call_failed(self._slot, error.code())
+        self._core.call_failed(self._slot, code_of(error))
 
     def end_call(self) -> None:
         """A call is over; the last after the release gives the place back. Never raises."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._errors import PoolError
-from .._refused import is_refused_stream
+from .._status import code_of, is_refused_stream
 from .queued_call import QueuedCall
 from .rpc_errors import call_error
 from .waiting import BlockedWaiter
@@ -47,7 +47,7 @@ class PoolCaller:
             except grpc.RpcError as error:
                 if not self._may_repeat or not is_refused_stream(error):
                     core.release(slot, 1)
-                    core.call_failed(slot, error.code())
+                    core.call_failed(slot, code_of(error))
                     raise
             except BaseException:
                 core.release(slot, 1)
