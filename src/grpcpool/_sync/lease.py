@@ -18,6 +18,7 @@ import grpc
 
 from .._errors import LeaseReleasedError, PoolForkedError
 from .._machine import NOTHING
+from .._status import code_of
 from .calls import Arguments, Caller
 from .channel import ChannelSurface
 from .endings import on_end
