@@ -22,7 +22,7 @@ from typing import Any, assert_never
 
 import grpc
 
-from .._announcer import Announcer
+from .._announcer import Announcer, logger
 from .._clock import Clock, dates_of
 from .._config import PoolConfig
 from .._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
@@ -34,7 +34,7 @@ from .._queue import Waiter
 from .._slot import Slot, SlotState
 from .._status import code_of
 from .connectivity import TRUSTED_FOR
-from .endings import on_end, weak
+from .endings import on_end, reference
 from .opening import ChannelFactory, open_channel
 from .slot_channel import Methods, SlotChannel
 from .starter import Starter
@@ -205,9 +205,9 @@ class Core:
                 "Cannot invoke RPC on closed channel!" if blocking else "Cannot invoke RPC: Channel closed!"
             )
 
-    def watch_call(self, call: Any, slot: Slot) -> None:
-        """Has the place on `slot` given back when `call` is over."""
-        on_end(call, partial(self._end_call, slot, weak(call)), self.defer)
+    def watch_call(self, call: Any, slot: Slot) -> Any:
+        """Has the place on `slot` given back when `call` is over; returns what to hand out for it."""
+        return on_end(call, partial(self._end_call, slot, reference(call, self.defer)), self.defer)
 
     def _end_call(self, slot: Slot, call: Callable[[], Any]) -> None:
         """On gRPC's thread; never raises. A reference to the call would keep a stream that was dropped running."""
@@ -260,7 +260,10 @@ class Core:
                 work = self.deferred.popleft()
             except IndexError:
                 return
-            work()
+            try:
+                work()
+            except Exception:  # noqa: BLE001 -- whoever operates the pool now has nothing to do with it
+                logger.exception("pool %r: what a finalizer left to be done failed", self.name)
 
     def forget_leak(self, ticket: int) -> None:
         """A lease that was watched for being held too long has been given back."""

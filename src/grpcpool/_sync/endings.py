@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Self
+
+import grpc
+
+_CANCELLED = grpc.StatusCode.CANCELLED.value[0]
 
 
 class Once:
@@ -25,45 +30,88 @@ class Once:
         end()
 
 
-def on_end(call: Any, end: Callable[[], None], defer: Callable[[Callable[[], object]], None]) -> None:
+Defer = Callable[[Callable[[], object]], None]
+"""Has something done soon; may be called in a finalizer."""
+
+
+def on_end(call: Any, end: Callable[[], None], defer: Defer) -> Any:
     """Has `end` called when `call` is over; at once if it is over already.
 
     Args:
         call: What gRPC, or an interceptor, returned for a call that runs.
         end: Must be short, call no gRPC, and never raise: gRPC's thread would die of it.
-        defer: Has something done soon, and may be called in a finalizer.
+        defer: See `Defer`.
+
+    Returns:
+        What to hand out for the call: the call itself, but for iterators that tell nobody of their end.
     """
-    add = getattr(call, "add_callback", None)
-    if add is None:
-        _on_end_of_another_make(call, end, defer)
-        return
     if _runs_only_while_iterated(call):
         # Its callbacks run on the thread that iterates; when it is dropped unfinished, nobody does any more.
-        once = Once(end)
-        end = once
-        weakref.finalize(call, defer, once).atexit = False
-    # add_done_callback would keep a stream that was dropped alive for ever, and running.
-    if not add(end):
-        end()
-
-
-def _on_end_of_another_make(call: Any, end: Callable[[], None], defer: Callable[[Callable[[], object]], None]) -> None:
-    """For what interceptors return: a future and no more, or a generator, which is over when it is dropped."""
-    if hasattr(call, "add_done_callback"):
-        call.add_done_callback(lambda _: end())
-        return
-    try:
+        end = Once(end)
         weakref.finalize(call, defer, end).atexit = False
-    except TypeError:
+    elif not hasattr(call, "add_callback") and not hasattr(call, "add_done_callback"):
+        if hasattr(call, "__next__"):
+            return WatchedIterator(call, end, defer)
         # Nothing tells when that is over; a place that never comes back is worse than one that comes back early.
         end()
+        return call
+    if not tell_at_end(call, end):
+        end()
+    return call
 
 
-def weak(call: Any) -> Callable[[], Any]:
-    """A weak reference to `call`, or, to what cannot be referred to so, one that has nothing."""
+def tell_at_end(call: Any, callback: Callable[[], None]) -> bool:
+    """Has `callback` called when `call` is over; `False` if it is over already."""
+    # add_done_callback would keep a stream that was dropped alive for ever, and running.
+    add = getattr(call, "add_callback", None)
+    if add is not None:
+        return bool(add(callback))
+    # What interceptors return may be a future and no more.
+    call.add_done_callback(lambda _: callback())
+    return True
+
+
+class WatchedIterator:
+    """An interceptor's iterator or generator, which is over when it has been read, has failed, or is dropped."""
+
+    def __init__(self, iterator: Any, end: Callable[[], None], defer: Defer) -> None:
+        """Stands for `iterator`."""
+        self._iterator = iterator
+        self._end = Once(end)
+        weakref.finalize(self, defer, self._end).atexit = False
+
+    def __iter__(self) -> Self:
+        """Is its own iterator."""
+        return self
+
+    def __next__(self) -> Any:
+        """The next response."""
+        try:
+            return next(self._iterator)
+        except BaseException:
+            self._end()
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the iterator has."""
+        return getattr(self._iterator, name)
+
+
+def reference(call: Any, defer: Defer) -> Callable[[], Any]:
+    """A weak reference to `call`, for what is to be told of its end; if that never comes, the call's end comes by it.
+
+    gRPC forgets to cancel a stream whose deserializer raised: it is over for the caller, and runs on for ever for the
+    server. Its callbacks hold this reference; they are gone if it has ended well, and otherwise they hear when it is
+    dropped, and cancel it.
+    """
+    native = getattr(call, "_call", None)
+    cancel = getattr(native, "cancel", None)
     try:
-        return weakref.ref(call)
+        if cancel is None:
+            return weakref.ref(call)
+        return weakref.ref(call, lambda _: defer(partial(cancel, _CANCELLED, "Cancelled upon garbage collection!")))
     except TypeError:
+        # It cannot be referred to weakly.
         return lambda: None
 
 

@@ -256,5 +256,4 @@ class LeaseCaller:
         except BaseException:
             lease.end_call()
             raise
-        on_end(call, lease.end_call, lease._core.defer)
-        return call
+        return on_end(call, lease.end_call, lease._core.defer)

@@ -72,8 +72,7 @@ class PoolCaller:
         except BaseException:
             core.release(slot, 1)
             raise
-        core.watch_call(call, slot)
-        return call
+        return core.watch_call(call, slot)
 
     def _start(self, how: str, slot: Slot, arguments: Arguments) -> Any:
         return getattr(slot.channel.multicallable(self._method), how)(*arguments)

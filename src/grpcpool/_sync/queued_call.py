@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._queue import Waiter
+from .endings import tell_at_end
 from .rpc_errors import CallNotStartedError, call_error
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ class QueuedCall(_Base):
             core.release(slot, 1)
             self._settle(error=error)
             return
-        core.watch_call(native, slot)
-        self._settle(native=native)
+        self._settle(native=core.watch_call(native, slot))
 
     def refuse(self, error: PoolError) -> None:
         """There will be no place."""
@@ -138,7 +138,7 @@ class QueuedCall(_Base):
             # Cancelled while it was being started.
             native.cancel()
         for callback in callbacks:
-            if native is None or late or not native.add_callback(callback):
+            if native is None or late or not tell_at_end(native, callback):
                 callback()
 
     def _wait(self, timeout: float | None = None) -> float | None:
@@ -205,7 +205,7 @@ class QueuedCall(_Base):
             if self._native is None:
                 self._callbacks.append(callback)
                 return True
-        return bool(self._native.add_callback(callback))
+        return tell_at_end(self._native, callback)
 
     # --- grpc.Call ----------------------------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class QueuedCall(_Base):
                 self._waiter.kept = self
                 self._callbacks.append(tell)
                 return
-        if self._native is None or not self._native.add_callback(tell):
+        if self._native is None or not tell_at_end(self._native, tell):
             tell()
 
     # --- a stream of responses ----------------------------------------------------------------------------------
