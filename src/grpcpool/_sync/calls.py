@@ -39,9 +39,10 @@ class Caller(Protocol):
 class UnaryUnary(_UnaryUnary):
     """Unary request, unary response."""
 
-    def __init__(self, caller: Caller) -> None:
-        """Calls by way of `caller`."""
+    def __init__(self, caller: Caller, registered: Any = None) -> None:
+        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
         self._caller = caller
+        self._registered_call_handle = registered or None
 
     def __call__(
         self,
@@ -83,9 +84,10 @@ class UnaryUnary(_UnaryUnary):
 class UnaryStream(_UnaryStream):
     """Unary request, stream of responses."""
 
-    def __init__(self, caller: Caller) -> None:
-        """Calls by way of `caller`."""
+    def __init__(self, caller: Caller, registered: Any = None) -> None:
+        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
         self._caller = caller
+        self._registered_call_handle = registered or None
 
     def __call__(
         self,
@@ -103,9 +105,10 @@ class UnaryStream(_UnaryStream):
 class StreamUnary(_StreamUnary):
     """Stream of requests, unary response."""
 
-    def __init__(self, caller: Caller) -> None:
-        """Calls by way of `caller`."""
+    def __init__(self, caller: Caller, registered: Any = None) -> None:
+        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
         self._caller = caller
+        self._registered_call_handle = registered or None
 
     def __call__(
         self,
@@ -147,9 +150,10 @@ class StreamUnary(_StreamUnary):
 class StreamStream(_StreamStream):
     """Stream of requests, stream of responses."""
 
-    def __init__(self, caller: Caller) -> None:
-        """Calls by way of `caller`."""
+    def __init__(self, caller: Caller, registered: Any = None) -> None:
+        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
         self._caller = caller
+        self._registered_call_handle = registered or None
 
     def __call__(
         self,

@@ -16,6 +16,10 @@ Codec = Callable[[Any], Any] | None
 class ChannelSurface(grpc.Channel):
     """Makes multicallables whose calls go by way of a `Caller`."""
 
+    def _get_registered_call_handle(self, method: str) -> int:  # noqa: ARG002 -- gRPC's
+        """Asked by `grpc.experimental`, whose calls without a channel pass it on as ``_registered_method``."""
+        return 1
+
     @abc.abstractmethod
     def _caller(self, kind: str, *arguments: Any) -> Caller:
         """The caller for a method.
@@ -34,7 +38,8 @@ class ChannelSurface(grpc.Channel):
     ) -> UnaryUnary:
         """As `grpc.Channel.unary_unary`."""
         return UnaryUnary(
-            self._caller("unary_unary", method, request_serializer, response_deserializer, _registered_method)
+            self._caller("unary_unary", method, request_serializer, response_deserializer, _registered_method),
+            _registered_method,
         )
 
     def unary_stream(
@@ -46,7 +51,8 @@ class ChannelSurface(grpc.Channel):
     ) -> UnaryStream:
         """As `grpc.Channel.unary_stream`."""
         return UnaryStream(
-            self._caller("unary_stream", method, request_serializer, response_deserializer, _registered_method)
+            self._caller("unary_stream", method, request_serializer, response_deserializer, _registered_method),
+            _registered_method,
         )
 
     def stream_unary(
@@ -58,7 +64,8 @@ class ChannelSurface(grpc.Channel):
     ) -> StreamUnary:
         """As `grpc.Channel.stream_unary`."""
         return StreamUnary(
-            self._caller("stream_unary", method, request_serializer, response_deserializer, _registered_method)
+            self._caller("stream_unary", method, request_serializer, response_deserializer, _registered_method),
+            _registered_method,
         )
 
     def stream_stream(
@@ -70,5 +77,6 @@ class ChannelSurface(grpc.Channel):
     ) -> StreamStream:
         """As `grpc.Channel.stream_stream`."""
         return StreamStream(
-            self._caller("stream_stream", method, request_serializer, response_deserializer, _registered_method)
+            self._caller("stream_stream", method, request_serializer, response_deserializer, _registered_method),
+            _registered_method,
         )

@@ -108,7 +108,8 @@ class NativeConnectivity:
         try:
             probe(b"", timeout=timeout, wait_for_ready=False)
         except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            # Whatever its code: a target or service config that is wrong has one of its own.
+            if self.state() is not grpc.ChannelConnectivity.READY:
                 return error
         except ValueError as error:
             return error

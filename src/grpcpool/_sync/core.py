@@ -352,6 +352,7 @@ class Core:
         """The pool was dropped without a `close()`: closes what it had."""
         self.close(0.0)
         self.subscriptions.close(0.0)
+        self.starter.join(0.0)
         self.unsubscribe()
 
 

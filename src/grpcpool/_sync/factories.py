@@ -36,7 +36,8 @@ def insecure_channel(
         listeners: Told of every event.
 
     Returns:
-        A pool, which is a `grpc.Channel`. It connects at first use.
+        A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
+        ``gunicorn --preload``, gRPC has not even been started.
     """
     shared = shared_out(options)
 
@@ -71,8 +72,11 @@ def secure_channel(
         listeners: As for `insecure_channel`.
 
     Returns:
-        A pool, which is a `grpc.Channel`. It connects at first use.
+        A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
+        ``gunicorn --preload``, gRPC has not even been started.
     """
+    if not callable(credentials) and not isinstance(credentials, grpc.ChannelCredentials):
+        raise TypeError(f"credentials must be grpc.ChannelCredentials, or a callable that makes them: {credentials!r}")
     shared = shared_out(options)
 
     def factory() -> grpc.Channel:

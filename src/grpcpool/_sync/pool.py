@@ -91,6 +91,7 @@ class ChannelPool(ChannelSurface):
         self._finalizer.detach()
         closed = old.machine.closing
         self._core = self._new_core()
+        self._core.subscriptions.adopt(old.subscriptions)
         if closed:
             self._core.close(0.0)
         return old

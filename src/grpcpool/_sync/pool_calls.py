@@ -9,6 +9,7 @@ import grpc
 
 from .._errors import PoolError
 from .._status import code_of, is_refused_stream
+from .arguments import failure_of, with_metadata_read
 from .queued_call import QueuedCall
 from .rpc_errors import call_error
 from .waiting import BlockedWaiter
@@ -37,6 +38,8 @@ class PoolCaller:
         began = core.monotonic()
         with core.lock:
             slot: Slot | None = core.machine.acquire(1)
+        if self._may_repeat and arguments[2] is not None:
+            arguments = with_metadata_read(arguments)
         given = arguments
         while True:
             if slot is None:
@@ -84,6 +87,10 @@ def _wait_for_place(core: Core, arguments: Arguments, began: float) -> tuple[Slo
     Raises:
         grpc.RpcError: There is none; its cause is the pool's error.
     """
+    arguments = with_metadata_read(arguments)
+    failure = failure_of(arguments)
+    if failure is not None:
+        raise failure
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
     deadline = core.call_deadline(timeout, began)
     waiter = BlockedWaiter(1, since=core.monotonic(), deadline=deadline, fail_fast=not wait_for_ready).prepare()

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._queue import Waiter
+from .arguments import failure_of, with_metadata_read
 from .endings import tell_at_end
 from .rpc_errors import CallNotStartedError, call_error
 
@@ -84,6 +85,8 @@ class QueuedCall(_Base):
             start: Starts the native call on a slot.
             arguments: Of the call; the timeout among them includes the wait.
         """
+        arguments = with_metadata_read(arguments)
+        failure = failure_of(arguments)
         _, timeout, _, _, wait_for_ready, _ = arguments
         now = core.monotonic()
         self._core = core
@@ -94,14 +97,15 @@ class QueuedCall(_Base):
         self._changed = threading.Condition()
         # Of these at most one is set, once and for all; then the wait is over.
         self._native: Any = None
-        self._error: BaseException | None = None
+        self._error: BaseException | None = failure
         self._cancelled = False
         # What to tell when the call is over: functions without arguments. Handed over to the native call.
         self._callbacks: list[Callable[[], None]] = []
         self._waiter = CallWaiter(1, since=now, deadline=self._deadline, fail_fast=not wait_for_ready)
         self._waiter.core = core
         self._waiter.call = weakref.ref(self)
-        core.request(self._waiter)
+        if failure is None:
+            core.request(self._waiter)
 
     # --- the end of the wait ------------------------------------------------------------------------------------
 

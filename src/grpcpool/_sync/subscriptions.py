@@ -45,11 +45,7 @@ class Subscriptions:
         with self._changed:
             self._subscribers.append((callback, None))
             self._connect = self._connect or connect
-            if not self._runs:
-                self._runs = True
-                self._thread = threading.Thread(target=self._run, name=f"{self._name}-connectivity", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            self._look()
 
     def unsubscribe(self, callback: Callback) -> None:
         """Tells `callback` no more; the last one to leave ends the thread."""
@@ -62,9 +58,22 @@ class Subscriptions:
 
     def nudge(self) -> None:
         """Something may have changed."""
-        if self._runs:
+        if self._subscribers:
             with self._changed:
-                self._changed.notify_all()
+                self._look()
+
+    def adopt(self, parent: Subscriptions) -> None:
+        """In a forked child: takes over who was subscribed. They are told again once the pool is used here."""
+        self._subscribers = [(callback, None) for callback, _ in parent._subscribers]
+        self._connect = parent._connect
+
+    def _look(self) -> None:
+        """Has the thread look; starts one if there is none. Called under the condition."""
+        if self._subscribers and not self._runs:
+            self._runs = True
+            self._thread = threading.Thread(target=self._run, name=f"{self._name}-connectivity", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
         """Ends all subscriptions, as the close of a channel does, and waits for the thread."""

@@ -1,0 +1,52 @@
+"""What gRPC refuses about a call before it looks for a connection.
+
+A call that can never run must not wait for a place to find out. gRPC checks metadata when it starts a call; here the
+same is checked, in the same words, for the calls that are not started at once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import grpc
+
+from .calls import Arguments
+from .rpc_errors import CallNotStartedError
+
+# RFC 7540, 8.1.2, as gRPC keeps it.
+_KEY = re.compile(rb"[0-9a-z_.-]+")
+_VALUE = re.compile(rb"[ -~]*")
+
+
+def with_metadata_read(arguments: Arguments) -> Arguments:
+    """The arguments, with metadata that can be read more than once: it may be an iterator."""
+    request, timeout, metadata, credentials, wait_for_ready, compression = arguments
+    if metadata is None or isinstance(metadata, tuple | list):
+        return arguments
+    return request, timeout, tuple(metadata), credentials, wait_for_ready, compression
+
+
+def failure_of(arguments: Arguments) -> CallNotStartedError | None:
+    """What a call with these arguments, their metadata read, has failed with, if it has.
+
+    Raises:
+        TypeError: The metadata is none; in gRPC's words.
+        ValueError: Likewise.
+    """
+    for key, value in arguments[2] or ():
+        name = _bytes(key)
+        binary = name.endswith(b"-bin")
+        if binary and not isinstance(value, bytes):
+            raise TypeError(f'Binary metadata key="{key}" expected bytes, got {type(value)}')
+        if not _KEY.fullmatch(name) or not (binary or _VALUE.fullmatch(_bytes(value))):
+            return CallNotStartedError(grpc.StatusCode.INTERNAL, "Invalid metadata", None)
+    return None
+
+
+def _bytes(text: Any) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    if isinstance(text, str):
+        return text.encode()
+    raise TypeError(f"Expected str, not {type(text)}")
