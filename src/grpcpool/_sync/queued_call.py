@@ -143,7 +143,8 @@ class QueuedCall(_Base):
             native.cancel()
         for callback in callbacks:
             if native is None or late or not tell_at_end(native, callback):
-                callback()
+                # One by one, so that one that raises does not keep the others from being called.
+                self._core.starter.do(callback)
 
     def _wait(self, timeout: float | None = None) -> float | None:
         """Waits until the call has been started or has failed; returns what is left of `timeout`.
