@@ -20,7 +20,6 @@ from ._listener import (
     OpenFailed,
     Opening,
     PoolEvent,
-    RefusedStream,
 )
 
 logger = logging.getLogger("grpcpool")
@@ -36,7 +35,10 @@ class Announcer:
 
     def tell(self, event: PoolEvent) -> None:
         """Logs `event` and calls the hook for it on each listener."""
-        _log(event)
+        try:
+            _log(event)
+        except Exception:
+            logger.exception("pool %r: %s could not be logged", event.pool, type(event).__name__)
         hook = HOOKS[type(event)]
         for listener in self.listeners:
             try:
@@ -62,12 +64,9 @@ def _log(event: PoolEvent) -> None:
         case OpenFailed():
             text = "pool %r: channel %d could not be opened: %s; next attempt in %.3f s at the earliest"
             logger.warning(text, event.pool, event.channel, brief(event.error), event.retry_in)
-        case RefusedStream():
-            text = "pool %r: the server refused a stream on channel %d; it carries at most %d from now on"
-            logger.warning(text, event.pool, event.channel, event.limit)
         case Leaked():
             text = "pool %r: a lease of channel %d has been held for %.1f s; it was taken here:\n%s"
             logger.warning(text, event.pool, event.channel, event.held, event.stack)
         case _:
-            # Waits, timeouts and rejections come with calls: their callers are told, and the counters.
+            # Waits, timeouts, rejections and refusals come with calls: their callers are told, and the counters.
             pass

@@ -33,7 +33,8 @@ class PoolConfig:
 
     Attributes:
         min_size: Connections kept open, however idle. 0 keeps none.
-        max_size: Connections at most. A connection that is being replaced and its successor hold one place.
+        max_size: Connections at most. A connection that is being replaced and its successor hold one place, and one
+            that only waits for its last calls to end (draining) holds none.
         target_streams: Calls per connection beyond which the pool grows ahead of need. `None`: 5/9 of
             `max_streams`, rounded up, which is 50 of the default 90.
         max_streams: Calls per connection, never more. Keep it under the server's limit, usually 100: a Python

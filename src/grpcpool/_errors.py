@@ -98,9 +98,12 @@ _SAYS = {
 
 def brief(error: BaseException) -> str:
     """The error in one line: a `grpc.RpcError` by its details, which its `str` buries among others."""
-    details = getattr(error, "details", None)
-    said = details() if callable(details) else None
-    return str(said or error) or type(error).__name__
+    try:
+        details = getattr(error, "details", None)
+        said = details() if callable(details) else None
+        return str(said or error) or type(error).__name__
+    except Exception:  # noqa: BLE001 -- a foreign error may fail even at saying what it is
+        return type(error).__name__
 
 
 def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseException | None) -> PoolError:

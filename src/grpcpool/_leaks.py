@@ -32,27 +32,34 @@ class LeakWatch:
         """Reports what is held for `threshold` seconds."""
         self._threshold = threshold
         self._held: dict[int, Held] = {}
+        # Read without the lock that guards the rest.
+        self._deadline = math.inf
         self._taken = 0
 
     def taken(self, channel: int, since: float, stack: str) -> int:
         """Notes a lease; returns the ticket to `returned` it with."""
         self._taken += 1
         self._held[self._taken] = Held(channel, since, stack)
+        self._rearm()
         return self._taken
 
     def returned(self, ticket: int) -> None:
         """Forgets a lease."""
         self._held.pop(ticket, None)
+        self._rearm()
 
     def overdue(self, now: float) -> list[Held]:
         """Takes out what has been held for too long."""
         late: list[Held] = []
         while self._held and self.next_deadline() <= now:
             late.append(self._held.pop(next(iter(self._held))))
+            self._rearm()
         return late
 
     def next_deadline(self) -> float:
         """When the next lease falls due; `math.inf` for never."""
-        if not self._held:
-            return math.inf
-        return next(iter(self._held.values())).since + self._threshold
+        return self._deadline
+
+    def _rearm(self) -> None:
+        first = next(iter(self._held.values()), None)
+        self._deadline = math.inf if first is None else first.since + self._threshold

@@ -29,10 +29,11 @@ class Waiter:
         fail_fast: Whether he is to fail at once when no connection is up (gRPC's ``wait_for_ready`` unset).
         since: When he asked.
         queued: Whether he still waits.
-        asked: Whether the machine knows of him; the driver's to set.
+        known: Whether the machine knows of him; the driver's to set.
+        answered: Whether he has been told his answer; the driver's to set.
     """
 
-    __slots__ = ("asked", "deadline", "fail_fast", "number", "queued", "since", "streams")
+    __slots__ = ("answered", "deadline", "fail_fast", "known", "number", "queued", "since", "streams")
 
     def __init__(self, streams: int | None, *, since: float, deadline: float, fail_fast: bool = False) -> None:
         """Describes the ask; it waits only once the machine has queued it."""
@@ -41,7 +42,8 @@ class Waiter:
         self.deadline = deadline
         self.fail_fast = fail_fast
         self.queued = False
-        self.asked = False
+        self.known = False
+        self.answered = False
         self.number = 0
 
     def granted(self, slot: Slot | None) -> None:

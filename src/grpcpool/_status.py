@@ -11,8 +11,8 @@ _REFUSED = "RST_STREAM with error code 7"
 
 def code_of(call: Any) -> grpc.StatusCode | None:
     """The status code of a call that is over, or of an error; `None` if it has none, as what interceptors raise may."""
-    code = getattr(call, "code", None)
-    return code() if callable(code) else None
+    code: grpc.StatusCode | None = _said(call, "code")
+    return code
 
 
 def is_refused_stream(error: grpc.RpcError) -> bool:
@@ -21,4 +21,13 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
     HTTP/2 has an error for it, ``REFUSED_STREAM`` (code 7), and promises that the server did nothing, so that the call
     may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
     """
-    return code_of(error) is grpc.StatusCode.UNAVAILABLE and _REFUSED in (error.details() or "")
+    return code_of(error) is grpc.StatusCode.UNAVAILABLE and _REFUSED in str(_said(error, "details") or "")
+
+
+def _said(call: Any, name: str) -> Any:
+    """What a method of a call says; `None` if there is none, or it fails: calls and errors may be of another make."""
+    try:
+        method = getattr(call, name, None)
+        return method() if callable(method) else None
+    except Exception:  # noqa: BLE001 -- as above
+        return None

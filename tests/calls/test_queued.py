@@ -287,25 +287,44 @@ def test_its_arguments_arrive(full: Full, way: Way) -> None:
     assert b'["key", "value"]' in (b"".join(call) if way.streams_out else call.result(LONG))
 
 
-@pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
+def _fail(value: Any) -> bytes:
+    raise ArithmeticError("a serializer failed, as the test wants")
+
+
+@pytest.mark.parametrize("way", [way for way in NOT_BLOCKING if way.streams_in], ids=str)
 def test_a_serializer_that_raises(full: Full, plain: grpc.Channel, way: Way) -> None:
     """The call ends as gRPC's does, only later; its callbacks run, and its place goes to the next."""
-
-    def fail(value: Any) -> bytes:
-        raise ArithmeticError("a serializer failed, as the test wants")
-
     told: list[Any] = []
-    call = way.begin(full.pool, serializer=fail)
+    call = way.begin(full.pool, serializer=_fail)
     call.add_done_callback(told.append)
     following = way.begin(full.pool)
     full.make_room()
-    assert outcome_of(lambda: way.finish(call)) == outcome_of(lambda: way.finish(way.begin(plain, serializer=fail)))
+    assert outcome_of(lambda: way.finish(call)) == outcome_of(lambda: way.finish(way.begin(plain, serializer=_fail)))
     eventually(lambda: told == [call])
     assert call.done()
     assert not call.is_active()
-    assert call.code() is grpc.StatusCode.INTERNAL
-    assert call.details() == "Exception serializing request!"
     assert way.finish(following)
+
+
+@pytest.mark.parametrize("way", [way for way in NOT_BLOCKING if not way.streams_in], ids=str)
+def test_a_request_that_cannot_be_serialised(full: Full, plain: grpc.Channel, way: Way) -> None:
+    """The call is refused where it is made, as by gRPC, and does not wait for a place to find out."""
+    assert outcome_of(lambda: way.begin(full.pool, serializer=_fail)) == outcome_of(
+        lambda: way.begin(plain, serializer=_fail)
+    )
+    assert full.pool.stats().waiting == 0
+
+
+@pytest.mark.parametrize("way", [way for way in NOT_BLOCKING if not way.streams_in], ids=str)
+def test_a_request_that_is_changed_while_it_waits(full: Full, way: Way) -> None:
+    """What is sent is the request as it was when the call was made."""
+    request = ["note:first"]
+    multicallable: Any = getattr(full.pool, way.maker)(way.method, lambda value: value[0].encode(), None)
+    call = getattr(multicallable, way.how)(request, timeout=20)
+    request[0] = "note:second"
+    full.make_room()
+    answer = way.finish(call)
+    assert b"first" in (answer if isinstance(answer, bytes) else b"".join(answer))
 
 
 # --- leaving the queue ----------------------------------------------------------------------------------------------

@@ -75,6 +75,8 @@ class Core:
         self.worker = Worker(self, f"grpcpool-{name}", clock)
         self.threads = Threads(f"grpcpool-{name}")
         self.starter = Starter(f"grpcpool-{name}-starter")
+        # Callbacks may make calls, and wait for them to be started.
+        self.teller = Starter(f"grpcpool-{name}-teller")
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         self.methods = Methods()
         self.finished = threading.Event()
@@ -110,6 +112,7 @@ class Core:
             self.subscriptions.nudge()
         if self.machine.closing and not len(self.machine.fleet.slots):
             self.finished.set()
+            self.subscriptions.over = True
             self.worker.nudge()
         self.worker.see_to(self.alarm)
 
@@ -157,18 +160,30 @@ class Core:
         self.do_deferred()
         with self.lock:
             effects = self.machine.request(waiter, self.monotonic())
-            waiter.asked = True
-        self.commit(effects)
+            waiter.known = True
+        self._commit_for(waiter, effects)
 
     def open(self, waiter: OpenWaiter) -> None:
         """Has `min_size` connections opened; the waiter is told, maybe before this returns."""
         with self.lock:
             effects = self.machine.open(waiter, self.monotonic())
-            waiter.asked = True
-        self.commit(effects)
+            waiter.known = True
+        self._commit_for(waiter, effects)
+
+    def _commit_for(self, waiter: Waiter, effects: Sequence[Effect]) -> None:
+        """As `commit`, but should it be interrupted, the waiter, who is this thread, has his answer all the same."""
+        try:
+            self.commit(effects)
+        except BaseException:
+            for effect in effects:
+                if isinstance(effect, Grant | Refuse | Started) and effect.waiter is waiter and not waiter.answered:
+                    self._answer(effect)
+            raise
 
     def cancel(self, waiter: Waiter) -> bool:
         """Gives up waiting; says whether the waiter was still queued. If not, his answer is told to him."""
+        if self.void:
+            return True
         with self.lock:
             queued, effects = self.machine.cancel(waiter, self.monotonic())
         self.commit(effects)
@@ -205,11 +220,14 @@ class Core:
                 "Cannot invoke RPC on closed channel!" if blocking else "Cannot invoke RPC: Channel closed!"
             )
 
-    def watch_call(self, call: Any, slot: Slot) -> Any:
-        """Has the place on `slot` given back when `call` is over; returns what to hand out for it."""
-        return on_end(call, partial(self._end_call, slot, reference(call, self.defer)), self.defer)
+    def watch_call(self, call: Any, slot: Slot, pool: object) -> Any:
+        """Has the place on `slot` given back when `call` is over; returns what to hand out for it.
 
-    def _end_call(self, slot: Slot, call: Callable[[], Any]) -> None:
+        A call keeps its pool, as gRPC's calls keep their channel: who has a call need not have more.
+        """
+        return on_end(call, partial(self._end_call, slot, reference(call, self.defer), pool), self.defer)
+
+    def _end_call(self, slot: Slot, call: Callable[[], Any], _pool: object) -> None:
         """On gRPC's thread; never raises. A reference to the call would keep a stream that was dropped running."""
         self.release(slot, 1)
         code = code_of(call())
@@ -329,6 +347,9 @@ class Core:
     def close(self, grace: float) -> None:
         """Begins the end; `wait_closed` waits for it."""
         self.do_deferred()
+        if sys.is_finalizing():
+            # There are no threads any more that could end it later.
+            grace = 0.0
         now = self.monotonic()
         with self.lock:
             effects = self.machine.close(now + grace, now)
@@ -336,23 +357,30 @@ class Core:
 
     def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. On a thread that this depends on, returns at once."""
-        own = self.worker.is_current() or self.threads.is_current() or self.starter.is_current()
-        if own or _is_within_grpc():
+        own = (self.worker, self.threads, self.starter, self.teller)
+        if any(each.is_current() for each in own) or _is_within_grpc() or sys.is_finalizing():
             return
         self.finished.wait()
         self.subscriptions.close(_JOIN_TIMEOUT)
         self.starter.join(_JOIN_TIMEOUT)
+        self.teller.join(_JOIN_TIMEOUT)
         self.worker.join(_JOIN_TIMEOUT)
         if not self.threads.join(_JOIN_TIMEOUT):
             text = f"pool {self.name!r}: a factory, a prime or a channel's close() still runs after the pool was closed"
             warnings.warn(text, ResourceWarning, stacklevel=3)
         self.unsubscribe()
 
+    def dropped(self) -> None:
+        """The pool is being collected: has the worker abandon what there is. Safe in finalizers."""
+        self.subscriptions.over = True
+        self.worker.abandon()
+
     def abandon(self) -> None:
         """The pool was dropped without a `close()`: closes what it had."""
         self.close(0.0)
         self.subscriptions.close(0.0)
         self.starter.join(0.0)
+        self.teller.join(0.0)
         self.unsubscribe()
 
 

@@ -166,11 +166,16 @@ class Lease(ChannelSurface):
         """As `grpc.Channel.subscribe`, on the leased connection, until the release."""
         self._check_usable()
         self._channel.channel.subscribe(callback, bool(try_to_connect))
-        self._at_release = (*self._at_release, partial(self._channel.channel.unsubscribe, callback))
+        self._at_release = (*self._at_release, _Unsubscribe(self._channel.channel, callback))
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """As `grpc.Channel.unsubscribe`."""
-        self._channel.channel.unsubscribe(callback)
+        for end in self._at_release:
+            if isinstance(end, _Unsubscribe) and end.callback == callback:
+                self._at_release = tuple(other for other in self._at_release if other is not end)
+                if not self._core.void:
+                    end()
+                return
 
     @property
     def _channel(self) -> SlotChannel:
@@ -225,6 +230,17 @@ class Lease(ChannelSurface):
             effects = core.machine.release(self._slot, self._streams, core.monotonic())
         if effects:
             core.commit(effects)
+
+
+class _Unsubscribe:
+    """Ends one subscription of a lease."""
+
+    def __init__(self, channel: grpc.Channel, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        self.callback = callback
+        self._channel = channel
+
+    def __call__(self) -> None:
+        self._channel.unsubscribe(self.callback)
 
 
 class LeaseCaller:

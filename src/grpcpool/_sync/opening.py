@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,8 @@ def open_channel(core: Core, slot: Slot) -> None:
         channel = _make(core, slot)
         channel.connect(core.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or core.void)
         if core.config.prime is not None:
-            core.config.prime(channel.channel)
-    except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters are told
+            _check_primed(core.config.prime(channel.channel))
+    except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters are told
         if channel is not None:
             channel.close()
         with core.lock:
@@ -39,6 +40,11 @@ def open_channel(core: Core, slot: Slot) -> None:
         with core.lock:
             effects = core.machine.opened(slot, channel, core.monotonic())
     core.commit(effects)
+
+
+def _check_primed(result: object) -> None:
+    if inspect.isawaitable(result):
+        raise TypeError("prime returned an awaitable; coroutine functions are for grpcpool.aio")
 
 
 def _make(core: Core, slot: Slot) -> SlotChannel:

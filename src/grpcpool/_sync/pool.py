@@ -64,7 +64,7 @@ class ChannelPool(ChannelSurface):
             listeners: Told of every event, see `Listener`.
 
         Raises:
-            TypeError: `factory` is not callable, or `config` is not a `PoolConfig`.
+            TypeError: `factory` is not callable, `config` is not a `PoolConfig`, or a listener is not a `Listener`.
         """
         if not callable(factory):
             raise TypeError(f"factory must be callable and return a grpc.Channel, not {factory!r}")
@@ -74,13 +74,15 @@ class ChannelPool(ChannelSurface):
         self._config = config if config is not None else PoolConfig()
         self._name = name if name is not None else f"pool-{next(_unnamed)}"
         self._listeners = tuple(listeners)
+        if not all(isinstance(listener, Listener) for listener in self._listeners):
+            raise TypeError(f"listeners must be grpcpool.Listener objects, not {self._listeners!r}")
         self._core = self._new_core()
         watch_for_fork(self)
 
     def _new_core(self) -> Core:
         core = Core(self._factory, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
         # The worker does not hold the pool; when the pool is collected, the worker closes what it had.
-        self._finalizer = weakref.finalize(self, core.worker.abandon)
+        self._finalizer = weakref.finalize(self, core.dropped)
         self._finalizer.atexit = False
         return core
 
@@ -235,7 +237,8 @@ class ChannelPool(ChannelSurface):
             low = core.machine.fleet.min_size if min_size is None else min_size
             high = core.machine.fleet.max_size if max_size is None else max_size
             effects = core.machine.resize(low, high, core.monotonic())
-            self._config = dataclasses.replace(self._config, min_size=low, max_size=high)
+            if not core.machine.closing:
+                self._config = dataclasses.replace(self._config, min_size=low, max_size=high)
         core.commit(effects)
 
     def refresh(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import contextvars
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -36,21 +37,27 @@ class PoolCaller:
         """Runs a call that is over when this returns. One that a server refuses goes elsewhere, or waits."""
         core = self._pool._core
         began = core.monotonic()
-        with core.lock:
-            slot: Slot | None = core.machine.acquire(1)
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
+        with core.lock:
+            slot: Slot | None = core.machine.acquire(1)
+        if slot is None:
+            core.check_open(blocking=True)
         given = arguments
         while True:
             if slot is None:
-                core.check_open(blocking=True)
                 slot, given = _wait_for_place(core, arguments, began)
             try:
                 response = getattr(slot.channel.multicallable(self._method), how)(*given)
             except grpc.RpcError as error:
-                if not self._may_repeat or not is_refused_stream(error):
-                    core.release(slot, 1)
+                refused = is_refused_stream(error)
+                if refused:
+                    core.refused_stream(slot)
+                else:
+                    # In this order, for a slot that carries less by a failed call is the more attractive.
                     core.call_failed(slot, code_of(error))
+                    core.release(slot, 1)
+                if not refused or not self._may_repeat:
                     raise
             except BaseException:
                 core.release(slot, 1)
@@ -58,7 +65,6 @@ class PoolCaller:
             else:
                 core.release(slot, 1)
                 return response
-            core.refused_stream(slot)
             slot = None
 
     def run(self, how: str, arguments: Arguments) -> Any:
@@ -66,19 +72,25 @@ class PoolCaller:
         core = self._pool._core
         with core.lock:
             slot: Slot | None = core.machine.acquire(1)
-        start = partial(self._start, how)
         if slot is None:
             core.check_open(blocking=False)
-            return QueuedCall(core, start, arguments)
+            return QueuedCall(self._pool, core, self._start_later(how, arguments[0]), arguments)
         try:
-            call = start(slot, arguments)
+            call = getattr(slot.channel.multicallable(self._method), how)(*arguments)
         except BaseException:
             core.release(slot, 1)
             raise
-        return core.watch_call(call, slot)
+        return core.watch_call(call, slot, self._pool)
 
-    def _start(self, how: str, slot: Slot, arguments: Arguments) -> Any:
-        return getattr(slot.channel.multicallable(self._method), how)(*arguments)
+    def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:
+        """What starts the call on a slot as if it were started now: with the request and the context of this moment."""
+        method = self._method.with_request_serialized(request)
+        run = contextvars.copy_context().run
+
+        def start(slot: Slot, arguments: Arguments) -> Any:
+            return run(getattr(slot.channel.make(method), how), *arguments)
+
+        return start
 
 
 def _wait_for_place(core: Core, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:

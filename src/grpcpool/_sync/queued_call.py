@@ -20,7 +20,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .._slot import Slot
     from .calls import Arguments
     from .core import Core
+    from .pool import ChannelPool
 
     class _Base:
         """A stand-in: to the type checker, gRPC's bases contradict each other; at run time they do not."""
@@ -77,11 +78,14 @@ class CallWaiter(Waiter):
 class QueuedCall(_Base):
     """What `future()` and the stream calls return when every place is taken."""
 
-    def __init__(self, core: Core, start: Callable[[Slot, Arguments], Any], arguments: Arguments) -> None:
+    def __init__(
+        self, pool: ChannelPool, core: Core, start: Callable[[Slot, Arguments], Any], arguments: Arguments
+    ) -> None:
         """Prepares the call and has it wait.
 
         Args:
-            core: Of the pool.
+            pool: A call keeps its pool.
+            core: The pool's.
             start: Starts the native call on a slot.
             arguments: Of the call; the timeout among them includes the wait.
         """
@@ -89,6 +93,7 @@ class QueuedCall(_Base):
         failure = failure_of(arguments)
         _, timeout, _, _, wait_for_ready, _ = arguments
         now = core.monotonic()
+        self._pool = pool
         self._core = core
         self._start = start
         self._arguments = arguments
@@ -123,9 +128,10 @@ class QueuedCall(_Base):
             native = self._start(slot, (request, left, *rest))
         except BaseException as error:  # noqa: BLE001 -- a serializer may raise anything; the caller is told
             core.release(slot, 1)
-            self._settle(error=error)
+            closed = isinstance(error, ValueError) and core.machine.closing
+            self._settle(error=_closed(error) if closed else error)
             return
-        self._settle(native=core.watch_call(native, slot))
+        self._settle(native=core.watch_call(native, slot, self._pool))
 
     def refuse(self, error: PoolError) -> None:
         """There will be no place."""
@@ -144,7 +150,7 @@ class QueuedCall(_Base):
         for callback in callbacks:
             if native is None or late or not tell_at_end(native, callback):
                 # One by one, so that one that raises does not keep the others from being called.
-                self._core.starter.do(callback)
+                self._core.teller.do(callback)
 
     def _wait(self, timeout: float | None = None) -> float | None:
         """Waits until the call has been started or has failed; returns what is left of `timeout`.
@@ -188,7 +194,7 @@ class QueuedCall(_Base):
                 return False
         self._core.cancel(self._waiter)
         for callback in callbacks:
-            self._core.starter.do(callback)
+            self._core.teller.do(callback)
         return True
 
     def is_active(self) -> bool:
@@ -319,6 +325,7 @@ class QueuedCall(_Base):
             return repr(self._native)
         return "<QueuedCall that waits for a place>" if self._error is None else repr(self._failure())
 
-    def __enter__(self) -> Self:
-        """Returns the call."""
-        return self
+
+def _closed(cause: BaseException) -> CallNotStartedError:
+    """What a call that had its place fails with when the pool is closed before it begins."""
+    return CallNotStartedError(grpc.StatusCode.CANCELLED, "Channel closed!", cause)

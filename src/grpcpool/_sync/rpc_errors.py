@@ -28,7 +28,7 @@ class CallNotStartedError(_CallError):
 
     def __init__(self, code: grpc.StatusCode, details: str, cause: BaseException | None) -> None:
         """With gRPC's status `code` and `details`; `cause` becomes the ``__cause__``."""
-        super().__init__(code, details)
+        super().__init__(code, details, cause)
         self._code = code
         self._details = details
         self.__cause__ = cause

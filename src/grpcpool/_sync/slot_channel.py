@@ -11,6 +11,7 @@ import grpc
 
 from .._announcer import logger
 from .connectivity import Connectivity, connectivity_of, wait_until_ready
+from .rpc_errors import CallNotStartedError
 
 # Who makes serializers on the spot makes a new method at each call; such are not kept without end.
 _MOST_METHODS = 1024
@@ -25,6 +26,27 @@ class Method:
         """Of `kind`, the name of the maker; `arguments` are the maker's."""
         self.kind = kind
         self.arguments = arguments
+
+    def with_request_serialized(self, request: Any) -> Method:
+        """The method for a call that begins later: whatever the caller does to `request` meanwhile does not show.
+
+        Raises:
+            grpc.RpcError: The serializer raises; in gRPC's words.
+        """
+        name, serializer, *rest = self.arguments
+        if serializer is None or not self.kind.startswith("unary_"):
+            return self
+        try:
+            serialized = serializer(request)
+        except Exception as error:
+            text = "Exception serializing request!"
+            raise CallNotStartedError(grpc.StatusCode.INTERNAL, text, error) from error
+
+        def serialize(message: Any) -> Any:
+            # Interceptors see the message, and may send another.
+            return serialized if message is request else serializer(message)
+
+        return Method(self.kind, (name, serialize, *rest))
 
 
 class Methods:
@@ -75,13 +97,14 @@ class SlotChannel:
         made = self._multicallables.get(method)
         if made is None:
             # Two threads may both make one; they are equal, and one is kept.
-            made = self._make(method)
+            made = self.make(method)
             if len(self._multicallables) >= _MOST_METHODS:
                 self._multicallables.clear()
             self._multicallables[method] = made
         return made
 
-    def _make(self, method: Method) -> Any:
+    def make(self, method: Method) -> Any:
+        """A multicallable of the channel for `method`, which is not kept."""
         make: Callable[..., Any] = getattr(self.channel, method.kind)
         *arguments, registered = method.arguments
         if registered and _takes_registered(make):

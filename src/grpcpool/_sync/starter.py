@@ -7,7 +7,9 @@ to do for a while.
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import sys
 import threading
 from collections.abc import Callable
 
@@ -40,6 +42,8 @@ class Starter:
             self._work_off()
 
     def _start(self) -> None:
+        if sys.is_finalizing():
+            return
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
             self._thread.start()
@@ -76,8 +80,9 @@ class Starter:
                 _do(work)
 
     def _work_off(self) -> None:
-        while not self._work.empty():
-            _do(self._work.get())
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _do(self._work.get_nowait())
 
 
 def _nothing() -> None:
@@ -87,5 +92,5 @@ def _nothing() -> None:
 def _do(work: Callable[[], None]) -> None:
     try:
         work()
-    except Exception:  # noqa: BLE001 -- a user's callback may raise anything
+    except BaseException:  # noqa: BLE001 -- a user's callback may raise anything, and the next is another's
         logger.exception("a callback of a call failed")

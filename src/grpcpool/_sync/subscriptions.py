@@ -6,6 +6,7 @@ The pool is ready if any of its connections is. Nobody is told of the changes of
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ class Subscriptions:
         self._connect = False
         self._thread: threading.Thread | None = None
         self._runs = False
+        # Set without a lock, also by a finalizer; whoever looks next sees it.
+        self.over = False
 
     def subscribe(self, callback: Callback, *, connect: bool) -> None:
         """Tells `callback` the state now and at each change; `connect` has the pool open a connection."""
@@ -69,14 +72,20 @@ class Subscriptions:
 
     def _look(self) -> None:
         """Has the thread look; starts one if there is none. Called under the condition."""
-        if self._subscribers and not self._runs:
-            self._runs = True
+        if self._subscribers and not self._runs and not self.over and not sys.is_finalizing():
             self._thread = threading.Thread(target=self._run, name=f"{self._name}-connectivity", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:
+                logger.exception("no thread for connectivity callbacks")
+                self._thread = None
+            else:
+                self._runs = True
         self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
         """Ends all subscriptions, as the close of a channel does, and waits for the thread."""
+        self.over = True
         with self._changed:
             self._subscribers.clear()
             self._changed.notify_all()
@@ -88,7 +97,7 @@ class Subscriptions:
         while True:
             state = self._core.connectivity()
             with self._changed:
-                if not self._subscribers:
+                if self.over or not self._subscribers:
                     self._connect = False
                     self._runs = False
                     return
@@ -107,7 +116,7 @@ class Subscriptions:
 def _tell(callback: Callback, state: _State) -> None:
     try:
         callback(state)
-    except Exception:  # noqa: BLE001 -- a user's callback may raise anything
+    except BaseException:  # noqa: BLE001 -- a user's callback may raise anything
         logger.exception("a connectivity callback failed")
 
 

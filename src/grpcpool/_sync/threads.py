@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,9 @@ class Threads:
         Raises:
             RuntimeError: No thread can be started (the process is at its limit, or the interpreter shuts down).
         """
+        if sys.is_finalizing():
+            # On some versions of Python a thread that is started now is waited for in vain.
+            raise RuntimeError("the interpreter shuts down")
         thread = threading.Thread(target=self._run, args=(work,), name=f"{self._name}-{what}", daemon=True)
         # Started under the guard: who joins must not meet one that has not been.
         with self._guard:

@@ -19,7 +19,6 @@ class BlockedWaiter(Waiter):
 
     slot: Slot | None = None
     error: PoolError | None = None
-    answered = False
 
     def prepare(self) -> Self:
         """Makes `wait` wait."""
@@ -74,7 +73,7 @@ class BlockedWaiter(Waiter):
         """Leaves the queue; if the answer is decided already, takes it and gives back what it brings."""
         if core.cancel(self):
             return
-        if self.asked and not self.answered:
+        if self.known and not self.answered:
             # Another thread is about to tell it.
             self._told.acquire()
         if self.slot is not None:

@@ -15,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
+import sys
 import threading
 import weakref
 from typing import Protocol
 
+from .._announcer import logger
 from .._clock import Clock
 
 
@@ -70,11 +72,13 @@ class Worker:
         with self._guard:
             if not self._runs:
                 self._start()
-        self.nudge()
+            runs = self._runs
+        if runs:
+            self.nudge()
 
     def _start(self) -> None:
         core = self._core()
-        if core is None or core.is_at_rest():
+        if core is None or core.is_at_rest() or sys.is_finalizing():
             return
         # The thread holds the core; the core holds this object, and not the other way round.
         self._thread = threading.Thread(target=self._run, args=(core,), name=self._name, daemon=True)
@@ -103,7 +107,10 @@ class Worker:
         wanted = True
         while wanted:
             self.wakes_at = -math.inf
-            core.tick()
+            try:
+                core.tick()
+            except Exception:  # noqa: BLE001 -- deadlines fall due whatever happens
+                logger.exception("a tick failed")
             self.wakes_at = alarm = core.alarm
             if core.alarm < alarm:
                 continue

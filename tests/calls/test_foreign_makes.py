@@ -1,0 +1,145 @@
+"""What the pool must survive of code that is not its own: errors, metadata, callbacks, and who takes gRPC's place."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+import grpcpool
+from calls.support_server import UU, CallServer
+from grpcpool import PoolConfig
+from grpcpool.testing import FakeChannel, FakeFactory
+from support.pools import PoolMaker
+from support.waiting import background, eventually
+
+LONG = 20.0
+
+
+class Odd(grpc.RpcError):
+    """An error of an interceptor's, with a code and no details."""
+
+    def code(self) -> grpc.StatusCode:
+        """As gRPC's."""
+        return grpc.StatusCode.UNAVAILABLE
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize("error", [Odd(), grpc.RpcError(), SystemExit()], ids=lambda error: type(error).__name__)
+def test_whatever_a_call_raises_its_place_comes_back(make_pool: PoolMaker, error: BaseException) -> None:
+    """An error without code or details, as interceptors raise, reaches the caller as it is, and costs no place."""
+    pool = make_pool(FakeFactory(lambda: FakeChannel({UU: lambda _: _raise(error)})))
+    call: Any = pool.unary_unary(UU)
+    with pytest.raises(type(error)):
+        call(b"a")
+    assert pool.stats().in_flight == 0
+
+
+def _metadata_that_fails() -> Iterator[tuple[str, str]]:
+    yield "key", "value"
+    raise ArithmeticError("as the test wants")
+
+
+def test_metadata_that_cannot_be_read_costs_no_place(make_pool: PoolMaker) -> None:
+    """Neither what is no metadata, nor an iterator of metadata that raises."""
+    pool = make_pool(FakeFactory())
+    call: Any = pool.unary_unary(UU)
+    assert call(b"a") == b"a"
+    with pytest.raises(TypeError):
+        call(b"a", metadata=5)
+    with pytest.raises(ArithmeticError):
+        call(b"a", metadata=_metadata_that_fails())
+    assert pool.stats().in_flight == 0
+
+
+def test_a_connect_error_that_cannot_say_what_it_is_wedges_nothing(make_pool: PoolMaker) -> None:
+    """Who waits is told in time, however odd the error of the factory is."""
+
+    class Mute(Exception):  # noqa: N818 -- as foreign errors are named
+        def details(self, language: str) -> str:
+            return language
+
+        def __str__(self) -> str:
+            raise ArithmeticError("not even that")
+
+    pool = make_pool(lambda: _raise(Mute()))
+    with pytest.raises(grpcpool.PoolTimeoutError) as caught:
+        pool.acquire(timeout=0.2)
+    assert isinstance(caught.value.__cause__, Mute)
+
+
+def test_a_call_keeps_its_pool(calls: CallServer) -> None:
+    """Who has a call need not have the pool, as who has one of gRPC's calls need not have the channel."""
+    pool = grpcpool.insecure_channel(calls.target)
+    multicallable: Any = pool.unary_unary(UU)
+    assert multicallable(b"ok", timeout=LONG)
+    future = multicallable.future(b"ok", timeout=LONG)
+    gone = weakref.ref(pool)
+    del pool, multicallable
+    gc.collect()
+    assert future.result(LONG)
+    del future
+    eventually(lambda: gc.collect() >= 0 and gone() is None)
+
+
+def test_a_callback_may_make_calls_and_wait_for_them(make_pool: PoolMaker) -> None:
+    """A done-callback of a call that waited in vain makes a call that waits; calls that have places still start."""
+    channel = FakeChannel(holds_calls=True)
+    pool = make_pool(FakeFactory(lambda: channel), max_size=1, max_streams=1)
+    call: Any = pool.unary_unary(UU)
+    first = call.future(b"a")
+    eventually(lambda: len(channel.calls) == 1)
+    in_vain = call.future(b"b", timeout=0.05)
+    answers: list[Any] = []
+    in_vain.add_done_callback(lambda _: answers.append(call(b"again", timeout=LONG)))
+    second = call.future(b"c")
+    eventually(lambda: in_vain.done() and pool.stats().waiting == 2)
+    channel.calls[0].finish([b"1"])
+    eventually(lambda: len(channel.calls) == 2)
+    channel.calls[1].finish([b"2"])
+    eventually(lambda: len(channel.calls) == 3)
+    channel.calls[2].finish([b"3"])
+    eventually(lambda: answers)
+    assert (first.result(LONG), second.result(LONG), answers) == (b"1", b"2", [b"3"])
+
+
+def test_each_callback_is_called(make_pool: PoolMaker) -> None:
+    """One that raises, even `SystemExit`, does not keep the others from being called, nor later calls from starting."""
+    channel = FakeChannel(holds_calls=True)
+    pool = make_pool(FakeFactory(lambda: channel), max_size=1, max_streams=1)
+    call: Any = pool.unary_unary(UU)
+    call.future(b"a")
+    eventually(lambda: len(channel.calls) == 1)
+    waiting = call.future(b"b")
+    told: list[str] = []
+    waiting.add_callback(lambda: _raise(SystemExit()))
+    waiting.add_callback(lambda: told.append("second"))
+    waiting.cancel()
+    eventually(lambda: told == ["second"])
+    following = call.future(b"c")
+    channel.calls[0].finish([b"1"])
+    eventually(lambda: len(channel.calls) == 2)
+    channel.calls[1].finish([b"3"])
+    assert following.result(LONG) == b"3"
+
+
+def test_a_pool_in_the_place_of_grpcs_own(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who puts `grpcpool.insecure_channel`, or a wrapper, in gRPC's place has pools of channels, not of pools."""
+    config = PoolConfig(min_size=2)
+    monkeypatch.setattr(
+        grpc, "insecure_channel", lambda *how, **more: grpcpool.insecure_channel(*how, config=config, **more)
+    )
+    with grpc.insecure_channel(calls.target) as pool:
+        assert isinstance(pool, grpcpool.ChannelPool)
+        pool.open()
+        multicallable: Any = pool.unary_unary(UU)
+        assert background(lambda: multicallable(b"ok", timeout=LONG)).result(LONG)
+        with pool.acquire() as lease:
+            assert not isinstance(lease._channel.channel, grpcpool.ChannelPool)
