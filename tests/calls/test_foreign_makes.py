@@ -115,7 +115,7 @@ def test_each_callback_is_called(make_pool: PoolMaker) -> None:
     channel = FakeChannel(holds_calls=True)
     pool = make_pool(FakeFactory(lambda: channel), max_size=1, max_streams=1)
     call: Any = pool.unary_unary(UU)
-    call.future(b"a")
+    first = call.future(b"a")
     eventually(lambda: len(channel.calls) == 1)
     waiting = call.future(b"b")
     told: list[str] = []
@@ -127,7 +127,7 @@ def test_each_callback_is_called(make_pool: PoolMaker) -> None:
     channel.calls[0].finish([b"1"])
     eventually(lambda: len(channel.calls) == 2)
     channel.calls[1].finish([b"3"])
-    assert following.result(LONG) == b"3"
+    assert (first.result(LONG), following.result(LONG)) == (b"1", b"3")
 
 
 def test_a_pool_in_the_place_of_grpcs_own(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
