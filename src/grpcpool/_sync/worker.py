@@ -1,9 +1,9 @@
 """The one background thread of a pool: it ticks the machine when a deadline has come.
 
-It runs no foreign code but listeners: channels are opened and closed by threads of their own, so that a factory
-that hangs or a channel that does not close never delays a deadline. It starts when there is a first deadline, and
-ends when the pool has nothing left that could need it. It knows the pool's core, not the pool: a pool that is
-dropped without `close()` is collected, and the worker closes what it had.
+It runs no foreign code that may block (listeners, and what finalizers left to be done, are to be quick): channels are
+opened and closed by threads of their own, so that a factory that hangs or a channel that does not close never delays a
+deadline. It starts when there is a first deadline, and ends when the pool has nothing left that could need it. It knows
+the pool's core, not the pool: a pool that is dropped without `close()` is collected, and the worker closes what it had.
 
 How a new deadline reaches it. Whoever changes the machine brings the alarm forward under the lock, and then reads
 `wakes_at`. The worker sets `wakes_at`, and then reads the alarm. In whichever order the four steps fall, one of the
