@@ -44,6 +44,13 @@ class PoolForkedError(PoolError):
     """A lease, or an asyncio pool, was used in a forked child; its connections are the parent's."""
 
 
+class ConnectError(ConnectionError):
+    """A connection could not be made; the text says why, in gRPC's words where it has any.
+
+    Callers find it as the ``__cause__`` of one of the errors above.
+    """
+
+
 class Refusal(enum.Enum):
     """Why a waiter goes without; each has its error."""
 

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import grpc
 
+from .._errors import ConnectError
+
 _STATES = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
 # Interceptors wrap channels in channels; nobody wraps deeper than this.
@@ -35,10 +37,6 @@ TRUSTED_FOR = 0.01 if _NOTICES_BY_ITSELF else 0.5
 To ask costs as much as half an acquire. What counts is that it was seen up, not that it was used meanwhile: a dead
 connection fails its calls faster than a live one serves them, and would be used ever more often.
 """
-
-
-class ConnectError(ConnectionError):
-    """A connection could not be made; the text says why, in gRPC's words where it has any."""
 
 
 class _Native(Protocol):

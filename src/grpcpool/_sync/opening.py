@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from .._errors import ConnectError
 from .._slot import Slot, SlotState
-from .connectivity import ConnectError
-from .slot_channel import SlotChannel
+from .slot_channel import SyncSlotChannel
 
 if TYPE_CHECKING:
     from .core import Core
@@ -25,7 +25,7 @@ def open_channel(core: Core, slot: Slot) -> None:
     attempt come to its end only then, the channel is closed as soon as there is one: whoever gives the slot up
     closes the channel that he finds there, and whoever puts a channel there looks whether the slot was given up.
     """
-    channel: SlotChannel | None = None
+    channel: SyncSlotChannel | None = None
     try:
         channel = _make(core, slot)
         channel.connect(core.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or core.void)
@@ -34,12 +34,9 @@ def open_channel(core: Core, slot: Slot) -> None:
     except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters are told
         if channel is not None:
             channel.close()
-        with core.lock:
-            effects = core.machine.open_failed(slot, error, core.monotonic())
+        core.tell(core.machine.open_failed, slot, error)
     else:
-        with core.lock:
-            effects = core.machine.opened(slot, channel, core.monotonic())
-    core.commit(effects)
+        core.tell(core.machine.opened, slot, channel)
 
 
 def _check_primed(result: object) -> None:
@@ -47,11 +44,11 @@ def _check_primed(result: object) -> None:
         raise TypeError("prime returned an awaitable; coroutine functions are for grpcpool.aio")
 
 
-def _make(core: Core, slot: Slot) -> SlotChannel:
+def _make(core: Core, slot: Slot) -> SyncSlotChannel:
     made = core.factory()
     if not isinstance(made, grpc.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.Channel")
-    channel = SlotChannel(made)
+    channel = SyncSlotChannel(made)
     # Looked at and put there in one go, so that of two who get the same channel, one finds the other.
     with core.lock:
         others = [other.channel.channel for other in core.machine.fleet.slots if other.channel is not None]

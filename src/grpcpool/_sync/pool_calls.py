@@ -12,15 +12,15 @@ from .._errors import PoolError
 from .._status import code_of, is_refused_stream
 from .arguments import failure_of, with_metadata_read
 from .queued_call import QueuedCall
-from .rpc_errors import call_error
+from .rpc_errors import CallNotStartedError, call_error
 from .waiting import BlockedWaiter
 
 if TYPE_CHECKING:
     from .._slot import Slot
+    from .._slot_channel import Method
     from .calls import Arguments
     from .core import Core
     from .pool import ChannelPool
-    from .slot_channel import Method
 
 
 class PoolCaller:
@@ -30,8 +30,7 @@ class PoolCaller:
         """For calls of `method`."""
         self._pool = pool
         self._method = method
-        # A request iterator that has been read from cannot be read again.
-        self._may_repeat = method.kind.startswith("unary_")
+        self._may_repeat = method.may_repeat
 
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call that is over when this returns. One that a server refuses goes elsewhere, or waits."""
@@ -52,7 +51,7 @@ class PoolCaller:
             except grpc.RpcError as error:
                 refused = is_refused_stream(error)
                 if refused:
-                    core.refused_stream(slot)
+                    core.tell(core.machine.refused_stream, slot)
                 else:
                     # In this order, for a slot that carries less by a failed call is the more attractive.
                     core.call_failed(slot, code_of(error))
@@ -83,8 +82,16 @@ class PoolCaller:
         return core.watch_call(call, slot, self._pool)
 
     def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:
-        """What starts the call on a slot as if it were started now: with the request and the context of this moment."""
-        method = self._method.with_request_serialized(request)
+        """What starts the call on a slot as if it were started now: with the request and the context of this moment.
+
+        Raises:
+            grpc.RpcError: The serializer raises; in gRPC's words.
+        """
+        try:
+            method = self._method.with_request_serialized(request)
+        except Exception as error:
+            text = "Exception serializing request!"
+            raise CallNotStartedError(grpc.StatusCode.INTERNAL, text, error) from error
         run = contextvars.copy_context().run
 
         def start(slot: Slot, arguments: Arguments) -> Any:

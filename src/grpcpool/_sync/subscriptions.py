@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import grpc
 
 from .._announcer import logger
-from .._slot import SlotState
 
 if TYPE_CHECKING:
     from .core import Core
@@ -107,7 +106,7 @@ class Subscriptions:
             for callback in news:
                 _tell(callback, state)
             if connect and state is not _State.READY:
-                self._core.connect()
+                self._core.tell(self._core.machine.connect)
             with self._changed:
                 if all(told is state for _, told in self._subscribers) and self._subscribers:
                     self._changed.wait(_LOOKS_EVERY)
@@ -118,20 +117,3 @@ def _tell(callback: Callback, state: _State) -> None:
         callback(state)
     except BaseException:  # noqa: BLE001 -- a user's callback may raise anything
         logger.exception("a connectivity callback failed")
-
-
-def pool_state(slots: list[tuple[SlotState, _State | None]], *, failing: bool) -> _State:
-    """The state of a pool.
-
-    Args:
-        slots: State of each slot and of its channel, if it has one.
-        failing: Whether the last attempt to open a connection failed.
-    """
-    up = {channel for state, channel in slots if state in (SlotState.READY, SlotState.LOST) and channel is not None}
-    if _State.READY in up:
-        return _State.READY
-    if failing or _State.TRANSIENT_FAILURE in up:
-        return _State.TRANSIENT_FAILURE
-    if _State.CONNECTING in up or any(state is SlotState.OPENING for state, _ in slots):
-        return _State.CONNECTING
-    return _State.IDLE
