@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -21,7 +22,28 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
     HTTP/2 has an error for it, ``REFUSED_STREAM`` (code 7), and promises that the server did nothing, so that the call
     may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
     """
-    return code_of(error) is grpc.StatusCode.UNAVAILABLE and _REFUSED in str(_said(error, "details") or "")
+    return is_refused(code_of(error), _said(error, "details"))
+
+
+def is_refused(code: grpc.StatusCode | None, details: str | None) -> bool:
+    """As `is_refused_stream`, by a call's code and details."""
+    return code is grpc.StatusCode.UNAVAILABLE and _REFUSED in str(details or "")
+
+
+def answer_of_done(ask: Callable[[], Any]) -> Any:
+    """What a coroutine method of an asyncio call that is over answers, which it does without waiting.
+
+    `None` if it does wait, or fails: calls may be of another make.
+    """
+    answer = ask()
+    try:
+        answer.send(None)
+    except StopIteration as stop:
+        return stop.value
+    except Exception:  # noqa: BLE001 -- as above
+        return None
+    answer.close()
+    return None
 
 
 def _said(call: Any, name: str) -> Any:

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grpc
 
 from .._config import PoolConfig
 from .._listener import Listener
+from .._making import Credentials, check_credentials, is_making_a_channel, making_a_channel
 from .._options import isolated, shared_out
 from .pool import ChannelPool
 
 # What there was before anybody put these in gRPC's place.
 _grpc_insecure_channel, _grpc_secure_channel = grpc.insecure_channel, grpc.secure_channel
-
-_making = threading.local()
-
-
-@contextlib.contextmanager
-def _making_a_channel() -> Iterator[None]:
-    """Within, this thread makes a channel for a pool, not a pool.
-
-    Some put these functions in the place of gRPC's own, to have every channel of a program pooled; and the pools
-    look gRPC's up at each call, for instrumentation replaces them. Without this, pools would consist of pools.
-    """
-    _making.a_channel = True
-    try:
-        yield
-    finally:
-        _making.a_channel = False
-
-
-def _is_making_a_channel() -> bool:
-    return getattr(_making, "a_channel", False)
-
-
-Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
 
 
 def insecure_channel(
@@ -65,13 +41,13 @@ def insecure_channel(
         A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
         ``gunicorn --preload``, gRPC has not even been started.
     """
-    if _is_making_a_channel():
+    if is_making_a_channel():
         return _grpc_insecure_channel(target, options, compression)  # type: ignore[return-value]  # as documented above
     shared = shared_out(options)
 
     def factory() -> grpc.Channel:
         # Looked up at each call: instrumentation replaces it.
-        with _making_a_channel():
+        with making_a_channel():
             return grpc.insecure_channel(target, isolated(shared), compression)
 
     return ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
@@ -104,15 +80,14 @@ def secure_channel(
         A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
         ``gunicorn --preload``, gRPC has not even been started.
     """
-    if _is_making_a_channel():
+    if is_making_a_channel():
         return _grpc_secure_channel(target, credentials, options, compression)  # type: ignore[arg-type, return-value]
-    if not callable(credentials) and not isinstance(credentials, grpc.ChannelCredentials):
-        raise TypeError(f"credentials must be grpc.ChannelCredentials, or a callable that makes them: {credentials!r}")
+    check_credentials(credentials)
     shared = shared_out(options)
 
     def factory() -> grpc.Channel:
         made = credentials() if callable(credentials) else credentials
-        with _making_a_channel():
+        with making_a_channel():
             return grpc.secure_channel(target, made, isolated(shared), compression)
 
     return ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from .._errors import PoolClosedError, PoolError, PoolOpenError, PoolTimeoutError, brief
+from .._errors import PoolError
+from .._rpc_errors import status_of
 
 if TYPE_CHECKING:
 
@@ -112,13 +113,4 @@ class CallNotStartedError(_CallError):
 
 def call_error(error: PoolError, *, own_deadline: bool) -> CallNotStartedError:
     """What a call fails with because of the pool's `error`; `own_deadline`: the call came with a timeout."""
-    match error:
-        case PoolTimeoutError() if own_deadline:
-            return CallNotStartedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", error)
-        case PoolOpenError():
-            reason = brief(error.__cause__) if error.__cause__ is not None else str(error)
-            return CallNotStartedError(grpc.StatusCode.UNAVAILABLE, reason, error)
-        case PoolClosedError():
-            return CallNotStartedError(grpc.StatusCode.CANCELLED, "Channel closed!", error)
-        case _:
-            return CallNotStartedError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), error)
+    return CallNotStartedError(*status_of(error, own_deadline=own_deadline), error)

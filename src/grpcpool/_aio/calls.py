@@ -1,0 +1,365 @@
+"""The calls that pools and leases hand out: gRPC's own, each in a shell that sees to it that its place is given back.
+
+::
+
+    waiting --granted--> begun: everything is the native call's
+       |   <--refused by the server--   (a call that may be repeated waits again)
+       | refused, cancelled
+       v
+    failed: over without ever having been started; a `FailedCall` stands for the native one
+
+The shell is there for three reasons. From 1.83 on gRPC never lets go of a call that was abandoned, so the shell, which
+nobody but the caller holds, cancels the native call when it is dropped. A call has to be whole before it has a place.
+And a call that the server refused for its limit of streams is begun again without the caller's seeing it.
+
+Where a method waits for the native call it goes on from there in a loop: by the time the native call has ended, another
+may have taken its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from .failed_call import FailedCall, locally_cancelled
+
+if TYPE_CHECKING:
+    from .core import Core
+    from .pool_calls import CallWaiter
+
+    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    _UnaryUnaryCall = grpc.aio.UnaryUnaryCall[Any, Any]
+    _UnaryStreamCall = grpc.aio.UnaryStreamCall[Any, Any]
+    _StreamUnaryCall = grpc.aio.StreamUnaryCall[Any, Any]
+    _StreamStreamCall = grpc.aio.StreamStreamCall[Any, Any]
+else:
+    _UnaryUnaryCall = grpc.aio.UnaryUnaryCall
+    _UnaryStreamCall = grpc.aio.UnaryStreamCall
+    _StreamUnaryCall = grpc.aio.StreamUnaryCall
+    _StreamStreamCall = grpc.aio.StreamStreamCall
+
+# Of these, the native call is none the worse: it was used in a way that it does not have, or is over.
+_HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
+
+
+class End:
+    """What a native call is told to call when it is over; acts once, whoever calls it."""
+
+    __slots__ = ("_acts", "_call", "kept")
+
+    def __init__(self, acts: Callable[[Any, Shell | None], None], call: Shell) -> None:
+        """Has `acts` called with the native call and its shell, if that is still there."""
+        self._acts: Callable[[Any, Shell | None], None] | None = acts
+        self._call = weakref.ref(call)
+        # The shell, once somebody waits for its end without holding it.
+        self.kept: Shell | None = None
+
+    def __call__(self, native: Any) -> None:
+        """The native call is over. Never raises: gRPC would lose the call's status."""
+        acts, self._acts = self._acts, None
+        if acts is not None:
+            acts(native, self._call())
+            self.kept = None
+
+
+class Shell:
+    """What the four kinds of call have in common."""
+
+    _native: Any = None
+    _end: End | None = None
+    _waiter: CallWaiter | None = None
+    _over = False
+    _callbacks: list[Callable[[Any], None]] | None = None
+    _told: list[asyncio.Future[None]] | None = None
+
+    def __init__(self, core: Core, owner: Any) -> None:
+        """Neither waits nor runs yet; keeps `owner` (a pool or a lease) as gRPC's calls keep their channel."""
+        self._core = core
+        self._owner = owner
+
+    # --- its life, told by whoever runs it ----------------------------------------------------------------------
+
+    def begin(self, native: Any, acts: Callable[[Any, Shell | None], None]) -> None:
+        """The native call runs; `acts` is called when it is over."""
+        self._native = native
+        self._waiter = None
+        self._end = end = End(acts, self)
+        if self._callbacks:
+            end.kept = self
+        native.add_done_callback(end)
+        self._tell()
+
+    def wait(self, waiter: CallWaiter) -> None:
+        """The call waits for a place, at first or again."""
+        self._native = self._end = None
+        self._waiter = waiter
+        if self._callbacks:
+            waiter.kept = self
+
+    def fail(self, failed: FailedCall) -> None:
+        """The call is over, and was never started."""
+        self._native = failed
+        self._waiter = None
+        self._tell()
+        self.end()
+
+    def end(self) -> None:
+        """The call is over for good."""
+        self._over = True
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except Exception as error:  # noqa: BLE001 -- a user's callback may raise anything
+                context = {"message": "a done callback of a call failed", "exception": error}
+                self._core.loop.call_exception_handler(context)
+
+    def waits_as(self, waiter: CallWaiter) -> bool:
+        """Whether this still waits, and for the answer to `waiter`."""
+        return self._waiter is waiter
+
+    def _tell(self) -> None:
+        told, self._told = self._told, None
+        for future in told or ():
+            if not future.done():
+                future.set_result(None)
+
+    async def _begun(self) -> Any:
+        """The native call; waits for it if need be."""
+        while (native := self._native) is None:
+            future = self._core.loop.create_future()
+            if self._told is None:
+                self._told = []
+            self._told.append(future)
+            await future
+        return native
+
+    async def _begun_or_cancelled(self) -> Any:
+        """As `_begun`; should the caller be cancelled meanwhile, so is the call."""
+        try:
+            return await self._begun()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def _goes_on(self, native: Any, error: BaseException) -> bool:
+        """Whether, after `native` failed with `error`, another stands for it now.
+
+        A call that could not even send what it has to send (gRPC refuses its metadata, say) gRPC itself would never
+        end; it is cancelled here, so that its place comes back.
+        """
+        if native is self._native and native.done() and self._end is not None:
+            # A callback before ours may have raised; then gRPC called no further ones.
+            self._end(native)
+        if native is not self._native:
+            if isinstance(error, grpc.RpcError):
+                return True
+            # It was not the call that ended: who waits for it was cancelled.
+            self.cancel()
+        elif not native.done() and not isinstance(error, _HARMLESS):
+            native.cancel()
+        return False
+
+    def __del__(self) -> None:
+        native = self._native
+        if native is not None:
+            if not native.done():
+                self._core.defer(native.cancel)
+        elif self._waiter is not None:
+            self._core.defer(partial(self._core.cancel, self._waiter))
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else gRPC's calls have: its interceptors look at more than is public."""
+        native = self.__dict__.get("_native")
+        if native is None:
+            raise AttributeError(f"{type(self).__name__!r} object that waits for a place has no attribute {name!r}")
+        return getattr(native, name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} that waits for a place>" if self._native is None else repr(self._native)
+
+    # --- grpc.aio.RpcContext and grpc.aio.Call ------------------------------------------------------------------
+
+    def cancelled(self) -> bool:
+        return self._native is not None and bool(self._native.cancelled())
+
+    def done(self) -> bool:
+        return self._native is not None and bool(self._native.done())
+
+    def time_remaining(self) -> float | None:
+        if self._native is not None:
+            left: float | None = self._native.time_remaining()
+            return left
+        return self._waiter.time_remaining() if self._waiter is not None else None
+
+    def cancel(self) -> bool:
+        if self._native is not None:
+            return bool(self._native.cancel())
+        waiter = self._waiter
+        self.fail(locally_cancelled())
+        if waiter is not None:
+            self._core.cancel(waiter)
+        return True
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        if self._over:
+            callback(self)
+            return
+        if self._callbacks is None:
+            self._callbacks = []
+            # Who waits for the end of a call that nobody holds is told nonetheless, as gRPC does.
+            keeper = self._end if self._end is not None else self._waiter
+            if keeper is not None:
+                keeper.kept = self
+        self._callbacks.append(callback)
+
+    async def _ask(self, name: str) -> Any:
+        while True:
+            native = await self._begun()
+            answer = await getattr(native, name)()
+            if native is self._native:
+                return answer
+
+    async def initial_metadata(self) -> Any:
+        return await self._ask("initial_metadata")
+
+    async def trailing_metadata(self) -> Any:
+        return await self._ask("trailing_metadata")
+
+    async def code(self) -> Any:
+        return await self._ask("code")
+
+    async def details(self) -> Any:
+        return await self._ask("details")
+
+    async def debug_error_string(self) -> Any:
+        return await self._ask("debug_error_string")
+
+    async def wait_for_connection(self) -> None:
+        while True:
+            native = await self._begun_or_cancelled()
+            try:
+                await native.wait_for_connection()
+            except BaseException as error:
+                if not self._goes_on(native, error):
+                    raise
+            else:
+                if native is self._native:
+                    return
+
+
+class _OneResponse(Shell):
+    """A call with one response."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        while True:
+            native = self._native
+            if native is None:
+                native = yield from self._begun_or_cancelled().__await__()
+            try:
+                return (yield from native.__await__())
+            except BaseException as error:
+                if not self._goes_on(native, error):
+                    raise
+
+
+class _Responses(AsyncIterator[Any]):
+    """The responses of a call, which is held by who iterates them."""
+
+    def __init__(self, call: _ManyResponses) -> None:
+        self._call = call
+        self._iterator: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Any:
+        # A call of which something has been heard is not begun again: from here on the native iterator serves.
+        return self._first() if self._iterator is None else self._iterator.__anext__()
+
+    async def _first(self) -> Any:
+        call = self._call
+        while True:
+            native = await call._begun_or_cancelled()
+            iterator = native.__aiter__()
+            try:
+                message = await iterator.__anext__()
+            except BaseException as error:
+                if not call._goes_on(native, error):
+                    self._iterator = iterator
+                    raise
+            else:
+                self._iterator = iterator
+                return message
+
+    async def aclose(self) -> None:
+        """As of the asynchronous generator that gRPC returns."""
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None:
+            await close()
+
+
+class _ManyResponses(Shell):
+    """A call with a stream of responses."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if self._native is not None:
+            # Raises if the responses are being read the other way.
+            self._native.__aiter__()
+        return _Responses(self)
+
+    async def read(self) -> Any:
+        while True:
+            native = await self._begun_or_cancelled()
+            try:
+                return await native.read()
+            except BaseException as error:
+                if not self._goes_on(native, error):
+                    raise
+
+
+class _ManyRequests(Shell):
+    """A call with a stream of requests; never begun again."""
+
+    @property
+    def _done_writing_flag(self) -> bool:
+        """GRPC's own interceptors look at it."""
+        return self._native is not None and bool(self._native._done_writing_flag)
+
+    async def write(self, request: Any) -> None:
+        native = await self._begun_or_cancelled()
+        await native.write(request)
+
+    async def done_writing(self) -> None:
+        native = await self._begun_or_cancelled()
+        await native.done_writing()
+
+
+class UnaryUnaryCall(_OneResponse, _UnaryUnaryCall):
+    """A call with one request and one response."""
+
+
+class UnaryStreamCall(_ManyResponses, _UnaryStreamCall):
+    """A call with one request and a stream of responses."""
+
+
+class StreamUnaryCall(_ManyRequests, _OneResponse, _StreamUnaryCall):
+    """A call with a stream of requests and one response."""
+
+
+class StreamStreamCall(_ManyRequests, _ManyResponses, _StreamStreamCall):
+    """A call with a stream of requests and a stream of responses."""
+
+
+SHELLS: dict[str, type[Shell]] = {
+    "unary_unary": UnaryUnaryCall,
+    "unary_stream": UnaryStreamCall,
+    "stream_unary": StreamUnaryCall,
+    "stream_stream": StreamStreamCall,
+}
+"""By the names of the makers of multicallables."""

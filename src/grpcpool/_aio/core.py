@@ -1,0 +1,244 @@
+"""The asyncio driver of a pool: hands for the machine's effects, and the tasks they need.
+
+All that the machine asks for is done on the event loop that the pool is bound to, which is the loop of its first use.
+There is no ``await`` between telling the machine and carrying out its effects. What happens on another thread (a
+finalizer, a change of the bounds) tells the machine there, under the lock, and has the effects carried out on the loop.
+
+Each connection has one task, its keeper, which opens it and then watches over its state (`keeper.py`). Besides there
+is one timer for the next deadline. Nothing of gRPC exists before there is a running loop: a channel binds to the loop
+in which it is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import math
+import threading
+import warnings
+from asyncio import _get_running_loop
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from .._clock import Clock
+from .._config import PoolConfig
+from .._driver import Driver
+from .._effects import Effect
+from .._errors import PoolForkedError, WrongEventLoopError
+from .._listener import Listener
+from .._slot import Slot
+from .keeper import ChannelFactory, keep
+from .slot_channel import AioSlotChannel
+
+# Tasks of a closed pool have nothing left to do; one that a foreign coroutine holds up is not waited for longer.
+_JOIN_TIMEOUT = 2.0
+
+
+class Core(Driver):
+    """What the tasks of a pool share."""
+
+    # Keepers hear of losses by themselves; this covers the moment until they have been told.
+    trusted_for = 0.01
+    after_fork = "asyncio gRPC does not survive a fork: start processes with spawn, or fork before the pool is used"
+
+    def __init__(
+        self,
+        factory: ChannelFactory,
+        config: PoolConfig,
+        *,
+        name: str,
+        listeners: Iterable[Listener],
+        clock: Clock,
+    ) -> None:
+        """Makes an empty pool's core, not bound to a loop yet; see `ChannelPool` for the arguments."""
+        super().__init__(factory, config, name=name, listeners=listeners, clock=clock)
+        # In a forked child, something that is no loop, so that whoever compares loops finds another.
+        self.loop: Any = None
+        self.finished = asyncio.Event()
+        # Not that of whoever happens to cause a connection to be opened: its deadline, its trace, are not the pool's.
+        self._context = contextvars.Context()
+        self._keepers: dict[Slot, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
+        self._wait_for_change: set[asyncio.Future[None]] = set()
+        self.unsubscribe = clock.subscribe(self._tick_at_home)
+
+    # --- where it may be used -----------------------------------------------------------------------------------
+
+    def check_use(self, *, anywhere: bool = False) -> None:
+        """Raises an error where the pool may not be used; `anywhere`: also by threads and loops it is not bound to.
+
+        Raises:
+            PoolForkedError: This is a forked child.
+            WrongEventLoopError: The pool is bound to another loop than the one that runs here.
+        """
+        if self.void:
+            raise PoolForkedError(f"pool {self.name!r}: used in the parent before the fork; {self.after_fork}")
+        running = _get_running_loop()
+        if not anywhere and self.loop is not None and running is not None and running is not self.loop:
+            raise self._wrong_loop()
+
+    def enter(self) -> None:
+        """Whoever uses the loop begins here: binds the pool to the loop that runs, if it is not bound yet.
+
+        Raises:
+            PoolForkedError: This is a forked child.
+            WrongEventLoopError: The pool is bound to another loop.
+            RuntimeError: The pool is not bound, and no loop runs.
+        """
+        running = _get_running_loop()
+        if running is not None and running is self.loop:
+            return
+        self.check_use()
+        if self.loop is None:
+            if running is None:
+                raise RuntimeError(f"pool {self.name!r}: must first be used where an event loop runs")
+            self.loop = running
+        elif running is None and self.loop.is_running():
+            raise self._wrong_loop()
+
+    def _wrong_loop(self) -> WrongEventLoopError:
+        state = "closed" if self.loop.is_closed() else "another one"
+        text = (
+            f"pool {self.name!r}: bound to the event loop of its first use, which is {state}; make a pool for each loop"
+        )
+        return WrongEventLoopError(text)
+
+    def _is_at_home(self) -> bool:
+        running = _get_running_loop()
+        return running is self.loop or (running is None and not self.loop.is_running())
+
+    def commit(self, effects: Sequence[Effect]) -> None:
+        """Carries out what the machine asked for; on the loop, if there is one."""
+        if self.loop is None or self.void or self._is_at_home():
+            super().commit(effects)
+        else:
+            self._call_soon(lambda: super(Core, self).commit(effects))
+
+    def _call_soon(self, work: Callable[[], object]) -> None:
+        # A loop that has been closed has nothing more to do.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(work, context=self._context)
+
+    def defer(self, work: Callable[[], object]) -> None:
+        """Has `work` done by the next operation, or by the loop."""
+        self.deferred.append(work)
+        if self.loop is not None and not self.void:
+            self._call_soon(self.do_deferred)
+
+    def become_void(self) -> None:
+        """In a forked child: nothing of this is used any more."""
+        self.void = True
+        self.loop = object()
+        # It may have been held by a thread that is not here.
+        self.lock = threading.Lock()
+
+    # --- hands --------------------------------------------------------------------------------------------------
+
+    def open_channel(self, slot: Slot) -> None:
+        """By the slot's keeper."""
+        self._keepers[slot] = self._start(keep(self, slot))
+
+    def leave_keeper(self, slot: Slot) -> None:
+        """The keeper is about to end by itself, and need not be ended when the slot is closed."""
+        self._keepers.pop(slot, None)
+
+    def close_channels(self, slots: Sequence[Slot]) -> None:
+        """By a task for each; a keeper is ended first, which may still be opening the channel."""
+        for slot in slots:
+            self._start(self._close_channel(slot, self._keepers.pop(slot, None)))
+
+    async def _close_channel(self, slot: Slot, keeper: asyncio.Task[None] | None) -> None:
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
+        channel: AioSlotChannel | None = slot.channel
+        if channel is not None:
+            await channel.close()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._context.copy().run(self.loop.create_task, work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def watch(self, slot: Slot) -> None:
+        """Its keeper does so all the time."""
+
+    def changed(self) -> None:
+        """Has those told who wait for a change."""
+        waiting, self._wait_for_change = self._wait_for_change, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_for_change(self) -> None:
+        """Waits until the state of the pool as a channel may have changed."""
+        future = self.loop.create_future()
+        self._wait_for_change.add(future)
+        try:
+            await future
+        finally:
+            self._wait_for_change.discard(future)
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def see_to_alarm(self) -> None:
+        """Sets the timer, if it would ring too late. One that rings early finds nothing to do, and is set anew."""
+        alarm = self.alarm
+        if alarm >= self._rings_at or self.loop is None:
+            return
+        delay = self.clock.wait_until(alarm)
+        if delay is None:
+            return
+        self._stop_timer()
+        self._rings_at = alarm
+        self._timer = self.loop.call_later(delay, self._ring, context=self._context)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._rings_at = math.inf
+
+    def _ring(self) -> None:
+        self._stop_timer()
+        self.tick()
+        self.see_to_alarm()
+
+    def _tick_at_home(self) -> None:
+        """A test has turned the clock."""
+        if self.loop is None or self._is_at_home():
+            self.tick()
+        else:
+            self._call_soon(self.tick)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Whoever waits for the end is told."""
+        self.finished.set()
+
+    async def wait_closed(self) -> None:
+        """Waits until nothing of the pool is left. In a task of the pool itself (a prime), returns at once."""
+        if asyncio.current_task() in self._tasks:
+            return
+        await self.finished.wait()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_JOIN_TIMEOUT)
+            if late:
+                text = f"pool {self.name!r}: a prime or a channel's close() still runs after the pool was closed"
+                warnings.warn(text, ResourceWarning, stacklevel=3)
+        self._stop_timer()
+        self.unsubscribe()
+
+    def dropped(self) -> None:
+        """The pool is being collected: has the loop abandon what there is. Safe in finalizers."""
+        self.defer(self._abandon)
+
+    def _abandon(self) -> None:
+        self.close(0.0)
+        self._stop_timer()
+        self.unsubscribe()

@@ -1,0 +1,100 @@
+"""Pools over a target: what replaces `grpc.aio.insecure_channel` and `grpc.aio.secure_channel`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import grpc
+
+from .._config import PoolConfig
+from .._listener import Listener
+from .._making import Credentials, check_credentials, is_making_a_channel, making_a_channel
+from .._options import isolated, shared_out
+from .intercepted import add_interceptors
+from .pool import ChannelPool
+
+# What there was before anybody put these in gRPC's place.
+_grpc_insecure_channel, _grpc_secure_channel = grpc.aio.insecure_channel, grpc.aio.secure_channel
+
+
+def insecure_channel(
+    target: str,
+    options: Sequence[tuple[str, Any]] | None = None,
+    compression: grpc.Compression | None = None,
+    interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+    *,
+    config: PoolConfig | None = None,
+    name: str | None = None,
+    listeners: Iterable[Listener] = (),
+) -> ChannelPool:
+    """Makes a pool of insecure channels to `target`: a drop-in for `grpc.aio.insecure_channel`.
+
+    Args:
+        target: The server's address, as for `grpc.aio.insecure_channel`. If it resolves to several, the connections
+            are shared out among them, unless a service config among the options names a policy of its own.
+        options: Channel options, for each of the connections.
+        compression: The default compression of calls.
+        interceptors: Applied once to each call, whatever connection serves it.
+        config: The pool's settings.
+        name: What logs, events, errors and metrics call the pool; the target if not given.
+        listeners: Told of every event.
+
+    Returns:
+        A pool, which is a `grpc.aio.Channel`. It connects at first use, and is bound to the event loop of that.
+    """
+    if is_making_a_channel():
+        return _grpc_insecure_channel(target, options, compression, interceptors)  # type: ignore[return-value]  # as documented above
+    shared = shared_out(options)
+
+    def factory() -> grpc.aio.Channel:
+        # Looked up at each call: instrumentation replaces it.
+        with making_a_channel():
+            return grpc.aio.insecure_channel(target, isolated(shared), compression)
+
+    pool = ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
+    add_interceptors(pool, interceptors or ())
+    return pool
+
+
+def secure_channel(
+    target: str,
+    credentials: Credentials,
+    options: Sequence[tuple[str, Any]] | None = None,
+    compression: grpc.Compression | None = None,
+    interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+    *,
+    config: PoolConfig | None = None,
+    name: str | None = None,
+    listeners: Iterable[Listener] = (),
+) -> ChannelPool:
+    """Makes a pool of secure channels to `target`: a drop-in for `grpc.secure_channel`.
+
+    Args:
+        target: As for `insecure_channel`.
+        credentials: Credentials, or a callable that makes them, which is called for each connection. Use a callable
+            for `grpc.compute_engine_channel_credentials`, which must not be shared between channels, and for
+            certificates that are renewed (then `ChannelPool.refresh`).
+        options: As for `insecure_channel`.
+        compression: As for `insecure_channel`.
+        interceptors: As for `insecure_channel`.
+        config: As for `insecure_channel`.
+        name: As for `insecure_channel`.
+        listeners: As for `insecure_channel`.
+
+    Returns:
+        A pool, which is a `grpc.aio.Channel`. It connects at first use, and is bound to the event loop of that.
+    """
+    if is_making_a_channel():
+        return _grpc_secure_channel(target, credentials, options, compression, interceptors)  # type: ignore[arg-type, return-value]
+    check_credentials(credentials)
+    shared = shared_out(options)
+
+    def factory() -> grpc.aio.Channel:
+        made = credentials() if callable(credentials) else credentials
+        with making_a_channel():
+            return grpc.aio.secure_channel(target, made, isolated(shared), compression)
+
+    pool = ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
+    add_interceptors(pool, interceptors or ())
+    return pool

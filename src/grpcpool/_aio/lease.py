@@ -1,0 +1,162 @@
+"""A lease: one connection, or some of its streams, for a while, as a `grpc.aio.Channel`."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from .._lease_base import LeaseBase
+from .._status import answer_of_done
+from .calls import SHELLS, Shell
+from .channel import ChannelSurface
+from .multicallables import Arguments, start
+
+if TYPE_CHECKING:
+    from .._slot_channel import Method
+    from .core import Core
+    from .pool import ChannelPool
+    from .slot_channel import AioSlotChannel
+
+
+class Lease(LeaseBase, ChannelSurface):
+    """A place on one connection of a pool, as a channel.
+
+    Leave the ``async with`` block, or `release()` it, to give it back. Calls that still run then run on, and the place
+    is free when the last of them ends. A call that is begun after the release raises `LeaseReleasedError`.
+
+    Leases are made by `ChannelPool.acquire`. A lease is used in the event loop of its pool. One that is dropped
+    without release is given back by the garbage collector, with a `ResourceWarning`.
+    """
+
+    _shown_as = "grpcpool.aio.Lease"
+    _core: Core
+    _pool: ChannelPool
+
+    async def close(self, grace: float | None = None) -> None:  # noqa: ARG002 -- gRPC's
+        """Gives the lease back: the same as `release`."""
+        self.release()
+
+    async def __aenter__(self) -> Self:
+        """Returns the lease."""
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Gives the lease back."""
+        self.release()
+
+    # --- being a channel ----------------------------------------------------------------------------------------
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """As `grpc.aio.Channel.get_state`, of the leased connection."""
+        self._check_usable()
+        return self._channel.state(connect=try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """As `grpc.aio.Channel.wait_for_state_change`, of the leased connection."""
+        self._check_usable()
+        await self._channel.channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """As `grpc.aio.Channel.channel_ready`, of the leased connection."""
+        self._check_usable()
+        await self._channel.channel.channel_ready()
+
+    @property
+    def _channel(self) -> AioSlotChannel:
+        channel: AioSlotChannel = self._slot.channel
+        return channel
+
+    def _caller(self, kind: str, *arguments: Any) -> tuple[LeaseCaller, Method]:
+        self._check_usable()
+        method = self._core.methods.get(kind, arguments)
+        return LeaseCaller(self, method), method
+
+
+class LeaseCaller:
+    """Runs the calls of one method on the lease's connection, and has the lease count them."""
+
+    def __init__(self, lease: Lease, method: Method) -> None:
+        """For calls of `method`."""
+        self._lease = lease
+        self._method = method
+        self._native = lease._channel.multicallable(method)
+
+    @property
+    def core(self) -> Core:
+        """The driver of the lease's pool."""
+        return self._lease._core
+
+    def of_other_method(self, name: str) -> LeaseCaller:
+        """The caller for a method with another name."""
+        return self._lease._caller(self._method.kind, name, *self._method.arguments[1:3], False)[0]
+
+    def call(self, arguments: Arguments) -> Any:
+        """Begins a call; the lease is told when it is over.
+
+        Raises:
+            LeaseReleasedError: The lease has been given back.
+            PoolForkedError: The lease was taken before a fork.
+        """
+        lease = self._lease
+        lease.begin_call()
+        try:
+            self.core.enter()
+            native = start(self._native, arguments)
+        except BaseException:
+            lease.end_call()
+            raise
+        call = SHELLS[self._method.kind](self.core, lease)
+        call.begin(native, partial(self._over, lease))
+        return call
+
+    def _over(self, lease: Lease, native: Any, call: Shell | None) -> None:
+        self.core.call_failed(lease._slot, answer_of_done(native.code))
+        lease.end_call()
+        if call is not None:
+            call.end()
+
+
+class Acquire(Coroutine[Any, Any, Lease]):
+    """What `ChannelPool.acquire` returns: await it for a lease to release, or use it with ``async with``.
+
+    It is a coroutine, so that `asyncio.create_task` and its sisters take it.
+    """
+
+    def __init__(self, acquires: Coroutine[Any, Any, Lease]) -> None:
+        """Waits for the place by `acquires`."""
+        self._acquires = acquires
+        self._lease: Lease | None = None
+
+    def __await__(self) -> Generator[Any, None, Lease]:
+        """Waits for the place."""
+        return self._acquires.__await__()
+
+    def send(self, value: Any) -> Any:
+        """As any coroutine's."""
+        return self._acquires.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """As any coroutine's."""
+        return self._acquires.throw(*error)
+
+    def close(self) -> None:
+        """As any coroutine's."""
+        self._acquires.close()
+
+    async def __aenter__(self) -> Lease:
+        """Waits for the place; returns the lease."""
+        self._lease = await self._acquires
+        return self._lease
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Gives the lease back."""
+        if self._lease is not None:
+            self._lease.release()

@@ -1,0 +1,135 @@
+"""The four kinds of multicallable, as leases and pools hand them out.
+
+A multicallable knows gRPC's signatures, and the interceptors that its pool or lease has. What a call runs on is its
+`Caller`'s business: a lease's (`lease.py`) or a pool's (`pool_calls.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+
+from .intercepted import intercepted
+
+if TYPE_CHECKING:
+    from .._slot_channel import Method
+    from .core import Core
+
+    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    _UnaryUnary = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
+    _UnaryStream = grpc.aio.UnaryStreamMultiCallable[Any, Any]
+    _StreamUnary = grpc.aio.StreamUnaryMultiCallable[Any, Any]
+    _StreamStream = grpc.aio.StreamStreamMultiCallable[Any, Any]
+else:
+    _UnaryUnary = grpc.aio.UnaryUnaryMultiCallable
+    _UnaryStream = grpc.aio.UnaryStreamMultiCallable
+    _StreamUnary = grpc.aio.StreamUnaryMultiCallable
+    _StreamStream = grpc.aio.StreamStreamMultiCallable
+
+Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
+"""Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
+
+
+def start(native: Any, arguments: Arguments) -> Any:
+    """Starts a call by gRPC's own multicallable `native`."""
+    request, timeout, metadata, credentials, wait_for_ready, compression = arguments
+    return native(
+        request,
+        timeout=timeout,
+        metadata=metadata,
+        credentials=credentials,
+        wait_for_ready=wait_for_ready,
+        compression=compression,
+    )
+
+
+class Caller(Protocol):
+    """Runs the calls of one method."""
+
+    @property
+    def core(self) -> Core:
+        """The driver of its pool."""
+
+    def call(self, arguments: Arguments) -> Any:
+        """Begins a call and returns it."""
+
+    def of_other_method(self, name: str) -> Caller:
+        """The caller for a method that is the same but for its name: an interceptor has changed it."""
+
+
+class Multicallable:
+    """What the four kinds share: the way by the interceptors, if there are any."""
+
+    def __init__(self, caller: Caller, method: Method, interceptors: list[Any]) -> None:
+        """Calls `method` by way of `caller`; `interceptors` may be added to later."""
+        self._caller = caller
+        self._method = method
+        self._interceptors = interceptors
+
+    def _begin(self, arguments: Arguments) -> Any:
+        if not self._interceptors:
+            return self._caller.call(arguments)
+        return intercepted(self._interceptors, self._caller, self._method, arguments)
+
+
+class UnaryUnary(Multicallable, _UnaryUnary):
+    """Unary request, unary response."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._begin((request, timeout, metadata, credentials, wait_for_ready, compression))
+
+
+class UnaryStream(Multicallable, _UnaryStream):
+    """Unary request, stream of responses."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._begin((request, timeout, metadata, credentials, wait_for_ready, compression))
+
+
+class StreamUnary(Multicallable, _StreamUnary):
+    """Stream of requests, unary response."""
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._begin((request_iterator, timeout, metadata, credentials, wait_for_ready, compression))
+
+
+class StreamStream(Multicallable, _StreamStream):
+    """Stream of requests, stream of responses."""
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._begin((request_iterator, timeout, metadata, credentials, wait_for_ready, compression))

@@ -1,0 +1,168 @@
+"""Calls over a pool: each takes one stream of the best connection when it begins, and gives it back when it is over."""
+
+from __future__ import annotations
+
+import contextvars
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from .._queue import Waiter
+from .._status import answer_of_done, is_refused
+from .calls import SHELLS, Shell
+from .failed_call import FailedCall, failed_by
+from .multicallables import Arguments, start
+
+if TYPE_CHECKING:
+    from .._errors import PoolError
+    from .._slot import Slot
+    from .._slot_channel import Method
+    from .core import Core
+    from .pool import ChannelPool
+
+
+class CallWaiter(Waiter):
+    """Waits for a place on behalf of a call, and does not keep it alive unless somebody waits for its end."""
+
+    __slots__ = ("arguments", "call", "caller", "context", "kept", "method")
+
+    caller: PoolCaller
+    call: weakref.ref[Shell]
+    method: Method
+    arguments: Arguments
+    context: contextvars.Context
+    kept: Shell | None
+
+    def granted(self, slot: Slot | None) -> None:
+        """Begins the call, as if it were begun where it was made."""
+        assert slot is not None  # noqa: S101 -- only open() is granted None
+        call, self.kept = self.call(), None
+        if call is None or not call.waits_as(self):
+            # Dropped or cancelled while the grant was on its way.
+            self.caller.core.release(slot, 1)
+        else:
+            self.caller.begin_waiting(self, call, slot)
+
+    def refused(self, error: PoolError) -> None:
+        """Fails the call."""
+        call, self.kept = self.call(), None
+        if call is not None and call.waits_as(self):
+            call.fail(failed_by(error, own_deadline=self.arguments[1] is not None))
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the call's own deadline, if it has one."""
+        return None if self.arguments[1] is None else max(0.0, self.deadline - self.caller.core.monotonic())
+
+
+class PoolCaller:
+    """Runs the calls of one method, each on the connection that is best when it begins."""
+
+    def __init__(self, pool: ChannelPool, method: Method) -> None:
+        """For calls of `method`."""
+        self._pool = pool
+        self._method = method
+        self._shell = SHELLS[method.kind]
+
+    @property
+    def core(self) -> Core:
+        """The pool's; in a forked child it is another."""
+        return self._pool._core
+
+    def of_other_method(self, name: str) -> PoolCaller:
+        """The caller for a method with another name."""
+        return self._pool._caller(self._method.kind, name, *self._method.arguments[1:3], False)[0]
+
+    def call(self, arguments: Arguments) -> Any:
+        """Begins a call; if there is no place for it, one that begins by itself when there is.
+
+        Raises:
+            grpc.aio.UsageError: The pool is closed.
+        """
+        core = self._pool._core
+        core.enter()
+        metadata = arguments[2]
+        if metadata is not None and type(metadata) is not tuple:
+            # It may be an iterator, and is read again if the call is begun again.
+            request, timeout, metadata, *rest = arguments
+            arguments = (request, timeout, tuple(metadata), *rest)
+        began = core.monotonic()
+        with core.lock:
+            slot: Slot | None = core.machine.acquire(1)
+        call = self._shell(core, self._pool)
+        context = contextvars.copy_context()
+        if slot is None:
+            if core.machine.closing:
+                raise grpc.aio.UsageError("Channel is closed.")
+            self._wait(call, arguments, context, began)
+            return call
+        try:
+            native = start(slot.channel.multicallable(self._method), arguments)
+        except BaseException:
+            core.release(slot, 1)
+            raise
+        call.begin(native, partial(self._over, slot, arguments, context, began))
+        return call
+
+    def _wait(self, call: Shell, arguments: Arguments, context: contextvars.Context, began: float) -> None:
+        """Has the call wait for a place; a deadline of its own counts from when it `began`."""
+        request, timeout, _, _, wait_for_ready, _ = arguments
+        core = self.core
+        deadline = core.call_deadline(timeout, began)
+        waiter = CallWaiter(1, since=core.monotonic(), deadline=deadline, fail_fast=not wait_for_ready)
+        waiter.caller = self
+        waiter.call = weakref.ref(call)
+        waiter.kept = None
+        waiter.arguments = arguments
+        waiter.context = context
+        try:
+            waiter.method = self._method.with_request_serialized(request)
+        except Exception:  # noqa: BLE001 -- gRPC has its own way with it, when the call begins
+            waiter.method = self._method
+        call.wait(waiter)
+        core.request(waiter)
+
+    def begin_waiting(self, waiter: CallWaiter, call: Shell, slot: Slot) -> None:
+        """The place is there: starts the native call, with the time that is left."""
+        core = self.core
+        arguments = waiter.arguments
+        request, timeout, *rest = arguments
+        left = timeout if timeout is None else max(0.0, waiter.deadline - core.monotonic())
+        channel = slot.channel
+        make = channel.multicallable if waiter.method is self._method else channel.make
+        try:
+            native = waiter.context.copy().run(start, make(waiter.method), (request, left, *rest))
+        except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the caller is told
+            core.release(slot, 1)
+            call.fail(FailedCall(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
+            return
+        began = core.monotonic() if timeout is None else waiter.deadline - timeout
+        call.begin(native, partial(self._over, slot, arguments, waiter.context, began))
+
+    def _over(
+        self,
+        slot: Slot,
+        arguments: Arguments,
+        context: contextvars.Context,
+        began: float,
+        native: Any,
+        call: Shell | None,
+    ) -> None:
+        """A native call is over: gives its place back. One that the server refused is begun again, if it may be."""
+        core = self.core
+        code = answer_of_done(native.code)
+        if code is grpc.StatusCode.UNAVAILABLE:
+            if is_refused(code, answer_of_done(native.details)):
+                core.tell(core.machine.refused_stream, slot)
+                if call is not None and self._method.may_repeat:
+                    self._wait(call, arguments, context, began)
+                    return
+            else:
+                # In this order, for a slot that carries less by a failed call is the more attractive.
+                core.call_failed(slot, code)
+                core.release(slot, 1)
+        else:
+            core.release(slot, 1)
+        if call is not None:
+            call.end()

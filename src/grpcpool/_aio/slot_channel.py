@@ -1,0 +1,72 @@
+"""A slot's `grpc.aio.Channel`, and how it is connected and closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from .._announcer import logger
+from .._errors import ConnectError
+from .._slot_channel import SlotChannel
+
+_State = grpc.ChannelConnectivity
+
+
+class AioSlotChannel(SlotChannel):
+    """One `grpc.aio.Channel` in service of a pool."""
+
+    channel: grpc.aio.Channel
+
+    async def connect(self) -> None:
+        """Has the channel connect, and waits until it is ready; for how long is the machine's to say.
+
+        Raises:
+            ConnectError: It was closed meanwhile.
+            Exception: gRPC's reason, as soon as it reports a transient failure.
+        """
+        while (state := self.state(connect=True)) is not _State.READY:
+            if state is _State.SHUTDOWN:
+                raise ConnectError("closed while it was being opened")
+            if state is _State.TRANSIENT_FAILURE:
+                await self._fail()
+            else:
+                await self.wait_for_change(state)
+
+    async def _fail(self) -> None:
+        """Raises gRPC's reason, which it tells nobody but calls; returns if the channel is ready by now.
+
+        The call does not wait for ready, so while the channel is down it never leaves the process. Should the
+        channel have connected just now, the server answers that it does not know the method, which is as good.
+        """
+        probe: Any = self.channel.unary_unary("/grpcpool.Connectivity/Probe")
+        try:
+            await probe(b"", wait_for_ready=False)
+        except grpc.RpcError:
+            # Whatever its code: a target or service config that is wrong has one of its own.
+            if self.state() is not _State.READY:
+                raise
+
+    def state(self, *, connect: bool = False) -> _State:
+        """The state of the connection; `connect` has an idle one connect."""
+        return self.channel.get_state(connect)
+
+    def is_up(self) -> bool:
+        """Looks at the connection; one that is not up is made to connect."""
+        return self.state(connect=True) is _State.READY
+
+    async def wait_for_change(self, state: _State) -> None:
+        """Waits for another state than `state`; returns at once if the channel is closed."""
+        try:
+            await self.channel.wait_for_state_change(state)
+        except (grpc.aio.UsageError, RuntimeError, AssertionError):
+            # Closed meanwhile: the one or the other, by release of gRPC.
+            if self.state() is not _State.SHUTDOWN:
+                raise
+
+    async def close(self) -> None:
+        """Closes the channel; calls on it are cancelled. Never raises."""
+        try:
+            await self.channel.close()
+        except Exception:  # noqa: BLE001 -- foreign code may raise anything
+            logger.exception("a channel failed to close")

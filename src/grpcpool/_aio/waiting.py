@@ -1,0 +1,81 @@
+"""Coroutines that wait for the machine's answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .._errors import PoolError
+from .._machine import OpenWaiter
+from .._queue import Waiter
+
+if TYPE_CHECKING:
+    from .._slot import Slot
+    from .core import Core
+
+
+class AwaitedWaiter(Waiter):
+    """A coroutine that waits to be told. One that is cancelled meanwhile leaves no trace."""
+
+    slot: Slot | None = None
+    error: PoolError | None = None
+    _told: asyncio.Future[None]
+    # Set if it was cancelled while its answer was on the way from another thread.
+    _gone: Core | None = None
+
+    def granted(self, slot: Slot | None) -> None:
+        """Wakes the coroutine with its place."""
+        self.slot = slot
+        self._tell()
+
+    def refused(self, error: PoolError) -> None:
+        """Wakes the coroutine with its refusal."""
+        self.error = error
+        self._tell()
+
+    def _tell(self) -> None:
+        self.answered = True
+        if self._gone is not None:
+            self._give_back(self._gone)
+        elif not self._told.done():
+            self._told.set_result(None)
+
+    async def get(self, core: Core) -> Slot | None:
+        """Asks, waits for the answer, and returns the place; `None` if what is waited for is none.
+
+        Raises:
+            PoolError: The answer is a refusal.
+        """
+        self._told = core.loop.create_future()
+        try:
+            self._ask(core)
+            await self._told
+        except BaseException:
+            self._withdraw(core)
+            raise
+        if self.error is not None:
+            raise self.error
+        return self.slot
+
+    def _ask(self, core: Core) -> None:
+        core.request(self)
+
+    def _withdraw(self, core: Core) -> None:
+        """Leaves the queue; if the answer is decided already, takes it and gives back what it brings."""
+        if core.cancel(self):
+            return
+        if self.answered:
+            self._give_back(core)
+        elif self.known:
+            self._gone = core
+
+    def _give_back(self, core: Core) -> None:
+        if self.slot is not None:
+            core.release(self.slot, self.streams)
+
+
+class AwaitedOpenWaiter(AwaitedWaiter, OpenWaiter):
+    """A coroutine that waits in `open()`."""
+
+    def _ask(self, core: Core) -> None:
+        core.open(self)
