@@ -16,10 +16,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
     about = (
         "Starts a gRPC server of its own on this machine and shows what a pool does: leases and connections under a "
-        "burst, then calls on one channel, on gRPC's own connection scaling and on a pool. Takes about ten seconds; "
-        "ends with 0 if nothing was lost."
+        "burst, then calls on one channel, on gRPC's own connection scaling and on a pool. On threads or, with --aio, "
+        "on asyncio. Takes about ten seconds, and twenty at most; ends with 0 if nothing was lost."
     )
-    commands.add_parser("demo", help="shows what a pool does, on a server of its own", description=about)
+    demo = commands.add_parser("demo", help="shows what a pool does, on a server of its own", description=about)
+    demo.add_argument("--aio", action="store_true", help="the same on asyncio: tasks, grpc.aio and grpcpool.aio")
     return parser
 
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return run_demo(sys.stdout)
+        return run_demo(sys.stdout, aio=options.aio)
     except KeyboardInterrupt:
         return _INTERRUPTED
 

@@ -53,3 +53,14 @@ def _said(call: Any, name: str) -> Any:
         return method() if callable(method) else None
     except Exception:  # noqa: BLE001 -- as above
         return None
+
+
+def has_succeeded(native: Any) -> bool:
+    """Whether an asyncio call that is over is known to have ended with `OK`.
+
+    gRPC tells it privately at a tenth of what the public way costs, which every call would pay; `False` if it does not.
+    """
+    try:
+        return bool(native._cython_call.is_ok())
+    except AttributeError:
+        return answer_of_done(native.code) is grpc.StatusCode.OK

@@ -29,7 +29,9 @@ import grpc
 from .failed_call import FailedCall, locally_cancelled
 
 if TYPE_CHECKING:
+    from .._slot import Slot
     from .core import Core
+    from .multicallables import Caller
     from .pool_calls import CallWaiter
 
     # gRPC's classes take no type parameters at run time; and the messages are the user's.
@@ -48,22 +50,34 @@ _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
 class End:
-    """What a native call is told to call when it is over; acts once, whoever calls it."""
+    """What a native call is told to call when it is over, with all that its caller then has to know; acts once."""
 
-    __slots__ = ("_acts", "_call", "kept")
+    __slots__ = ("arguments", "began", "call", "caller", "context", "kept", "slot")
 
-    def __init__(self, acts: Callable[[Any, Shell | None], None], call: Shell) -> None:
-        """Has `acts` called with the native call and its shell, if that is still there."""
-        self._acts: Callable[[Any, Shell | None], None] | None = acts
-        self._call = weakref.ref(call)
-        # The shell, once somebody waits for its end without holding it.
+    def __init__(
+        self,
+        caller: Caller,
+        call: Shell,
+        slot: Slot,
+        arguments: Any = None,
+        context: Any = None,
+        began: float = 0.0,
+    ) -> None:
+        """Of `call` on `slot`; the rest is for who may have to begin it again."""
+        self.caller: Caller | None = caller
+        self.call = weakref.ref(call)
+        self.slot = slot
+        self.arguments = arguments
+        self.context = context
+        self.began = began
+        # See `Shell.add_done_callback`.
         self.kept: Shell | None = None
 
     def __call__(self, native: Any) -> None:
         """The native call is over. Never raises: gRPC would lose the call's status."""
-        acts, self._acts = self._acts, None
-        if acts is not None:
-            acts(native, self._call())
+        caller, self.caller = self.caller, None
+        if caller is not None:
+            caller.over(native, self)
             self.kept = None
 
 
@@ -74,6 +88,8 @@ class Shell:
     _end: End | None = None
     _waiter: CallWaiter | None = None
     _over = False
+    # Whether the call ends although nobody reads its responses.
+    _ends_unread = True
     _callbacks: list[Callable[[Any], None]] | None = None
     _told: list[asyncio.Future[None]] | None = None
 
@@ -84,50 +100,46 @@ class Shell:
 
     # --- its life, told by whoever runs it ----------------------------------------------------------------------
 
-    def begin(self, native: Any, acts: Callable[[Any, Shell | None], None]) -> None:
-        """The native call runs; `acts` is called when it is over."""
+    def begin(self, native: Any, end: End) -> None:
+        """The native call runs; `end` is told when it is over."""
         self._native = native
-        self._waiter = None
-        self._end = end = End(acts, self)
-        if self._callbacks:
-            end.kept = self
+        self._end = end
         native.add_done_callback(end)
-        self._tell()
+        if self._waiter is not None:
+            # It has waited, so that there may be who waits for it.
+            self._waiter = None
+            if self._callbacks is not None:
+                self._end_if_not_sent()
+                if self._ends_unread:
+                    end.kept = self
+            told, self._told = self._told, None
+            _wake(told)
 
     def wait(self, waiter: CallWaiter) -> None:
         """The call waits for a place, at first or again."""
         self._native = self._end = None
         self._waiter = waiter
-        if self._callbacks:
+        if self._callbacks is not None and self._ends_unread:
             waiter.kept = self
 
     def fail(self, failed: FailedCall) -> None:
         """The call is over, and was never started."""
         self._native = failed
         self._waiter = None
-        self._tell()
+        told, self._told = self._told, None
+        _wake(told)
         self.end()
 
     def end(self) -> None:
         """The call is over for good."""
         self._over = True
-        callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
-            try:
-                callback(self)
-            except Exception as error:  # noqa: BLE001 -- a user's callback may raise anything
-                context = {"message": "a done callback of a call failed", "exception": error}
-                self._core.loop.call_exception_handler(context)
+        if self._callbacks is not None:
+            callbacks, self._callbacks = self._callbacks, None
+            _call_all(callbacks, self, self._core.loop)
 
     def waits_as(self, waiter: CallWaiter) -> bool:
         """Whether this still waits, and for the answer to `waiter`."""
         return self._waiter is waiter
-
-    def _tell(self) -> None:
-        told, self._told = self._told, None
-        for future in told or ():
-            if not future.done():
-                future.set_result(None)
 
     async def _begun(self) -> Any:
         """The native call; waits for it if need be."""
@@ -166,12 +178,16 @@ class Shell:
         return False
 
     def __del__(self) -> None:
-        native = self._native
-        if native is not None:
-            if not native.done():
-                self._core.defer(native.cancel)
-        elif self._waiter is not None:
-            self._core.defer(partial(self._core.cancel, self._waiter))
+        native, waiter, core = self._native, self._waiter, self._core
+        if self._over or (native is None and waiter is None):
+            return
+        if waiter is not None:
+            core.defer(partial(core.cancel, waiter))
+            native = locally_cancelled()
+        elif not native.done():
+            core.defer(native.cancel)
+        if self._callbacks is not None:
+            core.defer(partial(_call_all, self._callbacks, native, core.loop))
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else gRPC's calls have: its interceptors look at more than is public."""
@@ -204,6 +220,8 @@ class Shell:
         self.fail(locally_cancelled())
         if waiter is not None:
             self._core.cancel(waiter)
+            # It stays in the queue's heap until its deadline.
+            waiter.forget()
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
@@ -212,15 +230,24 @@ class Shell:
             return
         if self._callbacks is None:
             self._callbacks = []
-            # Who waits for the end of a call that nobody holds is told nonetheless, as gRPC does.
+            self._end_if_not_sent()
             keeper = self._end if self._end is not None else self._waiter
-            if keeper is not None:
+            if self._ends_unread and keeper is not None:
+                # Who waits for the end of a call that nobody holds is told nonetheless, as gRPC does. A stream of
+                # responses has no end unless somebody reads it: one that is dropped is cancelled.
                 keeper.kept = self
         self._callbacks.append(callback)
+
+    def _end_if_not_sent(self) -> None:
+        """Has a call end of which gRPC cannot even send the request, and which nobody awaits, who would notice."""
+        sending = getattr(self._native, "_invocation_task", None)
+        if sending is not None:
+            sending.add_done_callback(partial(_cancel_if_running, self._native))
 
     async def _ask(self, name: str) -> Any:
         while True:
             native = await self._begun()
+            self._end_if_not_sent()
             answer = await getattr(native, name)()
             if native is self._native:
                 return answer
@@ -251,6 +278,32 @@ class Shell:
             else:
                 if native is self._native:
                     return
+
+
+def _wake(told: list[asyncio.Future[None]] | None) -> None:
+    for future in told or ():
+        if not future.done():
+            future.set_result(None)
+
+
+def _call_all(callbacks: list[Callable[[Any], None]], call: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Calls done callbacks, one like the other, whatever they raise."""
+    for callback in callbacks:
+        try:
+            callback(call)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            loop.call_soon(_raise, stop)
+        except BaseException as error:  # noqa: BLE001 -- a user's callback may raise anything
+            loop.call_exception_handler({"message": "a done callback of a call failed", "exception": error})
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _cancel_if_running(native: Any, _: object) -> None:
+    if not native.done():
+        native.cancel()
 
 
 class _OneResponse(Shell):
@@ -306,6 +359,8 @@ class _Responses(AsyncIterator[Any]):
 
 class _ManyResponses(Shell):
     """A call with a stream of responses."""
+
+    _ends_unread = False
 
     def __aiter__(self) -> AsyncIterator[Any]:
         if self._native is not None:

@@ -18,7 +18,9 @@ import math
 import threading
 import warnings
 from asyncio import _get_running_loop
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from .._clock import Clock
@@ -27,7 +29,7 @@ from .._driver import Driver
 from .._effects import Effect
 from .._errors import PoolForkedError, WrongEventLoopError
 from .._listener import Listener
-from .._slot import Slot
+from .._slot import Slot, SlotState
 from .keeper import ChannelFactory, keep
 from .slot_channel import AioSlotChannel
 
@@ -56,6 +58,9 @@ class Core(Driver):
         # In a forked child, something that is no loop, so that whoever compares loops finds another.
         self.loop: Any = None
         self.finished = asyncio.Event()
+        # What is to be carried out, in order, and whether that is being done.
+        self._to_commit: deque[Sequence[Effect]] = deque()
+        self._commits = False
         # Not that of whoever happens to cause a connection to be opened: its deadline, its trace, are not the pool's.
         self._context = contextvars.Context()
         self._keepers: dict[Slot, asyncio.Task[None]] = {}
@@ -76,8 +81,10 @@ class Core(Driver):
         """
         if self.void:
             raise PoolForkedError(f"pool {self.name!r}: used in the parent before the fork; {self.after_fork}")
+        if anywhere or self.loop is None:
+            return
         running = _get_running_loop()
-        if not anywhere and self.loop is not None and running is not None and running is not self.loop:
+        if self.loop.is_closed() or (running is not None and running is not self.loop):
             raise self._wrong_loop()
 
     def enter(self) -> None:
@@ -111,11 +118,32 @@ class Core(Driver):
         return running is self.loop or (running is None and not self.loop.is_running())
 
     def commit(self, effects: Sequence[Effect]) -> None:
-        """Carries out what the machine asked for; on the loop, if there is one."""
-        if self.loop is None or self.void or self._is_at_home():
+        """Carries out what the machine asked for; on the loop, if there is one.
+
+        What is asked for meanwhile is carried out after it, not within: a place that a thousand waiters in turn have
+        no use for would else be given back a thousand calls deep.
+        """
+        if self.loop is None:
             super().commit(effects)
-        else:
-            self._call_soon(lambda: super(Core, self).commit(effects))
+            return
+        if self.void or self.loop.is_closed():
+            # There is nobody to be told, and nothing that could still be closed.
+            return
+        self._to_commit.append(effects)
+        if not self._is_at_home():
+            self._call_soon(self._commit_all)
+        elif not self._commits:
+            self._commit_all()
+
+    def _commit_all(self) -> None:
+        self._commits = True
+        try:
+            while self._to_commit:
+                super().commit(self._to_commit.popleft())
+        finally:
+            self._commits = False
+            if self._to_commit:
+                self._call_soon(self._commit_all)
 
     def _call_soon(self, work: Callable[[], object]) -> None:
         # A loop that has been closed has nothing more to do.
@@ -138,7 +166,9 @@ class Core(Driver):
     # --- hands --------------------------------------------------------------------------------------------------
 
     def open_channel(self, slot: Slot) -> None:
-        """By the slot's keeper."""
+        """By the slot's keeper, unless the slot has been given up while this was on its way."""
+        if slot.state is SlotState.CLOSED:
+            return
         self._keepers[slot] = self._start(keep(self, slot))
 
     def leave_keeper(self, slot: Slot) -> None:
@@ -146,14 +176,13 @@ class Core(Driver):
         self._keepers.pop(slot, None)
 
     def close_channels(self, slots: Sequence[Slot]) -> None:
-        """By a task for each; a keeper is ended first, which may still be opening the channel."""
+        """By a task for each, which ends the keeper, too; that may still be opening the channel."""
         for slot in slots:
             self._start(self._close_channel(slot, self._keepers.pop(slot, None)))
 
     async def _close_channel(self, slot: Slot, keeper: asyncio.Task[None] | None) -> None:
         if keeper is not None:
             keeper.cancel()
-            await asyncio.wait([keeper])
         channel: AioSlotChannel | None = slot.channel
         if channel is not None:
             await channel.close()
@@ -220,6 +249,9 @@ class Core(Driver):
     def finish(self) -> None:
         """Whoever waits for the end is told."""
         self.finished.set()
+        self.changed()
+        self._stop_timer()
+        self.unsubscribe()
 
     async def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. In a task of the pool itself (a prime), returns at once."""
@@ -231,14 +263,7 @@ class Core(Driver):
             if late:
                 text = f"pool {self.name!r}: a prime or a channel's close() still runs after the pool was closed"
                 warnings.warn(text, ResourceWarning, stacklevel=3)
-        self._stop_timer()
-        self.unsubscribe()
 
     def dropped(self) -> None:
-        """The pool is being collected: has the loop abandon what there is. Safe in finalizers."""
-        self.defer(self._abandon)
-
-    def _abandon(self) -> None:
-        self.close(0.0)
-        self._stop_timer()
-        self.unsubscribe()
+        """The pool is being collected: has the loop close what there is. Safe in finalizers."""
+        self.defer(partial(self.close, 0.0))

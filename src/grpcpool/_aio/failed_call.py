@@ -28,7 +28,7 @@ class FailedCall:
         details: str,
         cause: BaseException | None,
         *,
-        raises: BaseException | None = None,
+        raises: BaseException | type[BaseException] | None = None,
     ) -> None:
         """With gRPC's status `code` and `details`; `raises`: what awaiting it raises, if no `grpc.RpcError`."""
         self._code = code
@@ -101,7 +101,7 @@ class FailedCall:
 
 def locally_cancelled() -> FailedCall:
     """What a call becomes that its caller cancels while it waits."""
-    return FailedCall(grpc.StatusCode.CANCELLED, _LOCALLY_CANCELLED, None, raises=asyncio.CancelledError())
+    return FailedCall(grpc.StatusCode.CANCELLED, _LOCALLY_CANCELLED, None, raises=asyncio.CancelledError)
 
 
 def failed_by(error: PoolError, *, own_deadline: bool) -> FailedCall:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
 
+from .._announcer import logger
 from .._errors import ConnectError
 from .._slot import Slot, SlotState
 from .slot_channel import AioSlotChannel
@@ -31,12 +33,25 @@ async def keep(core: Core, slot: Slot) -> None:
             primed = core.config.prime(channel.channel)
             if inspect.isawaitable(primed):
                 await primed
-    except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters are told
+    except (Exception, asyncio.CancelledError) as error:
+        # Foreign code may raise anything, also what it raises that was not cancelled itself; the waiters are told.
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise
         core.leave_keeper(slot)
         core.tell(core.machine.open_failed, slot, error)
         return
     core.tell(core.machine.opened, slot, channel)
-    await _watch(core, slot, channel)
+    try:
+        await _watch(core, slot, channel)
+    except Exception:  # noqa: BLE001 -- as above; the connection serves without being watched
+        logger.exception("pool %r: the state of channel %d could not be watched", core.name, slot.id)
+    core.leave_keeper(slot)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this very task that somebody wants to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _make(core: Core, slot: Slot) -> AioSlotChannel:
@@ -59,6 +74,4 @@ async def _watch(core: Core, slot: Slot, channel: AioSlotChannel) -> None:
         if up is not (state is grpc.ChannelConnectivity.READY):
             up = not up
             core.tell(core.machine.recovered if up else core.machine.lost, slot)
-        else:
-            core.changed()
-    core.leave_keeper(slot)
+        core.changed()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
 from .._lease_base import LeaseBase
-from .._status import answer_of_done
-from .calls import SHELLS, Shell
+from .._status import answer_of_done, has_succeeded
+from .calls import SHELLS, End
 from .channel import ChannelSurface
 from .multicallables import Arguments, start
 
@@ -112,12 +111,16 @@ class LeaseCaller:
             lease.end_call()
             raise
         call = SHELLS[self._method.kind](self.core, lease)
-        call.begin(native, partial(self._over, lease))
+        call.begin(native, End(self, call, lease._slot))
         return call
 
-    def _over(self, lease: Lease, native: Any, call: Shell | None) -> None:
-        self.core.call_failed(lease._slot, answer_of_done(native.code))
+    def over(self, native: Any, end: End) -> None:
+        """A native call is over: the lease is told."""
+        lease = self._lease
+        if not has_succeeded(native):
+            self.core.call_failed(end.slot, answer_of_done(native.code))
         lease.end_call()
+        call = end.call()
         if call is not None:
             call.end()
 

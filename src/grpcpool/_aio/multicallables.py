@@ -14,6 +14,7 @@ from .intercepted import intercepted
 
 if TYPE_CHECKING:
     from .._slot_channel import Method
+    from .calls import End
     from .core import Core
 
     # gRPC's classes take no type parameters at run time; and the messages are the user's.
@@ -54,23 +55,21 @@ class Caller(Protocol):
     def call(self, arguments: Arguments) -> Any:
         """Begins a call and returns it."""
 
+    def over(self, native: Any, end: End) -> None:
+        """A native call is over; `end` says which. Never raises."""
+
     def of_other_method(self, name: str) -> Caller:
         """The caller for a method that is the same but for its name: an interceptor has changed it."""
 
 
 class Multicallable:
-    """What the four kinds share: the way by the interceptors, if there are any."""
+    """What the four kinds share."""
 
     def __init__(self, caller: Caller, method: Method, interceptors: list[Any]) -> None:
         """Calls `method` by way of `caller`; `interceptors` may be added to later."""
         self._caller = caller
         self._method = method
         self._interceptors = interceptors
-
-    def _begin(self, arguments: Arguments) -> Any:
-        if not self._interceptors:
-            return self._caller.call(arguments)
-        return intercepted(self._interceptors, self._caller, self._method, arguments)
 
 
 class UnaryUnary(Multicallable, _UnaryUnary):
@@ -86,7 +85,10 @@ class UnaryUnary(Multicallable, _UnaryUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        return self._begin((request, timeout, metadata, credentials, wait_for_ready, compression))
+        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
+        if self._interceptors:
+            return intercepted(self._interceptors, self._caller, self._method, arguments)
+        return self._caller.call(arguments)
 
 
 class UnaryStream(Multicallable, _UnaryStream):
@@ -102,7 +104,10 @@ class UnaryStream(Multicallable, _UnaryStream):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        return self._begin((request, timeout, metadata, credentials, wait_for_ready, compression))
+        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
+        if self._interceptors:
+            return intercepted(self._interceptors, self._caller, self._method, arguments)
+        return self._caller.call(arguments)
 
 
 class StreamUnary(Multicallable, _StreamUnary):
@@ -117,7 +122,10 @@ class StreamUnary(Multicallable, _StreamUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        return self._begin((request_iterator, timeout, metadata, credentials, wait_for_ready, compression))
+        arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        if self._interceptors:
+            return intercepted(self._interceptors, self._caller, self._method, arguments)
+        return self._caller.call(arguments)
 
 
 class StreamStream(Multicallable, _StreamStream):
@@ -132,4 +140,7 @@ class StreamStream(Multicallable, _StreamStream):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        return self._begin((request_iterator, timeout, metadata, credentials, wait_for_ready, compression))
+        arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        if self._interceptors:
+            return intercepted(self._interceptors, self._caller, self._method, arguments)
+        return self._caller.call(arguments)

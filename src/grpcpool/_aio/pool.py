@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +17,9 @@ from .core import Core
 from .lease import Acquire, Lease
 from .pool_calls import PoolCaller
 from .waiting import AwaitedOpenWaiter, AwaitedWaiter
+
+# How often who waits for the pool to be ready asks it to connect.
+_ASKS_EVERY = 0.2
 
 
 class ChannelPool(PoolBase, ChannelSurface):
@@ -108,6 +113,7 @@ class ChannelPool(PoolBase, ChannelSurface):
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """As `grpc.aio.Channel.get_state`: the state of the pool, which is `READY` if any connection is."""
         core = self._core
+        core.check_use()
         if self.closed:
             return grpc.ChannelConnectivity.SHUTDOWN
         state = core.connectivity()
@@ -128,7 +134,10 @@ class ChannelPool(PoolBase, ChannelSurface):
     async def channel_ready(self) -> None:
         """As `grpc.aio.Channel.channel_ready`: waits until a connection is ready, for ever if need be."""
         while (state := self.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-            await self.wait_for_state_change(state)
+            # A pool that keeps no connections open dials again only when it is asked again.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ASKS_EVERY):
+                    await self.wait_for_state_change(state)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
 

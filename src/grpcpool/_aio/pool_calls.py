@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextvars
 import weakref
-from functools import partial
+from asyncio import _get_running_loop
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from .._queue import Waiter
-from .._status import answer_of_done, is_refused
-from .calls import SHELLS, Shell
+from .._status import answer_of_done, has_succeeded, is_refused
+from .calls import SHELLS, End, Shell
 from .failed_call import FailedCall, failed_by
 from .multicallables import Arguments, start
 
@@ -51,6 +51,11 @@ class CallWaiter(Waiter):
         if call is not None and call.waits_as(self):
             call.fail(failed_by(error, own_deadline=self.arguments[1] is not None))
 
+    def forget(self) -> None:
+        """Nobody waits for it any more."""
+        self.kept = None
+        self.arguments = (None,) * 6
+
     def time_remaining(self) -> float | None:
         """Seconds until the call's own deadline, if it has one."""
         return None if self.arguments[1] is None else max(0.0, self.deadline - self.caller.core.monotonic())
@@ -81,7 +86,9 @@ class PoolCaller:
             grpc.aio.UsageError: The pool is closed.
         """
         core = self._pool._core
-        core.enter()
+        running = _get_running_loop()
+        if running is None or running is not core.loop:
+            core.enter()
         metadata = arguments[2]
         if metadata is not None and type(metadata) is not tuple:
             # It may be an iterator, and is read again if the call is begun again.
@@ -102,7 +109,7 @@ class PoolCaller:
         except BaseException:
             core.release(slot, 1)
             raise
-        call.begin(native, partial(self._over, slot, arguments, context, began))
+        call.begin(native, End(self, call, slot, arguments, context, began))
         return call
 
     def _wait(self, call: Shell, arguments: Arguments, context: contextvars.Context, began: float) -> None:
@@ -138,31 +145,24 @@ class PoolCaller:
             call.fail(FailedCall(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
         began = core.monotonic() if timeout is None else waiter.deadline - timeout
-        call.begin(native, partial(self._over, slot, arguments, waiter.context, began))
+        call.begin(native, End(self, call, slot, arguments, waiter.context, began))
 
-    def _over(
-        self,
-        slot: Slot,
-        arguments: Arguments,
-        context: contextvars.Context,
-        began: float,
-        native: Any,
-        call: Shell | None,
-    ) -> None:
+    def over(self, native: Any, end: End) -> None:
         """A native call is over: gives its place back. One that the server refused is begun again, if it may be."""
-        core = self.core
-        code = answer_of_done(native.code)
-        if code is grpc.StatusCode.UNAVAILABLE:
+        core = self._pool._core
+        call = end.call()
+        if has_succeeded(native):
+            core.release(end.slot, 1)
+        else:
+            code = answer_of_done(native.code)
             if is_refused(code, answer_of_done(native.details)):
-                core.tell(core.machine.refused_stream, slot)
+                core.tell(core.machine.refused_stream, end.slot)
                 if call is not None and self._method.may_repeat:
-                    self._wait(call, arguments, context, began)
+                    self._wait(call, end.arguments, end.context, end.began)
                     return
             else:
                 # In this order, for a slot that carries less by a failed call is the more attractive.
-                core.call_failed(slot, code)
-                core.release(slot, 1)
-        else:
-            core.release(slot, 1)
+                core.call_failed(end.slot, code)
+                core.release(end.slot, 1)
         if call is not None:
             call.end()

@@ -17,6 +17,7 @@ class AioSlotChannel(SlotChannel):
     """One `grpc.aio.Channel` in service of a pool."""
 
     channel: grpc.aio.Channel
+    _closed = False
 
     async def connect(self) -> None:
         """Has the channel connect, and waits until it is ready; for how long is the machine's to say.
@@ -46,6 +47,9 @@ class AioSlotChannel(SlotChannel):
             # Whatever its code: a target or service config that is wrong has one of its own.
             if self.state() is not _State.READY:
                 raise
+        if self.state() is _State.TRANSIENT_FAILURE:
+            # An interceptor of the channel's own answers in the server's place.
+            raise ConnectError(f"the channel reports {_State.TRANSIENT_FAILURE.name}")
 
     def state(self, *, connect: bool = False) -> _State:
         """The state of the connection; `connect` has an idle one connect."""
@@ -65,7 +69,10 @@ class AioSlotChannel(SlotChannel):
                 raise
 
     async def close(self) -> None:
-        """Closes the channel; calls on it are cancelled. Never raises."""
+        """Closes the channel, once; calls on it are cancelled. Never raises."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             await self.channel.close()
         except Exception:  # noqa: BLE001 -- foreign code may raise anything

@@ -111,6 +111,9 @@ class NativeConnectivity:
                 return error
         except ValueError as error:
             return error
+        if self.state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            # An interceptor of the channel's own answers in the server's place.
+            return ConnectError(f"the channel reports {grpc.ChannelConnectivity.TRANSIENT_FAILURE.name}")
         return None
 
     def close(self) -> None:
