@@ -18,10 +18,11 @@ from .._config import PoolConfig
 from .._driver import Driver
 from .._listener import Listener
 from .._slot import Slot, SlotState
-from .._status import code_of
+from .._status import code_of, is_refused_stream
 from .connectivity import TRUSTED_FOR
 from .endings import on_end, reference
 from .opening import ChannelFactory, open_channel
+from .pool_call import Callbacks, PoolCall
 from .slot_channel import SyncSlotChannel
 from .starter import Starter
 from .subscriptions import Subscriptions
@@ -33,6 +34,10 @@ _FIRST_POLL, _LONGEST_POLL = 0.001, 0.25
 
 # Threads of a closed pool have nothing left to do; one that a foreign callable holds up is not waited for longer.
 _JOIN_TIMEOUT = 2.0
+
+
+def _nobody() -> None:
+    """Nothing was handed out but the native call."""
 
 
 class Core(Driver):
@@ -132,14 +137,40 @@ class Core(Driver):
 
         A call keeps its pool, as gRPC's calls keep their channel: who has a call need not have more.
         """
-        return on_end(call, partial(self._end_call, slot, reference(call, self.defer), pool), self.defer)
+        return on_end(call, partial(self.end_call, slot, reference(call, self.defer), pool), self.defer)
 
-    def _end_call(self, slot: Slot, call: Callable[[], Any], _pool: object) -> None:
-        """On gRPC's thread; never raises. A reference to the call would keep a stream that was dropped running."""
-        self.release(slot, 1)
-        code = code_of(call())
-        if code is grpc.StatusCode.UNAVAILABLE:
-            self.defer(partial(self.call_failed, slot, code))
+    def end_call(
+        self,
+        slot: Slot,
+        native: Callable[[], Any],
+        _pool: object,
+        call: Callable[[], PoolCall | None] = _nobody,
+        callbacks: Callbacks | None = None,
+    ) -> None:
+        """A native call is over. On gRPC's thread; never raises.
+
+        Args:
+            slot: What it ran on.
+            native: Refers to it weakly, for to hold it would keep a stream that was dropped running.
+            call: Refers to what was handed out for it, if that is another object.
+            callbacks: To be called unless the call is begun again.
+        """
+        ended = native()
+        code = code_of(ended)
+        if code is grpc.StatusCode.UNAVAILABLE and is_refused_stream(ended):
+            self.tell(self.machine.refused_stream, slot)
+            handed = call()
+            if handed is not None and handed.is_begun_again(ended):
+                return
+        else:
+            # In this order, for a slot that carries less by a failed call is the more attractive.
+            self.call_failed(slot, code)
+            self.release(slot, 1)
+        if callbacks is not None:
+            handed = call()
+            if handed is not None:
+                handed.end()
+            callbacks.call()
 
     # --- time ---------------------------------------------------------------------------------------------------
 

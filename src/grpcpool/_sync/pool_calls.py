@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,7 +12,7 @@ import grpc
 from .._errors import PoolError
 from .._status import code_of, is_refused_stream
 from .arguments import failure_of, with_metadata_read
-from .queued_call import QueuedCall
+from .pool_call import PoolCall
 from .rpc_errors import CallNotStartedError, call_error
 from .waiting import BlockedWaiter
 
@@ -69,17 +70,27 @@ class PoolCaller:
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call; if there is no place for it, one that begins by itself when there is."""
         core = self._pool._core
+        if self._may_repeat and arguments[2] is not None:
+            arguments = with_metadata_read(arguments)
         with core.lock:
             slot: Slot | None = core.machine.acquire(1)
         if slot is None:
             core.check_open(blocking=False)
-            return QueuedCall(self._pool, core, self._start_later(how, arguments[0]), arguments)
+            later = self._start_later(how, arguments[0])
+            call = PoolCall(self._pool, later, arguments, may_repeat=self._may_repeat)
+            call.wait()
+            return call
         try:
-            call = getattr(slot.channel.multicallable(self._method), how)(*arguments)
+            native = getattr(slot.channel.multicallable(self._method), how)(*arguments)
         except BaseException:
             core.release(slot, 1)
             raise
-        return core.watch_call(call, slot, self._pool)
+        if not self._may_repeat or not hasattr(native, "add_callback"):
+            return core.watch_call(native, slot, self._pool)
+        again = partial(_start_in, contextvars.copy_context(), self._method, how)
+        call = PoolCall(self._pool, again, arguments, may_repeat=True)
+        call.begin(native, slot)
+        return call
 
     def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:
         """What starts the call on a slot as if it were started now: with the request and the context of this moment.
@@ -92,12 +103,12 @@ class PoolCaller:
         except Exception as error:
             text = "Exception serializing request!"
             raise CallNotStartedError(grpc.StatusCode.INTERNAL, text, error) from error
-        run = contextvars.copy_context().run
+        return partial(_start_in, contextvars.copy_context(), method, how)
 
-        def start(slot: Slot, arguments: Arguments) -> Any:
-            return run(getattr(slot.channel.make(method), how), *arguments)
 
-        return start
+def _start_in(context: contextvars.Context, method: Method, how: str, slot: Slot, arguments: Arguments) -> Any:
+    """Starts a call on the slot in the `context` in which it was made."""
+    return context.copy().run(getattr(slot.channel.make(method), how), *arguments)
 
 
 def _wait_for_place(core: Core, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:
