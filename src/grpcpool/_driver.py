@@ -34,6 +34,14 @@ from ._queue import Waiter
 from ._slot import Slot, SlotState
 from ._slot_channel import Methods, SlotChannel
 
+# When a server goes away it takes many connections with it, and should not be met by all of them at once.
+_SPREAD = 0.05
+
+
+def reconnect_delay(lost: int) -> float:
+    """Seconds that a connection is to wait before it connects again, the last of so many that were `lost`."""
+    return random.random() * _SPREAD * max(0, lost - 1)  # noqa: S311 -- no secret
+
 
 class Driver(abc.ABC):
     """What acts for one pool."""
@@ -85,6 +93,10 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def watch(self, slot: Slot) -> None:
         """The slot's connection is down: `recovered` is to be reported when it is up again."""
+
+    @abc.abstractmethod
+    def suspect(self, slot: Slot) -> None:
+        """A call failed on the slot's connection as on one that is down, but it looks well: it is to be looked after."""
 
     @abc.abstractmethod
     def changed(self) -> None:
@@ -227,6 +239,8 @@ class Driver(abc.ABC):
             return
         if channel.state() is not grpc.ChannelConnectivity.READY:
             self.tell(self.machine.lost, slot)
+        else:
+            self.suspect(slot)
 
     def connectivity(self) -> grpc.ChannelConnectivity:
         """The state of the pool as a channel."""

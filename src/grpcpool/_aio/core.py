@@ -196,6 +196,9 @@ class Core(Driver):
     def watch(self, slot: Slot) -> None:
         """Its keeper does so all the time."""
 
+    def suspect(self, slot: Slot) -> None:
+        """Its keeper is told by gRPC."""
+
     def changed(self) -> None:
         """Has those told who wait for a change."""
         waiting, self._wait_for_change = self._wait_for_change, set()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from .._announcer import logger
+from .._driver import reconnect_delay
 from .._errors import ConnectError
 from .._slot import Slot, SlotState
 from .slot_channel import AioSlotChannel
@@ -70,8 +71,11 @@ async def _watch(core: Core, slot: Slot, channel: AioSlotChannel) -> None:
     state = grpc.ChannelConnectivity.READY
     while slot.state is not SlotState.CLOSED and state is not grpc.ChannelConnectivity.SHUTDOWN:
         await channel.wait_for_change(state)
-        state = channel.state(connect=True)
+        state = channel.state()
         if up is not (state is grpc.ChannelConnectivity.READY):
             up = not up
             core.tell(core.machine.recovered if up else core.machine.lost, slot)
+        if state is grpc.ChannelConnectivity.IDLE:
+            await asyncio.sleep(reconnect_delay(core.machine.fleet.slots.lost))
+            state = channel.state(connect=True)
         core.changed()
