@@ -45,6 +45,13 @@ def tests_lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Lives through 2,000 simulated lives of a pool, or through others: ``nox -s simulate -- FIRST COUNT``."""
+    session.install(".")
+    session.run("python", "tests/machine/simulation.py", *(session.posargs or ("0", "2000")))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Checks style, format, and that the diagram in the documentation is that of the code."""
     session.install("--group", "lint", ".")

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
-from support.fakes import FakeChannel, error, numbers
+from support.fakes import HANDLERS, FakeChannel, numbers
 from support.servers import CHAT, COLLECT, COUNT, ECHO, FAIL, SLOW, Server, unary
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
-
-def _fail(request: bytes) -> bytes:
-    raise error(grpc.StatusCode[request.decode()], f"failed as asked: {request.decode()}")
-
-
-def _count(request: bytes) -> Iterator[bytes]:
-    return numbers(int(request.split(b",")[0]))
-
-
 # The stubs have no type for a multicallable without serializers: channels are `Any` here.
-_HANDLERS: dict[str, Callable[[bytes], object]] = {FAIL: _fail, COUNT: _count}
 
 
 @pytest.fixture(params=["fake", "real"])
 def channel(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A channel that answers as the test server does."""
     if request.param == "fake":
-        made: grpc.Channel = FakeChannel(_HANDLERS)
+        made: grpc.Channel = FakeChannel(HANDLERS)
     else:
         server: Server = request.getfixturevalue("server")
         made = server.channel()

@@ -77,6 +77,7 @@ class End:
         """The native call is over. Never raises: gRPC would lose the call's status."""
         caller, self.caller = self.caller, None
         if caller is not None:
+            self.slot.channel.running.discard(native)
             caller.over(native, self)
             self.kept = None
 
@@ -104,6 +105,7 @@ class Shell:
         """The native call runs; `end` is told when it is over."""
         self._native = native
         self._end = end
+        end.slot.channel.running.add(native)
         native.add_done_callback(end)
         if self._waiter is not None:
             # It has waited, so that there may be who waits for it.
@@ -240,9 +242,10 @@ class Shell:
 
     def _end_if_not_sent(self) -> None:
         """Has a call end of which gRPC cannot even send the request, and which nobody awaits, who would notice."""
-        sending = getattr(self._native, "_invocation_task", None)
+        native = self._native
+        sending = getattr(native, "_call_response", None) or getattr(native, "_preparation", None)
         if sending is not None:
-            sending.add_done_callback(partial(_cancel_if_running, self._native))
+            sending.add_done_callback(partial(_cancel_if_not_sent, native))
 
     async def _ask(self, name: str) -> Any:
         while True:
@@ -301,8 +304,8 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def _cancel_if_running(native: Any, _: object) -> None:
-    if not native.done():
+def _cancel_if_not_sent(native: Any, sending: asyncio.Task[Any]) -> None:
+    if not native.done() and (sending.cancelled() or sending.exception() is not None):
         native.cancel()
 
 

@@ -1,30 +1,15 @@
-"""For your own tests: channels without gRPC, and a clock that you turn by hand.
-
-::
-
-    factory = FakeFactory(lambda: FakeChannel({"/shop.Orders/Get": lambda request: b"an order"}))
-    with manual_clock() as clock:
-        pool = grpcpool.ChannelPool(factory, PoolConfig(idle_timeout=600))
-    ...
-    clock.advance(600)      # what was idle is closed when this returns
-
-A `FakeChannel` is a whole `grpc.Channel`. It answers each call with its request until told otherwise, says what state
-it is in when that is set, and lets calls end when the test wants them to. What it leaves out: metadata, credentials
-and compression are accepted and ignored; a deadline is kept by calls that block, and by no others.
-"""
-
-# ruff: noqa: D102 -- the methods of multicallables are documented by gRPC
+"""The fakes for threads: a channel, its calls, and a factory."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from ._clock import choose_clock
+from ._shared import ANSWERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec
 
 if TYPE_CHECKING:
     # gRPC's classes take no type parameters at run time; and the messages are the user's.
@@ -39,11 +24,6 @@ else:
     _StreamUnary = grpc.StreamUnaryMultiCallable
     _StreamStream = grpc.StreamStreamMultiCallable
     _Future = grpc.Future
-
-Handler = Callable[[Any], Any]
-"""Given the request (or the iterator of requests), returns the response (or iterable of responses), or raises."""
-
-Codec = Callable[[Any], Any] | None
 
 _BOUND = 30.0
 
@@ -196,8 +176,8 @@ class _Method:
     def __init__(self, channel: FakeChannel, method: str, serialize: Codec, deserialize: Codec) -> None:
         self.channel = channel
         self.method = method
-        self._serialize: Callable[[Any], Any] = serialize or (lambda message: message)
-        self._deserialize: Callable[[Any], Any] = deserialize or (lambda message: message)
+        self._serialize = codec(serialize)
+        self._deserialize = codec(deserialize)
 
     def begin(self, request: Any, *, streams_in: bool, streams_out: bool) -> FakeCall:
         if streams_in:
@@ -211,11 +191,11 @@ class _Method:
                 raise call from error
         call = self.channel.admit()
         if not self.channel.holds_calls:
-            self._answer(call, sent, streams_out=streams_out)
+            handler = self.channel.handlers.get(self.method, ANSWERS[streams_in, streams_out])
+            self._answer(call, handler, sent, streams_out=streams_out)
         return call
 
-    def _answer(self, call: FakeCall, sent: Any, *, streams_out: bool) -> None:
-        handler: Any = self.channel.handlers.get(self.method, _echo_stream if streams_out else _echo)
+    def _answer(self, call: FakeCall, handler: Handler, sent: Any, *, streams_out: bool) -> None:
         try:
             answer = handler(sent)
             answers = answer if streams_out else (answer,)
@@ -234,14 +214,6 @@ class _Method:
         if call.code() is not grpc.StatusCode.OK:
             raise call
         return call
-
-
-def _echo(request: Any) -> Any:
-    return request if isinstance(request, bytes | str) else b",".join(request)
-
-
-def _echo_stream(request: Any) -> Iterable[Any]:
-    return [request] if isinstance(request, bytes | str) else request
 
 
 class FakeUnaryUnary(_UnaryUnary):
@@ -302,7 +274,7 @@ class FakeStreamStream(_StreamStream):
         return self._method.begin(request_iterator, streams_in=True, streams_out=True)
 
 
-class FakeChannel(grpc.Channel):
+class FakeChannel(FakeConnection, grpc.Channel):
     """A channel whose connection is whatever a test says."""
 
     def __init__(
@@ -319,36 +291,8 @@ class FakeChannel(grpc.Channel):
             connects: Whether it is `READY` once it is asked to connect; else it is `CONNECTING` until `set_state`.
             holds_calls: Whether calls run until the test ends them; they are in `calls`.
         """
-        self.handlers = dict(handlers or {})
-        self.holds_calls = holds_calls
+        super().__init__(handlers, connects=connects, holds_calls=holds_calls)
         self.calls: list[FakeCall] = []
-        self.closed = 0
-        self._connects = connects
-        self._guard = threading.Lock()
-        self._state = grpc.ChannelConnectivity.IDLE
-        self._subscribers: list[Callable[[grpc.ChannelConnectivity], None]] = []
-
-    # --- what a test does ---------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> grpc.ChannelConnectivity:
-        """Its state."""
-        return self._state
-
-    @property
-    def subscribers(self) -> int:
-        """How many are subscribed."""
-        return len(self._subscribers)
-
-    def set_state(self, state: grpc.ChannelConnectivity) -> None:
-        """Changes its state; subscribers are told, on this thread, before this returns."""
-        with self._guard:
-            if self._state is grpc.ChannelConnectivity.SHUTDOWN:
-                return
-            self._state = state
-            subscribers = list(self._subscribers)
-        for subscriber in subscribers:
-            subscriber(state)
 
     def admit(self) -> FakeCall:
         """Begins a call.
@@ -363,8 +307,6 @@ class FakeChannel(grpc.Channel):
             self.calls.append(call)
             return call
 
-    # --- being a channel ----------------------------------------------------------------------------------------
-
     def subscribe(
         self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
     ) -> None:
@@ -373,10 +315,8 @@ class FakeChannel(grpc.Channel):
             self._subscribers.append(callback)
             state = self._state
         callback(state)
-        if try_to_connect and state is grpc.ChannelConnectivity.IDLE:
-            self.set_state(grpc.ChannelConnectivity.CONNECTING)
-            if self._connects:
-                self.set_state(grpc.ChannelConnectivity.READY)
+        if try_to_connect:
+            self._connect()
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """Tells no more."""
@@ -449,76 +389,9 @@ def error(code: grpc.StatusCode, details: str = "") -> FakeCall:
     return call
 
 
-class FakeFactory:
+class FakeFactory(FakeFactoryOf[FakeChannel]):
     """Makes fake channels, and remembers them."""
 
     def __init__(self, make: Callable[[], FakeChannel] = FakeChannel, *, fails: int = 0) -> None:
         """Makes channels with `make`, after as many failures as `fails` says."""
-        self._make = make
-        self._fails = fails
-        self._guard = threading.Lock()
-        self.made: list[FakeChannel] = []
-        self.calls = 0
-
-    def __call__(self) -> FakeChannel:
-        """Makes one."""
-        with self._guard:
-            self.calls += 1
-            failing = self.calls <= self._fails
-            attempt = self.calls
-        if failing:
-            raise ConnectionRefusedError(f"attempt {attempt} was to fail")
-        channel = self._make()
-        with self._guard:
-            self.made.append(channel)
-        return channel
-
-    @property
-    def open(self) -> list[FakeChannel]:
-        """Those that have not been closed."""
-        return [channel for channel in self.made if not channel.closed]
-
-
-class ManualClock:
-    """Stands still until it is advanced; then has every pool do what is due, on the thread that advances it."""
-
-    def __init__(self) -> None:
-        """Starts at some moment."""
-        self._now = 1000.0
-        self._ticks: list[Callable[[], object]] = []
-        self._guard = threading.Lock()
-        self.monotonic: Callable[[], float] = lambda: self._now
-
-    def wait_until(self, moment: float) -> float | None:
-        """For ever: who waits is told when the time has come."""
-        return None
-
-    def subscribe(self, tick: Callable[[], object]) -> Callable[[], None]:
-        """Has `tick` called after each advance; returns what ends that."""
-        with self._guard:
-            self._ticks.append(tick)
-
-        def unsubscribe() -> None:
-            with self._guard, contextlib.suppress(ValueError):
-                self._ticks.remove(tick)
-
-        return unsubscribe
-
-    def advance(self, seconds: float) -> None:
-        """Lets time pass."""
-        self._now += seconds
-        with self._guard:
-            ticks = list(self._ticks)
-        for tick in ticks:
-            tick()
-
-
-@contextlib.contextmanager
-def manual_clock() -> Iterator[ManualClock]:
-    """Pools made within the block live by the clock it gives."""
-    clock = ManualClock()
-    restore = choose_clock(clock)
-    try:
-        yield clock
-    finally:
-        restore()
+        super().__init__(make, fails=fails)

@@ -1,0 +1,300 @@
+"""A pool in a simulated network, in simulated time: one seed, one life of some minutes, in some milliseconds.
+
+Servers die, come back, freeze, refuse streams; connecting takes its time, fails, or hangs; callers come and go with
+deadlines of their own, give up, discard what they hold; someone resizes and refreshes. The network here plays what a
+driver would see, in the order of its moments, and ticks the machine exactly when it asks for it. The books and the
+invariants are those of the model (`model.py`), checked after every step. On top of them: nobody waits past his
+deadline, and when the network is well again, everybody who still waits is served.
+
+A seed is replayed, with its story, by ``python tests/machine/simulation.py SEED``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import math
+import pathlib
+import sys
+from collections.abc import Callable
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from grpcpool._slot import Slot
+from machine.model import REAL, Code, Held, Settings, World, dice
+
+# Seconds of trouble, and of the quiet after it in which all has to come to rest.
+_TROUBLE, _QUIET = 40.0, 150.0
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Backend:
+    """A server: whether it runs, whether it is frozen, and how many streams it bears on one connection."""
+
+    number: int
+    limit: int
+    up: bool = True
+    frozen: bool = False
+
+
+class Simulation:
+    """One seed's network, callers and pool."""
+
+    def __init__(self, seed: int, tell: Callable[[str], object] = lambda _: None, code: Code = REAL) -> None:
+        """Makes up everything that can be known beforehand; `tell` hears the story."""
+        self.rng = rng = dice(seed)
+        self.tell = tell
+        max_size, max_streams = rng.randint(1, 6), rng.randint(1, 8)
+        settings = Settings(
+            min_size=rng.randint(0, max_size),
+            max_size=max_size,
+            target_streams=rng.randint(1, max_streams),
+            max_streams=max_streams,
+            loose=rng.random() < 0.3,
+            max_overflow=rng.randint(0, 3),
+            max_waiters=rng.choice([None, 2, 50]),
+            idle_timeout=rng.choice([None, 3.0, 10.0]),
+            max_age=rng.choice([None, 7.0, 20.0]),
+            drain_timeout=rng.choice([1.0, 30.0]),
+            picker=rng.choice(["least_loaded", "fill", "round_robin"]),
+        )
+        self.world = World(settings, seed=seed, code=code)
+        self.began = self.world.now
+        self.backends = [
+            Backend(number, limit=rng.choice([2, max_streams, 100])) for number in range(rng.randint(1, 3))
+        ]
+        self.backend_of: dict[Slot, Backend] = {}
+        self._numbers = itertools.count()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        # Whom the network has seen: connections that it was asked for, and calls that it carries.
+        self._seen_dials: set[Slot] = set()
+        self._seen_held: set[Held] = set()
+        self.healed = False
+        tell(str(settings))
+
+    # --- the clock ----------------------------------------------------------------------------------------------
+
+    def at(self, delay: float, action: Callable[[], None]) -> None:
+        """Has `action` happen in so many seconds."""
+        heapq.heappush(self._events, (self.world.now + delay, next(self._numbers), action))
+
+    def run(self) -> None:
+        """Lives the whole life.
+
+        Raises:
+            AssertionError: The machine went wrong.
+        """
+        self._callers_come()
+        self._trouble_comes()
+        self._go_on_until(self.began + _TROUBLE)
+        self._heal()
+        self._go_on_until(self.began + _TROUBLE + _QUIET)
+        assert not self.world.waiting, "the network is well, and someone waits on"
+        assert not self.world.openers, "the network is well, and someone waits in open() on"
+        self.world.finish(grace=self.rng.choice([0.0, 2.0]), rest_first=self.rng.random() < 0.5)
+
+    def _go_on_until(self, end: float) -> None:
+        world = self.world
+        while True:
+            alarm = world.machine.next_deadline()
+            event = self._events[0][0] if self._events else math.inf
+            moment = min(alarm, event)
+            if moment > end:
+                world.now = end
+                return
+            world.now = max(world.now, moment)
+            if alarm <= event:
+                world.tick()
+            else:
+                heapq.heappop(self._events)[2]()
+            self._notice()
+            overdue = [waiter for waiter in world.waiting if waiter.deadline < world.now]
+            assert not overdue, f"waits past his deadline: {overdue}"
+
+    # --- callers ------------------------------------------------------------------------------------------------
+
+    def _callers_come(self) -> None:
+        rng, world = self.rng, self.world
+        busy = rng.choice([0.3, 1.0, 3.0])
+        moment = 0.0
+        while (moment := moment + rng.expovariate(busy)) < _TROUBLE:
+            streams = rng.choice([None, 1, 1, 1, 1, 1, min(2, world.config.max_streams)])
+            # Each answer comes within these seconds at the latest: nobody waits longer than the quiet lasts.
+            patience = rng.choice([0.0, 0.5, 3.0, 20.0, 100.0])
+            self.at(moment, lambda streams=streams, patience=patience: self._ask(streams, patience))  # type: ignore[misc]
+        for action in (self._cancel, self._discard, self._resize, self._refresh, self._open, self._connect):
+            for _ in range(rng.randint(0, 4)):
+                self.at(rng.uniform(0, _TROUBLE), action)
+
+    def _ask(self, streams: int | None, patience: float) -> None:
+        fail_fast = streams == 1 and self.rng.random() < 0.5
+        self.tell(f"{self.time()} asks for {streams}, for {patience} s{', or fails' if fail_fast else ''}")
+        self.world.request(streams, patience=patience, fail_fast=fail_fast)
+
+    def _cancel(self) -> None:
+        self.world.cancel(self.rng.randrange(64))
+
+    def _discard(self) -> None:
+        self.world.discard(self.rng.randrange(64))
+
+    def _resize(self) -> None:
+        max_size = self.rng.randint(1, 6)
+        min_size = self.rng.randint(0, max_size)
+        self.tell(f"{self.time()} resized: {min_size} to {max_size}")
+        self.world.resize(min_size, max_size)
+
+    def _refresh(self) -> None:
+        self.tell(f"{self.time()} refreshed")
+        self.world.refresh()
+
+    def _open(self) -> None:
+        self.world.open(patience=self.rng.choice([0.5, 5.0]))
+
+    def _connect(self) -> None:
+        self.world.connect()
+
+    # --- the network --------------------------------------------------------------------------------------------
+
+    def _notice(self) -> None:
+        """Takes up what the last step has given the network to do, until that is nothing."""
+        while True:
+            dials = [slot for slot in self.world.dials if slot not in self._seen_dials]
+            held = [held for held in self.world.held if held not in self._seen_held]
+            if not dials and not held:
+                return
+            for slot in dials:
+                self._seen_dials.add(slot)
+                self._connects(slot)
+            for one in held:
+                self._seen_held.add(one)
+                self._carries(one)
+
+    def _connects(self, slot: Slot) -> None:
+        self.backend_of[slot] = backend = self.rng.choice(self.backends)
+        takes = self.rng.choice([0.001, 0.05, 0.5])
+        if self.healed or self.rng.random() < 0.9:
+            self.at(takes, lambda: self._connected(slot, backend))
+        # Else it hangs: the machine has a deadline of its own for that.
+
+    def _connected(self, slot: Slot, backend: Backend) -> None:
+        if slot not in self.world.dials or (backend.frozen and slot in self.world.slots):
+            return
+        well = backend.up and (self.healed or self.rng.random() < 0.9)
+        self.tell(f"{self.time()} {slot} to server {backend.number}: {'connected' if well else 'failed'}")
+        index = self.world.dials.index(slot)
+        (self.world.opened if well else self.world.open_failed)(index)
+
+    def _carries(self, held: Held) -> None:
+        """Something was granted: it ends by itself, is refused by the server, or fails with it."""
+        backend = self.backend_of[held.slot]
+        refuses = held.streams == 1 and held.slot.in_flight > backend.limit
+        if refuses and held.slot.state == "ready":
+            self.at(0.002, lambda: self._is_refused(held))
+        elif not backend.up or held.slot.state == "lost":
+            self.at(0.001, lambda: self._ends(held))
+        else:
+            self.at(self.rng.choice([0.0, 0.05, 1.0, 5.0]), lambda: self._ends(held))
+
+    def _ends(self, held: Held) -> None:
+        if held not in self.world.held:
+            return
+        backend = self.backend_of[held.slot]
+        if backend.frozen and held.slot in self.world.slots:
+            self.at(0.5, lambda: self._ends(held))
+            return
+        self.world.release(self.world.held.index(held))
+
+    def _is_refused(self, held: Held) -> None:
+        candidates = [one for one in self.world.held if one.streams == 1 and one.slot in self.world.slots]
+        if held in candidates:
+            self.tell(f"{self.time()} {held.slot} refuses a stream")
+            self.world.refused_stream(candidates.index(held))
+            # As a driver does, the call is made again.
+            self.world.request(1, patience=5.0, fail_fast=False)
+
+    # --- trouble ------------------------------------------------------------------------------------------------
+
+    def _trouble_comes(self) -> None:
+        rng = self.rng
+        for backend in self.backends:
+            moment = 0.0
+            while (moment := moment + rng.expovariate(1 / 15)) < _TROUBLE:
+                lasts = rng.choice([0.01, 1.0, 8.0])
+                if rng.random() < 0.7:
+                    self.at(moment, lambda backend=backend, lasts=lasts: self._dies(backend, lasts))  # type: ignore[misc]
+                else:
+                    self.at(moment, lambda backend=backend, lasts=lasts: self._freezes(backend, lasts))  # type: ignore[misc]
+
+    def _dies(self, backend: Backend, lasts: float) -> None:
+        self.tell(f"{self.time()} server {backend.number} dies for {lasts} s")
+        backend.up = False
+        for slot in [slot for slot, other in self.backend_of.items() if other is backend and slot in self.world.slots]:
+            # Its calls may hear of it before the pool does, or after.
+            for held in [held for held in self.world.held if held.slot is slot]:
+                self.at(self.rng.uniform(0, 0.004), lambda held=held: self._ends(held))  # type: ignore[misc]
+            self.at(self.rng.uniform(0, 0.004), lambda slot=slot: self._is_lost(slot))  # type: ignore[misc]
+        self.at(lasts, lambda: self._comes_back(backend))
+
+    def _is_lost(self, slot: Slot) -> None:
+        there = [other for other in self.world.slots if other.state != "opening"]
+        if slot in there:
+            self.world.lost(there.index(slot))
+
+    def _comes_back(self, backend: Backend) -> None:
+        self.tell(f"{self.time()} server {backend.number} is back")
+        backend.up = True
+        for slot in [slot for slot, other in self.backend_of.items() if other is backend and slot in self.world.slots]:
+            self.at(self.rng.uniform(0, 1.0), lambda slot=slot: self._is_back(slot))  # type: ignore[misc]
+
+    def _is_back(self, slot: Slot) -> None:
+        down = [other for other in self.world.slots if other.state == "lost"]
+        if slot in down and self.backend_of[slot].up:
+            self.world.recovered(down.index(slot))
+
+    def _freezes(self, backend: Backend, lasts: float) -> None:
+        self.tell(f"{self.time()} server {backend.number} freezes for {lasts} s")
+        backend.frozen = True
+        self.at(lasts, lambda: setattr(backend, "frozen", False))
+
+    def _heal(self) -> None:
+        self.tell(f"{self.time()} all is well from here on")
+        self.healed = True
+        for backend in self.backends:
+            backend.up, backend.frozen = True, False
+        for slot in [slot for slot in self.world.slots if slot.state == "lost"]:
+            self.at(self.rng.uniform(0, 1.0), lambda slot=slot: self._is_back(slot))  # type: ignore[misc]
+
+    def time(self) -> str:
+        """Seconds since the beginning."""
+        return f"{self.world.now - self.began:8.3f}"
+
+
+def simulate(seed: int, tell: Callable[[str], object] = lambda _: None, code: Code = REAL) -> None:
+    """Lives the life of one seed.
+
+    Raises:
+        AssertionError: The machine went wrong; the message has the seed.
+    """
+    simulation = Simulation(seed, tell, code)
+    try:
+        simulation.run()
+    except Exception as error:
+        text = f"seed {seed}, {simulation.time()} s: {error!r}; replay: python tests/machine/simulation.py {seed}"
+        raise AssertionError(text) from error
+
+
+def main() -> None:
+    """``SEED`` replays one with its story; ``FIRST COUNT`` runs many."""
+    first, *count = map(int, sys.argv[1:])
+    if count:
+        for seed in range(first, first + count[0]):
+            simulate(seed)
+        print(f"{count[0]} seeds from {first} on: all well")  # noqa: T201 -- a script
+    else:
+        simulate(first, print)
+
+
+if __name__ == "__main__":
+    main()
