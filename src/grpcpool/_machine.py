@@ -431,8 +431,13 @@ class PoolMachine:
             effects.append(Notify(Granted(pool=self.name, channel=slot.id, waited=waited)))
 
     def _hopeless(self) -> bool:
-        """Nothing is up, nothing is down that a call could fail on, and nothing is being dialled."""
-        return not (self._slots.ready or self._slots.lost or self._slots.opening)
+        """Nothing is up, nothing is being dialled, and nothing is down that a call could soon fail on.
+
+        The calls on a connection that is down end, and leave their places; who has leased all of it may keep it.
+        """
+        if self._slots.ready or self._slots.opening:
+            return False
+        return all(slot.exclusive for slot in self._slots.in_state(SlotState.LOST))
 
     # --- refusing -----------------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class Core(Driver):
         # Slots that are lost, or may be, with the moment of the next look and the time between the looks.
         self._watched: dict[Slot, tuple[float, float]] = {}
         self._looks_at = self.monotonic() + _LOOKS_EVERY
-        self.unsubscribe = clock.subscribe(self.tick)
+        self.unsubscribe = clock.subscribe(self._tick_by_hand)
 
     def check_use(self, *, anywhere: bool = False) -> None:
         """Everywhere: in a forked child the pool has a new core."""
@@ -195,6 +195,11 @@ class Core(Driver):
         for at, _ in tuple(self._watched.values()):
             alarm = min(alarm, at)
         return alarm
+
+    def _tick_by_hand(self) -> None:
+        """A test has turned the clock; the worker, too, is to see what time it is."""
+        self.tick()
+        self.worker.nudge()
 
     def is_at_rest(self) -> bool:
         """Whether there is no connection, and nobody waits for one."""

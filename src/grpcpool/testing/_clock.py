@@ -20,8 +20,8 @@ class ManualClock:
         self.monotonic: Callable[[], float] = lambda: self._now
 
     def wait_until(self, moment: float) -> float | None:
-        """For ever: who waits is told when the time has come."""
-        return None
+        """For ever, if the time is not here yet: who waits is told when it has come."""
+        return 0.0 if moment <= self._now else None
 
     def subscribe(self, tick: Callable[[], object]) -> Callable[[], None]:
         """Has `tick` called after each advance; returns what ends that."""

@@ -1,0 +1,101 @@
+"""What is seen of a pool, in words: the events that listeners are told, and the answers that people get."""
+
+from __future__ import annotations
+
+import threading
+
+import grpc
+
+from grpcpool import Listener, PoolError
+from grpcpool._listener import (
+    HOOKS,
+    Closed,
+    Draining,
+    Granted,
+    Leaked,
+    Opened,
+    OpenFailed,
+    Opening,
+    PoolEvent,
+    RefusedStream,
+    Rejected,
+    TimedOut,
+)
+
+
+def event_text(event: PoolEvent) -> str:
+    """The event as the stories write it: everything but what chance decides."""
+    word = HOOKS[type(event)]
+    match event:
+        case Opening(channel=number, replaces=replaced):
+            text = f"{word} {number}" if replaced is None else f"{word} {number} to replace {replaced}"
+        case Opened(channel=number) | OpenFailed(channel=number):
+            text = f"{word} {number}"
+        case Closed(channel=number, reason=reason, cancelled=cancelled):
+            text = f"{word} {number}: {reason}" + (f", {cancelled} cancelled" if cancelled else "")
+        case Draining(channel=number, reason=reason, in_flight=in_flight):
+            text = f"{word} {number}: {reason}, {in_flight} in flight"
+        case Granted(channel=number, waited=waited):
+            text = f"{word} {number} after {waited:g} s"
+        case TimedOut(waited=waited):
+            text = f"{word} after {waited:g} s"
+        case Rejected(waiting=waiting):
+            text = f"{word}: {waiting} waiting"
+        case RefusedStream(channel=number, limit=limit):
+            text = f"{word} {number}: limit {limit}"
+        case Leaked(channel=number, held=held):
+            text = f"{word} {number} after {held:g} s"
+        case _:
+            raise AssertionError(f"no words for {event!r}")
+    return text
+
+
+def error_text(error: BaseException) -> str:
+    """The error as the stories write it: its class or status code, and where it comes from."""
+    if isinstance(error, grpc.RpcError):
+        return status_text(error.code(), error.__cause__)
+    if isinstance(error, PoolError) and error.__cause__ is not None:
+        return f"{type(error).__name__} after a connect error"
+    return type(error).__name__
+
+
+def status_text(code: grpc.StatusCode, cause: BaseException | None = None) -> str:
+    """The end of a call as the stories write it."""
+    if isinstance(cause, PoolError):
+        return f"{code.name} by {error_text(cause)}"
+    return "cancelled" if code is grpc.StatusCode.CANCELLED else code.name
+
+
+class Log(Listener):
+    """Writes down what is told, in words, by whichever thread."""
+
+    def __init__(self) -> None:
+        """Nothing has been told yet."""
+        self._guard = threading.Lock()
+        self._events: list[str] = []
+        self._answers: list[tuple[str, int | str]] = []
+
+    def tell(self, event: PoolEvent) -> None:
+        """Listeners are told `event`."""
+        with self._guard:
+            self._events.append(event_text(event))
+
+    def answer(self, who: str, what: int | str) -> None:
+        """`who` is told `what`."""
+        with self._guard:
+            self._answers.append((who, what))
+
+    def heard(self) -> tuple[list[str], list[tuple[str, int | str]]]:
+        """What was told since the last `clear`, sorted: events, and answers."""
+        with self._guard:
+            return sorted(self._events), sorted(self._answers, key=str)
+
+    def clear(self) -> None:
+        """Turns the page."""
+        with self._guard:
+            self._events.clear()
+            self._answers.clear()
+
+
+for _hook in HOOKS.values():
+    setattr(Log, _hook, Log.tell)
