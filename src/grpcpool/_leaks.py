@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import traceback
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,6 +24,11 @@ class Held:
     channel: int
     since: float
     stack: str
+
+
+def stack_of_caller() -> str:
+    """Where the method that calls this was called."""
+    return "".join(traceback.format_stack()[:-2])
 
 
 class LeakWatch:

@@ -7,7 +7,6 @@ nobody released.
 from __future__ import annotations
 
 import datetime as dt
-import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -41,10 +40,9 @@ class LeaseBase:
     _slot: Any = None
     _used_at: float
 
-    def watch_for_leak(self, leaks: LeakWatch) -> None:
-        """Has the lease reported if it is held for too long."""
+    def watch_for_leak(self, leaks: LeakWatch, stack: str) -> None:
+        """Has the lease, which was asked for there, reported if it is held for too long."""
         core = self._core
-        stack = "".join(traceback.format_stack()[:-2])
         with core.lock:
             ticket = leaks.taken(self._slot.id, core.monotonic(), stack)
         self._at_release = (partial(core.forget_leak, ticket),)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 
-_REFUSED = "RST_STREAM with error code 7"
+# gRPC's own words, in nothing but its own parentheses: a server that tells what it heard from another has more to say.
+_REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7\)*")
 
 
 def code_of(call: Any) -> grpc.StatusCode | None:
@@ -22,12 +24,16 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
     HTTP/2 has an error for it, ``REFUSED_STREAM`` (code 7), and promises that the server did nothing, so that the call
     may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
     """
-    return is_refused(code_of(error), _said(error, "details"))
+    return is_refused(
+        code_of(error), _said(error, "details"), _said(error, "initial_metadata"), _said(error, "trailing_metadata")
+    )
 
 
-def is_refused(code: grpc.StatusCode | None, details: str | None) -> bool:
-    """As `is_refused_stream`, by a call's code and details."""
-    return code is grpc.StatusCode.UNAVAILABLE and _REFUSED in str(details or "")
+def is_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
+    """As `is_refused_stream`, by what a call was told. A server that sent metadata has done something."""
+    if code is not grpc.StatusCode.UNAVAILABLE or any(metadata):
+        return False
+    return _REFUSED.fullmatch(str(details or "")) is not None
 
 
 def answer_of_done(ask: Callable[[], Any]) -> Any:
@@ -64,3 +70,11 @@ def has_succeeded(native: Any) -> bool:
         return bool(native._cython_call.is_ok())
     except AttributeError:
         return answer_of_done(native.code) is grpc.StatusCode.OK
+
+
+def has_been_refused(native: Any, code: grpc.StatusCode | None) -> bool:
+    """As `is_refused_stream`, of an asyncio call that is over with `code`."""
+    if code is not grpc.StatusCode.UNAVAILABLE:
+        return False
+    said = (native.details, native.initial_metadata, native.trailing_metadata)
+    return is_refused(code, *map(answer_of_done, said))

@@ -30,6 +30,7 @@ from .failed_call import FailedCall, locally_cancelled
 
 if TYPE_CHECKING:
     from .._slot import Slot
+    from .._slot_channel import Method
     from .core import Core
     from .multicallables import Caller
     from .pool_calls import CallWaiter
@@ -52,7 +53,7 @@ _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 class End:
     """What a native call is told to call when it is over, with all that its caller then has to know; acts once."""
 
-    __slots__ = ("arguments", "began", "call", "caller", "context", "kept", "slot")
+    __slots__ = ("arguments", "began", "call", "caller", "context", "kept", "method", "sent", "slot")
 
     def __init__(
         self,
@@ -70,6 +71,9 @@ class End:
         self.arguments = arguments
         self.context = context
         self.began = began
+        # What has been sent, or the method that sends it: for who has to begin it again.
+        self.sent: tuple[Any, Any] | None = None
+        self.method: Method | None = None
         # See `Shell.add_done_callback`.
         self.kept: Shell | None = None
 
@@ -89,6 +93,8 @@ class Shell:
     _end: End | None = None
     _waiter: CallWaiter | None = None
     _over = False
+    # Whether a response has been handed out: then it is not begun again.
+    heard = False
     # Whether the call ends although nobody reads its responses.
     _ends_unread = True
     _callbacks: list[Callable[[Any], None]] | None = None
@@ -351,6 +357,7 @@ class _Responses(AsyncIterator[Any]):
                     raise
             else:
                 self._iterator = iterator
+                call.heard = True
                 return message
 
     async def aclose(self) -> None:
@@ -375,10 +382,13 @@ class _ManyResponses(Shell):
         while True:
             native = await self._begun_or_cancelled()
             try:
-                return await native.read()
+                message = await native.read()
             except BaseException as error:
                 if not self._goes_on(native, error):
                     raise
+            else:
+                self.heard = True
+                return message
 
 
 class _ManyRequests(Shell):
@@ -390,12 +400,33 @@ class _ManyRequests(Shell):
         return self._native is not None and bool(self._native._done_writing_flag)
 
     async def write(self, request: Any) -> None:
-        native = await self._begun_or_cancelled()
+        native = await self._begun_for_writing()
         await native.write(request)
 
     async def done_writing(self) -> None:
-        native = await self._begun_or_cancelled()
+        try:
+            native = await self._begun_for_writing()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
         await native.done_writing()
+
+    async def _begun_for_writing(self) -> Any:
+        """As gRPC has it, who is cancelled while he waits to write does not cancel the call."""
+        waiter = self._waiter
+        if waiter is None:
+            return await self._begun()
+        if waiter.arguments[0] is not None:
+            raise grpc.aio.UsageError("The iterator and read/write APIs may not be mixed on a single RPC.")
+        native = await self._begun()
+        if isinstance(native, FailedCall):
+            # It ended while this waited: that is what is to be told, and not that it had ended before.
+            await native.wait_for_connection()
+        return native
+
+    async def wait_for_connection(self) -> None:
+        native = await self._begun()
+        await native.wait_for_connection()
 
 
 class UnaryUnaryCall(_OneResponse, _UnaryUnaryCall):

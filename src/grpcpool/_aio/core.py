@@ -4,8 +4,8 @@ All that the machine asks for is done on the event loop that the pool is bound t
 There is no ``await`` between telling the machine and carrying out its effects. What happens on another thread (a
 finalizer, a change of the bounds) tells the machine there, under the lock, and has the effects carried out on the loop.
 
-Each connection has one task, its keeper, which opens it and then watches over its state (`keeper.py`). Besides there
-is one timer for the next deadline. Nothing of gRPC exists before there is a running loop: a channel binds to the loop
+Each connection is opened by a task (`opening.py`) and closed by another; a pool at rest has no task, and one timer for
+the next deadline. Nothing of gRPC exists before there is a running loop: a channel binds to the loop
 in which it is made.
 """
 
@@ -23,6 +23,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from .._announcer import logger
 from .._clock import Clock
 from .._config import PoolConfig
 from .._driver import Driver
@@ -30,7 +31,7 @@ from .._effects import Effect
 from .._errors import PoolForkedError, WrongEventLoopError
 from .._listener import Listener
 from .._slot import Slot, SlotState
-from .keeper import ChannelFactory, keep
+from .opening import ChannelFactory, open_channel
 from .slot_channel import AioSlotChannel
 
 # Tasks of a closed pool have nothing left to do; one that a foreign coroutine holds up is not waited for longer.
@@ -40,7 +41,6 @@ _JOIN_TIMEOUT = 2.0
 class Core(Driver):
     """What the tasks of a pool share."""
 
-    # Keepers hear of losses by themselves; this covers the moment until they have been told.
     trusted_for = 0.01
     after_fork = "asyncio gRPC does not survive a fork: start processes with spawn, or fork before the pool is used"
 
@@ -63,11 +63,11 @@ class Core(Driver):
         self._commits = False
         # Not that of whoever happens to cause a connection to be opened: its deadline, its trace, are not the pool's.
         self._context = contextvars.Context()
-        self._keepers: dict[Slot, asyncio.Task[None]] = {}
+        self._openings: dict[Slot, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
-        self._wait_for_change: set[asyncio.Future[None]] = set()
+        self._awaits_change: set[asyncio.Future[None]] = set()
         self.unsubscribe = clock.subscribe(self._tick_at_home)
 
     # --- where it may be used -----------------------------------------------------------------------------------
@@ -166,26 +166,25 @@ class Core(Driver):
     # --- hands --------------------------------------------------------------------------------------------------
 
     def open_channel(self, slot: Slot) -> None:
-        """By the slot's keeper, unless the slot has been given up while this was on its way."""
+        """By a task of its own, unless the slot has been given up while this was on its way."""
         if slot.state is SlotState.CLOSED:
             return
-        self._keepers[slot] = self._start(keep(self, slot))
+        self._openings[slot] = task = self._start(open_channel(self, slot))
+        task.add_done_callback(lambda _: self._openings.pop(slot, None))
 
-    def leave_keeper(self, slot: Slot) -> None:
-        """The keeper is about to end by itself, and need not be ended when the slot is closed."""
-        self._keepers.pop(slot, None)
+    def leave_opening(self, slot: Slot) -> None:
+        """The opening is about to end by itself, and need not be ended when the slot is closed."""
+        self._openings.pop(slot, None)
 
     def close_channels(self, slots: Sequence[Slot]) -> None:
-        """By a task for each, which ends the keeper, too; that may still be opening the channel."""
+        """By a task for each; one that is still being opened is given up."""
         for slot in slots:
-            self._start(self._close_channel(slot, self._keepers.pop(slot, None)))
-
-    async def _close_channel(self, slot: Slot, keeper: asyncio.Task[None] | None) -> None:
-        if keeper is not None:
-            keeper.cancel()
-        channel: AioSlotChannel | None = slot.channel
-        if channel is not None:
-            await channel.close()
+            opening = self._openings.pop(slot, None)
+            if opening is not None:
+                opening.cancel()
+            channel: AioSlotChannel | None = slot.channel
+            if channel is not None:
+                self._start(channel.close())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._context.copy().run(self.loop.create_task, work)
@@ -193,27 +192,21 @@ class Core(Driver):
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def watch(self, slot: Slot) -> None:
-        """Its keeper does so all the time."""
-
-    def suspect(self, slot: Slot) -> None:
-        """Its keeper is told by gRPC."""
-
     def changed(self) -> None:
         """Has those told who wait for a change."""
-        waiting, self._wait_for_change = self._wait_for_change, set()
+        waiting, self._awaits_change = self._awaits_change, set()
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
-    async def wait_for_change(self) -> None:
-        """Waits until the state of the pool as a channel may have changed."""
+    async def wait_for_change(self, within: float) -> None:
+        """Waits until the state of the pool as a channel may have changed, so many seconds at most."""
         future = self.loop.create_future()
-        self._wait_for_change.add(future)
+        self._awaits_change.add(future)
         try:
-            await future
+            await asyncio.wait([future], timeout=within)
         finally:
-            self._wait_for_change.discard(future)
+            self._awaits_change.discard(future)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -237,7 +230,10 @@ class Core(Driver):
 
     def _ring(self) -> None:
         self._stop_timer()
-        self.tick()
+        try:
+            self.tick()
+        except Exception:  # noqa: BLE001 -- deadlines fall due whatever happens
+            logger.exception("pool %r: a tick failed", self.name)
         self.see_to_alarm()
 
     def _tick_at_home(self) -> None:

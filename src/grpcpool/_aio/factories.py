@@ -53,6 +53,7 @@ def insecure_channel(
             return grpc.aio.insecure_channel(target, isolated(shared), compression)
 
     pool = ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
+    pool._takes_call_credentials = False
     add_interceptors(pool, interceptors or ())
     return pool
 

@@ -92,8 +92,8 @@ class FailedCall:
     async def details(self) -> str:
         return self._details
 
-    async def debug_error_string(self) -> str:
-        return str(self._cause or self._details)
+    async def debug_error_string(self) -> str | None:
+        return None if self._raises is not None else str(self._cause or self._details)
 
     def __repr__(self) -> str:
         return f'<Call that was never started:\n\tstatus = {self._code}\n\tdetails = "{self._details}"\n>'

@@ -54,16 +54,19 @@ class Lease(LeaseBase, ChannelSurface):
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """As `grpc.aio.Channel.get_state`, of the leased connection."""
         self._check_usable()
+        self._core.enter()
         return self._channel.state(connect=try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """As `grpc.aio.Channel.wait_for_state_change`, of the leased connection."""
         self._check_usable()
+        self._core.enter()
         await self._channel.channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """As `grpc.aio.Channel.channel_ready`, of the leased connection."""
         self._check_usable()
+        self._core.enter()
         await self._channel.channel.channel_ready()
 
     @property
@@ -93,7 +96,7 @@ class LeaseCaller:
 
     def of_other_method(self, name: str) -> LeaseCaller:
         """The caller for a method with another name."""
-        return self._lease._caller(self._method.kind, name, *self._method.arguments[1:3], False)[0]
+        return self._lease._caller(self._method.kind, name, *self._method.arguments[1:])[0]
 
     def call(self, arguments: Arguments) -> Any:
         """Begins a call; the lease is told when it is over.

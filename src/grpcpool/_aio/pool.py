@@ -10,6 +10,7 @@ from typing import Any, Self
 import grpc
 
 from .._clock import current_clock
+from .._leaks import stack_of_caller
 from .._pool_base import CONFIGURED, Configured, PoolBase
 from .._slot_channel import Method
 from .channel import ChannelSurface
@@ -18,8 +19,9 @@ from .lease import Acquire, Lease
 from .pool_calls import PoolCaller
 from .waiting import AwaitedOpenWaiter, AwaitedWaiter
 
-# How often who waits for the pool to be ready asks it to connect.
-_ASKS_EVERY = 0.2
+# How often who waits for another state looks, besides being told of what the pool knows; and how often who waits for
+# the pool to be ready asks it to connect.
+_LOOKS_EVERY, _ASKS_EVERY = 0.05, 0.2
 
 
 class ChannelPool(PoolBase, ChannelSurface):
@@ -33,6 +35,8 @@ class ChannelPool(PoolBase, ChannelSurface):
     _shown_as = "grpcpool.aio.ChannelPool"
     _channel_type = "grpc.aio.Channel"
     _core: Core
+    # What a factory's channels take shows when a call begins.
+    _takes_call_credentials = True
 
     def _new_core(self) -> Core:
         return Core(self._factory, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
@@ -77,9 +81,11 @@ class ChannelPool(PoolBase, ChannelSurface):
         if streams is not None:
             self._check_streams(streams)
         self._seconds(timeout)
-        return Acquire(self._acquire(timeout, streams))
+        # Here, for a task that waits for the lease does not know who started it.
+        stack = stack_of_caller() if self._core.leaks is not None else ""
+        return Acquire(self._acquire(timeout, streams, stack))
 
-    async def _acquire(self, within: float | Configured | None, streams: int | None) -> Lease:
+    async def _acquire(self, within: float | Configured | None, streams: int | None, stack: str) -> Lease:
         core = self._core
         core.enter()
         lease = Lease()
@@ -101,7 +107,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._slot = slot
         lease._used_at = used_at
         if core.leaks is not None:
-            lease.watch_for_leak(core.leaks)
+            lease.watch_for_leak(core.leaks, stack)
         return lease
 
     # --- being a channel ----------------------------------------------------------------------------------------
@@ -129,7 +135,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         if self.closed:
             raise grpc.aio.UsageError("Channel is closed.")
         while self.get_state() is last_observed_state:
-            await core.wait_for_change()
+            await core.wait_for_change(_LOOKS_EVERY)
 
     async def channel_ready(self) -> None:
         """As `grpc.aio.Channel.channel_ready`: waits until a connection is ready, for ever if need be."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._queue import Waiter
-from .._status import answer_of_done, has_succeeded, is_refused
+from .._slot_channel import SENDING
+from .._status import answer_of_done, has_been_refused, has_succeeded
 from .calls import SHELLS, End, Shell
 from .failed_call import FailedCall, failed_by
 from .multicallables import Arguments, start
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
 class CallWaiter(Waiter):
     """Waits for a place on behalf of a call, and does not keep it alive unless somebody waits for its end."""
 
-    __slots__ = ("arguments", "call", "caller", "context", "kept", "method")
+    __slots__ = ("arguments", "asking", "call", "caller", "context", "kept", "method")
 
     caller: PoolCaller
     call: weakref.ref[Shell]
     method: Method
     arguments: Arguments
     context: contextvars.Context
+    asking: bool
     kept: Shell | None
 
     def granted(self, slot: Slot | None) -> None:
@@ -46,7 +48,13 @@ class CallWaiter(Waiter):
             self.caller.begin_waiting(self, call, slot)
 
     def refused(self, error: PoolError) -> None:
-        """Fails the call."""
+        """Fails the call; as with gRPC, it is never over before who makes it has it."""
+        if self.asking:
+            self.caller.core.loop.call_soon(self._fail, error)
+        else:
+            self._fail(error)
+
+    def _fail(self, error: PoolError) -> None:
         call, self.kept = self.call(), None
         if call is not None and call.waits_as(self):
             call.fail(failed_by(error, own_deadline=self.arguments[1] is not None))
@@ -68,6 +76,8 @@ class PoolCaller:
         """For calls of `method`."""
         self._pool = pool
         self._method = method
+        # What is sent is noted, for the call may be begun again.
+        self._noting = method.noting
         self._shell = SHELLS[method.kind]
 
     @property
@@ -77,7 +87,7 @@ class PoolCaller:
 
     def of_other_method(self, name: str) -> PoolCaller:
         """The caller for a method with another name."""
-        return self._pool._caller(self._method.kind, name, *self._method.arguments[1:3], False)[0]
+        return self._pool._caller(self._method.kind, name, *self._method.arguments[1:])[0]
 
     def call(self, arguments: Arguments) -> Any:
         """Begins a call; if there is no place for it, one that begins by itself when there is.
@@ -89,6 +99,8 @@ class PoolCaller:
         running = _get_running_loop()
         if running is None or running is not core.loop:
             core.enter()
+        if arguments[3] is not None and not self._pool._takes_call_credentials:
+            raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
         metadata = arguments[2]
         if metadata is not None and type(metadata) is not tuple:
             # It may be an iterator, and is read again if the call is begun again.
@@ -102,19 +114,31 @@ class PoolCaller:
         if slot is None:
             if core.machine.closing:
                 raise grpc.aio.UsageError("Channel is closed.")
-            self._wait(call, arguments, context, began)
+            self._wait(call, self._with_request_serialized(arguments[0]), arguments, context, began)
             return call
+        end = End(self, call, slot, arguments, context, began)
+        noted = SENDING.set(end)
         try:
-            native = start(slot.channel.multicallable(self._method), arguments)
+            native = start(slot.channel.multicallable(self._noting), arguments)
         except BaseException:
             core.release(slot, 1)
             raise
-        call.begin(native, End(self, call, slot, arguments, context, began))
+        finally:
+            SENDING.reset(noted)
+        call.begin(native, end)
         return call
 
-    def _wait(self, call: Shell, arguments: Arguments, context: contextvars.Context, began: float) -> None:
+    def _with_request_serialized(self, request: Any) -> Method:
+        try:
+            return self._method.with_request_serialized(request)
+        except Exception:  # noqa: BLE001 -- gRPC has its own way with it, when the call begins
+            return self._method
+
+    def _wait(
+        self, call: Shell, method: Method, arguments: Arguments, context: contextvars.Context, began: float
+    ) -> None:
         """Has the call wait for a place; a deadline of its own counts from when it `began`."""
-        request, timeout, _, _, wait_for_ready, _ = arguments
+        _, timeout, _, _, wait_for_ready, _ = arguments
         core = self.core
         deadline = core.call_deadline(timeout, began)
         waiter = CallWaiter(1, since=core.monotonic(), deadline=deadline, fail_fast=not wait_for_ready)
@@ -123,12 +147,11 @@ class PoolCaller:
         waiter.kept = None
         waiter.arguments = arguments
         waiter.context = context
-        try:
-            waiter.method = self._method.with_request_serialized(request)
-        except Exception:  # noqa: BLE001 -- gRPC has its own way with it, when the call begins
-            waiter.method = self._method
+        waiter.method = method
         call.wait(waiter)
+        waiter.asking = True
         core.request(waiter)
+        waiter.asking = False
 
     def begin_waiting(self, waiter: CallWaiter, call: Shell, slot: Slot) -> None:
         """The place is there: starts the native call, with the time that is left."""
@@ -145,7 +168,9 @@ class PoolCaller:
             call.fail(FailedCall(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
         began = core.monotonic() if timeout is None else waiter.deadline - timeout
-        call.begin(native, End(self, call, slot, arguments, waiter.context, began))
+        end = End(self, call, slot, arguments, waiter.context, began)
+        end.method = waiter.method
+        call.begin(native, end)
 
     def over(self, native: Any, end: End) -> None:
         """A native call is over: gives its place back. One that the server refused is begun again, if it may be."""
@@ -155,10 +180,11 @@ class PoolCaller:
             core.release(end.slot, 1)
         else:
             code = answer_of_done(native.code)
-            if is_refused(code, answer_of_done(native.details)):
+            if has_been_refused(native, code):
                 core.tell(core.machine.refused_stream, end.slot)
-                if call is not None and self._method.may_repeat:
-                    self._wait(call, end.arguments, end.context, end.began)
+                if call is not None and self._method.may_repeat and not call.heard:
+                    method = end.method or (self._method.with_sent(*end.sent) if end.sent else self._method)
+                    self._wait(call, method, end.arguments, end.context, end.began)
                     return
             else:
                 # In this order, for a slot that carries less by a failed call is the more attractive.

@@ -38,7 +38,7 @@ class AioSlotChannel(SlotChannel):
             if state is _State.TRANSIENT_FAILURE:
                 await self._fail()
             else:
-                await self.wait_for_change(state)
+                await self._wait_for_change(state)
 
     async def _fail(self) -> None:
         """Raises gRPC's reason, which it tells nobody but calls; returns if the channel is ready by now.
@@ -65,7 +65,7 @@ class AioSlotChannel(SlotChannel):
         """Looks at the connection; one that is not up is made to connect."""
         return self.state(connect=True) is _State.READY
 
-    async def wait_for_change(self, state: _State) -> None:
+    async def _wait_for_change(self, state: _State) -> None:
         """Waits for another state than `state`; returns at once if the channel is closed."""
         try:
             await self.channel.wait_for_state_change(state)

@@ -20,9 +20,9 @@ _VALUE = re.compile(rb"[ -~]*")
 
 
 def with_metadata_read(arguments: Arguments) -> Arguments:
-    """The arguments, with metadata that can be read more than once: it may be an iterator."""
+    """The arguments, with metadata that can be read again, and is the same then: it may be an iterator, or a list."""
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
-    if metadata is None or isinstance(metadata, tuple | list):
+    if metadata is None or isinstance(metadata, tuple):
         return arguments
     return request, timeout, tuple(metadata), credentials, wait_for_ready, compression
 

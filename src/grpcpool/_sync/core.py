@@ -15,9 +15,9 @@ import grpc
 
 from .._clock import Clock
 from .._config import PoolConfig
-from .._driver import Driver, reconnect_delay
+from .._driver import Driver
 from .._listener import Listener
-from .._slot import Slot, SlotState
+from .._slot import Slot
 from .._status import code_of, is_refused_stream
 from .connectivity import TRUSTED_FOR
 from .endings import on_end, reference
@@ -28,13 +28,6 @@ from .starter import Starter
 from .subscriptions import Subscriptions
 from .threads import Threads
 from .worker import Worker
-
-# How often a lost connection is asked whether it is back: soon at first, then with patience. One that failed a call
-# and looks well is asked as often, until `_SUSPECT_FOR`: gRPC may come to know of a loss a little later than its calls.
-_FIRST_POLL, _LONGEST_POLL, _SUSPECT_FOR = 0.001, 0.25, 0.05
-
-# How often a connection that nobody uses is looked at: its server may have closed it.
-_LOOKS_EVERY = 1.0
 
 # Threads of a closed pool have nothing left to do; one that a foreign callable holds up is not waited for longer.
 _JOIN_TIMEOUT = 2.0
@@ -68,9 +61,6 @@ class Core(Driver):
         self.teller = Starter(f"grpcpool-{name}-teller")
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         self.finished = threading.Event()
-        # Slots that are lost, or may be, with the moment of the next look and the time between the looks.
-        self._watched: dict[Slot, tuple[float, float]] = {}
-        self._looks_at = self.monotonic() + _LOOKS_EVERY
         self.unsubscribe = clock.subscribe(self._tick_by_hand)
 
     def check_use(self, *, anywhere: bool = False) -> None:
@@ -85,16 +75,6 @@ class Core(Driver):
     def close_channels(self, slots: Sequence[Slot]) -> None:
         """Never on a thread of gRPC's, where that would wait for itself."""
         self._run(lambda: self._close_channels(slots), "close")
-
-    def watch(self, slot: Slot) -> None:
-        """Has the worker look after it, which has it connect."""
-        delay = _FIRST_POLL + reconnect_delay(self.machine.fleet.slots.lost)
-        self._watched[slot] = (self.monotonic() + delay, _FIRST_POLL)
-
-    def suspect(self, slot: Slot) -> None:
-        """Has the worker look at it some times soon."""
-        self._watched.setdefault(slot, (self.monotonic() + _FIRST_POLL, _FIRST_POLL))
-        self.see_to_alarm()
 
     def changed(self) -> None:
         """Has subscribers told."""
@@ -185,17 +165,6 @@ class Core(Driver):
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    @property
-    def alarm(self) -> float:
-        """When the next tick is due."""
-        alarm = super().alarm
-        if self.machine.fleet.slots.ready:
-            alarm = min(alarm, self._looks_at)
-        # A copy: another thread may add a slot meanwhile.
-        for at, _ in tuple(self._watched.values()):
-            alarm = min(alarm, at)
-        return alarm
-
     def _tick_by_hand(self) -> None:
         """A test has turned the clock; the worker, too, is to see what time it is."""
         self.tick()
@@ -204,43 +173,6 @@ class Core(Driver):
     def is_at_rest(self) -> bool:
         """Whether there is no connection, and nobody waits for one."""
         return self.alarm == math.inf and not len(self.machine.fleet.slots) and not self.deferred
-
-    def tick(self) -> None:
-        """Does what is due. On the worker's thread, or on that of a test that turns the clock."""
-        super().tick()
-        now = self.monotonic()
-        self._look_after_watched(now)
-        if self._looks_at <= now:
-            self._looks_at = now + _LOOKS_EVERY
-            self._look_after_ready()
-
-    def _look_after_watched(self, now: float) -> None:
-        for slot, (at, pause) in tuple(self._watched.items()):
-            if slot.state not in (SlotState.LOST, SlotState.READY):
-                self._watched.pop(slot, None)
-            elif at <= now:
-                longer = min(2 * pause, _LONGEST_POLL)
-                self._watched[slot] = (now + longer, longer)
-                self._look_at(slot)
-                if slot.state is SlotState.READY and longer > _SUSPECT_FOR:
-                    self._watched.pop(slot, None)
-
-    def _look_after_ready(self) -> None:
-        with self.lock:
-            ready = self.machine.fleet.slots.in_state(SlotState.READY)
-        for slot in ready:
-            self._look_at(slot)
-
-    def _look_at(self, slot: Slot) -> None:
-        """Looks whether the connection of the slot, ready or lost, is up, and tells the machine if that is news."""
-        channel: SyncSlotChannel = slot.channel
-        up = channel.is_up()
-        if up and slot.state is SlotState.LOST:
-            self._watched.pop(slot, None)
-            self.tell(self.machine.recovered, slot)
-        elif not up and slot.state is SlotState.READY:
-            self._watched.pop(slot, None)
-            self.tell(self.machine.lost, slot)
 
     # --- the end ------------------------------------------------------------------------------------------------
 

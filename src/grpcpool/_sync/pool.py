@@ -9,6 +9,7 @@ from typing import Any, Self
 import grpc
 
 from .._clock import current_clock
+from .._leaks import stack_of_caller
 from .._pool_base import CONFIGURED, Configured, PoolBase
 from .calls import Caller
 from .channel import ChannelSurface
@@ -85,7 +86,7 @@ class ChannelPool(PoolBase, ChannelSurface):
                 lease._slot = None
                 self._wait_for_place(lease, timeout)
         if core.leaks is not None:
-            lease.watch_for_leak(core.leaks)
+            lease.watch_for_leak(core.leaks, stack_of_caller())
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:

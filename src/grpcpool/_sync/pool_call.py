@@ -272,7 +272,9 @@ class PoolCall(_Base):
         """Whether, after `native` failed with `error`, the call is begun again."""
         if not self._may_repeat or not is_refused_stream(error):
             return False
-        end = self._end
+        with self._lock:
+            # If another stands for it by now, the end is that one's.
+            end = self._end if self._native is native else None
         if end is not None:
             # gRPC's thread may come to it only later, and for some streams does not at all.
             end()
@@ -292,9 +294,10 @@ class PoolCall(_Base):
         return CallNotStartedError(grpc.StatusCode.INTERNAL, str(error), error)
 
     def __del__(self) -> None:
-        """Leaves the queue."""
+        """Leaves the queue; as with gRPC, a call that is dropped is cancelled, and its callbacks are called."""
         if self._waiter is not None:
             self._core.defer(partial(self._core.cancel, self._waiter))
+            self._core.defer(partial(self._core.teller.do, self.callbacks.call))
 
     # --- grpc.RpcContext ----------------------------------------------------------------------------------------
 
@@ -438,18 +441,22 @@ class PoolCall(_Base):
 
     def __next__(self) -> Any:
         """The next response; waits for the start."""
-        native = self._native
-        if native is None:
-            native = self._settled()
+        while True:
+            native = self._native
             if native is None:
-                assert self._error is not None  # noqa: S101 -- the wait is over
-                raise self._error
-        try:
-            return next(native)
-        except grpc.RpcError as error:
-            if not self._goes_on(native, error):
-                raise
-        return self.__next__()
+                native = self._settled()
+                if native is None:
+                    assert self._error is not None  # noqa: S101 -- the wait is over
+                    raise self._error
+            try:
+                response = next(native)
+            except grpc.RpcError as error:
+                if not self._goes_on(native, error):
+                    raise
+            else:
+                # What has answered is not begun again.
+                self._may_repeat = False
+                return response
 
     def next(self) -> Any:
         """The next response."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from .._errors import PoolError
+from .._slot_channel import SENDING
 from .._status import code_of, is_refused_stream
 from .arguments import failure_of, with_metadata_read
 from .pool_call import PoolCall
@@ -80,14 +80,30 @@ class PoolCaller:
             call = PoolCall(self._pool, later, arguments, may_repeat=self._may_repeat)
             call.wait()
             return call
+        if not self._may_repeat:
+            try:
+                native = getattr(slot.channel.multicallable(self._method), how)(*arguments)
+            except BaseException:
+                core.release(slot, 1)
+                raise
+            return core.watch_call(native, slot, self._pool)
+        return self._run_repeatable(how, slot, arguments)
+
+    def _run_repeatable(self, how: str, slot: Slot, arguments: Arguments) -> Any:
+        """Begins a call on the slot that is begun again if the server refuses it."""
+        core = self._pool._core
+        again = _Again(self._method, how, contextvars.copy_context())
+        noted = SENDING.set(again)
         try:
-            native = getattr(slot.channel.multicallable(self._method), how)(*arguments)
+            native = getattr(slot.channel.multicallable(self._method.noting), how)(*arguments)
         except BaseException:
             core.release(slot, 1)
             raise
-        if not self._may_repeat or not hasattr(native, "add_callback"):
+        finally:
+            SENDING.reset(noted)
+        if not hasattr(native, "add_callback"):
+            # An interceptor's, which may be anything.
             return core.watch_call(native, slot, self._pool)
-        again = partial(_start_in, contextvars.copy_context(), self._method, how)
         call = PoolCall(self._pool, again, arguments, may_repeat=True)
         call.begin(native, slot)
         return call
@@ -103,12 +119,25 @@ class PoolCaller:
         except Exception as error:
             text = "Exception serializing request!"
             raise CallNotStartedError(grpc.StatusCode.INTERNAL, text, error) from error
-        return partial(_start_in, contextvars.copy_context(), method, how)
+        return _Again(method, how, contextvars.copy_context())
 
 
-def _start_in(context: contextvars.Context, method: Method, how: str, slot: Slot, arguments: Arguments) -> Any:
-    """Starts a call on the slot in the `context` in which it was made."""
-    return context.copy().run(getattr(slot.channel.make(method), how), *arguments)
+class _Again:
+    """Starts a call as it was first made: with the request and in the context of that moment."""
+
+    __slots__ = ("_context", "_how", "_method", "sent")
+
+    def __init__(self, method: Method, how: str, context: contextvars.Context) -> None:
+        self._method = method
+        self._how = how
+        self._context = context
+        # Set when the call is first started, unless the method has the request serialized already.
+        self.sent: tuple[Any, Any] | None = None
+
+    def __call__(self, slot: Slot, arguments: Arguments) -> Any:
+        if self.sent is not None:
+            self._method, self.sent = self._method.with_sent(*self.sent), None
+        return self._context.copy().run(getattr(slot.channel.make(self._method), self._how), *arguments)
 
 
 def _wait_for_place(core: Core, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:

@@ -1,4 +1,4 @@
-"""The keeper of one connection: opens it (factory, connect, prime), and then tells when it goes down and comes back."""
+"""Opens one connection: factory, connect, prime. Runs in a task of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from .._announcer import logger
-from .._driver import reconnect_delay
 from .._errors import ConnectError
-from .._slot import Slot, SlotState
+from .._slot import Slot
 from .slot_channel import AioSlotChannel
 
 if TYPE_CHECKING:
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
 ChannelFactory = Callable[[], grpc.aio.Channel]
 
 
-async def keep(core: Core, slot: Slot) -> None:
-    """Opens the slot's connection, reports to the machine how that ended, and watches over it as long as it is open.
+async def open_channel(core: Core, slot: Slot) -> None:
+    """Opens the slot's connection, and reports to the machine how that ended.
 
     Whoever gives the slot up cancels this, and closes the channel that he finds in the slot. The machine has a
     deadline of its own for the opening.
@@ -38,15 +36,11 @@ async def keep(core: Core, slot: Slot) -> None:
         # Foreign code may raise anything, also what it raises that was not cancelled itself; the waiters are told.
         if isinstance(error, asyncio.CancelledError) and _is_cancelled():
             raise
-        core.leave_keeper(slot)
+        core.leave_opening(slot)
         core.tell(core.machine.open_failed, slot, error)
-        return
-    core.tell(core.machine.opened, slot, channel)
-    try:
-        await _watch(core, slot, channel)
-    except Exception:  # noqa: BLE001 -- as above; the connection serves without being watched
-        logger.exception("pool %r: the state of channel %d could not be watched", core.name, slot.id)
-    core.leave_keeper(slot)
+    else:
+        core.leave_opening(slot)
+        core.tell(core.machine.opened, slot, channel)
 
 
 def _is_cancelled() -> bool:
@@ -63,19 +57,3 @@ def _make(core: Core, slot: Slot) -> AioSlotChannel:
         raise ConnectError("the factory returned a channel that is in the pool already; it must make a new one")
     slot.channel = channel = AioSlotChannel(made)
     return channel
-
-
-async def _watch(core: Core, slot: Slot, channel: AioSlotChannel) -> None:
-    """Reports each loss and each recovery, and has a connection that was lost come back."""
-    up = True
-    state = grpc.ChannelConnectivity.READY
-    while slot.state is not SlotState.CLOSED and state is not grpc.ChannelConnectivity.SHUTDOWN:
-        await channel.wait_for_change(state)
-        state = channel.state()
-        if up is not (state is grpc.ChannelConnectivity.READY):
-            up = not up
-            core.tell(core.machine.recovered if up else core.machine.lost, slot)
-        if state is grpc.ChannelConnectivity.IDLE:
-            await asyncio.sleep(reconnect_delay(core.machine.fleet.slots.lost))
-            state = channel.state(connect=True)
-        core.changed()
