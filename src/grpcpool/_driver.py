@@ -33,10 +33,12 @@ from ._pool_state import pool_state
 from ._queue import Waiter
 from ._slot import Slot, SlotState
 from ._slot_channel import Methods, SlotChannel
+from ._status import tells_of_loss
 
 # How often a lost connection is asked whether it is back: soon at first, then with patience. One that failed a call
 # and looks well is asked as often, until `_SUSPECT_FOR`: gRPC may come to know of a loss a little later than its calls.
 _FIRST_POLL, _LONGEST_POLL, _SUSPECT_FOR = 0.001, 0.25, 0.05
+_NOTICED_WITHIN = 0.02
 
 # How often connections are looked at that nobody uses: their server may have closed them. To wait to be told is no
 # way: on asyncio, what waits for a channel at a fork makes gRPC crash in a quarter of the children (measured, 1.85.1).
@@ -235,13 +237,18 @@ class Driver(abc.ABC):
             timeout = self.config.acquire_timeout
         return math.inf if timeout is None else now + timeout
 
-    def call_failed(self, slot: Slot, code: grpc.StatusCode | None) -> None:
+    def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> None:
         """A call failed; if its connection is down, the slot gets no more while another is up."""
         channel: SlotChannel = slot.channel
         if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
             return
         if channel.state() is not grpc.ChannelConnectivity.READY:
             self.tell(self.machine.lost, slot)
+        elif tells_of_loss(code, details):
+            self.tell(self.machine.lost, slot)
+            # Not before gRPC has had the time to notice it, too.
+            self._watched[slot] = (self.monotonic() + _NOTICED_WITHIN, _FIRST_POLL)
+            self.see_to_alarm()
         else:
             self._watched.setdefault(slot, (self.monotonic() + _FIRST_POLL, _FIRST_POLL))
             self.see_to_alarm()

@@ -12,10 +12,31 @@ import grpc
 _REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7\)*")
 
 
+# What gRPC says of calls whose connection has gone, from 1.60 to 1.85; of a single stream that was reset, it says so.
+_LOST = re.compile(
+    r"Socket closed|recvmsg|sendmsg|Connection reset|Broken pipe|Stream removed|GOAWAY|keepalive", re.IGNORECASE
+)
+_RESET = "RST_STREAM"
+
+
 def code_of(call: Any) -> grpc.StatusCode | None:
     """The status code of a call that is over, or of an error; `None` if it has none, as what interceptors raise may."""
     code: grpc.StatusCode | None = _said(call, "code")
     return code
+
+
+def details_of(call: Any) -> str:
+    """The details of a call that is over, or of an error; empty if it has none."""
+    return str(_said(call, "details") or "")
+
+
+def tells_of_loss(code: grpc.StatusCode | None, details: str) -> bool:
+    """Whether a call failed in the words that gRPC has for a connection that is gone.
+
+    Calls hear of that some milliseconds before the channel's state tells it. A server that uses these words of its own
+    costs its connection a moment out of service.
+    """
+    return code is grpc.StatusCode.UNAVAILABLE and _RESET not in details and _LOST.search(details) is not None
 
 
 def is_refused_stream(error: grpc.RpcError) -> bool:
@@ -59,6 +80,11 @@ def _said(call: Any, name: str) -> Any:
         return method() if callable(method) else None
     except Exception:  # noqa: BLE001 -- as above
         return None
+
+
+def details_of_done(native: Any) -> str:
+    """The details of an asyncio call that is over; empty if it has none."""
+    return str(answer_of_done(native.details) or "")
 
 
 def has_succeeded(native: Any) -> bool:

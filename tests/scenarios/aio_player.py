@@ -115,9 +115,9 @@ class AioPlayer(DriverPlayer):
         self._in_background(who, work())
 
     def up(self, number: int) -> None:
-        """That connection is up again; who watches over it, notices a second later."""
-        self.advance(1)
+        """That connection is up again; a lost one is asked within a second whether it is."""
         self._set_state(number, grpc.ChannelConnectivity.READY)
+        self.advance(1)
 
     # --- what is seen -------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def secure_channel(
     name: str | None = None,
     listeners: Iterable[Listener] = (),
 ) -> ChannelPool:
-    """Makes a pool of secure channels to `target`: a drop-in for `grpc.secure_channel`.
+    """Makes a pool of secure channels to `target`: a drop-in for `grpc.aio.secure_channel`.
 
     Args:
         target: As for `insecure_channel`.

@@ -11,7 +11,7 @@ import grpc
 
 from .._queue import Waiter
 from .._slot_channel import SENDING
-from .._status import answer_of_done, has_been_refused, has_succeeded
+from .._status import answer_of_done, details_of_done, has_been_refused, has_succeeded
 from .calls import SHELLS, End, Shell
 from .failed_call import FailedCall, failed_by
 from .multicallables import Arguments, start
@@ -188,7 +188,7 @@ class PoolCaller:
                     return
             else:
                 # In this order, for a slot that carries less by a failed call is the more attractive.
-                core.call_failed(end.slot, code)
+                core.call_failed(end.slot, code, details_of_done(native))
                 core.release(end.slot, 1)
         if call is not None:
             call.end()

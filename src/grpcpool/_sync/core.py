@@ -18,7 +18,7 @@ from .._config import PoolConfig
 from .._driver import Driver
 from .._listener import Listener
 from .._slot import Slot
-from .._status import code_of, is_refused_stream
+from .._status import code_of, details_of, is_refused_stream
 from .connectivity import TRUSTED_FOR
 from .endings import on_end, reference
 from .opening import ChannelFactory, open_channel
@@ -155,7 +155,7 @@ class Core(Driver):
                 return
         else:
             # In this order, for a slot that carries less by a failed call is the more attractive.
-            self.call_failed(slot, code)
+            self.call_failed(slot, code, details_of(ended))
             self.release(slot, 1)
         if callbacks is not None:
             handed = call()

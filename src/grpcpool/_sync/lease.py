@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._lease_base import LeaseBase
-from .._status import code_of
+from .._status import code_of, details_of
 from .calls import Arguments, Caller
 from .channel import ChannelSurface
 from .endings import on_end
@@ -109,7 +109,7 @@ class LeaseCaller:
         try:
             return getattr(self._native, how)(*arguments)
         except grpc.RpcError as error:
-            lease._core.call_failed(lease._slot, code_of(error))
+            lease._core.call_failed(lease._slot, code_of(error), details_of(error))
             raise
         finally:
             lease.end_call()

@@ -10,7 +10,7 @@ import grpc
 
 from .._errors import PoolError
 from .._slot_channel import SENDING
-from .._status import code_of, is_refused_stream
+from .._status import code_of, details_of, is_refused_stream
 from .arguments import failure_of, with_metadata_read
 from .pool_call import PoolCall
 from .rpc_errors import CallNotStartedError, call_error
@@ -55,7 +55,7 @@ class PoolCaller:
                     core.tell(core.machine.refused_stream, slot)
                 else:
                     # In this order, for a slot that carries less by a failed call is the more attractive.
-                    core.call_failed(slot, code_of(error))
+                    core.call_failed(slot, code_of(error), details_of(error))
                     core.release(slot, 1)
                 if not refused or not self._may_repeat:
                     raise

@@ -42,6 +42,12 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
 
     # --- what a test does ---------------------------------------------------------------------------------------
 
+    def send(self, response: Any) -> None:
+        """Has one response of a stream come; the call runs on."""
+        with self._changed:
+            self._responses.append(response)
+            self._changed.notify_all()
+
     def finish(self, responses: Iterable[Any] = ()) -> None:
         """Ends it well, with these responses (one, if the call has one response)."""
         self._end(grpc.StatusCode.OK, "", responses)
@@ -149,9 +155,11 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
 
     def __next__(self) -> Any:
         """The next response; at the end, stops or raises."""
-        self._wait(None)
-        if self._responses:
-            return self._responses.pop(0)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._responses or self._code is not None, _BOUND):
+                raise AssertionError(f"a fake call was waited for, and did not end in {_BOUND} s")
+            if self._responses:
+                return self._responses.pop(0)
         if self._code is grpc.StatusCode.OK:
             raise StopIteration
         raise self
