@@ -173,7 +173,7 @@ class Shell:
         A call that could not even send what it has to send (gRPC refuses its metadata, say) gRPC itself would never
         end; it is cancelled here, so that its place comes back.
         """
-        if native is self._native and native.done() and self._end is not None:
+        if native is self._native and self._end is not None and _is_over(native):
             # A callback before ours may have raised; then gRPC called no further ones.
             self._end(native)
         if native is not self._native:
@@ -181,7 +181,7 @@ class Shell:
                 return True
             # It was not the call that ended: who waits for it was cancelled.
             self.cancel()
-        elif not native.done() and not isinstance(error, _HARMLESS):
+        elif not isinstance(error, _HARMLESS) and not _is_over(native):
             native.cancel()
         return False
 
@@ -192,8 +192,10 @@ class Shell:
         if waiter is not None:
             core.defer(partial(core.cancel, waiter))
             native = locally_cancelled()
-        elif not native.done():
+        elif not _is_over(native):
             core.defer(native.cancel)
+        elif self._end is not None:
+            core.defer(partial(self._end, native))
         if self._callbacks is not None:
             core.defer(partial(_call_all, self._callbacks, native, core.loop))
 
@@ -304,6 +306,14 @@ def _call_all(callbacks: list[Callable[[Any], None]], call: Any, loop: asyncio.A
             loop.call_soon(_raise, stop)
         except BaseException as error:  # noqa: BLE001 -- a user's callback may raise anything
             loop.call_exception_handler({"message": "a done callback of a call failed", "exception": error})
+
+
+def _is_over(native: Any) -> bool:
+    """Whether a call is over, or cannot tell: what gRPC makes of an interceptor's own answer may not."""
+    try:
+        return bool(native.done())
+    except Exception:  # noqa: BLE001 -- as above
+        return True
 
 
 def _raise(error: BaseException) -> None:

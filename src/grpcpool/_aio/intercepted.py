@@ -7,7 +7,9 @@ with one more interceptor at its end that goes on to the pool instead of to a ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -52,11 +54,43 @@ class _Last(
     intercept_stream_stream: Any = _go_on
 
 
+class _WritesWithoutHolding:
+    """Requests that are written to a call, for the chain to iterate.
+
+    gRPC's own generator holds the call that it is for, which is then held by who iterates: one that is dropped while
+    it waits for a place would be kept for ever.
+    """
+
+    _write_to_iterator_queue: asyncio.Queue[Any]
+    _FINISH_ITERATOR_SENTINEL: object
+
+    def _proxy_writes_as_request_iterator(self) -> AsyncIterator[Any]:
+        return _written(weakref.ref(self), self._write_to_iterator_queue, self._FINISH_ITERATOR_SENTINEL)
+
+
+async def _written(call: Callable[[], Any], queue: asyncio.Queue[Any], finish: object) -> AsyncIterator[Any]:
+    task = getattr(call(), "_interceptors_task", None)
+    if task is None:
+        return
+    await task
+    del task
+    while (request := await queue.get()) is not finish:
+        yield request
+
+
+class _StreamUnaryCall(_WritesWithoutHolding, InterceptedStreamUnaryCall):  # type: ignore[misc]
+    """A call with a stream of requests and one response."""
+
+
+class _StreamStreamCall(_WritesWithoutHolding, InterceptedStreamStreamCall):  # type: ignore[misc]
+    """A call with a stream of requests and a stream of responses."""
+
+
 _RUNS_CHAIN: dict[str, Any] = {
     "unary_unary": InterceptedUnaryUnaryCall,
     "unary_stream": InterceptedUnaryStreamCall,
-    "stream_unary": InterceptedStreamUnaryCall,
-    "stream_stream": InterceptedStreamStreamCall,
+    "stream_unary": _StreamUnaryCall,
+    "stream_stream": _StreamStreamCall,
 }
 
 
