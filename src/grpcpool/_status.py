@@ -45,9 +45,9 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
     HTTP/2 has an error for it, ``REFUSED_STREAM`` (code 7), and promises that the server did nothing, so that the call
     may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
     """
-    return is_refused(
-        code_of(error), _said(error, "details"), _said(error, "initial_metadata"), _said(error, "trailing_metadata")
-    )
+    # To ask for its initial metadata could wait for the thread of gRPC's on which this may run.
+    answered = getattr(getattr(error, "_state", None), "initial_metadata", None)
+    return is_refused(code_of(error), _said(error, "details"), answered, _said(error, "trailing_metadata"))
 
 
 def is_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
