@@ -25,7 +25,7 @@ from ._announcer import Announcer, logger
 from ._clock import Clock, dates_of
 from ._config import PoolConfig
 from ._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from ._errors import PoolForkedError, refusal_error
+from ._errors import ConnectError, PoolForkedError, refusal_error
 from ._leaks import LeakWatch
 from ._listener import Leaked, Listener
 from ._machine import OpenWaiter, PoolMachine
@@ -158,6 +158,7 @@ class Driver(abc.ABC):
         if effects:
             self.changed()
         if self.machine.closing and not len(self.machine.fleet.slots):
+            self._watched.clear()
             self.finish()
         self.see_to_alarm()
 
@@ -223,7 +224,7 @@ class Driver(abc.ABC):
         """Whether the connection of the place just taken is up; if it is not, the place is given back."""
         channel: SlotChannel = slot.channel
         now = self.monotonic()
-        if slot.state is not SlotState.READY or channel.is_up():
+        if slot.state is not SlotState.READY or channel.is_up(connect=True):
             channel.trusted_until = now + self.trusted_for
             return True
         self.tell(self.machine.unfit, slot, streams)
@@ -242,10 +243,11 @@ class Driver(abc.ABC):
         channel: SlotChannel = slot.channel
         if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
             return
+        error = ConnectError(details)
         if channel.state() is not grpc.ChannelConnectivity.READY:
-            self.tell(self.machine.lost, slot)
+            self.tell(self.machine.lost, slot, error)
         elif tells_of_loss(code, details):
-            self.tell(self.machine.lost, slot)
+            self.tell(self.machine.lost, slot, error)
             # Not before gRPC has had the time to notice it, too.
             self._watched[slot] = (self.monotonic() + _NOTICED_WITHIN, _FIRST_POLL)
             self.see_to_alarm()
@@ -342,18 +344,19 @@ class Driver(abc.ABC):
         with self.lock:
             ready = self.machine.fleet.slots.in_state(SlotState.READY)
         for slot in ready:
-            self._look_at(slot)
+            # Without having it connect, which is not to be done by all at once.
+            self._look_at(slot, connect=False)
 
-    def _look_at(self, slot: Slot) -> None:
+    def _look_at(self, slot: Slot, *, connect: bool = True) -> None:
         """Looks whether the connection of the slot, ready or lost, is up, and tells the machine if that is news."""
         channel: SlotChannel = slot.channel
-        up = channel.is_up()
+        up = channel.is_up(connect=connect)
         if up and slot.state is SlotState.LOST:
             self._watched.pop(slot, None)
             self.tell(self.machine.recovered, slot)
         elif not up and slot.state is SlotState.READY:
             self._watched.pop(slot, None)
-            self.tell(self.machine.lost, slot)
+            self.tell(self.machine.lost, slot, None)
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,7 @@ class Figures:
     """The pool at the moment of a refusal, as an error tells it."""
 
     open: int
+    lost: int
     opening: int
     draining: int
     max_size: int
@@ -80,7 +81,8 @@ class Figures:
         """What there is of connections."""
         opening = f", {self.opening} opening" if self.opening else ""
         draining = f", {self.draining} draining" if self.draining else ""
-        return f"{self.open} of {self.max_size} connections open{opening}{draining}"
+        lost = f" ({self.lost} of them down)" if self.lost else ""
+        return f"{self.open} of {self.max_size} connections open{lost}{opening}{draining}"
 
 
 _SAYS = {
@@ -119,7 +121,8 @@ def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseExce
     because = ""
     if cause is not None and refusal is not Refusal.CLOSED:
         because = f"; last connect error: {brief(cause)}"
-        remedy = _SAYS[Refusal.OPEN_FAILED][1] if figures.open == 0 else remedy
+    if figures.open == figures.lost and refusal is Refusal.TIMEOUT and (cause is not None or figures.lost):
+        remedy = _SAYS[Refusal.OPEN_FAILED][1]
     error: PoolError = refusal.value(f"pool {pool!r}: {what} ({figures}){because}; {remedy}")
     error.__cause__ = cause
     return error

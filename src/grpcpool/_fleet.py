@@ -88,15 +88,16 @@ class Fleet:
             self.peak = load
         return slot
 
-    def lower_limit(self, slot: Slot, now: float) -> None:
-        """The server refuses one of the calls that the slot carries: it may carry the others, and no more.
+    def lower_limit(self, slot: Slot, now: float, *, leaving: int) -> None:
+        """The server refuses a call of the slot's: it may carry what it carries, but what is `leaving`, and no more.
 
         A limit of 0 keeps the slot from being asked at once again by a server that refuses everything.
         """
         self.counters.refused_streams += 1
-        slot.limit = min(slot.limit, slot.in_flight - 1)
-        slot.limit_grows_at = now + _LIMIT_GROWS_AFTER
-        self.alarm_at(slot.limit_grows_at)
+        slot.limit = min(slot.limit, slot.in_flight - leaving)
+        if slot.limit < self.config.max_streams:
+            slot.limit_grows_at = now + _LIMIT_GROWS_AFTER
+            self.alarm_at(slot.limit_grows_at)
 
     def grow_limit(self, slot: Slot, now: float) -> bool:
         """Gives a lowered limit a step back if its time has come; says whether it did."""

@@ -144,9 +144,20 @@ class PoolMachine:
         """
         if slot.state is _CLOSED:
             return NOTHING
-        self.fleet.lower_limit(slot, now)
-        refused = RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit)
-        return [Notify(refused), *self.release(slot, 1, now)]
+        self.fleet.lower_limit(slot, now, leaving=1)
+        return [self._refused_stream(slot), *self.release(slot, 1, now)]
+
+    def crowded(self, slot: Slot, now: float) -> Sequence[Effect]:
+        """As `refused_stream`, of a call that has no place of its own: its lease keeps what it has."""
+        if slot.state is _CLOSED:
+            return NOTHING
+        self.fleet.lower_limit(slot, now, leaving=0)
+        if slot.state is _READY:
+            self._picker.reload(slot, slot.in_flight)
+        return [self._refused_stream(slot)]
+
+    def _refused_stream(self, slot: Slot) -> Notify:
+        return Notify(RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit))
 
     def discard(self, slot: Slot, streams: int | None, now: float) -> Sequence[Effect]:
         """Gives a place back and closes its connection: at once, or when the calls of others on it have ended."""
@@ -232,9 +243,13 @@ class PoolMachine:
         self._rearm(now)
         return effects
 
-    def lost(self, slot: Slot, now: float) -> Sequence[Effect]:
-        """The slot's connection is down: it gets nothing while another is up, and keeps what it carries."""
+    def lost(self, slot: Slot, error: BaseException | None, now: float) -> Sequence[Effect]:
+        """The slot's connection is down: it gets nothing while another is up, and keeps what it carries.
+
+        Why, says the `error`, if anybody knows.
+        """
         slot.down = True
+        self.last_error = error or self.last_error
         if slot.state is not SlotState.READY:
             return NOTHING
         self._picker.remove(slot)
@@ -246,13 +261,14 @@ class PoolMachine:
     def unfit(self, slot: Slot, streams: int | None, now: float) -> Sequence[Effect]:
         """The slot just granted turned out to be down: gives the place back, as if it had not been granted."""
         slot.calls -= 1
-        return [*self.lost(slot, now), *self.release(slot, streams, now)]
+        return [*self.lost(slot, None, now), *self.release(slot, streams, now)]
 
     def recovered(self, slot: Slot, now: float) -> Sequence[Effect]:
         """The slot's connection is up again."""
         slot.down = False
         if slot.state is not SlotState.LOST:
             return NOTHING
+        self.last_error = None
         self._slots.move(slot, SlotEvent.RECOVERED)
         self._picker.reload(slot, slot.in_flight)
         effects: list[Effect] = []
@@ -461,6 +477,7 @@ class PoolMachine:
         """The numbers that an error tells."""
         return Figures(
             open=self._slots.ready + self._slots.lost,
+            lost=self._slots.lost,
             opening=self._slots.opening,
             draining=self._slots.draining,
             max_size=self.fleet.max_size,

@@ -117,8 +117,8 @@ class SlotChannel(abc.ABC):
         """The state of the connection, as far as gRPC has noticed."""
 
     @abc.abstractmethod
-    def is_up(self) -> bool:
-        """Looks at the connection; one that is not up is made to connect."""
+    def is_up(self, *, connect: bool) -> bool:
+        """Looks at the connection; `connect` has one that is not up connect."""
 
     def multicallable(self, method: Method) -> Any:
         """The channel's own multicallable for `method`."""

@@ -197,6 +197,14 @@ class World:
             self._step(self.machine.refused_stream(held.slot, self.now))
             assert held.slot.limit <= others or held.slot not in self.slots, "the limit is above what was refused"
 
+    def crowded(self, index: int) -> None:
+        """A call on one of the places held is refused by the server, and the place is kept."""
+        if held := self._some([held for held in self.held if held.slot in self.slots], index):
+            self.broken = True
+            self.counts["refused_streams"] += 1
+            self._step(self.machine.crowded(held.slot, self.now))
+            assert held.slot.limit <= held.slot.in_flight, "the limit is above what was refused"
+
     def cancel(self, index: int) -> None:
         """Someone gives up, who may have been answered already."""
         asked = [*self.waiting, *self.openers, *self.asked[-2:]]
@@ -280,7 +288,7 @@ class World:
             self.broken = True
             was_ready = slot.state == "ready"
             self.down |= {slot} if was_ready else set()
-            effects = self.machine.lost(slot, self.now)
+            effects = self.machine.lost(slot, None, self.now)
             watched = [effect for effect in effects if type(effect).__name__ == "Watch"]
             assert len(watched) == was_ready, "a lost connection is to be watched"
             self._step(effects)
@@ -752,7 +760,7 @@ def random_step(world: World, rng: random.Random) -> None:
         random_passing_of_time(world, rng)
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
-        rng.choice([*steps, world.open_failed, world.unfit, world.refused_stream])(index)
+        rng.choice([*steps, world.open_failed, world.unfit, world.refused_stream, world.crowded])(index)
     elif kind < 99:
         random_turn_of_the_whole(world, rng)
     elif rng.random() < 0.3:

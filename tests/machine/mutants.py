@@ -82,15 +82,15 @@ MUTANTS = (
     Mutant(
         "a refused stream leaves the limit",
         "_fleet",
-        "        slot.limit = min(slot.limit, slot.in_flight - 1)\n",
+        "        slot.limit = min(slot.limit, slot.in_flight - leaving)\n",
         "        slot.limit = min(slot.limit, slot.in_flight)\n",
         "the load is read before or after the release",
     ),
     Mutant(
         "a lowered limit never grows",
         "_fleet",
-        "        slot.limit_grows_at = now + _LIMIT_GROWS_AFTER\n        self.alarm_at",
-        "        self.alarm_at",
+        "            slot.limit_grows_at = now + _LIMIT_GROWS_AFTER\n            self.alarm_at",
+        "            self.alarm_at",
         "the moment is only set where the limit grows",
     ),
     Mutant(

@@ -89,7 +89,7 @@ class Play:
 
     def lost(self, number: int) -> list[str]:
         """That slot is down."""
-        return self.did(self.machine.lost(self[number], self.now))
+        return self.did(self.machine.lost(self[number], None, self.now))
 
     def unfit(self, number: int, streams: int | None = None) -> list[str]:
         """That slot, just granted, turns out to be down."""

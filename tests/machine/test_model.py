@@ -69,6 +69,12 @@ class PoolModel(RuleBasedStateMachine):
         """A server refuses a call."""
         self.world.refused_stream(index)
 
+    @precondition(lambda self: self.world.held)
+    @rule(index=INDEX)
+    def crowded(self, index: int) -> None:
+        """A server refuses a call of a lease's."""
+        self.world.crowded(index)
+
     @precondition(lambda self: self.world.asked)
     @rule(index=INDEX)
     def cancel(self, index: int) -> None:

@@ -213,7 +213,7 @@ class MachinePlayer:
         slot = self._leave(who)
         assert slot is not None
         if code is grpc.StatusCode.UNAVAILABLE and slot.id in self._down:
-            self._commit(self._machine.lost(slot, self._now))
+            self._commit(self._machine.lost(slot, None, self._now))
         self._commit(self._machine.release(slot, 1, self._now))
         self._log.answer(who, status_text(code))
 

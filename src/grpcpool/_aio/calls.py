@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from .._status import is_refused_stream
 from .failed_call import FailedCall, locally_cancelled
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 class End:
     """What a native call is told to call when it is over, with all that its caller then has to know; acts once."""
 
-    __slots__ = ("arguments", "began", "call", "caller", "context", "kept", "method", "sent", "slot")
+    __slots__ = ("arguments", "began", "call", "caller", "context", "kept", "method", "refused", "sent", "slot")
 
     def __init__(
         self,
@@ -74,6 +75,8 @@ class End:
         # What has been sent, or the method that sends it: for who has to begin it again.
         self.sent: tuple[Any, Any] | None = None
         self.method: Method | None = None
+        # Whether the machine has been told that the server refused the call.
+        self.refused = False
         # See `Shell.add_done_callback`.
         self.kept: Shell | None = None
 
@@ -93,6 +96,8 @@ class Shell:
     _end: End | None = None
     _waiter: CallWaiter | None = None
     _over = False
+    # Whether it can be begun again: its request is no iterator.
+    may_repeat = True
     # Whether a response has been handed out: then it is not begun again.
     heard = False
     # Whether the call ends although nobody reads its responses.
@@ -183,7 +188,15 @@ class Shell:
             self.cancel()
         elif not isinstance(error, _HARMLESS) and not _is_over(native):
             native.cancel()
+        elif isinstance(error, grpc.RpcError) and not self.may_repeat and is_refused_stream(error):
+            # Of a call that writes gRPC says at first only that it failed.
+            self._tell_of_refusal()
         return False
+
+    def _tell_of_refusal(self) -> None:
+        end, self._end = self._end, None
+        if end is not None and not end.refused:
+            self._core.tell(self._core.machine.crowded, end.slot)
 
     def __del__(self) -> None:
         native, waiter, core = self._native, self._waiter, self._core
@@ -403,6 +416,8 @@ class _ManyResponses(Shell):
 
 class _ManyRequests(Shell):
     """A call with a stream of requests; never begun again."""
+
+    may_repeat = False
 
     @property
     def _done_writing_flag(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._lease_base import LeaseBase
-from .._status import answer_of_done, details_of_done, has_succeeded
+from .._status import answer_of_done, details_of_done, has_been_refused, has_succeeded
 from .calls import SHELLS, End
 from .channel import ChannelSurface
 from .multicallables import Arguments, start
@@ -121,7 +121,12 @@ class LeaseCaller:
         """A native call is over: the lease is told."""
         lease = self._lease
         if not has_succeeded(native):
-            self.core.call_failed(end.slot, answer_of_done(native.code), details_of_done(native))
+            code = answer_of_done(native.code)
+            if has_been_refused(native, code):
+                end.refused = True
+                self.core.tell(self.core.machine.crowded, end.slot)
+            else:
+                self.core.call_failed(end.slot, code, details_of_done(native))
         lease.end_call()
         call = end.call()
         if call is not None:

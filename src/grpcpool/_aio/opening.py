@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ async def open_channel(core: Core, slot: Slot) -> None:
         # Foreign code may raise anything, also what it raises that was not cancelled itself; the waiters are told.
         if isinstance(error, asyncio.CancelledError) and _is_cancelled():
             raise
+        # The error is remembered; a call in its frames would keep the connection of its channel open.
+        traceback.clear_frames(error.__traceback__)
         core.leave_opening(slot)
         core.tell(core.machine.open_failed, slot, error)
     else:

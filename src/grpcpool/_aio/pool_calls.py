@@ -181,6 +181,7 @@ class PoolCaller:
         else:
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
+                end.refused = True
                 core.tell(core.machine.refused_stream, end.slot)
                 if call is not None and self._method.may_repeat and not call.heard:
                     method = end.method or (self._method.with_sent(*end.sent) if end.sent else self._method)

@@ -61,9 +61,9 @@ class AioSlotChannel(SlotChannel):
         """The state of the connection; `connect` has an idle one connect."""
         return self.channel.get_state(connect)
 
-    def is_up(self) -> bool:
-        """Looks at the connection; one that is not up is made to connect."""
-        return self.state(connect=True) is _State.READY
+    def is_up(self, *, connect: bool) -> bool:
+        """Looks at the connection; `connect` has one that is not up connect."""
+        return self.state(connect=connect) is _State.READY
 
     async def _wait_for_change(self, state: _State) -> None:
         """Waits for another state than `state`; returns at once if the channel is closed."""

@@ -53,8 +53,8 @@ class Connectivity(Protocol):
     def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity:
         """The state as it is now; `connect` has an idle channel connect."""
 
-    def look(self) -> grpc.ChannelConnectivity:
-        """The state as it shows when gRPC has just looked at the connection; an idle channel connects."""
+    def look(self, *, connect: bool) -> grpc.ChannelConnectivity:
+        """The state as it shows when gRPC has just looked at the connection; `connect` has an idle channel connect."""
 
     def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
         """Waits up to `timeout` seconds for another state than `state`."""
@@ -81,12 +81,12 @@ class NativeConnectivity:
         except ValueError:
             return grpc.ChannelConnectivity.SHUTDOWN
 
-    def look(self) -> grpc.ChannelConnectivity:
+    def look(self, *, connect: bool) -> grpc.ChannelConnectivity:
         """As `state`, but that an older gRPC is made to look first."""
-        state = self.state(connect=True)
+        state = self.state(connect=connect)
         if not _NOTICES_BY_ITSELF:
             self.wait_for_change(state, _LOOK)
-            state = self.state(connect=True)
+            state = self.state(connect=connect)
         return state
 
     def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
@@ -139,7 +139,7 @@ class SubscribedConnectivity:
         """The state that was last told."""
         return self._state
 
-    def look(self) -> grpc.ChannelConnectivity:
+    def look(self, *, connect: bool) -> grpc.ChannelConnectivity:  # noqa: ARG002 -- the subscription connects
         """The state that was last told."""
         return self._state
 

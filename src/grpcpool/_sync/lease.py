@@ -7,16 +7,17 @@ the garbage collector for a lease that nobody released.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
 from .._lease_base import LeaseBase
-from .._status import code_of, details_of
+from .._status import code_of, details_of, is_refused_stream
 from .calls import Arguments, Caller
 from .channel import ChannelSurface
-from .endings import on_end
+from .endings import on_end, reference
 
 if TYPE_CHECKING:
     from .core import Core
@@ -109,7 +110,7 @@ class LeaseCaller:
         try:
             return getattr(self._native, how)(*arguments)
         except grpc.RpcError as error:
-            lease._core.call_failed(lease._slot, code_of(error), details_of(error))
+            self._failed(error)
             raise
         finally:
             lease.end_call()
@@ -123,4 +124,21 @@ class LeaseCaller:
         except BaseException:
             lease.end_call()
             raise
-        return on_end(call, lease.end_call, lease._core.defer)
+        defer = lease._core.defer
+        return on_end(call, partial(self._over, reference(call, defer)), defer)
+
+    def _over(self, call: Callable[[], Any]) -> None:
+        """A call that was handed out is over. Never raises."""
+        self._failed(call())
+        self._lease.end_call()
+
+    def _failed(self, call: Any) -> None:
+        """A call is over, and maybe failed for what concerns its connection."""
+        code = code_of(call)
+        if code is not grpc.StatusCode.UNAVAILABLE:
+            return
+        core, slot = self._lease._core, self._lease._slot
+        if is_refused_stream(call):
+            core.tell(core.machine.crowded, slot)
+        else:
+            core.call_failed(slot, code, details_of(call))

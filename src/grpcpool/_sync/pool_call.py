@@ -303,8 +303,15 @@ class PoolCall(_Base):
 
     def cancel(self) -> bool:
         """As gRPC's; a waiting call leaves the queue."""
-        while (native := self._native) is None:
-            waiter = self._waiter
+        while True:
+            native, waiter = self._native, self._waiter
+            if native is not None:
+                # If the server has just refused it, it is over for gRPC, and begins again.
+                if native.cancel():
+                    return True
+                if not self._may_repeat or not native.done() or not self._goes_on(native, native):
+                    return False
+                continue
             cancelled = CallNotStartedError(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", None)
             if self._fail(cancelled, cancelled=True):
                 if waiter is not None:
@@ -312,7 +319,6 @@ class PoolCall(_Base):
                 return True
             if self._error is not None:
                 return False
-        return bool(native.cancel())
 
     def is_active(self) -> bool:
         """As gRPC's; a waiting call is active."""

@@ -28,9 +28,11 @@ class SyncSlotChannel(SlotChannel):
         """The state of the connection, as far as gRPC has noticed."""
         return grpc.ChannelConnectivity.IDLE if self._connectivity is None else self._connectivity.state()
 
-    def is_up(self) -> bool:
-        """Looks at the connection; one that is not up is made to connect."""
-        return self._connectivity is not None and self._connectivity.look() is grpc.ChannelConnectivity.READY
+    def is_up(self, *, connect: bool) -> bool:
+        """Looks at the connection; `connect` has one that is not up connect."""
+        if self._connectivity is None:
+            return False
+        return self._connectivity.look(connect=connect) is grpc.ChannelConnectivity.READY
 
     def close(self) -> None:
         """Closes the channel; calls on it are cancelled. Never raises."""
