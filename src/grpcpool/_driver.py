@@ -360,6 +360,10 @@ class Driver(abc.ABC):
 
     # --- the end ------------------------------------------------------------------------------------------------
 
+    def is_closing(self) -> bool:
+        """Whether `close()` has been called."""
+        return self.machine.closing
+
     def close(self, grace: float) -> None:
         """Begins the end: who waits is refused; what is in flight has `grace` seconds."""
         self.do_deferred()

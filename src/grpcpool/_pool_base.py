@@ -150,7 +150,7 @@ class PoolBase(abc.ABC):
     @property
     def closed(self) -> bool:
         """Whether `close()` has been called."""
-        closing: bool = self._core.machine.closing
+        closing: bool = self._core.is_closing()
         return closing
 
     @property

@@ -28,8 +28,9 @@ from .._clock import Clock
 from .._config import PoolConfig
 from .._driver import Driver
 from .._effects import Effect
-from .._errors import PoolForkedError, WrongEventLoopError
+from .._errors import PoolForkedError, Refusal, WrongEventLoopError, refusal_error
 from .._listener import Listener
+from .._queue import Waiter
 from .._slot import Slot, SlotState
 from .opening import ChannelFactory, open_channel
 from .slot_channel import AioSlotChannel
@@ -58,6 +59,8 @@ class Core(Driver):
         # In a forked child, something that is no loop, so that whoever compares loops finds another.
         self.loop: Any = None
         self.finished = asyncio.Event()
+        # Whether the pool is about to be closed.
+        self.leaving = False
         # What is to be carried out, in order, and whether that is being done.
         self._to_commit: deque[Sequence[Effect]] = deque()
         self._commits = False
@@ -244,6 +247,28 @@ class Core(Driver):
             self._call_soon(self.tick)
 
     # --- the end ------------------------------------------------------------------------------------------------
+
+    def request(self, waiter: Waiter) -> None:
+        """Asks for a place; who comes when the pool is about to close is refused."""
+        if self.leaving:
+            waiter.refused(refusal_error(self.name, Refusal.CLOSED, self.machine.figures(), None))
+        else:
+            super().request(waiter)
+
+    async def let_first_calls_begin(self, grace: float) -> None:
+        """Gives calls that wait for the very first connection, which for gRPC are in flight, so many seconds for it.
+
+        Nobody else is let in meanwhile.
+        """
+        self.leaving = True
+        slots, queue = self.machine.fleet.slots, self.machine.queue
+        end = self.monotonic() + grace
+        while queue.length and slots.opening and not slots.ready and (left := end - self.monotonic()) > 0:
+            await self.wait_for_change(left)
+
+    def is_closing(self) -> bool:
+        """Whether `close()` has been called."""
+        return self.leaving or super().is_closing()
 
     def finish(self) -> None:
         """Whoever waits for the end is told."""

@@ -169,7 +169,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         """Closes the pool: nothing of it, neither task nor connection, is left.
 
         Same as `grpcpool.ChannelPool.close`, but awaits. Who is cancelled while waiting has the rest done in the
-        background.
+        background. A call that waits for the very first connection is in flight, as it is for gRPC.
 
         Args:
             grace: Seconds; `PoolConfig.close_grace` if not given.
@@ -177,7 +177,11 @@ class ChannelPool(PoolBase, ChannelSurface):
         seconds = self._grace(grace)
         core = self._core
         core.enter()
-        core.close(seconds)
+        began = core.monotonic()
+        try:
+            await core.let_first_calls_begin(seconds)
+        finally:
+            core.close(max(0.0, seconds - (core.monotonic() - began)))
         await core.wait_closed()
 
     async def __aenter__(self) -> Self:

@@ -112,7 +112,7 @@ class PoolCaller:
         call = self._shell(core, self._pool)
         context = contextvars.copy_context()
         if slot is None:
-            if core.machine.closing:
+            if core.is_closing():
                 raise grpc.aio.UsageError("Channel is closed.")
             self._wait(call, self._with_request_serialized(arguments[0]), arguments, context, began)
             return call
