@@ -123,6 +123,8 @@ def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseExce
         because = f"; last connect error: {brief(cause)}"
     if figures.open == figures.lost and refusal is Refusal.TIMEOUT and (cause is not None or figures.lost):
         remedy = _SAYS[Refusal.OPEN_FAILED][1]
+    if cause is None:
+        remedy = remedy.removeprefix("see the cause, ")
     error: PoolError = refusal.value(f"pool {pool!r}: {what} ({figures}){because}; {remedy}")
     error.__cause__ = cause
     return error

@@ -184,6 +184,10 @@ class PoolMachine:
             return True, effects
         return self.queue.remove(waiter), NOTHING
 
+    def others_who_wait(self, is_one: Callable[[Waiter], bool]) -> list[Waiter]:
+        """Those of whom `is_one` is not true, in the queue or in `open()`."""
+        return [waiter for waiter in (*self.queue, *self._openers) if not is_one(waiter)]
+
     # --- connections --------------------------------------------------------------------------------------------
 
     def open(self, waiter: OpenWaiter, now: float) -> Sequence[Effect]:

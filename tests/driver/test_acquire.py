@@ -108,7 +108,7 @@ def test_the_time_to_wait_is_the_configured_or_the_given(
     assert pool.stats().timeouts == 1
 
 
-_NO_SECONDS = [-1, -0.001, float("nan"), float("inf"), True, "1", object()]
+_NO_SECONDS = [-1, -0.001, float("nan"), float("inf"), True, "1", []]
 
 
 @pytest.mark.parametrize("timeout", _NO_SECONDS, ids=repr)

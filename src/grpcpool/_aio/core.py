@@ -28,7 +28,7 @@ from .._clock import Clock
 from .._config import PoolConfig
 from .._driver import Driver
 from .._effects import Effect
-from .._errors import PoolForkedError, Refusal, WrongEventLoopError, refusal_error
+from .._errors import PoolError, PoolForkedError, Refusal, WrongEventLoopError, refusal_error
 from .._listener import Listener
 from .._queue import Waiter
 from .._slot import Slot, SlotState
@@ -37,6 +37,9 @@ from .slot_channel import AioSlotChannel
 
 # Tasks of a closed pool have nothing left to do; one that a foreign coroutine holds up is not waited for longer.
 _JOIN_TIMEOUT = 2.0
+
+# Who waits for a change looks as often himself, for the clock may be a test's.
+_LOOKS_EVERY = 0.05
 
 
 class Core(Driver):
@@ -190,7 +193,9 @@ class Core(Driver):
                 self._start(channel.close())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._context.copy().run(self.loop.create_task, work)
+        # Not `create_task`: where tasks are eager, it would run within what asked for it.
+        make = partial(asyncio.Task, work, loop=self.loop)
+        task: asyncio.Task[None] = self._context.copy().run(make)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -248,23 +253,28 @@ class Core(Driver):
 
     # --- the end ------------------------------------------------------------------------------------------------
 
-    def request(self, waiter: Waiter) -> None:
-        """Asks for a place; who comes when the pool is about to close is refused."""
-        if self.leaving:
-            waiter.refused(refusal_error(self.name, Refusal.CLOSED, self.machine.figures(), None))
-        else:
-            super().request(waiter)
-
-    async def let_first_calls_begin(self, grace: float) -> None:
+    async def let_first_calls_begin(self, grace: float, is_call: Callable[[Waiter], bool]) -> None:
         """Gives calls that wait for the very first connection, which for gRPC are in flight, so many seconds for it.
 
-        Nobody else is let in meanwhile.
+        Nobody else is let in meanwhile, and who waits for anything else is refused.
         """
+        if grace <= 0 or not self._waits_for_the_first(is_call):
+            return
         self.leaving = True
-        slots, queue = self.machine.fleet.slots, self.machine.queue
         end = self.monotonic() + grace
-        while queue.length and slots.opening and not slots.ready and (left := end - self.monotonic()) > 0:
-            await self.wait_for_change(left)
+        for waiter in self.machine.others_who_wait(is_call):
+            self.cancel(waiter)
+            waiter.refused(self.closed_error())
+        while self._waits_for_the_first(is_call) and self.monotonic() < end:
+            await self.wait_for_change(_LOOKS_EVERY)
+
+    def _waits_for_the_first(self, is_call: Callable[[Waiter], bool]) -> bool:
+        slots = self.machine.fleet.slots
+        return bool(slots.opening) and not slots.ready and any(map(is_call, self.machine.queue))
+
+    def closed_error(self) -> PoolError:
+        """What whoever comes too late is told."""
+        return refusal_error(self.name, Refusal.CLOSED, self.machine.figures(), None)
 
     def is_closing(self) -> bool:
         """Whether `close()` has been called."""

@@ -16,7 +16,7 @@ from .._slot_channel import Method
 from .channel import ChannelSurface
 from .core import Core
 from .lease import Acquire, Lease
-from .pool_calls import PoolCaller
+from .pool_calls import CallWaiter, PoolCaller
 from .waiting import AwaitedOpenWaiter, AwaitedWaiter
 
 # How often who waits for another state looks, besides being told of what the pool knows; and how often who waits for
@@ -88,6 +88,8 @@ class ChannelPool(PoolBase, ChannelSurface):
     async def _acquire(self, within: float | Configured | None, streams: int | None, stack: str) -> Lease:
         core = self._core
         core.enter()
+        if core.leaving:
+            raise core.closed_error()
         lease = Lease()
         lease._core = core
         lease._pool = self
@@ -162,6 +164,8 @@ class ChannelPool(PoolBase, ChannelSurface):
         """
         core = self._core
         core.enter()
+        if core.leaving:
+            raise core.closed_error()
         now = core.monotonic()
         await AwaitedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).get(core)
 
@@ -179,7 +183,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         core.enter()
         began = core.monotonic()
         try:
-            await core.let_first_calls_begin(seconds)
+            await core.let_first_calls_begin(seconds, lambda waiter: isinstance(waiter, CallWaiter))
         finally:
             core.close(max(0.0, seconds - (core.monotonic() - began)))
         await core.wait_closed()

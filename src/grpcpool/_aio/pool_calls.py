@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class CallWaiter(Waiter):
     """Waits for a place on behalf of a call, and does not keep it alive unless somebody waits for its end."""
 
-    __slots__ = ("arguments", "asking", "call", "caller", "context", "kept", "method")
+    __slots__ = ("arguments", "asking", "began", "call", "caller", "context", "kept", "method")
 
     caller: PoolCaller
     call: weakref.ref[Shell]
@@ -35,6 +35,7 @@ class CallWaiter(Waiter):
     arguments: Arguments
     context: contextvars.Context
     asking: bool
+    began: float
     kept: Shell | None
 
     def granted(self, slot: Slot | None) -> None:
@@ -97,8 +98,10 @@ class PoolCaller:
         """
         core = self._pool._core
         running = _get_running_loop()
-        if running is None or running is not core.loop:
+        if running is None or running is not core.loop or core.leaving:
             core.enter()
+            if core.leaving:
+                raise grpc.aio.UsageError("Channel is closed.")
         if arguments[3] is not None and not self._pool._takes_call_credentials:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
         metadata = arguments[2]
@@ -112,7 +115,7 @@ class PoolCaller:
         call = self._shell(core, self._pool)
         context = contextvars.copy_context()
         if slot is None:
-            if core.is_closing():
+            if core.machine.closing:
                 raise grpc.aio.UsageError("Channel is closed.")
             self._wait(call, self._with_request_serialized(arguments[0]), arguments, context, began)
             return call
@@ -147,6 +150,7 @@ class PoolCaller:
         waiter.kept = None
         waiter.arguments = arguments
         waiter.context = context
+        waiter.began = began
         waiter.method = method
         call.wait(waiter)
         waiter.asking = True
@@ -167,8 +171,7 @@ class PoolCaller:
             core.release(slot, 1)
             call.fail(FailedCall(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
-        began = core.monotonic() if timeout is None else waiter.deadline - timeout
-        end = End(self, call, slot, arguments, waiter.context, began)
+        end = End(self, call, slot, arguments, waiter.context, waiter.began)
         end.method = waiter.method
         call.begin(native, end)
 

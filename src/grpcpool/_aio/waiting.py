@@ -20,8 +20,6 @@ class AwaitedWaiter(Waiter):
     slot: Slot | None = None
     error: PoolError | None = None
     _told: asyncio.Future[None]
-    # Set if it was cancelled while its answer was on the way from another thread.
-    _gone: Core | None = None
 
     def granted(self, slot: Slot | None) -> None:
         """Wakes the coroutine with its place."""
@@ -35,9 +33,7 @@ class AwaitedWaiter(Waiter):
 
     def _tell(self) -> None:
         self.answered = True
-        if self._gone is not None:
-            self._give_back(self._gone)
-        elif not self._told.done():
+        if not self._told.done():
             self._told.set_result(None)
 
     async def get(self, core: Core) -> Slot | None:
@@ -62,15 +58,8 @@ class AwaitedWaiter(Waiter):
 
     def _withdraw(self, core: Core) -> None:
         """Leaves the queue; if the answer is decided already, takes it and gives back what it brings."""
-        if core.cancel(self):
-            return
-        if self.answered:
-            self._give_back(core)
-        elif self.known:
-            self._gone = core
-
-    def _give_back(self, core: Core) -> None:
-        if self.slot is not None:
+        # An answer that is on its way from another thread arrives with this.
+        if not core.cancel(self) and self.slot is not None:
             core.release(self.slot, self.streams)
 
 
