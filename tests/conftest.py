@@ -22,6 +22,20 @@ _HERE = pathlib.Path(__file__).parent
 _WITH_THREADS = (_HERE / "driver", _HERE / "real")
 
 
+# See the marker in pyproject.toml.
+_LONG = ("calls/test_count.py", "aio_calls/test_count.py", "aio_calls/test_left.py", "aio_pool/test_cancel_matrix.py")
+_LONG_FOLDERS = ("components", "machine", "resilience")
+_LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is long."""
+    for item in items:
+        path = item.path.relative_to(_HERE).as_posix()
+        if path in _LONG or path.startswith(_LONG_FOLDERS) or any(loop in item.name for loop in _LONG_LOOPS):
+            item.add_marker("long")
+
+
 def _pool_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
 

@@ -249,7 +249,8 @@ class Driver(abc.ABC):
         elif tells_of_loss(code, details):
             self.tell(self.machine.lost, slot, error)
             # Not before gRPC has had the time to notice it, too.
-            self._watched[slot] = (self.monotonic() + _NOTICED_WITHIN, _FIRST_POLL)
+            at, pause = self._watched.get(slot, (0.0, _FIRST_POLL))
+            self._watched[slot] = (max(at, self.monotonic() + _NOTICED_WITHIN), pause)
             self.see_to_alarm()
         else:
             self._watched.setdefault(slot, (self.monotonic() + _FIRST_POLL, _FIRST_POLL))
