@@ -52,6 +52,13 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Has a pool live through a minute of trouble under load, or more: ``nox -s soak -- --minutes N --seed SEED``."""
+    session.install(".", "psutil")
+    session.run("python", "-W", "error", "tests/soak/soak.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Checks style, format, and that the diagram in the documentation is that of the code."""
     session.install("--group", "lint", ".")

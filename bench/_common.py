@@ -73,6 +73,11 @@ def isolated_channel(target: str) -> grpc.Channel:
     return grpc.insecure_channel(target, grpcpool.isolated())
 
 
+def isolated_aio_channel(target: str) -> grpc.aio.Channel:
+    """The same for asyncio."""
+    return grpc.aio.insecure_channel(target, grpcpool.isolated())
+
+
 @contextlib.contextmanager
 def open_pool(target: str, size: int) -> Iterator[grpcpool.ChannelPool]:
     """A pool of so many open connections."""
@@ -98,10 +103,15 @@ def report(title: str, measured: dict[str, Measured], *, per: int, base: str, ou
     rows = [(title, base, ours, "ratio", "bound", "")]
     for (name, one), bound in zip(measured.items(), bounds, strict=True):
         times = f"{1e6 * one.base / per:.2f} us", f"{1e6 * one.ours / per:.2f} us"
-        rows.append((name, *times, f"{one.ratio:.3f}", f"{bound:.2f}", "met" if one.ratio <= bound else "MISSED"))
+        rows.append((name, *times, f"{one.ratio:.3f}", f"{bound:.2f}", verdict(met=one.ratio <= bound)))
     screen = Screen(sys.stdout)
     screen.table(rows, align="<>>>><")
     screen.write(footer())
+
+
+def verdict(*, met: bool) -> str:
+    """Whether a bound was kept, in a word."""
+    return "met" if met else "MISSED"
 
 
 def footer() -> str:

@@ -275,8 +275,13 @@ class PoolMachine:
         self.last_error = None
         self._slots.move(slot, SlotEvent.RECOVERED)
         self._picker.reload(slot, slot.in_flight)
+        # A connection that came back is as good a proof as one that was opened.
+        self.fleet.backoff.succeeded()
         effects: list[Effect] = []
         self._settle(slot, now, effects)
+        self.fleet.rotate(now, effects)
+        self._fill(now, effects)
+        self._rearm(now)
         return effects
 
     # --- the whole pool -----------------------------------------------------------------------------------------

@@ -5,14 +5,9 @@ Times are measured by hand, in `bench/`. The bounds here are what the code needs
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections import Counter
-from types import FrameType
-from typing import Any
-
 import pytest
 
+from bench_gates.counting import Calls
 from grpcpool import ChannelPool
 from support.fakes import FakeChannel
 from support.pools import PoolMaker
@@ -24,24 +19,6 @@ _PYTHON_CALLS = 8
 # The clock twice, the lock's __exit__ twice, and the picker's lists. A connection that is leased whole is in no list
 # meanwhile; one of which a stream is leased changes lists, twice.
 _C_CALLS = {None: 8, 1: 11}
-
-
-class Calls:
-    """The calls that one thread makes, as `sys.setprofile` tells of them."""
-
-    def __init__(self) -> None:
-        """Has seen none."""
-        self.python: Counter[str] = Counter()
-        self.c: Counter[str] = Counter()
-        self.files: set[str] = set()
-
-    def see(self, frame: FrameType, event: str, what: Any) -> None:
-        """Notes one event."""
-        if event == "call":
-            self.python[frame.f_code.co_qualname] += 1
-            self.files.add(frame.f_code.co_filename)
-        elif event == "c_call":
-            self.c[what.__name__] += 1
 
 
 def _open(make_pool: PoolMaker, size: int) -> ChannelPool:
@@ -58,16 +35,8 @@ def _count(pool: ChannelPool, streams: int | None) -> Calls:
     """
     for lease in [pool.acquire() for _ in range(pool.stats().size)]:
         lease.release()
-    calls = Calls()
-    gc.disable()
-    sys.setprofile(calls.see)
-    try:
+    with Calls() as calls:
         pool.acquire(streams=streams).release()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    # The profiler sees itself being switched off.
-    calls.c["setprofile"] -= 1
     return calls
 
 
@@ -88,20 +57,15 @@ def test_a_lease_that_nobody_contends_for_costs_few_calls(make_pool: PoolMaker, 
 def test_it_makes_no_effect(make_pool: PoolMaker, streams: int | None) -> None:
     """An uncontended acquire and release make no effect objects: the driver has nothing to carry out."""
     calls = _least(_open(make_pool, 4), streams)
-    assert not [name for name in calls.files if name.endswith("_effects.py")]
-    assert "Core.commit" not in calls.python
+    assert not calls.made_effects
 
 
 def test_the_count_sees_effects(make_pool: PoolMaker) -> None:
     """The count would notice: a refresh dials, which takes effects, and they are seen."""
     pool = _open(make_pool, 1)
-    calls = Calls()
-    sys.setprofile(calls.see)
-    try:
+    with Calls() as calls:
         pool.refresh()
-    finally:
-        sys.setprofile(None)
-    assert [name for name in calls.files if name.endswith("_effects.py")]
+    assert calls.made_effects
 
 
 @pytest.mark.parametrize("streams", [None, 1])

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from grpcpool.__main__ import main
+from grpcpool._demo import run
+from grpcpool._demo.burst import TIMED_OUT, Burst
+from grpcpool._demo.leases import Findings
+from grpcpool._demo.screen import Screen
 from grpcpool._demo.tcp import ports_of_netstat, ports_of_proc
+from support.fakes import FakeChannel
+from support.pools import PoolMaker
 
 _LEASES = (
     "acquired",
@@ -23,29 +32,48 @@ _LEASES = (
     "open at the end",
     "lost",
 )
-_CALLS = ("one grpc.Channel", "gRPC's scaling", "grpcpool")
+_SCALING, _POOL = "gRPC's scaling", "grpcpool"
+_COMMAND = [sys.executable, "-W", "error", "-m", "grpcpool", "demo"]
 
 
-@pytest.fixture(scope="module")
-def told() -> str:
-    """What the demonstration says."""
-    command = [sys.executable, "-W", "error", "-m", "grpcpool", "demo"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What the demonstration says in one of its worlds."""
+
+    text: str
+    workers: str
+    channel: str
+
+    def number(self, row: str) -> int:
+        """The first number of a row of a table."""
+        match = re.search(rf"^{re.escape(row)} +(\d+)\b", self.text, re.MULTILINE)
+        assert match is not None, f"no row {row!r} in:\n{self.text}"
+        return int(match[1])
+
+
+@pytest.fixture(
+    scope="module",
+    params=[([], "threads", "grpc.Channel"), (["--aio"], "tasks", "grpc.aio.Channel")],
+    ids=["threads", "aio"],
+)
+def told(request: pytest.FixtureRequest) -> Told:
+    """What the demonstration says, on threads and on asyncio."""
+    options, workers, channel = request.param
+    done = subprocess.run([*_COMMAND, *options], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    return done.stdout
+    return Told(done.stdout, workers, channel)
 
 
-def _number(told: str, row: str) -> int:
-    """The first number of a row of a table."""
-    match = re.search(rf"^{re.escape(row)} +(\d+)\b", told, re.MULTILINE)
-    assert match is not None, f"no row {row!r} in:\n{told}"
-    return int(match[1])
+def test_it_says_who_asks(told: Told) -> None:
+    """Threads ask by default, tasks with `--aio`; the leases' table and that of the calls say which."""
+    assert f"Leases: 200 {told.workers} ask at once" in told.text
+    assert f"Calls: 400 {told.workers} make calls of 50 ms" in told.text
 
 
-def test_it_loses_nothing_and_reuses_connections(told: str) -> None:
+def test_it_loses_nothing_and_reuses_connections(told: Told) -> None:
     """Every lease comes back, and connections serve many; what idles or ages is closed."""
-    leases = {row: _number(told, row) for row in _LEASES}
+    leases = {row: told.number(row) for row in _LEASES}
     assert leases["lost"] == 0
     assert leases["acquired"] + leases["timed out"] == 200
     assert leases["timed out"] > 0
@@ -55,24 +83,67 @@ def test_it_loses_nothing_and_reuses_connections(told: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere connections may not be countable")
-def test_it_counts_connections_from_outside(told: str) -> None:
+def test_it_counts_connections_from_outside(told: Told) -> None:
     """The burst has all eight connections open, a few successors aside; the quiet after it two."""
-    assert 8 <= _number(told, "open at peak") <= 10
-    assert _number(told, "open at the end") == 2
+    assert 8 <= told.number("open at peak") <= 10
+    assert told.number("open at the end") == 2
 
 
-def test_no_call_on_the_pool_fails(told: str) -> None:
+def test_no_call_on_the_pool_fails(told: Told) -> None:
     """Each way of calling has its row; the pool's says that calls were completed, and that none failed."""
-    for way in _CALLS[::2]:
-        assert _number(told, way) > 0
-    assert re.search(rf"^{_CALLS[1]} +(\d+ +\d+ |.*not in this grpcio$)", told, re.MULTILINE)
-    assert re.search(r"^grpcpool +\d+ +0 ", told, re.MULTILINE)
+    assert told.number(f"one {told.channel}") > 0
+    assert told.number(_POOL) > 0
+    assert re.search(rf"^{_SCALING} +(\d+ +\d+ |.*not in this grpcio$)", told.text, re.MULTILINE)
+    assert re.search(rf"^{_POOL} +\d+ +0 ", told.text, re.MULTILINE)
 
 
-def test_what_is_no_terminal_gets_lines(told: str) -> None:
+def test_what_is_no_terminal_gets_lines(told: Told) -> None:
     """Progress is told in lines, and redrawn nowhere."""
-    assert "\r" not in told
-    assert re.search(r"^ +\d+\.\d s  \[#+.*\]  in use \d", told, re.MULTILINE)
+    assert "\r" not in told.text
+    assert re.search(r"^ +\d+\.\d s  \[#+.*\]  in use \d", told.text, re.MULTILINE)
+
+
+def test_a_lease_that_does_not_come_back_is_lost(make_pool: PoolMaker) -> None:
+    """What was granted and not returned counts as lost, and so does what is left after the close."""
+    burst = Burst(0, Screen(io.StringIO()))
+    pool = make_pool(FakeChannel, max_size=2)
+    lease = pool.acquire()
+    with burst.watch(pool):
+        pass
+    lease.release()
+    burst.outcomes[TIMED_OUT] += 1
+    assert Findings(burst, {"connections": 0}).lost == 1
+    assert Findings(burst, {"connections": 2, "threads": 1}).lost == 4
+
+
+def test_what_went_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a part finds wrong is told at the end, and the exit code is 1."""
+    monkeypatch.setattr(run, "PARTS", [lambda world, screen: ["a lease was lost"], lambda world, screen: []])
+    out = io.StringIO()
+    assert run.run_demo(out) == 1
+    assert out.getvalue() == "wrong: a lease was lost\n"
+
+
+def test_it_ends_by_itself() -> None:
+    """A part that hangs does not keep the demonstration from ending: it says so, and ends with 1."""
+    program = (
+        "import sys, threading; from grpcpool._demo import run; run._AT_MOST = 0.01;"
+        "run.PARTS = [lambda world, screen: threading.Event().wait()]; sys.exit(run.run_demo(sys.stdout))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
+    assert (done.returncode, done.stdout) == (1, "wrong: not done within 0 s\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+@pytest.mark.parametrize("options", [[], ["--aio"]], ids=["threads", "aio"])
+def test_it_can_be_interrupted(options: list[str]) -> None:
+    """Ctrl-C ends it amid the burst, with 130 and without a word of complaint."""
+    with subprocess.Popen([*_COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 -- our own
+        assert process.stdout is not None
+        assert any("in use 8" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+    assert (process.returncode, complaints) == (130, "")
 
 
 def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,6 +152,14 @@ def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     assert "demo" in capsys.readouterr().out
+
+
+def test_help_of_the_demonstration_names_asyncio(capsys: pytest.CaptureFixture[str]) -> None:
+    """`demo --help` says that there are two worlds."""
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--help"])
+    assert ended.value.code == 0
+    assert "--aio" in capsys.readouterr().out
 
 
 def test_no_command_explains(capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,9 +124,9 @@ MUTANTS = (
     Mutant(
         "a recovery serves nobody",
         "_machine",
-        "        self._picker.reload(slot, slot.in_flight)\n        effects: list[Effect] = []\n"
+        "        self.fleet.backoff.succeeded()\n        effects: list[Effect] = []\n"
         "        self._settle(slot, now, effects)\n",
-        "        self._picker.reload(slot, slot.in_flight)\n        effects: list[Effect] = []\n",
+        "        self.fleet.backoff.succeeded()\n        effects: list[Effect] = []\n",
         "the next release would serve them, were there one",
     ),
     Mutant(

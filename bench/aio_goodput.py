@@ -1,0 +1,43 @@
+"""Calls completed under load, by tasks: a pool against channels with the tasks dealt out (`_goodput.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import grpc
+
+import grpcpool.aio
+from _common import isolated_aio_channel
+from _goodput import ROUNDS, report
+from grpcpool._demo.calls import CONFIG, CONNECTIONS, WORKERS
+from grpcpool._demo.process import running_server
+from grpcpool._demo.tally import Tally
+from grpcpool._demo.tasks import call_on
+
+
+async def load(channels: Sequence[grpc.aio.Channel]) -> Tally:
+    """Has the tasks, dealt out to `channels`, make calls for a while."""
+    tally = Tally()
+    await call_on(channels, WORKERS, tally)
+    return tally
+
+
+async def measure(target: str) -> list[tuple[Tally, Tally]]:
+    """Has both sides make calls in turn."""
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(grpcpool.aio.ChannelPool(lambda: isolated_aio_channel(target), CONFIG))
+        channels = [await stack.enter_async_context(isolated_aio_channel(target)) for _ in range(CONNECTIONS)]
+        return [(await load([pool]), await load(channels)) for _ in range(ROUNDS)]
+
+
+def main() -> None:
+    """Measures and reports."""
+    with running_server() as port:
+        pairs = asyncio.run(measure(f"127.0.0.1:{port}"))
+    report(pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Calls over asyncio's pools, measured by gRPC's own."""

@@ -1,0 +1,73 @@
+"""Fixtures for the tests of asyncio calls."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from calls.support_server import CallServer
+from support.connections import connections_to
+from support.waiting import eventually
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collection() -> Iterator[None]:
+    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_tracebacks_kept() -> Iterator[None]:
+    """GRPC logs what codecs raise; pytest would keep the traceback, that the call, and that its connection."""
+    logger = logging.getLogger("grpc._common")
+    logger.disabled = True
+    yield
+    logger.disabled = False
+
+
+@pytest.fixture(scope="session")
+def _aio_call_server() -> Iterator[CallServer]:
+    with CallServer() as server:
+        yield server
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Notes which tests have failed."""
+    report = yield
+    if report.when == "call":
+        item.stash[_FAILED] = report.failed
+    return report
+
+
+@pytest.fixture
+def calls(request: pytest.FixtureRequest, _aio_call_server: CallServer) -> Iterator[CallServer]:
+    """A server that a test does not kill; when the test is over, no connection to it is left."""
+    server = _aio_call_server
+    yield server
+    # GRPC's own calls, in cycles of their own, keep the sockets of closed channels open.
+    gc.collect()
+    # The traceback of a failed test holds what the test had.
+    left = not request.node.stash.get(_FAILED, True) and not _closes(server)
+    if left or connections_to(server.port):
+        # The next test is to begin without what this one left.
+        server.restart()
+    assert not left, "connections are left"
+
+
+def _closes(server: CallServer) -> bool:
+    try:
+        return eventually(lambda: connections_to(server.port) == 0, timeout=5)
+    except AssertionError:
+        return False

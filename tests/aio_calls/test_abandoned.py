@@ -1,0 +1,360 @@
+"""Calls that nobody holds any more are over, and nothing of a call that is over is left; without a collector's help."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+import grpcpool
+from aio_calls.support import KINDS, STREAM, UNARY, WAYS, Full, Way, World, at_rest, begun, outcome_of, until, world
+from aio_calls.support_refusing import refusing
+from calls.support_server import CallServer, new_tag
+from grpcpool import PoolConfig
+from grpcpool._aio.calls import Shell
+from grpcpool._aio.failed_call import FailedCall
+from grpcpool._aio.pool_calls import CallWaiter
+from grpcpool.aio import ChannelPool
+from support.loops import in_loop
+
+pytestmark = pytest.mark.timeout(60)
+
+STREAMS = tuple(way for way in WAYS if way.streams_out)
+
+
+@pytest.fixture(params=[True, False], ids=["collecting", "not_collecting"])
+def collecting(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether Python's garbage collector is on; without it only what is in no cycle is freed."""
+    gc.collect()
+    if not request.param:
+        gc.disable()
+    yield request.param
+    gc.enable()
+
+
+@pytest.fixture
+def _not_collecting() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def _given_back(pool: ChannelPool) -> None:
+    await until(lambda: pool.stats().in_flight == 0, timeout=5)
+    assert pool.stats().waiting == 0
+
+
+# --- abandoned ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["at_once", "after_a_wait"])
+@pytest.mark.parametrize("read", [0, 1], ids=["unread", "half_read"])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_a_running_call(calls: CallServer, collecting: bool, way: Way, read: int, wait: bool) -> None:
+    """A call that is dropped while it runs is cancelled on the server, and its place comes back."""
+    if read and not way.streams_out:
+        pytest.skip("there is one response, or none")
+    async with world(calls) as at:
+        pool = await at.pool()
+        full = await Full.of(pool)
+        if not wait:
+            full.make_room()
+        tag = new_tag()
+        call = way.begin(pool, f"hold:{tag}")
+        full.make_room()
+        await way.send(call, f"hold:{tag}")
+        for _ in range(read):
+            assert await way.first(call) == b"0"
+        await at.until_held(tag)
+        assert pool.stats().in_flight == 1
+        gone = weakref.ref(call)
+        del call
+        assert gone() is None
+        await _given_back(pool)
+        await at.until_let_go(tag)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_a_call_that_was_just_made(calls: CallServer, collecting: bool, way: Way) -> None:
+    """A call that nobody ever holds gives its place back, whether it had one or waited for it."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        for _ in range(3):
+            way.begin(pool)
+        assert pool.stats().acquired >= 1
+        await _given_back(pool)
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+@in_loop
+async def test_an_iteration_that_is_broken_off(calls: CallServer, collecting: bool, way: Way) -> None:
+    """`break` out of a loop over a call, or over `read`, and the place comes back; so it does if the loop raises."""
+    async with world(calls) as at:
+        pool = await at.pool()
+
+        async def break_off(tag: str) -> None:
+            call = way.begin(pool, f"hold:{tag}")
+            await way.send(call, f"hold:{tag}")
+            if way.takes == "read":
+                assert await call.read() == b"0"
+                raise ArithmeticError
+            async for response in call:
+                assert response == b"0"
+                raise ArithmeticError
+
+        tag = new_tag()
+        with pytest.raises(ArithmeticError):
+            await break_off(tag)
+        await _given_back(pool)
+        await at.until_let_go(tag)
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+@in_loop
+async def test_an_iterator_holds_the_call(calls: CallServer, collecting: bool, way: Way) -> None:
+    """Who has the iterator has the call, which goes on; it is over when he lets go of that."""
+    if way.takes == "read":
+        pytest.skip("there is no iterator")
+    async with world(calls) as at:
+        pool = await at.pool()
+        tag = new_tag()
+        call = way.begin(pool, f"hold:{tag}")
+        await way.send(call, f"hold:{tag}")
+        responses = aiter(call)
+        del call
+        assert await anext(responses) == b"0"
+        await at.until_held(tag)
+        assert pool.stats().in_flight == 1
+        del responses
+        await _given_back(pool)
+        await at.until_let_go(tag)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_a_task_that_is_given_up(calls: CallServer, collecting: bool, way: Way) -> None:
+    """A task that is cancelled while it uses a call, whether that runs or waits, leaves nothing."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        tag = new_tag()
+        running = asyncio.create_task(way.whole(pool, f"hold:{tag}"))
+        await at.until_held(tag)
+        (waiting,) = await begun(way.whole(pool))
+        assert pool.stats().waiting == 1
+        for task in (waiting, running):
+            task.cancel()
+            await asyncio.wait([task])
+        # A task that was cancelled holds where it was.
+        del task, running, waiting
+        await _given_back(pool)
+        await at.until_let_go(tag)
+
+
+@pytest.mark.usefixtures("_not_collecting")
+@in_loop
+async def test_abandoned_by_the_thousand(calls: CallServer) -> None:
+    """Two thousand calls that are made and dropped, running and waiting, leave neither places nor objects."""
+    left = _Left()
+    async with world(calls) as at:
+        pool = await at.pool(max_size=2, max_streams=20, max_waiters=None)
+        for _ in range(50):
+            made = [way.begin(pool, "hold:nobody") for way in KINDS * 10]
+            await asyncio.sleep(0)
+            del made
+        await _given_back(pool)
+        assert left() == []
+        gc.collect()
+        # gRPC's own are in cycles; but there are none that nobody can ever free.
+        assert not [each for each in gc.get_objects() if isinstance(each, _NATIVE) and not each.done()]
+
+
+# --- over -----------------------------------------------------------------------------------------------------------
+
+_NATIVE = (
+    grpc.aio._call.UnaryUnaryCall,
+    grpc.aio._call.UnaryStreamCall,
+    grpc.aio._call.StreamUnaryCall,
+    grpc.aio._call.StreamStreamCall,
+)
+# Not `End`, which gRPC's own call has, that is in a cycle of its own.
+_OURS = (Shell, FailedCall, CallWaiter)
+
+
+class _Left:
+    """What there is of the pool's own about calls that was not there before."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self._before = {id(each): each for each in self._all()}
+
+    @staticmethod
+    def _all() -> list[Any]:
+        return [each for each in gc.get_objects() if isinstance(each, _OURS)]
+
+    def __call__(self, *but: type) -> list[str]:
+        """All of it, `but` what is of these types."""
+        return [repr(each) for each in self._all() if id(each) not in self._before and not isinstance(each, but)]
+
+
+Use = Callable[[World, Any, Way], Coroutine[Any, Any, None]]
+
+
+async def _used(at: World, pool: Any, way: Way) -> None:
+    await way.whole(pool)
+
+
+async def _used_with_callback(at: World, pool: Any, way: Way) -> None:
+    call = way.begin(pool)
+    call.add_done_callback(lambda call: None)
+    await way.use(call)
+
+
+async def _asked(at: World, pool: Any, way: Way) -> None:
+    call = way.begin(pool)
+    asking = [asyncio.create_task(ask()) for ask in (call.code, call.details, call.initial_metadata)]
+    await way.use(call)
+    await asyncio.gather(*asking)
+
+
+async def _failed(at: World, pool: Any, way: Way) -> None:
+    await outcome_of(way.whole(pool, "fail"))
+
+
+async def _failed_and_caught(at: World, pool: Any, way: Way) -> None:
+    with contextlib.suppress(grpc.RpcError):
+        await way.whole(pool, "fail")
+
+
+async def _cancelled(at: World, pool: Any, way: Way) -> None:
+    call = way.begin(pool)
+    call.cancel()
+    await outcome_of(way.take(call))
+
+
+async def _cancelled_with_callback(at: World, pool: Any, way: Way) -> None:
+    call = way.begin(pool)
+    call.add_done_callback(lambda call: None)
+    call.cancel()
+
+
+async def _too_late(at: World, pool: Any, way: Way) -> None:
+    await outcome_of(way.take(way.begin(pool, timeout=0)))
+
+
+async def _several(at: World, pool: Any, way: Way) -> None:
+    if way.streams_out:
+        return
+    call = way.begin(pool)
+    tasks = [asyncio.create_task(way.take(call)) for _ in range(3)]
+    await way.use(call)
+    await asyncio.gather(*tasks)
+
+
+_USES: tuple[Use, ...] = (
+    _used,
+    _used_with_callback,
+    _asked,
+    _failed,
+    _failed_and_caught,
+    _cancelled,
+    _cancelled_with_callback,
+    _too_late,
+    _several,
+)
+
+
+@pytest.mark.usefixtures("_not_collecting")
+@pytest.mark.parametrize("use", _USES, ids=lambda use: use.__name__.strip("_"))
+@pytest.mark.parametrize("wait", [False, True], ids=["at_once", "after_a_wait"])
+@in_loop
+async def test_nothing_is_left_of_a_call(calls: CallServer, use: Use, wait: bool) -> None:
+    """No cycle of the pool's holds a call that is over, its waiter or its end, whatever became of it."""
+    left = _Left()
+    async with world(calls) as at:
+        pool = await at.pool()
+        for way in WAYS:
+            full = await Full.of(pool)
+            if not wait:
+                full.make_room()
+            using = asyncio.create_task(use(at, pool, way))
+            await asyncio.sleep(0)
+            full.make_room()
+            await using
+            del using
+            await _given_back(pool)
+        # What it waited with lies in the queue's heap until many are there.
+        assert left(CallWaiter) == []
+
+
+@pytest.mark.usefixtures("_not_collecting")
+@in_loop
+async def test_nothing_is_left_of_refused_calls(calls: CallServer) -> None:
+    """Nor of those that a pool refused: too many, too late, closed, or nobody there."""
+    left = _Left()
+    async with world(calls) as at:
+        pool = await at.pool(max_waiters=1, acquire_timeout=0.05)
+        full = await Full.of(pool)
+        for way in WAYS:
+            made = [way.begin(pool, timeout=None) for _ in range(2)]
+            for call in made:
+                assert (await outcome_of(way.take(call)))[0] == "error"
+            del call, made
+        waiting = UNARY.begin(pool)
+        await pool.close()
+        assert (await outcome_of(waiting))[0] == "error"
+        full.make_room()
+        del waiting
+        assert left(CallWaiter) == []
+
+
+@pytest.mark.usefixtures("_not_collecting")
+@in_loop
+async def test_nothing_is_left_of_repeated_calls() -> None:
+    """Nor of those that a server refused, and that were begun again."""
+    left = _Left()
+    async with refusing(6) as peer:
+        config = PoolConfig(min_size=10, max_size=10)
+        async with grpcpool.aio.insecure_channel(peer.target, config=config) as pool:
+            await pool.open()
+            for way in (UNARY, STREAM):
+                for _ in range(3):
+                    assert await way.whole(pool)
+            assert peer.refused == 6
+            await _given_back(pool)
+            assert left(CallWaiter) == []
+
+
+@in_loop
+async def test_a_call_keeps_its_pool(calls: CallServer) -> None:
+    """Who has a call need not have the pool, as who has one of gRPC's calls need not have the channel."""
+    async with world(calls):
+        pool = grpcpool.aio.insecure_channel(calls.target)
+        await pool.open()
+        call = UNARY.begin(pool)
+        gone = weakref.ref(pool)
+        del pool
+        gc.collect()
+        assert await call == b"0"
+        del call
+        await until(lambda: gc.collect() >= 0 and gone() is None, timeout=5)
+
+
+@in_loop
+async def test_at_the_end_of_the_loop(calls: CallServer) -> None:
+    """Calls that are dropped after their pool was closed harm nobody."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        made = [way.begin(pool) for way in WAYS]
+        await pool.close()
+        del made
+        gc.collect()
+        await at_rest(pool)

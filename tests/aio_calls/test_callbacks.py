@@ -1,0 +1,134 @@
+"""Done callbacks: called once, with the call, when it is over, however that comes about."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from aio_calls.support import (
+    KINDS,
+    LONG,
+    UNARY,
+    WAYS,
+    Way,
+    failing,
+    outcome_of,
+    turns,
+    until,
+    world,
+)
+from calls.support_server import CallServer, new_tag
+from support.loops import in_loop
+
+pytestmark = pytest.mark.timeout(60)
+
+_ENDS = ("answered", "cancelled", "cancelled running", "refused", "closed")
+
+
+@pytest.mark.parametrize("end", _ENDS)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_callbacks_run_however_it_ends(calls: CallServer, way: Way, end: str) -> None:
+    """Each runs once, in the order in which they were added, with the call, which is done; then who awaits goes on."""
+    async with world(calls) as at:
+        full = await at.full()
+        told: list[Any] = []
+        tag = new_tag()
+        command = "ok" if end == "answered" else f"hold:{tag}"
+        call = way.begin(full.pool, command, timeout=0.05 if end == "refused" else LONG)
+        for name in "abc":
+            call.add_done_callback(lambda call, name=name: told.append((name, call, call.done())))
+        using = asyncio.create_task(outcome_of(way.use(call, command)))
+        using.add_done_callback(lambda _: told.append("used"))
+        await turns()
+        assert told == []
+        if end == "cancelled":
+            call.cancel()
+        elif end == "closed":
+            await full.pool.close()
+        elif end != "refused":
+            full.make_room()
+        if end == "cancelled running":
+            await at.until_held(tag)
+            call.cancel()
+        await using
+        await turns(1)
+        assert told == [("a", call, True), ("b", call, True), ("c", call, True), "used"]
+
+
+@pytest.mark.parametrize("way", KINDS, ids=str)
+@in_loop
+async def test_callbacks_added_late(calls: CallServer, way: Way) -> None:
+    """Of a call that is over, one is called at once, within `add_done_callback`; what it raises comes out there."""
+    async with world(calls) as at:
+        full = await at.full()
+        refused, cancelled, native = way.begin(full.pool, timeout=0), way.begin(full.pool), way.begin(at.plain)
+        told: list[Any] = []
+        refused.add_done_callback(told.append)
+        # As with gRPC, a call is never over before who makes it has it.
+        assert not told
+        cancelled.cancel()
+        native.cancel()
+        await until(refused.done)
+        assert told == [refused]
+        for call in (native, refused, cancelled):
+            told.clear()
+            call.add_done_callback(told.append)
+            assert told == [call]
+            with pytest.raises(ArithmeticError):
+                call.add_done_callback(failing)
+
+
+@pytest.mark.parametrize("error", [ArithmeticError, asyncio.CancelledError])
+@pytest.mark.parametrize("end", ["answered", "cancelled", "refused"])
+@in_loop
+async def test_a_callback_that_raises_harms_nobody(calls: CallServer, end: str, error: type[BaseException]) -> None:
+    """The other callbacks run, and so do the calls behind; the loop is told of what was raised."""
+    uncaught: list[Any] = []
+    async with world(calls) as at:
+        loop = asyncio.get_running_loop()
+        handler = loop.get_exception_handler()
+        loop.set_exception_handler(lambda loop, context: uncaught.append(type(context["exception"])))
+        full = await at.full()
+        told: list[Any] = []
+        timeout = 0.05 if end == "refused" else LONG
+        call, other = (UNARY.begin(full.pool, timeout=timeout) for _ in range(2))
+
+        def fail(call: Any) -> None:
+            raise error("as the test wants")
+
+        call.add_done_callback(fail)
+        call.add_done_callback(told.append)
+        if end == "cancelled":
+            call.cancel()
+        if end != "refused":
+            full.make_room()
+        await outcome_of(other)
+        await until(lambda: told)
+        assert told == [call]
+        assert uncaught == [error]
+        full.make_room()
+        assert await UNARY.whole(full.pool) == b"0"
+        loop.set_exception_handler(handler)
+
+
+@in_loop
+async def test_a_callback_may_use_the_pool(calls: CallServer) -> None:
+    """One that makes calls, cancels others, and asks for figures finds a pool in order."""
+    async with world(calls) as at:
+        full = await at.full()
+        made: list[Any] = []
+        first, second, third = (UNARY.begin(full.pool) for _ in range(3))
+
+        def callback(call: Any) -> None:
+            second.cancel()
+            made.append((full.waiting, UNARY.begin(full.pool)))
+
+        first.add_done_callback(callback)
+        first.cancel()
+        assert second.cancelled()
+        full.make_room()
+        assert await third == b"0"
+        assert await made[0][1] == b"0"

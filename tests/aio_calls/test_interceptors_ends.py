@@ -1,0 +1,246 @@
+"""Intercepted calls that are cancelled, dropped, written to or closed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_calls.support import (
+    KINDS,
+    UNARY,
+    WAYS,
+    Full,
+    Way,
+    World,
+    at_rest,
+    outcome_of,
+    turns,
+    until,
+    world,
+)
+from aio_calls.support_interceptors import (
+    PLACES,
+    POOLS,
+    Intercept,
+    Place,
+    append,
+    intercepted,
+    native,
+    passes,
+    wraps_responses,
+)
+from calls.support_server import CallServer, new_tag
+from support.loops import in_loop
+
+pytestmark = pytest.mark.timeout(60)
+
+each_place = pytest.mark.parametrize("place", PLACES)
+inside_and_around = pytest.mark.parametrize("place", ["argument", "channels"])
+each_way = pytest.mark.parametrize("way", WAYS, ids=str)
+STREAMS = tuple(way for way in WAYS if way.streams_out)
+
+
+# --- cancelling, callbacks, dropping --------------------------------------------------------------------------------
+
+
+@inside_and_around
+@each_way
+@in_loop
+async def test_cancel_passes_through(calls: CallServer, place: Place, way: Way) -> None:
+    """A call that is cancelled through interceptors ends on the server, or leaves the queue."""
+    async with world(calls) as at:
+        pool = await intercepted(at, place, passes)
+        tag = new_tag()
+        call = way.begin(pool, f"hold:{tag}")
+        await way.send(call, f"hold:{tag}")
+        await at.until_held(tag)
+        queued = way.begin(pool)
+        await until(lambda: pool.stats().waiting == 1)
+        assert queued.cancel()
+        await until(lambda: pool.stats().waiting == 0)
+        assert await queued.code() is grpc.StatusCode.CANCELLED
+        assert call.cancel()
+        await at.until_let_go(tag)
+        await at_rest(pool)
+
+
+@inside_and_around
+@each_way
+@in_loop
+async def test_a_cancelled_task_passes_through(calls: CallServer, place: Place, way: Way) -> None:
+    """A task that is cancelled while it uses an intercepted call, running or waiting, ends that."""
+    async with world(calls) as at:
+        pool = await intercepted(at, place, passes)
+        tag = new_tag()
+        running = asyncio.create_task(way.whole(pool, f"hold:{tag}"))
+        await at.until_held(tag)
+        tasks = [running]
+        if not way.writes:
+            tasks.append(asyncio.create_task(way.whole(pool)))
+            await until(lambda: pool.stats().waiting == 1)
+        del running
+        while tasks:
+            tasks[-1].cancel()
+            assert await outcome_of(tasks.pop()) == ("cancelled",)
+        await at.until_let_go(tag)
+        await at_rest(pool)
+
+
+@inside_and_around
+@pytest.mark.parametrize("way", [way for way in WAYS if way.writes], ids=str)
+@in_loop
+async def test_a_writer_that_gives_up_while_it_waits(calls: CallServer, place: Place, way: Way) -> None:
+    """A task that is cancelled while it writes to an intercepted call that waits leaves nothing behind."""
+    async with world(calls) as at:
+        pool = await intercepted(at, place, passes)
+        full = await Full.of(pool)
+        using = asyncio.create_task(way.whole(pool))
+        await until(lambda: pool.stats().waiting == 1)
+        using.cancel()
+        assert await outcome_of(using) == ("cancelled",)
+        del using
+        full.make_room()
+        await at_rest(pool)
+
+
+@inside_and_around
+@pytest.mark.parametrize("way", KINDS, ids=str)
+@in_loop
+async def test_callbacks_pass_through(calls: CallServer, place: Place, way: Way) -> None:
+    """Callbacks of the caller and of the interceptor are called once, at once and after a wait."""
+    inner: list[Any] = []
+
+    async def adds_callback(go_on: Any, details: Any, request: Any) -> Any:
+        call = await go_on(details, request)
+        call.add_done_callback(inner.append)
+        return call
+
+    async with world(calls) as at:
+        pool = await intercepted(at, place, adds_callback)
+        full = await Full.of(pool)
+        for number in (1, 2):
+            outer: list[Any] = []
+            call = way.begin(pool)
+            call.add_done_callback(outer.append)
+            using = asyncio.create_task(way.use(call))
+            await turns()
+            full.make_room()
+            assert await using
+            await turns()
+            assert outer == [call]
+            assert len(inner) == number
+            del call
+        await at_rest(pool)
+
+
+@pytest.mark.parametrize("read", [0, 1])
+@pytest.mark.parametrize("intercept", [passes, wraps_responses], ids=lambda intercept: intercept.__name__)
+@inside_and_around
+@pytest.mark.parametrize("way", [way for way in STREAMS if not way.writes], ids=str)
+@in_loop
+async def test_streams_that_are_dropped(
+    calls: CallServer, place: Place, way: Way, intercept: Intercept, read: int
+) -> None:
+    """The place of an intercepted stream that was never read, or half, comes back when it is collected."""
+    async with world(calls) as at:
+        pool = await intercepted(at, place, intercept)
+        tag = new_tag()
+        call = way.begin(pool, f"hold:{tag}")
+        for _ in range(read):
+            assert await way.first(call) == b"0"
+        await at.until_held(tag)
+        del call
+        gc.collect()
+        await at_rest(pool)
+        await at.until_let_go(tag)
+
+
+@inside_and_around
+@pytest.mark.parametrize("way", [way for way in KINDS if not way.streams_out], ids=str)
+@in_loop
+async def test_calls_that_are_dropped(calls: CallServer, place: Place, way: Way) -> None:
+    """So does that of a call with one response that nobody awaited, running or waiting."""
+    async with world(calls) as at:
+        pool = await intercepted(at, place, passes)
+        tag = new_tag()
+        call, queued = way.begin(pool, f"hold:{tag}"), way.begin(pool)
+        await at.until_held(tag)
+        await until(lambda: pool.stats().waiting == 1)
+        del queued
+        await until(lambda: pool.stats().waiting == 0)
+        del call
+        await at_rest(pool)
+        await at.until_let_go(tag)
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+@inside_and_around
+@pytest.mark.parametrize("way", [way for way in WAYS if way.writes], ids=str)
+@in_loop
+async def test_writing_passes_through(calls: CallServer, place: Place, way: Way) -> None:
+    """Requests are written to an intercepted call as to any, at once and after a wait."""
+    async with world(calls) as at:
+        pool = await intercepted(at, place, passes)
+        for wait in (False, True):
+            full = await Full.of(pool) if wait else None
+            call = way.begin(pool)
+            sending = asyncio.create_task(way.send(call))
+            await turns()
+            if full is not None:
+                full.make_room()
+            await sending
+            assert await way.take(call)
+            with pytest.raises(asyncio.InvalidStateError):
+                await call.write(b"late")
+            del call
+        await at_rest(pool)
+
+
+# --- closing --------------------------------------------------------------------------------------------------------
+
+
+@inside_and_around
+@in_loop
+async def test_after_the_close(calls: CallServer, place: Place) -> None:
+    """An intercepted call on a closed pool fails as one on a closed channel of gRPC's."""
+    async with world(calls) as at:
+        pool, plain = await intercepted(at, place, passes), native(at, passes)
+        outcomes = []
+        for channel in (plain, pool):
+            await channel.close()
+
+            async def whole(channel: Any = channel) -> Any:
+                return await UNARY.whole(channel)
+
+            outcomes.append(await outcome_of(whole()))
+        assert outcomes[0] == outcomes[1]
+        assert outcomes[0][0] is grpc.aio.UsageError
+
+
+@in_loop
+async def test_closed_meanwhile(calls: CallServer) -> None:
+    """Intercepted calls that run or wait when the pool is closed are over when it is."""
+    async with world(calls) as at:
+        for place in POOLS:
+            pool = await intercepted(at, place, passes)
+            if place == "lists later":
+                append(pool, passes)
+            await _close_with_two(at, pool)
+
+
+async def _close_with_two(at: World, pool: Any) -> None:
+    tag = new_tag()
+    running = asyncio.create_task(outcome_of(UNARY.whole(pool, f"hold:{tag}")))
+    await at.until_held(tag)
+    waiting = asyncio.create_task(outcome_of(UNARY.whole(pool)))
+    await until(lambda: pool.stats().waiting == 1)
+    await pool.close()
+    assert await running == ("cancelled",)
+    assert await waiting == ("error", grpc.StatusCode.CANCELLED, "Channel closed!")
+    assert (pool.stats().in_flight, pool.stats().waiting) == (0, 0)

@@ -1,0 +1,258 @@
+"""Calls of which nobody waits for the end: never awaited, or only asked to tell when they are over.
+
+A call that ends by itself gives its place back then, whether it is still held or not; another one when it is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_calls.support import (
+    WAYS,
+    Outcome,
+    Way,
+    World,
+    at_rest,
+    bad_requests,
+    crowded,
+    failing,
+    status_of,
+    turns,
+    until,
+    world,
+)
+from calls.support_server import CallServer, new_tag
+from support.loops import in_loop
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.long]
+
+# Of the ways that differ only in how they are used, one.
+_KINDS = tuple(way for way in WAYS if way.gives != "async iterator" and not (way.writes and way.takes == "async for"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """What is begun and then left alone."""
+
+    name: str
+    how: Callable[[], dict[str, Any]]
+    ends: Callable[[Way], bool] = lambda way: True
+    """Whether it ends although nobody sends, reads or awaits anything."""
+    says: bool = True
+    """Whether it always ends with the same status; gRPC itself may be too late with a request, and then has another."""
+
+    def __str__(self) -> str:
+        """As tests are named."""
+        return self.name
+
+
+def _without_help(way: Way) -> bool:
+    return not way.streams_out and not way.writes
+
+
+_LEFT = (
+    Left("ok", dict, _without_help),
+    Left("status_error", lambda: {"command": "fail"}, lambda way: not way.writes),
+    Left("unknown_method", lambda: {"method": "/calls.Test/Nothing"}, says=False),
+    Left("deadline", lambda: {"command": f"hold:{new_tag()}", "timeout": 0.1}),
+    Left("serializer_raises", lambda: {"serializer": failing}, _without_help),
+    Left("deserializer_raises", lambda: {"deserializer": failing}, _without_help),
+)
+_REQUESTS_RAISE = Left("requests_raise", lambda: {"requests": bad_requests(0)})
+_PRODUCT = [pytest.param(left, way, id=f"{left}-{way}") for left in _LEFT for way in _KINDS] + [
+    pytest.param(_REQUESTS_RAISE, way, id=f"{_REQUESTS_RAISE}-{way}") for way in _KINDS if way.gives == "iterator"
+]
+
+
+async def _held(channel: Any, way: Way, left: Left) -> Outcome:
+    """Never awaited, but held to its end, or until the test has seen that it has none."""
+    call = way.begin(channel, **left.how())
+    if left.ends(way):
+        await until(call.done)
+        return (call.cancelled(),)
+    await turns(200)
+    assert not call.done()
+    call.cancel()
+    return ()
+
+
+async def _told(channel: Any, way: Way, left: Left) -> Outcome:
+    """Held, and told once of its end."""
+    told: list[Any] = []
+    call = way.begin(channel, **left.how())
+    call.add_done_callback(told.append)
+    if left.ends(way):
+        await until(lambda: told)
+    else:
+        await turns(200)
+        assert not told
+        call.cancel()
+    assert told == [call]
+    status = await status_of(call)
+    return status[:2] if not left.says else status[:3]
+
+
+@pytest.mark.parametrize("how", [_held, _told])
+@pytest.mark.parametrize(("left", "way"), _PRODUCT)
+@in_loop
+async def test_left_alone(calls: CallServer, left: Left, way: Way, how: Any) -> None:
+    """It ends by itself if one of gRPC's own does, at once and after a wait, and gives its place back."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        expected = await how(at.plain, way, left)
+        assert await how(pool, way, left) == expected
+        await at_rest(pool)
+        async with crowded(pool):
+            assert await how(pool, way, left) == expected
+        await at_rest(pool)
+        assert (pool.stats().acquired, pool.stats().waited) == (3, 1)
+
+
+# --- dropped --------------------------------------------------------------------------------------------------------
+
+
+async def _drop(at: World, pool: Any, way: Way, command: str, told: list[Any]) -> None:
+    call = way.begin(pool, command)
+    call.add_done_callback(told.append)
+    await way.send(call, command)
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["at_once", "after_a_wait"])
+@pytest.mark.parametrize("way", [way for way in _KINDS if not way.streams_out and not way.writes], ids=str)
+@in_loop
+async def test_dropped_but_awaited_by_a_callback(calls: CallServer, way: Way, wait: bool) -> None:
+    """A call with one response runs on, for whoever wants to be told of its end; he is told once, with the call."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        told: list[Any] = []
+        if wait:
+            async with crowded(pool):
+                await _drop(at, pool, way, "ok", told)
+        else:
+            await _drop(at, pool, way, "ok", told)
+        gc.collect()
+        await until(lambda: told)
+        assert await told[0] == b"0"
+        assert await told[0].code() is grpc.StatusCode.OK
+        await at_rest(pool)
+        assert len(told) == 1
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["unread", "half_read"])
+@pytest.mark.parametrize("way", [way for way in _KINDS if way.streams_out], ids=str)
+@in_loop
+async def test_a_stream_dropped_with_a_callback(calls: CallServer, way: Way, read: bool) -> None:
+    """Nobody can read it any more, so that it would never end: it is cancelled, and who wants to know is told."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        told: list[Any] = []
+        tag = new_tag()
+        call = way.begin(pool, f"hold:{tag}")
+        call.add_done_callback(told.append)
+        await way.send(call, f"hold:{tag}")
+        if read:
+            assert await way.first(call) == b"0"
+        await at.until_held(tag)
+        del call
+        await at_rest(pool)
+        await at.until_let_go(tag)
+        await until(lambda: told)
+        assert len(told) == 1
+        assert told[0].cancelled()
+
+
+@pytest.mark.parametrize("way", [way for way in _KINDS if way.streams_out], ids=str)
+@in_loop
+async def test_a_stream_dropped_with_a_callback_while_it_waits(calls: CallServer, way: Way) -> None:
+    """It leaves the queue, and who wants to know is told."""
+    async with world(calls) as at:
+        full = await at.full()
+        told: list[Any] = []
+        call = way.begin(full.pool)
+        call.add_done_callback(told.append)
+        assert full.waiting == 1
+        del call
+        await until(lambda: full.waiting == 0)
+        await until(lambda: told)
+        assert (len(told), told[0].done(), told[0].cancelled()) == (1, True, True)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_dropped_while_it_waits(calls: CallServer, way: Way) -> None:
+    """A call that nobody holds leaves the queue and never reaches the server; those behind it move up."""
+    async with world(calls) as at:
+        full = await at.full()
+        await at.tell("notes")
+        dropped = way.begin(full.pool, "note:dropped")
+        kept = way.begin(full.pool, "note:kept")
+        assert full.waiting == 2
+        del dropped
+        await until(lambda: full.waiting == 1)
+        full.make_room()
+        await way.use(kept, "note:kept")
+        assert await at.tell("notes") == ["kept"]
+
+
+# --- what gRPC itself cannot send -----------------------------------------------------------------------------------
+
+_INVALID = {
+    "key": (("Not A Key", "value"),),
+    "value": (("key", "line\nbreak"),),
+    "type": (("key", 1),),
+}
+
+
+@pytest.mark.parametrize("how", ["callback", "code", "held"])
+@pytest.mark.parametrize("invalid", _INVALID)
+@pytest.mark.parametrize("way", _KINDS, ids=str)
+@in_loop
+async def test_invalid_metadata(calls: CallServer, way: Way, invalid: str, how: str) -> None:
+    """Whoever asks for the end of a call whose metadata is invalid is told of one, even where gRPC never ends it.
+
+    A call of which nobody asks anything has its place at the latest until it is dropped.
+    """
+    async with world(calls) as at:
+        pool = await at.pool()
+        for wait in (False, True):
+            if wait:
+                async with crowded(pool):
+                    await _ends(way.begin(pool, metadata=_INVALID[invalid], timeout=None), how)
+            else:
+                await _ends(way.begin(pool, metadata=_INVALID[invalid], timeout=None), how)
+            await at_rest(pool)
+
+
+async def _ends(call: Any, how: str) -> None:
+    told: list[Any] = []
+    match how:
+        case "callback":
+            call.add_done_callback(told.append)
+            await until(lambda: told, timeout=5)
+            assert told == [call]
+            assert call.done()
+        case "code":
+            assert await asyncio.wait_for(call.code(), 5) is not grpc.StatusCode.OK
+            assert call.done()
+        case "held":
+            await turns(50)
+
+
+@pytest.mark.parametrize("invalid", _INVALID)
+@pytest.mark.parametrize("way", [way for way in _KINDS if not way.streams_out and not way.writes], ids=str)
+@in_loop
+async def test_invalid_metadata_of_a_dropped_call(calls: CallServer, way: Way, invalid: str) -> None:
+    """One that is dropped with a callback is over all the same."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        told: list[Any] = []
+        way.begin(pool, metadata=_INVALID[invalid], timeout=None).add_done_callback(told.append)
+        await until(lambda: told, timeout=5)
+        await at_rest(pool)

@@ -1,0 +1,480 @@
+"""A call for which there is no place waits, and is a whole call while it waits.
+
+What it is measured by is a call of gRPC's own on a channel that is still connecting, which waits, too: it connects to
+somebody who takes the connection and never says a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc.aio import EOF
+
+from aio_calls.support import (
+    STREAM,
+    WAYS,
+    Outcome,
+    Way,
+    begun,
+    failing,
+    outcome_of,
+    read_out,
+    status_of,
+    turns,
+    until,
+    world,
+)
+from calls.support_server import CallServer, new_tag
+from grpcpool import isolated
+from support.loops import in_loop
+
+pytestmark = pytest.mark.timeout(60)
+
+WRITERS = tuple(way for way in WAYS if way.writes)
+ONE_ANSWER = tuple(way for way in WAYS if not way.streams_out)
+STREAMS = tuple(way for way in WAYS if way.streams_out)
+
+Ask = Callable[[Way, Any], Coroutine[Any, Any, Any]]
+
+_STATUS: dict[str, Ask] = {
+    "initial_metadata": lambda way, call: call.initial_metadata(),
+    "trailing_metadata": lambda way, call: call.trailing_metadata(),
+    "code": lambda way, call: call.code(),
+    "details": lambda way, call: call.details(),
+    "debug_error_string": lambda way, call: call.debug_error_string(),
+}
+_ASKS: dict[str, Ask] = {
+    **_STATUS,
+    "wait_for_connection": lambda way, call: call.wait_for_connection(),
+    "take": lambda way, call: way.take(call),
+    "write": lambda way, call: call.write(b"ok"),
+    "done_writing": lambda way, call: call.done_writing(),
+}
+_BOTH = [
+    pytest.param(way, ask, id=f"{ask}-{way}")
+    for ask in _ASKS
+    for way in WAYS
+    if way.streams_in or ask not in {"write", "done_writing"}
+]
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """A target that takes connections and never says a word, so that channels to it stay connecting."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+# --- while it waits -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_it_looks_alive(calls: CallServer, way: Way) -> None:
+    """A waiting call answers what can be answered of a call that runs, in the same way; then it runs."""
+    async with world(calls) as at:
+        full = await at.full()
+        tag = new_tag()
+        waiting, running = way.begin(full.pool, timeout=30), way.begin(at.plain, f"hold:{tag}", timeout=30)
+        assert full.waiting == 1
+        for call in (waiting, running):
+            assert isinstance(call, getattr(grpc.aio, f"{way.maker.title().replace('_', '')}Call"))
+            assert not call.done()
+            assert not call.cancelled()
+            assert 20 < call.time_remaining() <= 30
+            assert repr(call)
+        full.make_room()
+        assert await way.use(waiting) == ([b"0", b"1", b"2"] if way.streams_out else b"0")
+        running.cancel()
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_without_a_deadline_none_remains(calls: CallServer, way: Way) -> None:
+    """`time_remaining` of a call without a deadline is `None`, though the pool bounds the wait."""
+    async with world(calls) as at:
+        full = await at.full()
+        for channel in (at.plain, full.pool):
+            call = way.begin(channel, timeout=None)
+            assert call.time_remaining() is None
+            call.cancel()
+
+
+@pytest.mark.parametrize("command", ["ok", "fail"])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_what_must_wait_waits_through_the_queue(calls: CallServer, way: Way, command: str) -> None:
+    """Metadata, code and details are those of the call once it has run, however early they are asked for."""
+    async with world(calls) as at:
+        full = await at.full()
+        native, call = way.begin(at.plain, command), way.begin(full.pool, command)
+        asked = await begun(*(ask(way, call) for ask in _STATUS.values()))
+        (using,) = await begun(outcome_of(way.use(call, command)))
+        full.make_room()
+        assert await using == await outcome_of(way.use(native, command))
+        for ask, task in zip(_STATUS.values(), asked, strict=True):
+            answer, expected = await task, await ask(way, native)
+            if isinstance(expected, str):
+                # Addresses and times differ.
+                answer, expected = answer.split(" {")[0], expected.split(" {")[0]
+            assert answer == expected
+            assert type(answer) is type(expected)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_wait_for_connection(calls: CallServer, way: Way) -> None:
+    """It waits through the queue; afterwards it returns at once."""
+    async with world(calls) as at:
+        full = await at.full()
+        call = way.begin(full.pool)
+        waiting = await begun(call.wait_for_connection(), call.wait_for_connection())
+        full.make_room()
+        assert await way.use(call)
+        assert [await task for task in waiting] == [None, None]
+        assert await call.wait_for_connection() is None
+
+
+@pytest.mark.parametrize(("way", "ask"), _BOTH)
+@in_loop
+async def test_who_no_longer_waits(calls: CallServer, mute: str, way: Way, ask: str) -> None:
+    """What becomes of the call when a task that waits for something of it is cancelled is for gRPC to say."""
+    async with world(calls) as at:
+        full = await at.full()
+        connecting = grpc.aio.insecure_channel(mute, isolated())
+        outcomes = []
+        for channel in (connecting, full.pool):
+            call = way.begin(channel)
+            asking = asyncio.create_task(_ASKS[ask](way, call))
+            await turns()
+            early = asking.done()
+            asking.cancel()
+            outcomes.append((early, await outcome_of(asking), call.cancelled(), call.done()))
+            call.cancel()
+        await connecting.close()
+        assert outcomes[0] == outcomes[1]
+
+
+def _is_told_by_grpc(way: Way, ask: str) -> bool:
+    # Who writes, or waits for the connection of a call that streams requests, waits for ever in gRPC itself.
+    return ask not in {"write", "done_writing"} and not (ask == "wait_for_connection" and way.streams_in)
+
+
+@pytest.mark.parametrize(("way", "ask"), [each for each in _BOTH if _is_told_by_grpc(*each.values)])  # type: ignore[arg-type]
+@in_loop
+async def test_who_waits_when_it_is_cancelled(calls: CallServer, mute: str, way: Way, ask: str) -> None:
+    """Everyone who waits for something of a call hears the same as gRPC says when it is cancelled."""
+    async with world(calls) as at:
+        full = await at.full()
+        connecting = grpc.aio.insecure_channel(mute, isolated())
+        outcomes = []
+        for channel in (connecting, full.pool):
+            call = way.begin(channel)
+            asking = await begun(_ASKS[ask](way, call), *([] if ask == "take" else [_ASKS[ask](way, call)]))
+            call.cancel()
+            outcomes.append([await outcome_of(task) for task in asking])
+        await connecting.close()
+        assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("ask", ["write", "wait_for_connection", "done_writing"])
+@pytest.mark.parametrize("way", WRITERS, ids=str)
+@in_loop
+async def test_who_writes_when_it_is_cancelled(calls: CallServer, way: Way, ask: str) -> None:
+    """Nobody waits for ever on a call that was cancelled while it waited."""
+    async with world(calls) as at:
+        full = await at.full()
+        call = way.begin(full.pool)
+        (asking,) = await begun(_ASKS[ask](way, call))
+        call.cancel()
+        outcome = await asyncio.wait_for(outcome_of(asking), 5)
+        assert outcome in {("cancelled",), (asyncio.InvalidStateError, "RPC already finished."), ("answer", None)}
+
+
+# --- several who await it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["placed", "waiting"])
+@pytest.mark.parametrize("command", ["ok", "fail"])
+@pytest.mark.parametrize("way", ONE_ANSWER, ids=str)
+@in_loop
+async def test_several_tasks_await_it(calls: CallServer, way: Way, command: str, wait: bool) -> None:
+    """Each of them has the answer, or an error of his own; and so has who comes later."""
+    async with world(calls) as at:
+        full = await at.full()
+        if not wait:
+            full.make_room()
+            await until(lambda: full.pool.stats().in_flight == 0)
+        call, native = way.begin(full.pool, command), way.begin(at.plain, command)
+        tasks = [asyncio.create_task(way.take(call)) for _ in range(3)]
+        await turns()
+        full.make_room()
+        await way.send(call, command)
+        expected = await outcome_of(way.use(native, command))
+        assert [await outcome_of(task) for task in tasks] == [expected] * 3
+        assert await outcome_of(way.take(call)) == expected
+        errors = [task.exception() for task in tasks]
+        assert len({id(error) for error in errors}) == (1 if command == "ok" else 3)
+
+
+@pytest.mark.parametrize("way", ONE_ANSWER, ids=str)
+@in_loop
+async def test_one_of_several_is_cancelled(calls: CallServer, mute: str, way: Way) -> None:
+    """The call is cancelled, and with it all who await it, as in gRPC; unless he shields it."""
+    async with world(calls) as at:
+        full = await at.full()
+        connecting = grpc.aio.insecure_channel(mute, isolated())
+        for channel in (connecting, full.pool):
+            call = way.begin(channel)
+            tasks = await begun(way.take(call), way.take(call), way.take(call))
+            tasks[1].cancel()
+            assert [await outcome_of(task) for task in tasks] == [("cancelled",)] * 3
+            assert await status_of(call) == (
+                True,
+                True,
+                grpc.StatusCode.CANCELLED,
+                "Locally cancelled by application!",
+            )
+            shielded = way.begin(channel)
+            (task,) = await begun(outcome_of(asyncio.shield(shielded)))
+            task.cancel()
+            await turns()
+            assert not shielded.done()
+            shielded.cancel()
+            await turns()
+        await connecting.close()
+
+
+# --- responses ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+@in_loop
+async def test_the_first_response_waits(calls: CallServer, way: Way) -> None:
+    """Who reads waits for the start and goes on from there, by as many loops as he likes."""
+    async with world(calls) as at:
+        full = await at.full()
+        call = way.begin(full.pool)
+        (first,) = await begun(way.first(call))
+        full.make_room()
+        await way.send(call)
+        assert await first == b"0"
+        assert await way.first(call) == b"1"
+        assert await way.take(call) == [b"2"]
+        assert await way.take(call) == []
+        assert await call.code() is grpc.StatusCode.OK
+
+
+@in_loop
+async def test_an_iteration_holds_its_call(calls: CallServer) -> None:
+    """`async for` over what a stub returns, and no more, reads to the end, at once and after a wait."""
+    async with world(calls) as at:
+        full = await at.full()
+
+        async def read_all() -> list[bytes]:
+            return [response async for response in STREAM.begin(full.pool)]
+
+        (reading,) = await begun(read_all())
+        full.make_room()
+        assert await reading == [b"0", b"1", b"2"]
+        assert await read_all() == [b"0", b"1", b"2"]
+
+
+@in_loop
+async def test_an_iterator_is_at_its_end(calls: CallServer) -> None:
+    """After the last response, `StopAsyncIteration`, as often as it is asked; `read` says `EOF`."""
+    async with world(calls) as at:
+        full = await at.full()
+        call = STREAM.begin(full.pool)
+        responses = aiter(call)
+        assert aiter(responses) is responses
+        full.make_room()
+        assert [response async for response in responses] == [b"0", b"1", b"2"]
+        for _ in range(2):
+            with pytest.raises(StopAsyncIteration):
+                await anext(responses)
+        assert await call.read() is EOF
+
+
+@in_loop
+async def test_a_stream_of_nothing(calls: CallServer) -> None:
+    """A stream that ends without a response is empty, also if it had to wait."""
+    way = WAYS[6]
+    async with world(calls) as at:
+        full = await at.full()
+        for channel in (at.plain, full.pool):
+            reading = asyncio.create_task(outcome_of(way.whole(channel, requests=iter(()))))
+            full.make_room()
+            assert (await reading)[0] == "error"
+        call = STREAM.begin(full.pool, deserializer=failing)
+        assert await STREAM.take(call) == [None, None, None]
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WRITERS, ids=str)
+@in_loop
+async def test_writing_waits(calls: CallServer, way: Way) -> None:
+    """Requests written to a waiting call are sent when it has begun, in the order in which they were written."""
+    async with world(calls) as at:
+        full = await at.full()
+        call = way.begin(full.pool)
+        written: list[str] = []
+        tag = new_tag()
+
+        async def write() -> None:
+            # A stream ends with the answer to the first, and what comes later would be too late.
+            for request in (f"hold:{tag}", "b", "c") if way.streams_out else ("a", "b", "c"):
+                await call.write(request.encode())
+                written.append(request)
+            await call.done_writing()
+            await call.done_writing()
+
+        (writing,) = await begun(write())
+        assert written == []
+        full.make_room()
+        if way.streams_out:
+            assert await way.first(call) == b"0"
+        else:
+            assert await call == b"a"
+        await writing
+        assert len(written) == 3
+        call.cancel()
+
+
+@pytest.mark.parametrize("where", ["native", "placed", "waiting"])
+@pytest.mark.parametrize("way", WRITERS, ids=str)
+@in_loop
+async def test_writing_too_late(calls: CallServer, way: Way, where: str) -> None:
+    """After `done_writing`, and after the end, `write` raises as in gRPC; `done_writing` is nothing any more."""
+    async with world(calls) as at:
+        full = await at.full()
+        if where != "waiting":
+            full.make_room()
+            await until(lambda: full.pool.stats().in_flight == 0)
+        call = way.begin(at.plain if where == "native" else full.pool)
+        sending = asyncio.create_task(way.send(call))
+        await turns()
+        full.make_room()
+        await sending
+        with pytest.raises(asyncio.InvalidStateError, match="half closed"):
+            await call.write(b"late")
+        assert await way.take(call)
+        with pytest.raises(asyncio.InvalidStateError, match="already finished"):
+            await call.write(b"late")
+        assert await call.done_writing() is None
+
+
+@pytest.mark.parametrize("ask", ["write", "done_writing"])
+@pytest.mark.parametrize("where", ["native", "placed", "waiting"])
+@pytest.mark.parametrize("way", [way for way in WAYS if "iterator" in way.gives], ids=str)
+@in_loop
+async def test_writing_to_a_call_with_an_iterator(calls: CallServer, way: Way, where: str, ask: str) -> None:
+    """`UsageError`, at once; the call is none the worse."""
+    async with world(calls) as at:
+        full = await at.full()
+        if where != "waiting":
+            full.make_room()
+            await until(lambda: full.pool.stats().in_flight == 0)
+        call = way.begin(at.plain if where == "native" else full.pool)
+        outcome = await outcome_of(asyncio.wait_for(_ASKS[ask](way, call), 2))
+        assert outcome == (grpc.aio.UsageError, "The iterator and read/write APIs may not be mixed on a single RPC.")
+        full.make_room()
+        assert await way.take(call)
+
+
+@pytest.mark.parametrize("where", ["native", "placed", "waiting"])
+@pytest.mark.parametrize("first", ["read", "async for"])
+@in_loop
+async def test_reading_both_ways(calls: CallServer, where: str, first: str) -> None:
+    """Who has begun to read one way is told so when he reads the other way; what he began goes on."""
+    async with world(calls) as at:
+        full = await at.full()
+        if where != "waiting":
+            full.make_room()
+            await until(lambda: full.pool.stats().in_flight == 0)
+        call = STREAM.begin(at.plain if where == "native" else full.pool)
+        if first == "read":
+            begin = asyncio.create_task(call.read())
+            await turns()
+            full.make_room()
+            assert await begin == b"0"
+            with pytest.raises(grpc.aio.UsageError):
+                aiter(call)
+            assert [response async for response in read_out(call)] == [b"1", b"2"]
+        else:
+            responses = aiter(call)
+            full.make_room()
+            with pytest.raises(grpc.aio.UsageError):
+                await call.read()
+            assert [response async for response in responses] == [b"0", b"1", b"2"]
+
+
+# --- after it has failed without ever having been started ------------------------------------------------------------
+
+
+async def _failed(call: Any, way: Way) -> list[Outcome]:
+    asks = [outcome_of(ask(way, call)) for name, ask in _STATUS.items() if name != "debug_error_string"]
+    return [
+        *[await ask for ask in asks],
+        await outcome_of(way.take(call)),
+        await outcome_of(call.wait_for_connection()),
+        (call.cancel(), call.done(), call.cancelled()),
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_cancelled_before_its_start(calls: CallServer, mute: str, way: Way) -> None:
+    """Everything that can be asked of it has the answer that it has of gRPC's."""
+    async with world(calls) as at:
+        full = await at.full()
+        connecting = grpc.aio.insecure_channel(mute, isolated())
+        outcomes = []
+        for channel in (connecting, full.pool):
+            call = way.begin(channel)
+            await turns()
+            answers = (call.cancel(), call.cancel())
+            await turns()
+            # gRPC itself would wait for ever.
+            skips = way.streams_in and channel is connecting
+            rest = [] if skips else [await outcome_of(call.wait_for_connection())]
+            outcomes.append(
+                [
+                    answers,
+                    await status_of(call),
+                    *[await outcome_of(ask(way, call)) for ask in _STATUS.values()],
+                    await outcome_of(way.take(call)),
+                    (call.cancel(), call.done(), call.cancelled()),
+                ]
+            )
+            assert rest in ([], [("cancelled",)])
+        await connecting.close()
+        assert outcomes[0] == outcomes[1]
+        assert full.waiting == 0
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@in_loop
+async def test_refused_for_its_deadline(calls: CallServer, mute: str, way: Way) -> None:
+    """Everything that can be asked of it has the answer that it has of a call of gRPC's that came too late."""
+    async with world(calls) as at:
+        full = await at.full()
+        connecting = grpc.aio.insecure_channel(mute, isolated())
+        outcomes = []
+        for channel in (connecting, full.pool):
+            call = way.begin(channel, timeout=0.05)
+            await call.code()
+            remaining = call.time_remaining()
+            assert remaining is None or remaining == 0
+            outcomes.append([each[:2] for each in await _failed(call, way)])
+        await connecting.close()
+        assert outcomes[0] == outcomes[1]

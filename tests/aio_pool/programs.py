@@ -1,0 +1,80 @@
+"""Programs of their own: for what takes the whole process along, and for what is seen only when it ends."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+from support.servers import Server
+
+_PRELUDE = """
+import asyncio, faulthandler, gc, logging, os, signal, sys, threading, time, traceback
+import grpc
+import grpcpool
+from grpcpool import aio, PoolConfig, PoolForkedError
+from support.connections import connections_to
+from support.servers import ECHO, SLOW
+
+# In development mode it complains of what takes longer than 0.1 s.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
+target = sys.argv[1]
+port = int(target.rpartition(":")[2])
+
+
+def factory():
+    return grpc.aio.insecure_channel(target, grpcpool.isolated())
+
+
+async def unary(channel, method, request, timeout=20):
+    return await channel.unary_unary(method)(request, timeout=timeout)
+
+
+async def use(pool):
+    async with pool.acquire(timeout=20) as lease:
+        assert await unary(lease, ECHO, b"a") == b"a"
+    assert await unary(pool, ECHO, b"b") == b"b"
+
+
+def fork(work, tries=1):
+    '''Runs work in a child; returns the code it ends with: 0 if all went well.
+
+    A child that is forked while an operation of asyncio gRPC is pending may be killed by gRPC itself, pool or no pool:
+    then, with more `tries`, there is another.
+    '''
+    faulthandler.disable()
+    pid = os.fork()
+    if pid:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return fork(work, tries - 1) if code == -signal.SIGSEGV and tries > 1 else code
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(7)
+    os._exit(0)
+
+
+"""
+
+
+def run_program(server: Server, program: str, *, expect: str = "fine", seconds: float = 60, **environment: str) -> None:
+    """Runs a program in a fresh interpreter, in development mode, with warnings as errors.
+
+    It must end well within so many `seconds`, say what is expected, and nothing on its standard error.
+    """
+    tests = pathlib.Path(__file__).parent.parent
+    path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(  # noqa: S603 -- our own program
+        [sys.executable, "-X", "dev", "-W", "error", "-c", _PRELUDE + textwrap.dedent(program), server.target],
+        env={**os.environ, "PYTHONPATH": path, "GRPC_VERBOSITY": "ERROR", **environment},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [expect], done.stdout + done.stderr
+    assert not done.stderr, done.stderr

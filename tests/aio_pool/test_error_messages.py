@@ -1,0 +1,143 @@
+"""What the errors say: whose pool, how full it is, and what to do about it. They are the sync twin's, word for word."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from aio_pool.pools import pool_over, silent
+from aio_pool.running import in_loop, settle
+from grpcpool import LeaseReleasedError, PoolClosedError, PoolExhaustedError, PoolOpenError, PoolTimeoutError
+from grpcpool.testing import ManualClock
+from grpcpool.testing.aio import FakeFactory
+from support.fakes import failing_factory
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
+
+
+@in_loop
+async def test_a_timeout_says_how_full_the_pool_is(clock: ManualClock) -> None:
+    """The message has the pool's name, its figures at that moment, how long was waited, and the remedy."""
+    async with pool_over(FakeFactory(), name="orders", max_size=1) as pool, pool.acquire():
+        waiting = asyncio.create_task(pool.acquire(timeout=2.5))
+        await settle()
+        clock.advance(2.5)
+        with pytest.raises(PoolTimeoutError) as caught:
+            await waiting
+    assert str(caught.value) == (
+        "pool 'orders': no place came free in time (1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
+        "release leases sooner, raise max_size or max_streams, or allow more time"
+    )
+    assert caught.value.__cause__ is None
+
+
+@in_loop
+async def test_a_refusal_says_how_many_wait(clock: ManualClock) -> None:
+    """So does the error of who is refused because too many wait."""
+    async with pool_over(FakeFactory(), name="orders", max_size=1, max_waiters=0) as pool:
+        await pool.open()
+        async with pool.acquire():
+            with pytest.raises(PoolExhaustedError) as caught:
+                await pool.acquire()
+    assert str(caught.value) == (
+        "pool 'orders': too many are waiting already (1 of 1 connections open, 1 in flight, 0 waiting, waited 0.000 s);"
+        " shed load, or raise max_size, max_streams or max_waiters"
+    )
+
+
+@in_loop
+async def test_a_closed_pool_says_so(clock: ManualClock) -> None:
+    """So does the error of who comes too late."""
+    async with pool_over(FakeFactory(), name="orders") as pool:
+        await pool.close()
+        with pytest.raises(PoolClosedError) as caught:
+            await pool.acquire()
+    assert str(caught.value) == (
+        "pool 'orders': the pool is closed (0 of 10 connections open, 0 in flight, 0 waiting, waited 0.000 s); "
+        "make a new pool, or close this one later"
+    )
+
+
+@in_loop
+async def test_who_waited_for_a_connection_that_fails_learns_why(clock: ManualClock) -> None:
+    """A timeout while no connection could be made has the last connect error as its cause, and in its message."""
+    async with pool_over(failing_factory, name="orders") as pool:
+        waiting = asyncio.create_task(pool.acquire(timeout=1))
+        await settle()
+        clock.advance(1)
+        with pytest.raises(PoolTimeoutError) as caught:
+            await waiting
+        assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+        assert "; last connect error: this factory always fails; " in str(caught.value)
+
+
+@in_loop
+async def test_a_connect_error_of_the_past_is_not_blamed(clock: ManualClock) -> None:
+    """When connections have been made since, a timeout for want of places has no connect error as its cause."""
+    async with pool_over(FakeFactory(fails=1), max_size=1) as pool:
+        waiting = asyncio.create_task(pool.acquire())
+        await settle()
+        clock.advance(1)
+        async with await waiting:
+            with pytest.raises(PoolTimeoutError) as caught:
+                await pool.acquire(timeout=0)
+        assert caught.value.__cause__ is None
+        assert "connect error" not in str(caught.value)
+
+
+@in_loop
+async def test_a_failed_open_says_why() -> None:
+    """`open()` raises `PoolOpenError`, whose cause is what the factory raised."""
+    async with pool_over(failing_factory, name="orders") as pool:
+        with pytest.raises(PoolOpenError) as caught:
+            await pool.open()
+    assert str(caught.value).startswith("pool 'orders': no connection could be made (0 of 10 connections open")
+    assert str(caught.value).endswith(
+        "; last connect error: this factory always fails; see the cause, check the target and its credentials"
+    )
+
+
+@in_loop
+async def test_an_open_that_takes_too_long_does_not_talk_of_leases(clock: ManualClock) -> None:
+    """Who calls `open(timeout)` in vain is told of connections, not to release leases sooner."""
+    async with pool_over(FakeFactory(silent), name="orders") as pool:
+        opening = asyncio.create_task(pool.open(timeout=0.01))
+        await settle()
+        clock.advance(1)
+        with pytest.raises(PoolOpenError, match="'orders'") as caught:
+            await opening
+        assert "lease" not in str(caught.value)
+
+
+@in_loop
+async def test_a_released_lease_says_so() -> None:
+    """The error of a call after the release has name, figures and remedy."""
+    async with pool_over(FakeFactory(), name="orders") as pool:
+        lease = await pool.acquire()
+        lease.release()
+        with pytest.raises(LeaseReleasedError) as caught:
+            lease.unary_unary("/a/b")
+    assert re.fullmatch(
+        r"pool 'orders': the lease has been released \(1 of 10 connections open, 0 in flight, 0 waiting.*\); "
+        r"acquire a new one",
+        str(caught.value),
+    )
+
+
+@in_loop
+async def test_the_repr_is_a_small_dashboard() -> None:
+    """It says what the pool is called, what there is of connections, and who uses and waits for them."""
+    async with pool_over(FakeFactory(), name="orders", max_size=1) as pool:
+        assert repr(pool) == "<grpcpool.aio.ChannelPool 'orders': 0 of 1 connections open, 0 in flight, 0 waiting>"
+        async with pool.acquire():
+            waiting = asyncio.create_task(pool.acquire(None))
+            await settle()
+            assert repr(pool) == "<grpcpool.aio.ChannelPool 'orders': 1 of 1 connections open, 1 in flight, 1 waiting>"
+            waiting.cancel()
+            await settle()
+        await pool.close()
+        assert repr(pool) == (
+            "<grpcpool.aio.ChannelPool 'orders': closed, 0 of 1 connections open, 0 in flight, 0 waiting>"
+        )

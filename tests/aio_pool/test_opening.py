@@ -1,0 +1,365 @@
+"""How connections come to be: `open()`, the factory, the connect; and all the ways they fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_pool.pools import pool_over, silent
+from aio_pool.running import in_loop, settle
+from grpcpool import PoolClosedError, PoolOpenError, PoolTimeoutError
+from grpcpool._listener import OpenFailed
+from grpcpool.testing import FakeChannel as SyncFakeChannel
+from grpcpool.testing import ManualClock
+from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.fakes import ConstantFactory, failing_factory
+from support.pools import Recorder
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
+
+State = grpc.ChannelConnectivity
+
+
+# --- open() ---------------------------------------------------------------------------------------------------------
+
+
+@in_loop
+async def test_open_opens_min_size_connections() -> None:
+    """When `open()` returns, `min_size` connections are ready; a second `open()` finds nothing to do."""
+    factory = FakeFactory()
+    async with pool_over(factory, min_size=3) as pool:
+        await pool.open()
+        assert (pool.stats().ready, len(factory.made)) == (3, 3)
+        await pool.open()
+        assert len(factory.made) == 3
+
+
+@in_loop
+async def test_open_of_none_does_nothing() -> None:
+    """With `min_size=0`, `open()` returns at once and opens nothing."""
+    factory = FakeFactory()
+    async with pool_over(factory, min_size=0) as pool:
+        await pool.open()
+        await settle()
+    assert factory.calls == 0
+
+
+@in_loop
+async def test_connections_are_opened_side_by_side() -> None:
+    """Each connection of `open()` is being made at once, not one after the other."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory, min_size=3) as pool:
+        opening = asyncio.create_task(pool.open())
+        await settle()
+        assert len(factory.made) == 3
+        for channel in factory.made:
+            assert not opening.done()
+            channel.set_state(State.READY)
+            await settle()
+        assert opening.done()
+
+
+@in_loop
+async def test_several_may_open_at_once() -> None:
+    """Each of several in `open()` returns when the connections are ready, which are made once."""
+    factory = FakeFactory()
+    async with pool_over(factory, min_size=2) as pool:
+        await asyncio.gather(*(pool.open() for _ in range(3)))
+        assert factory.calls == 2
+
+
+@in_loop
+async def test_a_failed_open_closes_what_it_had_opened(clock: ManualClock) -> None:
+    """When one of three connections fails, the other two are closed, and the pool can still be used."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory, min_size=3) as pool:
+        opening = asyncio.create_task(pool.open())
+        await settle()
+        one, two, three = factory.made
+        one.set_state(State.READY)
+        two.set_state(State.READY)
+        await settle()
+        assert pool.stats().ready == 2
+        three.set_state(State.TRANSIENT_FAILURE)
+        with pytest.raises(PoolOpenError) as caught:
+            await opening
+        assert caught.value.__cause__ is not None
+        await settle()
+        assert not factory.open
+        assert pool.stats().size == 0
+        asking = asyncio.create_task(pool.acquire())
+        # The next attempt comes when the backoff is over.
+        clock.advance(1)
+        await settle()
+        for channel in factory.open:
+            channel.set_state(State.READY)
+        (await asking).release()
+
+
+@in_loop
+async def test_a_failed_open_may_be_tried_again() -> None:
+    """After the failure has gone, `open()` succeeds, without waiting for the backoff."""
+    async with pool_over(FakeFactory(fails=1)) as pool:
+        with pytest.raises(PoolOpenError):
+            await pool.open()
+        await pool.open()
+        assert pool.stats().ready == 1
+
+
+@pytest.mark.parametrize("by", ["given", "configured"])
+@in_loop
+async def test_open_keeps_its_timeout(clock: ManualClock, by: str) -> None:
+    """`open(timeout)` raises `PoolOpenError` when its time is over, else at `connect_timeout`; all is closed again."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory, min_size=2, connect_timeout=3 if by == "configured" else 10) as pool:
+        opening = asyncio.create_task(pool.open(3) if by == "given" else pool.open())
+        await settle()
+        clock.advance(2.9)
+        await settle()
+        assert not opening.done()
+        clock.advance(0.2)
+        with pytest.raises(PoolOpenError, match="not ready within") as caught:
+            await opening
+        assert "lease" not in str(caught.value)
+        await settle()
+        assert not factory.open
+        assert pool.stats().size == 0
+
+
+@in_loop
+async def test_open_times_out_by_the_real_clock() -> None:
+    """Nobody needs to turn anything."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory) as pool:
+        with pytest.raises(PoolOpenError):
+            await pool.open(timeout=0.01)
+        with pytest.raises(PoolOpenError):
+            await pool.open(timeout=0)
+        await settle()
+        assert not factory.open
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), True, "1"], ids=repr)
+@in_loop
+async def test_open_refuses_what_is_no_timeout(timeout: float) -> None:  # noqa: ASYNC109 -- a value to be refused
+    """A negative or no number raises `ValueError`, and nothing is opened."""
+    factory = FakeFactory()
+    async with pool_over(factory) as pool:
+        with pytest.raises(ValueError, match="timeout = "):
+            await pool.open(timeout)
+        assert factory.calls == 0
+
+
+@in_loop
+async def test_a_closed_pool_does_not_open() -> None:
+    """`open()` of a closed pool raises `PoolClosedError`; who is in `open()` when it is closed gets that too."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory) as pool:
+        opening = asyncio.create_task(pool.open())
+        await settle()
+        await pool.close()
+        with pytest.raises(PoolClosedError):
+            await opening
+        with pytest.raises(PoolClosedError):
+            await pool.open()
+        assert not factory.open
+
+
+# --- the factory ----------------------------------------------------------------------------------------------------
+
+
+@in_loop
+async def test_the_factory_is_called_without_the_lock_and_in_the_loop() -> None:
+    """A factory may look at the pool, and even ask it; it runs in the loop, as gRPC's channels need it."""
+    seen: list[tuple[int, asyncio.AbstractEventLoop]] = []
+    asked: list[asyncio.Task[Any]] = []
+
+    def factory() -> FakeChannel:
+        seen.append((pool.stats().opening, asyncio.get_running_loop()))
+        asked.append(asyncio.create_task(pool.acquire(timeout=0)))
+        return FakeChannel()
+
+    async with pool_over(factory, max_size=1) as pool:
+        (await pool.acquire()).release()
+        with pytest.raises(PoolTimeoutError):
+            await asked[0]
+    assert seen == [(1, asyncio.get_running_loop())]
+
+
+@pytest.mark.parametrize("value", [None, 3, "channel", object, SyncFakeChannel()], ids=lambda it: type(it).__name__)
+@in_loop
+async def test_a_factory_that_returns_no_channel_fails_the_connection(value: object) -> None:
+    """It costs no place, and the error says what was returned; a channel that is not asyncio's is none either."""
+    factory: Callable[[], Any] = ConstantFactory(value)
+    async with pool_over(factory, max_size=1) as pool:
+        with pytest.raises(PoolOpenError) as caught:
+            await pool.open()
+        assert isinstance(caught.value.__cause__, TypeError)
+        assert f"{type(value).__name__}, not a grpc.aio.Channel" in str(caught.value.__cause__)
+        assert pool.stats().size == 0
+
+
+@in_loop
+async def test_a_factory_is_no_coroutine_function() -> None:
+    """One that is fails with an error that says what it returned."""
+
+    async def make() -> FakeChannel:
+        return FakeChannel()
+
+    made: list[Any] = []
+
+    def factory() -> Any:
+        made.append(make())
+        return made[-1]
+
+    async with pool_over(factory) as pool:
+        with pytest.raises(PoolOpenError) as caught:
+            await pool.open()
+        assert "coroutine, not a grpc.aio.Channel" in str(caught.value.__cause__)
+    for coroutine in made:
+        coroutine.close()
+
+
+@in_loop
+async def test_a_factory_that_returns_the_same_channel_again_is_found_out() -> None:
+    """A channel that is in the pool already is refused, and stays open for who has it."""
+    channel = FakeChannel()
+    async with pool_over(ConstantFactory(channel), max_size=2) as pool:
+        async with pool.acquire():
+            waiting = asyncio.create_task(pool.acquire())
+            await settle()
+            assert pool.stats().open_failures == 1
+            waiting.cancel()
+        assert [channel.closed] == [0]
+    assert [channel.closed] == [1]
+
+
+@in_loop
+async def test_a_factory_that_raises_fails_the_connection() -> None:
+    """What it raised is the cause, and a listener is told of it."""
+    recorder = Recorder()
+    async with pool_over(failing_factory, name="orders", listeners=[recorder]) as pool:
+        with pytest.raises(PoolOpenError, match=r"'orders'.*last connect error: this factory always fails") as caught:
+            await pool.open()
+        (failed,) = recorder.of(OpenFailed)
+        assert caught.value.__cause__ is failed.error
+        assert isinstance(failed.error, ConnectionRefusedError)
+
+
+@in_loop
+async def test_a_factory_that_always_fails_leaves_nothing(clock: ManualClock) -> None:
+    """However often it is tried, neither place nor task is lost."""
+    async with pool_over(failing_factory, max_size=2) as pool:
+        for attempt in range(1, 20):
+            with pytest.raises(PoolTimeoutError):
+                await pool.acquire(timeout=0)
+            await settle()
+            assert pool.stats().open_failures == attempt
+            clock.advance(20)
+        await settle()
+        assert pool.stats().opening <= 1
+
+
+@in_loop
+async def test_it_is_tried_again_until_it_goes(clock: ManualClock) -> None:
+    """Who waits is served by the first attempt that succeeds; each next comes when the backoff is over."""
+    factory = FakeFactory(fails=5)
+    async with pool_over(factory) as pool:
+        waiting = asyncio.create_task(pool.acquire(None))
+        for _ in range(6):
+            await settle()
+            clock.advance(20)
+        (await waiting).release()
+        assert factory.calls == 6
+
+
+# --- the connect ----------------------------------------------------------------------------------------------------
+
+
+@in_loop
+async def test_a_connection_is_given_once_it_is_ready() -> None:
+    """Nobody gets a connection that still connects."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory) as pool:
+        waiting = asyncio.create_task(pool.acquire())
+        await settle()
+        (channel,) = factory.made
+        assert channel.state is State.CONNECTING
+        with pytest.raises(PoolTimeoutError):
+            await pool.acquire(timeout=0)
+        assert not waiting.done()
+        channel.set_state(State.READY)
+        (await waiting).release()
+
+
+@in_loop
+async def test_a_connection_that_fails_is_closed() -> None:
+    """A transient failure while it is opened fails it at once, even if a call on it would succeed; it is closed."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory) as pool:
+        opening = asyncio.create_task(pool.open())
+        await settle()
+        (channel,) = factory.made
+        channel.set_state(State.TRANSIENT_FAILURE)
+        await settle()
+        assert opening.done()
+        with pytest.raises(PoolOpenError) as caught:
+            await opening
+        assert "TRANSIENT_FAILURE" in str(caught.value.__cause__)
+        assert channel.closed
+        assert channel.subscribers == 0
+        assert len(channel.calls) <= 1
+
+
+@in_loop
+async def test_a_connection_that_fails_says_why() -> None:
+    """The cause is gRPC's own reason, where it gives one."""
+
+    class Refused(FakeChannel):
+        def unary_unary(self, *arguments: Any, **how: Any) -> Any:
+            raise grpc.aio.AioRpcError(
+                grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "connection refused by nobody"
+            )
+
+    factory = FakeFactory(lambda: Refused(connects=False))
+    async with pool_over(factory) as pool:
+        opening = asyncio.create_task(pool.open())
+        await settle()
+        factory.made[0].set_state(State.TRANSIENT_FAILURE)
+        with pytest.raises(PoolOpenError, match="last connect error: connection refused by nobody"):
+            await opening
+
+
+@in_loop
+async def test_a_channel_whose_state_cannot_be_asked_is_closed() -> None:
+    """Whatever goes wrong after the factory has made a channel, the channel is closed."""
+
+    class Mute(FakeChannel):
+        def get_state(self, try_to_connect: bool = False) -> State:
+            raise RuntimeError("no state here")
+
+    factory = FakeFactory(Mute)
+    async with pool_over(factory) as pool:
+        with pytest.raises(PoolOpenError):
+            await pool.open()
+        await settle()
+        assert not factory.open
+
+
+@in_loop
+async def test_a_channel_that_fails_to_close_is_no_obstacle() -> None:
+    """An error of a channel's `close` is logged, and goes no further."""
+
+    class Sticky(FakeChannel):
+        async def close(self, grace: float | None = None) -> None:
+            await super().close(grace)
+            raise RuntimeError("does not close")
+
+    factory = FakeFactory(Sticky)
+    async with pool_over(factory) as pool:
+        await pool.open()
+    assert not factory.open

@@ -1,0 +1,205 @@
+"""The prime, which is run on each new connection before it is used: its kinds, and all the ways it may go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_pool.pools import holding, pool_over
+from aio_pool.running import in_loop, settle
+from grpcpool import PoolOpenError, PoolTimeoutError
+from grpcpool.aio import ChannelPool
+from grpcpool.testing import ManualClock
+from grpcpool.testing.aio import FakeChannel, FakeFactory
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
+
+State = grpc.ChannelConnectivity
+
+
+def _plain(told: list[Any]) -> Callable[[Any], object]:
+    return told.append
+
+
+def _coroutine(told: list[Any]) -> Callable[[Any], object]:
+    async def prime(channel: Any) -> None:
+        await settle(3)
+        told.append(channel)
+
+    return prime
+
+
+def _returning_a_future(told: list[Any]) -> Callable[[Any], object]:
+    return lambda channel: asyncio.ensure_future(_coroutine(told)(channel))  # type: ignore[call-overload]
+
+
+_PRIMES = pytest.mark.parametrize(
+    "kind", [_plain, _coroutine, _returning_a_future], ids=lambda it: it.__name__.strip("_")
+)
+
+
+@_PRIMES
+@in_loop
+async def test_the_prime_gets_each_new_channel_before_it_is_used(kind: Callable[[list[Any]], Any]) -> None:
+    """A plain function, a coroutine function, or what returns an awaitable: each new channel, connected, once."""
+    primed: list[FakeChannel] = []
+    factory = FakeFactory()
+    async with (
+        pool_over(factory, prime=kind(primed), max_size=2) as pool,
+        pool.acquire(),
+        pool.acquire(),
+    ):
+        assert primed == factory.made
+        assert [channel.state for channel in primed] == [State.READY, State.READY]
+
+
+@in_loop
+async def test_nobody_gets_a_connection_that_is_being_primed() -> None:
+    """It counts as opening until the prime has ended."""
+    go = asyncio.Event()
+
+    async def prime(channel: object) -> None:
+        await go.wait()
+
+    async with pool_over(FakeFactory(), prime=prime) as pool:
+        waiting = asyncio.create_task(pool.acquire())
+        await settle()
+        assert (pool.stats().opening, pool.stats().ready) == (1, 0)
+        go.set()
+        (await waiting).release()
+
+
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, TimeoutError])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@in_loop
+async def test_a_prime_that_raises_fails_the_connection(error: type[BaseException], asynchronous: bool) -> None:
+    """The channel is closed, and what it raised, be it a `CancelledError` of its own, is the cause, at once."""
+
+    async def prime(channel: object) -> None:
+        await settle(2)
+        raise error
+
+    def plain_prime(channel: object) -> None:
+        raise error
+
+    factory = FakeFactory()
+    async with pool_over(factory, prime=prime if asynchronous else plain_prime) as pool:
+        opening = asyncio.create_task(pool.open())
+        await settle()
+        assert opening.done()
+        with pytest.raises(PoolOpenError) as caught:
+            await opening
+        assert isinstance(caught.value.__cause__, error)
+        await settle()
+        assert not factory.open
+        assert pool.stats().size == 0
+
+
+@in_loop
+async def test_a_prime_may_call_and_what_it_leaves_running_is_cancelled_with_the_channel() -> None:
+    """A prime is given the factory's own channel, on which a call needs no place."""
+    factory = FakeFactory(holding)
+    calls: list[Any] = []
+
+    async def prime(channel: Any) -> None:
+        calls.append(channel.unary_unary("/shop.Orders/Warm")(b""))
+
+    async with pool_over(factory, prime=prime) as pool:
+        await pool.open()
+        assert pool.stats().in_flight == 0
+        assert len(factory.made[0].calls) == 1
+    assert calls[0].cancelled()
+
+
+@in_loop
+async def test_a_prime_that_hangs_is_cancelled(clock: ManualClock) -> None:
+    """After `connect_timeout` the attempt counts as failed, the prime is cancelled, and the channel closed."""
+    ends: list[str] = []
+
+    async def prime(channel: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    factory = FakeFactory()
+    async with pool_over(factory, prime=prime, connect_timeout=10) as pool:
+        opening = asyncio.create_task(pool.open())
+        await settle()
+        clock.advance(10)
+        with pytest.raises(PoolOpenError) as caught:
+            await opening
+        assert "connect_timeout" in str(caught.value.__cause__)
+        await settle()
+        assert ends == ["cancelled"]
+        assert not factory.open
+        assert pool.stats().size == 0
+
+
+@in_loop
+async def test_a_prime_that_does_not_let_itself_be_cancelled_keeps_no_connection(clock: ManualClock) -> None:
+    """The channel is closed under it, the next attempt is made, and what it does in the end is of no consequence."""
+    go = asyncio.Event()
+
+    async def prime(channel: object) -> None:
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    factory = FakeFactory()
+    async with pool_over(factory, prime=prime, connect_timeout=10) as pool:
+        opening = asyncio.create_task(pool.open())
+        await settle()
+        clock.advance(10)
+        with pytest.raises(PoolOpenError):
+            await opening
+        await settle()
+        assert factory.made[0].closed == 1
+        go.set()
+        await settle()
+        await pool.open()
+        assert pool.stats().ready == 1
+        assert factory.made[0].closed == 1
+
+
+@in_loop
+async def test_while_one_is_primed_another_serves() -> None:
+    """A place that comes free serves who waits, whatever the prime of another connection does."""
+    go = asyncio.Event()
+    primed: list[object] = []
+
+    async def prime(channel: object) -> None:
+        primed.append(channel)
+        if len(primed) > 1:
+            await go.wait()
+
+    async with pool_over(FakeFactory(), max_size=2, prime=prime) as pool:
+        held = await pool.acquire()
+        waiting = asyncio.create_task(pool.acquire())
+        await settle()
+        assert pool.stats().opening == 1
+        held.release()
+        (await waiting).release()
+
+
+@in_loop
+async def test_a_prime_may_use_the_pool() -> None:
+    """It may ask how the pool is, and lease of what is there; only not wait for its own connection."""
+    seen: list[int] = []
+    pool: ChannelPool
+
+    async def prime(channel: object) -> None:
+        seen.append(pool.stats().opening)
+        with pytest.raises(PoolTimeoutError):
+            await pool.acquire(timeout=0)
+
+    async with pool_over(FakeFactory(), prime=prime, max_size=1) as pool:
+        await pool.open()
+    assert seen == [1]

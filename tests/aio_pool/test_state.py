@@ -1,0 +1,219 @@
+"""The pool's state as a channel: `get_state`, `wait_for_state_change`, `channel_ready`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from aio_pool.pools import pool_over, silent
+from aio_pool.running import in_loop, settle, until
+from grpcpool.aio import ChannelPool
+from grpcpool.testing import ManualClock
+from grpcpool.testing.aio import FakeFactory
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
+
+State = grpc.ChannelConnectivity
+
+
+@in_loop
+async def test_it_is_idle_until_somebody_wants_it_connected() -> None:
+    """To ask for the state opens nothing; to ask with `try_to_connect` does, and says how it was until then."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory) as pool:
+        assert pool.get_state() is State.IDLE
+        await settle()
+        assert factory.calls == 0
+        assert pool.get_state(try_to_connect=True) is State.IDLE
+        assert pool.get_state() is State.CONNECTING
+        await settle()
+        factory.made[0].set_state(State.READY)
+        await settle()
+        assert pool.get_state() is State.READY
+        assert factory.calls == 1
+
+
+@in_loop
+async def test_it_is_ready_while_any_connection_is() -> None:
+    """One of two is enough; while none is, it says what they do."""
+    factory = FakeFactory()
+    async with pool_over(factory, min_size=2, max_size=2) as pool:
+        await pool.open()
+        one, two = factory.made
+        one.set_state(State.TRANSIENT_FAILURE)
+        await settle()
+        assert pool.get_state() is State.READY
+        two.set_state(State.TRANSIENT_FAILURE)
+        await settle()
+        assert pool.get_state() is State.TRANSIENT_FAILURE
+        one.set_state(State.READY)
+        await settle()
+        assert pool.get_state() is State.READY
+        await pool.close()
+        assert pool.get_state() is State.SHUTDOWN
+
+
+@in_loop
+async def test_a_pool_that_cannot_connect_says_so(clock: ManualClock) -> None:
+    """After an attempt that failed it is in `TRANSIENT_FAILURE`, until one succeeds."""
+    async with pool_over(FakeFactory(fails=1)) as pool:
+        pool.get_state(try_to_connect=True)
+        await settle()
+        assert pool.get_state() is State.TRANSIENT_FAILURE
+        clock.advance(20)
+        await settle()
+        assert pool.get_state() is State.READY
+
+
+@in_loop
+async def test_who_waits_for_a_change_is_told_each() -> None:
+    """From idle to shutdown, each state that the pool comes to ends the wait for the one before."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory, max_size=1) as pool:
+        seen: list[State] = []
+
+        async def watch() -> None:
+            state = pool.get_state()
+            while state is not State.SHUTDOWN:
+                seen.append(state)
+                await pool.wait_for_state_change(state)
+                state = pool.get_state()
+
+        watching = asyncio.create_task(watch())
+        await settle()
+        pool.get_state(try_to_connect=True)
+        await settle()
+        # The pool is not told of what happens to connections, and looks.
+        for state in (State.READY, State.TRANSIENT_FAILURE, State.CONNECTING, State.READY):
+            factory.made[0].set_state(state)
+            await until(lambda state=state: seen[-1] is state)  # type: ignore[misc]
+        await pool.close()
+        await asyncio.wait_for(watching, 20)
+        assert seen == [
+            State.IDLE,
+            State.CONNECTING,
+            State.READY,
+            State.TRANSIENT_FAILURE,
+            State.CONNECTING,
+            State.READY,
+        ]
+
+
+@in_loop
+async def test_a_recovery_is_told() -> None:
+    """A connection that comes back by itself, with nobody waiting for a place, ends the wait soon."""
+    factory = FakeFactory()
+    async with pool_over(factory, max_size=1) as pool:
+        await pool.open()
+        factory.made[0].set_state(State.TRANSIENT_FAILURE)
+        await settle()
+        changing = asyncio.create_task(pool.wait_for_state_change(State.TRANSIENT_FAILURE))
+        readying = asyncio.create_task(pool.channel_ready())
+        await settle()
+        assert not changing.done()
+        assert not readying.done()
+        factory.made[0].set_state(State.READY)
+        async with asyncio.timeout(5):
+            await changing
+            await readying
+
+
+@in_loop
+async def test_a_state_that_is_another_already_is_not_waited_for() -> None:
+    """The wait for a state that is not the present one returns before the loop turns."""
+    async with pool_over(FakeFactory()) as pool:
+        with pytest.raises(StopIteration):
+            pool.wait_for_state_change(State.READY).send(None)
+
+
+@in_loop
+async def test_all_who_wait_are_told() -> None:
+    """A change ends the waits of all, and one who was cancelled is in nobody's way."""
+    async with pool_over(FakeFactory()) as pool:
+        waiting = [asyncio.create_task(pool.wait_for_state_change(State.IDLE)) for _ in range(5)]
+        await settle()
+        waiting[2].cancel()
+        await pool.open()
+        await settle()
+        assert all(task.done() for task in waiting)
+
+
+@pytest.mark.parametrize("min_size", [0, 1, 3])
+@in_loop
+async def test_channel_ready_connects_and_waits(min_size: int) -> None:
+    """When it returns a connection is ready, also in a pool that keeps none open; a second one finds it ready."""
+    factory = FakeFactory(silent)
+    async with pool_over(factory, min_size=min_size) as pool:
+        readying = asyncio.create_task(pool.channel_ready())
+        await settle()
+        assert not readying.done()
+        assert len(factory.made) == max(min_size, 1)
+        factory.made[0].set_state(State.READY)
+        await readying
+        await pool.channel_ready()
+        (await pool.acquire(timeout=0)).release()
+        assert len(factory.made) == max(min_size, 1)
+
+
+@pytest.mark.parametrize("min_size", [0, 1])
+@in_loop
+async def test_channel_ready_waits_out_failures(min_size: int) -> None:
+    """However often it fails at first, it returns when a connection has been made."""
+    factory = FakeFactory(fails=3)
+    async with pool_over(factory, min_size=min_size) as pool:
+        async with asyncio.timeout(20):
+            await pool.channel_ready()
+        assert factory.calls == 4
+
+
+@in_loop
+async def test_a_closed_pool_is_waited_for_by_nobody() -> None:
+    """As with gRPC's own channel, waiting for the state of a closed one, or for it to be ready, is a `UsageError`."""
+    async with pool_over(FakeFactory()) as pool:
+        await pool.close()
+        assert pool.get_state(try_to_connect=True) is State.SHUTDOWN
+        with pytest.raises(grpc.aio.UsageError):
+            await pool.wait_for_state_change(State.READY)
+        with pytest.raises(grpc.aio.UsageError):
+            await pool.wait_for_state_change(State.SHUTDOWN)
+        with pytest.raises(grpc.aio.UsageError):
+            await pool.channel_ready()
+
+
+@in_loop
+async def test_a_lost_connection_is_made_to_come_back(clock: ManualClock) -> None:
+    """One that has become idle, as gRPC's do when a server ends them, is found and has to connect, used or not."""
+    factory = FakeFactory()
+    async with pool_over(factory, max_size=1) as pool:
+        await pool.open()
+        factory.made[0].set_state(State.IDLE)
+        for _ in range(5):
+            clock.advance(1)
+            await settle()
+        assert factory.made[0].state is State.READY
+        assert pool.get_state() is State.READY
+        (await pool.acquire(timeout=0)).release()
+
+
+@in_loop
+async def test_a_channel_that_somebody_else_has_closed_is_not_leased(clock: ManualClock) -> None:
+    """A factory's channel that was shut down from outside counts as lost, for as long as there is another."""
+    factory = FakeFactory()
+    async with pool_over(factory, min_size=2, max_size=2) as pool:
+        await pool.open()
+        await factory.made[0].close()
+        clock.advance(1)
+        await settle()
+        assert {it.state for it in pool.stats().channels} == {"ready", "lost"}
+        async with pool.acquire(timeout=0) as lease:
+            assert lease.get_state() is State.READY
+
+
+@in_loop
+async def test_it_is_a_channel() -> None:
+    """`ChannelPool` is a `grpc.aio.Channel`, with every member of it."""
+    async with pool_over(FakeFactory()) as pool:
+        assert isinstance(pool, grpc.aio.Channel)
+        assert not getattr(ChannelPool, "__abstractmethods__", None)

@@ -1,0 +1,89 @@
+"""Fixtures for the tests of refused streams."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import grpc
+import pytest
+from grpc.experimental import ChannelOptions
+
+from grpcpool import ChannelPool, isolated
+from refusals.servers import RefusingServer
+from support.connections import connections_to
+from support.pools import PoolMaker, Recorder
+from support.waiting import eventually
+
+
+class PoolOpener(Protocol):
+    """Makes a pool over the refusing server, connected, with the test's recorder."""
+
+    def __call__(self, *, single_threaded: bool = False, **config: Any) -> ChannelPool:
+        """Makes one; `config` are fields of `PoolConfig`, `single_threaded` is about streams of responses."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collection() -> Iterator[None]:
+    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def _pool_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    """A test leaves no thread of a pool."""
+    before = _pool_threads()
+    yield
+    eventually(lambda: _pool_threads() <= before, timeout=5)
+
+
+@pytest.fixture(scope="session")
+def _refusing_server() -> Iterator[RefusingServer]:
+    with RefusingServer() as server:
+        yield server
+
+
+@pytest.fixture
+def refusing(_refusing_server: RefusingServer) -> Iterator[RefusingServer]:
+    """A server that refuses nothing until it is told; when the test is over, no connection to it is left."""
+    _refusing_server.begin()
+    yield _refusing_server
+    gc.collect()
+    eventually(lambda: connections_to(_refusing_server.port) == 0, timeout=10)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """Writes down what the test's pools tell."""
+    return Recorder()
+
+
+@pytest.fixture
+def open_pool(refusing: RefusingServer, make_pool: PoolMaker, recorder: Recorder) -> PoolOpener:
+    """Makes pools, which are closed when the test is over."""
+
+    def open_one(*, single_threaded: bool = False, **config: Any) -> ChannelPool:
+        options = [(ChannelOptions.SingleThreadedUnaryStream, 1)] if single_threaded else []
+        pool = make_pool(
+            lambda: grpc.insecure_channel(refusing.target, isolated(options)), listeners=[recorder], **config
+        )
+        pool.open()
+        return pool
+
+    return open_one
+
+
+@pytest.fixture
+def plain(refusing: RefusingServer) -> Iterator[grpc.Channel]:
+    """What the pool is measured by: gRPC's own channel to the same server."""
+    with refusing.channel() as channel:
+        yield channel

@@ -1,0 +1,83 @@
+"""However a call with one request is made on asyncio, its caller does not see that a server refused it.
+
+Each way is measured by gRPC's own channel to the same server when that refuses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aio_calls.support import at_rest, until
+from aio_pool.pools import pool_over
+from grpcpool.testing import ManualClock
+from refusals.aio_uses import USES, Use
+from refusals.servers import Count, RefusingServer
+from refusals.test_calls import STEP, assert_refused
+from support.loops import in_loop
+from support.pools import Recorder
+
+pytestmark = pytest.mark.timeout(60)
+
+ROUNDS = 10
+
+
+@pytest.mark.parametrize("use", USES, ids=str)
+@in_loop
+async def test_a_refused_call_goes_elsewhere(refusing: RefusingServer, recorder: Recorder, use: Use) -> None:
+    """A call that one connection refuses is carried out on another at once, once, and looks as if nothing had been."""
+    async with refusing.aio_channel() as plain:
+        expected = await use.whole(plain)
+    async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
+        await pool.open()
+        refusing.begin(next=1)
+        assert await use.whole(pool) == expected
+        await at_rest(pool)
+        assert_refused(pool, recorder, 1)
+        told = refusing.told()
+        assert told.handled == {use.command: 1}
+        assert sorted((count.begun, count.refused) for count in told.counts.values()) == [(1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("use", USES, ids=str)
+@in_loop
+async def test_a_refused_call_waits_where_there_is_nothing_else(
+    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, use: Use
+) -> None:
+    """A call that the only connection refuses waits until that may be asked again, as often as it takes."""
+    async with refusing.aio_channel() as plain:
+        expected = await use.whole(plain)
+    async with pool_over(refusing.aio_channel, listeners=[recorder], max_size=1) as pool:
+        await pool.open()
+        refusing.begin(next=3)
+        outcome = asyncio.create_task(use.whole(pool))
+        for refused in (1, 2, 3):
+            await until(lambda: pool.stats().waiting == 1)
+            assert_refused(pool, recorder, refused)
+            assert not outcome.done()
+            clock.advance(STEP)
+        assert await outcome == expected
+        await at_rest(pool)
+        assert_refused(pool, recorder, 3)
+        told = refusing.told()
+        assert told.handled == {use.command: 1}
+        assert told.all == Count(begun=4, refused=3, completed=1, most=1)
+
+
+@pytest.mark.parametrize("use", USES, ids=str)
+@in_loop
+async def test_again_and_again(refusing: RefusingServer, recorder: Recorder, clock: ManualClock, use: Use) -> None:
+    """Of many calls that are all refused once, each ends as if it had not been."""
+    async with refusing.aio_channel() as plain:
+        expected = await use.whole(plain)
+    async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
+        await pool.open()
+        refusing.begin()
+        for _ in range(ROUNDS):
+            refusing.refuse(next=1)
+            assert await use.whole(pool, timeout=15) == expected
+            clock.advance(STEP)
+        await at_rest(pool)
+        assert_refused(pool, recorder, ROUNDS)
+        assert refusing.told().handled == {use.command: ROUNDS}

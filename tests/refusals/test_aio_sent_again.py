@@ -1,0 +1,182 @@
+"""What a call on asyncio that was refused sends when it is begun again: what it would have sent at first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from typing import Any
+
+import grpc
+import pytest
+
+import grpcpool.aio
+from aio_calls.support import LONG, WAYS, Way, at_rest, until
+from aio_pool.pools import pool_over
+from grpcpool import PoolConfig, isolated
+from grpcpool.testing import ManualClock
+from refusals.servers import RefusingServer
+from refusals.test_calls import STEP
+from support.loops import in_loop
+
+pytestmark = pytest.mark.timeout(60)
+
+ONE_REQUEST = tuple(way for way in WAYS if not way.streams_in)
+EACH_WAY = pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+# With interceptors, gRPC's old releases do not say what `read` says at the end.
+WAYS_OF_INTERCEPTORS = pytest.mark.parametrize("way", [way for way in ONE_REQUEST if way.takes != "read"], ids=str)
+
+_WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+
+def _text(answer: Any) -> str:
+    """The first response of an answer of any kind."""
+    first = answer[0] if isinstance(answer, list) else answer
+    return bytes(first).decode()
+
+
+def _headers(answer: Any) -> dict[str, str]:
+    return dict(json.loads(_text(answer)))
+
+
+@pytest.mark.parametrize("kind", ["iterator", "list", "Metadata"])
+@EACH_WAY
+@in_loop
+async def test_metadata(refusing: RefusingServer, clock: ManualClock, way: Way, kind: str) -> None:
+    """Metadata given in whatever form is sent again as it was at first."""
+    entries = [("color", "green"), ("size", "9")]
+    given: Any = {"iterator": iter(entries), "list": entries, "Metadata": grpc.aio.Metadata(*entries)}[kind]
+    async with pool_over(refusing.aio_channel, max_size=1) as pool:
+        await pool.open()
+        refusing.begin(next=1)
+        call = way.begin(pool, "metadata", metadata=given)
+        await until(lambda: pool.stats().waiting == 1)
+        entries[0] = ("color", "red")
+        if kind == "Metadata":
+            given["color"] = "red"
+        clock.advance(STEP)
+        headers = _headers(await way.take(call))
+        assert (headers["color"], headers["size"]) == ("green", "9")
+
+
+@EACH_WAY
+@in_loop
+async def test_a_request_that_is_changed_meanwhile(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """What the caller does to the request when it has been sent does not show, as with gRPC's own calls."""
+    async with pool_over(refusing.aio_channel, max_size=1) as pool:
+        await pool.open()
+        refusing.begin(next=2)
+        request = {"text": "the one"}
+        multicallable: Any = getattr(pool, way.maker)(way.method, lambda request: request["text"].encode())
+        call = multicallable(request, timeout=LONG)
+        for text in ("another", "yet another"):
+            await until(lambda: pool.stats().waiting == 1)
+            request["text"] = text
+            clock.advance(STEP)
+        assert _text(await way.take(call)) == "the one"
+        assert refusing.told().handled == {"the one": 1}
+
+
+class _IntroducesUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    """Adds who is calling to the metadata, and counts."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        self.seen += 1
+        return await continuation(_introduced(client_call_details), request)
+
+
+class _IntroducesStream(grpc.aio.UnaryStreamClientInterceptor):
+    """The same for streams of responses."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        self.seen += 1
+        return await continuation(_introduced(client_call_details), request)
+
+
+def _introduced(details: Any) -> Any:
+    metadata = grpc.aio.Metadata(*(details.metadata or ()), ("who", _WHO.get()))
+    return details._replace(metadata=metadata)
+
+
+def _interceptors() -> list[Any]:
+    return [_IntroducesUnary(), _IntroducesStream()]
+
+
+@WAYS_OF_INTERCEPTORS
+@in_loop
+async def test_the_context_is_that_of_the_call(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """An interceptor of the factory's, which runs each time, finds the context variables of when the call was made."""
+    interceptors = _interceptors()
+
+    def factory() -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(refusing.target, isolated(), interceptors=interceptors)
+
+    async with pool_over(factory, max_size=1) as pool:
+        await pool.open()
+        refusing.begin(next=1)
+        _WHO.set("the caller")
+        call = way.begin(pool, "metadata")
+        _WHO.set("somebody else")
+        # Those of streams are run by whoever reads.
+        answer = await _answer(pool, clock, way, call)
+        assert _headers(answer)["who"] == "the caller"
+        assert sum(each.seen for each in interceptors) == 2
+        await at_rest(pool)
+
+
+async def _answer(pool: Any, clock: ManualClock, way: Way, call: Any) -> Any:
+    task = asyncio.create_task(way.take(call))
+    await until(lambda: pool.stats().waiting == 1)
+    clock.advance(STEP)
+    return await task
+
+
+@WAYS_OF_INTERCEPTORS
+@in_loop
+async def test_an_interceptor_of_the_pools_sees_one_call(
+    refusing: RefusingServer, clock: ManualClock, way: Way
+) -> None:
+    """What is around the pool is on the caller's side: it sees nothing of refusals."""
+    interceptors = _interceptors()
+    config = PoolConfig(max_size=1)
+    async with grpcpool.aio.insecure_channel(refusing.target, config=config, interceptors=interceptors) as pool:
+        await pool.open()
+        refusing.begin(next=1)
+        call = way.begin(pool, "metadata")
+        assert _headers(await _answer(pool, clock, way, call))["who"] == "nobody"
+        assert sum(each.seen for each in interceptors) == 1
+        assert pool.stats().refused_streams == 1
+        await at_rest(pool)
+
+
+@EACH_WAY
+@in_loop
+async def test_a_codec_of_ones_own(refusing: RefusingServer, way: Way) -> None:
+    """The answer is that of the call's own serializer and deserializer."""
+    async with pool_over(refusing.aio_channel, min_size=2, max_size=2) as pool:
+        await pool.open()
+        refusing.begin(next=1)
+        call = way.begin(pool, "hello", serializer=lambda text: text[::-1], deserializer=lambda text: text.upper())
+        assert _text(await way.take(call)) == "OLLEH"
+
+
+@EACH_WAY
+@in_loop
+async def test_what_is_left_of_the_deadline(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """A call that is begun again has the time that is left, not the time that it once had."""
+    async with pool_over(refusing.aio_channel, max_size=1) as pool:
+        await pool.open()
+        refusing.begin(next=1)
+        call = way.begin(pool, "metadata", timeout=20)
+        await until(lambda: pool.stats().waiting == 1)
+        clock.advance(12.0)
+        text = _headers(await way.take(call))["grpc-timeout"]
+        left = int(text[:-1]) * {"S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}[text[-1]]
+        # gRPC rounds up.
+        assert 7 < left < 8.1

@@ -1,0 +1,314 @@
+"""A call on asyncio that was refused, and waits for a place again, is as whole as one that waits for its first.
+
+The server refuses everything, and the clock stands still: the call waits until the test goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_calls.support import STREAM, UNARY, WAYS, Way, at_rest, outcome_of, status_of, turns, until
+from aio_pool.pools import pool_over
+from grpcpool import PoolClosedError, PoolTimeoutError
+from grpcpool.aio import ChannelPool
+from grpcpool.testing import ManualClock
+from refusals.servers import RefusingServer
+from refusals.test_calls import STEP
+from support.loops import in_loop
+
+pytestmark = pytest.mark.timeout(60)
+
+ONE_REQUEST = tuple(way for way in WAYS if not way.streams_in)
+SOON = 10.0
+"""Seconds for what is to happen at once."""
+EACH_WAY = pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+
+
+@contextlib.asynccontextmanager
+async def refused_pool(refusing: RefusingServer, **config: Any) -> AsyncIterator[ChannelPool]:
+    """A pool of one connection, to a server that refuses everything; in the end it is at rest."""
+    async with pool_over(refusing.aio_channel, **{"max_size": 1, **config}) as pool:
+        await pool.open()
+        refusing.begin(open=0)
+        yield pool
+        await at_rest(pool)
+
+
+async def _until_it_waits(pool: ChannelPool) -> None:
+    await until(lambda: pool.stats().waiting == 1)
+    assert pool.stats().in_flight == 0
+
+
+async def _assert_never_handled(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock) -> None:
+    """Nothing of the call is left: the server, which refuses nothing any more, hears nothing more of it."""
+    await at_rest(pool)
+    refusing.begin()
+    clock.advance(STEP)
+    await turns()
+    await at_rest(pool)
+    assert refusing.told().all.begun == 0
+
+
+@EACH_WAY
+@in_loop
+async def test_it_looks_alive(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """It is not done, and the time that it has been about counts."""
+    async with refused_pool(refusing) as pool:
+        call = way.begin(pool, timeout=20)
+        await _until_it_waits(pool)
+        clock.advance(2.0)
+        assert (call.done(), call.cancelled()) == (False, False)
+        assert 17 < call.time_remaining() <= 18
+        assert repr(call)
+        call.cancel()
+
+
+@EACH_WAY
+@in_loop
+async def test_cancelled(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """A call that is cancelled is over at once, its callbacks are called once, and it is not begun again."""
+    async with refused_pool(refusing) as pool:
+        call = way.begin(pool)
+        told: list[Any] = []
+        call.add_done_callback(lambda call: told.append((call.done(), call.cancelled())))
+        await _until_it_waits(pool)
+        assert call.cancel()
+        assert not call.cancel()
+        assert await outcome_of(way.take(call)) == ("cancelled",)
+        assert (await status_of(call))[:3] == (True, True, grpc.StatusCode.CANCELLED)
+        await _assert_never_handled(refusing, pool, clock)
+        assert told == [(True, True)]
+
+
+@EACH_WAY
+@in_loop
+async def test_who_awaits_it_is_cancelled(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """With whoever waits for its answer, the call is cancelled, as gRPC has it."""
+    async with refused_pool(refusing) as pool:
+        call = way.begin(pool)
+        task = asyncio.create_task(way.take(call))
+        await _until_it_waits(pool)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert call.cancelled()
+        await _assert_never_handled(refusing, pool, clock)
+
+
+@EACH_WAY
+@in_loop
+async def test_who_asks_it_is_cancelled(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """Whoever merely asks for its code may give up; the call goes on."""
+    async with refused_pool(refusing) as pool:
+        call = way.begin(pool)
+        task = asyncio.create_task(call.code())
+        await _until_it_waits(pool)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not call.done()
+        refusing.begin()
+        clock.advance(STEP)
+        assert await way.take(call)
+        assert await call.code() is grpc.StatusCode.OK
+
+
+@EACH_WAY
+@in_loop
+async def test_its_deadline_passes(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """The call fails `DEADLINE_EXCEEDED`, not `UNAVAILABLE`, for that is what its caller asked for."""
+    async with refused_pool(refusing) as pool:
+        call = way.begin(pool, timeout=60)
+        task = asyncio.create_task(way.take(call))
+        await _until_it_waits(pool)
+        clock.advance(30)
+        await _until_it_waits(pool)
+        assert not task.done()
+        clock.advance(30)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await task
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        assert isinstance(caught.value.__cause__, PoolTimeoutError)
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert pool.stats().timeouts == 1
+        await _assert_never_handled(refusing, pool, clock)
+
+
+@EACH_WAY
+@in_loop
+async def test_without_a_deadline_the_pools_own_counts_from_the_beginning(
+    refusing: RefusingServer, clock: ManualClock, way: Way
+) -> None:
+    """A call without a deadline fails `RESOURCE_EXHAUSTED` after `acquire_timeout`, its tries included."""
+    async with refused_pool(refusing) as pool:
+        task = asyncio.create_task(way.take(way.begin(pool, timeout=None)))
+        await _until_it_waits(pool)
+        for _ in range(2):
+            clock.advance(14.0)
+            await _until_it_waits(pool)
+        clock.advance(2.0)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(task, SOON)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert isinstance(caught.value.__cause__, PoolTimeoutError)
+        await _assert_never_handled(refusing, pool, clock)
+
+
+@EACH_WAY
+@in_loop
+async def test_its_deadline_passes_while_it_is_tried_again_and_again(refusing: RefusingServer, way: Way) -> None:
+    """By the system's clock too: a call that a server keeps refusing fails `DEADLINE_EXCEEDED`, and in time."""
+    async with refused_pool(refusing, min_size=2, max_size=2) as pool:
+        began = time.monotonic()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await way.take(way.begin(pool, timeout=1.2))
+        assert 1.1 < time.monotonic() - began < 10
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert pool.stats().refused_streams >= 2
+        assert refusing.told().handled == {}
+
+
+@EACH_WAY
+@in_loop
+async def test_the_pool_is_closed(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """The call fails `CANCELLED`; the cause says that it waited."""
+    async with refused_pool(refusing) as pool:
+        call = way.begin(pool)
+        task = asyncio.create_task(way.take(call))
+        await _until_it_waits(pool)
+        await pool.close()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await task
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.CANCELLED, "Channel closed!")
+        assert isinstance(caught.value.__cause__, PoolClosedError)
+
+
+@EACH_WAY
+@in_loop
+async def test_abandoned(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """A call that nobody holds any more leaves the queue, and is not begun again."""
+    async with refused_pool(refusing) as pool:
+        call = way.begin(pool)
+        await _until_it_waits(pool)
+        del call
+        gc.collect()
+        await until(lambda: pool.stats().waiting == 0)
+        await _assert_never_handled(refusing, pool, clock)
+
+
+@in_loop
+async def test_a_stream_that_is_abandoned_with_a_callback(refusing: RefusingServer, clock: ManualClock) -> None:
+    """A done-callback of a stream that nobody holds is called, once: the stream is over, for it was dropped."""
+    async with refused_pool(refusing) as pool:
+        told: list[bool] = []
+        call = STREAM.begin(pool)
+        call.add_done_callback(lambda call: told.append(call.cancelled()))
+        await _until_it_waits(pool)
+        del call
+        gc.collect()
+        await until(lambda: told)
+        await _assert_never_handled(refusing, pool, clock)
+        assert told == [True]
+
+
+@in_loop
+async def test_a_call_that_is_left_to_its_done_callback(refusing: RefusingServer, clock: ManualClock) -> None:
+    """A call that nobody holds but its done-callback is begun again, and the callback is told, once, how it ended."""
+    async with refused_pool(refusing) as pool:
+        told: list[Any] = []
+        call = UNARY.begin(pool)
+        call.add_done_callback(told.append)
+        await _until_it_waits(pool)
+        del call
+        gc.collect()
+        assert pool.stats().waiting == 1
+        refusing.begin()
+        clock.advance(STEP)
+        await until(lambda: told)
+        (call,) = told
+        assert await call == b"0"
+        assert await call.code() is grpc.StatusCode.OK
+        assert refusing.told().handled == {"ok": 1}
+
+
+@EACH_WAY
+@in_loop
+async def test_callbacks_are_called_when_it_is_over_for_good(
+    refusing: RefusingServer, clock: ManualClock, way: Way
+) -> None:
+    """Callbacks hear nothing of refusals; each is called once, with the final outcome, whenever it was added."""
+    async with refused_pool(refusing) as pool:
+        told: list[Any] = []
+
+        def tell(ended: Any) -> None:
+            told.append((ended is call, ended.done(), ended.cancelled()))
+
+        call = way.begin(pool)
+        for _ in range(3):
+            await _until_it_waits(pool)
+            call.add_done_callback(tell)
+            assert told == []
+            clock.advance(STEP)
+        await _until_it_waits(pool)
+        refusing.begin()
+        clock.advance(STEP)
+        assert await way.take(call)
+        assert told == [(True, True, False)] * 3
+        call.add_done_callback(tell)
+        assert told == [(True, True, False)] * 4
+
+
+@in_loop
+async def test_many_who_wait_for_one_call(refusing: RefusingServer, clock: ManualClock) -> None:
+    """Each of several tasks that wait for a call, in whatever way, is told of the final outcome."""
+    async with refused_pool(refusing) as pool:
+        call = UNARY.begin(pool)
+
+        async def wait() -> Any:
+            return await call
+
+        asks = (wait, call.code, call.details, call.wait_for_connection)
+        tasks = [asyncio.create_task(ask()) for ask in asks * 3]
+        await _until_it_waits(pool)
+        refusing.begin()
+        clock.advance(STEP)
+        assert await asyncio.gather(*tasks) == [b"0", grpc.StatusCode.OK, "", None] * 3
+
+
+@EACH_WAY
+@in_loop
+async def test_a_call_that_is_refused_many_times(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """However often a call is refused, it is begun again while it has time."""
+    async with refused_pool(refusing, acquire_timeout=None) as pool:
+        refusing.begin(next=300)
+        task = asyncio.create_task(way.take(way.begin(pool, timeout=None)))
+        while not task.done():
+            if pool.stats().waiting:
+                clock.advance(STEP)
+            await asyncio.sleep(0)
+        assert task.result()
+        assert refusing.told().all.refused == 300
+
+
+@EACH_WAY
+@in_loop
+async def test_a_call_that_is_refused_when_it_was_cancelled(
+    refusing: RefusingServer, clock: ManualClock, way: Way
+) -> None:
+    """A refusal that comes too late does not bring a cancelled call back."""
+    async with refused_pool(refusing) as pool:
+        refusing.begin(open=0, held=True)
+        call = way.begin(pool)
+        await until(lambda: refusing.told().all.begun == 1)
+        call.cancel()
+        refusing.let_go("refusals")
+        assert await outcome_of(way.take(call)) == ("cancelled",)
+        await _assert_never_handled(refusing, pool, clock)

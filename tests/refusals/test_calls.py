@@ -1,0 +1,73 @@
+"""However a call with one request is made, its caller does not see that a server refused it.
+
+Each way is measured by gRPC's own channel to the same server when that refuses nothing.
+"""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from calls.support_server import assert_at_rest
+from grpcpool import ChannelPool, aio
+from grpcpool._listener import RefusedStream
+from grpcpool.testing import ManualClock
+from refusals.conftest import PoolOpener
+from refusals.servers import Count, RefusingServer
+from refusals.uses import USES, Use
+from support.pools import Recorder
+from support.waiting import background, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+STEP = 0.5
+"""Seconds after which a limit that was lowered grows again."""
+
+
+def assert_refused(pool: ChannelPool | aio.ChannelPool, recorder: Recorder, number: int) -> None:
+    """So many refusals were counted, and told of."""
+    assert pool.stats().refused_streams == number
+    assert len(recorder.of(RefusedStream)) == number
+
+
+@pytest.mark.parametrize("use", USES, ids=str)
+def test_a_refused_call_goes_elsewhere(
+    refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, recorder: Recorder, use: Use
+) -> None:
+    """A call that one connection refuses is carried out on another at once, once, and looks as if nothing had been."""
+    pool = open_pool(single_threaded=use.single_threaded, min_size=2, max_size=2)
+    expected = use.whole(plain)
+    refusing.begin(next=1)
+    assert use.whole(pool) == expected
+    assert_at_rest(pool)
+    assert_refused(pool, recorder, 1)
+    told = refusing.told()
+    assert told.handled == {use.command: 1}
+    assert sorted((count.begun, count.refused) for count in told.counts.values()) == [(1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("use", USES, ids=str)
+def test_a_refused_call_waits_where_there_is_nothing_else(
+    refusing: RefusingServer,
+    plain: grpc.Channel,
+    open_pool: PoolOpener,
+    recorder: Recorder,
+    clock: ManualClock,
+    use: Use,
+) -> None:
+    """A call that the only connection refuses waits until that may be asked again, as often as it takes."""
+    pool = open_pool(single_threaded=use.single_threaded, max_size=1)
+    expected = use.whole(plain)
+    refusing.begin(next=3)
+    outcome = background(lambda: use.whole(pool))
+    for refused in (1, 2, 3):
+        eventually(lambda: pool.stats().waiting == 1)
+        assert_refused(pool, recorder, refused)
+        assert not outcome.done()
+        clock.advance(STEP)
+    assert outcome.result(20) == expected
+    assert_at_rest(pool)
+    assert_refused(pool, recorder, 3)
+    told = refusing.told()
+    assert told.handled == {use.command: 1}
+    assert told.all == Count(begun=4, refused=3, completed=1, most=1)

@@ -1,0 +1,166 @@
+"""A lease is one connection: there is nowhere else for a refused call to go, and its caller is told.
+
+The pool counts the refusal and tells of it, and gives the connection no more than what is held of it by then, until its
+limit has recovered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_calls import support as aio_support
+from aio_pool.pools import pool_over
+from calls.support_server import WAYS, Way, assert_at_rest
+from grpcpool import ChannelPool
+from grpcpool._listener import RefusedStream
+from grpcpool.testing import ManualClock
+from refusals.conftest import PoolOpener
+from refusals.servers import Count, RefusingServer
+from refusals.test_calls import STEP
+from refusals.test_limit import FUTURE
+from refusals.test_request_iterators import aio_refusal
+from support.loops import in_loop
+from support.pools import Recorder
+from support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+ASKS = pytest.mark.parametrize("streams", [None, 1, 5], ids=["whole", "one_stream", "five_streams"])
+
+
+def _assert_learned(pool: Any, recorder: Recorder, number: int, limit: int) -> None:
+    """So many refusals were counted and told of, and the connection's limit was lowered to this."""
+    assert pool.stats().refused_streams == number
+    assert [event.limit for event in recorder.of(RefusedStream)] == [limit] * number
+    assert sorted(channel.limit for channel in pool.stats().channels) == [limit, 90]
+
+
+def _failure(channel: grpc.Channel, way: Way) -> tuple[Any, ...]:
+    with pytest.raises(grpc.RpcError) as caught:
+        way.finish(way.begin(channel))
+    error: Any = caught.value
+    return type(error), error.code(), error.details()
+
+
+@ASKS
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_the_caller_is_told(
+    refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, way: Way, streams: int | None
+) -> None:
+    """The refusal reaches the caller as gRPC's own error, and nothing is made again; the place comes back."""
+    pool = open_pool(min_size=2, max_size=2)
+    refusing.begin(open=0)
+    expected = _failure(plain, way)
+    assert expected[1] is grpc.StatusCode.UNAVAILABLE
+    with pool.acquire(streams=streams) as lease:
+        refusing.begin(open=0)
+        assert _failure(lease, way) == expected
+        assert refusing.told().all == Count(begun=1, refused=1)
+        # The next may succeed.
+        refusing.begin()
+        assert way.finish(way.begin(lease))
+    assert_at_rest(pool)
+    assert len(pool.stats().channels) == 2
+
+
+@ASKS
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_it_is_counted(
+    refusing: RefusingServer,
+    open_pool: PoolOpener,
+    recorder: Recorder,
+    clock: ManualClock,
+    way: Way,
+    streams: int | None,
+) -> None:
+    """It is counted, and told of; the limit is lowered to what is leased."""
+    pool = open_pool(min_size=2, max_size=2)
+    refusing.begin(open=0)
+    with pool.acquire(streams=streams) as lease:
+        _failure(lease, way)
+        _failure(lease, way)
+    assert_at_rest(pool)
+    _assert_learned(pool, recorder, 2, streams or 1)
+
+
+def test_a_whole_connection_is_shared_again_with_care(
+    refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock
+) -> None:
+    """After a lease on which calls were refused, the connection's calls are as few as its limit says."""
+    pool = open_pool(max_size=1, max_streams=10)
+    refusing.begin(open=0)
+    with pool.acquire() as lease:
+        _failure(lease, WAYS[0])
+    refusing.begin(open=10)
+    calls = [FUTURE.begin(pool, f"hold:{tag}") for tag in "abc"]
+    eventually(lambda: pool.stats().waiting == 2)
+    assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(1, 1)]
+    clock.advance(STEP)
+    clock.advance(STEP)
+    eventually(lambda: set(refusing.told().held) == set("abc"))
+    for tag in "abc":
+        refusing.let_go(tag)
+    assert [call.result(20) for call in calls] == [b"1"] * 3
+    assert_at_rest(pool)
+
+
+@pytest.mark.parametrize("give_back", ["release", "discard"])
+def test_a_call_that_outlives_its_lease(refusing: RefusingServer, open_pool: PoolOpener, give_back: str) -> None:
+    """A call that is refused when its lease has been given back gives the place back, once."""
+    pool: ChannelPool = open_pool(max_size=1)
+    refusing.begin(open=0, held=True)
+    lease = pool.acquire(streams=2)
+    multicallable: Any = lease.unary_unary("/refusals.Test/Uu")
+    call = multicallable.future(b"ok", timeout=20)
+    getattr(lease, give_back)()
+    refusing.let_go("refusals")
+    with pytest.raises(grpc.RpcError):
+        call.result(20)
+    assert_at_rest(pool)
+
+
+# --- on asyncio -----------------------------------------------------------------------------------------------------
+
+
+AIO_WAYS = pytest.mark.parametrize("way", [way for way in aio_support.WAYS if not way.writes], ids=str)
+
+
+@ASKS
+@AIO_WAYS
+@in_loop
+async def test_the_caller_is_told_on_asyncio(
+    refusing: RefusingServer, way: aio_support.Way, streams: int | None
+) -> None:
+    """The refusal reaches the caller as gRPC's own error, and nothing is made again; the place comes back."""
+    refusing.begin(open=0)
+    async with refusing.aio_channel() as plain:
+        expected = await aio_refusal(plain, way)
+    async with pool_over(refusing.aio_channel, min_size=2, max_size=2) as pool:
+        await pool.open()
+        async with pool.acquire(streams=streams) as lease:
+            refusing.begin(open=0)
+            assert await aio_refusal(lease, way) == expected
+            assert refusing.told().all == Count(begun=1, refused=1)
+            refusing.begin()
+            assert await way.whole(lease)
+        await aio_support.at_rest(pool)
+
+
+@ASKS
+@AIO_WAYS
+@in_loop
+async def test_it_is_counted_on_asyncio(
+    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_support.Way, streams: int | None
+) -> None:
+    """It is counted, and told of; the limit is lowered to what is leased."""
+    async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
+        await pool.open()
+        refusing.begin(open=0)
+        async with pool.acquire(streams=streams) as lease:
+            await aio_refusal(lease, way)
+            await aio_refusal(lease, way)
+        await aio_support.at_rest(pool)
+        _assert_learned(pool, recorder, 2, streams or 1)

@@ -1,0 +1,266 @@
+"""What a refusal teaches the pool: the connection's limit is what the server has just shown, and recovers slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from calls.support_server import WAYS, Way, assert_at_rest
+from grpcpool import ChannelPool
+from grpcpool._listener import RefusedStream
+from grpcpool.testing import ManualClock
+from refusals.conftest import PoolOpener
+from refusals.servers import RefusingServer
+from refusals.test_calls import STEP, assert_refused
+from refusals.test_waiting_again import ONE_REQUEST
+from support.pools import Recorder
+from support.waiting import background, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+FUTURE = next(way for way in WAYS if way.how == "future" and not way.streams_in)
+
+
+def limits(pool: ChannelPool) -> list[int]:
+    """The limits of the connections, the lowest first."""
+    return sorted(channel.limit for channel in pool.stats().channels)
+
+
+def loads(pool: ChannelPool) -> list[int]:
+    """What the connections carry, the least first; none of them more than its limit."""
+    channels = pool.stats().channels
+    assert all(0 <= channel.in_flight <= channel.limit for channel in channels)
+    return sorted(channel.in_flight for channel in channels)
+
+
+def hold(refusing: RefusingServer, pool: ChannelPool, *tags: str) -> list[Any]:
+    """Calls that the server has begun to carry out, and that run until they are let go."""
+    calls = [FUTURE.begin(pool, f"hold:{tag}", timeout=60) for tag in tags]
+    eventually(lambda: set(tags) <= set(refusing.told().held))
+    return calls
+
+
+@pytest.fixture
+def one(open_pool: PoolOpener, clock: ManualClock) -> ChannelPool:
+    """A pool of one connection, which carries at most 10 calls; the clock stands still."""
+    return open_pool(max_size=1, max_streams=10)
+
+
+@pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+def test_it_is_lowered_to_what_the_connection_carries(
+    refusing: RefusingServer, one: ChannelPool, recorder: Recorder, way: Way
+) -> None:
+    """The refused call waits until one that the server did not refuse has ended, and takes its place."""
+    refusing.begin(open=3)
+    held = hold(refusing, one, "a", "b", "c")
+    outcome = background(lambda: way.finish(way.begin(one)))
+    eventually(lambda: one.stats().waiting == 1)
+    assert_refused(one, recorder, 1)
+    (told,) = recorder.of(RefusedStream)
+    (channel,) = one.stats().channels
+    assert (told.channel, told.limit) == (channel.id, 3)
+    assert (channel.limit, channel.in_flight) == (3, 3)
+    refusing.let_go("b")
+    assert outcome.result(20)
+    assert loads(one) == [2]
+    for tag in "ac":
+        refusing.let_go(tag)
+    assert [call.result(20) for call in held] == [b"1"] * 3
+    assert_at_rest(one)
+    assert_refused(one, recorder, 1)
+    assert refusing.told().handled == {"hold:a": 1, "hold:b": 1, "hold:c": 1, "ok": 1}
+
+
+def test_each_refusal_lowers_it_by_one(refusing: RefusingServer, one: ChannelPool, recorder: Recorder) -> None:
+    """When a server refuses seven of ten that came at once, the limit is three, and no call is refused twice."""
+    refusing.begin(open=3, held=True)
+    calls = [FUTURE.begin(one, f"hold:{tag}") for tag in "abcdefghij"]
+    eventually(lambda: refusing.told().all.begun == 10)
+    refusing.let_go("refusals")
+    eventually(lambda: one.stats().refused_streams == 7)
+    assert sorted((event.limit for event in recorder.of(RefusedStream)), reverse=True) == [9, 8, 7, 6, 5, 4, 3]
+    eventually(lambda: one.stats().waiting == 7)
+    assert (limits(one), loads(one)) == ([3], [3])
+    for tag in "abcdefghij":
+        refusing.let_go(tag)
+    assert [call.result(20) for call in calls] == [b"1"] * 10
+    assert_at_rest(one)
+    assert_refused(one, recorder, 7)
+    told = refusing.told()
+    assert (told.all.most, told.all.begun) == (3, 17)
+    assert set(told.handled.values()) == {1}
+
+
+def test_an_idle_connection_that_refuses_is_left_alone(
+    refusing: RefusingServer, one: ChannelPool, recorder: Recorder, clock: ManualClock
+) -> None:
+    """A limit of none keeps a server that refuses everything from being asked again before its time."""
+    refusing.begin(open=0)
+    calls = [FUTURE.begin(one) for _ in range(5)]
+    eventually(lambda: one.stats().waiting == 5)
+    assert limits(one) == [0]
+    # All may have been asked at once; from then on it is one at a time.
+    before = refusing.told().all.begun
+    assert before <= 5
+    for number in range(1, 4):
+        clock.advance(STEP - 0.01)
+        assert refusing.told().all.begun == before + number - 1
+        clock.advance(0.01)
+        eventually(lambda: refusing.told().all.begun == before + number)  # noqa: B023 -- at once
+        eventually(lambda: one.stats().waiting == 5)
+    refusing.begin()
+    clock.advance(STEP)
+    assert [call.result(20) for call in calls] == [b"0"] * 5
+    assert_at_rest(one)
+
+
+@pytest.mark.parametrize(("most", "step"), [(10, 1), (20, 1), (40, 2), (90, 4)])
+def test_it_recovers_in_steps(
+    refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, most: int, step: int
+) -> None:
+    """A limit grows by a twentieth of `max_streams`, at least by one, each half second, and ends where it was."""
+    pool = open_pool(max_size=1, max_streams=most)
+    refusing.begin(next=1)
+    call = FUTURE.begin(pool)
+    eventually(lambda: limits(pool) == [0])
+    expected = 0
+    while expected < most:
+        clock.advance(STEP - 0.01)
+        assert limits(pool) == [expected]
+        clock.advance(0.01)
+        expected = min(most, expected + step)
+        assert limits(pool) == [expected]
+    clock.advance(10 * STEP)
+    assert limits(pool) == [most]
+    assert call.result(20) == b"0"
+
+
+def test_a_step_too_far_costs_a_retry(
+    refusing: RefusingServer, one: ChannelPool, recorder: Recorder, clock: ManualClock
+) -> None:
+    """A limit that has grown beyond what the server allows is lowered again, and the call that showed it waits on."""
+    refusing.begin(open=2)
+    held = hold(refusing, one, "a", "b")
+    waiting = [FUTURE.begin(one, text) for text in ("first", "second")]
+    eventually(lambda: one.stats().waiting == 2)
+    assert limits(one) == [2]
+    refused = one.stats().refused_streams
+    clock.advance(STEP)
+    eventually(lambda: one.stats().refused_streams == refused + 1)
+    eventually(lambda: one.stats().waiting == 2)
+    assert (limits(one), loads(one)) == ([2], [2])
+    for tag in "ab":
+        refusing.let_go(tag)
+    assert [call.result(20) for call in (*waiting, *held)] == [b"first", b"second", b"1", b"1"]
+    assert_at_rest(one)
+    assert_refused(one, recorder, refused + 1)
+
+
+def test_it_recovers_by_itself(refusing: RefusingServer, open_pool: PoolOpener) -> None:
+    """By the system's clock, without anybody's asking: within some seconds all is as before."""
+    pool = open_pool(max_size=1, max_streams=3)
+    refusing.begin(next=1)
+    assert FUTURE.begin(pool).result(20) == b"0"
+    assert limits(pool)[0] < 3
+    eventually(lambda: limits(pool) == [3], timeout=10)
+
+
+@pytest.mark.parametrize("picker", ["least_loaded", "round_robin", "fill"])
+def test_others_serve_meanwhile(
+    refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, picker: str
+) -> None:
+    """Calls go to the connections that have refused none, with their limits as they were."""
+    pool = open_pool(min_size=2, max_size=2, max_streams=4, picker=picker)
+    refusing.begin(next=1)
+    assert FUTURE.begin(pool).result(20) == b"0"
+    assert limits(pool) == [0, 4]
+    held = hold(refusing, pool, "a", "b", "c", "d")
+    assert loads(pool) == [0, 4]
+    for tag in "abcd":
+        refusing.let_go(tag)
+    assert [call.result(20) for call in held] == [b"1"] * 4
+    assert sorted(count.most for count in refusing.told().counts.values()) == [0, 4]
+    assert_at_rest(pool)
+
+
+def test_the_pool_grows_if_it_may(
+    refusing: RefusingServer, open_pool: PoolOpener, recorder: Recorder, clock: ManualClock
+) -> None:
+    """A refused call has another connection opened for it, up to `max_size`; then it waits."""
+    pool = open_pool(max_size=3, max_streams=10)
+    refusing.begin(open=1)
+    held = []
+    for number, tag in enumerate("abc", start=1):
+        held += hold(refusing, pool, tag)
+        assert pool.stats().size == number
+    assert loads(pool) == [1, 1, 1]
+    waiting = FUTURE.begin(pool)
+    eventually(lambda: limits(pool) == [1, 1, 1])
+    eventually(lambda: pool.stats().waiting == 1)
+    # Each connection has refused one call, and that once.
+    assert_refused(pool, recorder, 3)
+    refusing.let_go("c")
+    assert waiting.result(20) == b"0"
+    for tag in "ab":
+        refusing.let_go(tag)
+    assert [call.result(20) for call in held] == [b"1"] * 3
+    assert_at_rest(pool)
+    assert_refused(pool, recorder, 3)
+    assert set(refusing.told().handled.values()) == {1}
+
+
+def test_leases_count_for_what_they_hold(refusing: RefusingServer, one: ChannelPool, clock: ManualClock) -> None:
+    """A limit is lowered to all that is in flight, leases included; and a lease waits for it as a call does."""
+    with one.acquire(streams=4):
+        refusing.begin(next=1)
+        call = FUTURE.begin(one)
+        eventually(lambda: one.stats().waiting == 1)
+        assert (limits(one), loads(one)) == ([4], [4])
+        clock.advance(STEP)
+        assert call.result(20) == b"0"
+        lease = background(lambda: one.acquire(streams=2))
+        eventually(lambda: one.stats().waiting == 1)
+        clock.advance(STEP)
+        lease.result(20).release()
+    assert_at_rest(one)
+
+
+@pytest.mark.parametrize("ask", [None, 1], ids=["whole", "one stream"])
+def test_nobody_leases_what_has_just_refused(
+    refusing: RefusingServer, one: ChannelPool, clock: ManualClock, ask: int | None
+) -> None:
+    """A connection whose limit is none is leased when that has grown."""
+    refusing.begin(next=1)
+    call = FUTURE.begin(one, "hold:a")
+    eventually(lambda: one.stats().waiting == 1)
+    call.cancel()
+    lease = background(lambda: one.acquire(streams=ask))
+    eventually(lambda: one.stats().waiting == 1)
+    clock.advance(STEP)
+    lease.result(20).release()
+    assert_at_rest(one)
+
+
+def test_who_was_refused_is_served_in_turn(refusing: RefusingServer, one: ChannelPool, clock: ManualClock) -> None:
+    """First come, first served holds for the second time as well."""
+    refusing.begin(open=1)
+    order: list[str] = []
+
+    def note(tag: str) -> Callable[[Any], None]:
+        return lambda call: order.append(tag)
+
+    held = hold(refusing, one, "a")
+    for tag in "bcd":
+        call = FUTURE.begin(one, f"hold:{tag}")
+        call.add_done_callback(note(tag))
+        held.append(call)
+        eventually(lambda: one.stats().waiting == len(held) - 1)
+    for tag in "abcd":
+        refusing.let_go(tag)
+    eventually(lambda: len(order) == 3)
+    assert order == ["b", "c", "d"]
+    assert [call.code() for call in held] == [grpc.StatusCode.OK] * 4
+    assert_at_rest(one)

@@ -1,0 +1,160 @@
+"""A call whose requests are an iterator is made once: its caller is told of the refusal, in gRPC's own error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_calls import support as aio_support
+from aio_pool.pools import pool_over
+from calls.support_server import WAYS, Way, assert_at_rest
+from grpcpool._listener import RefusedStream
+from refusals.conftest import PoolOpener
+from refusals.servers import Count, RefusingServer
+from support.loops import in_loop
+from support.pools import Recorder
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+STREAMS_IN = tuple(way for way in WAYS if way.streams_in)
+AIO_STREAMS_IN = tuple(way for way in aio_support.WAYS if way.streams_in)
+
+
+class _Requests:
+    """Requests that say how many were taken."""
+
+    def __init__(self, number: int) -> None:
+        self.taken = 0
+        self._number = number
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self.taken == self._number:
+            raise StopIteration
+        self.taken += 1
+        return b"ok"
+
+
+def _told(error: Any) -> tuple[Any, ...]:
+    return type(error), error.code(), error.details()
+
+
+def _refusal(channel: grpc.Channel, way: Way, requests: Iterator[bytes] | None = None) -> tuple[Any, ...]:
+    with pytest.raises(grpc.RpcError) as caught:
+        way.finish(way.begin(channel, requests=requests))
+    return _told(caught.value)
+
+
+@pytest.mark.parametrize("way", STREAMS_IN, ids=str)
+def test_its_refusal_is_grpcs_own_error(
+    refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, recorder: Recorder, way: Way
+) -> None:
+    """The error is that of gRPC's own channel; nothing is made again; the pool learns from it all the same."""
+    pool = open_pool(min_size=2, max_size=2)
+    refusing.begin(open=0)
+    expected = _refusal(plain, way)
+    assert expected[1] is grpc.StatusCode.UNAVAILABLE
+    refusing.begin(open=0)
+    assert _refusal(pool, way) == expected
+    assert_at_rest(pool)
+    told = refusing.told()
+    assert told.all == Count(begun=1, refused=1)
+    assert told.handled == {}
+    assert pool.stats().refused_streams == 1
+    (event,) = recorder.of(RefusedStream)
+    assert {channel.id: channel.limit for channel in pool.stats().channels}[event.channel] == event.limit < 90
+
+
+@pytest.mark.parametrize("way", STREAMS_IN, ids=str)
+def test_its_requests_are_read_once(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
+    """No second call takes from the iterator what the first has left."""
+    pool = open_pool(min_size=2, max_size=2)
+    refusing.begin(open=0)
+    requests = _Requests(1000)
+    _refusal(pool, way, requests)
+    assert_at_rest(pool)
+    taken = requests.taken
+    refusing.begin()
+    assert way.finish(way.begin(pool))
+    assert requests.taken <= taken + 1
+
+
+@pytest.mark.parametrize("way", STREAMS_IN, ids=str)
+def test_a_limit_is_lowered_to_what_was_carried(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
+    """So that the next calls do not meet with the same."""
+    pool = open_pool(max_size=1, max_streams=10)
+    refusing.begin(open=2)
+    held = [STREAMS_IN[-1].begin(pool, f"hold:{tag}") for tag in "ab"]
+    assert [next(call) for call in held] == [b"0", b"0"]
+    _refusal(pool, way)
+    eventually(lambda: pool.stats().in_flight == 2)
+    assert [channel.limit for channel in pool.stats().channels] == [2]
+    for tag in "ab":
+        refusing.let_go(tag)
+    assert [list(call) for call in held] == [[b"1"], [b"1"]]
+    assert_at_rest(pool)
+
+
+# --- on asyncio -----------------------------------------------------------------------------------------------------
+
+
+async def aio_refusal(channel: Any, way: aio_support.Way) -> tuple[Any, ...]:
+    """How the caller of a call with no requests but those that it must have is told of a refusal.
+
+    One that is just being sent when the refusal comes has asyncio's gRPC report an internal error instead, now and
+    then, of which nobody can tell what it was.
+    """
+    requests = {"iterator": iter(()), "async iterator": aio_support.each()}.get(way.gives)
+    call = way.begin(channel, requests=requests)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await way.take(call)
+    return (*_told(caught.value), await call.code(), call.done())
+
+
+@pytest.mark.parametrize("way", AIO_STREAMS_IN, ids=str)
+@in_loop
+async def test_its_refusal_is_grpcs_own_error_on_asyncio(
+    refusing: RefusingServer, recorder: Recorder, way: aio_support.Way
+) -> None:
+    """The error is that of gRPC's own channel; nothing is made again; the pool learns from it all the same."""
+    refusing.begin(open=0)
+    async with refusing.aio_channel() as plain:
+        expected = await aio_refusal(plain, way)
+    async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
+        await pool.open()
+        refusing.begin(open=0)
+        assert await aio_refusal(pool, way) == expected
+        await aio_support.at_rest(pool)
+        told = refusing.told()
+        assert told.all == Count(begun=1, refused=1)
+        assert pool.stats().refused_streams == 1
+        (event,) = recorder.of(RefusedStream)
+        assert {channel.id: channel.limit for channel in pool.stats().channels}[event.channel] == event.limit < 90
+
+
+@in_loop
+async def test_a_limit_is_lowered_to_what_was_carried_on_asyncio(refusing: RefusingServer) -> None:
+    """So that the next calls do not meet with the same."""
+    async with pool_over(refusing.aio_channel, max_size=1, max_streams=10) as pool:
+        await pool.open()
+        refusing.begin(open=2)
+        way = aio_support.WAYS[-1]
+        held = [way.begin(pool, f"hold:{tag}") for tag in "ab"]
+        for call, tag in zip(held, "ab", strict=True):
+            await way.send(call, f"hold:{tag}")
+            assert await way.first(call) == b"0"
+        await aio_refusal(pool, AIO_STREAMS_IN[0])
+        await aio_support.until(lambda: pool.stats().in_flight == 2, LONG)
+        assert [channel.limit for channel in pool.stats().channels] == [2]
+        for tag in "ab":
+            refusing.let_go(tag)
+        for call in held:
+            await call.done_writing()
+            assert [message async for message in call] == [b"1"]
+        await aio_support.at_rest(pool)

@@ -1,0 +1,170 @@
+"""A refusal is known by what gRPC says of it, in the words of each release; and nothing else is taken for one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_calls import support as aio_support
+from aio_pool.pools import pool_over
+from calls.support_server import assert_at_rest
+from grpcpool import ChannelPool
+from grpcpool._status import is_refused, is_refused_stream
+from refusals.conftest import PoolOpener
+from refusals.servers import RefusingServer
+from support.loops import in_loop
+from support.waiting import LONG
+
+pytestmark = pytest.mark.timeout(60)
+
+UNARY, STREAM = "/refusals.Test/Uu", "/refusals.Test/Us"
+
+REFUSALS = (
+    # 1.60 to some release, and 1.85.
+    "Received RST_STREAM with error code 7",
+    "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))",
+)
+OTHERS = (
+    "unavailable:try later",
+    "unavailable:REFUSED_STREAM",
+    # What a server says that heard it of another one. It has done something, whatever that was.
+    "unavailable:orders said: Received RST_STREAM with error code 7",
+    "unavailable:Received RST_STREAM with error code 7 from orders",
+    # NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, CANCEL, ENHANCE_YOUR_CALM
+    *(f"reset:{code}" for code in (0, 1, 2, 3, 5, 8, 11)),
+)
+
+
+def _failure(channel: grpc.Channel, command: str) -> Any:
+    multicallable: Any = channel.unary_unary(UNARY)
+    with pytest.raises(grpc.RpcError) as caught:
+        multicallable(command.encode(), timeout=10)
+    return caught.value
+
+
+def _failed_call(channel: grpc.Channel, command: str, how: str) -> Any:
+    multicallable: Any = channel.unary_unary(UNARY) if how == "future" else channel.unary_stream(STREAM)
+    call = getattr(multicallable, how)(command.encode(), timeout=10)
+    with pytest.raises(grpc.RpcError):
+        call.result(LONG)
+    return call
+
+
+@pytest.mark.parametrize("how", ["future", "__call__"])
+def test_an_error_of_this_release(refusing: RefusingServer, plain: grpc.Channel, how: str) -> None:
+    """The installed gRPC's errors, and its calls that failed, are known for refusals when they are."""
+    refusing.begin(open=0)
+    for error in (_failure(plain, "ok"), _failed_call(plain, "ok", how)):
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert error.details() in REFUSALS
+        assert is_refused_stream(error)
+
+
+@in_loop
+async def test_an_error_of_this_release_on_asyncio(refusing: RefusingServer) -> None:
+    """So are those of asyncio's gRPC."""
+    refusing.begin(open=0)
+    async with refusing.aio_channel() as channel:
+        multicallable: Any = channel.unary_unary(UNARY)
+        call = multicallable(b"ok", timeout=LONG)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert is_refused_stream(caught.value)
+        assert is_refused(await call.code(), await call.details())
+        stream: Any = channel.unary_stream(STREAM)
+        call = stream(b"ok", timeout=LONG)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert is_refused_stream(caught.value)
+        assert is_refused(await call.code(), await call.details())
+
+
+@pytest.mark.parametrize("details", REFUSALS)
+def test_the_words_of_other_releases(details: str) -> None:
+    """So are the words of the oldest and of the newest release that is supported, whichever is installed."""
+    assert is_refused(grpc.StatusCode.UNAVAILABLE, details)
+    assert not is_refused(grpc.StatusCode.INTERNAL, details)
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_what_is_none(refusing: RefusingServer, plain: grpc.Channel, command: str) -> None:
+    """A server's own failures, and streams that it resets for other reasons, are no refusals."""
+    assert not is_refused_stream(_failure(plain, command))
+    assert not is_refused_stream(_failed_call(plain, command, "future"))
+
+
+@in_loop
+async def test_what_is_none_on_asyncio(refusing: RefusingServer) -> None:
+    """Nor are they on asyncio."""
+    async with refusing.aio_channel() as channel:
+        multicallable: Any = channel.unary_unary(UNARY)
+        taken = []
+        for command in OTHERS:
+            call = multicallable(command.encode(), timeout=LONG)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            if is_refused_stream(caught.value) or is_refused(await call.code(), await call.details()):
+                taken.append(command)
+        assert taken == []
+
+
+@pytest.mark.parametrize("error", [grpc.RpcError(), ValueError("no error of gRPC's")])
+def test_an_error_that_tells_nothing(error: Any) -> None:
+    """An error without code and details, as interceptors raise, is no refusal."""
+    assert not is_refused_stream(error)
+
+
+def _outcomes(pool: grpc.Channel, command: str) -> list[Any]:
+    blocking = _failure(pool, command)
+    future, stream = _failed_call(pool, command, "future"), _failed_call(pool, command, "__call__")
+    return [(error.code(), error.details()) for error in (blocking, future, stream)]
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_what_is_none_is_told_as_it_is(
+    refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, command: str
+) -> None:
+    """Such a failure reaches the caller, once; nothing is begun again, no limit lowered, no refusal counted."""
+    pool: ChannelPool = open_pool(min_size=2, max_size=2)
+    expected = _outcomes(plain, command)
+    refusing.begin()
+    assert _outcomes(pool, command) == expected
+    assert refusing.told().handled == {command: 3}
+    stats = pool.stats()
+    assert stats.refused_streams == 0
+    assert {channel.limit for channel in stats.channels} == {90}
+
+
+def test_a_stream_that_was_answered_is_not_begun_again(refusing: RefusingServer, open_pool: PoolOpener) -> None:
+    """A server that has sent a response has done something, whatever it says later: nobody gets a response twice."""
+    pool = open_pool(min_size=2, max_size=2)
+    multicallable: Any = pool.unary_stream(STREAM)
+    call = multicallable(b"late:7", timeout=LONG)
+    assert next(call) == b"0"
+    refusing.let_go("resets")
+    with pytest.raises(grpc.RpcError) as caught:
+        next(call)
+    error: Any = caught.value
+    assert error.code() is call.code() is grpc.StatusCode.UNAVAILABLE
+    assert_at_rest(pool)
+    assert refusing.told().handled == {"late:7": 1}
+
+
+@pytest.mark.parametrize("way", ["async for", "read"])
+@in_loop
+async def test_a_stream_that_was_answered_is_not_begun_again_on_asyncio(refusing: RefusingServer, way: str) -> None:
+    """Nor on asyncio, in either way of reading."""
+    async with pool_over(refusing.aio_channel, min_size=2, max_size=2) as pool:
+        await pool.open()
+        multicallable: Any = pool.unary_stream(STREAM)
+        call = multicallable(b"late:7", timeout=LONG)
+        responses = aiter(call) if way == "async for" else aio_support.read_out(call)
+        assert await anext(responses) == b"0"
+        refusing.let_go("resets")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await anext(responses)
+        assert caught.value.code() is await call.code() is grpc.StatusCode.UNAVAILABLE
+        await aio_support.at_rest(pool)
+        assert refusing.told().handled == {"late:7": 1}

@@ -1,0 +1,324 @@
+"""A call that was refused, and waits for a place again, is as whole as one that waits for its first.
+
+The server refuses everything, and the clock stands still: the call waits until the test goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from calls.support_server import NOT_BLOCKING, WAYS, Way, assert_at_rest, outcome_of
+from grpcpool import ChannelPool, PoolClosedError, PoolTimeoutError
+from grpcpool.testing import ManualClock
+from refusals.conftest import PoolOpener
+from refusals.servers import RefusingServer
+from refusals.test_calls import STEP
+from support.pools import PoolMaker
+from support.waiting import LONG, background, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+ONE_REQUEST = tuple(way for way in WAYS if not way.streams_in)
+HANDED_OUT = tuple(way for way in NOT_BLOCKING if not way.streams_in)
+FUTURE = HANDED_OUT[0]
+
+
+@pytest.fixture
+def pool(refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock) -> ChannelPool:
+    """A pool of one connection, to a server that refuses everything."""
+    pool = open_pool(max_size=1)
+    refusing.begin(open=0)
+    return pool
+
+
+def _until_it_waits(pool: ChannelPool) -> None:
+    eventually(lambda: pool.stats().waiting == 1)
+    assert pool.stats().in_flight == 0
+
+
+def _begun(pool: ChannelPool, way: Way, **how: Any) -> Any:
+    call = way.begin(pool, **how)
+    _until_it_waits(pool)
+    return call
+
+
+def _assert_never_handled(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock) -> None:
+    """Nothing of the call is left: the server, which refuses nothing any more, hears nothing more of it."""
+    assert_at_rest(pool)
+    refusing.begin()
+    clock.advance(STEP)
+    assert_at_rest(pool)
+    assert refusing.told().all.begun == 0
+
+
+@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+def test_it_looks_alive(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
+    """It is active and not done, and the time that it has been about counts."""
+    call = _begun(pool, way, timeout=20)
+    clock.advance(2.0)
+    assert (call.is_active(), call.running(), call.done(), call.cancelled()) == (True, True, False, False)
+    assert 17 < call.time_remaining() <= 18
+    assert repr(call)
+    with pytest.raises(grpc.FutureTimeoutError):
+        call.result(timeout=0.01)
+    with pytest.raises(grpc.FutureTimeoutError):
+        call.exception(timeout=0.01)
+    call.cancel()
+
+
+@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+def test_cancelled(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
+    """A call that is cancelled is over at once, its callbacks are called once, and it is not begun again."""
+    call = _begun(pool, way)
+    called: list[Any] = []
+    call.add_done_callback(lambda call: called.append((call.done(), call.code())))
+    call.add_callback(lambda: called.append("plainly"))
+    assert call.cancel()
+    assert not call.cancel() or call.cancelled()
+    assert (call.done(), call.cancelled(), call.code()) == (True, True, grpc.StatusCode.CANCELLED)
+    assert outcome_of(lambda: call.result(0)) == ("cancelled",)
+    eventually(lambda: len(called) == 2)
+    _assert_never_handled(refusing, pool, clock)
+    assert sorted(called, key=str) == [(True, grpc.StatusCode.CANCELLED), "plainly"]
+
+
+@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+def test_cancelled_while_somebody_waits_for_it(
+    refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way
+) -> None:
+    """Whoever waits for the answer is told that it was cancelled."""
+    call = way.begin(pool)
+    outcome = background(lambda: outcome_of(lambda: way.finish(call)))
+    _until_it_waits(pool)
+    assert call.cancel()
+    assert outcome.result(20)[0] in ("cancelled", "error")
+    assert call.code() is grpc.StatusCode.CANCELLED
+    _assert_never_handled(refusing, pool, clock)
+
+
+@pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+def test_its_deadline_passes(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
+    """The call fails `DEADLINE_EXCEEDED`, not `UNAVAILABLE`, for that is what its caller asked for."""
+    failure = background(lambda: way.finish(way.begin(pool, timeout=60)))
+    _until_it_waits(pool)
+    clock.advance(30)
+    _until_it_waits(pool)
+    assert not failure.done()
+    clock.advance(30)
+    error: Any = failure.exception(20)
+    assert isinstance(error, grpc.RpcError)
+    assert (error.code(), error.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    assert isinstance(error.__cause__, PoolTimeoutError)
+    assert pool.stats().timeouts == 1
+    _assert_never_handled(refusing, pool, clock)
+
+
+@pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+def test_without_a_deadline_the_pools_own_counts_from_the_beginning(
+    refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way
+) -> None:
+    """A call without a deadline fails `RESOURCE_EXHAUSTED` after `acquire_timeout`, its tries included."""
+    failure = background(lambda: way.finish(way.begin(pool, timeout=None)))
+    _until_it_waits(pool)
+    for _ in range(2):
+        clock.advance(14.0)
+        # It has been tried again meanwhile.
+        _until_it_waits(pool)
+    clock.advance(2.0)
+    error: Any = failure.exception(20)
+    assert isinstance(error, grpc.RpcError)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert isinstance(error.__cause__, PoolTimeoutError)
+    _assert_never_handled(refusing, pool, clock)
+
+
+@pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+def test_its_deadline_passes_while_it_is_tried_again_and_again(
+    refusing: RefusingServer, make_pool: PoolMaker, way: Way
+) -> None:
+    """By the system's clock too: a call that a server keeps refusing fails `DEADLINE_EXCEEDED`, and in time."""
+    pool = make_pool(refusing.channel, min_size=2, max_size=2)
+    pool.open()
+    refusing.begin(open=0)
+    began = time.monotonic()
+    with pytest.raises(grpc.RpcError) as caught:
+        way.finish(way.begin(pool, timeout=1.2))
+    assert 1.1 < time.monotonic() - began < 10
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert pool.stats().refused_streams >= 2
+    assert_at_rest(pool)
+    assert refusing.told().handled == {}
+
+
+@pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+def test_the_pool_is_closed(pool: ChannelPool, way: Way) -> None:
+    """The call fails `CANCELLED`, as calls do that gRPC's own close finds running; the cause says that it waited."""
+    failure = background(lambda: way.finish(way.begin(pool)))
+    _until_it_waits(pool)
+    pool.close()
+    error: Any = failure.exception(20)
+    assert isinstance(error, grpc.RpcError)
+    assert (error.code(), error.details()) == (grpc.StatusCode.CANCELLED, "Channel closed!")
+    assert isinstance(error.__cause__, PoolClosedError)
+
+
+@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+def test_abandoned(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
+    """A call that nobody holds any more leaves the queue, and is not begun again."""
+    call = _begun(pool, way)
+    del call
+    gc.collect()
+    eventually(lambda: pool.stats().waiting == 0)
+    _assert_never_handled(refusing, pool, clock)
+
+
+@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+def test_abandoned_with_a_callback(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
+    """A plain callback of a call that nobody holds any more is called, once: the call is over, for it was dropped."""
+    called: list[str] = []
+    call = _begun(pool, way)
+    assert call.add_callback(lambda: called.append("over"))
+    del call
+    gc.collect()
+    eventually(lambda: called)
+    _assert_never_handled(refusing, pool, clock)
+    assert called == ["over"]
+
+
+def test_a_future_that_is_left_to_its_done_callback(
+    refusing: RefusingServer, pool: ChannelPool, clock: ManualClock
+) -> None:
+    """A future that nobody holds but its done-callback is begun again, and the callback is told, once, how it ended."""
+    told: list[Any] = []
+    call = _begun(pool, FUTURE)
+    call.add_done_callback(lambda call: told.append((call.code(), call.result())))
+    del call
+    gc.collect()
+    assert pool.stats().waiting == 1
+    refusing.begin()
+    clock.advance(STEP)
+    eventually(lambda: told)
+    assert_at_rest(pool)
+    assert told == [(grpc.StatusCode.OK, b"0")]
+    assert refusing.told().handled == {"ok": 1}
+
+
+@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+def test_callbacks_are_called_when_it_is_over_for_good(
+    refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way
+) -> None:
+    """Callbacks hear nothing of refusals; each is called once, with the final outcome."""
+    told: list[Any] = []
+    call = way.begin(pool)
+    call.add_done_callback(lambda ended: told.append((ended is call, ended.done(), ended.code())))
+    call.add_callback(lambda: told.append(call.done()))
+    for _ in range(3):
+        _until_it_waits(pool)
+        assert told == []
+        clock.advance(STEP)
+    _until_it_waits(pool)
+    refusing.begin()
+    clock.advance(STEP)
+    expected = [b"0", b"1", b"2"] if way.streams_out else b"0"
+    assert way.finish(call) == expected
+    eventually(lambda: len(told) == 2)
+    assert_at_rest(pool)
+    assert sorted(told, key=str) == [(True, True, grpc.StatusCode.OK), True]
+
+
+def test_many_who_wait_for_one_future(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock) -> None:
+    """Each of several threads that wait for a future, in whatever way, is told of the final outcome."""
+    call = FUTURE.begin(pool)
+    asks: tuple[Callable[[], Any], ...] = (call.result, call.exception, call.code, call.details, call.traceback)
+    waiting = [background(ask) for ask in asks * 3]
+    _until_it_waits(pool)
+    refusing.begin()
+    clock.advance(STEP)
+    answers = [each.result(20) for each in waiting]
+    assert answers == [b"0", None, grpc.StatusCode.OK, "", None] * 3
+    assert_at_rest(pool)
+
+
+def test_futures_as_they_complete(refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock) -> None:
+    """Who takes futures as they complete gets each once, those that were refused later than the others."""
+    pool = open_pool(max_size=1, max_streams=10)
+    refusing.begin(open=3)
+    done: list[Any] = []
+    lock = threading.Lock()
+
+    def add(call: Any) -> None:
+        with lock:
+            done.append(call)
+
+    calls = [FUTURE.begin(pool, f"hold:{tag}") for tag in "abcdef"]
+    for call in calls:
+        call.add_done_callback(add)
+    eventually(lambda: pool.stats().waiting == 3)
+    assert done == []
+    for tag in "abcdef":
+        refusing.let_go(tag)
+    eventually(lambda: len(done) == 6)
+    assert set(done) == set(calls)
+    assert [call.result(0) for call in calls] == [b"1"] * 6
+    assert_at_rest(pool)
+    assert set(refusing.told().handled.values()) == {1}
+
+
+def test_what_is_left_of_the_deadline_is_what_the_server_is_told(
+    refusing: RefusingServer, pool: ChannelPool, clock: ManualClock
+) -> None:
+    """A call that is begun again has the time that is left, not the time that it once had."""
+    for way in ONE_REQUEST:
+        outcome = background(lambda way=way: way.finish(way.begin(pool, "metadata", timeout=20)))  # type: ignore[misc]
+        _until_it_waits(pool)
+        refusing.begin()
+        clock.advance(12.0)
+        answer = outcome.result(LONG)
+        told = answer[0] if isinstance(answer, tuple | list) else answer
+        # gRPC rounds up.
+        assert 7 < _timeout_in(told) < 8.1
+        refusing.begin(open=0)
+    refusing.begin()
+
+
+def _timeout_in(headers: bytes) -> float:
+    text = dict(json.loads(headers))["grpc-timeout"]
+    return int(text[:-1]) * {"S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}[text[-1]]
+
+
+@pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+def test_a_call_that_is_refused_many_times(
+    refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way
+) -> None:
+    """However often a call is refused, it costs nothing that grows: not a frame of the stack for each time."""
+    pool = open_pool(max_size=1, acquire_timeout=None)
+    refusing.begin(next=600)
+    with _small_stack():
+        outcome = background(lambda: outcome_of(lambda: way.finish(way.begin(pool, timeout=None))))
+        while not outcome.done():
+            if pool.stats().waiting:
+                clock.advance(STEP)
+            time.sleep(0.0005)
+    assert outcome.result(0)[0] == "answer"
+    assert refusing.told().all.refused == 600
+
+
+@contextlib.contextmanager
+def _small_stack() -> Iterator[None]:
+    """Few frames more than there are now, so that it does not take thousands of rounds to run out of them."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(traceback.extract_stack()) + 120)
+    yield
+    sys.setrecursionlimit(before)

@@ -1,0 +1,96 @@
+"""Servers of these tests: one that bears many calls and takes channel options, and one that accepts and hangs up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import support.servers
+
+_SCRIPT = pathlib.Path(__file__).with_name("server_script.py")
+
+
+class Server(support.servers.Server):
+    """A server on asyncio, which hundreds of calls cost little. Of the methods it has Echo, Slow, Peer and Count."""
+
+    def __init__(self, options: Mapping[str, int] | None = None) -> None:
+        """Does not start it yet; `options` are gRPC's channel options, by name without ``grpc.``."""
+        super().__init__()
+        self._options = dict(options or {})
+
+    @property
+    def address(self) -> str:
+        """For a target that lists several."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> Self:
+        """Serves when this returns."""
+        options = [f"--option=grpc.{name}={value}" for name, value in self._options.items()]
+        self._process = subprocess.Popen(  # noqa: S603 -- our own script
+            [sys.executable, str(_SCRIPT), f"--port={self.port}", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "GRPC_VERBOSITY": "NONE"},
+        )
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()
+        assert said.strip().isdigit(), f"the server did not start: {said!r}"
+        self.port = int(said)
+        return self
+
+
+class HangsUp:
+    """Listens in the place of a server that is gone; accepts, hangs up, and writes down when that was."""
+
+    def __init__(self, port: int) -> None:
+        """On a port that nobody listens on."""
+        self.port = port
+        self.times: list[float] = []
+        self._over = False
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self._socket.listen(1024)
+        self._thread = threading.Thread(target=self._run, name="test-hangs-up", daemon=True)
+
+    def _run(self) -> None:
+        while True:
+            connection, _ = self._socket.accept()
+            if self._over:
+                connection.close()
+                return
+            self.times.append(time.monotonic())
+            connection.close()
+
+    def __enter__(self) -> Self:
+        """Begins to accept."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Closes the port."""
+        self._over = True
+        # Wakes the thread, which no close of its socket would.
+        socket.create_connection(("127.0.0.1", self.port)).close()
+        self._thread.join(10)
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def dead_target() -> Iterator[str]:
+    """An address at which every attempt to connect is refused, for as long as the block lasts."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{holder.getsockname()[1]}"

@@ -1,0 +1,122 @@
+"""Pools that are made, used and closed again and again leave nothing behind.
+
+Each test is a program of its own, so that what it measures is of nobody else's making.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from resilience.servers import Server
+
+pytestmark = pytest.mark.timeout(120)
+
+_PRELUDE = """
+import asyncio, gc, sys, threading
+import grpc
+import psutil
+import grpcpool
+from support.connections import connections_to
+from support.servers import ECHO, unary
+from support.waiting import eventually
+
+target = sys.argv[1]
+port = int(target.rpartition(":")[2])
+this = psutil.Process()
+config = grpcpool.PoolConfig(min_size=3)
+WARM_UP, CYCLES, MEGABYTE = 20, 120, 1 << 20
+
+
+class Costs:
+    '''What the process has, compared with what it had when it was warm.'''
+
+    def __init__(self):
+        gc.collect()
+        eventually(lambda: connections_to(port) == 0)
+        self.descriptors, self.threads, self.memory = this.num_fds(), this.num_threads(), this.memory_info().rss
+
+    def compare(self):
+        gc.collect()
+        eventually(lambda: connections_to(port) == 0)
+        # gRPC's own threads come and go.
+        eventually(lambda: this.num_fds() <= self.descriptors)
+        eventually(lambda: this.num_threads() <= self.threads)
+        more = (this.memory_info().rss - self.memory) / MEGABYTE
+        assert more < 12, f"{more:.1f} MB more"
+        print("fine", this.num_fds() - self.descriptors, this.num_threads() - self.threads, f"{more:.1f}")
+"""
+
+
+def _run(server: Server, program: str) -> None:
+    done = subprocess.run(  # noqa: S603 -- our own program
+        [sys.executable, "-W", "error", "-c", _PRELUDE + textwrap.dedent(program), server.target],
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "GRPC_VERBOSITY": "ERROR"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("fine"), done.stdout + done.stderr
+
+
+def test_120_cycles_with_threads(mortal: Server) -> None:
+    """Calls of each kind and a lease in each: descriptors and threads are what they were, memory nearly."""
+    _run(
+        mortal,
+        """
+        def use(rounds):
+            for _ in range(rounds):
+                with grpcpool.insecure_channel(target, config=config) as pool:
+                    pool.open()
+                    assert unary(pool, ECHO, b"a") == b"a"
+                    assert pool.unary_unary(ECHO).future(b"a", timeout=20).result() == b"a"
+                    assert list(pool.unary_stream("/test.Test/Count")(b"2,0", timeout=20)) == [b"0", b"1"]
+                    with pool.acquire() as lease:
+                        assert unary(lease, ECHO, b"a") == b"a"
+
+        use(WARM_UP)
+        costs = Costs()
+        use(CYCLES)
+        costs.compare()
+        """,
+    )
+
+
+@pytest.mark.parametrize("loops", ["one loop", "a loop each"])
+def test_120_cycles_with_asyncio(mortal: Server, loops: str) -> None:
+    """Calls of each kind and a lease in each, in one loop or in a loop for each: as with threads."""
+    _run(
+        mortal,
+        f"""
+        async def use(rounds):
+            for _ in range(rounds):
+                async with grpcpool.aio.insecure_channel(target, config=config) as pool:
+                    await pool.open()
+                    assert await pool.unary_unary(ECHO)(b"a", timeout=20) == b"a"
+                    stream = pool.unary_stream("/test.Test/Count")(b"2,0", timeout=20)
+                    assert [message async for message in stream] == [b"0", b"1"]
+                    async with pool.acquire() as lease:
+                        assert await lease.unary_unary(ECHO)(b"a", timeout=20) == b"a"
+
+        def run(rounds):
+            if {loops == "one loop"}:
+                asyncio.run(use(rounds))
+            else:
+                for _ in range(rounds):
+                    asyncio.run(use(1))
+
+        import grpcpool.aio
+
+        run(WARM_UP)
+        costs = Costs()
+        run(CYCLES)
+        costs.compare()
+        """,
+    )

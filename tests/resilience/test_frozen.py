@@ -1,0 +1,94 @@
+"""A server that is frozen: its connections stay open, and nothing answers any more."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+
+import grpc
+import pytest
+
+from resilience.servers import Server
+from resilience.worlds import Subject, World, failure_of
+from support.connections import connections_to
+from support.servers import COUNT, ECHO, SLOW
+from support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(90)
+
+DEADLINE = 0.7
+# A deadline may be kept late on a machine that others keep busy.
+LATE = 3.0
+
+
+def begin(subject: Subject, kind: str) -> Future[bytes]:
+    """Begins a call that the frozen server will not answer."""
+    if kind == "stream":
+        return subject.begin(COUNT, b"3,10", kind=kind, timeout=DEADLINE)
+    return subject.begin(SLOW, b"10", kind=kind, timeout=DEADLINE)
+
+
+def assert_deadline(call: Future[bytes], began: float) -> None:
+    """It fails when its deadline has come, and as such."""
+    error = failure_of(call)
+    took = time.monotonic() - began
+    assert isinstance(error, grpc.RpcError)
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert took < DEADLINE + LATE
+
+
+def test_deadlines_hold(world: World, mortal: Server) -> None:
+    """Of calls of each kind that run, and of others that queue for a place; afterwards the pool is as it was."""
+    with world.pool(mortal.target, max_size=2, max_streams=6) as subject:
+        subject.open()
+        mortal.freeze()
+        for _ in range(2):
+            began = time.monotonic()
+            # 12 that find a place, if the second connection comes to be; at least 6. The others queue.
+            calls = [begin(subject, kind) for _ in range(12) for kind in subject.kinds]
+            eventually(lambda: subject.stats().waiting > 0, timeout=DEADLINE)
+            for call in calls:
+                assert_deadline(call, began)
+            subject.assert_at_rest()
+        mortal.thaw()
+        for kind in subject.kinds:
+            method, request = (COUNT, b"2,10") if kind == "stream" else (ECHO, b"0,1")
+            assert subject.call(method, request, kind=kind) == b"0,1"
+        subject.assert_at_rest()
+        # A second connection was being made, or not, when the server was frozen.
+        eventually(lambda: connections_to(mortal.port) == subject.stats().ready)
+        assert sum(subject.stats().closed.values()) == 0
+
+
+def test_callers_get_on_when_it_thaws(world: World, mortal: Server) -> None:
+    """40 callers whose calls end with their deadlines while it is frozen: afterwards no more call fails."""
+    with world.pool(mortal.target, min_size=2, max_size=2, max_streams=10) as subject:
+        subject.open()
+        with subject.load(40, SLOW, b"5", timeout=DEADLINE) as load:
+            load.wait_for_calls(100)
+            load.assert_none_failed()
+            mortal.freeze()
+            eventually(lambda: len(load.failed) >= 80)
+            assert {outcome.code for outcome in load.failed} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+            mortal.thaw()
+            thawed_at = time.monotonic()
+            time.sleep(2 * DEADLINE)
+            load.wait_for_calls(200)
+        # Those begun before may have spent their time.
+        assert [str(outcome) for outcome in load.failed if outcome.began > thawed_at + DEADLINE] == []
+        assert subject.stats().ready == 2
+
+
+def test_leases_that_wait_keep_their_timeout(world: World, mortal: Server) -> None:
+    """Whether the one connection's server answers or not."""
+    with world.pool(mortal.target, max_size=1) as subject:
+        lease = subject.acquire(timeout=10).result(20)
+        mortal.freeze()
+        began = time.monotonic()
+        waiting = [subject.acquire(timeout=DEADLINE) for _ in range(5)]
+        for acquire in waiting:
+            assert isinstance(failure_of(acquire), TimeoutError)
+        assert DEADLINE <= time.monotonic() - began < DEADLINE + LATE
+        subject.release(lease)
+        mortal.thaw()
+        assert subject.call(ECHO, b"a") == b"a"

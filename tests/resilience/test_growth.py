@@ -1,0 +1,55 @@
+"""A pool grows with its load, at once; and takes back a connection that drains before it dials another."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from resilience.servers import Server
+from resilience.worlds import World
+from support.connections import addresses_of_connections_to, connections_to
+from support.servers import SLOW
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_a_burst_brings_connections_within_a_second(world: World, mortal: Server) -> None:
+    """300 calls at once on a pool without a connection: within a second there are at least 4, seen from outside.
+
+    A machine that others keep busy gets three attempts.
+    """
+    took = []
+    for _ in range(3):
+        with world.pool(mortal.target) as subject:
+            began = time.monotonic()
+            calls = [subject.begin(SLOW, b"1500") for _ in range(300)]
+            eventually(lambda: connections_to(mortal.port) >= 4)
+            took.append(time.monotonic() - began)
+            assert [call.result(2 * LONG) for call in calls] == [b"1500"] * 300
+            stats = subject.stats()
+            assert (stats.acquired, stats.timeouts, stats.rejected, stats.open_failures) == (300, 0, 0, 0)
+            # 300 at the target of 50 want 6; that many are always open when all 300 run, and growth is ahead by one.
+            assert 6 <= stats.opened <= 7
+        if took[-1] <= 1:
+            return
+    pytest.fail(f"4 connections took {took} s")
+
+
+def test_what_drains_is_taken_back_before_anything_is_dialled(world: World, mortal: Server) -> None:
+    """Room that is about to go is used again when the load comes back, over the same TCP connections."""
+    with world.pool(mortal.target, max_size=4, max_streams=10) as subject:
+        first = [subject.begin(SLOW, b"2000") for _ in range(40)]
+        eventually(lambda: subject.stats().in_flight == 40)
+        before = addresses_of_connections_to(mortal.port)
+        assert len(before) == 4
+        subject.do(lambda pool: pool.resize(1, 1))
+        assert subject.stats().draining == 3
+        subject.do(lambda pool: pool.resize(1, 4))
+        second = [subject.begin(SLOW, b"100") for _ in range(40)]
+        for call in first + second:
+            call.result(2 * LONG)
+        stats = subject.stats()
+        assert (stats.opened, stats.ready, sum(stats.closed.values())) == (4, 4, 0)
+        assert addresses_of_connections_to(mortal.port) == before

@@ -1,0 +1,61 @@
+"""How often, and how evenly spread, connections that were lost knock at the server's door."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from resilience.servers import HangsUp, Server
+from resilience.worlds import World
+from support.connections import connections_to
+from support.servers import ECHO, SLOW
+from support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+CONNECTIONS = 10
+
+
+def test_ten_connections_are_no_herd(world: World, mortal: Server) -> None:
+    """Somebody hangs up on 10 connections that were lost: they come one by one, and in 4 s no more than 4 times each.
+
+    The first attempts are spread over up to 0.45 s by the pool; that they all fall within 0.1 s has a chance of
+    1 in 1,000. The next ones are rarer, and spread by gRPC.
+    """
+    with world.pool(mortal.target, options=[], min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
+        subject.open()
+        assert connections_to(mortal.port) == CONNECTIONS
+        mortal.kill()
+        with HangsUp(mortal.port) as door:
+            time.sleep(4)
+            times = list(door.times)
+        assert CONNECTIONS <= len(times) <= 4 * CONNECTIONS
+        first, second = times[:CONNECTIONS], times[CONNECTIONS : 2 * CONNECTIONS]
+        assert first[-1] - first[0] >= 0.1
+        assert second[-1] - second[0] >= 0.1
+        mortal.start()
+        eventually(lambda: subject.stats().ready == CONNECTIONS)
+        assert subject.call(ECHO, b"a") == b"a"
+
+
+def test_under_load(world: World, mortal: Server) -> None:
+    """Nor are they a herd when 40 callers hear of the loss, who wait for ready: the first attempts are spread, too.
+
+    Calls that would rather fail than wait are tried on what is down, which has it connect at once, as gRPC has it.
+    """
+    with world.pool(mortal.target, options=[], min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
+        subject.open()
+        with subject.load(40, SLOW, b"20", wait_for_ready=True) as load:
+            load.wait_for_calls(200)
+            mortal.kill()
+            with HangsUp(mortal.port) as door:
+                # Some of the first attempts come before somebody listens: the last of them counts.
+                killed_at = time.monotonic()
+                time.sleep(0.6)
+                times = [moment - killed_at for moment in door.times]
+            mortal.start()
+            eventually(lambda: subject.stats().ready == CONNECTIONS)
+            load.wait_for_calls(100)
+        assert len(times) <= CONNECTIONS
+        assert max(times) >= 0.08

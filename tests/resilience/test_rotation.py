@@ -1,0 +1,121 @@
+"""Connections are replaced under load, by the pool or by the server, and no call of 40 callers fails."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import CancelledError
+
+import grpc
+import pytest
+
+from resilience.servers import Server
+from resilience.worlds import World, failure_of
+from support.connections import addresses_of_connections_to, connections_to
+from support.servers import COUNT, SLOW
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+CALLERS = 40
+
+
+def test_by_age(world: World, mortal: Server) -> None:
+    """For 8 s each of 4 connections is replaced every 0.7 s or sooner, at least 4 times over: not one call fails."""
+    with world.pool(mortal.target, min_size=4, max_size=4, max_age=0.7) as subject:
+        subject.open()
+        with subject.load(CALLERS, SLOW, b"5") as load:
+            time.sleep(8)
+        load.assert_none_failed()
+        stats = subject.stats()
+        assert stats.closed["age"] >= 4 * 4
+        assert (stats.open_failures, stats.timeouts, stats.rejected, stats.closed["lost"]) == (0, 0, 0, 0)
+
+
+def test_by_refresh(world: World, mortal: Server) -> None:
+    """Ten times `refresh()`, each as soon as the one before is done: not one call fails, and all addresses are new."""
+    with world.pool(mortal.target, min_size=4, max_size=4) as subject:
+        subject.open()
+        with subject.load(CALLERS, SLOW, b"5") as load:
+            for round_ in range(1, 11):
+                before = addresses_of_connections_to(mortal.port)
+                subject.do(lambda pool: pool.refresh())
+                eventually(lambda round_=round_: subject.stats().closed["refresh"] == 4 * round_)  # type: ignore[misc]
+                eventually(lambda before=before: before.isdisjoint(addresses_of_connections_to(mortal.port)))  # type: ignore[misc]
+            load.wait_for_calls(CALLERS)
+        load.assert_none_failed()
+        assert (subject.stats().opened, subject.stats().ready) == (44, 4)
+
+
+def test_refreshes_that_overtake_each_other(world: World, mortal: Server) -> None:
+    """A hundred times `refresh()` without a pause: not one call fails, and only one successor is made at a time."""
+    with world.pool(mortal.target, min_size=4, max_size=4) as subject:
+        subject.open()
+        with subject.load(CALLERS, SLOW, b"5") as load:
+            for _ in range(100):
+                subject.do(lambda pool: pool.refresh())
+                stats = subject.stats()
+                assert stats.ready + stats.opening <= 5
+            load.wait_for_calls(CALLERS)
+        load.assert_none_failed()
+        eventually(lambda: connections_to(mortal.port) == 4)
+        assert subject.stats().open_failures == 0
+
+
+def test_by_the_servers_age(world: World) -> None:
+    """A server that bids each connection goodbye (GOAWAY) after 0.5 s, with grace: not one call fails in 5 s.
+
+    Half of the callers make calls that outlive their connection's service.
+    """
+    with (
+        Server({"max_connection_age_ms": 500, "max_connection_age_grace_ms": 5000}) as server,
+        world.pool(server.target, min_size=4, max_size=4) as subject,
+    ):
+        subject.open()
+        first = addresses_of_connections_to(server.port)
+        with (
+            subject.load(CALLERS // 2, SLOW, b"5") as short,
+            subject.load(CALLERS // 2, SLOW, b"700") as long,
+        ):
+            time.sleep(5)
+        short.assert_none_failed()
+        long.assert_none_failed()
+        # The slots are what they were; their connections are not.
+        stats = subject.stats()
+        assert (stats.opened, sum(stats.closed.values())) == (4, 0)
+        assert first.isdisjoint(addresses_of_connections_to(server.port))
+
+
+def test_a_long_stream_outlives_its_connections_service(world: World, mortal: Server) -> None:
+    """A stream of 3 s on a connection that retires is not cut by ever more successors; its connection goes after it."""
+    with world.pool(mortal.target, min_size=1, max_size=1, max_age=0.3, age_jitter=0.0) as subject:
+        subject.open()
+        (address,) = addresses_of_connections_to(mortal.port)
+        stream = subject.begin(COUNT, b"30,100", kind="stream")
+        eventually(lambda: subject.stats().closed["age"] >= 3)
+        assert address in addresses_of_connections_to(mortal.port)
+        assert stream.result(LONG) == b",".join(str(i).encode() for i in range(30))
+        eventually(lambda: address not in addresses_of_connections_to(mortal.port))
+
+
+def test_drain_timeout_is_a_long_streams_only_bound(world: World, mortal: Server) -> None:
+    """With a `drain_timeout` of 1 s the stream is cancelled then, and not before; calls elsewhere do not notice."""
+    with world.pool(mortal.target, min_size=1, max_size=1, drain_timeout=1.0) as subject:
+        subject.open()
+        stream = subject.begin(COUNT, b"1000,20", kind="stream")
+        eventually(lambda: subject.stats().in_flight == 1)
+        with subject.load(4, SLOW, b"5") as load:
+            subject.do(lambda pool: pool.refresh())
+            eventually(lambda: subject.stats().draining == 1)
+            began = time.monotonic()
+            error = failure_of(stream)
+            took = time.monotonic() - began
+            load.wait_for_calls(4)
+        load.assert_none_failed()
+        assert 0.9 <= took < 10
+        # As `close()` of gRPC's own channels ends what runs on them.
+        if world.name == "threads":
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() is grpc.StatusCode.CANCELLED
+        else:
+            assert isinstance(error, CancelledError)
+        assert subject.stats().closed["refresh"] == 1

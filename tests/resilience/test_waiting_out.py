@@ -1,0 +1,112 @@
+"""Those who queue for a place while the only server goes away: who waits it out, and who is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import pytest
+
+from grpcpool import PoolTimeoutError
+from resilience.servers import Server
+from resilience.worlds import Subject, World, failure_of
+from support.servers import ECHO, SLOW
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(90)
+
+PROMPTLY = 2.0
+
+
+@contextmanager
+def full_pool(world: World, server: Server) -> Iterator[Subject]:
+    """A pool of one connection with two places, both taken by calls that end with the server."""
+    with world.pool(server.target, max_size=1, max_streams=2) as subject:
+        running = [subject.begin(SLOW, b"60000") for _ in range(2)]
+        eventually(lambda: subject.stats().in_flight == 2)
+        yield subject
+        for call in running:
+            error = failure_of(call)
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_queued_calls_that_wait_for_ready_wait_out_the_outage(world: World, mortal: Server) -> None:
+    """Queued before the kill, they are served after the restart, over the connection that came back."""
+    with full_pool(world, mortal) as subject:
+        kinds = [kind for kind in subject.kinds if kind != "stream"] * 5
+        calls = [subject.begin(ECHO, b"a", kind=kind, wait_for_ready=True) for kind in kinds]
+        eventually(lambda: subject.stats().waiting == len(calls))
+        mortal.kill()
+        eventually(lambda: subject.stats().ready == 0)
+        time.sleep(0.5)
+        assert not any(call.done() for call in calls)
+        mortal.start()
+        assert [call.result(LONG) for call in calls] == [b"a"] * len(calls)
+        assert subject.stats().opened == 1
+
+
+def test_queued_calls_that_do_not_wait_fail_promptly(world: World, mortal: Server) -> None:
+    """Queued before the kill, they fail UNAVAILABLE soon after it, long before their deadline."""
+    with full_pool(world, mortal) as subject:
+        calls = [subject.begin(ECHO, b"a", kind=kind) for kind in subject.kinds for _ in range(5)]
+        eventually(lambda: subject.stats().waiting == len(calls))
+        mortal.kill()
+        killed_at = time.monotonic()
+        for call in calls:
+            error = failure_of(call)
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert time.monotonic() - killed_at < PROMPTLY
+
+
+def test_queued_calls_that_wait_for_ready_keep_their_deadline(world: World, mortal: Server) -> None:
+    """Should the server not come back, they end with their deadline, and not before."""
+    with full_pool(world, mortal) as subject:
+        began = time.monotonic()
+        calls = [subject.begin(ECHO, b"a", kind=kind, wait_for_ready=True, timeout=1.5) for kind in subject.kinds]
+        eventually(lambda: subject.stats().waiting == len(calls))
+        mortal.kill()
+        for call in calls:
+            error = failure_of(call)
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert 1.4 <= time.monotonic() - began < 1.5 + PROMPTLY
+
+
+@pytest.mark.parametrize("streams", [None, 1])
+def test_leases_wait_to_their_timeout(world: World, mortal: Server, streams: int | None) -> None:
+    """While nothing is up they wait, when calls fail at once; one with more time has the server's return."""
+    with world.pool(mortal.target, max_size=1) as subject:
+        subject.open()
+        mortal.kill()
+        eventually(lambda: subject.stats().ready == 0)
+        began = time.monotonic()
+        patient = subject.acquire(timeout=2 * LONG, streams=streams)
+        impatient = [subject.acquire(timeout=0.7, streams=streams) for _ in range(3)]
+        for acquire in impatient:
+            assert isinstance(failure_of(acquire), PoolTimeoutError)
+        assert 0.7 <= time.monotonic() - began < 0.7 + PROMPTLY
+        error = failure_of(subject.begin(ECHO, b"a"))
+        assert isinstance(error, grpc.RpcError)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert not patient.done()
+        mortal.start()
+        subject.release(patient.result(LONG))
+        assert subject.call(ECHO, b"a") == b"a"
+
+
+def test_the_error_says_that_nothing_is_up(world: World, mortal: Server) -> None:
+    """A lease that timed out over an outage is told that what is open is down, and no remedy that is of no use."""
+    with world.pool(mortal.target, max_size=1) as subject:
+        subject.open()
+        mortal.kill()
+        eventually(lambda: subject.stats().ready == 0)
+        error = failure_of(subject.acquire(timeout=0.7))
+        assert isinstance(error, PoolTimeoutError)
+        assert "1 of them down" in str(error)
+        assert "check the target" in str(error)
+        assert "raise max_size" not in str(error)
+        assert ("see the cause" in str(error)) is (error.__cause__ is not None)

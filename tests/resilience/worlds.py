@@ -1,0 +1,201 @@
+"""Threads and asyncio behind one face, so that one test demands the same of a pool in either world.
+
+A test runs on its own thread and says what is to happen; a `World` has it done by threads, or by tasks of a loop that
+runs in a thread of its own. Whatever takes time is a future. `Subject` is a pool under test in its world.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from grpcpool import PoolConfig, PoolStats
+from support.waiting import LONG, eventually
+
+# So that a connection that was lost tries again soon.
+RECONNECT_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
+
+# How long the names in a target are resolved plays no part: all are addresses.
+Options = list[tuple[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one call, and when; `caller` is who made it."""
+
+    caller: int
+    began: float
+    ended: float
+    error: BaseException | None
+
+    @property
+    def code(self) -> grpc.StatusCode | None:
+        """The status of a call that failed."""
+        return self.error.code() if isinstance(self.error, grpc.RpcError) else None
+
+    def __str__(self) -> str:
+        """For whoever reads why a test failed."""
+        if self.error is None:
+            return f"{self.began:.3f}-{self.ended:.3f} well"
+        details = self.error.details() if isinstance(self.error, grpc.RpcError) else repr(self.error)
+        return f"{self.began:.3f}-{self.ended:.3f} {self.code}: {details}"
+
+
+def failure_of(call: Future[Any]) -> BaseException:
+    """What a call ends with that must not end well."""
+    try:
+        answer = call.result(2 * LONG)
+    except TimeoutError as error:
+        if not call.done():
+            raise AssertionError("the call does not end") from error
+        return error
+    except BaseException as error:  # noqa: BLE001 -- asyncio's cancelling among them
+        return error
+    raise AssertionError(f"the call ended well: {answer!r}")
+
+
+class Load(abc.ABC):
+    """Callers that call without a pause, from the beginning of the ``with`` block to its end."""
+
+    def __init__(self, callers: int) -> None:
+        """Has no outcomes yet."""
+        self.callers = callers
+        self.outcomes: list[Outcome] = []
+        self._over = threading.Event()
+        self._running: list[Future[None]] = []
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The calls that failed so far."""
+        return [outcome for outcome in list(self.outcomes) if outcome.error is not None]
+
+    def note(self, caller: int, began: float, error: BaseException | None) -> None:
+        """A call is over."""
+        self.outcomes.append(Outcome(caller=caller, began=began, ended=time.monotonic(), error=error))
+
+    def wait_for_calls(self, number: int) -> None:
+        """Waits until so many more calls are over."""
+        end = len(self.outcomes) + number
+        eventually(lambda: len(self.outcomes) >= end)
+
+    def assert_none_failed(self) -> None:
+        """Every call went well."""
+        assert not self.failed, f"{len(self.failed)} of {len(self.outcomes)}: {self.failed[0]}"
+
+    @abc.abstractmethod
+    def start(self) -> list[Future[None]]:
+        """Has the callers begin."""
+
+    def __enter__(self) -> Self:
+        """Begins."""
+        self._running = self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Ends when the last calls have."""
+        self._over.set()
+        for caller in self._running:
+            caller.result(3 * LONG)
+
+
+class Subject(abc.ABC):
+    """A pool under test."""
+
+    kinds: tuple[str, ...]
+    """The ways to make a call: with one response all but ``stream``, which streams them."""
+
+    def __init__(self, pool: Any) -> None:
+        """Of this pool."""
+        self.pool = pool
+
+    def stats(self) -> PoolStats:
+        """A snapshot."""
+        stats: PoolStats = self.pool.stats()
+        return stats
+
+    @abc.abstractmethod
+    def open(self, timeout: float | None = None) -> None:
+        """Opens `min_size` connections."""
+
+    @abc.abstractmethod
+    def begin(self, method: str, request: bytes, *, kind: str | None = None, **how: Any) -> Future[bytes]:
+        """Makes a call, in the background; one of kind ``stream`` answers with all its messages in a row."""
+
+    @abc.abstractmethod
+    def acquire(self, **how: Any) -> Future[Any]:
+        """Leases, in the background."""
+
+    @abc.abstractmethod
+    def release(self, lease: Any) -> None:
+        """Gives a lease back."""
+
+    @abc.abstractmethod
+    def load(self, callers: int, method: str, request: bytes, **how: Any) -> Load:
+        """So many callers of unary calls."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes the pool, without grace."""
+
+    def do(self, work: Callable[[Any], object]) -> None:
+        """Does `work(pool)` where the pool lives."""
+        work(self.pool)
+
+    def call(self, method: str, request: bytes, **how: Any) -> bytes:
+        """Makes a call and waits for it."""
+        return self.begin(method, request, **how).result(2 * LONG)
+
+    def assert_at_rest(self) -> None:
+        """Nothing is in flight, nobody waits."""
+        eventually(lambda: (self.stats().in_flight, self.stats().waiting) == (0, 0), timeout=5)
+
+
+class World(abc.ABC):
+    """Where pools live."""
+
+    name: str
+
+    @abc.abstractmethod
+    def channel_maker(self, target: str) -> Callable[[], Any]:
+        """A factory for pools, of isolated channels that reconnect soon."""
+
+    @abc.abstractmethod
+    def fake_maker(self, **how: Any) -> Any:
+        """A factory of fake channels, which remembers them."""
+
+    @abc.abstractmethod
+    def _over_target(self, target: str, options: Options, config: PoolConfig) -> Subject: ...
+
+    @abc.abstractmethod
+    def _over_factory(self, factory: Callable[[], Any], config: PoolConfig) -> Subject: ...
+
+    @contextlib.contextmanager
+    def pool(self, target: str, *, options: Options | None = None, **config: Any) -> Iterator[Subject]:
+        """A drop-in pool, closed at the end of the block, when all must be given back; `config` is `PoolConfig`'s."""
+        given = RECONNECT_SOON if options is None else options
+        yield from _used(self._over_target(target, given, PoolConfig(**config)))
+
+    @contextlib.contextmanager
+    def pool_over(self, factory: Callable[[], Any], **config: Any) -> Iterator[Subject]:
+        """As `pool`, over a factory."""
+        yield from _used(self._over_factory(factory, PoolConfig(**config)))
+
+
+def _used(subject: Subject) -> Iterator[Subject]:
+    try:
+        yield subject
+        subject.assert_at_rest()
+    finally:
+        subject.close()
+    assert subject.stats().size == 0

@@ -1,0 +1,117 @@
+"""What was done to the servers and to the pool, and when.
+
+Only some of it explains that a call fails: a server that is killed, or frozen, and (to who wants a whole connection) a
+pool that is kept small. These are troubles, with a beginning and an end. Whatever else is written down here (that the
+pool was refreshed or resized, that a connection was discarded, or replaced for its age) must cost nobody a call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+
+from grpcpool import Listener
+from grpcpool._listener import HOOKS, Closed, PoolEvent
+
+# What is told of a call that failed: so many seconds before it began, and after it ended.
+_AROUND = 1.0
+_LONG_BEFORE = 10.0
+_REMEMBERED = 20_000
+_TOO_MANY = ("granted", "refused_stream")
+
+
+class Kind(enum.StrEnum):
+    """What may be the matter."""
+
+    KILLED = "killed"
+    """A server is gone, from the kill until it serves again."""
+    FROZEN = "frozen"
+    """A server stands still; its connections stay open."""
+    NARROW = "narrow"
+    """The pool may have few connections."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Trouble:
+    """Something that is the matter, with one server (by number) or the pool (-1), for a time."""
+
+    kind: Kind
+    server: int
+    began: float
+    ended: float = math.inf
+    running: int = 0
+    """Calls that were open when it began."""
+
+
+class Journal:
+    """Takes notes, from any thread."""
+
+    def __init__(self) -> None:
+        """Begins now."""
+        self.began = time.monotonic()
+        self.troubles: list[Trouble] = []
+        self._guard = threading.Lock()
+        self._notes: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
+
+    def note(self, what: str) -> None:
+        """Something was done, or has happened."""
+        with self._guard:
+            self._notes.append((time.monotonic(), what))
+
+    def begin(self, kind: Kind, server: int = -1, *, running: int = 0) -> Trouble:
+        """From now on, something is the matter."""
+        self.note(f"{kind}{f': server {server}' if server >= 0 else ''}")
+        trouble = Trouble(kind, server, time.monotonic(), running=running)
+        with self._guard:
+            self.troubles.append(trouble)
+        return trouble
+
+    def end(self, trouble: Trouble) -> None:
+        """It is the matter no more."""
+        trouble.ended = time.monotonic()
+        self.note(f"no longer {trouble.kind}{f': server {trouble.server}' if trouble.server >= 0 else ''}")
+
+    def at(self, moment: float) -> str:
+        """The moment, in seconds since the beginning."""
+        return f"{moment - self.began:8.3f}"
+
+    def around(self, began: float, ended: float) -> Iterable[str]:
+        """What happened shortly before, during and after something; and, of a longer time, what was the matter."""
+        with self._guard:
+            notes = [(moment, what) for moment, what in self._notes if began - _AROUND <= moment <= ended + _AROUND / 5]
+        recent = [trouble for trouble in self.troubles if trouble.ended >= began - _LONG_BEFORE]
+        for trouble in recent:
+            until = self.at(trouble.ended) if trouble.ended < math.inf else "now"
+            yield f"{self.at(trouble.began)} to {until}: {trouble.kind} {trouble.server if trouble.server >= 0 else ''}"
+        for moment, what in notes:
+            yield f"{self.at(moment)} {what}"
+
+
+class Witness(Listener):
+    """Counts what the pool says it does, and writes most of it into the journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Has been told nothing yet."""
+        self.counts: Counter[str] = Counter()
+        self.cut = 0
+        """Leases and calls that were still on a connection when it was closed."""
+        self._journal = journal
+        self._guard = threading.Lock()
+
+    def told(self, hook: str, event: PoolEvent) -> None:
+        """One of the hooks was called."""
+        with self._guard:
+            self.counts[hook] += 1
+            if isinstance(event, Closed):
+                self.cut += event.cancelled
+        if hook not in _TOO_MANY:
+            self._journal.note(f"    pool: {event}")
+
+
+for _hook in HOOKS.values():
+    setattr(Witness, _hook, lambda self, event, hook=_hook: self.told(hook, event))

@@ -1,0 +1,368 @@
+"""The world of threads: what callers do with a `grpcpool.ChannelPool`, each on a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+import grpcpool
+from soak.book import Book, Call, Entry
+from soak.wishes import OK, Wish, broken, plain, wishes
+from soak.world import CALLERS, OPTIONS, REST, Setting, World
+
+_METHODS = {"collect": "/test.Test/Collect", "chat": "/test.Test/Chat"}
+# A request iterator that goes on until its call is over.
+_MANY = 100_000
+
+_OVER_LEASE: Final = {"name": "over a lease", "means": OK, "on_lease": True, "sent_once": True}
+_CLOSED_UNDER: Final = {"name": "in a pool that is closed", "means": OK | {"CANCELLED"}, "on_lease": True}
+
+
+def numbers(count: int, pause: float = 0.0) -> Iterator[bytes]:
+    """Requests, with so many seconds before each."""
+    for i in range(count):
+        time.sleep(pause)
+        yield str(i).encode()
+
+
+def numbers_then_break() -> Iterator[bytes]:
+    """Requests, and then an error."""
+    yield from numbers(3)
+    broken(None)
+
+
+def expected(count: int) -> list[bytes]:
+    """What `numbers` yields."""
+    return [str(i).encode() for i in range(count)]
+
+
+class Caller:
+    """Makes calls, one after the other. It has a method for each kind of wish and each manner."""
+
+    def __init__(self, name: str, pool: Any, book: Book) -> None:
+        """Over this pool."""
+        self._name = name
+        self._pool = pool
+        self._book = book
+
+    def do(self, wish: Wish) -> None:
+        """Does as wished."""
+        getattr(self, f"_{wish.kind}_{wish.manner}")(wish)
+
+    def _call(self, wish: Wish, **how: Any) -> Entry:
+        return self._book.call(self._name, wish, **how)
+
+    def _how(self, wish: Wish) -> dict[str, Any]:
+        return {"timeout": wish.timeout, "wait_for_ready": wish.waits}
+
+    # --- one request, one response, blocking ---------------------------------------------------------------------
+
+    def _unary_plain(self, wish: Wish) -> None:
+        with self._call(wish):
+            answer = self._pool.unary_unary(wish.method)(wish.request, **self._how(wish))
+            assert answer == wish.request
+
+    _unary_failing = _unary_overdue = _unary_impatient = _unary_plain
+
+    def _unary_unserializable(self, wish: Wish) -> None:
+        with self._call(wish):
+            self._pool.unary_unary(wish.method, request_serializer=broken)(wish.request, **self._how(wish))
+
+    # --- futures --------------------------------------------------------------------------------------------------
+
+    def _begin(self, wish: Wish, over: Any = None) -> Any:
+        channel = self._pool if over is None else over
+        timeout = max(wish.timeout, 1.0)
+        return channel.unary_unary(wish.method).future(wish.request, timeout=timeout, wait_for_ready=wish.waits)
+
+    def _begin_many(self, wishes: list[Wish], over: Any = None, **how: Any) -> list[Any]:
+        """Begins futures at once; the end of each goes into the book as it comes."""
+        futures = []
+        for wish in wishes:
+            call = self._book.begin(self._name, wish, **how)
+            future = self._begin(wish, over)
+            future.add_done_callback(partial(self._ended, call))
+            futures.append(future)
+        return futures
+
+    def _ended(self, call: Call, future: Any) -> None:
+        try:
+            self._book.end(call, future.exception())
+        except grpc.FutureCancelledError as error:
+            self._book.end(call, error)
+
+    def crowd(self, wishes: list[Wish]) -> None:
+        """Many at once."""
+        _wait_for(self._begin_many(wishes))
+
+    def _future_awaited(self, wish: Wish) -> None:
+        with self._call(wish) as call:
+            future = self._begin(wish)
+            with self._book.cancellable(call, future.cancel):
+                time.sleep(wish.pause)
+                assert future.result() == wish.request
+
+    def _future_told(self, wish: Wish) -> None:
+        with self._call(wish) as call:
+            future = self._begin(wish)
+            told = threading.Event()
+            future.add_done_callback(lambda _: told.set())
+            with self._book.cancellable(call, future.cancel):
+                told.wait()
+                assert future.result() == wish.request
+
+    def _future_cancelled(self, wish: Wish) -> None:
+        with self._call(wish):
+            future = self._begin(wish)
+            time.sleep(wish.pause)
+            future.cancel()
+            future.result()
+
+    def _future_dropped(self, wish: Wish) -> None:
+        with self._call(wish) as call:
+            future = self._begin(wish)
+            time.sleep(wish.pause)
+            del future
+            call.outcome = "dropped"
+
+    # --- a stream of responses ------------------------------------------------------------------------------------
+
+    def _stream(self, wish: Wish, **codecs: Any) -> Any:
+        return self._pool.unary_stream(wish.method, **codecs)(wish.request, **self._how(wish))
+
+    def _stream_whole(self, wish: Wish) -> None:
+        with self._call(wish) as call:
+            stream = self._stream(wish)
+            with self._book.cancellable(call, stream.cancel):
+                assert list(stream) == expected(wish.size)
+
+    def _stream_dropped(self, wish: Wish) -> None:
+        with self._call(wish) as call:
+            stream = self._stream(wish)
+            assert [next(stream) for _ in range(3)] == expected(3)
+            del stream
+            call.outcome = "dropped"
+
+    def _stream_unread(self, wish: Wish) -> None:
+        with self._call(wish) as call:
+            stream = self._stream(wish)
+            time.sleep(wish.pause)
+            del stream
+            call.outcome = "dropped"
+
+    def _stream_cancelled(self, wish: Wish) -> None:
+        with self._call(wish):
+            stream = self._stream(wish)
+            next(stream)
+            stream.cancel()
+            list(stream)
+
+    def _stream_undeserializable(self, wish: Wish) -> None:
+        with self._call(wish):
+            list(self._stream(wish, response_deserializer=broken))
+
+    # --- streams of requests --------------------------------------------------------------------------------------
+
+    def _collect(self, requests: Iterator[bytes], wish: Wish) -> Any:
+        return self._pool.stream_unary(_METHODS["collect"]).future(requests, **self._how(wish))
+
+    def _collect_plain(self, wish: Wish) -> None:
+        with self._call(wish):
+            requests = numbers(wish.size, wish.pause / 10)
+            answer = self._pool.stream_unary(_METHODS["collect"])(requests, **self._how(wish))
+            assert answer == b",".join(expected(wish.size))
+
+    def _collect_cancelled(self, wish: Wish) -> None:
+        with self._call(wish):
+            future = self._collect(numbers(_MANY, 0.01), wish)
+            time.sleep(wish.pause)
+            future.cancel()
+            future.result()
+
+    def _collect_broken(self, wish: Wish) -> None:
+        with self._call(wish):
+            self._collect(numbers_then_break(), wish).result()
+
+    def _chat(self, requests: Iterator[bytes], wish: Wish) -> Any:
+        return self._pool.stream_stream(_METHODS["chat"])(requests, **self._how(wish))
+
+    def _chat_whole(self, wish: Wish) -> None:
+        with self._call(wish) as call:
+            stream = self._chat(numbers(wish.size, wish.pause / 10), wish)
+            with self._book.cancellable(call, stream.cancel):
+                assert list(stream) == expected(wish.size)
+
+    def _chat_dropped(self, wish: Wish) -> None:
+        with self._call(wish) as call:
+            stream = self._chat(numbers(_MANY, 0.01), wish)
+            assert [next(stream) for _ in range(2)] == expected(2)
+            del stream
+            call.outcome = "dropped"
+
+    def _chat_cancelled(self, wish: Wish) -> None:
+        with self._call(wish):
+            stream = self._chat(numbers(_MANY, 0.01), wish)
+            next(stream)
+            stream.cancel()
+            list(stream)
+
+    # --- leases ---------------------------------------------------------------------------------------------------
+
+    def _ask(self, wish: Wish, streams: int | None) -> Any:
+        """A lease, or `None`."""
+        with self._call(wish, whole=streams is None):
+            return self._pool.acquire(wish.timeout, streams=streams)
+        return None
+
+    def _streams(self, wish: Wish) -> int | None:
+        return None if wish.size % 3 == 0 else min(wish.size, self._pool.config.max_streams // 2)
+
+    def _lease_calls(self, wish: Wish) -> None:
+        lease = self._ask(wish, self._streams(wish))
+        if lease is not None:
+            with lease:
+                for _ in range(2):
+                    self._use(lease, wish)
+                    time.sleep(wish.pause)
+
+    _lease_tried = _lease_calls
+
+    def _use(self, lease: Any, wish: Wish) -> None:
+        timeout = max(wish.timeout, 1.0)
+        with self._call(wish, **_OVER_LEASE, due=time.monotonic() + timeout):
+            answer = lease.unary_unary(wish.method)(wish.request, timeout=timeout, wait_for_ready=wish.waits)
+            assert answer == wish.request
+
+    def _lease_crowd(self, wish: Wish, *, early: bool = False) -> None:
+        streams = self._streams(wish)
+        lease = self._ask(wish, streams)
+        if lease is None:
+            return
+        with lease:
+            futures = self._begin_many([wish] * (streams or 3), lease, **_OVER_LEASE)
+            if not early:
+                _wait_for(futures)
+        _wait_for(futures)
+
+    def _lease_early(self, wish: Wish) -> None:
+        self._lease_crowd(wish, early=True)
+
+    def _lease_discarded(self, wish: Wish) -> None:
+        self.discard(wish, self._streams(wish))
+
+    def discard(self, wish: Wish, streams: int | None) -> None:
+        """Takes a lease, uses it, and discards it."""
+        lease = self._ask(wish, streams)
+        if lease is not None:
+            self._use(lease, wish)
+            lease.discard()
+
+    # --- a pool of one's own --------------------------------------------------------------------------------------
+
+    def in_pool_that_closes(self, wishes: list[Wish], grace: float) -> None:
+        """Over this caller's pool, which is closed while they run, these calls end all the same."""
+        futures = self._begin_many([wish for wish in wishes if wish.kind == "future"], **_CLOSED_UNDER)
+        streams = [(wish, time.monotonic(), self._stream(wish)) for wish in wishes if wish.kind == "stream"]
+        time.sleep(wishes[0].pause)
+        self._pool.close(grace)
+        for wish, began, stream in streams:
+            with self._call(wish, **_CLOSED_UNDER) as call:
+                call.began = began
+                list(stream)
+        _wait_for(futures)
+        stats = self._pool.stats()
+        assert (stats.in_flight, stats.waiting, stats.size) == (0, 0, 0), stats
+
+
+def _wait_for(futures: list[Any]) -> None:
+    for future in futures:
+        # How it ends stands in the book.
+        with contextlib.suppress(grpc.RpcError, grpc.FutureCancelledError):
+            future.result()
+
+
+class Threads(World):
+    """`grpcpool`, and callers that are threads."""
+
+    name = "threads"
+
+    def __init__(self, setting: Setting, book: Book) -> None:
+        """Has a pool that was not used yet."""
+        super().__init__(setting, book)
+        self.pool = grpcpool.insecure_channel(
+            setting.target, OPTIONS, config=setting.config, name="soak", listeners=[setting.listener]
+        )
+        self._over = threading.Event()
+        self._running: list[threading.Thread] = []
+        self._guard = threading.Lock()
+
+    def start_callers(self, round_: int) -> None:
+        """Has the callers begin."""
+        self._over.clear()
+        for i in range(CALLERS):
+            self._run(f"caller {i}", partial(self._wish_on, f"caller {i}", round_))
+        self._run("closer", partial(self._close_pools, round_))
+
+    def stop_callers(self, within: float) -> bool:
+        """Has each end with the call that it makes; says whether all did in time."""
+        self._over.set()
+        deadline = time.monotonic() + within
+        with self._guard:
+            running, self._running = self._running, []
+        for thread in running:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in running)
+
+    def _run(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=f"soak-{name}", daemon=True)
+        with self._guard:
+            self._running = [other for other in self._running if other.is_alive()]
+            self._running.append(thread)
+            thread.start()
+
+    def _wish_on(self, name: str, round_: int) -> None:
+        caller, rng = Caller(name, self.pool, self.book), self.dice(name, round_)
+        for wish in wishes(rng):
+            caller.do(wish)
+            if self._over.wait(rng.expovariate(1 / REST)):
+                return
+
+    def _close_pools(self, round_: int) -> None:
+        rng = self.dice("closer", round_)
+        while not self._over.wait(rng.uniform(0, 0.5)):
+            config = grpcpool.PoolConfig(min_size=1, max_size=2, max_streams=4)
+            pool = grpcpool.insecure_channel(self.setting.target, OPTIONS, config=config, name="short-lived")
+            kinds = [rng.choice(["future", "stream"]) for _ in range(rng.randint(1, 12))]
+            caller = Caller("closer", pool, self.book)
+            caller.in_pool_that_closes([plain(rng, kind=kind) for kind in kinds], rng.choice([0.0, 0.0, 0.1]))
+
+    def background(self, name: str, wishes: list[Wish]) -> None:
+        """Has all these calls begun at once, by one thread."""
+        self._run(name, partial(Caller(name, self.pool, self.book).crowd, wishes))
+
+    def discard(self, name: str, wish: Wish, streams: int | None) -> None:
+        """Has a lease taken and discarded, by a thread of its own."""
+        self._run(name, partial(Caller(name, self.pool, self.book).discard, wish, streams))
+
+    def cancel(self, call: Call, cancel: Callable[[], object]) -> None:
+        """Cancels a call from this thread."""
+        call.told_to_end = True
+        cancel()
+
+    def do(self, work: Callable[[Any], object]) -> None:
+        """Does it on this thread."""
+        work(self.pool)
+
+    def close(self) -> None:
+        """Closes the pool."""
+        self.pool.close()
+
+    def left(self) -> list[str]:
+        """Threads are looked for in any world."""
+        return []
