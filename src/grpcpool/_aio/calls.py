@@ -51,6 +51,10 @@ else:
 _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
+MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
+"""What gRPC says of it."""
+
+
 class End:
     """What a native call is told to call when it is over, with all that its caller then has to know; acts once."""
 
@@ -394,14 +398,25 @@ class _ManyResponses(Shell):
     """A call with a stream of responses."""
 
     _ends_unread = False
+    # How it is read, noted while there is no native call yet that notes it.
+    _is_iterated: bool | None = None
+
+    def _note_that_it_is(self, *, iterated: bool) -> None:
+        if self._is_iterated is (not iterated):
+            raise grpc.aio.UsageError(MIXED_STYLES)
+        self._is_iterated = iterated
 
     def __aiter__(self) -> AsyncIterator[Any]:
         if self._native is not None:
             # Raises if the responses are being read the other way.
             self._native.__aiter__()
+        else:
+            self._note_that_it_is(iterated=True)
         return _Responses(self)
 
     async def read(self) -> Any:
+        if self._native is None:
+            self._note_that_it_is(iterated=False)
         while True:
             native = await self._begun_or_cancelled()
             try:
@@ -442,7 +457,7 @@ class _ManyRequests(Shell):
         if waiter is None:
             return await self._begun()
         if waiter.arguments[0] is not None:
-            raise grpc.aio.UsageError("The iterator and read/write APIs may not be mixed on a single RPC.")
+            raise grpc.aio.UsageError(MIXED_STYLES)
         native = await self._begun()
         if isinstance(native, FailedCall):
             # It ended while this waited: that is what is to be told, and not that it had ended before.

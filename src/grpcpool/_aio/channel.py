@@ -24,18 +24,22 @@ class ChannelSurface(grpc.aio.Channel):
 
     @cached_property
     def _unary_unary_interceptors(self) -> list[Any]:
-        return []
+        return self._inherited("_unary_unary_interceptors")
 
     @cached_property
     def _unary_stream_interceptors(self) -> list[Any]:
-        return []
+        return self._inherited("_unary_stream_interceptors")
 
     @cached_property
     def _stream_unary_interceptors(self) -> list[Any]:
-        return []
+        return self._inherited("_stream_unary_interceptors")
 
     @cached_property
     def _stream_stream_interceptors(self) -> list[Any]:
+        return self._inherited("_stream_stream_interceptors")
+
+    def _inherited(self, attribute: str) -> list[Any]:  # noqa: ARG002 -- see `Lease`
+        """The interceptors that the channel has from the beginning."""
         return []
 
     @abc.abstractmethod

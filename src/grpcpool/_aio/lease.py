@@ -69,6 +69,10 @@ class Lease(LeaseBase, ChannelSurface):
         self._core.enter()
         await self._channel.channel.channel_ready()
 
+    def _inherited(self, attribute: str) -> list[Any]:
+        """Those of the pool: a token is wanted on a lease as well."""
+        return [*getattr(self._pool, attribute)]
+
     @property
     def _channel(self) -> AioSlotChannel:
         channel: AioSlotChannel = self._slot.channel
