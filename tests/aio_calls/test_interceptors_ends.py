@@ -23,7 +23,6 @@ from aio_calls.support import (
     world,
 )
 from aio_calls.support_interceptors import (
-    PLACES,
     POOLS,
     Intercept,
     Place,
@@ -38,7 +37,6 @@ from support.loops import in_loop
 
 pytestmark = pytest.mark.timeout(60)
 
-each_place = pytest.mark.parametrize("place", PLACES)
 inside_and_around = pytest.mark.parametrize("place", ["argument", "channels"])
 each_way = pytest.mark.parametrize("way", WAYS, ids=str)
 STREAMS = tuple(way for way in WAYS if way.streams_out)

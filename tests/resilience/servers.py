@@ -50,15 +50,19 @@ class Server(support.servers.Server):
 
 
 class HangsUp:
-    """Listens in the place of a server that is gone; accepts, hangs up, and writes down when that was."""
+    """Listens beside a server that is about to go; accepts, hangs up, and writes down when that was.
+
+    As gRPC's servers it lets others listen on the port. As long as the server is there, nobody may connect anew.
+    """
 
     def __init__(self, port: int) -> None:
-        """On a port that nobody listens on."""
+        """On a server's port."""
         self.port = port
         self.times: list[float] = []
         self._over = False
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._socket.bind(("127.0.0.1", port))
         self._socket.listen(1024)
         self._thread = threading.Thread(target=self._run, name="test-hangs-up", daemon=True)

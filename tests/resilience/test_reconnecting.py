@@ -26,11 +26,11 @@ def test_ten_connections_are_no_herd(world: World, mortal: Server) -> None:
     with world.pool(mortal.target, options=[], min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
         subject.open()
         assert connections_to(mortal.port) == CONNECTIONS
-        mortal.kill()
         with HangsUp(mortal.port) as door:
+            mortal.kill()
             time.sleep(4)
             times = list(door.times)
-        assert CONNECTIONS <= len(times) <= 4 * CONNECTIONS
+        assert 2 * CONNECTIONS <= len(times) <= 4 * CONNECTIONS
         first, second = times[:CONNECTIONS], times[CONNECTIONS : 2 * CONNECTIONS]
         assert first[-1] - first[0] >= 0.1
         assert second[-1] - second[0] >= 0.1
@@ -39,8 +39,8 @@ def test_ten_connections_are_no_herd(world: World, mortal: Server) -> None:
         assert subject.call(ECHO, b"a") == b"a"
 
 
-def test_under_load(world: World, mortal: Server) -> None:
-    """Nor are they a herd when 40 callers hear of the loss, who wait for ready: the first attempts are spread, too.
+def test_nor_under_load(world: World, mortal: Server) -> None:
+    """When 40 callers hear of the loss, who wait for ready, the first attempts are spread, too.
 
     Calls that would rather fail than wait are tried on what is down, which has it connect at once, as gRPC has it.
     """
@@ -48,14 +48,10 @@ def test_under_load(world: World, mortal: Server) -> None:
         subject.open()
         with subject.load(40, SLOW, b"20", wait_for_ready=True) as load:
             load.wait_for_calls(200)
-            mortal.kill()
             with HangsUp(mortal.port) as door:
-                # Some of the first attempts come before somebody listens: the last of them counts.
-                killed_at = time.monotonic()
-                time.sleep(0.6)
-                times = [moment - killed_at for moment in door.times]
+                mortal.kill()
+                times = eventually(lambda: door.times[:CONNECTIONS] if len(door.times) >= CONNECTIONS else [])
             mortal.start()
             eventually(lambda: subject.stats().ready == CONNECTIONS)
             load.wait_for_calls(100)
-        assert len(times) <= CONNECTIONS
-        assert max(times) >= 0.08
+        assert times[-1] - times[0] >= 0.1

@@ -132,6 +132,7 @@ class Chaos:
         self._well.discard(server)
         trouble = self._journal.begin(Kind.KILLED, server, running=len(self._book.open))
         self._servers[server].kill()
+        trouble.certain = time.monotonic()
         self._after(lasts, lambda: self._starting.append(background(lambda: self._start(trouble))))
 
     def _start(self, trouble: Trouble) -> None:

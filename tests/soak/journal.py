@@ -46,6 +46,8 @@ class Trouble:
     ended: float = math.inf
     running: int = 0
     """Calls that were open when it began."""
+    certain: float = math.inf
+    """From when on it was surely so: on a busy machine a process that is killed takes its time to die."""
 
 
 class Journal:
@@ -74,6 +76,7 @@ class Journal:
     def end(self, trouble: Trouble) -> None:
         """It is the matter no more."""
         trouble.ended = time.monotonic()
+        trouble.certain = min(trouble.certain, trouble.ended)
         self.note(f"no longer {trouble.kind}{f': server {trouble.server}' if trouble.server >= 0 else ''}")
 
     def at(self, moment: float) -> str:

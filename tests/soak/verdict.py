@@ -50,8 +50,8 @@ class Weather:
             trouble
             for trouble in self._troubles
             if trouble.kind is Kind.KILLED
-            and call.began <= trouble.began + _NOTICED
-            and 0 <= call.ended - trouble.began <= _TOLD
+            and call.began <= trouble.certain + _NOTICED
+            and trouble.began <= call.ended <= trouble.certain + _TOLD
         ]
         return kills[-1] if kills else None
 
@@ -157,7 +157,7 @@ def too_many_of_a_kill(calls: Iterable[Call], weather: Weather) -> list[str]:
     failed: Counter[Trouble] = Counter()
     for call in calls:
         kill = weather.kill_of(call) if explanation_of(call, weather) == "open at a kill" else None
-        if kill is not None and call.began > kill.began:
+        if kill is not None and call.began > kill.certain:
             failed[kill] += 1
     return [
         f"{number} calls that were begun after a kill, at which {kill.running} were open, failed of it: {kill}"
