@@ -59,6 +59,8 @@ class Fleet:
         self.load = 0
         self.peak = 0
         self._peak_until = math.inf
+        # So many connections were too few the last time that the pool grew, and the load that showed it.
+        self._outgrown, self._outgrown_at = 0, math.inf
         # The next deadline. Brought forward as deadlines arise; found anew by `rearm`.
         self.alarm = math.inf
         self._random = random
@@ -146,6 +148,7 @@ class Fleet:
         ready = self.slots.ready
         if self.slots.opening or not ready or (lightest is not None and lightest.in_flight < self.target):
             return
+        self._outgrown, self._outgrown_at = ready, self.load
         step = self.load // self.target + 1 - ready
         step = min(max(1, min(step, ready)), self.max_size - self.slots.places)
         step -= len(self._restore(step, now))
@@ -251,7 +254,11 @@ class Fleet:
         """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""
         if self.config.idle_timeout is None or now < self._peak_until:
             return
-        needed = max(self.min_size, -(-max(self.peak, self.load + asked) // self.target))
+        most = max(self.peak, self.load + asked)
+        needed = max(self.min_size, -(-most // self.target))
+        if most >= self._outgrown_at:
+            # Else what is drained now would be dialled at the next such peak.
+            needed = max(needed, self._outgrown + 1)
         if len(self.slots.in_service()) > needed and (slot := self._dispensable(dialled=False)) is not None:
             self.retire(slot, CloseReason.SHRINK, now, effects)
         if self._peak_until <= now:

@@ -51,6 +51,10 @@ else:
 _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
+# Before 1.83 a call with a done callback holds itself, and the connection of its channel stays open after the close,
+# until a garbage collection.
+_HOLDS_ITSELF = tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 83)
+
 MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
 """What gRPC says of it."""
 
@@ -120,8 +124,13 @@ class Shell:
         """The native call runs; `end` is told when it is over."""
         self._native = native
         self._end = end
+        # What runs is held there, until its end.
         end.slot.channel.running.add(native)
-        native.add_done_callback(end)
+        inner = getattr(native, "_cython_call", None) if _HOLDS_ITSELF else None
+        if inner is None:
+            native.add_done_callback(end)
+        else:
+            inner.add_done_callback(partial(_end_of, weakref.ref(native), end))
         if self._waiter is not None:
             # It has waited, so that there may be who waits for it.
             self._waiter = None
@@ -331,6 +340,10 @@ def _is_over(native: Any) -> bool:
         return bool(native.done())
     except Exception:  # noqa: BLE001 -- as above
         return True
+
+
+def _end_of(native: Callable[[], Any], end: End) -> None:
+    end(native())
 
 
 def _raise(error: BaseException) -> None:
