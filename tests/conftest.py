@@ -23,8 +23,16 @@ _WITH_THREADS = (_HERE / "driver", _HERE / "real")
 
 
 # See the marker in pyproject.toml.
-_LONG = ("calls/test_count.py", "aio_calls/test_count.py", "aio_calls/test_left.py", "aio_pool/test_cancel_matrix.py")
-_LONG_FOLDERS = ("components", "machine", "resilience")
+_LONG = (
+    "aio_calls/test_count.py",
+    "aio_calls/test_interceptors.py",
+    "aio_calls/test_left.py",
+    "aio_pool/test_cancel_matrix.py",
+    "calls/test_count.py",
+)
+_LONG_FOLDERS = ("components", "machine", "refusals", "resilience")
+# What gRPC says of a refusal is to be known of each gRPC.
+_NOT_LONG = ("refusals/test_status.py",)
 _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
 
 
@@ -32,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is long."""
     for item in items:
         path = item.path.relative_to(_HERE).as_posix()
-        if path in _LONG or path.startswith(_LONG_FOLDERS) or any(loop in item.name for loop in _LONG_LOOPS):
+        long = path in _LONG or path.startswith(_LONG_FOLDERS) or any(loop in item.name for loop in _LONG_LOOPS)
+        if long and path not in _NOT_LONG:
             item.add_marker("long")
 
 

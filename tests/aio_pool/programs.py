@@ -8,7 +8,14 @@ import subprocess
 import sys
 import textwrap
 
+import grpc
+
 from support.servers import Server
+
+GRPC_VERSION = tuple(int(part) for part in grpc.__version__.split(".")[:2])
+
+# What gRPC up to 1.7x says at the end of an interpreter in which a channel of asyncio's was not closed.
+_OF_OLD_GRPC = "Error in sys.excepthook:\n\nOriginal exception was:\n"
 
 _PRELUDE = """
 import asyncio, faulthandler, gc, logging, os, signal, sys, threading, time, traceback
@@ -77,4 +84,5 @@ def run_program(server: Server, program: str, *, expect: str = "fine", seconds: 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [expect], done.stdout + done.stderr
-    assert not done.stderr, done.stderr
+    said = done.stderr.replace(_OF_OLD_GRPC, "") if GRPC_VERSION < (1, 80) else done.stderr
+    assert not said, said

@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-from aio_pool.programs import run_program
+from aio_pool.programs import GRPC_VERSION, run_program
 from support.servers import Server
 
 pytestmark = [
@@ -100,7 +100,10 @@ def test_a_pool_that_was_not_used_works_in_the_child(server: Server) -> None:
                 await over_target.close()
 
             asyncio.run(main())
-            assert connections_to(port) == 0
+            gc.collect()
+            deadline = time.monotonic() + 5
+            while connections_to(port):
+                assert time.monotonic() < deadline
 
         for _ in range(2):
             assert fork(child) == 0
@@ -258,6 +261,7 @@ def test_what_is_collected_in_the_child_touches_nothing(server: Server) -> None:
     )
 
 
+@pytest.mark.skipif(GRPC_VERSION < (1, 80), reason="before 1.80 gRPC itself may hang in a forked child")
 def test_the_sync_twin_works_in_the_child(server: Server) -> None:
     """A child whose asyncio pool is void may use a pool of the other world, made before or after."""
     run_program(

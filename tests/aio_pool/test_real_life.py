@@ -36,10 +36,13 @@ async def _works(channel: Any, **how: Any) -> bool:
         return False
 
 
-async def _until_no_connection(port: int) -> None:
-    # gRPC keeps the connection of a closed channel until the last of its calls is collected, and errors hold calls.
-    gc.collect()
-    await until(lambda: connections_to(port) == 0, timeout=5)
+async def _until_connections(port: int, number: int) -> None:
+    def there_are() -> bool:
+        # gRPC keeps the connection of a closed channel until the last of its calls is collected, and errors hold calls.
+        gc.collect()
+        return connections_to(port) == number
+
+    await until(there_are)
 
 
 # --- connections are real -------------------------------------------------------------------------------------------
@@ -56,7 +59,7 @@ async def test_each_connection_is_a_tcp_connection_of_its_own(server: Server) ->
         assert connections_to(server.port) == 10
         for lease in leases:
             lease.release()
-    await _until_no_connection(server.port)
+    await _until_connections(server.port, 0)
 
 
 @in_loop
@@ -72,7 +75,7 @@ async def test_it_grows_with_the_load_and_shrinks_when_it_is_idle(server: Server
         stats = pool.stats()
         assert (stats.size, stats.in_flight) == (4, 0)
         assert connections_to(server.port) == 4
-        await until(lambda: connections_to(server.port) == 1)
+        await _until_connections(server.port, 1)
         assert pool.stats().size == 1
 
 
@@ -85,7 +88,7 @@ async def test_pools_of_a_target_are_drop_ins(server: Server) -> None:
         async with pool.acquire(streams=1) as lease:
             assert await _works(lease)
         await until(lambda: connections_to(server.port) == 2)
-    await _until_no_connection(server.port)
+    await _until_connections(server.port, 0)
 
 
 # --- replacing ------------------------------------------------------------------------------------------------------
@@ -112,7 +115,7 @@ async def test_a_refresh_makes_new_connections_without_a_gap(server: Server) -> 
         await until(lambda: pool.stats().closed["refresh"] == 3)
         over.set()
         await asyncio.gather(*users)
-        await until(lambda: connections_to(server.port) == 3)
+        await _until_connections(server.port, 3)
         assert before.isdisjoint(addresses_of_connections_to(server.port))
         assert pool.stats().open_failures == 0
 
@@ -134,6 +137,7 @@ async def test_connections_are_replaced_by_age(server: Server) -> None:
             assert time.monotonic() < deadline
         assert len(peers) >= 3
         assert pool.stats().open_failures == 0
+    await _until_connections(server.port, 0)
 
 
 @in_loop
@@ -183,7 +187,7 @@ async def test_a_prime_whose_call_fails_fails_the_connection(server: Server) -> 
 
     async with pool_over(lambda: channel_to(server), min_size=2, prime=prime) as pool:
         await fail_to_open(pool)
-        await _until_no_connection(server.port)
+        await _until_connections(server.port, 0)
 
 
 @in_loop
@@ -196,7 +200,7 @@ async def test_a_prime_whose_call_hangs_is_bounded(server: Server) -> None:
     async with pool_over(lambda: channel_to(server), prime=prime, connect_timeout=0.2) as pool:
         with pytest.raises(PoolOpenError, match="connect_timeout"):
             await pool.open()
-        await _until_no_connection(server.port)
+        await _until_connections(server.port, 0)
 
 
 # --- failing to connect ---------------------------------------------------------------------------------------------
@@ -396,7 +400,7 @@ async def test_after_close_there_is_no_connection_and_no_task(server: Server) ->
         lease.release()
     assert pool.stats().in_flight == 0
     calls.clear()
-    await _until_no_connection(server.port)
+    await _until_connections(server.port, 0)
 
 
 @in_loop
@@ -411,7 +415,7 @@ async def test_fifty_pools_leave_no_descriptor(server: Server) -> None:
                 assert await _works(pool)
 
     await use_pools(5)
-    await _until_no_connection(server.port)
+    await _until_connections(server.port, 0)
     gc.collect()
     before = process.num_fds()
     await use_pools(50)
@@ -427,5 +431,5 @@ async def test_a_dropped_pool_leaves_no_connection(server: Server) -> None:
     assert connections_to(server.port) == 3
     pools.clear()
     gc.collect()
-    await _until_no_connection(server.port)
+    await _until_connections(server.port, 0)
     assert not tasks_of_pools()
