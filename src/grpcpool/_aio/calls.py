@@ -420,15 +420,15 @@ class _ManyResponses(Shell):
         self._is_iterated = iterated
 
     def __aiter__(self) -> AsyncIterator[Any]:
+        if self._native is None or self._is_iterated is not None:
+            self._note_that_it_is(iterated=True)
         if self._native is not None:
             # Raises if the responses are being read the other way.
             self._native.__aiter__()
-        else:
-            self._note_that_it_is(iterated=True)
         return _Responses(self)
 
     async def read(self) -> Any:
-        if self._native is None:
+        if self._native is None or self._is_iterated is not None:
             self._note_that_it_is(iterated=False)
         while True:
             native = await self._begun_or_cancelled()
