@@ -45,6 +45,13 @@ def tests_lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Runs the tests that take long."""
+    session.install(".[test]")
+    session.run("pytest", "-m", "long", *session.posargs)
+
+
+@nox.session
 def simulate(session: nox.Session) -> None:
     """Lives through 2,000 simulated lives of a pool, or through others: ``nox -s simulate -- FIRST COUNT``."""
     session.install(".")

@@ -31,11 +31,12 @@ COUNT = "/bench.Bench/Count"
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One comparison: CPU seconds of a block, medians, and the median of the ratios."""
+    """One comparison: CPU seconds of a block, medians; and the median of the ratios, with the middle half of them."""
 
     base: float
     ours: float
     ratio: float
+    half: tuple[float, float]
 
 
 def compare(base: Block, ours: Block, *, rounds: int) -> Measured:
@@ -51,8 +52,8 @@ def compare(base: Block, ours: Block, *, rounds: int) -> Measured:
             after = _cpu_seconds(ours)
             pairs.append((_cpu_seconds(base), after))
     of_base, of_ours = zip(*pairs, strict=True)
-    ratio = statistics.median(after / before for before, after in pairs)
-    return Measured(statistics.median(of_base), statistics.median(of_ours), ratio)
+    low, ratio, high = statistics.quantiles([after / before for before, after in pairs])
+    return Measured(statistics.median(of_base), statistics.median(of_ours), ratio, (low, high))
 
 
 def _cpu_seconds(block: Block) -> float:
@@ -100,12 +101,13 @@ def leasing(pool: grpcpool.ChannelPool, streams: int | None, times: int) -> Bloc
 
 def report(title: str, measured: dict[str, Measured], *, per: int, base: str, ours: str, bounds: list[float]) -> None:
     """Prints a table, and how to repeat it; times are of one of the `per` operations in a block."""
-    rows = [(title, base, ours, "ratio", "bound", "")]
+    rows = [(title, base, ours, "ratio", "half of them", "bound", "")]
     for (name, one), bound in zip(measured.items(), bounds, strict=True):
         times = f"{1e6 * one.base / per:.2f} us", f"{1e6 * one.ours / per:.2f} us"
-        rows.append((name, *times, f"{one.ratio:.3f}", f"{bound:.2f}", verdict(met=one.ratio <= bound)))
+        half = "{:.2f} to {:.2f}".format(*one.half)
+        rows.append((name, *times, f"{one.ratio:.3f}", half, f"{bound:.2f}", verdict(met=one.ratio <= bound)))
     screen = Screen(sys.stdout)
-    screen.table(rows, align="<>>>><")
+    screen.table(rows, align="<>>>>><")
     screen.write(footer())
 
 

@@ -2,12 +2,13 @@
 
 400 workers make calls of 50 ms; the server, the demonstration's, allows 100 streams a connection. A pool of up to
 eight connections is compared with eight channels that the workers are dealt out to by hand, which is the best that
-one can do without a pool: it knows beforehand how many workers there will be. Both sides run in turn, on one server.
+one can do without a pool: it knows beforehand how many workers there will be. Both sides run in turn, each first every
+other time, on one server. What counts is the ratio of all that was completed; single rounds vary widely on a machine
+that does other things, too.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,25 +18,27 @@ from grpcpool._demo.calls import CONNECTIONS
 from grpcpool._demo.screen import Screen
 from grpcpool._demo.tally import Tally
 
-ROUNDS = 7
+ROUNDS = 8
 _BOUND = 0.95
+_DEALT = f"{CONNECTIONS} channels"
 
 
 def report(pairs: Sequence[tuple[Tally, Tally]]) -> None:
     """Prints a table, and how to repeat it; of each pair the first is the pool's."""
     ours, dealt = zip(*pairs, strict=True)
     rows = [("goodput", "completed", "failed", "failed with")]
-    for name, tallies in (("pool", ours), (f"{CONNECTIONS} channels", dealt)):
+    completed: dict[str, int] = {}
+    for name, tallies in (("pool", ours), (_DEALT, dealt)):
         failures = Counter(failure for tally in tallies for failure in tally.failures)
-        completed = sum(len(tally.latencies) for tally in tallies)
-        rows.append((name, str(completed), str(failures.total()), ", ".join(failures)))
+        completed[name] = sum(len(tally.latencies) for tally in tallies)
+        rows.append((name, str(completed[name]), str(failures.total()), ", ".join(failures)))
     screen = Screen(sys.stdout)
     screen.table(rows, align="<>><")
+    ratio = completed["pool"] / completed[_DEALT]
     ratios = sorted(len(one.latencies) / len(other.latencies) for one, other in pairs)
-    ratio = statistics.median(ratios)
     failed = sum(len(tally.failures) for tally in ours)
     screen.write(
-        f"median of {len(ratios)} ratios {ratio:.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), "
+        f"ratio {ratio:.3f} (in single rounds {ratios[0]:.2f} to {ratios[-1]:.2f}), "
         f"bound {_BOUND}: {verdict(met=ratio >= _BOUND)}\n"
         f"failed on the pool {failed}, bound 0: {verdict(met=not failed)}\n"
         f"{footer()}"

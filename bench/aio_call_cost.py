@@ -1,4 +1,7 @@
-"""What the pool adds to a call on asyncio: CPU time of the client, a pool of one connection against a bare channel."""
+"""What the pool adds to a call on asyncio: CPU time of the client, a pool of one connection against a bare channel.
+
+As the calls of stubs do, these have a serializer and a deserializer; the cheapest that there are.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ Calls = Callable[[], Coroutine[Any, Any, None]]
 
 def sequential(channel: grpc.aio.Channel) -> Calls:
     """Unary calls, one after the other."""
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO, bytes, bytes)
 
     async def block() -> None:
         for _ in range(_TIMES):
@@ -34,7 +37,7 @@ def sequential(channel: grpc.aio.Channel) -> Calls:
 
 def together(channel: grpc.aio.Channel) -> Calls:
     """The same number of unary calls, all at once."""
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO, bytes, bytes)
 
     async def block() -> None:
         await asyncio.gather(*[call(b"request") for _ in range(_TIMES)])
@@ -44,7 +47,7 @@ def together(channel: grpc.aio.Channel) -> Calls:
 
 def streams(channel: grpc.aio.Channel) -> Calls:
     """Streams, each read to its end."""
-    call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(COUNT)
+    call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(COUNT, bytes, bytes)
 
     async def block() -> None:
         for _ in range(_TIMES):

@@ -29,7 +29,14 @@ async def measure(target: str) -> list[tuple[Tally, Tally]]:
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(grpcpool.aio.ChannelPool(lambda: isolated_aio_channel(target), CONFIG))
         channels = [await stack.enter_async_context(isolated_aio_channel(target)) for _ in range(CONNECTIONS)]
-        return [(await load([pool]), await load(channels)) for _ in range(ROUNDS)]
+        pairs = []
+        for number in range(ROUNDS):
+            if number % 2:
+                dealt = await load(channels)
+                pairs.append((await load([pool]), dealt))
+            else:
+                pairs.append((await load([pool]), await load(channels)))
+        return pairs
 
 
 def main() -> None:

@@ -29,7 +29,13 @@ def main() -> None:
         target = f"127.0.0.1:{port}"
         pool = stack.enter_context(grpcpool.ChannelPool(lambda: isolated_channel(target), CONFIG))
         channels = [stack.enter_context(isolated_channel(target)) for _ in range(CONNECTIONS)]
-        pairs = [(load([pool]), load(channels)) for _ in range(ROUNDS)]
+        pairs = []
+        for number in range(ROUNDS):
+            if number % 2:
+                dealt = load(channels)
+                pairs.append((load([pool]), dealt))
+            else:
+                pairs.append((load([pool]), load(channels)))
     report(pairs)
 
 

@@ -1,7 +1,8 @@
 """What the pool adds to a call on asyncio, as counts of calls: the same on every machine, every time.
 
 Times are measured by hand, in `bench/`. The bounds here are what the code needs today; who raises one says why. The
-calls are real ones: asyncio's own functions, which run as often as the network has it, are left out.
+calls are real ones, with a serializer as stubs have it; asyncio's own functions, which run as often as the network has
+it, are left out.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ Work = Callable[[grpc.aio.Channel], Callable[[], Awaitable[None]]]
 """Makes, for a channel, what begins a call and waits for its end."""
 
 # To begin: UnaryUnary.__call__, PoolCaller.call, Fleet.acquire (called past the machine), pick, reload, two calls of
-# __init__ (Shell, End), multicallable, start, Shell.begin and gRPC's add_done_callback. To await: Shell.__await__,
-# twice. To end: End.__call__, PoolCaller.over, has_succeeded, two calls of release (driver, machine), reload,
-# Shell.end and Shell.__del__.
-_UNARY = 21
+# __init__ (Shell, End), multicallable, start, Shell.begin, gRPC's add_done_callback, and what takes note of what is
+# serialized. To await: Shell.__await__, twice. To end: End.__call__, PoolCaller.over, has_succeeded, two calls of
+# release (driver, machine), reload, Shell.end and Shell.__del__.
+_UNARY = 22
 
 # The proxy of the responses stands between.
 _MESSAGE = 1
 
 
 def _unary(channel: grpc.aio.Channel) -> Callable[[], Awaitable[None]]:
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO, bytes, bytes)
 
     async def work() -> None:
         await call(b"request")
@@ -41,7 +42,7 @@ def _unary(channel: grpc.aio.Channel) -> Callable[[], Awaitable[None]]:
 
 def _stream(messages: int) -> Work:
     def of(channel: grpc.aio.Channel) -> Callable[[], Awaitable[None]]:
-        call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(COUNT)
+        call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(COUNT, bytes, bytes)
 
         async def work() -> None:
             async for _ in call(str(messages).encode()):
@@ -81,7 +82,7 @@ def _added(pair: tuple[Calls, Calls]) -> int:
 
 @in_loop
 async def test_a_call_that_nobody_contends_for_costs_few_calls(server: Server) -> None:
-    """An uncontended call over the pool makes twenty-one calls of Python functions more than one over a channel."""
+    """An uncontended call over the pool makes twenty-two calls of Python functions more than one over a channel."""
     [counts] = await _counts(server, [_unary])
     assert 0 < _added(counts) <= _UNARY, counts[1].python - counts[0].python
 
