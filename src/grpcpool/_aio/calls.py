@@ -428,7 +428,7 @@ class _ManyResponses(Shell):
         return _Responses(self)
 
     async def read(self) -> Any:
-        if self._native is None or self._is_iterated is not None:
+        if self._native is None or (self._is_iterated is not None and not self.done()):
             self._note_that_it_is(iterated=False)
         while True:
             native = await self._begun_or_cancelled()
