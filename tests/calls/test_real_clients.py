@@ -116,7 +116,7 @@ _Instrumentor: Any = GrpcInstrumentorClient
 # --- OpenTelemetry --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exporter() -> InMemorySpanExporter:
     """Where all spans go; the provider is one for the process, for the instrumentation takes no other."""
     exporter = InMemorySpanExporter()

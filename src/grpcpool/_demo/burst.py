@@ -66,16 +66,15 @@ class Burst:
             yield
         self.stats, self.at_end, self.peak = pool.stats(), count_connections(self._port), watch.peak
 
+    def rests(self, pool: PoolBase) -> Iterator[float]:
+        """Yields how long to sleep, time and again, until the pool has come to rest."""
+        return pauses(lambda: self._is_at_rest(pool.stats()), _QUIET)
 
-def rests(pool: PoolBase) -> Iterator[float]:
-    """Yields how long to sleep, time and again, until the pool has come to rest."""
-    return pauses(lambda: _is_at_rest(pool.stats()), _QUIET)
-
-
-def _is_at_rest(stats: PoolStats) -> bool:
-    """Whether what idles has been closed and what is left has been replaced at least once."""
-    rested = stats.size == CONFIG.min_size == stats.ready
-    return rested and stats.closed["idle"] > 0 and stats.closed["age"] >= CONFIG.min_size
+    def _is_at_rest(self, stats: PoolStats) -> bool:
+        """Whether what idles has been closed, what is left has been replaced at least once, and the server knows."""
+        rested = stats.size == CONFIG.min_size == stats.ready
+        closed = stats.closed["idle"] > 0 and stats.closed["age"] >= CONFIG.min_size
+        return rested and closed and count_connections(self._port) in (None, stats.size)
 
 
 def _told(stats: PoolStats) -> str:

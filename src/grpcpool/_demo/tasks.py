@@ -11,7 +11,7 @@ import grpc
 
 from grpcpool import PoolConfig, aio, isolated
 
-from .burst import CONFIG, PATIENCE, PATIENCES, Burst, rests
+from .burst import CONFIG, PATIENCE, PATIENCES, Burst
 from .server import METHOD
 from .tally import CALL_TIMEOUT, Tally
 from .watch import pauses
@@ -48,7 +48,7 @@ class Tasks(World):
                 async with asyncio.TaskGroup() as group:
                     for patience in PATIENCES:
                         group.create_task(_ask(pool, patience, burst))
-                for pause in rests(pool):
+                for pause in burst.rests(pool):
                     await asyncio.sleep(pause)
         return await _tasks_left()
 

@@ -13,7 +13,7 @@ import grpc
 
 from grpcpool import ChannelPool, PoolConfig, isolated
 
-from .burst import CONFIG, PATIENCE, PATIENCES, Burst, rests
+from .burst import CONFIG, PATIENCE, PATIENCES, Burst
 from .server import METHOD
 from .tally import CALL_TIMEOUT, Tally
 from .world import Options, World
@@ -40,7 +40,7 @@ class Threads(World):
         with self.pool(burst.target, CONFIG, name) as pool, burst.watch(pool):
             pool.open(PATIENCE)
             _run((partial(_ask, pool, patience, burst) for patience in PATIENCES), pool.close)
-            for pause in rests(pool):
+            for pause in burst.rests(pool):
                 time.sleep(pause)
         return _threads_left(name)
 

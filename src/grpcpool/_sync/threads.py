@@ -14,7 +14,7 @@ class Threads:
     def __init__(self, name: str) -> None:
         """Threads are named after `name`."""
         self._name = name
-        self._running: set[threading.Thread] = set()
+        self._known: list[threading.Thread] = []
         self._guard = threading.Lock()
 
     def run(self, work: Callable[[], None], what: str) -> None:
@@ -26,28 +26,23 @@ class Threads:
         if sys.is_finalizing():
             # On some versions of Python a thread that is started now is waited for in vain.
             raise RuntimeError("the interpreter shuts down")
-        thread = threading.Thread(target=self._run, args=(work,), name=f"{self._name}-{what}", daemon=True)
-        # Started under the guard: who joins must not meet one that has not been.
+        thread = threading.Thread(target=work, name=f"{self._name}-{what}", daemon=True)
+        # Started under the guard: who joins must not meet one that has not been. None takes itself out, for it would
+        # not be known any more while it still ends.
         with self._guard:
             thread.start()
-            self._running.add(thread)
-
-    def _run(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        finally:
-            with self._guard:
-                self._running.discard(threading.current_thread())
+            self._known = [known for known in self._known if known.is_alive()]
+            self._known.append(thread)
 
     def is_current(self) -> bool:
         """Whether this is one of the threads."""
-        return threading.current_thread() in self._running
+        return threading.current_thread() in self._known
 
     def join(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds until none runs; says whether that is so."""
         deadline = time.monotonic() + timeout
         with self._guard:
-            threads = list(self._running)
+            threads = list(self._known)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
