@@ -58,6 +58,9 @@ class LeaseBase:
         core = self._core
         if core.void:
             return
+        if core.must_defer():
+            core.defer(self.release)
+            return
         with core.lock:
             if self._released:
                 return
@@ -78,6 +81,9 @@ class LeaseBase:
         """
         core = self._core
         if core.void:
+            return
+        if core.must_defer():
+            core.defer(self.discard)
             return
         with core.lock:
             if self._released:

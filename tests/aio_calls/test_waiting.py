@@ -354,7 +354,7 @@ async def test_writing_waits(calls: CallServer, way: Way) -> None:
 @pytest.mark.parametrize("way", WRITERS, ids=str)
 @in_loop
 async def test_writing_too_late(calls: CallServer, way: Way, where: str) -> None:
-    """After `done_writing`, and after the end, `write` raises as in gRPC; `done_writing` is nothing any more."""
+    """After `done_writing`, and after the end, `write` raises as in gRPC; `done_writing` does nothing any more."""
     async with world(calls) as at:
         full = await at.full()
         if where != "waiting":
@@ -365,7 +365,8 @@ async def test_writing_too_late(calls: CallServer, way: Way, where: str) -> None
         await turns()
         full.make_room()
         await sending
-        with pytest.raises(asyncio.InvalidStateError, match="half closed"):
+        # The answer may be here already.
+        with pytest.raises(asyncio.InvalidStateError, match=r"half closed|already finished"):
             await call.write(b"late")
         assert await way.take(call)
         with pytest.raises(asyncio.InvalidStateError, match="already finished"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aio_pool.running import KINDS, loops_of
+from support.loops import KINDS, loops_of
 
 
 @pytest.fixture(params=KINDS)

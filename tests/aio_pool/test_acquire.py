@@ -12,11 +12,11 @@ import grpc
 import pytest
 
 from aio_pool.pools import holding, pool_over, silent
-from aio_pool.running import in_loop, settle
 from grpcpool import PoolClosedError, PoolExhaustedError, PoolTimeoutError
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.loops import in_loop, settle
 from support.servers import ECHO
 
 _READY, _DOWN = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE

@@ -16,11 +16,11 @@ import grpc
 import pytest
 
 from aio_pool.pools import assert_nothing_left, tasks_of_pools
-from aio_pool.running import in_loop, settle
 from grpcpool import PoolClosedError, PoolConfig, PoolError
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.loops import in_loop, settle
 from support.servers import COUNT, ECHO
 
 pytestmark = pytest.mark.timeout(60)

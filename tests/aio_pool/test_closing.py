@@ -8,12 +8,12 @@ import grpc
 import pytest
 
 from aio_pool.pools import assert_nothing_left, drop, holding, pool_over, silent, timer_of
-from aio_pool.running import in_loop, settle
 from grpcpool import LeaseReleasedError, Listener, PoolClosedError, PoolConfig
 from grpcpool._listener import Closed, Opened, Opening
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.loops import in_loop, settle
 from support.servers import ECHO
 from support.waiting import together
 

@@ -8,11 +8,11 @@ import re
 import pytest
 
 from aio_pool.pools import pool_over, silent
-from aio_pool.running import in_loop, settle
 from grpcpool import LeaseReleasedError, PoolClosedError, PoolExhaustedError, PoolOpenError, PoolTimeoutError
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
 from support.fakes import failing_factory
+from support.loops import in_loop, settle
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from aio_pool.pools import drop, pool_over
-from aio_pool.running import in_loop, settle, until
 from grpcpool._listener import Leaked
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
+from support.loops import in_loop, settle, until
 from support.pools import Recorder
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]

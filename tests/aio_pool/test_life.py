@@ -9,12 +9,12 @@ import grpc
 import pytest
 
 from aio_pool.pools import holding, pool_over, silent
-from aio_pool.running import in_loop, settle, until
 from grpcpool import Mode, PoolConfig, PoolStats
 from grpcpool._listener import Closed, Draining, Granted, Opened, Opening, Rejected, TimedOut
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
+from support.loops import in_loop, settle, until
 from support.pools import Recorder
 from support.servers import ECHO
 

@@ -14,10 +14,10 @@ import pytest
 
 import grpcpool
 from aio_pool.pools import assert_nothing_left, drop, pool_over, silent, tasks_of_pools
-from aio_pool.running import in_loop, in_thread, new_loop, run, settle
 from grpcpool import PoolConfig, WrongEventLoopError
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing.aio import FakeFactory
+from support.loops import in_loop, in_thread, new_loop, run, settle
 from support.servers import ECHO
 from support.waiting import LONG, background
 

@@ -10,13 +10,13 @@ import grpc
 import pytest
 
 from aio_pool.pools import pool_over, silent
-from aio_pool.running import in_loop, settle
 from grpcpool import PoolClosedError, PoolOpenError, PoolTimeoutError
 from grpcpool._listener import OpenFailed
 from grpcpool.testing import FakeChannel as SyncFakeChannel
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
 from support.fakes import ConstantFactory, failing_factory
+from support.loops import in_loop, settle
 from support.pools import Recorder
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]

@@ -10,11 +10,11 @@ import grpc
 import pytest
 
 from aio_pool.pools import holding, pool_over
-from aio_pool.running import in_loop, settle
 from grpcpool import PoolOpenError, PoolTimeoutError
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.loops import in_loop, settle
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 

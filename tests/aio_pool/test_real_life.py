@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from aio_pool.pools import channel_to, pool_over, tasks_of_pools, unary
-from aio_pool.running import in_loop, settle, until
 from grpcpool import PoolConfig, PoolOpenError, PoolTimeoutError, aio, isolated
 from grpcpool.aio import ChannelPool, Lease
 from support.connections import addresses_of_connections_to, connections_to
+from support.loops import in_loop, settle, until
 from support.servers import ECHO, FAIL, PEER, SLOW, Server
 
 pytestmark = pytest.mark.timeout(90)

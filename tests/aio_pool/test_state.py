@@ -8,10 +8,10 @@ import grpc
 import pytest
 
 from aio_pool.pools import pool_over, silent
-from aio_pool.running import in_loop, settle, until
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
+from support.loops import in_loop, settle, until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 

@@ -1,17 +1,60 @@
-"""Running a test's coroutine in an event loop of its own."""
+"""Running a test's coroutine in a loop of its own: asyncio's, also in debug mode or with eager tasks, or uvloop's."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
-from collections.abc import Callable, Coroutine
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
+KINDS = [
+    "asyncio",
+    # asyncio's debug mode takes half as long again as all the rest.
+    *(["debug"] if "GRPCPOOL_ALL_LOOPS" in os.environ else []),
+    pytest.param(
+        "uvloop",
+        marks=pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"),
+    ),
+    # With Python 3.12 came tasks that begin at once.
+    *(["eager"] if sys.version_info >= (3, 12) else []),
+]
+"""The kinds of loop, for a test that is to be run in each."""
+
+_kind = ["asyncio"]
 _TO_END = 5.0
-"""Seconds for what is ending already: gRPC's own tasks end when its thread has told them."""
+_TURNS = 30
+
+
+@contextlib.contextmanager
+def loops_of(kind: str) -> Iterator[None]:
+    """Tests within run in loops of this kind."""
+    _kind.append(kind)
+    try:
+        yield
+    finally:
+        _kind.pop()
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A loop of the kind that is in force."""
+    if _kind[-1] != "uvloop":
+        asyncios = asyncio.new_event_loop()
+        if _kind[-1] == "eager" and sys.version_info >= (3, 12):
+            asyncios.set_task_factory(asyncio.eager_task_factory)
+        return asyncios
+    import uvloop  # noqa: PLC0415 -- it need not be there
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
 def run(main: Coroutine[Any, Any, T], *, limit: float = 60) -> T:
@@ -21,17 +64,16 @@ def run(main: Coroutine[Any, Any, T], *, limit: float = 60) -> T:
         AssertionError: Tasks were left over, or the loop was told of an error that nobody has caught.
         TimeoutError: It did not end within `limit` seconds.
     """
-    with asyncio.Runner(debug=False) as runner:
-        loop = runner.get_loop()
-        uncaught: list[str] = []
-        loop.set_exception_handler(lambda loop, context: uncaught.append(_told(context)))
+    uncaught: list[str] = []
+    with asyncio.Runner(debug=_kind[-1] == "debug", loop_factory=new_loop) as runner:
+        runner.get_loop().set_exception_handler(lambda loop, context: uncaught.append(_told(context)))
         result = runner.run(_watched(main, limit))
         # Calls that errors still refer to keep gRPC's connections open; and tasks say only now that nobody has asked
         # for their error.
         gc.collect()
-    # gRPC's poller complains of events that another loop's has taken.
-    errors = [error for error in uncaught if "PollerCompletionQueue" not in error]
-    assert not errors, f"nobody has caught: {errors}"
+    # gRPC's poller is told of events by several loops, and complains of those that another one has taken.
+    wanted = [error for error in uncaught if "PollerCompletionQueue" not in error]
+    assert not wanted, f"nobody has caught: {wanted}"
     return result
 
 
@@ -50,6 +92,7 @@ async def _watched(main: Coroutine[Any, Any, T], limit: float) -> T:
         result = await main
     left = asyncio.all_tasks() - {asyncio.current_task()}
     if left:
+        # gRPC's own tasks end when its thread has told them.
         _, left = await asyncio.wait(left, timeout=_TO_END)
     assert not left, f"tasks are left over: {left}"
     return result
@@ -57,3 +100,28 @@ async def _watched(main: Coroutine[Any, Any, T], limit: float) -> T:
 
 def _told(context: dict[str, Any]) -> str:
     return f"{context.get('message')}: {context.get('exception')!r}"
+
+
+async def settle(turns: int = _TURNS) -> None:
+    """Lets the loop turn until, with fakes, all that can happen has happened."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def until(predicate: Callable[[], T], timeout: float = 20.0) -> T:  # noqa: ASYNC109 -- as `eventually`
+    """Returns what `predicate` returns as soon as that is true: for facts seen from outside, and other threads.
+
+    Raises:
+        AssertionError: It was not within `timeout` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while not (value := predicate()):
+        assert loop.time() < deadline, f"still {value!r} after {timeout} s"
+        await asyncio.sleep(0.01)
+    return value
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Has `work` done by another thread, in which no loop runs."""
+    return await asyncio.get_running_loop().run_in_executor(None, work)

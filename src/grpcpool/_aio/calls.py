@@ -250,6 +250,9 @@ class Shell:
         return self._waiter.time_remaining() if self._waiter is not None else None
 
     def cancel(self) -> bool:
+        if self._core.must_defer():
+            self._core.defer(self.cancel)
+            return not self.done()
         if self._native is not None:
             return bool(self._native.cancel())
         waiter = self._waiter

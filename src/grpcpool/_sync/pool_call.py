@@ -303,6 +303,9 @@ class PoolCall(_Base):
 
     def cancel(self) -> bool:
         """As gRPC's; a waiting call leaves the queue."""
+        if self._core.must_defer():
+            self._core.defer(self.cancel)
+            return not self.done()
         while True:
             native, waiter = self._native, self._waiter
             if native is not None:
