@@ -28,6 +28,12 @@ CONFIGURED: Final = Configured()
 _unnamed = itertools.count(1)
 
 
+def _checked(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    if not all(isinstance(listener, Listener) for listener in listeners):
+        raise TypeError(f"listeners must be grpcpool.Listener objects, not {listeners!r}")
+    return listeners
+
+
 class PoolBase(abc.ABC):
     """A pool, but for what leases and calls are made of."""
 
@@ -62,9 +68,7 @@ class PoolBase(abc.ABC):
         self._factory = factory
         self._config = config if config is not None else PoolConfig()
         self._name = name if name is not None else f"pool-{next(_unnamed)}"
-        self._listeners = tuple(listeners)
-        if not all(isinstance(listener, Listener) for listener in self._listeners):
-            raise TypeError(f"listeners must be grpcpool.Listener objects, not {self._listeners!r}")
+        self._listeners = _checked(tuple(listeners))
         self._begin()
         watch_for_fork(self)
 
@@ -137,6 +141,15 @@ class PoolBase(abc.ABC):
         core = self._core
         core.check_use()
         core.tell(core.machine.refresh)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tells `listener`, too, of every event from now on.
+
+        Raises:
+            TypeError: It is not a `Listener`.
+        """
+        self._listeners = (*self._listeners, *_checked((listener,)))
+        self._core.announcer.listeners = self._listeners
 
     def stats(self) -> PoolStats:
         """A snapshot of one consistent moment."""

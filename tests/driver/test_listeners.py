@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError
+from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError, events
 from grpcpool._listener import (
     HOOKS,
     Closed,
@@ -36,6 +36,26 @@ def test_every_event_has_a_hook_that_does_nothing() -> None:
     for event, hook in HOOKS.items():
         assert dataclasses.is_dataclass(event)
         assert getattr(Listener(), hook)(None) is None
+
+
+def test_every_event_is_public() -> None:
+    """`grpcpool.events` has the class of each event, for those who write listeners."""
+    assert {event.__name__ for event in HOOKS} < set(events.__all__)
+    assert all(getattr(events, event.__name__) is event for event in HOOKS)
+
+
+def test_one_may_be_added_later(make_pool: PoolMaker) -> None:
+    """`add_listener` has a listener told from then on, after those that were there; anything else is refused."""
+    early, late = Recorder(), Recorder()
+    pool = make_pool(FakeFactory(), listeners=[early])
+    pool.open()
+    pool.add_listener(late)
+    nobody: Any = object()
+    with pytest.raises(TypeError, match="grpcpool.Listener"):
+        pool.add_listener(nobody)
+    pool.close()
+    eventually(lambda: late.of(Closed) == early.of(Closed) != [])
+    assert not late.of(Opened)
 
 
 def test_a_connection_is_told_from_opening_to_closed(make_pool: PoolMaker, clock: ManualClock) -> None:

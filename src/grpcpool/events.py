@@ -1,0 +1,33 @@
+"""What a `Listener` is told: one small frozen object for each event."""
+
+from __future__ import annotations
+
+from ._listener import (
+    ChannelEvent,
+    Closed,
+    Draining,
+    Granted,
+    Leaked,
+    Opened,
+    OpenFailed,
+    Opening,
+    PoolEvent,
+    RefusedStream,
+    Rejected,
+    TimedOut,
+)
+
+__all__ = [
+    "ChannelEvent",
+    "Closed",
+    "Draining",
+    "Granted",
+    "Leaked",
+    "OpenFailed",
+    "Opened",
+    "Opening",
+    "PoolEvent",
+    "RefusedStream",
+    "Rejected",
+    "TimedOut",
+]
