@@ -51,7 +51,7 @@ def test_one_may_be_added_later(make_pool: PoolMaker) -> None:
     pool.open()
     pool.add_listener(late)
     nobody: Any = object()
-    with pytest.raises(TypeError, match="grpcpool.Listener"):
+    with pytest.raises(TypeError, match=r"grpcpool\.Listener"):
         pool.add_listener(nobody)
     pool.close()
     eventually(lambda: late.of(Closed) == early.of(Closed) != [])
