@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._advice import Advice, Verdict, advise
 from ._config import Mode, PoolConfig
 from ._errors import (
     LeaseReleasedError,
@@ -21,6 +22,7 @@ from ._sync.lease import Lease
 from ._sync.pool import ChannelPool
 
 __all__ = [
+    "Advice",
     "ChannelPool",
     "ChannelStats",
     "Lease",
@@ -35,7 +37,9 @@ __all__ = [
     "PoolOpenError",
     "PoolStats",
     "PoolTimeoutError",
+    "Verdict",
     "WrongEventLoopError",
+    "advise",
     "insecure_channel",
     "isolated",
     "secure_channel",

@@ -1,15 +1,17 @@
 """How a pool is to behave: every knob, checked where it is set.
 
 A configuration that exists is valid: wrong and contradictory values, and knobs that would have no effect, are
-refused with a `ValueError` that names the field, its value and the rule.
+refused with a `ValueError` that names the field, its value and the rule; if there are several, all of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import enum
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Self, get_args
 
 PickerName = Literal["least_loaded", "round_robin", "fill"]
@@ -81,11 +83,8 @@ class PoolConfig:
     leak_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what is wrong."""
-        _check_counts(self)
-        _check_durations(self)
-        _check_choices(self)
-        _check_contradictions(self)
+        """Refuses what is wrong, all of it at once."""
+        refuse(faults({field: getattr(self, field) for field in _RULES}))
 
     @property
     def resolved_target_streams(self) -> int:
@@ -116,9 +115,46 @@ class PoolConfig:
             mode=Mode.LOOSE,
         )
 
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
+        """A configuration from a mapping, as files of settings hold it.
 
-def _refuse(field: str, value: object, rule: str) -> ValueError:
-    return ValueError(f"PoolConfig.{field} = {value!r}: {rule}")
+        Args:
+            settings: Values by the names of the fields. A value may be text: a number, `none`, or the name of a mode
+                or picker. What is not there has its default.
+
+        Raises:
+            ValueError: Names everything that is wrong: each key that is no field, each value and the rule it breaks.
+        """
+        return cls(**read_settings(settings, "PoolConfig."))
+
+    @classmethod
+    def from_env(cls, prefix: str = "GRPCPOOL_", environ: Mapping[str, str] | None = None) -> Self:
+        """A configuration from environment variables: `GRPCPOOL_MAX_SIZE=4`, `GRPCPOOL_MODE=loose`.
+
+        Args:
+            prefix: What the names of the variables begin with; the rest is the name of a field in capitals. Every
+                variable that begins so is meant. An underscore between the two may be left out here.
+            environ: The variables; those of the process if not given.
+
+        Raises:
+            ValueError: Names everything that is wrong, by the names of the variables.
+        """
+        stem = prefix.rstrip("_") + "_"
+        if stem == "_":
+            raise ValueError(f"prefix = {prefix!r}: must not be empty, for every variable would be meant")
+        variables = os.environ if environ is None else environ
+        meant = {name.removeprefix(stem): value for name, value in variables.items() if name.startswith(stem)}
+        return cls(**read_settings({name.lower(): value for name, value in meant.items()}, stem, str.upper))
+
+    def replace(self, **changes: Any) -> Self:
+        """The same configuration but for these fields.
+
+        Raises:
+            TypeError: There is no such field.
+            ValueError: What comes of it is wrong or contradicts itself.
+        """
+        return dataclasses.replace(self, **changes)
 
 
 def is_count(value: object, low: int) -> bool:
@@ -126,9 +162,65 @@ def is_count(value: object, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
-def _check_count(field: str, value: object, low: int) -> None:
-    if not is_count(value, low):
-        raise _refuse(field, value, f"must be a whole number of at least {low}")
+def is_seconds(value: object) -> bool:
+    """Whether `value` can be a duration: a finite real number, not negative."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+
+
+Rule = tuple[Callable[[Any], bool], str]
+"""What a value must be, and how that is said."""
+
+
+def _count(low: int, *, optional: bool = False) -> Rule:
+    return lambda value: (optional and value is None) or is_count(value, low), (
+        f"must be a whole number of at least {low}"
+    )
+
+
+_SECONDS: Rule = is_seconds, "must be seconds, 0 or more"
+_SECONDS_OR_NEVER: Rule = (
+    lambda value: value is None or (is_seconds(value) and value > 0),
+    "must be seconds, more than 0, or None for never",
+)
+
+_RULES: dict[str, Rule] = {
+    "min_size": _count(0),
+    "max_size": _count(1),
+    "target_streams": _count(1, optional=True),
+    "max_streams": _count(1),
+    "mode": (lambda value: isinstance(value, Mode), "must be Mode.STRICT or Mode.LOOSE"),
+    "max_overflow": _count(0),
+    "acquire_timeout": (
+        lambda value: value is None or is_seconds(value),
+        "must be seconds, 0 or more, or None to wait for ever",
+    ),
+    "max_waiters": _count(0, optional=True),
+    "idle_timeout": _SECONDS_OR_NEVER,
+    "max_age": _SECONDS_OR_NEVER,
+    "age_jitter": (lambda value: is_seconds(value) and value < 1, "must be a fraction, from 0 to below 1"),
+    "connect_timeout": (lambda value: is_seconds(value) and value > 0, "must be seconds, more than 0"),
+    "drain_timeout": _SECONDS,
+    "close_grace": _SECONDS,
+    "picker": (lambda value: value in get_args(PickerName), f"must be one of {', '.join(get_args(PickerName))}"),
+    "prime": (lambda value: value is None or callable(value), "must be callable with one channel, or None"),
+    "leak_threshold": _SECONDS_OR_NEVER,
+}
+
+
+def refuse(found: list[str]) -> None:
+    """Raises a `ValueError` that names the faults, if there are any."""
+    if found:
+        raise ValueError("\n".join(found))
+
+
+def faults(values: Mapping[str, Any], named: Callable[[str], str] = "PoolConfig.{}".format) -> list[str]:
+    """What is wrong with the values of all fields, called as `named` says; contradictions only if nothing else is."""
+    wrong = [
+        f"{named(field)} = {values[field]!r}: {rule}"
+        for field, (is_met, rule) in _RULES.items()
+        if not is_met(values[field])
+    ]
+    return wrong or [f"{named(field)} = {values[field]!r}: {rule}" for field, rule in _contradictions(values)]
 
 
 def check_size(min_size: int, max_size: int) -> None:
@@ -137,58 +229,65 @@ def check_size(min_size: int, max_size: int) -> None:
     Raises:
         ValueError: `min_size` is negative or above `max_size`, or `max_size` is below 1.
     """
-    _check_count("min_size", min_size, 0)
-    _check_count("max_size", max_size, 1)
-    if min_size > max_size:
-        raise _refuse("min_size", min_size, f"must not be above max_size, which is {max_size}")
+    defaults = {field.name: field.default for field in dataclasses.fields(PoolConfig)}
+    refuse(faults({**defaults, "min_size": min_size, "max_size": max_size}))
 
 
-def _check_counts(config: PoolConfig) -> None:
-    check_size(config.min_size, config.max_size)
-    _check_count("max_streams", config.max_streams, 1)
-    _check_count("max_overflow", config.max_overflow, 0)
-    if config.target_streams is not None:
-        _check_count("target_streams", config.target_streams, 1)
-    if config.max_waiters is not None:
-        _check_count("max_waiters", config.max_waiters, 0)
+def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The fields that contradict others, with the rules that they break."""
+    if values["min_size"] > values["max_size"]:
+        yield "min_size", f"must not be above max_size, which is {values['max_size']}"
+    if values["target_streams"] is not None and values["target_streams"] > values["max_streams"]:
+        yield "target_streams", f"must not be above max_streams, which is {values['max_streams']}"
+    if values["mode"] is Mode.STRICT and values["max_overflow"] not in (0, _DEFAULT_OVERFLOW):
+        yield "max_overflow", "has no effect without mode=Mode.LOOSE"
+    if values["max_age"] is None and values["age_jitter"] not in (0, _DEFAULT_JITTER):
+        yield "age_jitter", "has no effect without max_age"
 
 
-def is_seconds(value: object) -> bool:
-    """Whether `value` can be a duration: a finite real number, not negative."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+def read_settings(settings: Mapping[str, Any], stem: str, spell: Callable[[str], str] = str) -> dict[str, Any]:
+    """The values of fields from settings that may be text.
+
+    Args:
+        settings: Values by the names of fields.
+        stem: What the user sees before each name.
+        spell: How the user spells it.
+
+    Raises:
+        ValueError: Names everything that is wrong.
+    """
+
+    def named(field: str) -> str:
+        return stem + spell(field)
+
+    unknown = [
+        f"{named(key)}: there is no such setting{_meant(str(key), named)}" for key in settings if key not in _RULES
+    ]
+    given = {field: _from_text(field, value) for field, value in settings.items() if field in _RULES}
+    defaults = {field.name: field.default for field in dataclasses.fields(PoolConfig)}
+    refuse(unknown + faults({**defaults, **given}, named))
+    return given
 
 
-def _check_durations(config: PoolConfig) -> None:
-    for field in ("drain_timeout", "close_grace"):
-        value = getattr(config, field)
-        if not is_seconds(value):
-            raise _refuse(field, value, "must be seconds, 0 or more")
-    if config.acquire_timeout is not None and not is_seconds(config.acquire_timeout):
-        raise _refuse("acquire_timeout", config.acquire_timeout, "must be seconds, 0 or more, or None to wait for ever")
-    if not is_seconds(config.connect_timeout) or config.connect_timeout == 0:
-        raise _refuse("connect_timeout", config.connect_timeout, "must be seconds, more than 0")
-    for field in ("idle_timeout", "max_age", "leak_threshold"):
-        value = getattr(config, field)
-        if value is not None and (not is_seconds(value) or value == 0):
-            raise _refuse(field, value, "must be seconds, more than 0, or None for never")
-    if not is_seconds(config.age_jitter) or config.age_jitter >= 1:
-        raise _refuse("age_jitter", config.age_jitter, "must be a fraction, from 0 to below 1")
+def _meant(key: str, named: Callable[[str], str]) -> str:
+    near = difflib.get_close_matches(key, _RULES, n=1)
+    return f"; is {named(near[0])} meant?" if near else ""
 
 
-def _check_choices(config: PoolConfig) -> None:
-    if not isinstance(config.mode, Mode):
-        raise _refuse("mode", config.mode, "must be Mode.STRICT or Mode.LOOSE")
-    if config.picker not in get_args(PickerName):
-        raise _refuse("picker", config.picker, f"must be one of {', '.join(get_args(PickerName))}")
-    if config.prime is not None and not callable(config.prime):
-        raise _refuse("prime", config.prime, "must be callable with one channel, or None")
-
-
-def _check_contradictions(config: PoolConfig) -> None:
-    if config.target_streams is not None and config.target_streams > config.max_streams:
-        rule = f"must not be above max_streams, which is {config.max_streams}"
-        raise _refuse("target_streams", config.target_streams, rule)
-    if config.mode is Mode.STRICT and config.max_overflow not in (0, _DEFAULT_OVERFLOW):
-        raise _refuse("max_overflow", config.max_overflow, "has no effect without mode=Mode.LOOSE")
-    if config.max_age is None and config.age_jitter not in (0, _DEFAULT_JITTER):
-        raise _refuse("age_jitter", config.age_jitter, "has no effect without max_age")
+def _from_text(field: str, value: Any) -> Any:
+    """What a text stands for; itself if it stands for nothing, and what is no text."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if text == "none":
+        return None
+    if field == "mode":
+        return next((mode for mode in Mode if mode.value == text), value)
+    if field == "picker":
+        return text
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return value

@@ -26,7 +26,6 @@ from ._clock import Clock, dates_of
 from ._config import PoolConfig
 from ._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from ._errors import ConnectError, PoolForkedError, refusal_error
-from ._interrupted import interrupts_package
 from ._leaks import LeakWatch
 from ._listener import Leaked, Listener
 from ._machine import OpenWaiter, PoolMachine
@@ -278,10 +277,6 @@ class Driver(abc.ABC):
                 work()
             except Exception:  # noqa: BLE001 -- whoever operates the pool now has nothing to do with it
                 logger.exception("pool %r: what a finalizer left to be done failed", self.name)
-
-    def must_defer(self) -> bool:
-        """Whether this may be a finalizer that has interrupted who holds the lock: what it wants is to be deferred."""
-        return self.lock.locked() and interrupts_package()
 
     def forget_leak(self, ticket: int) -> None:
         """A lease that was watched for being held too long has been given back."""

@@ -1,8 +1,8 @@
 """Finalizers: they may interrupt any line of a thread, also one that holds a pool's lock.
 
 To wait for the lock there would be to wait for oneself. The pool's own finalizers leave their work to others
-(`Driver.defer`). Those of users, and of gRPC's intercepted calls, release leases and cancel calls, where this is asked
-first.
+(`Driver.defer`). Those of users, and of gRPC's intercepted calls, release leases and cancel calls; these defer it, too,
+where the lock is held and it may be this thread that holds it.
 """
 
 from __future__ import annotations

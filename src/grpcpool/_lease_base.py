@@ -14,6 +14,7 @@ from typing import Any
 
 from ._driver import Driver
 from ._errors import LeaseReleasedError
+from ._interrupted import interrupts_package
 from ._leaks import LeakWatch
 from ._machine import NOTHING
 
@@ -58,7 +59,7 @@ class LeaseBase:
         core = self._core
         if core.void:
             return
-        if core.must_defer():
+        if core.lock.locked() and interrupts_package():
             core.defer(self.release)
             return
         with core.lock:
@@ -82,7 +83,7 @@ class LeaseBase:
         core = self._core
         if core.void:
             return
-        if core.must_defer():
+        if core.lock.locked() and interrupts_package():
             core.defer(self.discard)
             return
         with core.lock:

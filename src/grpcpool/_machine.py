@@ -330,7 +330,7 @@ class PoolMachine:
         effects.extend(self.tick(now))
         return effects
 
-    def stats(self, moment: Callable[[float], dt.datetime]) -> PoolStats:
+    def stats(self, moment: Callable[[float], dt.datetime], now: float) -> PoolStats:
         """A snapshot; `moment` turns the driver's clock into a date."""
         slots = self._slots
         counters = self.counters
@@ -354,6 +354,7 @@ class PoolMachine:
             open_failures=counters.open_failures,
             closed=types.MappingProxyType({str(reason): n for reason, n in counters.closed.items()}),
             channels=tuple(slot_stats(slot, moment) for slot in slots),
+            taken_at=moment(now),
         )
 
     # --- time ---------------------------------------------------------------------------------------------------

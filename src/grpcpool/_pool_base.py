@@ -157,7 +157,7 @@ class PoolBase(abc.ABC):
         core.check_use(anywhere=True)
         core.do_deferred()
         with core.lock:
-            stats: PoolStats = core.machine.stats(core.date_of)
+            stats: PoolStats = core.machine.stats(core.date_of, core.monotonic())
             return stats
 
     @property

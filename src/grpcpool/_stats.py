@@ -59,6 +59,7 @@ class PoolStats:
         closed: Connections closed, by reason: `idle`, `age`, `shrink`, `refresh`, `overflow`, `discarded`, `lost`,
             `pool_closed`.
         channels: Every connection.
+        taken_at: The moment; an aware `datetime`.
     """
 
     size: int
@@ -80,6 +81,7 @@ class PoolStats:
     open_failures: int
     closed: Mapping[str, int]
     channels: tuple[ChannelStats, ...]
+    taken_at: dt.datetime | None = None
 
 
 @dataclasses.dataclass(slots=True)

@@ -94,6 +94,103 @@ def test_what_is_at_the_border_is_accepted(settings: dict[str, Any]) -> None:
     assert {field: getattr(config, field) for field in settings} == settings
 
 
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    """Of several faults none is kept back for the next attempt."""
+    with pytest.raises(ValueError, match="PoolConfig") as caught:
+        PoolConfig(max_size=0, picker="any", close_grace=-1)  # type: ignore[arg-type]
+    assert str(caught.value).splitlines() == [
+        f"PoolConfig.max_size = 0: {_COUNT_1}",
+        f"PoolConfig.close_grace = -1: {_SECONDS}",
+        "PoolConfig.picker = 'any': must be one of least_loaded, round_robin, fill",
+    ]
+
+
+# --- from elsewhere -------------------------------------------------------------------------------------------------
+
+
+def test_from_a_mapping() -> None:
+    """Values may be what the field takes, or text that stands for it; the rest has its defaults."""
+    mapping = {
+        "max_size": 4,
+        "min_size": "2",
+        "mode": "Loose",
+        "idle_timeout": "none",
+        "max_age": " 1.5e3 ",
+        "picker": "FILL",
+        "acquire_timeout": None,
+        "prime": print,
+    }
+    assert PoolConfig.from_mapping(mapping) == PoolConfig(
+        max_size=4,
+        min_size=2,
+        mode=Mode.LOOSE,
+        idle_timeout=None,
+        max_age=1500.0,
+        picker="fill",
+        acquire_timeout=None,
+        prime=print,
+    )
+    assert PoolConfig.from_mapping({}) == PoolConfig()
+
+
+def test_all_that_is_wrong_in_a_mapping_is_told_at_once() -> None:
+    """Keys that are no fields, with the one that may be meant, and values that are no values."""
+    mapping: dict[Any, Any] = {
+        "max_sise": 3,
+        7: 1,
+        "max_size": "many",
+        "min_size": "1.0",
+        "prime": "x",
+        "max_age": "nan",
+    }
+    with pytest.raises(ValueError, match="PoolConfig") as caught:
+        PoolConfig.from_mapping(mapping)
+    assert str(caught.value).splitlines() == [
+        "PoolConfig.max_sise: there is no such setting; is PoolConfig.max_size meant?",
+        "PoolConfig.7: there is no such setting",
+        f"PoolConfig.min_size = 1.0: {_COUNT_0}",
+        f"PoolConfig.max_size = 'many': {_COUNT_1}",
+        f"PoolConfig.max_age = nan: {_NEVER}",
+        "PoolConfig.prime = 'x': must be callable with one channel, or None",
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["ORDERS_POOL_", "ORDERS_POOL"])
+def test_from_the_environment(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Every variable with the prefix is a setting; others are not looked at."""
+    monkeypatch.setenv("ORDERS_POOL_MAX_SIZE", "3")
+    monkeypatch.setenv("ORDERS_POOL_MODE", "loose")
+    monkeypatch.setenv("ORDERS_POOLS", "3")
+    assert PoolConfig.from_env(prefix) == PoolConfig(max_size=3, mode=Mode.LOOSE)
+    assert PoolConfig.from_env(prefix, {"MAX_SIZE": "3"}) == PoolConfig()
+    assert PoolConfig.from_env(environ={"GRPCPOOL_MAX_STREAMS": "20"}) == PoolConfig(max_streams=20)
+
+
+def test_all_that_is_wrong_in_the_environment_is_told_at_once() -> None:
+    """By the names of the variables."""
+    with pytest.raises(ValueError, match="ORDERS") as caught:
+        PoolConfig.from_env("ORDERS_", {"ORDERS_MAX_SISE": "3", "ORDERS_MIN_SIZE": "", "ORDERS_PICKER": "any"})
+    assert str(caught.value).splitlines() == [
+        "ORDERS_MAX_SISE: there is no such setting; is ORDERS_MAX_SIZE meant?",
+        f"ORDERS_MIN_SIZE = '': {_COUNT_0}",
+        "ORDERS_PICKER = 'any': must be one of least_loaded, round_robin, fill",
+    ]
+    with pytest.raises(ValueError, match="ORDERS_MIN_SIZE = 5: must not be above max_size, which is 4"):
+        PoolConfig.from_env("ORDERS", {"ORDERS_MIN_SIZE": "5", "ORDERS_MAX_SIZE": "4"})
+    with pytest.raises(ValueError, match="prefix = ''"):
+        PoolConfig.from_env("")
+
+
+def test_replaced() -> None:
+    """`replace` changes what is named, checks what comes of it, and knows its fields."""
+    config = PoolConfig(max_size=4)
+    assert config.replace(min_size=2) == PoolConfig(min_size=2, max_size=4)
+    with pytest.raises(ValueError, match="min_size = 5"):
+        config.replace(min_size=5)
+    with pytest.raises(TypeError, match="max_sise"):
+        config.replace(max_sise=5)
+
+
 def test_an_unknown_field_is_a_type_error() -> None:
     """A misspelt knob is noticed."""
     settings: dict[str, Any] = {"max_sise": 4}

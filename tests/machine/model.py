@@ -340,7 +340,7 @@ class World:
         for waiter in self.asked:
             count = self.answers[waiter]
             assert count == (waiter not in self.gave_up), f"no. 5: answered {count} times"
-        stats = self.machine.stats(moment)
+        stats = self.machine.stats(moment, self.now)
         assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), "at rest nothing is in flight"
         assert self.machine.fleet.load == 0, "at rest there is no load"
 
@@ -683,7 +683,7 @@ def the_picker_has_what_has_room(world: World) -> None:
 
 def the_stats_agree(world: World) -> None:
     """The snapshot says what the books say."""
-    stats = world.machine.stats(moment)
+    stats = world.machine.stats(moment, world.now)
     counted = [len(in_state(world, state)) for state in ("ready", "opening", "draining")]
     assert [stats.ready, stats.opening, stats.draining] == counted, "stats: wrong counts"
     assert stats.size == len(world.slots) == len(stats.channels), "stats: wrong size"

@@ -147,7 +147,7 @@ class Play:
     @property
     def stats(self) -> PoolStats:
         """The snapshot of the moment."""
-        return self.machine.stats(lambda at: dt.datetime.fromtimestamp(at, tz=dt.UTC))
+        return self.machine.stats(lambda at: dt.datetime.fromtimestamp(at, tz=dt.UTC), self.now)
 
     @property
     def refusal(self) -> Refuse:

@@ -287,7 +287,7 @@ class MachinePlayer:
 
     def stats(self) -> PoolStats:
         """The machine's own figures."""
-        return self._machine.stats(lambda at: dt.datetime.fromtimestamp(at, tz=dt.UTC))
+        return self._machine.stats(lambda at: dt.datetime.fromtimestamp(at, tz=dt.UTC), self._now)
 
     def connections(self) -> int:
         """Those that the machine wanted open and not closed."""

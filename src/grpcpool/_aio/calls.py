@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from .._interrupted import interrupts_package
 from .._status import is_refused_stream
 from .failed_call import FailedCall, locally_cancelled
 
@@ -250,7 +251,7 @@ class Shell:
         return self._waiter.time_remaining() if self._waiter is not None else None
 
     def cancel(self) -> bool:
-        if self._core.must_defer():
+        if self._core.lock.locked() and interrupts_package():
             self._core.defer(self.cancel)
             return not self.done()
         if self._native is not None:

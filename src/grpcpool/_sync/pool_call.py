@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._announcer import logger
+from .._interrupted import interrupts_package
 from .._queue import Waiter
 from .._status import is_refused_stream
 from .arguments import failure_of, with_metadata_read
@@ -303,7 +304,7 @@ class PoolCall(_Base):
 
     def cancel(self) -> bool:
         """As gRPC's; a waiting call leaves the queue."""
-        if self._core.must_defer():
+        if self._core.lock.locked() and interrupts_package():
             self._core.defer(self.cancel)
             return not self.done()
         while True:

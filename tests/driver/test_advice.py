@@ -1,0 +1,166 @@
+"""What `advise` makes of two snapshots."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import Any
+
+import grpc
+import pytest
+
+from grpcpool import PoolStats, Verdict, advise
+from grpcpool._stats import ChannelStats
+from grpcpool.testing import FakeChannel, FakeFactory, ManualClock
+from support.fakes import failing_factory
+from support.pools import PoolMaker
+from support.servers import ECHO
+from support.waiting import background, eventually
+
+pytestmark = pytest.mark.timeout(30)
+
+_EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+_CHANNEL = ChannelStats(
+    id=1,
+    state="ready",
+    in_flight=0,
+    limit=90,
+    exclusive=False,
+    created_at=_EPOCH,
+    used_at=_EPOCH,
+    calls=0,  # type: ignore[arg-type]
+)
+_BEFORE = PoolStats(
+    size=4,
+    ready=4,
+    opening=0,
+    draining=0,
+    idle=0,
+    in_flight=150,
+    waiting=0,
+    min_size=1,
+    max_size=4,
+    acquired=1000,
+    waited=10,
+    wait_seconds=1.0,
+    timeouts=0,
+    rejected=0,
+    refused_streams=0,
+    opened=4,
+    open_failures=0,
+    closed={},
+    channels=(_CHANNEL,) * 4,
+    taken_at=_EPOCH,
+)
+
+
+def _after(**changes: Any) -> PoolStats:
+    """The snapshot 10 s and 10,000 calls later."""
+    later: dict[str, Any] = {"acquired": 11_000, "taken_at": _EPOCH + dt.timedelta(seconds=10)}
+    return dataclasses.replace(_BEFORE, **(later | changes))
+
+
+_CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
+    "at rest": ({"acquired": 1000}, Verdict.NOT_THE_BOTTLENECK, "150 in flight"),
+    "busy": ({}, Verdict.NOT_THE_BOTTLENECK, "4 connections of at most 4 carry 150"),
+    "one in a hundred waits": ({"waited": 100, "wait_seconds": 1.1}, Verdict.NOT_THE_BOTTLENECK, "0.9 % of those"),
+    "many wait": ({"waited": 5010, "wait_seconds": 501.0}, Verdict.TOO_SMALL, "Set max_size to 5 or more"),
+    "some in vain": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 in vain"),
+    "a queue": ({"waiting": 400, "in_flight": 360}, Verdict.TOO_SMALL, "Set max_size to 16 or more"),
+    "room to grow": (
+        {"waited": 5010, "wait_seconds": 51.0, "size": 3, "ready": 2, "opening": 1, "opened": 5},
+        Verdict.LIMITED_BY_CONNECTING,
+        "50.0 % of those who asked waited, 10.0 ms on average, while there might have been more than 2",
+    ),
+    "nobody there": (
+        {"open_failures": 7, "ready": 0, "timeouts": 3},
+        Verdict.LIMITED_BY_CONNECTING,
+        "7 attempts to connect failed, 0 connections are ready",
+    ),
+    "refused": ({"refused_streams": 12}, Verdict.LIMITED_BY_STREAMS, "refused 12 calls"),
+}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_the_verdict(case: str) -> None:
+    """Each way in which a pool may be of the wrong size is told in words, with its figures."""
+    changes, verdict, words = _CASES[case]
+    advice = advise(_BEFORE, _after(**changes))
+    assert advice.verdict is verdict, advice
+    assert words in advice.text
+    assert str(advice) == f"{verdict}: {advice.text}"
+
+
+def test_a_pool_that_is_too_large() -> None:
+    """Connections that nobody needs are told, and what keeps them."""
+    before = dataclasses.replace(_BEFORE, in_flight=20)
+    kept = advise(before, _after(in_flight=30, min_size=4))
+    assert kept.verdict is Verdict.TOO_LARGE
+    assert "Set min_size to 1" in kept.text
+    assert "idle_timeout" in advise(before, _after(in_flight=30)).text
+
+
+def test_nothing_to_tell() -> None:
+    """Of a pool that nobody has used, nothing is said."""
+    idle = dataclasses.replace(_BEFORE, in_flight=0)
+    assert advise(idle, idle).verdict is Verdict.NOTHING_TO_TELL
+
+
+def test_the_figures_are_littles() -> None:
+    """The rate times the time that a place is held is what is in flight, and the same holds for the queue."""
+    advice = advise(_BEFORE, _after(waited=5010, wait_seconds=501.0))
+    assert (advice.seconds, advice.rate, advice.in_flight, advice.in_queue) == (10.0, 1000.0, 150.0, 50.0)
+    assert advice.held == pytest.approx(0.15)
+    assert advice.mean_wait == pytest.approx(0.1)
+    assert advice.needed == 4
+    assert "1000.0 a second, each holding its place for 150.0 ms, are 150.0 in flight; 50.0 waited" in advice.text
+
+
+def test_without_moments_there_is_no_rate() -> None:
+    """Snapshots that do not tell when they were taken have a verdict all the same."""
+    advice = advise(dataclasses.replace(_BEFORE, taken_at=None), _after(timeouts=500))
+    assert (advice.verdict, advice.rate, advice.held) == (Verdict.TOO_SMALL, None, None)
+    assert "Little" not in advice.text
+
+
+@pytest.mark.parametrize("changes", [{"acquired": 1}, {"taken_at": _EPOCH - dt.timedelta(seconds=1)}], ids=str)
+def test_the_order_matters(changes: dict[str, Any]) -> None:
+    """Snapshots in the wrong order, or of two pools, are refused."""
+    with pytest.raises(ValueError, match="snapshots"):
+        advise(_BEFORE, _after(**changes))
+
+
+def test_of_a_real_pool_that_is_too_small(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A pool whose calls wait says so, and a whole connection counts as all that it carries."""
+    pool = make_pool(FakeFactory(), max_size=2)
+    before = pool.stats()
+    leases = [pool.acquire(), pool.acquire()]
+    waiting = [background(pool.acquire) for _ in range(3)]
+    eventually(lambda: pool.stats().waiting == 3)
+    clock.advance(1.0)
+    advice = advise(before, pool.stats())
+    assert (advice.verdict, advice.needed) == (Verdict.TOO_SMALL, 5)
+    for lease in leases:
+        lease.release()
+    for one in waiting:
+        one.result(5).release()
+
+
+def test_of_a_real_pool_that_cannot_connect(make_pool: PoolMaker) -> None:
+    """A pool that finds nobody says so."""
+    pool = make_pool(failing_factory)
+    before = pool.stats()
+    with pytest.raises(grpc.RpcError):
+        pool.unary_unary(ECHO)(b"")
+    assert advise(before, pool.stats()).verdict is Verdict.LIMITED_BY_CONNECTING
+
+
+def test_of_a_real_pool_at_work(make_pool: PoolMaker) -> None:
+    """A pool that holds nobody up is not the bottleneck."""
+    pool = make_pool(lambda: FakeChannel(holds_calls=True), max_size=1)
+    pool.open()
+    before = pool.stats()
+    calls = [pool.unary_unary(ECHO).future(b"") for _ in range(10)]
+    assert advise(before, pool.stats()).verdict is Verdict.NOT_THE_BOTTLENECK
+    for call in calls:
+        call.cancel()
