@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from grpcpool import PoolStats, Verdict, advise
+from grpcpool._slot import SlotState
 from grpcpool._stats import ChannelStats
 from grpcpool.testing import FakeChannel, FakeFactory, ManualClock
 from support.fakes import failing_factory
@@ -22,13 +23,13 @@ pytestmark = pytest.mark.timeout(30)
 _EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _CHANNEL = ChannelStats(
     id=1,
-    state="ready",
+    state=SlotState.READY,
     in_flight=0,
     limit=90,
     exclusive=False,
     created_at=_EPOCH,
     used_at=_EPOCH,
-    calls=0,  # type: ignore[arg-type]
+    calls=0,
 )
 _BEFORE = PoolStats(
     size=4,
