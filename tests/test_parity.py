@@ -22,6 +22,9 @@ import grpcpool.testing.aio
 pytestmark = pytest.mark.timeout(30)
 
 _SHARED = {
+    "Advice",
+    "Verdict",
+    "advise",
     # Settings, figures, events and errors are one for both; `isolated` makes options for either.
     *("ChannelStats", "Listener", "Mode", "PoolConfig", "PoolStats", "isolated"),
     *("LeaseReleasedError", "PoolClosedError", "PoolError", "PoolExhaustedError", "PoolForkedError"),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from ._errors import brief
 from ._listener import (
     HOOKS,
+    AnyEvent,
     Closed,
     Draining,
     Leaked,
@@ -19,10 +19,13 @@ from ._listener import (
     Opened,
     OpenFailed,
     Opening,
-    PoolEvent,
+    hears_releases,
 )
+from ._story import level_of, told
 
 logger = logging.getLogger("grpcpool")
+
+_LOGGED = (Opening, Opened, OpenFailed, Draining, Closed, Leaked)
 
 
 class Announcer:
@@ -30,10 +33,15 @@ class Announcer:
 
     def __init__(self, listeners: Iterable[Listener]) -> None:
         """Tells `listeners`, in their order, after the log."""
-        self.listeners = tuple(listeners)
         self.listener_errors = 0
+        self.hear(listeners)
 
-    def tell(self, event: PoolEvent) -> None:
+    def hear(self, listeners: Iterable[Listener]) -> None:
+        """Tells these listeners from now on."""
+        self.listeners = tuple(listeners)
+        self.tells_releases = any(map(hears_releases, self.listeners))
+
+    def tell(self, event: AnyEvent) -> None:
         """Logs `event` and calls the hook for it on each listener."""
         try:
             _log(event)
@@ -48,25 +56,7 @@ class Announcer:
                 logger.exception("pool %r: listener %r failed in %s", event.pool, type(listener).__name__, hook)
 
 
-def _log(event: PoolEvent) -> None:
-    match event:
-        case Opening():
-            successor = f", to replace channel {event.replaces}" if event.replaces is not None else ""
-            logger.info("pool %r: opening channel %d%s", event.pool, event.channel, successor)
-        case Opened():
-            logger.info("pool %r: channel %d is ready after %.3f s", event.pool, event.channel, event.seconds)
-        case Draining():
-            text = "pool %r: channel %d takes no new calls (%s) and waits for %d to end"
-            logger.info(text, event.pool, event.channel, event.reason, event.in_flight)
-        case Closed():
-            cancelled = f", {event.cancelled} in flight cancelled" if event.cancelled else ""
-            logger.info("pool %r: channel %d closed (%s)%s", event.pool, event.channel, event.reason, cancelled)
-        case OpenFailed():
-            text = "pool %r: channel %d could not be opened: %s; next attempt in %.3f s at the earliest"
-            logger.warning(text, event.pool, event.channel, brief(event.error), event.retry_in)
-        case Leaked():
-            text = "pool %r: a lease of channel %d has been held for %.1f s; it was taken here:\n%s"
-            logger.warning(text, event.pool, event.channel, event.held, event.stack)
-        case _:
-            # Waits, timeouts, rejections and refusals come with calls: their callers are told, and the counters.
-            pass
+def _log(event: AnyEvent) -> None:
+    # Waits, timeouts, rejections and refusals come with calls: their callers are told, and the counters.
+    if isinstance(event, _LOGGED):
+        logger.log(level_of(event), "%s", told(event))

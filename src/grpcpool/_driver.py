@@ -27,7 +27,7 @@ from ._config import PoolConfig
 from ._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from ._errors import ConnectError, PoolForkedError, refusal_error
 from ._leaks import LeakWatch
-from ._listener import Leaked, Listener
+from ._listener import Leaked, Listener, Released
 from ._machine import OpenWaiter, PoolMachine
 from ._pool_state import pool_state
 from ._queue import Waiter
@@ -283,6 +283,10 @@ class Driver(abc.ABC):
         if self.leaks is not None:
             with self.lock:
                 self.leaks.returned(ticket)
+
+    def tell_released(self, channel: int, since: float) -> None:
+        """A lease that listeners want to know of has been given back."""
+        self.announcer.tell(Released(pool=self.name, channel=channel, held=self.monotonic() - since))
 
     # --- time ---------------------------------------------------------------------------------------------------
 

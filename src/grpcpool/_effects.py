@@ -6,7 +6,7 @@ Plain slotted objects, made only when there is something to do: an uncontended a
 from __future__ import annotations
 
 from ._errors import Figures, Refusal
-from ._listener import PoolEvent
+from ._listener import AnyEvent
 from ._queue import Waiter
 from ._slot import Slot
 
@@ -80,7 +80,7 @@ class Notify:
 
     __slots__ = ("event",)
 
-    def __init__(self, event: PoolEvent) -> None:
+    def __init__(self, event: AnyEvent) -> None:
         """Of `event`."""
         self.event = event
 

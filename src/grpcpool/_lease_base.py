@@ -46,8 +46,13 @@ class LeaseBase:
         core = self._core
         with core.lock:
             ticket = leaks.taken(self._slot.id, core.monotonic(), stack)
-        self._at_release = (partial(core.forget_leak, ticket),)
+        self._at_release = (*self._at_release, partial(core.forget_leak, ticket))
         core.see_to_alarm()
+
+    def tell_when_released(self) -> None:
+        """Has listeners told when the lease is given back, and how long it was held."""
+        core = self._core
+        self._at_release = (*self._at_release, partial(core.tell_released, self._slot.id, core.monotonic()))
 
     # --- giving back --------------------------------------------------------------------------------------------
 

@@ -139,6 +139,17 @@ class RefusedStream(ChannelEvent):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Released(ChannelEvent):
+    """A lease was given back. Told of leases, not of calls, and only if a listener wants to know.
+
+    Attributes:
+        held: Seconds that it was held.
+    """
+
+    held: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Leaked(ChannelEvent):
     """A lease has been held for longer than `PoolConfig.leak_threshold`.
 
@@ -149,6 +160,22 @@ class Leaked(ChannelEvent):
 
     held: float
     stack: str
+
+
+AnyEvent = (
+    Opening
+    | Opened
+    | OpenFailed
+    | Closed
+    | Draining
+    | Granted
+    | TimedOut
+    | Rejected
+    | RefusedStream
+    | Released
+    | Leaked
+)
+"""Every event there is."""
 
 
 class Listener:
@@ -185,6 +212,9 @@ class Listener:
     def refused_stream(self, event: RefusedStream) -> None:
         """A server refused a call for its own limit of streams."""
 
+    def released(self, event: Released) -> None:
+        """A lease was given back. A pool that nobody asks to tell this does not measure it."""
+
     def leaked(self, event: Leaked) -> None:
         """A lease is held for suspiciously long."""
 
@@ -199,6 +229,12 @@ HOOKS: dict[type[PoolEvent], str] = {
     TimedOut: "timed_out",
     Rejected: "rejected",
     RefusedStream: "refused_stream",
+    Released: "released",
     Leaked: "leaked",
 }
 """The hook that tells of each event."""
+
+
+def hears_releases(listener: Listener) -> bool:
+    """Whether a listener has a hook of its own for `Released`."""
+    return type(listener).released is not Listener.released

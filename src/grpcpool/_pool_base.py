@@ -149,7 +149,7 @@ class PoolBase(abc.ABC):
             TypeError: It is not a `Listener`.
         """
         self._listeners = (*self._listeners, *_checked((listener,)))
-        self._core.announcer.listeners = self._listeners
+        self._core.announcer.hear(self._listeners)
 
     def stats(self) -> PoolStats:
         """A snapshot of one consistent moment."""

@@ -59,7 +59,7 @@ class PoolStats:
         closed: Connections closed, by reason: `idle`, `age`, `shrink`, `refresh`, `overflow`, `discarded`, `lost`,
             `pool_closed`.
         channels: Every connection.
-        taken_at: The moment; an aware `datetime`.
+        taken_at: The moment; an aware `datetime`. Snapshots with the same figures are equal whenever they were taken.
     """
 
     size: int
@@ -81,7 +81,7 @@ class PoolStats:
     open_failures: int
     closed: Mapping[str, int]
     channels: tuple[ChannelStats, ...]
-    taken_at: dt.datetime | None = None
+    taken_at: dt.datetime | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(slots=True)

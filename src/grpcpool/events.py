@@ -14,6 +14,7 @@ from ._listener import (
     PoolEvent,
     RefusedStream,
     Rejected,
+    Released,
     TimedOut,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "PoolEvent",
     "RefusedStream",
     "Rejected",
+    "Released",
     "TimedOut",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 from typing import Any
 
@@ -19,6 +20,7 @@ from grpcpool._listener import (
     OpenFailed,
     Opening,
     Rejected,
+    Released,
     TimedOut,
 )
 from grpcpool._slot import CloseReason
@@ -220,8 +222,28 @@ def test_a_listener_that_raises_is_survived(make_pool: PoolMaker, caplog: pytest
         waiting.result(LONG).release()
         pool.close()
         eventually(lambda: recorder.of(Closed))
-    assert {type(event) for event in recorder.told} == {Opening, Opened, Granted, Closed}
+    assert {type(event) for event in recorder.told} == {Opening, Opened, Granted, Released, Closed}
     assert "pool 'orders': listener 'Broken' failed in opening" in caplog.text
+
+
+def test_releases_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A lease that is given back, by whatever way, is told with the time that it was held, if a listener wants it."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), name="orders", listeners=[recorder])
+    for give_back in ("release", "discard", "close"):
+        lease = pool.acquire()
+        clock.advance(1.5)
+        getattr(lease, give_back)()
+        lease.release()
+    with pytest.warns(ResourceWarning):
+        pool.acquire()
+        gc.collect()
+    pool.stats()
+    held = [event.held for event in recorder.of(Released)]
+    assert held == [1.5, 1.5, 1.5, 0.0]
+    deaf = make_pool(FakeFactory(), listeners=[Listener()])
+    with deaf.acquire() as lease:
+        assert not lease._at_release
 
 
 def test_leaks_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:

@@ -110,6 +110,8 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._used_at = used_at
         if core.leaks is not None:
             lease.watch_for_leak(core.leaks, stack)
+        if core.announcer.tells_releases:
+            lease.tell_when_released()
         return lease
 
     # --- being a channel ----------------------------------------------------------------------------------------

@@ -87,6 +87,8 @@ class ChannelPool(PoolBase, ChannelSurface):
                 self._wait_for_place(lease, timeout)
         if core.leaks is not None:
             lease.watch_for_leak(core.leaks, stack_of_caller())
+        if core.announcer.tells_releases:
+            lease.tell_when_released()
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:
