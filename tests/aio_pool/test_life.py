@@ -10,7 +10,7 @@ import pytest
 
 from aio_pool.pools import holding, pool_over, silent
 from grpcpool import Mode, PoolConfig, PoolStats
-from grpcpool._listener import Closed, Draining, Granted, Opened, Opening, Rejected, TimedOut
+from grpcpool._listener import Closed, Draining, Granted, Opened, Opening, Rejected, Released, TimedOut
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
@@ -234,10 +234,12 @@ async def test_listeners_are_told_in_the_loop_in_order() -> None:
         Granted,
         Rejected,
         Granted,
+        Released,
         TimedOut,
         Opening,
         Opened,
         Draining,
         Closed,
+        Released,
         Closed,
     ]

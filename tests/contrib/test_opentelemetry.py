@@ -1,0 +1,159 @@
+"""Metrics for OpenTelemetry, by its own SDK."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
+
+import grpcpool.aio
+from grpcpool import PoolConfig, PoolTimeoutError
+from grpcpool.contrib.opentelemetry import POOL, STATE, instrument
+from grpcpool.testing import FakeFactory, ManualClock, aio
+from support.loops import in_loop
+from support.pools import PoolMaker
+from support.waiting import LONG, background, eventually
+
+pytestmark = pytest.mark.timeout(30)
+
+CONVENTIONAL = {
+    "rpc.client.connection.count": "{connection}",
+    "rpc.client.connection.idle.max": "{connection}",
+    "rpc.client.connection.idle.min": "{connection}",
+    "rpc.client.connection.max": "{connection}",
+    "rpc.client.connection.pending_requests": "{request}",
+    "rpc.client.connection.timeouts": "{timeout}",
+    "rpc.client.connection.create_time": "s",
+    "rpc.client.connection.wait_time": "s",
+    "rpc.client.connection.use_time": "s",
+}
+"""The metrics of the conventions for pools of connections, with their units."""
+
+
+class Sdk:
+    """A meter provider, and what it has collected."""
+
+    def __init__(self) -> None:
+        """Has collected nothing yet."""
+        self._reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self._reader])
+
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics of this moment, by name."""
+        data: Any = self._reader.get_metrics_data()
+        if data is None:
+            return {}
+        scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
+        return {metric.name: metric for scope in scopes for metric in scope.metrics}
+
+    def values(self, name: str) -> dict[str, float]:
+        """The values of a metric by the second attribute, or by the pool's name where there is none."""
+        points: Any = self.metrics()[name].data.data_points
+        return {list(point.attributes.values())[-1]: point.value for point in points}
+
+    def times(self, name: str) -> tuple[int, float]:
+        """How many times a histogram has, and their sum."""
+        (point,) = self.metrics()[f"rpc.client.connection.{name}"].data.data_points
+        assert isinstance(point, HistogramDataPoint)
+        return point.count, point.sum
+
+
+@pytest.fixture
+def sdk() -> Iterator[Sdk]:
+    """The real SDK, with a reader in memory."""
+    sdk = Sdk()
+    yield sdk
+    sdk.provider.shutdown()
+
+
+def test_the_names_are_the_conventions(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """Every metric of the conventions is there, with its unit and the pool's name as attribute."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=1)
+    instrument(pool, sdk.provider)
+    with pool.acquire():
+        waiting = background(pool.acquire)
+        eventually(lambda: pool.stats().waiting == 1)
+    waiting.result(LONG).release()
+    metrics = sdk.metrics()
+    assert {name: metrics[name].unit for name in CONVENTIONAL} == CONVENTIONAL
+    for metric in metrics.values():
+        assert metric.description
+        for point in metric.data.data_points:
+            assert point.attributes is not None
+            assert point.attributes[POOL] == "orders"
+            assert set(point.attributes) <= {POOL, STATE, "grpcpool.close.reason"}
+
+
+def test_what_there_is(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """Counts are those of the pool at the moment of the collection."""
+    pool = make_pool(FakeFactory(), name="orders", min_size=1, max_size=3)
+    instrument(pool, sdk.provider)
+    with pool.acquire(), pool.acquire():
+        assert sdk.values("rpc.client.connection.count") == {"idle": 0, "used": 2}
+        assert sdk.values("grpcpool.in_flight") == {"orders": 2}
+    assert sdk.values("rpc.client.connection.count") == {"idle": 2, "used": 0}
+    assert sdk.values("rpc.client.connection.max") == {"orders": 3}
+    assert sdk.values("rpc.client.connection.idle.min") == {"orders": 1}
+    with pool.acquire(), pool.acquire(), pool.acquire(), pytest.raises(PoolTimeoutError):
+        pool.acquire(timeout=0)
+    assert sdk.values("rpc.client.connection.timeouts") == {"orders": 1}
+    pool.close()
+    assert sdk.values("grpcpool.closed")["pool_closed"] == 3
+
+
+def test_how_long_it_took(make_pool: PoolMaker, sdk: Sdk, clock: ManualClock) -> None:
+    """Times are in seconds: of connecting, of those who waited, and of leases."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=1)
+    instrument(pool, sdk.provider)
+    pool.open()
+    held = pool.acquire()
+    waiting = background(pool.acquire)
+    eventually(lambda: pool.stats().waiting == 1)
+    clock.advance(2.0)
+    held.release()
+    waiting.result(LONG).release()
+    assert sdk.times("create_time") == (1, 0.0)
+    assert sdk.times("wait_time") == (1, 2.0)
+    eventually(lambda: sdk.times("use_time") == (2, 2.0))
+
+
+def test_twice_is_once(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """A pool that is instrumented again is told once, and several pools share the instruments."""
+    first, second = (make_pool(FakeFactory(), name=name) for name in ("first", "second"))
+    for pool in (first, first, second):
+        instrument(pool, sdk.provider)
+        pool.open()
+    assert sdk.values("rpc.client.connection.max") == {"first": 10, "second": 10}
+    points: Any = sdk.metrics()["rpc.client.connection.create_time"].data.data_points
+    assert [point.count for point in points] == [1, 1]
+
+
+@in_loop
+async def test_asyncio_pools_too(sdk: Sdk) -> None:
+    """A pool of asyncio's is told like any other."""
+    async with grpcpool.aio.ChannelPool(aio.FakeFactory(), PoolConfig(max_size=2), name="orders") as pool:
+        instrument(pool, sdk.provider)
+        async with pool.acquire():
+            assert sdk.values("rpc.client.connection.count") == {"idle": 0, "used": 1}
+        assert sdk.times("use_time")[0] == 1
+
+
+def test_a_pool_that_is_gone_is_not_told(sdk: Sdk) -> None:
+    """The instruments keep no pool alive."""
+    pool = grpcpool.ChannelPool(FakeFactory(), name="orders")
+    instrument(pool, sdk.provider)
+    assert "grpcpool.in_flight" in sdk.metrics()
+    del pool
+    gc.collect()
+    assert "grpcpool.in_flight" not in sdk.metrics()
+
+
+def test_what_is_no_pool_is_refused(sdk: Sdk) -> None:
+    """By name, at once."""
+    nobody: Any = object()
+    with pytest.raises(TypeError, match="ChannelPool"):
+        instrument(nobody, sdk.provider)
