@@ -52,6 +52,13 @@ def long(session: nox.Session) -> None:
 
 
 @nox.session
+def examples(session: nox.Session) -> None:
+    """Runs the programs under ``examples``, with all that they need."""
+    session.install("--group", "examples", ".[test,inspector]")
+    session.run("pytest", "-n", "2", "-m", "long", "tests/examples", *session.posargs)
+
+
+@nox.session
 def simulate(session: nox.Session) -> None:
     """Lives through 2,000 simulated lives of a pool, or through others: ``nox -s simulate -- FIRST COUNT``."""
     session.install(".")

@@ -30,7 +30,7 @@ _LONG = (
     "aio_pool/test_cancel_matrix.py",
     "calls/test_count.py",
 )
-_LONG_FOLDERS = ("components", "machine", "refusals", "resilience")
+_LONG_FOLDERS = ("components", "examples", "machine", "refusals", "resilience")
 # What gRPC says of a refusal is to be known of each gRPC.
 _NOT_LONG = ("refusals/test_status.py",)
 _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")

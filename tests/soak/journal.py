@@ -21,8 +21,8 @@ from grpcpool._listener import HOOKS, Closed, PoolEvent
 # What is told of a call that failed: so many seconds before it began, and after it ended.
 _AROUND = 1.0
 _LONG_BEFORE = 10.0
-_REMEMBERED = 20_000
-_TOO_MANY = ("granted", "refused_stream")
+_REMEMBERED = 2_000
+_TOO_MANY = ("granted", "refused_stream", "released")
 
 
 class Kind(enum.StrEnum):

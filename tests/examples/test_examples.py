@@ -1,0 +1,227 @@
+"""Each example runs against a real server and does what it says. Where what it needs is not here, its test is skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from calls.support_server import CallServer
+from support.waiting import eventually
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+SERVING = 1
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@contextlib.contextmanager
+def running(*command: str, fds: tuple[int, ...] = (), **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs a program of this Python's in the examples' folder; ends it, and what it has started, by their ids."""
+    process = subprocess.Popen(  # noqa: S603 -- our own programs
+        [sys.executable, *command],
+        cwd=EXAMPLES,
+        env={**os.environ, "GRPC_VERBOSITY": "NONE", "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=fds,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends a process, and what it has started."""
+    started: list[psutil.Process] = []
+    if process.poll() is None:
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+    for member in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.kill()
+    process.communicate()
+
+
+def output_of(*command: str, **environment: str) -> str:
+    """What a program says that ends by itself, and well."""
+    with running(*command, **environment) as process:
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        return said
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[tuple[int, str]]:
+    """A socket that a web server is to serve on; gives its descriptor and its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.fileno(), f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def get(url: str) -> Any:
+    """What is served there, as soon as it is; the socket listens before the server does."""
+    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 -- our own
+        return json.load(response)
+
+
+@contextlib.contextmanager
+def served() -> Iterator[str]:
+    """The examples' own server; gives its address."""
+    with running("server.py") as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[str]:
+    """A server for all of these tests."""
+    with served() as address:
+        yield address
+
+
+def test_fastapi(target: str) -> None:
+    """A request makes a call over the application's pool, which the live page shows; a failure is a bad gateway."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("grpcpool.contrib.inspector")
+    with (
+        listening() as (fd, url),
+        running(
+            "-m", "uvicorn", "--fd", str(fd), "fastapi_app:app", fds=(fd,), TARGET=target, ORDERS_POOL_MAX_SIZE="3"
+        ),
+    ):
+        assert get(f"{url}/health/orders") == {"status": SERVING}
+        (pool,) = get(f"{url}/grpcpool/pools")["pools"]
+        assert pool["name"] == "orders"
+        assert pool["stats"]["max_size"] == 3
+        with pytest.raises(urllib.error.HTTPError, match="502"):
+            get(f"{url}/health/nobody")
+
+
+def test_flask_under_gunicorn(target: str) -> None:
+    """Each worker has a pool of its own, though it was made before the fork."""
+    pytest.importorskip("flask")
+    workers = ("--preload", "--workers", "2", "--bind")
+    with (
+        listening() as (fd, url),
+        running("-m", "gunicorn", *workers, f"fd://{fd}", "flask_app:app", fds=(fd,), TARGET=target),
+    ):
+        answers = [get(f"{url}/health/orders")]
+        eventually(lambda: answers.append(get(f"{url}/health/orders")) or len({each["pid"] for each in answers}) == 2)
+        assert {(each["status"], each["connections"]) for each in answers} == {(SERVING, 1)}
+
+
+_CELERY = """
+broker_transport_options = {{"data_folder_in": "{0}", "data_folder_out": "{0}", "control_folder": "{0}/control"}}
+broker_connection_retry_on_startup = True
+"""
+
+
+def test_celery(target: str, tmp_path: pathlib.Path) -> None:
+    """Tasks in the processes of a real worker make their calls."""
+    pytest.importorskip("celery")
+    queue = tmp_path / "queue"
+    queue.mkdir()
+    (tmp_path / "orders_settings.py").write_text(_CELERY.format(queue))
+    environment = {
+        "TARGET": target,
+        "BROKER": "filesystem://",
+        "BACKEND": f"file://{queue}",
+        "CELERY_SETTINGS": "orders_settings",
+        "PYTHONPATH": str(tmp_path),
+    }
+    asks = "import celery_worker as c; print([c.check.delay('orders').get(timeout=30)['status'] for _ in range(4)])"
+    worker = (
+        "-m",
+        "celery",
+        "--app",
+        "celery_worker",
+        "worker",
+        "--concurrency",
+        "2",
+        "--without-mingle",
+        "--without-gossip",
+    )
+    with running(*worker, **environment):
+        assert output_of("-W", "ignore", "-c", asks, **environment).strip() == str([SERVING] * 4)
+
+
+def test_googles_client() -> None:
+    """Messages are published from a hundred threads, and none is lost."""
+    pytest.importorskip("google.cloud.pubsub_v1")
+    with CallServer() as calls:
+        said = output_of("-W", "ignore", "google_client.py", calls.target)
+    (number, connections, late) = map(int, re.findall(r"\d+", said))
+    assert number >= 10
+    assert 1 <= connections <= 4
+    assert late == 0
+
+
+def test_auth_interceptor(target: str) -> None:
+    """The token that has expired is renewed once, and used from then on."""
+    said = output_of("auth_interceptor.py", TARGET=target).splitlines()
+    assert said == [f"status {SERVING} with token-2, {number} calls so far" for number in (2, 3, 4)]
+
+
+def test_blue_green(target: str) -> None:
+    """While the pool moves from server to server, every call is completed."""
+    with served() as green:
+        moved, outcome = output_of("blue_green.py", target, green).splitlines()
+    assert moved == f"2 connections replaced; nothing runs on {target} any more"
+    assert re.fullmatch(r"[1-9]\d+ completed", outcome)
+
+
+def test_locust(target: str, tmp_path: pathlib.Path) -> None:
+    """Locust's users make calls over one pool, and not one fails."""
+    if not _has("locust"):
+        pytest.skip("locust is not installed")
+    report = tmp_path / "report"
+    load = ("-u", "50", "-r", "50", "-t", "4s", "--host", target, "--csv", str(report), "--only-summary")
+    output_of("-W", "ignore", "-m", "locust", "-f", "locustfile.py", "--headless", *load)
+    *_, total = report.with_name("report_stats.csv").read_text().splitlines()
+    _, _, requests, failures, *_ = total.split(",")
+    assert int(requests) > 50
+    assert int(failures) == 0
+
+
+def test_unit_tests() -> None:
+    """The example of a user's tests passes."""
+    said = output_of(
+        "-m", "pytest", "-q", "-n", "0", "-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider", "test_greeter.py"
+    )
+    assert "5 passed" in said
+
+
+def _has(module: str) -> bool:
+    """Whether there is such a module, without importing it: locust changes the whole process."""
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    return find_spec(module) is not None
+
+
+def test_all_are_tested() -> None:
+    """Every program in the folder is run by a test here, and named in its list."""
+    programs = {path.name for path in EXAMPLES.glob("*.py")}
+    source = pathlib.Path(__file__).read_text()
+    listed = (EXAMPLES / "README.md").read_text()
+    for program in programs:
+        assert program in source or program.removesuffix(".py") in source
+        assert program in listed
