@@ -20,7 +20,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 import grpcpool
 
 app = Celery("orders", broker=os.environ.get("BROKER", "memory://"), backend=os.environ.get("BACKEND"))
-app.config_from_object(os.environ.get("CELERY_SETTINGS", {}))
+if "CELERY_SETTINGS" in os.environ:
+    app.config_from_object(os.environ["CELERY_SETTINGS"])
 pool = grpcpool.insecure_channel(os.environ["TARGET"], config=grpcpool.PoolConfig(max_size=2), name="orders")
 stub = HealthStub(pool)
 

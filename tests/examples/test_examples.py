@@ -1,4 +1,4 @@
-"""Each example runs against a real server and does what it says. Where what it needs is not here, its test is skipped."""
+"""Each example runs against a real server and does what it says. Where what it needs is not there, it is skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 @contextlib.contextmanager
-def running(*command: str, fds: tuple[int, ...] = (), **environment: str) -> Iterator[subprocess.Popen[str]]:
+def running(*command: str, fds: tuple[int, ...] = (), environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """Runs a program of this Python's in the examples' folder; ends it, and what it has started, by their ids."""
     process = subprocess.Popen(  # noqa: S603 -- our own programs
         [sys.executable, *command],
@@ -63,7 +63,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 def output_of(*command: str, **environment: str) -> str:
     """What a program says that ends by itself, and well."""
-    with running(*command, **environment) as process:
+    with running(*command, environment=environment) as process:
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
         return said
@@ -85,7 +85,7 @@ def get(url: str) -> Any:
 @contextlib.contextmanager
 def served() -> Iterator[str]:
     """The examples' own server; gives its address."""
-    with running("server.py") as process:
+    with running("server.py", environment={}) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 
@@ -105,7 +105,13 @@ def test_fastapi(target: str) -> None:
     with (
         listening() as (fd, url),
         running(
-            "-m", "uvicorn", "--fd", str(fd), "fastapi_app:app", fds=(fd,), TARGET=target, ORDERS_POOL_MAX_SIZE="3"
+            "-m",
+            "uvicorn",
+            "--fd",
+            str(fd),
+            "fastapi_app:app",
+            fds=(fd,),
+            environment={"TARGET": target, "ORDERS_POOL_MAX_SIZE": "3"},
         ),
     ):
         assert get(f"{url}/health/orders") == {"status": SERVING}
@@ -122,11 +128,17 @@ def test_flask_under_gunicorn(target: str) -> None:
     workers = ("--preload", "--workers", "2", "--bind")
     with (
         listening() as (fd, url),
-        running("-m", "gunicorn", *workers, f"fd://{fd}", "flask_app:app", fds=(fd,), TARGET=target),
+        running("-m", "gunicorn", *workers, f"fd://{fd}", "flask_app:app", fds=(fd,), environment={"TARGET": target}),
     ):
-        answers = [get(f"{url}/health/orders")]
-        eventually(lambda: answers.append(get(f"{url}/health/orders")) or len({each["pid"] for each in answers}) == 2)
-        assert {(each["status"], each["connections"]) for each in answers} == {(SERVING, 1)}
+        answers: dict[int, dict[str, int]] = {}
+
+        def both_have_answered() -> bool:
+            answer = get(f"{url}/health/orders")
+            answers[answer["pid"]] = answer
+            return len(answers) == 2
+
+        eventually(both_have_answered)
+        assert {(each["status"], each["connections"]) for each in answers.values()} == {(SERVING, 1)}
 
 
 _CELERY = """
@@ -160,7 +172,7 @@ def test_celery(target: str, tmp_path: pathlib.Path) -> None:
         "--without-mingle",
         "--without-gossip",
     )
-    with running(*worker, **environment):
+    with running(*worker, environment=environment):
         assert output_of("-W", "ignore", "-c", asks, **environment).strip() == str([SERVING] * 4)
 
 
