@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from functools import cache, partial
@@ -106,9 +105,7 @@ class Watched:
 class Inspector:
     """A live page of pools, and the same as JSON: an ASGI application to mount in one's own."""
 
-    def __init__(
-        self, *pools: ChannelPool | aio.ChannelPool, every: float = 1.0, keep: float = 300.0
-    ) -> None:
+    def __init__(self, *pools: ChannelPool | aio.ChannelPool, every: float = 1.0, keep: float = 300.0) -> None:
         """Watches `pools`, as `watch` does; nothing is held, sampled or served yet.
 
         Args:
@@ -145,7 +142,7 @@ class Inspector:
             return
         number = next(self._numbers)
         # The callback may run anywhere: it takes no lock, and does not hold the inspector.
-        ref = weakref.ref(pool, partial(_forget, self._watched, number))
+        ref: weakref.ref[PoolBase] = weakref.ref(pool, partial(_forget, self._watched, number))
         self._watched[number] = Watched(number, pool, ref, Book(self._every, self._keep))
 
     def document(self) -> PoolsDocument:

@@ -1,7 +1,8 @@
 """What an inspector remembers of one pool: its latest events and samples, in two rings that never grow.
 
-Nothing here is done for each call. What calls cause (timeouts, rejections, refusals) may come by the thousand, so that
-what is alike within `MERGED_FOR` seconds is one event with a count: a flood leaves the life of connections in sight.
+Nothing here is done for each call. What comes with calls (timeouts, rejections, refusals) may come by the thousand, and
+a server that is away fails every attempt to connect. So what is alike within some seconds is one event with a count: a
+flood leaves the life of connections in sight.
 
 In a forked child the book is empty, as the pool is.
 """
@@ -22,7 +23,6 @@ import grpc
 from ..._errors import ConnectError, brief
 from ..._forking import watch_for_fork
 from ..._listener import (
-    ChannelEvent,
     Closed,
     Draining,
     Leaked,
@@ -30,7 +30,6 @@ from ..._listener import (
     Opened,
     OpenFailed,
     Opening,
-    PoolEvent,
     RefusedStream,
     Rejected,
     TimedOut,
@@ -42,6 +41,9 @@ EVENTS_KEPT = 200
 
 MERGED_FOR = 10.0
 """Seconds within which events of a kind that comes with calls are counted as one."""
+
+FAILURES_MERGED_FOR = 60.0
+"""Seconds within which failures to connect are."""
 
 Detail = str | int | float | None
 
@@ -56,9 +58,9 @@ class Sample(NamedTuple):
     acquired: int
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class Noted:
-    """An event, or several of a kind: when first and last, how many, and what the last one said."""
+    """An event, or several that are alike: when first and last, how many, and what the last one said."""
 
     id: int
     kind: str
@@ -114,19 +116,30 @@ class Book:
 
     # --- events -------------------------------------------------------------------------------------------------
 
-    def note(self, kind: str, channel: int | None, *, merged: bool = False, **details: Detail) -> None:
-        """Remembers an event; with `merged`, as one more of the last of its kind if that is not long ago."""
+    def note(
+        self,
+        kind: str,
+        channel: int | None,
+        details: Mapping[str, Detail],
+        *,
+        within: float = 0.0,
+        of: int | None = None,
+    ) -> None:
+        """Remembers an event; as one more of the last of its kind, `of` that connection, if that began `within` seconds."""
         now = time.time()
         with self._lock:
-            last = self._latest.get((kind, channel)) if merged else None
-            if last is not None and 0 <= now - last.at < MERGED_FOR:
-                last.count, last.last_at, last.details = last.count + 1, now, details
+            last = self._latest.get((kind, of))
+            if last is not None and last in self._events and 0 <= now - last.at < within:
+                last.count, last.last_at, last.channel, last.details = last.count + 1, now, channel, details
+                # Whoever reads finds the latest at the end.
+                self._events.remove(last)
+                self._events.append(last)
                 return
             self._noted += 1
             noted = Noted(self._noted, kind, channel, now, now, details)
             self._events.append(noted)
-            if merged:
-                self._latest[kind, channel] = noted
+            if within:
+                self._latest[kind, of] = noted
 
     def events(self) -> list[Noted]:
         """Copies of the events, oldest first."""
@@ -179,53 +192,49 @@ class Ear(Listener):
         """A connection is in service."""
         if (book := self._book()) is not None:
             replaces = book.opened(event.channel)
-            book.note("opened", event.channel, seconds=event.seconds, replaces=replaces)
+            book.note("opened", event.channel, {"seconds": event.seconds, "replaces": replaces})
 
     def open_failed(self, event: OpenFailed) -> None:
         """A connection could not be made."""
         if (book := self._book()) is not None:
             book.closed(event.channel)
-            self._note("open_failed", event, error=_in_words(event.error), retry_in=_finite(event.retry_in))
+            retry_in = event.retry_in if math.isfinite(event.retry_in) else None
+            details: dict[str, Detail] = {"error": _in_words(event.error), "retry_in": retry_in}
+            book.note("open_failed", event.channel, details, within=FAILURES_MERGED_FOR)
 
     def closed(self, event: Closed) -> None:
         """A connection left the pool."""
         if (book := self._book()) is not None:
             book.closed(event.channel)
-            self._note("closed", event, reason=str(event.reason), cancelled=event.cancelled)
+            book.note("closed", event.channel, {"reason": str(event.reason), "cancelled": event.cancelled})
 
     def draining(self, event: Draining) -> None:
         """A connection takes no new calls."""
         if (book := self._book()) is not None:
             book.retired(event.channel, str(event.reason))
-            self._note("draining", event, reason=str(event.reason), in_flight=event.in_flight)
+            book.note("draining", event.channel, {"reason": str(event.reason), "in_flight": event.in_flight})
 
     def timed_out(self, event: TimedOut) -> None:
         """A waiter waited in vain."""
-        self._note("timed_out", event, merged=True, waited=event.waited)
+        if (book := self._book()) is not None:
+            book.note("timed_out", None, {"waited": event.waited}, within=MERGED_FOR)
 
     def rejected(self, event: Rejected) -> None:
         """Too many waited already."""
-        self._note("rejected", event, merged=True, waiting=event.waiting)
+        if (book := self._book()) is not None:
+            book.note("rejected", None, {"waiting": event.waiting}, within=MERGED_FOR)
 
     def refused_stream(self, event: RefusedStream) -> None:
         """A server refused a call."""
-        self._note("refused_stream", event, merged=True, limit=event.limit)
+        if (book := self._book()) is not None:
+            book.note("refused_stream", event.channel, {"limit": event.limit}, within=MERGED_FOR, of=event.channel)
 
     def leaked(self, event: Leaked) -> None:
         """A lease is held for long. The stack stays in the log: it may show what is nobody's business."""
-        self._note("leaked", event, held=event.held)
-
-    def _note(self, kind: str, event: PoolEvent, *, merged: bool = False, **details: Detail) -> None:
-        book = self._book()
-        if book is not None:
-            channel = event.channel if isinstance(event, ChannelEvent) else None
-            book.note(kind, channel, merged=merged, **details)
+        if (book := self._book()) is not None:
+            book.note("leaked", event.channel, {"held": event.held})
 
 
 def _in_words(error: BaseException) -> str:
     """What gRPC says; of an error of the user's own factory or prime only the name, for its text may hold secrets."""
     return brief(error) if isinstance(error, ConnectError | grpc.RpcError) else type(error).__name__
-
-
-def _finite(seconds: float) -> float | None:
-    return seconds if math.isfinite(seconds) else None

@@ -71,13 +71,13 @@ class EventDocument(TypedDict):
     """Something that happened in a pool.
 
     Attributes:
-        id: Its number; a greater one is later.
+        id: Its number, in the order in which they began.
         kind: The name of the `Listener`'s hook: `opened`, `open_failed`, `draining`, `closed`, `timed_out`,
             `rejected`, `refused_stream`, `leaked`.
         channel: The connection; `null` if it is not about one.
         at: When.
         last_at: When the last of `count` was.
-        count: How many of that kind in short order this stands for; `details` are those of the last.
+        count: How many of that kind, in short order, this stands for; `channel` and `details` are those of the last.
         details: The event's own fields: `seconds` and `replaces`; `error` and `retry_in`; `reason` and `in_flight`;
             `reason` and `cancelled`; `waited`; `waiting`; `limit`; `held`.
     """
@@ -99,7 +99,7 @@ class PoolDocument(TypedDict):
         name: Its name.
         kind: `threads` or `asyncio`.
         state: `open`, `closed`, or `void` (an asyncio pool in a forked child).
-        config: The fields of `PoolConfig`. `target_streams` is what `null` stands for, and `prime` whether there is one.
+        config: The fields of `PoolConfig`; `target_streams` is what `None` stands for, `prime` whether there is one.
         stats: The figures; `null` if the pool is void.
         timeline: The last minutes.
         events: The latest events, oldest first.

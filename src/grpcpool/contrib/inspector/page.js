@@ -46,8 +46,8 @@ const reason = (name) => REASONS[name] ?? name;
 const EVENTS = {
   opened: ({ details: { seconds, replaces } }) => [
     "good", "Ready", ` after ${duration(seconds)}${replaces === null ? "" : `, in place of ${replaces}`}`],
-  open_failed: ({ details: { error, retry_in } }) => [
-    "bad", "Not opened", `: ${error}${retry_in === null ? "" : `; next attempt in ${duration(retry_in)}`}`],
+  open_failed: ({ count, details: { error, retry_in } }) => [
+    "bad", "Not opened", `${count === 1 ? "" : `, ${count} times`}: ${error}${retry_in === null ? "" : `; next attempt in ${duration(retry_in)}`}`],
   draining: ({ details }) => [
     "wait", "Draining", `: ${reason(details.reason)}; waits for ${details.in_flight} to end`],
   closed: ({ details }) => [
@@ -121,12 +121,12 @@ function newRow() {
     draw("rect", { class: "bar-fill", height: "100%", rx: 3 }),
     draw("rect", { class: "bar-target", height: "100%", width: 2 }),
   );
-  const cell = (name) => make("td", { class: name });
+  const cell = (name, ...children) => make("td", { class: name }, ...children);
   const wide = make("td", { class: "wide" });
   wide.append(bar);
   const head = make("th", { scope: "row" });
   return make(
-    "tr", {}, head, cell("state"), wide, cell("number count"), cell("number age"), cell("number spare used soft"),
+    "tr", {}, head, cell("state", make("span"), make("small")), wide, cell("number count"), cell("number age"), cell("number spare used soft"),
     cell("number spare calls soft"),
   );
 }
@@ -135,9 +135,8 @@ function updateRow(row, channel, config, now) {
   const [head, state, wide, count, age, used, calls] = row.children;
   set(row, { "data-state": channel.state, "data-channel": channel.id });
   write(head, String(channel.id));
-  const why = channel.reason ? ` (${channel.reason})` : "";
-  write(state, channel.state + why);
-  set(state, { title: channel.reason ? reason(channel.reason) : null });
+  write(state.firstChild, channel.state);
+  write(state.lastChild, channel.reason ? ` (${channel.reason})` : "");
   write(count, channel.exclusive ? "whole" : `${channel.in_flight} / ${channel.limit}`);
   write(age, duration(now - channel.created_at));
   write(used, channel.calls ? `${duration(now - channel.used_at)} ago` : "never");
@@ -278,7 +277,7 @@ function updateFigures(card, stats, timeline, every) {
   const text = (name, value) => write(card.querySelector(`[data-text="${name}"]`), value);
   text("places", `of ${plural(places, "place")} now`);
   text("waits", stats.waited ? `${plural(stats.waited, "wait")}, ${duration(stats.wait_seconds / stats.waited)} each` : "no waits yet");
-  text("bounds", `${stats.ready} ready, bounds ${stats.min_size} to ${stats.max_size}`);
+  text("bounds", `${stats.ready} ready, ${stats.min_size}–${stats.max_size} allowed`);
   text("rate", rate(timeline, every));
   text("acquired", `${number.format(stats.acquired)} so far`);
 }
@@ -419,7 +418,7 @@ let saysAt = null;
 function tellOf(before, data) {
   if (!before) return;
   for (const pool of data.pools) {
-    const known = before.pools.find(({ id }) => id === pool.id)?.events.at(-1)?.id ?? 0;
+    const known = Math.max(0, ...(before.pools.find(({ id }) => id === pool.id)?.events ?? []).map(({ id }) => id));
     const fresh = pool.events.filter(({ id }) => id > known);
     const bad = fresh.map((event) => [event, ...words(event)]).filter(([, tone]) => tone === "bad");
     for (const [event, , name, rest] of bad) {
