@@ -52,6 +52,10 @@ class Browser:
         self.requested()
         self._driver.get(url)
 
+    def leave(self) -> None:
+        """Shows nothing."""
+        self._driver.get("about:blank")
+
     def prefer(self, **preferences: str) -> None:
         """Sets what the reader prefers: ``color_scheme="dark"``, ``reduced_motion="reduce"``."""
         features = [

@@ -125,7 +125,10 @@ class Book:
         within: float = 0.0,
         of: int | None = None,
     ) -> None:
-        """Remembers an event; as one more of the last of its kind, `of` that connection, if that began `within` seconds."""
+        """Remembers an event: as one more of the last that is alike, if that began `within` seconds.
+
+        Alike are those of a `kind`, and `of` a connection, if it is given.
+        """
         now = time.time()
         with self._lock:
             last = self._latest.get((kind, of))

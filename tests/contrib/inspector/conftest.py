@@ -1,0 +1,84 @@
+"""Fixtures: a pool at a held moment, and a browser."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from components.programs import program
+from grpcpool import ChannelPool, PoolConfig, isolated
+from resilience.servers import dead_target
+from support.servers import CHAT, Server
+from support.waiting import eventually
+
+from .browser import Browser
+
+
+class Holder:
+    """Calls that the server holds open until `let_go`."""
+
+    def __init__(self) -> None:
+        """Holds none yet."""
+        self._over = threading.Event()
+        self._calls: list[Any] = []
+
+    def begin(self, pool: ChannelPool, number: int) -> None:
+        """Begins so many calls; those that find no place wait."""
+        chat = pool.stream_stream(CHAT)
+        self._calls += [chat(self._requests()) for _ in range(number)]
+
+    def let_go(self) -> None:
+        """Has all of them end."""
+        self._over.set()
+        for call in self._calls:
+            call.cancel()
+
+    def _requests(self) -> Iterator[bytes]:
+        self._over.wait()
+        yield from ()
+
+
+@pytest.fixture
+def hold() -> Iterator[Holder]:
+    """Holds calls for as long as the test lasts."""
+    holder = Holder()
+    yield holder
+    holder.let_go()
+
+
+@pytest.fixture
+def held(server: Server, hold: Holder) -> Iterator[ChannelPool]:
+    """A pool of which all is known: one whole lease, six calls on another connection, and two that wait."""
+    config = PoolConfig(min_size=1, max_size=2, max_streams=6, target_streams=4, max_waiters=20)
+    with ChannelPool(server.channel, config, name="held") as pool, pool.acquire():
+        hold.begin(pool, 8)
+        eventually(lambda: (pool.stats().in_flight, pool.stats().waiting) == (7, 2))
+        yield pool
+        hold.let_go()
+
+
+@pytest.fixture
+def dead_channel() -> Iterator[Callable[[], grpc.Channel]]:
+    """A factory of channels to where nobody listens."""
+    with dead_target() as target:
+        yield lambda: grpc.insecure_channel(target, isolated())
+
+
+@pytest.fixture(scope="session")
+def _chromium() -> Iterator[Browser]:
+    with Browser(program("chromium"), program("chromedriver")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(_chromium: Browser) -> Iterator[Browser]:
+    """A browser whose page complains about nothing."""
+    _chromium.prefer(color_scheme="light", reduced_motion="no-preference")
+    yield _chromium
+    problems = _chromium.problems()
+    _chromium.leave()
+    assert problems == []

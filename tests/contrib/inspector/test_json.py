@@ -1,0 +1,283 @@
+"""What the inspector answers, over real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+import grpcpool.aio
+from grpcpool import ChannelPool, PoolConfig, PoolStats, isolated
+from grpcpool.contrib.inspector import Inspector, PoolsDocument
+from support.pools import PoolMaker
+from support.servers import ECHO, SLOW, Server, unary
+from support.waiting import eventually
+
+
+def mounted(inspector: Inspector, **how: Any) -> TestClient:
+    """A client of a service that has the page under a prefix."""
+    return TestClient(Starlette(routes=[Mount("/inner/pools", inspector)], **how))
+
+
+def ask(inspector: Inspector) -> PoolsDocument:
+    """What it answers."""
+    answer = mounted(inspector).get("/inner/pools/pools")
+    assert answer.status_code == 200
+    document: PoolsDocument = answer.json()
+    return document
+
+
+def expected(stats: PoolStats) -> dict[str, Any]:
+    """The figures as JSON has them."""
+    figures: dict[str, Any] = {
+        field.name: getattr(stats, field.name)
+        for field in dataclasses.fields(PoolStats)
+        if field.name not in ("closed", "channels")
+    }
+    figures["closed"] = {str(reason): number for reason, number in stats.closed.items()}
+    figures["channels"] = [
+        {
+            "id": channel.id,
+            "state": str(channel.state),
+            "reason": None,
+            "in_flight": channel.in_flight,
+            "limit": channel.limit,
+            "exclusive": channel.exclusive,
+            "created_at": channel.created_at.timestamp(),
+            "used_at": channel.used_at.timestamp(),
+            "calls": channel.calls,
+        }
+        for channel in stats.channels
+    ]
+    return figures
+
+
+def test_the_figures_are_the_pools(held: ChannelPool) -> None:
+    """At a quiet moment the answer has what `stats()` says: 7 in flight, 2 waiting, each connection."""
+    document = ask(Inspector(held))
+    (pool,) = document["pools"]
+    assert pool["stats"] == expected(held.stats())
+    assert pool["stats"] is not None
+    assert (pool["stats"]["in_flight"], pool["stats"]["waiting"]) == (7, 2)
+    assert (pool["name"], pool["kind"], pool["state"]) == ("held", "threads", "open")
+    assert (pool["timeline"]["in_flight"], pool["timeline"]["waiting"]) == ([7], [2])
+    assert document["process"]["pid"] == os.getpid()
+
+
+def test_the_figures_of_an_asyncio_pool(server: Server) -> None:
+    """A pool of asyncio is shown alike, by the loop that it lives on."""
+
+    async def live() -> None:
+        def factory() -> grpc.aio.Channel:
+            return grpc.aio.insecure_channel(server.target, isolated())
+
+        config = PoolConfig(max_size=1, max_streams=2, acquire_timeout=20)
+        async with grpcpool.aio.ChannelPool(factory, config, name="twin") as pool:
+            await pool.unary_unary(ECHO)(b"1")
+            calls = [asyncio.ensure_future(pool.unary_unary(SLOW)(b"700")) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            transport = httpx2.ASGITransport(Inspector(pool))
+            async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+                (shown,) = (await client.get("/pools")).json()["pools"]
+            assert shown["stats"] == expected(pool.stats())
+            assert (shown["stats"]["in_flight"], shown["stats"]["waiting"]) == (2, 1)
+            assert (shown["name"], shown["kind"], shown["state"]) == ("twin", "asyncio", "open")
+            await asyncio.gather(*calls)
+
+    asyncio.run(live())
+
+
+def test_several_pools_in_their_order(server: Server, make_pool: PoolMaker) -> None:
+    """Pools are shown in the order in which they came, once each, also where names are equal."""
+    first, second, third = (make_pool(server.channel, name=name) for name in ("same", "same", "later"))
+    inspector = Inspector(first, second)
+    inspector.watch(third)
+    inspector.watch(first)
+    assert [(pool["id"], pool["name"]) for pool in ask(inspector)["pools"]] == [(1, "same"), (2, "same"), (3, "later")]
+
+
+def test_settings_are_shown(server: Server, make_pool: PoolMaker) -> None:
+    """The settings are the pool's; of `prime` only whether there is one."""
+    pool = make_pool(server.channel, max_size=3, max_streams=18, prime=lambda channel: None)
+    (shown,) = ask(Inspector(pool))["pools"]
+    config = shown["config"]
+    assert config.keys() == {field.name for field in dataclasses.fields(PoolConfig)}
+    assert (config["max_size"], config["target_streams"], config["mode"], config["prime"]) == (3, 10, "strict", True)
+
+
+def test_events_come_with_reasons(server: Server, make_pool: PoolMaker) -> None:
+    """What happens to connections is told from when the pool is watched, with why."""
+    pool = make_pool(server.channel)
+    inspector = Inspector(pool)
+    unary(pool, ECHO, b"1")
+    pool.refresh()
+    eventually(lambda: pool.stats().closed["refresh"])
+    (shown,) = ask(inspector)["pools"]
+    told = [(event["kind"], event["channel"]) for event in shown["events"]]
+    assert told == [("opened", 1), ("opened", 2), ("closed", 1)]
+    assert shown["events"][1]["details"]["replaces"] == 1
+    assert shown["events"][2]["details"] == {"reason": "refresh", "cancelled": 0}
+
+
+def test_a_connect_error_is_shown_in_grpcs_words(dead_channel: Callable[[], grpc.Channel]) -> None:
+    """Where nobody listens, gRPC says so."""
+    with ChannelPool(dead_channel, PoolConfig(connect_timeout=5)) as pool:
+        inspector = Inspector(pool)
+        with pytest.raises(grpc.RpcError):
+            unary(pool, ECHO, b"1")
+        event = eventually(lambda: ask(inspector)["pools"][0]["events"])[0]
+    assert event["kind"] == "open_failed"
+    assert "onnect" in str(event["details"]["error"])
+
+
+def test_a_draining_connection_says_why(held: ChannelPool) -> None:
+    """A connection that takes no new calls is shown with the reason for as long as it carries some."""
+    inspector = Inspector(held)
+    held.refresh()
+    eventually(lambda: held.stats().draining)
+    (shown,) = ask(inspector)["pools"]
+    assert shown["stats"] is not None
+    assert "refresh" in [channel["reason"] for channel in shown["stats"]["channels"]]
+
+
+def test_a_closed_pool_is_shown_as_closed(server: Server) -> None:
+    """A pool that is closed, but held by somebody, is shown as closed, with its last figures."""
+    pool = ChannelPool(server.channel)
+    unary(pool, ECHO, b"1")
+    pool.close()
+    (shown,) = ask(Inspector(pool))["pools"]
+    assert shown["state"] == "closed"
+    assert shown["stats"] is not None
+    assert shown["stats"]["closed"]["pool_closed"] == 1
+
+
+def test_a_dropped_pool_is_gone(server: Server) -> None:
+    """The inspector holds no pool: one that nobody else holds is collected, and nothing of it is left."""
+    pool = ChannelPool(server.channel)
+    inspector = Inspector(pool)
+    unary(pool, ECHO, b"1")
+    assert len(ask(inspector)["pools"]) == 1
+    gone = weakref.ref(pool)
+    del pool
+    eventually(lambda: gc.collect() is not None and gone() is None)
+    assert ask(inspector)["pools"] == []
+    assert inspector._watched == {}
+
+
+def test_a_dropped_inspector_is_gone(server: Server, make_pool: PoolMaker) -> None:
+    """A pool holds no inspector that has watched it."""
+    pool = make_pool(server.channel)
+    inspector = Inspector(pool)
+    gone = weakref.ref(inspector)
+    del inspector
+    eventually(lambda: gc.collect() is not None and gone() is None)
+    unary(pool, ECHO, b"1")
+
+
+def test_in_its_lifespan_it_samples_by_itself(server: Server, make_pool: PoolMaker) -> None:
+    """Given the application's lifespan, it remembers also while nobody looks; afterwards nothing goes on."""
+    pool = make_pool(server.channel)
+    inspector = Inspector(pool, every=0.01, keep=10.0)
+    (watched,) = inspector._watched.values()
+    with mounted(inspector, lifespan=inspector.lifespan):
+        eventually(lambda: len(watched._book.samples()) > 3)
+    taken = len(watched._book.samples())
+    assert len(ask(inspector)["pools"][0]["timeline"]["at"]) in (taken, taken + 1)
+    with TestClient(inspector):
+        eventually(lambda: len(watched._book.samples()) > taken + 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("", "text/html"),
+        ("page.css", "text/css"),
+        ("page.js", "text/javascript"),
+        ("icon.svg", "image/svg+xml"),
+        ("pools", "application/json"),
+    ],
+)
+def test_it_can_only_be_read(path: str, media_type: str) -> None:
+    """Everything is there under a prefix, may use nothing but its own files, is not stored, and cannot be written."""
+    client = mounted(Inspector())
+    answer = client.get(f"/inner/pools/{path}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(media_type)
+    assert answer.headers["content-security-policy"].startswith(
+        "default-src 'none'; script-src 'self'; style-src 'self'"
+    )
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        refused = client.request(method, f"/inner/pools/{path}")
+        assert refused.status_code == 405
+        assert refused.headers["content-security-policy"] == answer.headers["content-security-policy"]
+
+
+def test_no_address_leads_elsewhere() -> None:
+    """The page's files name no other place: whatever they refer to is beside them."""
+    client = mounted(Inspector())
+    for name in ("", "page.css", "page.js"):
+        text = client.get(f"/inner/pools/{name}").text.replace("http://www.w3.org/2000/svg", "")
+        assert re.findall(r"(?:https?:)?//[\w.]+\.\w+|(?:href|src)=\"/", text) == []
+
+
+def test_what_is_no_pool_is_refused() -> None:
+    """What cannot be watched, and settings that make no sense, are refused with the reason."""
+    with pytest.raises(TypeError, match=r"must be a grpcpool\.ChannelPool or a grpcpool\.aio\.ChannelPool, not 1"):
+        Inspector(1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="every = 0: must be seconds, more than 0"):
+        Inspector(every=0)
+    with pytest.raises(ValueError, match=r"keep = 0\.5: must be seconds, at least every, which is 1\.0"):
+        Inspector(keep=0.5)
+
+
+_FORKING = """
+    import json, os, sys
+    import grpc, grpcpool.aio
+    from grpcpool.contrib.inspector import Inspector
+
+    pool = grpcpool.insecure_channel(sys.argv[1], name="threads")
+    twin = grpcpool.aio.insecure_channel(sys.argv[1], name="asyncio")
+    inspector = Inspector(pool, twin)
+    pool.unary_unary("/test.Test/Echo")(b"1", timeout=20)
+    assert inspector.document()["pools"][0]["events"]
+    child = os.fork()
+    if child == 0:
+        document = inspector.document()
+        sys.stdout.write(json.dumps([os.getpid(), os.getppid(), document]))
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    pool.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_worker_shows_its_own(server: Server) -> None:
+    """A worker that is forked from a process with pools says which process it is, and shows its own pools only."""
+    script = textwrap.dedent(_FORKING)
+    command = [sys.executable, "-c", script, server.target]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout  # noqa: S603 -- our own
+    child, _, document = json.loads(said)
+    assert document["process"]["pid"] == child
+    threads, twin = document["pools"]
+    assert (threads["state"], threads["events"], threads["stats"]["size"]) == ("open", [], 0)
+    assert twin["name"] == "asyncio"

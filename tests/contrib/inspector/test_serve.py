@@ -1,0 +1,50 @@
+"""The inspector served alone."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+
+import httpx2
+import pytest
+
+from grpcpool.contrib.inspector import Inspector, serve
+
+
+def test_it_is_served_on_loopback() -> None:
+    """It is served on a port of the system's choice, on loopback only, until it is closed; then no thread is left."""
+    with serve(Inspector()) as served:
+        assert served.url.startswith("http://127.0.0.1:")
+        assert httpx2.get(f"{served.url}pools").json()["pools"] == []
+        assert any(thread.name == "grpcpool-inspector" for thread in threading.enumerate())
+    assert not any(thread.name == "grpcpool-inspector" for thread in threading.enumerate())
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(served.url)
+
+
+def test_other_names_of_this_machine_are_refused() -> None:
+    """A page of elsewhere, whose name has come to mean this machine, cannot read what is served here."""
+    with serve(Inspector()) as served:
+        assert httpx2.get(served.url, headers={"host": "evil.example"}).status_code == 400
+        assert httpx2.get(served.url, headers={"host": "localhost"}).status_code == 200
+
+
+def test_it_samples_while_it_is_served() -> None:
+    """Served alone it has its own lifespan, in which it samples."""
+    inspector = Inspector(every=0.01, keep=1.0)
+    with serve(inspector) as served:
+        assert httpx2.get(f"{served.url}pools").json()["every"] == 0.01
+
+
+def test_a_port_that_is_taken_is_said_at_once() -> None:
+    """Who asks for a port that another has is told so where he asks."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        serve(Inspector(), taken.getsockname()[1])
+
+
+def test_without_uvicorn_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only to be served alone takes uvicorn; where it is absent, the error says how to get it."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(ImportError, match="pip install uvicorn"):
+        serve(Inspector())
