@@ -68,6 +68,13 @@ def dead_channel() -> Iterator[Callable[[], grpc.Channel]]:
         yield lambda: grpc.insecure_channel(target, isolated())
 
 
+@pytest.fixture
+def dead_pool(dead_channel: Callable[[], grpc.Channel]) -> Iterator[ChannelPool]:
+    """A pool whose server is away."""
+    with ChannelPool(dead_channel, name="dead") as pool:
+        yield pool
+
+
 @pytest.fixture(scope="session")
 def _chromium() -> Iterator[Browser]:
     with Browser(program("chromium"), program("chromedriver")) as browser:
@@ -79,6 +86,5 @@ def browser(_chromium: Browser) -> Iterator[Browser]:
     """A browser whose page complains about nothing."""
     _chromium.prefer(color_scheme="light", reduced_motion="no-preference")
     yield _chromium
-    problems = _chromium.problems()
     _chromium.leave()
-    assert problems == []
+    assert _chromium.problems() == []

@@ -264,6 +264,7 @@ function newCard(pool) {
   set(card.querySelector(".scroll"), { "aria-label": `Events of ${pool.name}` });
   set(card.querySelector(".connections table"), { "aria-label": `Connections of ${pool.name}` });
   set(card.querySelector(".as-table table"), { "aria-label": `The last minutes of ${pool.name}` });
+  card.querySelector(".as-table").addEventListener("toggle", updatePage);
   return card;
 }
 
