@@ -252,7 +252,7 @@ def test_what_is_no_pool_is_refused() -> None:
 
 
 _FORKING = """
-    import json, os, sys
+    import asyncio, json, os, sys
     import grpc, grpcpool.aio
     from grpcpool.contrib.inspector import Inspector
 
@@ -260,6 +260,12 @@ _FORKING = """
     twin = grpcpool.aio.insecure_channel(sys.argv[1], name="asyncio")
     inspector = Inspector(pool, twin)
     pool.unary_unary("/test.Test/Echo")(b"1", timeout=20)
+
+    async def use_twin():
+        await twin.unary_unary("/test.Test/Echo")(b"1", timeout=20)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use_twin())
     assert inspector.document()["pools"][0]["events"]
     child = os.fork()
     if child == 0:
@@ -269,12 +275,14 @@ _FORKING = """
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     pool.close()
+    loop.run_until_complete(twin.close())
+    loop.close()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_worker_shows_its_own(server: Server) -> None:
-    """A worker that is forked from a process with pools says which process it is, and shows its own pools only."""
+    """A worker that is forked from a process with pools says which process it is, and shows its own pools only; asyncio's are void there."""
     script = textwrap.dedent(_FORKING)
     command = [sys.executable, "-c", script, server.target]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout  # noqa: S603 -- our own
@@ -282,4 +290,4 @@ def test_a_forked_worker_shows_its_own(server: Server) -> None:
     assert document["process"]["pid"] == child
     threads, twin = document["pools"]
     assert (threads["state"], threads["events"], threads["stats"]["size"]) == ("open", [], 0)
-    assert twin["name"] == "asyncio"
+    assert (twin["state"], twin["stats"], twin["events"]) == ("void", None, [])
