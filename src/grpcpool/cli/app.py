@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
+from .._config import PoolConfig
 from .._demo.run import run_demo
 from ._failure import CommandError, ExitCode
 from ._tls import Tls
@@ -104,6 +105,56 @@ def probe(
         run = _part("grpcpool.cli._probe.run").run_probe
         options = Tls(tls, ca, cert, key, authority)
         run(target, options, timeout=timeout, in_flight=in_flight, with_json=with_json, console=_console())
+
+
+@app.command(
+    epilog=_examples(
+        "grpcpool bench localhost:50051 shop.Orders/Get --data '{\"id\": 7}'",
+        "grpcpool bench localhost:50051 shop.Orders/Get --concurrency 1,50,400 --report report.html",
+        "grpcpool bench localhost:50051 shop.Orders/List --proto shop.proto --compare bare,pool",
+        "grpcpool bench dns:///orders:443 shop.Orders/Get --data @request.json --tls --json",
+    ),
+    short_help="Measures calls: one channel, gRPC's own scaling, a pool.",
+)
+def bench(
+    target: TargetOf,
+    method: Annotated[
+        str, typer.Argument(help="package.Service/Method, unary or server-streaming", show_default=False)
+    ],
+    data: Annotated[str, typer.Option(help="The request as JSON, or @ and a file that has it.")] = "{}",
+    proto: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .proto file that describes the method, may be given again; else reflection does."),
+    ] = None,
+    concurrency: Annotated[str, typer.Option(help="Callers (threads) at once; several, with commas.")] = "1,50,400",
+    compare: Annotated[str, typer.Option(help="Ways to call, with commas.")] = "bare,native,pool",
+    duration: Annotated[float, typer.Option(help="Seconds that each way is measured.", min=0.1)] = 10.0,
+    warmup: Annotated[float, typer.Option(help="Seconds before that.", min=0)] = 2.0,
+    timeout: Annotated[float, typer.Option(help="Seconds that a call may take.", min=0.001)] = 10.0,
+    max_size: Annotated[int, typer.Option(help="Connections of the pool, and of native, at most.", min=1)] = 10,
+    max_streams: Annotated[int, typer.Option(help="Calls on each connection of the pool, at most.", min=1)] = 90,
+    tls: TlsOf = False,
+    ca: CaOf = None,
+    cert: CertOf = None,
+    key: KeyOf = None,
+    authority: AuthorityOf = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report to this file, HTML, to be opened by a browser.")
+    ] = None,
+    with_json: JsonOf = False,
+) -> None:
+    """Measures calls: over one channel (bare), over gRPC's own connection scaling (native), over a pool.
+
+    Each caller makes his next call when his last has ended (a closed loop), for the same time each way, one way after
+    the other. Ctrl-C ends it with what there is by then, the report included.
+    """
+    with _told_in_one_line():
+        part = _part("grpcpool.cli._bench.run")
+        config = PoolConfig(min_size=1, max_size=max_size, max_streams=max_streams)
+        wish = part.Wish(concurrency, compare, report)
+        server = part.Server(target, Tls(tls, ca, cert, key, authority), config)
+        plan = part.make_plan(server, method, data, proto or (), (timeout, warmup, duration))
+        raise typer.Exit(part.run_bench(server, plan, wish, with_json=with_json, console=_console()))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,104 @@
+"""A run on a terminal: a bar while it goes on, a table at its end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .result import PERCENTILES, Account, Plan, Result
+from .tally import Tally
+
+Telling = Callable[[str, int], Callable[[Tally], None]]
+
+HEAD = ("callers", "way", "calls/s", "p50", "p90", "p99", "p99.9", "max", "TCP", "failed", "with")
+
+
+@contextlib.contextmanager
+def progress_of(console: Console, plan: Plan, measurings: int) -> Iterator[Telling]:
+    """Shows a bar in the ``with`` block; gives what, for a way and its callers, shows how far they are."""
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    each = plan.warmup + plan.duration
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=measurings * each, told="")
+        begun = 0
+
+        def begin(way: str, callers: int) -> Callable[[Tally], None]:
+            nonlocal begun
+            done = begun * each
+            begun += 1
+            progress.update(task, completed=done, description=f"{way}, {callers} callers", told="warms up")
+            return lambda tally: progress.update(task, completed=_done(done, plan, tally), told=_told(tally))
+
+        yield begin
+
+
+def _done(before: float, plan: Plan, tally: Tally) -> float:
+    return before + (plan.warmup + tally.elapsed if tally.elapsed else 0.0)
+
+
+def _told(tally: Tally) -> str:
+    if not tally.elapsed:
+        return "warms up"
+    failed = f"  [red]{tally.failed} failed[/red]" if tally.failed else ""
+    return f"{tally.completed / tally.elapsed:,.0f} calls/s  p50 {milliseconds(tally.percentile(50))}{failed}"
+
+
+def show(console: Console, account: Account) -> None:
+    """Shows the table."""
+    stopped = " (interrupted)" if account.interrupted else ""
+    console.print(
+        f"\n[bold]{escape(account.plan.method.path)}[/bold] on {escape(account.target)}, "
+        f"{account.plan.duration:g} s each{stopped}"
+    )
+    console.print(_table(account.results))
+    console.print("[dim]A closed loop: a caller calls again when his last call has ended.[/dim]\n")
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1))
+    for name in HEAD:
+        left = name in ("way", "with")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "with", overflow="fold")
+    shown: int | None = None
+    for result in results:
+        if shown is not None and shown != result.callers:
+            table.add_section()
+        style = "bold green" if result.way == "pool" else ""
+        table.add_row("" if shown == result.callers else str(result.callers), *cells(result), style=style)
+        shown = result.callers
+    return table
+
+
+def cells(result: Result) -> tuple[str, ...]:
+    """A row of the table, without the callers."""
+    tally = result.tally
+    if tally is None:
+        return (result.way, *[""] * 8, "not in this grpcio")
+    return (
+        result.way + ("" if result.complete else " (cut short)"),
+        f"{result.rate:,.0f}",
+        *(milliseconds(tally.percentile(percentile)) for percentile in PERCENTILES),
+        "?" if result.connections is None else str(result.connections),
+        f"{tally.failed:,}",
+        ", ".join(failure for failure, _ in tally.failures.most_common(2)),
+    )
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A latency with three figures."""
+    if seconds is None:
+        return "-"
+    value = seconds * 1000
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2  # noqa: PLR2004
+    return f"{value:,.{digits}f} ms"
