@@ -117,6 +117,7 @@ def probe(
     short_help="Measures calls: one channel, gRPC's own scaling, a pool.",
 )
 def bench(
+    context: typer.Context,
     target: TargetOf,
     method: Annotated[
         str, typer.Argument(help="package.Service/Method, unary or server-streaming", show_default=False)
@@ -151,7 +152,7 @@ def bench(
     with _told_in_one_line():
         part = _part("grpcpool.cli._bench.run")
         config = PoolConfig(min_size=1, max_size=max_size, max_streams=max_streams)
-        wish = part.Wish(concurrency, compare, report)
+        wish = part.Wish(concurrency, compare, report, context.obj)
         server = part.Server(target, Tls(tls, ca, cert, key, authority), config)
         plan = part.make_plan(server, method, data, proto or (), (timeout, warmup, duration))
         raise typer.Exit(part.run_bench(server, plan, wish, with_json=with_json, console=_console()))
@@ -168,7 +169,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(given or ["--help"], prog_name="grpcpool")
+        app(given or ["--help"], prog_name="grpcpool", obj=given)
     except SystemExit:
         if given:
             raise
@@ -200,4 +201,4 @@ def _part(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise CommandError(f"this needs {error.name}: {_INSTALL}") from error
+        raise CommandError(f"there is no {error.name} here: {_INSTALL}") from error

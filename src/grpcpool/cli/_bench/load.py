@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import time
@@ -37,24 +38,32 @@ def measure(way: str, make: Callable[[], grpc.Channel], callers: int, plan: Plan
         What was counted. An interruption ends it early, and makes it incomplete.
     """
     tally = Tally(plan.warmup, plan.duration)
-    before = _connections(plan.port)
-    load = _Load(make(), callers, plan, tally)
-    peak, complete = before, True
+    connections = _Connections(plan.port)
+
+    def glance() -> None:
+        tally.digest()
+        connections.look()
+        told(tally)
+
+    complete = False
+    with contextlib.suppress(KeyboardInterrupt):
+        _run(_Load(make(), callers, plan, tally), tally, glance)
+        connections.wait_until_gone()
+        complete = True
+    tally.digest(last=True)
+    return Result(way, callers, tally, connections.opened, complete)
+
+
+def _run(load: _Load, tally: Tally, glance: Callable[[], None]) -> None:
+    patience = 0.0
     try:
         load.start()
         while not tally.is_over():
             time.sleep(_GLANCE)
-            peak = _more(peak, _connections(plan.port))
-            tally.digest()
-            told(tally)
-    except KeyboardInterrupt:
-        complete = False
+            glance()
+        patience = _PATIENCE
     finally:
-        load.end(_PATIENCE if complete else 0.0)
-    tally.digest(last=True)
-    _wait_for(plan.port, before)
-    opened = None if peak is None or before is None else peak - before
-    return Result(way, callers, tally, opened, complete)
+        load.end(patience)
 
 
 class _Load:
@@ -123,16 +132,29 @@ def named(error: Exception) -> str:
     return type(error).__name__
 
 
-def _connections(port: int | None) -> int | None:
-    return None if port is None else count_connections(port)
+class _Connections:
+    """Those of a port, counted from outside, and how many there are more than at the beginning."""
 
+    def __init__(self, port: int | None) -> None:
+        self._port = port
+        self._before = self._peak = self._count()
 
-def _more(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else max(one, other)
+    @property
+    def opened(self) -> int | None:
+        """The most at once; `None` if the system does not tell."""
+        return None if self._before is None or self._peak is None else self._peak - self._before
 
+    def look(self) -> None:
+        now = self._count()
+        if now is not None and self._peak is not None:
+            self._peak = max(self._peak, now)
 
-def _wait_for(port: int | None, count: int | None) -> None:
-    """Waits a moment until there are no more connections than `count`, so that the next way begins with none."""
-    gc.collect()
-    for pause in pauses(lambda: count is None or (_connections(port) or 0) <= count, _PATIENCE):
-        time.sleep(pause)
+    def wait_until_gone(self) -> None:
+        """Waits a moment until there are no more than at the beginning, with which the next way is to begin."""
+        # Some releases of gRPC close connections only when their channels are collected.
+        gc.collect()
+        for pause in pauses(lambda: self._before is None or (self._count() or 0) <= self._before, _PATIENCE):
+            time.sleep(pause)
+
+    def _count(self) -> int | None:
+        return None if self._port is None else count_connections(self._port)

@@ -22,7 +22,6 @@ from .ways import WAYS
 
 # Of a colour each that is told apart on white and on black.
 _COLOURS = {"bare": "#e07b39", "native": "#8f7ee7", "pool": "#1a9e77"}
-_NUMBERS = slice(2, 10)
 
 
 def write_report(path: pathlib.Path, account: Account) -> None:
@@ -41,6 +40,7 @@ def write_report(path: pathlib.Path, account: Account) -> None:
         charts=_charts(account.results),
         figures=_for_script(_figures(account.results)),
         plotly=get_plotlyjs(),
+        **WAYS,
     )
     try:
         path.write_text(text, encoding="utf-8")
@@ -88,7 +88,7 @@ def _callers(results: Sequence[Result]) -> list[int]:
 
 def _charts(results: Sequence[Result]) -> str:
     return "".join(
-        f"<section><h2>{callers} callers</h2><div class=pair>"
+        f"<section><h2>{callers} {'callers' if callers > 1 else 'caller'}</h2><div class=pair>"
         f'<figure><figcaption>Latency over time</figcaption><div id="time-{callers}" class=chart></div></figure>'
         f"<figure><figcaption>Latency by percentile</figcaption>"
         f'<div id="curve-{callers}" class=chart></div></figure></div></section>'
@@ -136,8 +136,7 @@ def _by_percentile(result: Result) -> Iterable[dict[str, Any]]:
     curve = result.tally.curve()
     xs = [round(100 / (100 - percentile), 4) for percentile, _ in curve]
     texts = [f"{percentile:.4g} %" for percentile, _ in curve]
-    name = f"{result.way}: {WAYS[result.way]}"
-    yield _line(result, name, xs, [seconds for _, seconds in curve], text=texts)
+    yield _line(result, result.way, xs, [seconds for _, seconds in curve], text=texts)
 
 
 def _for_script(value: object) -> str:

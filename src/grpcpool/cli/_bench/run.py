@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import pathlib
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 
 import grpc
@@ -26,8 +26,8 @@ from .ways import WAYS, Server
 class Wish:
     """What is asked of the benchmark. Lists are as they were typed."""
 
-    def __init__(self, concurrency: str, compare: str, report: pathlib.Path | None) -> None:
-        """Understands them.
+    def __init__(self, concurrency: str, compare: str, report: pathlib.Path | None, arguments: Sequence[str]) -> None:
+        """Understands them; the report tells the `arguments` of the command line.
 
         Raises:
             UsageError: A number is none, or a way is not known.
@@ -35,6 +35,7 @@ class Wish:
         self.concurrency = [_count(part) for part in concurrency.split(",")]
         self.compare = [_way(part.strip()) for part in compare.split(",")]
         self.report = report
+        self.command = shlex.join(["grpcpool", *arguments])
         if report is not None and not report.absolute().parent.is_dir():
             raise UsageError(f"--report {report}: there is no such folder")
 
@@ -56,10 +57,8 @@ def run_bench(server: Server, plan: Plan, wish: Wish, *, with_json: bool, consol
         CommandError: Not one call was completed, which has been shown by then; or the report cannot be written.
     """
     began = dt.datetime.now(dt.UTC)
-    results = _measure_all(server, plan, wish)
-    interrupted = not all(result.complete for result in results)
-    command = shlex.join(["grpcpool", *sys.argv[1:]])
-    account = Account(server.target, plan, command, results, interrupted, began)
+    results, interrupted = _measure_all(server, plan, wish)
+    account = Account(server.target, plan, wish.command, results, interrupted, began)
     if with_json:
         console.print(json.dumps(account.as_json(), indent=2), soft_wrap=True, highlight=False, markup=False)
     else:
@@ -109,16 +108,20 @@ def _try(channel: grpc.Channel, method: Method, timeout: float) -> None:
         raise CommandError(f"a first call of {method.path} failed: {named(error)}: {error.details()}") from error
 
 
-def _measure_all(server: Server, plan: Plan, wish: Wish) -> list[Result]:
-    """Stops with the first that is interrupted."""
+def _measure_all(server: Server, plan: Plan, wish: Wish) -> tuple[list[Result], bool]:
+    """Returns what there is, and whether it was interrupted, amid a way or between two."""
     results: list[Result] = []
     measurings = [(callers, way) for callers in wish.concurrency for way in wish.compare]
-    with progress_of(Console(stderr=True), plan, len(measurings)) as telling:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        progress_of(Console(stderr=True), plan, len(measurings)) as telling,
+    ):
         for callers, way in measurings:
             results.append(_measure(server, plan, way, callers, telling))
             if not results[-1].complete:
-                break
-    return results
+                return results, True
+        return results, False
+    return results, True
 
 
 def _measure(server: Server, plan: Plan, way: str, callers: int, telling: Telling) -> Result:

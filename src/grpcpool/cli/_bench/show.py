@@ -16,7 +16,7 @@ from .tally import Tally
 
 Telling = Callable[[str, int], Callable[[Tally], None]]
 
-HEAD = ("callers", "way", "calls/s", "p50", "p90", "p99", "p99.9", "max", "TCP", "failed", "with")
+HEAD = ("callers", "way", "calls/s", "p50", "p90", "p99", "p99.9", "max", "TCP", "failed", "failed with")
 
 
 @contextlib.contextmanager
@@ -68,14 +68,13 @@ def show(console: Console, account: Account) -> None:
 def _table(results: Sequence[Result]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1))
     for name in HEAD:
-        left = name in ("way", "with")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "with", overflow="fold")
+        left = name in ("way", "failed with")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "failed with", overflow="fold")
     shown: int | None = None
     for result in results:
         if shown is not None and shown != result.callers:
             table.add_section()
-        style = "bold green" if result.way == "pool" else ""
-        table.add_row("" if shown == result.callers else str(result.callers), *cells(result), style=style)
+        table.add_row("" if shown == result.callers else str(result.callers), *cells(result))
         shown = result.callers
     return table
 

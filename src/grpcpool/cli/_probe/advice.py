@@ -41,7 +41,7 @@ def advise(findings: Sequence[Finding], *, in_flight: int, is_name: bool) -> lis
     limits = [found.settings.max_concurrent_streams for found in answering if found.settings is not None]
     streams = _max_streams([limit for limit in limits if limit is not None])
     advice = [streams, *_sizes(streams.value, in_flight, len(answering))]
-    if is_name and len(findings) > 1:
+    if is_name and len(answering) > 1:
         reason = "so that addresses that the name gains later get their part, and those it loses are left"
         advice.append(Advice("max_age", _MAX_AGE, reason))
     return [*advice, *_connect_timeout(answering)]

@@ -214,7 +214,7 @@ class Wire:
             return "the server does not speak HTTP/2"
         if self._scheme == "http":
             return f"{failure}: it may speak TLS (--tls), or not HTTP/2"
-        return f"{failure}: it may not speak HTTP/2"
+        return f"{failure}: it may want a client's certificate (--cert, --key), or not speak HTTP/2"
 
 
 def _decoded(headers: object) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,73 @@
+"""A gRPC server for the tests of the commands, run as a process of its own: prints its port, ends when its input does.
+
+It serves health and reflection, and, described by ``counting.proto`` but not by reflection, a stream that ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+_CERTIFICATE = pathlib.Path(__file__).parents[1] / "calls" / "certs" / "localhost"
+
+
+def _count(request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
+    """Three empty messages, or a failure if something was asked for."""
+    if request:
+        raise ValueError("as asked for")
+    for _number in range(3):
+        yield b""
+
+
+def _serve_services(server: grpc.Server, options: argparse.Namespace) -> None:
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Count": grpc.unary_stream_rpc_method_handler(_count)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("cli.Counting", handlers)])
+    if options.bare:
+        return
+    servicer = health.HealthServicer()
+    servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection([health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+
+
+def _listen(server: grpc.Server, options: argparse.Namespace) -> int:
+    if options.unix:
+        server.add_insecure_port(f"unix:{options.unix}")
+        return 1
+    if not options.tls:
+        return server.add_insecure_port("127.0.0.1:0")
+    key, certificate = (_CERTIFICATE.with_suffix(end).read_bytes() for end in (".key", ".crt"))
+    trusted = certificate if options.mutual else None
+    credentials = grpc.ssl_server_credentials([(key, certificate)], trusted, options.mutual)
+    return server.add_secure_port("127.0.0.1:0", credentials)
+
+
+def main() -> None:
+    """Serves until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--mutual", action="store_true")
+    parser.add_argument("--bare", action="store_true", help="without health and reflection")
+    parser.add_argument("--unix", default="")
+    parser.add_argument("--streams", type=int, help="concurrent streams of a connection")
+    options = parser.parse_args()
+    limit = [] if options.streams is None else [("grpc.max_concurrent_streams", options.streams)]
+    server = grpc.server(ThreadPoolExecutor(32), options=[*limit, ("grpc.so_reuseport", 0)])
+    _serve_services(server, options)
+    port = _listen(server, options)
+    server.start()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    server.stop(None).wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Servers for the tests of the commands, and a way to run a command."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from grpcpool.__main__ import main
+from grpcpool._demo.process import running_server
+
+HERE = pathlib.Path(__file__).parent
+CERTIFICATE = HERE.parent / "calls" / "certs" / "localhost.crt"
+KEY = CERTIFICATE.with_suffix(".key")
+COMMAND = [sys.executable, "-W", "error", "-m", "grpcpool"]
+CHECK = "grpc.health.v1.Health/Check"
+
+
+def grpc_server(*arguments: str) -> AbstractContextManager[int]:
+    """A gRPC server; gives its port."""
+    return running_server([str(HERE / "server_script.py"), *arguments])
+
+
+def plain_server(says: str) -> AbstractContextManager[int]:
+    """A TCP server that says this; gives its port."""
+    return running_server([str(HERE / "plain_script.py"), says])
+
+
+def h2_server(announced: int) -> AbstractContextManager[int]:
+    """A small HTTP/2 server that announces so many streams; gives its port."""
+    return running_server([str(HERE.parent / "refusals" / "server_script.py"), f"--announce={announced}"])
+
+
+@contextlib.contextmanager
+def no_server() -> Iterator[int]:
+    """Gives a port at which nobody listens, and nobody else can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it wrote as JSON."""
+        return json.loads(self.out)
+
+    @property
+    def line(self) -> str:
+        """The one line of complaint."""
+        (line,) = self.err.splitlines()
+        return line
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """Runs commands in this process."""
+
+    capture: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: object) -> Ended:
+        """Runs one."""
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Ended(code, *self.capture.readouterr())

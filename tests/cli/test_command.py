@@ -1,0 +1,92 @@
+"""The command as a whole: help, completion, and what there is without the extra."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cli.support import COMMAND, Commands
+
+_BLOCKED = "import sys; sys.modules[{!r}] = None; from grpcpool.__main__ import main; sys.exit(main({!r}))"
+
+
+def _without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command where a module cannot be imported."""
+    program = _BLOCKED.format(module, list(arguments))
+    command = [sys.executable, "-W", "error", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
+
+
+def test_help_names_the_commands(command: Commands) -> None:
+    """The whole's help names each command and the exit codes."""
+    told = command("--help")
+    assert told.code == 0
+    for word in ("demo", "probe", "bench", "Exit codes", "--install-completion"):
+        assert word in told.out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("demo", ["--aio"]),
+        ("probe", ["ipv6:[::1]:443", "--in-flight", "--ca", "--json"]),
+        ("bench", ["--data", "--proto", "--concurrency", "--report", "closed loop", "native"]),
+    ],
+)
+def test_help_has_examples(command: Commands, name: str, words: list[str]) -> None:
+    """Each command's help has examples that begin with it, its options and the exit codes."""
+    told = command(name, "--help")
+    assert told.code == 0
+    for word in (f"$ grpcpool {name}", "Exit codes", *words):
+        assert word in told.out
+
+
+def test_an_option_that_there_is_not(command: Commands) -> None:
+    """A wrong option ends with 2."""
+    assert command("probe", "localhost:1", "--nonsense").code == 2
+
+
+def test_shells_complete() -> None:
+    """A shell that asks is told the commands that begin so."""
+    asked = {**os.environ, "_GRPCPOOL_COMPLETE": "complete_bash", "COMP_WORDS": "grpcpool pr", "COMP_CWORD": "1"}
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, check=False, env=asked)  # noqa: S603 -- our own
+    assert done.stdout.split() == ["probe"]
+
+
+@pytest.mark.parametrize("name", ["probe", "bench"])
+def test_without_the_extra_the_command_says_what_to_install(name: str) -> None:
+    """Where typer is missing, `probe` and `bench` end with 1 and the line to type; so does their help."""
+    for arguments in ([name, "localhost:1"], [name, "--help"]):
+        done = _without("typer", *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f'grpcpool: {name} needs more than grpcio: pip install "grpcpool[cli]"\n'
+
+
+def test_without_the_extra_there_is_the_demonstration() -> None:
+    """Where typer is missing, `demo` is explained as ever, and the others are named."""
+    helped = _without("typer", "demo", "--help")
+    assert (helped.returncode, "--aio" in helped.stdout) == (0, True)
+    named = _without("typer")
+    assert named.returncode == 0
+    assert "bench" in named.stdout
+    assert _without("typer", "dmeo").returncode == 2
+
+
+@pytest.mark.parametrize(("module", "name"), [("h2", "probe"), ("hdrh", "bench"), ("google.protobuf", "bench")])
+def test_with_half_of_the_extra(module: str, name: str) -> None:
+    """Where typer came with something else, the line to type is the same."""
+    arguments = [name, "localhost:1", *(["a.B/C"] if name == "bench" else [])]
+    done = _without(module, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"grpcpool: there is no {module}")
+    assert done.stderr.endswith('here: pip install "grpcpool[cli]"\n')
+
+
+def test_the_pool_imports_nothing_of_it() -> None:
+    """Who imports the pool does not pay for the command."""
+    program = "import sys, grpcpool, grpcpool.aio; sys.exit('typer' in sys.modules or 'grpcpool.cli' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)  # noqa: S603 -- our own
+    assert done.returncode == 0

@@ -1,0 +1,46 @@
+"""Targets as gRPC writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from grpcpool.cli._target import Address, parse_target
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses", "authority"),
+    [
+        ("10.0.0.7:50051", ["10.0.0.7:50051"], "10.0.0.7:50051"),
+        ("10.0.0.7", ["10.0.0.7:443"], "10.0.0.7:443"),
+        ("[::1]:50051", ["[::1]:50051"], "[::1]:50051"),
+        ("::1", ["[::1]:443"], "[::1]:443"),
+        ("ipv4:10.0.0.7:1,10.0.0.8:2", ["10.0.0.7:1", "10.0.0.8:2"], "10.0.0.7:1"),
+        ("ipv6:[::1]:50051", ["[::1]:50051"], "[::1]:50051"),
+        ("unix:/run/s.sock", ["unix:/run/s.sock"], "localhost"),
+        ("unix:///run/s.sock", ["unix:/run/s.sock"], "localhost"),
+        ("unix:s.sock", ["unix:s.sock"], "localhost"),
+        ("unix-abstract:s", ["unix-abstract:s"], "localhost"),
+    ],
+)
+def test_addresses_that_stand_in_the_target(text: str, addresses: list[str], authority: str) -> None:
+    """They need no resolving; the first is the authority."""
+    target = parse_target(text)
+    assert [str(address) for address in target.addresses()] == addresses
+    assert target.authority == authority
+    assert not target.is_name
+
+
+@pytest.mark.parametrize(
+    "text", ["orders:50051", "dns:orders:50051", "dns:///orders:50051", "dns://8.8.8.8/orders:50051"]
+)
+def test_names(text: str) -> None:
+    """A name is to be resolved, with and without the scheme."""
+    target = parse_target(text)
+    assert (target.host, target.port, target.authority, target.is_name) == ("orders", 50051, "orders:50051", True)
+
+
+def test_a_name_is_resolved_to_each_address_once() -> None:
+    """Every computer has this name."""
+    addresses = parse_target("localhost:1").addresses()
+    assert len(set(addresses)) == len(addresses) > 0
+    assert Address("127.0.0.1", 1) in addresses
