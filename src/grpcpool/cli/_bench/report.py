@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from .._failure import CommandError
 from .result import Account, Result, versions
-from .show import HEAD, cells
+from .show import HEAD, cells, remark_on
 from .ways import WAYS
 
 # Of a colour each that is told apart on white and on black.
@@ -66,14 +66,16 @@ def _facts(account: Account) -> str:
 
 
 def _table(results: Sequence[Result]) -> str:
-    head = _row("th", HEAD)
-    body = "".join(_row("td", (str(result.callers), *cells(result)), result.way) for result in results)
+    head = _row("th", (*HEAD, ""))
+    body = "".join(
+        _row("td", (str(result.callers), *cells(result), remark_on(result)), result.way) for result in results
+    )
     return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def _row(tag: str, texts: Iterable[str], way: str = "") -> str:
     marked = "".join(
-        f"<{tag}{' class=text' if index in (1, len(HEAD) - 1) else ''}>{html.escape(text)}</{tag}>"
+        f"<{tag}{' class=text' if index in (1, len(HEAD)) else ''}>{html.escape(text)}</{tag}>"
         for index, text in enumerate(texts)
     )
     return f'<tr class="{way}">{marked}</tr>'

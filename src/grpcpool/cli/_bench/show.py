@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from rich import box
 from rich.console import Console
@@ -16,7 +17,8 @@ from .tally import Tally
 
 Telling = Callable[[str, int], Callable[[Tally], None]]
 
-HEAD = ("callers", "way", "calls/s", "p50", "p90", "p99", "p99.9", "max", "TCP", "failed", "failed with")
+HEAD: Final = ("callers", "way", "calls/s", "p50", "p90", "p99", "p99.9", "max", "TCP", "failed")
+"""Latencies are milliseconds."""
 
 
 @contextlib.contextmanager
@@ -51,7 +53,7 @@ def _told(tally: Tally) -> str:
     if not tally.elapsed:
         return "warms up"
     failed = f"  [red]{tally.failed} failed[/red]" if tally.failed else ""
-    return f"{tally.completed / tally.elapsed:,.0f} calls/s  p50 {milliseconds(tally.percentile(50))}{failed}"
+    return f"{tally.completed / tally.elapsed:,.0f} calls/s  p50 {milliseconds(tally.percentile(50))} ms{failed}"
 
 
 def show(console: Console, account: Account) -> None:
@@ -62,19 +64,23 @@ def show(console: Console, account: Account) -> None:
         f"{account.plan.duration:g} s each{stopped}"
     )
     console.print(_table(account.results))
-    console.print("[dim]A closed loop: a caller calls again when his last call has ended.[/dim]\n")
+    for result in account.results:
+        if remark := remark_on(result):
+            console.print(f"{result.way}, callers {result.callers}: {escape(remark)}")
+    console.print("[dim]Latencies in ms. A closed loop: a caller calls again when his last call has ended.[/dim]\n")
 
 
 def _table(results: Sequence[Result]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
     for name in HEAD:
-        left = name in ("way", "failed with")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "failed with", overflow="fold")
+        table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
     shown: int | None = None
     for result in results:
         if shown is not None and shown != result.callers:
             table.add_section()
-        table.add_row("" if shown == result.callers else str(result.callers), *cells(result))
+        failed = result.tally is not None and result.tally.failed
+        head = "" if shown == result.callers else str(result.callers)
+        table.add_row(head, *cells(result), style="red" if failed else "")
         shown = result.callers
     return table
 
@@ -83,21 +89,28 @@ def cells(result: Result) -> tuple[str, ...]:
     """A row of the table, without the callers."""
     tally = result.tally
     if tally is None:
-        return (result.way, *[""] * 8, "not in this grpcio")
+        return (result.way, *["-"] * (len(HEAD) - 2))
     return (
-        result.way + ("" if result.complete else " (cut short)"),
+        result.way,
         f"{result.rate:,.0f}",
         *(milliseconds(tally.percentile(percentile)) for percentile in PERCENTILES),
         "?" if result.connections is None else str(result.connections),
         f"{tally.failed:,}",
-        ", ".join(failure for failure, _ in tally.failures.most_common(2)),
     )
 
 
+def remark_on(result: Result) -> str:
+    """What the numbers do not tell; empty if they tell all."""
+    if result.tally is None:
+        return "not in this grpcio"
+    failures = [f"{count:,} failed with {failure}" for failure, count in result.tally.failures.most_common(3)]
+    return "; ".join([*failures, *([] if result.complete else ["cut short"])])
+
+
 def milliseconds(seconds: float | None) -> str:
-    """A latency with three figures."""
+    """A latency with three figures, without its unit."""
     if seconds is None:
         return "-"
     value = seconds * 1000
     digits = 0 if value >= 100 else 1 if value >= 10 else 2  # noqa: PLR2004
-    return f"{value:,.{digits}f} ms"
+    return f"{value:,.{digits}f}"
