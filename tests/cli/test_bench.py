@@ -99,8 +99,6 @@ def test_it_counts_connections(command: Commands, port: int) -> None:
     options = ("--concurrency=4", "--compare=bare,pool", "--max-size=4", "--max-streams=1", "--json")
     for _ in range(_TRIES):
         bare, pool = command("bench", f"127.0.0.1:{port}", CHECK, *options, *_QUICK).json["results"]
-        assert bare["connections"] <= 1
-        assert pool["connections"] <= 4
         if (bare["connections"], pool["connections"]) == (1, 4):
             return
     pytest.fail(f"never four connections in {_TRIES} tries")
