@@ -48,7 +48,7 @@ def expected(stats: PoolStats) -> dict[str, Any]:
     figures: dict[str, Any] = {
         field.name: getattr(stats, field.name)
         for field in dataclasses.fields(PoolStats)
-        if field.name not in ("closed", "channels")
+        if field.name not in ("closed", "channels", "taken_at")
     }
     figures["closed"] = {str(reason): number for reason, number in stats.closed.items()}
     figures["channels"] = [
