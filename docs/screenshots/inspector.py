@@ -48,17 +48,15 @@ def use(pool: grpcpool.ChannelPool, over: threading.Event) -> None:
     began = time.monotonic()
     while not over.wait(0.02):
         at = time.monotonic() - began
-        level = 34 + 18 * math.sin(at / 3.5) + 12 * math.sin(at / 1.3) + chance.uniform(-3, 3)
+        level = 40 + 18 * math.sin(at / 3.5) + 12 * math.sin(at / 1.3) + chance.uniform(-3, 3)
         running = [call for call in running if not call.done()]
         running += [slow.future(b"%d" % chance.randint(50, 400)) for _ in range(len(running), round(level))]
 
 
 def lease(pool: grpcpool.ChannelPool, over: threading.Event) -> None:
-    """Leases a connection as a whole, again and again."""
-    while not over.is_set():
-        with contextlib.suppress(grpcpool.PoolError), pool.acquire(timeout=5.0):
-            over.wait(4.0)
-        over.wait(1.0)
+    """Leases a connection as a whole, and keeps it beyond its age."""
+    with pool.acquire():
+        over.wait()
 
 
 @contextlib.contextmanager
@@ -69,7 +67,7 @@ def busy_pool(target: str) -> Iterator[grpcpool.ChannelPool]:
     )
     over = threading.Event()
     with grpcpool.insecure_channel(target, config=config, name="orders") as pool:
-        users = [threading.Thread(target=work, args=(pool, over)) for work in (use, lease)]
+        users = [threading.Thread(target=work, args=(pool, over)) for work in (lease, use)]
         for user in users:
             user.start()
         try:
@@ -97,7 +95,7 @@ def take_pictures(inspector: Inspector, seconds: float) -> None:
     with serve(inspector) as served, Browser(*programs) as browser:
         time.sleep(seconds)
         for name, scheme, width, height in PICTURES:
-            browser.prefer(color_scheme=scheme)
+            browser.prefer(color_scheme=scheme, reduced_motion="reduce")
             browser.open(served.url, width=width, height=height)
             time.sleep(1.5)
             path = HERE / f"{name}.png"
