@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 import threading
@@ -9,7 +10,9 @@ import threading
 import httpx2
 import pytest
 
+import grpcpool.aio
 from grpcpool.contrib.inspector import Inspector, serve
+from support.servers import ECHO, Server
 
 
 def test_it_is_served_on_loopback() -> None:
@@ -35,6 +38,21 @@ def test_it_samples_while_it_is_served() -> None:
     inspector = Inspector(every=0.01, keep=1.0)
     with serve(inspector) as served:
         assert httpx2.get(f"{served.url}pools").json()["every"] == 0.01
+
+
+def test_an_asyncio_pool_is_shown_from_another_thread(server: Server) -> None:
+    """A pool that lives on one event loop is shown by a page that is served on another."""
+
+    async def live() -> None:
+        async with grpcpool.aio.insecure_channel(server.target, name="elsewhere") as pool:
+            await pool.unary_unary(ECHO)(b"1")
+            with serve(Inspector(pool)) as served:
+                answer = await asyncio.to_thread(httpx2.get, f"{served.url}pools")
+            (shown,) = answer.json()["pools"]
+            assert (shown["name"], shown["state"], shown["stats"]["ready"]) == ("elsewhere", "open", 1)
+            await pool.unary_unary(ECHO)(b"2")
+
+    asyncio.run(live())
 
 
 def test_a_port_that_is_taken_is_said_at_once() -> None:

@@ -125,7 +125,7 @@ class Book:
         within: float = 0.0,
         of: int | None = None,
     ) -> None:
-        """Remembers an event: as one more of the last that is alike, if that began `within` seconds.
+        """Remembers an event: as one more of the last that is alike, if that began no longer than `within` seconds ago.
 
         Alike are those of a `kind`, and `of` a connection, if it is given.
         """
