@@ -282,7 +282,7 @@ _FORKING = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_worker_shows_its_own(server: Server) -> None:
-    """A worker that is forked from a process with pools says which it is, and shows what its own pools do; asyncio's are void there."""
+    """A forked worker says which process it is, and shows what its own pools do; asyncio's are void there."""
     script = textwrap.dedent(_FORKING)
     command = [sys.executable, "-c", script, server.target]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout  # noqa: S603 -- our own
