@@ -107,15 +107,24 @@ def pool_of_files(files: Sequence[pathlib.Path]) -> DescriptorPool:
             f"--descriptor_set_out={out}",
         ]
         done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)  # noqa: S603 -- ours
-        if "No module named" in done.stderr:
-            raise CommandError('--proto needs a compiler: pip install "grpcpool[cli]" grpcio-tools')
         if done.returncode != 0:
-            raise CommandError(f"the files cannot be compiled: {done.stderr}")
+            raise CommandError(_words_of_compiler(done.stderr))
         described = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     pool = DescriptorPool()
     for file in described.file:
         pool.AddSerializedFile(file.SerializeToString())
     return pool
+
+
+def _words_of_compiler(complaint: str) -> str:
+    """What is wrong, by what was said on standard error."""
+    last = complaint.strip().rpartition("\n")[2]
+    if "grpc_tools" in last and "ModuleNotFoundError" in last:
+        return '--proto needs a compiler: pip install "grpcpool[cli]" grpcio-tools'
+    if last.startswith("ModuleNotFoundError"):
+        # Old releases need what setuptools no longer has.
+        return f"the compiler does not run here, a newer grpcio-tools may: {last}"
+    return f"the files cannot be compiled: {complaint}"
 
 
 def _find(service_name: str, method_name: str, pool: DescriptorPool, whence: str) -> MethodDescriptor:
