@@ -73,7 +73,8 @@ def demo(
     Leases and connections under a burst, then calls on one channel, on gRPC's own connection scaling and on a pool.
     Takes about ten seconds, and twenty at most; ends with 0 if nothing was lost.
     """
-    raise typer.Exit(run_demo(sys.stdout, aio=aio))
+    with _told_in_one_line():
+        raise typer.Exit(run_demo(sys.stdout, aio=aio))
 
 
 @app.command(
