@@ -1,7 +1,7 @@
-"""Draws the life of a slot, from the table that the machine runs on, into ``states.md``.
+"""Draws the life of a slot, from the table that the machine runs on, into ``states.md`` and ``states.svg``.
 
-``python docs/draw_states.py`` writes the page anew between its markers; with ``--check`` it writes nothing and fails
-when the page is not what it would write.
+``python docs/draw_states.py`` writes the drawing, and the page anew between its markers; with ``--check`` it writes
+nothing and fails when either is not what it would write.
 """  # noqa: INP001 (a script)
 
 from __future__ import annotations
@@ -19,17 +19,86 @@ from grpcpool._slot import TRANSITIONS, SlotState
 PAGE = pathlib.Path(__file__).with_name("states.md")
 BEGIN = "<!-- begin: drawn by docs/draw_states.py, do not edit -->"
 END = "<!-- end -->"
+DRAWING = PAGE.with_suffix(".svg")
+
+# Where each state is drawn; one without a place raises KeyError.
+PLACES = {
+    SlotState.OPENING: (160, 60),
+    SlotState.READY: (370, 60),
+    SlotState.LOST: (580, 60),
+    SlotState.DRAINING: (370, 200),
+    SlotState.CLOSED: (160, 200),
+}
+HALF = 55 + 22j
+HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 260" width="680" height="260"
+ font-family="sans-serif" font-size="13" text-anchor="middle">
+<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">
+<path d="M0 0 8 4 0 8z" fill="#345"/></marker></defs>
+<rect width="680" height="260" rx="8" fill="#fff"/>"""
 
 
-def diagram() -> str:
-    """Returns the table as a Mermaid state diagram; ways between the same two states share an arrow."""
+def arrows() -> list[tuple[SlotState, SlotState, str]]:
+    """Returns what leads from where to where; ways between the same two states share an arrow."""
     events: defaultdict[tuple[SlotState, SlotState], list[str]] = defaultdict(list)
     for (source, event), target in TRANSITIONS.items():
         events[source, target].append(event)
-    (first, *_), last = SlotState, SlotState.CLOSED
-    arrows = [f"{source} --> {target}: {', '.join(names)}" for (source, target), names in events.items()]
-    lines = [f"[*] --> {first}", *arrows, f"{last} --> [*]"]
-    return "\n".join(["```mermaid", "stateDiagram-v2", *(f"    {line}" for line in lines), "```"])
+    return [(source, target, ", ".join(names)) for (source, target), names in events.items()]
+
+
+def diagram() -> str:
+    """Returns the table as a drawing."""
+    states = {state: complex(*PLACES[state]) for state in SlotState}
+    (first, *_), last = states, SlotState.CLOSED
+    both_ways = {(source, target) for source, target, _ in arrows()}
+    lines = [
+        arrow(states[source], states[target], label, aside=(target, source) in both_ways)
+        for source, target, label in arrows()
+    ]
+    lines += [box(place, state) for state, place in states.items()]
+    lines += [dot(states[first] - 90, "5"), line(states[first] - 85, states[first] - HALF.real)]
+    lines += [line(states[last] - HALF.real, states[last] - 82), dot(states[last] - 90, "5"), dot(states[last] - 90, "8")]
+    return "\n".join([HEAD, *lines, "</svg>", ""])
+
+
+def box(place: complex, text: str) -> str:
+    """Returns a state."""
+    corner = place - HALF
+    size = f'width="{2 * HALF.real:g}" height="{2 * HALF.imag:g}"'
+    frame = f'<rect x="{corner.real:g}" y="{corner.imag:g}" {size} rx="8" fill="#eef3fb" stroke="#345"/>'
+    return f'{frame}\n<text x="{place.real:g}" y="{place.imag + 5:g}" font-weight="bold">{text}</text>'
+
+
+def dot(place: complex, radius: str) -> str:
+    """Returns where a life begins or, as a ring around it, ends."""
+    fill = "#345" if radius == "5" else "none"
+    return f'<circle cx="{place.real:g}" cy="{place.imag:g}" r="{radius}" fill="{fill}" stroke="#345"/>'
+
+
+def line(start: complex, end: complex) -> str:
+    """Returns a line with a head."""
+    ends = f'x1="{start.real:.1f}" y1="{start.imag:.1f}" x2="{end.real:.1f}" y2="{end.imag:.1f}"'
+    return f'<line {ends} stroke="#345" marker-end="url(#head)"/>'
+
+
+def arrow(source: complex, target: complex, label: str, *, aside: bool) -> str:
+    """Returns a way from one box to another, to the side of the middle if there is one back."""
+    along = (target - source) / abs(target - source)
+    side = along * (1j if aside else -1j)
+    shift = side * 14 if aside else 0
+    start, end = (place + shift + way * reach(way) for place, way in ((source, along), (target, -along)))
+    middle = (start + end) / 2 + side * 8
+    # Beside a line that goes up or down, the text begins or ends; above or below one that lies, it is centred.
+    steep = abs(along.imag) > abs(along.real) / 2
+    anchor = ("start" if side.real > 0 else "end") if steep else "middle"
+    drop = 5 if steep else 5 + 6 * side.imag
+    text = f'<text x="{middle.real:.1f}" y="{middle.imag + drop:.1f}" text-anchor="{anchor}">{label}</text>'
+    return f"{line(start, end)}\n{text}"
+
+
+def reach(way: complex) -> float:
+    """Returns how far it is from the middle of a box to its edge."""
+    sides = [half / abs(part) for half, part in ((HALF.real, way.real), (HALF.imag, way.imag)) if part]
+    return min(sides)
 
 
 def meanings() -> str:
@@ -52,7 +121,13 @@ def drawn(page: str) -> str:
     """Returns the page with what is between its markers drawn anew."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{diagram()}\n\n{meanings()}\n\n{END}{after}"
+    shown = f"![{described()}]({DRAWING.name})"
+    return f"{before}{BEGIN}\n\n{shown}\n\n{meanings()}\n\n{END}{after}"
+
+
+def described() -> str:
+    """Returns the table in words, for those who do not see the drawing."""
+    return "; ".join(f"{source} to {target}: {label}" for source, target, label in arrows())
 
 
 def main() -> int:
@@ -64,12 +139,13 @@ def main() -> int:
     if page.count(BEGIN) != 1 or page.count(END) != 1:
         sys.stderr.write(f"{PAGE} must have each of its markers once: {BEGIN} and {END}\n")
         return 1
-    if page == drawn(page):
-        return 0
-    if check:
-        sys.stderr.write(f"{PAGE} is stale: run python docs/draw_states.py\n")
-        return 1
-    PAGE.write_text(drawn(page), encoding="utf-8")
+    for path, wanted in ((PAGE, drawn(page)), (DRAWING, diagram())):
+        if path.exists() and path.read_text(encoding="utf-8") == wanted:
+            continue
+        if check:
+            sys.stderr.write(f"{path} is stale: run python docs/draw_states.py\n")
+            return 1
+        path.write_text(wanted, encoding="utf-8")
     return 0
 
 

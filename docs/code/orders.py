@@ -1,0 +1,85 @@
+"""A shop's orders: a gRPC server, and the stub for its clients.
+
+``python orders.py 50051`` serves on that port, or, without one, on a port that is free; it prints its address, and ends
+when its standard input does (Ctrl-D), or by Ctrl-C. The stub is what ``protoc`` generates from a ``.proto`` file, but for
+the messages, which are text here.
+"""  # noqa: INP001 (a script)
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+
+class OrdersStub:
+    """Calls the service ``shop.Orders`` over a channel, whichever kind of channel it is."""
+
+    def __init__(self, channel: Any) -> None:
+        """Over `channel`: a `grpc.Channel`, a `grpc.aio.Channel`, a pool or a lease."""
+        codec = {"request_serializer": str.encode, "response_deserializer": bytes.decode}
+        self.Get = channel.unary_unary("/shop.Orders/Get", **codec)
+        self.List = channel.unary_stream("/shop.Orders/List", **codec)
+        self.Import = channel.stream_unary("/shop.Orders/Import", **codec)
+        self.Track = channel.stream_stream("/shop.Orders/Track", **codec)
+
+
+def get(request: str, context: grpc.ServicerContext) -> str:
+    """One order, after 50 ms of work; there is none without a number."""
+    time.sleep(0.05)
+    if not request:
+        context.abort(grpc.StatusCode.NOT_FOUND, "which order?")
+    return f"order {request}"
+
+
+def list_(request: str, _: grpc.ServicerContext) -> Iterator[str]:
+    """As many orders as the request says, one every millisecond."""
+    for number in range(1, int(request) + 1):
+        time.sleep(0.001)
+        yield f"order {number}"
+
+
+def import_(requests: Iterator[str], _: grpc.ServicerContext) -> str:
+    """Takes orders; says how many."""
+    return f"{sum(1 for _ in requests)} orders"
+
+
+def track(requests: Iterator[str], _: grpc.ServicerContext) -> Iterator[str]:
+    """Says of each order where it is."""
+    for request in requests:
+        yield f"order {request} is on its way"
+
+
+def start(port: str) -> tuple[grpc.Server, str]:
+    """Starts a server on the loopback interface; returns it and its address."""
+    codec = {"request_deserializer": bytes.decode, "response_serializer": str.encode}
+    handlers = {
+        "Get": grpc.unary_unary_rpc_method_handler(get, **codec),
+        "List": grpc.unary_stream_rpc_method_handler(list_, **codec),
+        "Import": grpc.stream_unary_rpc_method_handler(import_, **codec),
+        "Track": grpc.stream_stream_rpc_method_handler(track, **codec),
+    }
+    server = grpc.server(ThreadPoolExecutor(512), options=[("grpc.max_concurrent_streams", 100)])
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Orders", handlers)])
+    address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    server.start()
+    return server, address
+
+
+def main() -> None:
+    """Serves until standard input ends."""
+    server, address = start(*sys.argv[1:] or ["0"])
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.stdin.read()
+    server.stop(None).wait()
+
+
+if __name__ == "__main__":
+    main()

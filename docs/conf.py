@@ -1,0 +1,75 @@
+"""How Sphinx builds the documentation: ``nox -s docs``."""  # noqa: INP001 (a script)
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+import grpcpool
+import grpcpool.aio
+import grpcpool.events
+import grpcpool.testing.aio
+
+project = "grpcpool"
+author = "The grpcpool developers"
+project_copyright = author
+release = version = importlib.metadata.version("grpcpool")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+html_theme = "furo"
+html_title = "grpcpool"
+html_static_path: list[str] = []
+exclude_patterns = ["_build", "decisions/0000-template.md"]
+
+myst_heading_anchors = 3
+# A link to a file that is no page, such as the licence, is a link to a file.
+myst_all_links_external = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autoclass_content = "class"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+# Prompts are not to be copied.
+copybutton_prompt_text = "$ "
+
+# In the docstrings, single backticks hold whatever is code: names, parameters, values. What is a name gets a link.
+default_role = "py:obj"
+
+nitpick_ignore_regex = [
+    # As said above, not everything in backticks is a name.
+    ("py:obj", r".*"),
+    # Python's and gRPC's own: their pages are elsewhere, and the build needs no internet.
+    ("py:.*", r"(grpc|datetime|dt|collections|contextlib|enum|typing|types|asyncio|concurrent)\..*"),
+    ("py:exc", r"[A-Z]\w*(Error|Warning)"),
+    ("py:class", r"(str|int|float|bool|bytes|object|None|optional|callable|tuple|Callable|Sequence|Any|Self)"),
+    # Private: readers need to know what they do, which the text says, and not their names.
+    ("py:.*", r"(grpcpool\.)?_\w.*|grpcpool\..*\._\w+.*|.*\b(Configured|PickerName|Acquire|Credentials|SlotState|CloseReason|PoolBase)"),
+]
+
+_PUBLIC = {
+    f"{value.__module__}.{value.__qualname__}": f"{module.__name__}.{name}"
+    for module in (grpcpool.testing.aio, grpcpool.testing, grpcpool.events, grpcpool.aio, grpcpool)
+    for name in module.__all__
+    if isinstance(value := getattr(module, name), type)
+}
+
+
+def by_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element) -> nodes.Node | None:
+    """Finds what an annotation names by the module that defines it, under the name that it is public by."""
+    public = _PUBLIC.get(node.get("reftarget", ""))
+    if public is None:
+        return None
+    found = env.domains.python_domain.resolve_xref(
+        env, node["refdoc"], app.builder, "class", public, node, nodes.literal(text=public.rpartition(".")[2])
+    )
+    return found or None
+
+
+def setup(app: Sphinx) -> None:
+    """Has names found."""
+    app.connect("missing-reference", by_public_name)

@@ -1,0 +1,239 @@
+"""Measures what becomes of many calls at once over one channel, over more of them, and over a pool.
+
+``python docs/experiments/one_channel.py`` measures, writes ``one_channel.csv`` and draws it; with ``--draw`` it only
+draws what is in the file. A server in a process of its own, gRPC's for Python with a pool of threads, answers each
+call after 50 ms and allows 100 streams a connection. As many tasks as there are to be calls at once make one call
+after the other. Each way, at each load, begins with a new server and new channels.
+"""  # noqa: INP001 (a script)
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import csv
+import dataclasses
+import itertools
+import json
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grpc
+
+import grpcpool.aio
+from grpcpool._demo.process import running_server
+from grpcpool._demo.server import METHOD
+from grpcpool._demo.tcp import count_connections
+
+DATA = pathlib.Path(__file__).with_suffix(".csv")
+LOADS = (1, 25, 50, 75, 100, 125, 150, 200, 300, 400)
+ROUNDS = 3
+MOST = 8
+WARM_UP, MEASURED, PATIENCE = 1.0, 3.0, 30.0
+
+Channels = Sequence[grpc.aio.Channel]
+Way = Callable[[str], Channels]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One way at one load, in one round: what ended within the time measured."""
+
+    way: str
+    concurrent: int
+    round: int
+    completed: int
+    failed: int
+    p50_ms: float
+    p99_ms: float
+    connections: int
+
+
+# --- the ways ---------------------------------------------------------------------------------------------------------
+
+
+def one_channel(target: str) -> Channels:
+    """What everybody begins with."""
+    return [grpc.aio.insecure_channel(target)]
+
+
+def equal_channels(target: str) -> Channels:
+    """What looks as if it would help."""
+    return [grpc.aio.insecure_channel(target) for _ in range(MOST)]
+
+
+def scaling(target: str) -> Channels:
+    """What gRPC itself has for it, since 1.84."""
+    config = {"connectionScaling": {"maxConnectionsPerSubchannel": MOST}}
+    return [grpc.aio.insecure_channel(target, [("grpc.service_config", json.dumps(config))])]
+
+
+def pool(target: str) -> Channels:
+    """The defaults, but for the bound that the others have."""
+    return [grpcpool.aio.insecure_channel(target, config=grpcpool.PoolConfig(max_size=MOST))]
+
+
+WAYS: dict[str, Way] = {
+    "one channel": one_channel,
+    f"{MOST} equal channels": equal_channels,
+    "gRPC's scaling": scaling,
+    "grpcpool": pool,
+}
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+class Tally:
+    """Counts calls that end within the time measured, and the connections at their peak."""
+
+    def __init__(self, port: int) -> None:
+        """Begins with the warm-up."""
+        self.begins = time.monotonic() + WARM_UP
+        self.ends = self.begins + MEASURED
+        self.latencies: list[float] = []
+        self.failed = 0
+        self.connections = 0
+        self._port = port
+
+    async def call_on(self, channel: grpc.aio.Channel) -> None:
+        """Makes one call after the other."""
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+        while (began := time.monotonic()) < self.ends:
+            failed = False
+            try:
+                await call(b"", timeout=PATIENCE)
+            except grpc.RpcError:
+                failed = True
+            now = time.monotonic()
+            if self.begins <= now < self.ends:
+                self.failed += failed
+                if not failed:
+                    self.latencies.append(now - began)
+
+    async def watch_connections(self) -> None:
+        """Looks from outside how many there are."""
+        while time.monotonic() < self.ends:
+            self.connections = max(self.connections, count_connections(self._port) or 0)
+            await asyncio.sleep(0.2)
+
+
+async def measure(way: Way, concurrent: int) -> Tally:
+    """Measures one way at one load."""
+    async with contextlib.AsyncExitStack() as stack:
+        port = stack.enter_context(running_server())
+        channels = [await stack.enter_async_context(channel) for channel in way(f"127.0.0.1:{port}")]
+        tally = Tally(port)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(tally.watch_connections())
+            for channel in itertools.islice(itertools.cycle(channels), concurrent):
+                group.create_task(tally.call_on(channel))
+        return tally
+
+
+def rows() -> Iterator[Row]:
+    """Measures everything; the ways take turns, so that what else the machine does meets all of them."""
+    for number, concurrent, (name, way) in itertools.product(range(1, ROUNDS + 1), LOADS, WAYS.items()):
+        tally = asyncio.run(measure(way, concurrent))
+        percentiles = statistics.quantiles(tally.latencies, n=100)
+        yield Row(
+            way=name,
+            concurrent=concurrent,
+            round=number,
+            completed=len(tally.latencies),
+            failed=tally.failed,
+            p50_ms=round(1000 * percentiles[49], 1),
+            p99_ms=round(1000 * percentiles[98], 1),
+            connections=tally.connections,
+        )
+
+
+def write() -> None:
+    """Measures, and writes each row when it is there."""
+    with DATA.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [field.name for field in dataclasses.fields(Row)], lineterminator="\n")
+        table.writeheader()
+        for row in rows():
+            table.writerow(dataclasses.asdict(row))
+            file.flush()
+            sys.stdout.write(f"{row}\n")
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def medians() -> dict[str, list[dict[str, float]]]:
+    """What was measured, by way, in the order of the load: medians of the rounds, and the failed calls in percent."""
+    with DATA.open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    result: dict[str, list[dict[str, float]]] = {}
+    for way, load in itertools.product(WAYS, LOADS):
+        rounds = [row for row in read if row["way"] == way and row["concurrent"] == str(load)]
+        of_columns = {name: statistics.median(float(row[name]) for row in rounds) for name in ("p50_ms", "p99_ms")}
+        failed, completed = (sum(int(row[name]) for row in rounds) for name in ("failed", "completed"))
+        most = max(int(row["connections"]) for row in rounds)
+        result.setdefault(way, []).append(
+            {**of_columns, "failed": 100 * failed / (failed + completed), "connections": most}
+        )
+    return result
+
+
+def draw() -> None:
+    """Draws the file into ``one_channel.svg``."""
+    import matplotlib as mpl  # noqa: PLC0415 (measuring does without)
+
+    mpl.use("svg")
+    # The same file gives the same drawing.
+    mpl.rcParams["svg.hashsalt"] = DATA.stem
+    from matplotlib import pyplot as plt  # noqa: PLC0415 (as above)
+
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
+    titles = {
+        "failed": "failed calls, % of all",
+        "connections": "TCP connections, at most",
+        "p50_ms": "p50 of those completed, ms",
+        "p99_ms": "p99 of those completed, ms",
+    }
+    for (column, title), axis, number in zip(titles.items(), axes.flat, itertools.count(), strict=False):
+        for (way, points), style in zip(medians().items(), ("o-", "s--", "^-", "D-"), strict=True):
+            axis.plot(LOADS, [point[column] for point in points], style, label=way, markersize=4)
+        axis.set(title=title, xlabel="calls at once", ylim=(0, None))
+        axis.axvline(100, color="grey", linewidth=0.8, linestyle=":")
+        axis.grid(alpha=0.3)
+        if number == 0:
+            axis.legend()
+    figure.savefig(DATA.with_suffix(".svg"), metadata={"Date": None})
+
+
+def table() -> str:
+    """Returns the medians as a Markdown table."""
+    lines = ["| calls at once | way | failed | p50 | p99 | connections |", "|---|---|---|---|---|---|"]
+    found: dict[str, Any] = medians()
+    for number, load in enumerate(LOADS):
+        if load not in (50, 100, 150, 200, 400):
+            continue
+        for way in WAYS:
+            point = found[way][number]
+            lines.append(
+                f"| {load} | {way} | {point['failed']:.1f} % | {point['p50_ms']:.0f} ms | "
+                f"{point['p99_ms']:.0f} ms | {point['connections']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures and draws, or only draws."""
+    parser = argparse.ArgumentParser(description="Measures one channel against more of them and a pool.")
+    parser.add_argument("--draw", action="store_true", help="measure nothing, draw what is in the file")
+    if not parser.parse_args().draw:
+        write()
+    draw()
+    sys.stdout.write(f"{table()}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Every block of code in the pages, and in the README, does what the page says. One test for each page.
+
+The blocks of a page run in their order, in one namespace and one folder:
+
+``python``
+    runs; at its top level it may await. If its first line is a comment with the name of a file, it is saved under
+    that name instead, for what follows.
+``console``
+    has each of its lines that begin with ``$`` run by a shell. The lines below, if any, are what that prints.
+``output``
+    is what the ``python`` block before it has printed. Here and in a console, ``...`` stands for anything.
+``json``
+    is read. A ``text`` is nothing to be tried.
+
+Nothing else is there untried but what a comment before it says, with the reason: ``<!--- skip: next "reason" -->``.
+Where the pages say ``orders:50051`` or ``localhost:50051``, a real server listens.
+"""  # noqa: INP001 (not a package)
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import doctest
+import inspect
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from sybil import Document, Example, Region, Sybil
+from sybil.parsers.myst import CodeBlockParser, SkipParser
+
+import grpcpool
+import grpcpool.aio
+
+DOCS = pathlib.Path(__file__).parent
+README = DOCS.parent / "README.md"
+PAGES = [
+    README,
+    *(page for page in sorted(DOCS.rglob("*.md")) if not page.relative_to(DOCS).parts[0].startswith(("_", "decisions"))),
+]
+PATIENCE = 60
+
+_STANDS_FOR_THE_SERVER = re.compile(r"\b(?:orders|localhost):50051\b")
+_FILE = re.compile(r"# (\w+\.py)\n")
+
+
+class Page:
+    """A page whose blocks are run."""
+
+    def __init__(self, folder: pathlib.Path, address: str) -> None:
+        """In `folder`, with a server at `address`."""
+        self._folder = folder
+        self._address = address
+        self._printed = ""
+        # As `python -m asyncio` has it: one loop for all that is awaited.
+        self._runner = asyncio.Runner()
+        self.namespace: dict[str, Any] = {"__name__": "__main__", "grpc": grpc, "grpcpool": grpcpool}
+
+    def run(self, example: Example) -> None:
+        """Runs one block."""
+        source = _STANDS_FOR_THE_SERVER.sub(self._address, str(example.parsed))
+        match example.region.lexemes["arguments"]:
+            case "python":
+                self._python(source, example)
+            case "console":
+                self._console(source)
+            case "output":
+                self._compare(source, self._printed)
+            case "json":
+                json.loads(source)
+            case "text":
+                pass
+            case "sh":
+                # What it installs and runs, .ci/run does, in a fresh environment.
+                assert example.path == str(README), "outside of the README, say console"
+            case other:
+                pytest.fail(f"{example.path}, line {example.line}: nobody tries a block of {other}, and no reason is given")
+
+    def _python(self, source: str, example: Example) -> None:
+        if named := _FILE.match(source):
+            (self._folder / named[1]).write_text(source)
+            return
+        padded = "\n" * (example.line + example.parsed.line_offset) + source
+        code = compile(padded, example.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            # The examples are ours.
+            outcome = eval(code, self.namespace)  # noqa: S307
+            if inspect.iscoroutine(outcome):
+                self._runner.run(outcome)
+        self._printed = printed.getvalue()
+
+    def _console(self, source: str) -> None:
+        commands = re.findall(r"^\$ (.*)$", source, re.MULTILINE)
+        expected = re.sub(r"^\$ .*\n", "", source, flags=re.MULTILINE)
+        done = subprocess.run(  # noqa: S603 (the examples are ours)
+            [shutil.which("bash") or "bash", "-euc", "\n".join(commands)],
+            cwd=self._folder,
+            env={**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, f"{commands} failed:\n{done.stdout}{done.stderr}"
+        if expected:
+            self._compare(expected, done.stdout)
+
+    def _compare(self, expected: str, printed: str) -> None:
+        same = doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+        assert same, f"printed was:\n{printed}\nand not:\n{expected}"
+
+    def close(self) -> None:
+        """Closes what the page left open, as the end of a program would."""
+        for value in self.namespace.values():
+            if isinstance(value, grpcpool.ChannelPool):
+                value.close(0)
+            elif isinstance(value, grpcpool.aio.ChannelPool) and not value.closed:
+                self._runner.run(value.close(0))
+        self.namespace.clear()
+        self._runner.close()
+
+
+class BlockParser(CodeBlockParser):
+    """Finds the blocks of every language."""
+
+    language = "any"
+
+    def __init__(self, page: Page) -> None:
+        """Has them run on `page`."""
+        super().__init__()
+        self._page = page
+
+    def __call__(self, document: Document) -> Iterable[Region]:
+        """The blocks of a page; what is in braces is Sphinx's."""
+        for region in self.lexers(document):
+            if not region.lexemes["arguments"].startswith("{"):
+                region.parsed = region.lexemes["source"]
+                region.evaluator = self._page.run
+                yield region
+
+
+@pytest.fixture
+def page(tmp_path: pathlib.Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """A page in a folder of its own, in which `orders.py` has been saved."""
+    shutil.copy(DOCS / "code" / "orders.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    page = Page(tmp_path, address)
+    try:
+        yield page
+    finally:
+        page.close()
+        sys.modules.pop("orders", None)
+
+
+def documents(path: pathlib.Path, page: Page) -> Document:
+    """The page at `path`, with its blocks."""
+    return Sybil(parsers=[BlockParser(page), SkipParser()], path=str(path.parent)).parse(path)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS.parent)))
+def test_page(path: pathlib.Path, page: Page) -> None:
+    """Each block of the page does what the page says, in the order in which one reads."""
+    if path == README:
+        # What a reader has: a stub, a request, and somebody who awaits.
+        exec("from orders import OrdersStub\nrequest = '42'", page.namespace)  # noqa: S102
+    for example in documents(path, page).examples():
+        # Sybil's word for a block that is not to run, with its reason.
+        with contextlib.suppress(unittest.SkipTest):
+            example.evaluate()
+
+
+def test_a_block_that_is_wrong_fails(page: Page, tmp_path: pathlib.Path) -> None:
+    """A page fails with a block that raises, prints something else, or is in a language that nobody tries."""
+    for wrong in (
+        "```python\nraise ValueError\n```\n",
+        "```python\nprint(1)\n```\n\n```output\n2\n```\n",
+        "```console\n$ false\n```\n",
+        "```console\n$ echo one\ntwo\n```\n",
+        "```json\n{\n```\n",
+        "```toml\na = 1\n```\n",
+    ):
+        path = tmp_path / "wrong.md"
+        path.write_text(wrong)
+        with pytest.raises((Exception, pytest.fail.Exception)):
+            test_page(path, page)
