@@ -90,6 +90,25 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def typing(session: nox.Session) -> None:
+    """Checks programs as users write them, with mypy and pyright, against the package as it is installed."""
+    session.install("--group", "typing", ".")
+    # From outside of the checkout, where no settings of ours are.
+    shutil.copytree("typing_tests", pathlib.Path(programs := session.create_tmp()), dirs_exist_ok=True)
+    with session.chdir(programs):
+        session.run("mypy", "--strict", "--warn-unused-ignores", ".")
+        session.run("pyright", "--warnings", ".")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Builds the documentation into ``docs/_build``, and runs every example in it; ``-- -k fork`` goes to pytest."""
+    session.install("--group", "docs", ".[test]")
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+    session.run("pytest", "docs", *session.posargs)
+
+
+@nox.session
 def imports(session: nox.Session) -> None:
     """Checks that the machine imports nothing it must not know."""
     session.install("--group", "lint", ".")

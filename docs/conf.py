@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation: ``nox -s docs``."""  # noqa: INP001 (a script)
+"""How Sphinx builds the documentation: ``nox -s docs``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ nitpick_ignore_regex = [
     ("py:exc", r"[A-Z]\w*(Error|Warning)"),
     ("py:class", r"(str|int|float|bool|bytes|object|None|optional|callable|tuple|Callable|Sequence|Any|Self)"),
     # Private: readers need to know what they do, which the text says, and not their names.
-    ("py:.*", r"(grpcpool\.)?_\w.*|grpcpool\..*\._\w+.*|.*\b(Configured|PickerName|Acquire|Credentials|SlotState|CloseReason|PoolBase)"),
+    ("py:.*", r"(.*\.)?_\w.*"),
+    ("py:.*", r".*\b(Configured|PickerName|Acquire|Credentials|SlotState|CloseReason|PoolBase)"),
 ]
 
 _PUBLIC = {
@@ -59,7 +60,7 @@ _PUBLIC = {
 }
 
 
-def by_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element) -> nodes.Node | None:
+def by_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, _: nodes.Element) -> nodes.Node | None:
     """Finds what an annotation names by the module that defines it, under the name that it is public by."""
     public = _PUBLIC.get(node.get("reftarget", ""))
     if public is None:

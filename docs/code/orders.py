@@ -1,9 +1,9 @@
 """A shop's orders: a gRPC server, and the stub for its clients.
 
-``python orders.py 50051`` serves on that port, or, without one, on a port that is free; it prints its address, and ends
-when its standard input does (Ctrl-D), or by Ctrl-C. The stub is what ``protoc`` generates from a ``.proto`` file, but for
-the messages, which are text here.
-"""  # noqa: INP001 (a script)
+``python orders.py 50051`` serves on that port, or, without one, on a port that is free. It prints its address, and ends
+when its standard input does (Ctrl-D), or by Ctrl-C. The stub is what ``protoc`` generates from a ``.proto`` file, but
+for the messages, which are text here.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ class OrdersStub:
 
     def __init__(self, channel: Any) -> None:
         """Over `channel`: a `grpc.Channel`, a `grpc.aio.Channel`, a pool or a lease."""
-        codec = {"request_serializer": str.encode, "response_deserializer": bytes.decode}
-        self.Get = channel.unary_unary("/shop.Orders/Get", **codec)
-        self.List = channel.unary_stream("/shop.Orders/List", **codec)
-        self.Import = channel.stream_unary("/shop.Orders/Import", **codec)
-        self.Track = channel.stream_stream("/shop.Orders/Track", **codec)
+        self.Get = channel.unary_unary("/shop.Orders/Get", str.encode, bytes.decode)
+        self.List = channel.unary_stream("/shop.Orders/List", str.encode, bytes.decode)
+        self.Import = channel.stream_unary("/shop.Orders/Import", str.encode, bytes.decode)
+        self.Track = channel.stream_stream("/shop.Orders/Track", str.encode, bytes.decode)
 
 
 def get(request: str, context: grpc.ServicerContext) -> str:
@@ -57,12 +56,11 @@ def track(requests: Iterator[str], _: grpc.ServicerContext) -> Iterator[str]:
 
 def start(port: str) -> tuple[grpc.Server, str]:
     """Starts a server on the loopback interface; returns it and its address."""
-    codec = {"request_deserializer": bytes.decode, "response_serializer": str.encode}
-    handlers = {
-        "Get": grpc.unary_unary_rpc_method_handler(get, **codec),
-        "List": grpc.unary_stream_rpc_method_handler(list_, **codec),
-        "Import": grpc.stream_unary_rpc_method_handler(import_, **codec),
-        "Track": grpc.stream_stream_rpc_method_handler(track, **codec),
+    handlers: dict[str, grpc.RpcMethodHandler[str, str]] = {
+        "Get": grpc.unary_unary_rpc_method_handler(get, bytes.decode, str.encode),
+        "List": grpc.unary_stream_rpc_method_handler(list_, bytes.decode, str.encode),
+        "Import": grpc.stream_unary_rpc_method_handler(import_, bytes.decode, str.encode),
+        "Track": grpc.stream_stream_rpc_method_handler(track, bytes.decode, str.encode),
     }
     server = grpc.server(ThreadPoolExecutor(512), options=[("grpc.max_concurrent_streams", 100)])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Orders", handlers)])

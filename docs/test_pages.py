@@ -1,0 +1,64 @@
+"""What the pages say of the package in tables and headings is what the package says of itself."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import grpcpool
+from grpcpool import events
+
+DOCS = pathlib.Path(__file__).parent
+_SETTING = re.compile(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def read(name: str) -> str:
+    """The text of a page."""
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def test_every_setting_has_its_section() -> None:
+    """The page of the configuration has a section for each field of `PoolConfig`, and for nothing else."""
+    described = [name for name, _ in _SETTING.findall(read("reference/configuration.md"))]
+    assert sorted(described) == sorted(field.name for field in dataclasses.fields(grpcpool.PoolConfig))
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(grpcpool.PoolConfig), ids=lambda field: field.name)
+def test_a_setting_has_its_default(field: dataclasses.Field[object]) -> None:
+    """A setting's section gives the default that it has."""
+    section = dict(_SETTING.findall(read("reference/configuration.md")))[field.name]
+    default = str(field.default) if isinstance(field.default, grpcpool.Mode) else repr(field.default).replace("'", '"')
+    assert f"- **Default:** `{default}`\n" in section
+    assert "- **Too high:**" in section or "- **Danger:**" in section
+
+
+def test_every_error_is_in_the_table() -> None:
+    """The page of the errors names each of the package's."""
+    public = {name for name in grpcpool.__all__ if name.endswith("Error")}
+    assert {name for name in public if f"`{name}`" in read("reference/errors.md")} == public - {"PoolError"}
+
+
+def test_every_event_is_in_the_table() -> None:
+    """The page of the events has a row for each hook of a listener, and names each event."""
+    page = read("reference/events.md")
+    hooks = [name for name, _ in inspect.getmembers(grpcpool.Listener, inspect.isfunction) if not name.startswith("_")]
+    assert sorted(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)) == sorted(hooks)
+    told = {event for event in events.__all__ if not event.endswith("Event")}
+    assert {event for event in told if f"| `{event}` |" in page} == told
+
+
+def test_the_experiments_table_is_that_of_its_data() -> None:
+    """No row of the experiment's table says other than the raw data: the failed calls are those that were counted."""
+    with (DOCS / "experiments" / "one_channel.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = re.findall(r"^\| (\d+) \| ([^|]+) \| ([\d.]+) % \|", read("explanation/why.md"), re.MULTILINE)
+    assert len(shown) == 20
+    for load, way, percent in shown:
+        rounds = [row for row in rows if (row["concurrent"], row["way"]) == (load, way)]
+        failed = sum(int(row["failed"]) for row in rounds)
+        assert percent == f"{100 * failed / (failed + sum(int(row['completed']) for row in rounds)):.1f}"

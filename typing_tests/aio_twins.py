@@ -1,0 +1,52 @@
+"""The asyncio twins are channels of `grpc.aio`."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import grpc
+import grpc.aio
+
+import grpcpool
+import grpcpool.aio
+
+
+class OrdersStub:
+    """As generated code takes its channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Over `channel`."""
+        self.channel = channel
+
+
+async def drop_in(interceptor: grpc.aio.ClientInterceptor) -> None:
+    """One changed line."""
+    channel: grpc.aio.Channel = grpcpool.aio.insecure_channel("orders:50051", interceptors=[interceptor])
+    OrdersStub(channel)
+    await channel.channel_ready()
+    await channel.close()
+
+
+def make() -> grpc.aio.Channel:
+    """A factory."""
+    return grpc.aio.insecure_channel("orders:50051", grpcpool.isolated())
+
+
+async def prime(channel: grpc.aio.Channel) -> None:
+    """Primes a channel."""
+    await channel.channel_ready()
+
+
+async def lease() -> None:
+    """A lease, in an `async with` block and awaited."""
+    async with grpcpool.aio.ChannelPool(make, grpcpool.PoolConfig(prime=prime)) as pool:
+        assert_type(pool, grpcpool.aio.ChannelPool)
+        await pool.open(timeout=5)
+        async with pool.acquire(timeout=1.0) as lease:
+            assert_type(lease, grpcpool.aio.Lease)
+            OrdersStub(lease)
+        kept = await pool.acquire(streams=4)
+        assert_type(kept, grpcpool.aio.Lease)
+        kept.release()
+        assert_type(pool.stats(), grpcpool.PoolStats)
+        await pool.close(grace=2.5)

@@ -1,0 +1,53 @@
+"""Listeners, events and errors."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import grpcpool
+from grpcpool import events
+
+
+class Alarms(grpcpool.Listener):
+    """Overrides some hooks."""
+
+    def __init__(self) -> None:
+        """Has seen nothing."""
+        self.failures: list[BaseException] = []
+
+    def open_failed(self, event: events.OpenFailed) -> None:
+        """Notes it."""
+        assert_type(event.retry_in, float)
+        assert_type(event.channel, int)
+        self.failures.append(event.error)
+
+    def closed(self, event: events.ChannelEvent) -> None:
+        """May take what is more general."""
+        assert_type(event.pool, str)
+
+
+def listened() -> grpcpool.ChannelPool:
+    """With listeners."""
+    pool = grpcpool.insecure_channel("orders:50051", listeners=[Alarms()])
+    pool.add_listener(Alarms())
+    return pool
+
+
+def acquire(pool: grpcpool.ChannelPool) -> grpcpool.Lease | None:
+    """Errors, by their kinds."""
+    try:
+        return pool.acquire(0)
+    except grpcpool.PoolTimeoutError as error:
+        waited: TimeoutError = error
+        raise RuntimeError from waited
+    except (grpcpool.PoolExhaustedError, grpcpool.PoolClosedError, grpcpool.PoolOpenError):
+        return None
+    except grpcpool.PoolError as error:
+        assert_type(error.__cause__, BaseException | None)
+        return None
+
+
+def configured() -> grpcpool.PoolConfig:
+    """Settings, and a wrong one, which must be refused."""
+    grpcpool.PoolConfig(picker="random")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return grpcpool.PoolConfig(mode=grpcpool.Mode.LOOSE, max_overflow=2, picker="fill", max_waiters=None)
