@@ -23,15 +23,15 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 html_theme = "furo"
 html_title = "grpcpool"
 html_static_path: list[str] = []
-exclude_patterns = ["_build", "decisions/0000-template.md"]
+exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3
-# A link to a file that is no page, such as the licence, is a link to a file.
-myst_all_links_external = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autoclass_content = "class"
+# What a fake has of gRPC is documented by gRPC, in its own terms.
+autodoc_inherit_docstrings = False
+autoclass_content = "both"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # Prompts are not to be copied.
@@ -49,7 +49,7 @@ nitpick_ignore_regex = [
     ("py:class", r"(str|int|float|bool|bytes|object|None|optional|callable|tuple|Callable|Sequence|Any|Self)"),
     # Private: readers need to know what they do, which the text says, and not their names.
     ("py:.*", r"(.*\.)?_\w.*"),
-    ("py:.*", r".*\b(Configured|PickerName|Acquire|Credentials|SlotState|CloseReason|PoolBase)"),
+    ("py:.*", r".*\b(Configured|PickerName|Acquire|Credentials|SlotState|CloseReason|PoolBase)|.*\.C"),
 ]
 
 _PUBLIC = {
