@@ -8,6 +8,7 @@ from __future__ import annotations
 import pathlib
 import re
 import shutil
+import tempfile
 import zipfile
 
 import nox
@@ -93,17 +94,19 @@ def types(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Checks programs as users write them, with mypy and pyright, against the package as it is installed."""
     session.install("--group", "typing", ".")
-    # From outside of the checkout, where no settings of ours are.
-    shutil.copytree("typing_tests", pathlib.Path(programs := session.create_tmp()), dirs_exist_ok=True)
-    with session.chdir(programs):
-        session.run("mypy", "--strict", "--warn-unused-ignores", ".")
-        session.run("pyright", "--warnings", ".")
+    # From outside of the checkout: both look for settings in the folders above.
+    with tempfile.TemporaryDirectory() as folder:
+        programs = shutil.copytree("typing_tests", pathlib.Path(folder, "programs"))
+        with session.chdir(programs):
+            session.run("mypy", "--strict", ".")
+            session.run("pyright", "--warnings", ".")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Builds the documentation into ``docs/_build``, and runs every example in it; ``-- -k fork`` goes to pytest."""
-    session.install("--group", "docs", ".[test]")
+    session.install("--group", "docs", "--group", "lint", ".[test]")
+    session.run("mypy", "docs")
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run("pytest", "docs", *session.posargs)
 
