@@ -33,7 +33,6 @@ autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False
 autoclass_content = "both"
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
 # Prompts are not to be copied.
 copybutton_prompt_text = "$ "
 

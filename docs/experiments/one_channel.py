@@ -201,21 +201,20 @@ def draw() -> None:
         "p50_ms": "p50 of those completed, ms",
         "p99_ms": "p99 of those completed, ms",
     }
-    for (column, title), axis, number in zip(titles.items(), axes.flat, itertools.count(), strict=False):
+    for (column, title), axis in zip(titles.items(), axes.flat, strict=True):
         for (way, points), style in zip(medians().items(), ("o-", "s--", "^-", "D-"), strict=True):
             axis.plot(LOADS, [point[column] for point in points], style, label=way, markersize=4)
         axis.set(title=title, xlabel="calls at once", ylim=(0, None))
         axis.axvline(100, color="grey", linewidth=0.8, linestyle=":")
         axis.grid(alpha=0.3)
-        if number == 0:
-            axis.legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(WAYS))
     figure.savefig(DATA.with_suffix(".svg"), metadata={"Date": None})
 
 
 def table() -> str:
     """Returns the medians as a Markdown table."""
     lines = [
-        "| calls at once | way | failed | completed a second | p50 | p99 | connections |",
+        "| at once | way | failed, % | completed a second | p50, ms | p99, ms | connections |",
         "|---|---|---|---|---|---|---|",
     ]
     found: dict[str, Any] = medians()
@@ -225,8 +224,8 @@ def table() -> str:
         for way in WAYS:
             point = found[way][number]
             lines.append(
-                f"| {load} | {way} | {point['failed']:.1f} % | {point['completed'] / MEASURED:.0f} | "
-                f"{point['p50_ms']:.0f} ms | {point['p99_ms']:.0f} ms | {point['connections']:.0f} |"
+                f"| {load} | {way} | {point['failed']:.1f} | {point['completed'] / MEASURED:.0f} | "
+                f"{point['p50_ms']:.0f} | {point['p99_ms']:.0f} | {point['connections']:.0f} |"
             )
     return "\n".join(lines)
 
