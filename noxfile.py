@@ -125,7 +125,7 @@ def build(session: nox.Session) -> None:
     shutil.rmtree(DIST, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(DIST))
     contents = zipfile.ZipFile(built_wheel()).namelist()
-    for wanted in ("grpcpool/py.typed", "/LICENSE"):
+    for wanted in ("grpcpool/py.typed", "/LICENSE", "/grafana.json", "/inspector/page.html", "/_bench/report.html"):
         if not any(name.endswith(wanted) for name in contents):
             session.error(f"the wheel has no {wanted}")
 

@@ -43,7 +43,9 @@ nitpick_ignore_regex = [
     # As said above, not everything in backticks is a name.
     ("py:obj", r".*"),
     # Python's and gRPC's own: their pages are elsewhere, and the build needs no internet.
-    ("py:.*", r"(grpc|datetime|dt|collections|contextlib|enum|typing|types|asyncio|concurrent)\..*"),
+    ("py:.*", r"(grpc|datetime|dt|collections|contextlib|enum|logging|socket|typing|types|asyncio|concurrent)\..*"),
+    # And those of what the integrations are for.
+    ("py:class", r"(opentelemetry|prometheus_client|starlette|uvicorn)\..*"),
     ("py:exc", r"[A-Z]\w*(Error|Warning)"),
     ("py:class", r"(str|int|float|bool|bytes|object|None|optional|callable|tuple|Callable|Sequence|Any|Self)"),
     # Private: readers need to know what they do, which the text says, and not their names.

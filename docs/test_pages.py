@@ -7,11 +7,19 @@ import dataclasses
 import inspect
 import pathlib
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry
 
 import grpcpool
 from grpcpool import events
+from grpcpool.contrib.opentelemetry import instrument
+from grpcpool.contrib.prometheus import PoolCollector
+from grpcpool.testing import FakeFactory
 
 DOCS = pathlib.Path(__file__).parent
 _SETTING = re.compile(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
@@ -50,6 +58,28 @@ def test_every_event_is_in_the_table() -> None:
     assert sorted(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)) == sorted(hooks)
     told = {event for event in events.__all__ if not event.endswith("Event")}
     assert {event for event in told if f"| `{event}` |" in page} == told
+
+
+def test_every_metric_is_in_its_table() -> None:
+    """The page of the metrics has the names of all that is exported, and no others."""
+    reader = InMemoryMetricReader()
+    registry = CollectorRegistry()
+    with grpcpool.ChannelPool(FakeFactory(), grpcpool.PoolConfig(max_size=1)) as pool:
+        instrument(pool, MeterProvider([reader]))
+        registry.register(PoolCollector(pool))
+        with ThreadPoolExecutor(1) as threads:
+            with pool.acquire():
+                waiting = threads.submit(pool.acquire)
+                while not pool.stats().waiting:
+                    time.sleep(0.001)
+            waiting.result().release()
+        exported = {family.name + "_total" * (family.type == "counter") for family in registry.collect()}
+    data = reader.get_metrics_data()
+    assert data is not None
+    scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
+    exported |= {metric.name for scope in scopes for metric in scope.metrics}
+    rows = re.findall(r"^\| ((?:`[a-z_.]+`(?:, )?)+) \|", read("reference/metrics.md"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([a-z_.]+)`", row)} == exported
 
 
 def test_the_experiments_table_is_that_of_its_data() -> None:

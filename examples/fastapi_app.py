@@ -13,9 +13,9 @@ import grpc
 from fastapi import FastAPI, HTTPException, Request
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from grpcpool.contrib.inspector import Inspector
 
 import grpcpool.aio
+from grpcpool.contrib.inspector import Inspector
 
 inspector = Inspector()
 

@@ -24,6 +24,8 @@ _WITH_THREADS = (_HERE / "driver", _HERE / "real")
 
 # See the marker in pyproject.toml.
 _LONG = (
+    "cli/test_bench.py",
+    "contrib/inspector/test_page.py",
     "aio_calls/test_count.py",
     "aio_calls/test_interceptors.py",
     "aio_calls/test_left.py",

@@ -3,7 +3,7 @@
 Starts a server and two pools, has one of them used for three quarters of a minute, more than it can bear at times, and
 has the page shown by Chromium: light and dark, wide and narrow. Needs the extra ``test``, and Debian's ``chromium``
 and ``chromium-driver``, which ``.ci/components`` installs.
-"""  # noqa: INP001 (a script)
+"""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-
-import grpc
+from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
@@ -44,7 +43,7 @@ def use(pool: grpcpool.ChannelPool, over: threading.Event) -> None:
     """Makes calls, of 50 to 400 ms, as many at once as a wave says."""
     chance = random.Random(7)  # noqa: S311 -- no secret
     slow = pool.unary_unary(SLOW)
-    running: list[grpc.Future] = []
+    running: list[Any] = []
     began = time.monotonic()
     while not over.wait(0.02):
         at = time.monotonic() - began

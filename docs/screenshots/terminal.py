@@ -3,7 +3,7 @@
 ``python docs/screenshots/terminal.py`` starts a server of its own, runs ``grpcpool probe`` and ``grpcpool bench`` and
 writes the pictures beside itself. It needs the extra ``cli`` and, for the report, Chromium. The numbers are those of
 the machine that it runs on.
-"""  # noqa: INP001 (a script)
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be measured, what was, and the same as JSON, with stable keys: docs/cli.md lists them."""
+"""What is to be measured, what was, and the same as JSON, with stable keys: docs/reference/command.md lists them."""
 
 from __future__ import annotations
 

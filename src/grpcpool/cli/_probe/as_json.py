@@ -1,4 +1,4 @@
-"""What was found, as JSON. The keys are stable: docs/cli.md lists them."""
+"""What was found, as JSON. The keys are stable: docs/reference/command.md lists them."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def serve(inspector: Inspector, port: int = 0, host: str = "127.0.0.1") -> Serve
         host: The address to listen on.
 
     Returns:
-        What is being served: its ``url``, and ``close()``.
+        What is being served, with its ``url`` and ``close()``.
 
     Raises:
         ImportError: There is no uvicorn.
