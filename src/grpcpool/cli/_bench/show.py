@@ -23,7 +23,7 @@ HEAD: Final = ("callers", "way", "calls/s", "p50", "p90", "p99", "p99.9", "max",
 
 @contextlib.contextmanager
 def progress_of(console: Console, plan: Plan, measurings: int) -> Iterator[Telling]:
-    """Shows a bar in the ``with`` block; gives what, for a way and its callers, shows how far they are."""
+    """Shows a bar in the ``with`` block, if there is a terminal; gives what, for a way and its callers, shows how far they are."""
     columns = (
         TextColumn("{task.description:24}"),
         BarColumn(),
@@ -31,7 +31,9 @@ def progress_of(console: Console, plan: Plan, measurings: int) -> Iterator[Telli
         TimeRemainingColumn(compact=True),
     )
     each = plan.warmup + plan.duration
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    # Disabled, some releases still end with an empty line.
+    console.quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=measurings * each, told="")
         begun = 0
 
