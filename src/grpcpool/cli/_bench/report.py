@@ -126,7 +126,7 @@ def _over_time(result: Result) -> Iterable[dict[str, Any]]:
     bad = [part for part in slices if part.failed]
     if bad:
         texts = [f"{part.failed} failed" for part in bad]
-        marker = {"symbol": "x", "size": 7, "color": _COLOURS[result.way]}
+        marker = {"symbol": "x", "size": 5, "color": _COLOURS[result.way]}
         places = [part.p99 for part in bad]
         name = f"{result.way} failures"
         yield _line(result, name, [part.at for part in bad], places, mode="markers", marker=marker, text=texts)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from .result import PERCENTILES, Account, Plan, Result
 from .tally import Tally
@@ -23,7 +24,10 @@ HEAD: Final = ("callers", "way", "calls/s", "p50", "p90", "p99", "p99.9", "max",
 
 @contextlib.contextmanager
 def progress_of(console: Console, plan: Plan, measurings: int) -> Iterator[Telling]:
-    """Shows a bar in the ``with`` block, if there is a terminal; gives what, for a way and its callers, shows how far they are."""
+    """Shows a bar in the ``with`` block, if there is a terminal.
+
+    Gives what, for a way and its callers, shows how far they are.
+    """
     columns = (
         TextColumn("{task.description:24}"),
         BarColumn(),
@@ -80,9 +84,10 @@ def _table(results: Sequence[Result]) -> Table:
     for result in results:
         if shown is not None and shown != result.callers:
             table.add_section()
-        failed = result.tally is not None and result.tally.failed
+        *numbers, failed = cells(result)
+        style = "bold red" if result.tally is not None and result.tally.failed else ""
         head = "" if shown == result.callers else str(result.callers)
-        table.add_row(head, *cells(result), style="red" if failed else "")
+        table.add_row(head, *numbers, Text(failed, style=style))
         shown = result.callers
     return table
 
