@@ -10,10 +10,11 @@ import pathlib
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
 _CERTIFICATE = pathlib.Path(__file__).parents[1] / "calls" / "certs" / "localhost"
 
@@ -34,7 +35,23 @@ def _serve_services(server: grpc.Server, options: argparse.Namespace) -> None:
     servicer = health.HealthServicer()
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection([health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
+    if options.v1:
+        _serve_reflection_v1(server, names)
+    else:
+        reflection.enable_server_reflection(names, server)
+
+
+def _serve_reflection_v1(server: grpc.Server, names: list[str]) -> None:
+    """Of the later version alone, whose messages are alike."""
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        reflection.ReflectionServicer(names).ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": handler}
+    service = "grpc.reflection.v1.ServerReflection"
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
 
 
 def _listen(server: grpc.Server, options: argparse.Namespace) -> int:
@@ -55,6 +72,7 @@ def main() -> None:
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--mutual", action="store_true")
     parser.add_argument("--bare", action="store_true", help="without health and reflection")
+    parser.add_argument("--v1", action="store_true", help="reflection of that version alone")
     parser.add_argument("--unix", default="")
     parser.add_argument("--streams", type=int, help="concurrent streams of a connection")
     options = parser.parse_args()

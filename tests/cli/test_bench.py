@@ -144,6 +144,16 @@ def test_proto_files_describe_streams(command: Commands) -> None:
     assert (failing.code, "UNKNOWN" in failing.line) == (1, True)
 
 
+def test_reflection_of_either_version_will_do(command: Commands) -> None:
+    """A server that serves `v1` alone describes its methods as well; both commands see it."""
+    with grpc_server("--v1") as port:
+        told = command("bench", f"127.0.0.1:{port}", CHECK, "--compare=bare", "--concurrency=1", *_QUICK)
+        (address,) = command("probe", f"127.0.0.1:{port}", "--json").json["addresses"]
+    assert told.code == 0
+    assert address["reflection"] == ["v1"]
+    assert "grpc.health.v1.Health" in address["services"]
+
+
 def test_what_cannot_be_called(command: Commands, port: int) -> None:
     """A method that is not there, or that is none, is told in one line."""
     ask = ("bench", f"127.0.0.1:{port}")

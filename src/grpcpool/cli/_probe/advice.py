@@ -66,7 +66,7 @@ def _max_streams(limits: Sequence[int]) -> Advice:
     if limit == 0:
         return Advice("max_streams", 1, "the server allows no stream at all for now: ask it again")
     if streams > _PLENTY:
-        reason = f"the server allows {limit}, which is as good as no limit; one process does not need more"
+        reason = f"the server allows {limit:,}, which is as good as no limit; one process does not need more"
         return Advice("max_streams", _PLENTY, reason)
     part = f"{_SAFE_PART:.0%}"
     reason = f"{part} of the server's {limit}: near its limit a server may refuse streams it still counts"
@@ -77,7 +77,7 @@ def _sizes(max_streams: int, in_flight: int, addresses: int) -> list[Advice]:
     target = PoolConfig(max_streams=max_streams).resolved_target_streams
     wanted = -(-in_flight // target)
     most = min(_MAX_SIZE, max(wanted, addresses, 2))
-    reason = f"{in_flight} calls at once at {target} a connection are {wanted}"
+    reason = f"{in_flight} calls at once, {target} on each connection, need {wanted}"
     if most > wanted:
         reason += f"; {most} " + ("reach every address" if addresses > wanted else "survive the loss of one")
     elif most < wanted:
