@@ -81,6 +81,8 @@ class Server:
     def freeze(self) -> None:
         """Stops the process; its connections stay open."""
         os.kill(self.pid, signal.SIGSTOP)
+        # It takes a moment until the last of its threads stands still.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Lets a frozen process go on."""
