@@ -18,7 +18,7 @@ GRPC_VERSION = tuple(int(part) for part in grpc.__version__.split(".")[:2])
 _OF_OLD_GRPC = "Error in sys.excepthook:\n\nOriginal exception was:\n"
 
 _PRELUDE = """
-import asyncio, faulthandler, gc, logging, os, signal, sys, threading, time, traceback
+import asyncio, faulthandler, gc, logging, os, signal, sys, tempfile, threading, time, traceback
 import grpc
 import grpcpool
 from grpcpool import aio, PoolConfig, PoolForkedError
@@ -49,13 +49,23 @@ def fork(work, tries=1):
     '''Runs work in a child; returns the code it ends with: 0 if all went well.
 
     A child that is forked while an operation of asyncio gRPC is pending may be killed by gRPC itself, pool or no pool:
-    then, with more `tries`, there is another.
+    then, with more `tries`, there is another, and what gRPC said of it is not told.
     '''
     faulthandler.disable()
-    pid = os.fork()
-    if pid:
+    with tempfile.TemporaryFile() as said:
+        pid = os.fork()
+        if not pid:
+            os.dup2(said.fileno(), 2)
+            run_and_exit(work)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return fork(work, tries - 1) if code == -signal.SIGSEGV and tries > 1 else code
+        if code in (-signal.SIGSEGV, -signal.SIGABRT) and tries > 1:
+            return fork(work, tries - 1)
+        said.seek(0)
+        sys.stderr.write(said.read().decode())
+        return code
+
+
+def run_and_exit(work):
     try:
         work()
     except BaseException:
