@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,7 @@ from support.servers import Server
 from support.waiting import eventually
 
 _HERE = pathlib.Path(__file__).parent
-_WITH_THREADS = (_HERE / "driver", _HERE / "real")
+_WITH_THREADS = tuple(_HERE / folder for folder in ("calls", "driver", "real", "refusals"))
 
 
 # See the marker in pyproject.toml.
@@ -49,6 +50,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _pool_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collection() -> Iterator[None]:
+    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from ._demo.run import run_demo
+from .cli._failure import INSTALL, ExitCode
 
-_FAILED, _INTERRUPTED = 1, 130
 _MORE = {
     "probe": "looks at a server, and recommends a configuration",
     "bench": "measures calls to a server",
 }
-_INSTALL = 'pip install "grpcpool[cli]"'
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,15 +30,15 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="shows what a pool does, on a server of its own", description=about)
     demo.add_argument("--aio", action="store_true", help="the same on asyncio: tasks, grpc.aio and grpcpool.aio")
     for name, does in _MORE.items():
-        commands.add_parser(name, help=f"{does}; needs {_INSTALL}")
+        commands.add_parser(name, help=f"{does}; needs {INSTALL}")
     return parser
 
 
 def _run_demo_alone(arguments: Sequence[str]) -> int:
     """The command without the extra."""
     if arguments and arguments[0] in _MORE:
-        sys.stderr.write(f"grpcpool: {arguments[0]} needs more than grpcio: {_INSTALL}\n")
-        return _FAILED
+        sys.stderr.write(f"grpcpool: {arguments[0]} needs more than grpcio: {INSTALL}\n")
+        return ExitCode.FAILED
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -48,7 +47,7 @@ def _run_demo_alone(arguments: Sequence[str]) -> int:
     try:
         return run_demo(sys.stdout, aio=options.aio)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return ExitCode.INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

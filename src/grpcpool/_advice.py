@@ -22,13 +22,11 @@ import dataclasses
 import enum
 import math
 
+from ._config import target_of
 from ._stats import PoolStats
 
 # So few of those who ask may wait before the pool is said to hold them up.
 _FEW = 0.01
-
-# A connection is meant to carry this part of what it may carry at most (see `PoolConfig.target_streams`).
-_TARGET = 5 / 9
 
 
 class Verdict(enum.StrEnum):
@@ -129,7 +127,7 @@ class _Seen:
         exclusive = any(channel.exclusive for stats in (before, after) for channel in stats.channels)
         # A whole-connection lease takes all that a connection carries.
         self.limit = max((channel.limit for channel in after.channels), default=1)
-        self.target = 1 if exclusive else max(1, math.ceil(self.limit * _TARGET))
+        self.target = 1 if exclusive else target_of(self.limit)
         self.needed = max(1, math.ceil((self.peak + self.in_queue) / self.target))
 
     @property
@@ -184,7 +182,7 @@ def _limited_by_streams(seen: _Seen) -> tuple[Verdict, str]:
 def _held_up(seen: _Seen) -> tuple[Verdict, str]:
     """Somebody waited, or connections failed."""
     after = seen.after
-    if seen.open_failures and (after.ready < after.max_size or not after.ready):
+    if seen.open_failures and after.ready < after.max_size:
         failed = f"{seen.open_failures} attempts to connect failed, {after.ready} connections are ready"
         text = f"{failed}; {seen.waiters()}. A larger pool would not help: look at the server, the network and the log."
         return Verdict.LIMITED_BY_CONNECTING, text

@@ -88,10 +88,10 @@ class PoolConfig:
 
     @property
     def resolved_target_streams(self) -> int:
-        """`target_streams`, or what `None` stands for: 5/9 of `max_streams`, rounded up, at least 1."""
+        """`target_streams`, or what `None` stands for."""
         if self.target_streams is not None:
             return self.target_streams
-        return max(1, -(-5 * self.max_streams // 9))
+        return target_of(self.max_streams)
 
     @classmethod
     def classic(cls, init: int, cap: int) -> Self:
@@ -155,6 +155,11 @@ class PoolConfig:
             ValueError: What comes of it is wrong or contradicts itself.
         """
         return dataclasses.replace(self, **changes)
+
+
+def target_of(max_streams: int) -> int:
+    """What `target_streams` is where nobody has set it: 5/9 of `max_streams`, rounded up, at least 1."""
+    return max(1, -(-5 * max_streams // 9))
 
 
 def is_count(value: object, low: int) -> bool:
@@ -229,8 +234,11 @@ def check_size(min_size: int, max_size: int) -> None:
     Raises:
         ValueError: `min_size` is negative or above `max_size`, or `max_size` is below 1.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(PoolConfig)}
-    refuse(faults({**defaults, "min_size": min_size, "max_size": max_size}))
+    refuse(faults({**_defaults(), "min_size": min_size, "max_size": max_size}))
+
+
+def _defaults() -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(PoolConfig)}
 
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -264,8 +272,7 @@ def read_settings(settings: Mapping[str, Any], stem: str, spell: Callable[[str],
         f"{named(key)}: there is no such setting{_meant(str(key), named)}" for key in settings if key not in _RULES
     ]
     given = {field: _from_text(field, value) for field, value in settings.items() if field in _RULES}
-    defaults = {field.name: field.default for field in dataclasses.fields(PoolConfig)}
-    refuse(unknown + faults({**defaults, **given}, named))
+    refuse(unknown + faults({**_defaults(), **given}, named))
     return given
 
 

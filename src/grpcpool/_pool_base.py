@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import itertools
 import math
 import weakref
@@ -130,7 +129,7 @@ class PoolBase(abc.ABC):
             high = core.machine.fleet.max_size if max_size is None else max_size
             effects = core.machine.resize(low, high, core.monotonic())
             if not core.machine.closing:
-                self._config = dataclasses.replace(self._config, min_size=low, max_size=high)
+                self._config = self._config.replace(min_size=low, max_size=high)
         core.commit(effects)
 
     def refresh(self) -> None:

@@ -14,15 +14,6 @@ from support.waiting import eventually
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_collection() -> Iterator[None]:
-    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _no_tracebacks_kept() -> Iterator[None]:
     """GRPC logs what codecs raise; pytest would keep the traceback, that the call, and that its connection."""
     logger = logging.getLogger("grpc._common")

@@ -8,11 +8,8 @@ import subprocess
 import sys
 import textwrap
 
-import grpc
-
+from grpcpool._grpc_release import GRPC_RELEASE
 from support.servers import Server
-
-GRPC_VERSION = tuple(int(part) for part in grpc.__version__.split(".")[:2])
 
 # What gRPC up to 1.7x says at the end of an interpreter in which a channel of asyncio's was not closed.
 _OF_OLD_GRPC = "Error in sys.excepthook:\n\nOriginal exception was:\n"
@@ -103,5 +100,5 @@ def run_program(server: Server, program: str, *, expect: str = "fine", seconds: 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [expect], done.stdout + done.stderr
-    said = done.stderr.replace(_OF_OLD_GRPC, "") if GRPC_VERSION < (1, 80) else done.stderr
+    said = done.stderr.replace(_OF_OLD_GRPC, "") if GRPC_RELEASE < (1, 80) else done.stderr
     assert not said, said

@@ -11,7 +11,8 @@ import os
 
 import pytest
 
-from aio_pool.programs import GRPC_VERSION, run_program
+from aio_pool.programs import run_program
+from grpcpool._grpc_release import GRPC_RELEASE
 from support.servers import Server
 
 pytestmark = [
@@ -261,7 +262,7 @@ def test_what_is_collected_in_the_child_touches_nothing(server: Server) -> None:
     )
 
 
-@pytest.mark.skipif(GRPC_VERSION < (1, 80), reason="before 1.80 gRPC itself may hang in a forked child")
+@pytest.mark.skipif(GRPC_RELEASE < (1, 80), reason="before 1.80 gRPC itself may hang in a forked child")
 def test_the_sync_twin_works_in_the_child(server: Server) -> None:
     """A child whose asyncio pool is void may use a pool of the other world, made before or after."""
     run_program(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import threading
 from collections.abc import Iterator
 
 import grpc
@@ -14,27 +12,6 @@ from grpcpool import ChannelPool
 from support.connections import connections_to
 from support.pools import PoolMaker
 from support.waiting import eventually
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_collection() -> Iterator[None]:
-    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-def _pool_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_left() -> Iterator[None]:
-    """A test leaves no thread of a pool."""
-    before = _pool_threads()
-    yield
-    eventually(lambda: _pool_threads() <= before, timeout=5)
 
 
 @pytest.fixture(scope="session")

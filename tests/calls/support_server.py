@@ -6,12 +6,9 @@ import dataclasses
 import gc
 import itertools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import grpc
 
@@ -20,7 +17,6 @@ from support.servers import Server
 from support.waiting import eventually
 
 _HERE = pathlib.Path(__file__).parent
-_SCRIPT = _HERE / "support_script.py"
 CERTIFICATE = _HERE / "certs" / "localhost"
 
 UU, US, SU, SS = (f"/calls.Test/{name}" for name in ("Uu", "Us", "Su", "Ss"))
@@ -37,27 +33,12 @@ class CallServer(Server):
     and ``peer`` tell what the server sees; anything else is echoed.
     """
 
+    script = _HERE / "support_script.py"
+
     def __init__(self, *arguments: str) -> None:
         """Does not start it yet; `arguments` are the script's."""
         super().__init__()
-        self._arguments = arguments
-        self._ask: grpc.Channel | None = None
-
-    def start(self) -> Self:
-        """Serves when this returns."""
-        command = [sys.executable, str(_SCRIPT), f"--port={self.port}", *self._arguments]
-        self._process = subprocess.Popen(  # noqa: S603 -- our own script
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "GRPC_VERBOSITY": "NONE"},
-        )
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said.strip().isdigit(), f"the server did not start: {said!r}"
-        self.port = int(said)
-        return self
+        self.arguments = arguments
 
     def tell(self, what: Literal["held", "notes", "most"]) -> Any:
         """The tags of calls that are held; what was written down, or the most calls by connection, since last asked."""

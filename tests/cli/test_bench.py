@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.support import CERTIFICATE, CHECK, HERE, Commands, grpc_server, no_server
-from grpcpool.cli._bench.ways import has_scaling
+from grpcpool._demo.calls import scaling_options
 
 _QUICK = ("--duration=0.7", "--warmup=0.05")
 # A busy machine may not get as far as that at once.
@@ -89,7 +89,7 @@ def test_it_compares_ways_and_callers(command: Commands, port: int) -> None:
     ways = [(callers, way) for callers in (1, 4) for way in ("bare", "native", "pool")]
     assert [(result["concurrency"], result["way"]) for result in results] == ways
     for result in results:
-        assert result["available"] == (result["way"] != "native" or has_scaling())
+        assert result["available"] == (result["way"] != "native" or scaling_options(1) is not None)
         if result["available"]:
             assert result["complete"]
             assert (result["failed"], result["failures"]) == (0, {})

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
 
 import grpcpool.aio
-from grpcpool import PoolConfig, PoolTimeoutError
+from grpcpool import PoolConfig, PoolStats, PoolTimeoutError
 from grpcpool.contrib.opentelemetry import POOL, STATE, instrument
 from grpcpool.testing import FakeFactory, ManualClock, aio
 from support.loops import in_loop
@@ -103,6 +103,23 @@ def test_what_there_is(make_pool: PoolMaker, sdk: Sdk) -> None:
     assert sdk.values("rpc.client.connection.timeouts") == {"orders": 1}
     pool.close()
     assert sdk.values("grpcpool.closed")["pool_closed"] == 3
+
+
+def test_one_collection_is_of_one_moment(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """All that a collection tells of a pool is of one snapshot, which is taken anew for the next."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=3)
+    instrument(pool, sdk.provider)
+    taken: list[int] = []
+    stats = pool.stats
+
+    def counted() -> PoolStats:
+        taken.append(1)
+        return stats()
+
+    pool.stats = counted  # type: ignore[method-assign]
+    for number in (1, 2, 3):
+        sdk.metrics()
+        assert len(taken) == number
 
 
 def test_how_long_it_took(make_pool: PoolMaker, sdk: Sdk, clock: ManualClock) -> None:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import textwrap
 
-import grpc
 import pytest
 
+from grpcpool._grpc_release import GRPC_RELEASE
 from support.servers import Server
 
 pytestmark = [
@@ -22,6 +22,7 @@ _PRELUDE = """
 import gc, multiprocessing, os, sys, threading, time, traceback
 import grpc
 import grpcpool
+from grpcpool._grpc_release import GRPC_RELEASE
 from support.connections import connections_to
 from support.servers import ECHO, PEER, unary
 
@@ -177,7 +178,7 @@ def test_a_lease_held_across_the_fork_is_void_in_the_child(server: Server) -> No
 
 
 @pytest.mark.skipif(
-    tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 80),
+    GRPC_RELEASE < (1, 80),
     reason="before 1.80 gRPC itself may hang in a child that was forked while another thread was inside gRPC",
 )
 def test_a_fork_while_threads_use_the_pool(server: Server) -> None:

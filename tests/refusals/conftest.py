@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -23,27 +22,6 @@ class PoolOpener(Protocol):
 
     def __call__(self, *, single_threaded: bool = False, **config: Any) -> ChannelPool:
         """Makes one; `config` are fields of `PoolConfig`, `single_threaded` is about streams of responses."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_collection() -> Iterator[None]:
-    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-def _pool_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_left() -> Iterator[None]:
-    """A test leaves no thread of a pool."""
-    before = _pool_threads()
-    yield
-    eventually(lambda: _pool_threads() <= before, timeout=5)
 
 
 @pytest.fixture(scope="session")

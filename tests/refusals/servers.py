@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
 from grpcpool import isolated
 from support.servers import Server
-
-_SCRIPT = pathlib.Path(__file__).with_name("server_script.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,19 +67,12 @@ class RefusingServer(Server):
     ``0`` and ``resets`` are let go; anything else is echoed.
     """
 
+    script = pathlib.Path(__file__).with_name("server_script.py")
+
     def __init__(self, *arguments: str) -> None:
         """Does not start it yet; `arguments` are the script's."""
         super().__init__()
-        self._arguments = arguments
-
-    def start(self) -> Self:
-        """Serves when this returns."""
-        command = [sys.executable, str(_SCRIPT), f"--port={self.port}", *self._arguments]
-        self._process = subprocess.Popen(  # noqa: S603 -- our own script
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
-        )
-        self.port = int(self._answer())
-        return self
+        self.arguments = arguments
 
     def begin(self, **rule: Any) -> None:
         """Refuses by this rule from here on, and counts anew; see `server_script.Rule`."""

@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pathlib
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
-import support.servers
-
-_SCRIPT = pathlib.Path(__file__).with_name("server_script.py")
+from support.servers import AioServer
 
 
-class Server(support.servers.Server):
-    """A server on asyncio, which hundreds of calls cost little. Of the methods it has Echo, Slow, Peer and Count."""
+class Server(AioServer):
+    """A server that bears many calls."""
 
     def __init__(self, options: Mapping[str, int] | None = None) -> None:
         """Does not start it yet; `options` are gRPC's channel options, by name without ``grpc.``."""
-        super().__init__()
-        self._options = dict(options or {})
+        super().__init__(options or {})
 
     @property
     def address(self) -> str:
         """For a target that lists several."""
         return f"127.0.0.1:{self.port}"
-
-    def start(self) -> Self:
-        """Serves when this returns."""
-        options = [f"--option=grpc.{name}={value}" for name, value in self._options.items()]
-        self._process = subprocess.Popen(  # noqa: S603 -- our own script
-            [sys.executable, str(_SCRIPT), f"--port={self.port}", *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "GRPC_VERBOSITY": "NONE"},
-        )
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said.strip().isdigit(), f"the server did not start: {said!r}"
-        self.port = int(said)
-        return self
 
 
 class HangsUp:

@@ -17,9 +17,9 @@ import subprocess
 import sys
 import textwrap
 
-import grpc
 import pytest
 
+from grpcpool._grpc_release import GRPC_RELEASE
 from resilience.servers import Server
 
 pytestmark = [
@@ -31,6 +31,7 @@ _PROGRAM = """
 import collections, contextlib, faulthandler, os, signal, sys, tempfile, threading, time, traceback
 import grpc
 import grpcpool
+from grpcpool._grpc_release import GRPC_RELEASE
 from support.servers import COUNT, ECHO, PEER, unary
 
 TIMEOUT = 6
@@ -178,7 +179,7 @@ def test_children_forked_between_calls_are_all_well(mortal: Server) -> None:
 
 
 @pytest.mark.skipif(
-    tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 80),
+    GRPC_RELEASE < (1, 80),
     reason="before 1.80 gRPC itself may crash also the parent that is forked amid its calls",
 )
 def test_children_forked_amid_calls_are_well_unless_grpc_is_not(mortal: Server) -> None:

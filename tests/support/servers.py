@@ -9,6 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ import grpc
 
 from grpcpool import isolated
 
-_SCRIPT = pathlib.Path(__file__).with_name("server_script.py")
+_HERE = pathlib.Path(__file__).parent
 
 ECHO, SLOW, FAIL, PID, PEER = (f"/test.Test/{name}" for name in ("Echo", "Slow", "Fail", "Pid", "Peer"))
 COUNT, COLLECT, CHAT = (f"/test.Test/{name}" for name in ("Count", "Collect", "Chat"))
@@ -32,10 +33,16 @@ class Server:
     itself).
     """
 
+    # What the process runs: takes `--port`, prints it when it serves, and ends when its standard input does.
+    script = _HERE / "server_script.py"
+
     def __init__(self, *, threads: int = 64, max_concurrent_streams: int | None = None, port: int = 0) -> None:
         """Does not start it yet; the system chooses the port, unless one is given."""
-        self._threads = threads
-        self._max_concurrent_streams = max_concurrent_streams
+        # The script's, besides the port.
+        self.arguments: Sequence[str] = [
+            f"--threads={threads}",
+            *([] if max_concurrent_streams is None else [f"--max-concurrent-streams={max_concurrent_streams}"]),
+        ]
         self._process: subprocess.Popen[str] | None = None
         self.port = port
 
@@ -52,9 +59,7 @@ class Server:
 
     def start(self) -> Self:
         """Serves when this returns."""
-        command = [sys.executable, str(_SCRIPT), f"--port={self.port}", f"--threads={self._threads}"]
-        if self._max_concurrent_streams is not None:
-            command.append(f"--max-concurrent-streams={self._max_concurrent_streams}")
+        command = [sys.executable, str(self.script), f"--port={self.port}", *self.arguments]
         environment = {**os.environ, "GRPC_VERBOSITY": "NONE"}
         self._process = subprocess.Popen(  # noqa: S603 -- our own script
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -125,6 +130,25 @@ class Server:
     ) -> None:
         """Ends the process, frozen or not."""
         self.kill()
+
+
+class AioServer(Server):
+    """A server on asyncio, which hundreds of calls cost little, and which says how many it runs.
+
+    Its methods are those of `Server` but for ``Pid``.
+    """
+
+    script = _HERE / "aio_server_script.py"
+
+    def __init__(self, options: Mapping[str, int]) -> None:
+        """Does not start it yet; `options` are gRPC's channel options, by name without ``grpc.``."""
+        super().__init__()
+        self.arguments = [f"--option=grpc.{name}={value}" for name, value in options.items()]
+
+    def running(self) -> int:
+        """How many calls it runs, those included that nobody waits for any more."""
+        with self.channel() as channel:
+            return int(unary(channel, "/test.Test/Running", b""))
 
 
 def unary(channel: Any, method: str, request: bytes, **how: Any) -> bytes:

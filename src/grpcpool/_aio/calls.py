@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from .._grpc_release import GRPC_RELEASE
 from .._interrupted import interrupts_package
 from .._status import is_refused_stream
 from .failed_call import FailedCall, locally_cancelled
@@ -54,7 +55,7 @@ _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 # Before 1.83 a call with a done callback holds itself, and the connection of its channel stays open after the close,
 # until a garbage collection.
-_HOLDS_ITSELF = tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 83)
+_HOLDS_ITSELF = GRPC_RELEASE < (1, 83)
 
 MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
 """What gRPC says of it."""

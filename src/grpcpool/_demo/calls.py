@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-import grpc
-
 from grpcpool import PoolConfig
+from grpcpool._grpc_release import GRPC_RELEASE
 
 from .process import running_server
 from .remains import connections_left, told
@@ -36,7 +35,7 @@ Way = Callable[[str], Any]
 
 def ways_of(world: World) -> dict[str, Way | None]:
     """The ways to call, by their names; `None` for one that this grpcio does not have."""
-    options = _scaling_options()
+    options = scaling_options(CONNECTIONS)
     return {
         f"one {world.channel_type}": world.channel,
         "gRPC's scaling": None if options is None else lambda target: world.channel(target, options),
@@ -44,11 +43,11 @@ def ways_of(world: World) -> dict[str, Way | None]:
     }
 
 
-def _scaling_options() -> Options | None:
-    """Options with which a channel opens more connections by itself; `None` if this grpcio cannot."""
-    if tuple(int(part) for part in grpc.__version__.split(".")[:2]) < _SCALING_SINCE:
+def scaling_options(connections: int) -> Options | None:
+    """Options with which a channel opens so many connections by itself; `None` if this grpcio cannot."""
+    if GRPC_RELEASE < _SCALING_SINCE:
         return None
-    config = json.dumps({"connectionScaling": {"maxConnectionsPerSubchannel": CONNECTIONS}})
+    config = json.dumps({"connectionScaling": {"maxConnectionsPerSubchannel": connections}})
     return [("grpc.service_config", config)]
 
 

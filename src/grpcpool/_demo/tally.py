@@ -43,7 +43,7 @@ class Tally:
         try:
             yield
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is counted
-            failure = _named(error)
+            failure = named(error)
         now = time.monotonic()
         # Takes no lock: to append to a list is safe for threads.
         if not self.begins <= now < self.ends:
@@ -59,7 +59,7 @@ class Tally:
             self.at_rest = channel.stats()
 
 
-def _named(error: Exception) -> str:
+def named(error: Exception) -> str:
     """A short name for what a call failed with."""
     if isinstance(error, grpc.RpcError) and (code := code_of(error)) is not None:
         return code.name + (" (stream refused)" if is_refused_stream(error) else "")

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import grpc
 
 from .._errors import ConnectError
+from .._grpc_release import GRPC_RELEASE
 
 _STATES = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
@@ -29,7 +30,7 @@ _GLANCE = 0.1
 # From 1.80 on, gRPC notices by itself that a connection nobody uses was lost. Before, it does so only while somebody
 # waits for a change, which takes some 2 ms however short the wait (measured on 1.60 to 1.85).
 _LOOK = 0.002
-_NOTICES_BY_ITSELF = tuple(int(part) for part in grpc.__version__.split(".")[:2]) >= (1, 80)
+_NOTICES_BY_ITSELF = GRPC_RELEASE >= (1, 80)
 
 TRUSTED_FOR = 0.01 if _NOTICES_BY_ITSELF else 0.5
 """Seconds for which a connection that was found up is not asked again before it is leased.

@@ -1,8 +1,15 @@
-"""How a command fails: with one line that says what is wrong, and an exit code."""
+"""How a command fails: with one line that says what is wrong, and an exit code.
+
+It needs no extra: the command is told so where there is none.
+"""
 
 from __future__ import annotations
 
 import enum
+from typing import Final
+
+INSTALL: Final = 'pip install "grpcpool[cli]"'
+"""What brings all that the commands need."""
 
 
 class ExitCode(enum.IntEnum):

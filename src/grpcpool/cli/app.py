@@ -14,12 +14,11 @@ from rich.console import Console
 
 from .._config import PoolConfig
 from .._demo.run import run_demo
-from ._failure import CommandError, ExitCode
+from ._failure import INSTALL, CommandError, ExitCode
 from ._tls import Tls
 
 _EXIT_CODES: Final = """Exit codes: 0 done; 1 it could not be done, and one line says why; 2 the command line is wrong;
 130 interrupted by Ctrl-C."""
-_INSTALL: Final = 'pip install "grpcpool[cli]"'
 
 app = typer.Typer(
     name="grpcpool",
@@ -202,4 +201,4 @@ def _part(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise CommandError(f"there is no {error.name} here: {_INSTALL}") from error
+        raise CommandError(f"there is no {error.name} here: {INSTALL}") from error

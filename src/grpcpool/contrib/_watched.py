@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 
+from .._errors import PoolForkedError
 from .._pool_base import PoolBase
 from .._stats import PoolStats
 
@@ -41,8 +42,17 @@ class Watched:
     def snapshots(self) -> Iterator[tuple[str, PoolStats]]:
         """The name and the figures of each pool that is still there and usable in this process."""
         for pool in list(self._pools):
-            if not pool._core.void:
-                yield pool.name, pool.stats()
+            stats = figures_of(pool)
+            if stats is not None:
+                yield pool.name, stats
+
+
+def figures_of(pool: PoolBase) -> PoolStats | None:
+    """The pool's figures; `None` if it is an asyncio pool in a forked child, which has none."""
+    try:
+        return pool.stats()
+    except PoolForkedError:
+        return None
 
 
 def added_up(snapshots: list[tuple[str, PoolStats]], read: Read) -> dict[tuple[str, str], float]:

@@ -121,10 +121,14 @@ class _Instruments:
     def __init__(self, meter: Meter) -> None:
         self._watched = Watched()
         self._times = _Times(meter)
+        self._snapshots: list[tuple[str, PoolStats]] = []
+        # The instruments that have been asked since these were taken.
+        self._asked: set[str] = set()
+        self._taking = threading.Lock()
         for name, unit, about, attribute, read in _NOW:
-            meter.create_observable_up_down_counter(name, [self._observing(attribute, read)], unit, about)
+            meter.create_observable_up_down_counter(name, [self._observing(name, attribute, read)], unit, about)
         for name, unit, about, attribute, read in _SINCE:
-            meter.create_observable_counter(name, [self._observing(attribute, read)], unit, about)
+            meter.create_observable_counter(name, [self._observing(name, attribute, read)], unit, about)
 
     def watch(self, pool: PoolBase) -> None:
         """Tells of `pool`, too."""
@@ -132,12 +136,23 @@ class _Instruments:
             self._watched.add(pool)
             pool.add_listener(self._times)
 
-    def _observing(self, attribute: str | None, read: Read) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _taken_for(self, name: str) -> list[tuple[str, PoolStats]]:
+        """The snapshots, which all instruments of one collection share: one that is asked again begins the next."""
+        with self._taking:
+            if not self._asked or name in self._asked:
+                self._snapshots = list(self._watched.snapshots())
+                self._asked.clear()
+            self._asked.add(name)
+            return self._snapshots
+
+    def _observing(
+        self, name: str, attribute: str | None, read: Read
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         """What OpenTelemetry calls when it collects."""
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            for (name, second), value in added_up(list(self._watched.snapshots()), read).items():
-                yield Observation(value, {POOL: name} | ({attribute: second} if attribute is not None else {}))
+            for (pool, second), value in added_up(self._taken_for(name), read).items():
+                yield Observation(value, {POOL: pool} | ({attribute: second} if attribute is not None else {}))
 
         return observe
 

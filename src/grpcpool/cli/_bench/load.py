@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 
+from ..._demo.tally import named
 from ..._demo.tcp import count_connections
 from ..._demo.watch import pauses
-from ..._status import code_of, is_refused_stream
 from .methods import Method
 from .result import Plan, Result
 from .tally import Tally
@@ -123,13 +123,6 @@ def _call(channel: grpc.Channel, method: Method, timeout: float) -> Callable[[],
 def call_once(channel: grpc.Channel, method: Method, timeout: float) -> None:
     """Makes one call, for what it raises."""
     _call(channel, method, timeout)()
-
-
-def named(error: Exception) -> str:
-    """A short name for what a call failed with."""
-    if isinstance(error, grpc.RpcError) and (code := code_of(error)) is not None:
-        return code.name + (" (stream refused)" if is_refused_stream(error) else "")
-    return type(error).__name__
 
 
 class _Connections:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import grpc
 from rich.console import Console
 
+from ..._demo.tally import named
 from .._failure import CommandError, ExitCode, UsageError
 from .._target import parse_target
-from .load import call_once, measure, named
+from .load import call_once, measure
 from .methods import Method, describe, pool_by_reflection, pool_of_files, split_name
 from .report import write_report
 from .result import Account, Plan, Result

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import grpc
 
 import grpcpool
 
+from ..._demo.calls import scaling_options
 from .._tls import Tls
 
 BARE, NATIVE, POOL = "bare", "native", "pool"
@@ -21,11 +21,10 @@ WAYS: Final = {
 }
 """What each is."""
 
-_SCALING_SINCE = (1, 84)
 # What gRPC itself allows.
 _SCALING_MOST = 10
 
-Options = tuple[tuple[str, Any], ...]
+Options = Sequence[tuple[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,12 +56,5 @@ class Server:
             return self.pool
         if name == BARE:
             return self.channel
-        if not has_scaling():
-            return None
-        scaling = {"connectionScaling": {"maxConnectionsPerSubchannel": min(_SCALING_MOST, self.config.max_size)}}
-        return lambda: self.channel((("grpc.service_config", json.dumps(scaling)),))
-
-
-def has_scaling() -> bool:
-    """Whether this gRPC has connection scaling."""
-    return tuple(int(part) for part in grpc.__version__.split(".")[:2]) >= _SCALING_SINCE
+        scaling = scaling_options(min(_SCALING_MOST, self.config.max_size))
+        return None if scaling is None else lambda: self.channel(scaling)

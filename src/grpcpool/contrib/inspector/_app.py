@@ -25,10 +25,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ... import aio
 from ..._config import is_seconds
-from ..._errors import PoolError
 from ..._pool_base import PoolBase
 from ..._stats import PoolStats
 from ..._sync.pool import ChannelPool
+from .._watched import figures_of
 from ._book import Book, Ear
 from ._document import (
     PoolDocument,
@@ -76,11 +76,9 @@ class Watched:
         pool = self.pool()
         if pool is None:
             return None
-        try:
-            stats = pool.stats()
-        except PoolError:
-            return None
-        self._book.sample(stats)
+        stats = figures_of(pool)
+        if stats is not None:
+            self._book.sample(stats)
         return stats
 
     def document(self) -> PoolDocument | None:

@@ -1,6 +1,6 @@
-"""A server on asyncio that counts the calls that it runs, run as a process of its own by `soak.servers`.
+"""A server on asyncio that counts the calls that it runs, run as a process of its own by `support.servers`.
 
-As `support/server_script.py` it imports nothing of the project, prints its port when it serves, and ends when its
+As `server_script.py` it imports nothing of the project, prints its port when it serves, and ends when its
 standard input does.
 """
 
@@ -40,6 +40,17 @@ RUNNING = Running()
 async def running(request: bytes, context: Any) -> bytes:
     """Answers with how many calls run, without this one."""
     return str(RUNNING.now).encode()
+
+
+async def echo(request: bytes, context: Any) -> bytes:
+    """Answers with the request."""
+    return request
+
+
+async def peer(request: bytes, context: Any) -> bytes:
+    """Answers with the address of the client's end of the connection."""
+    address: str = context.peer()
+    return address.encode()
 
 
 async def slow(request: bytes, context: Any) -> bytes:
@@ -87,6 +98,8 @@ async def serve(port: int, options: list[tuple[str, int]]) -> None:
     """Serves until standard input ends."""
     methods: dict[str, Any] = {
         "Running": grpc.unary_unary_rpc_method_handler(running),
+        "Echo": grpc.unary_unary_rpc_method_handler(echo),
+        "Peer": grpc.unary_unary_rpc_method_handler(peer),
         "Slow": grpc.unary_unary_rpc_method_handler(slow),
         "Fail": grpc.unary_unary_rpc_method_handler(fail),
         "Count": grpc.unary_stream_rpc_method_handler(count),
