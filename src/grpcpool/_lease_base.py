@@ -25,14 +25,13 @@ class LeaseBase:
     # What it is called where it is shown.
     _shown_as: str
 
-    # Most leases never change these, and what is not set per lease costs nothing per acquire.
-    _released = False
+    # Set by `ChannelPool.acquire`: to call an __init__ would cost as much again as all else that makes a lease; to read
+    # a default of the class would cost more than to set it.
+    _released: bool
     # Calls that run on this lease: the last one gives the place back if the lease is released by then.
-    _calls = 0
+    _calls: int
     # What else ends with the lease: the watch for a leak, subscriptions.
-    _at_release: tuple[Callable[[], None], ...] = ()
-
-    # Set by `ChannelPool.acquire`: to call an __init__ would cost as much again as all else that makes a lease.
+    _at_release: tuple[Callable[[], None], ...]
     _core: Driver
     # The pool must live as long as its leases do.
     _pool: Any
@@ -73,7 +72,8 @@ class LeaseBase:
             self._released = True
             effects = NOTHING
             if not self._calls:
-                effects = core.machine.release(self._slot, self._streams, core.monotonic())
+                monotonic = core.monotonic
+                effects = core.machine.release(self._slot, self._streams, monotonic())
         if effects:
             core.commit(effects)
         if self._at_release:

@@ -118,7 +118,8 @@ class LeastLoaded(_Buckets):
             bucket = self._buckets[self._seek()]
             if not bucket:
                 return None
-        slot = bucket[self._dice() % len(bucket)]
+        roll = self._dice
+        slot = bucket[roll() % len(bucket)]
         if streams == 1:
             return slot
         if streams is None:

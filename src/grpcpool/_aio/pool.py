@@ -94,6 +94,9 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._core = core
         lease._pool = self
         lease._streams = streams
+        lease._released = False
+        lease._calls = 0
+        lease._at_release = ()
         since = core.monotonic()
         deadline = self._deadline(within, since)
         with core.lock:

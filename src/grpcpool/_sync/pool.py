@@ -76,13 +76,18 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._core = core
         lease._pool = self
         lease._streams = streams
+        lease._released = False
+        lease._calls = 0
+        lease._at_release = ()
+        # Functions that are attributes have names of their own here: to call them by those is quicker.
+        take, monotonic = core.machine.acquire, core.monotonic
         with core.lock:
-            lease._slot = slot = core.machine.acquire(streams)
+            lease._slot = slot = take(streams)
         if slot is None:
             self._wait_for_place(lease, timeout)
         else:
             lease._used_at = slot.used_at
-            if core.monotonic() > slot.channel.trusted_until and not core.is_fit(slot, streams):
+            if monotonic() > slot.channel.trusted_until and not core.is_fit(slot, streams):
                 lease._slot = None
                 self._wait_for_place(lease, timeout)
         if core.leaks is not None:
