@@ -10,7 +10,7 @@ import grpc
 
 import grpcpool.aio
 from _common import isolated_aio_channel
-from _goodput import ROUNDS, report
+from _goodput import MEASURED, ROUNDS, report
 from grpcpool._demo.calls import CONFIG, CONNECTIONS, WORKERS
 from grpcpool._demo.process import running_server
 from grpcpool._demo.tally import Tally
@@ -19,7 +19,7 @@ from grpcpool._demo.tasks import call_on
 
 async def load(channels: Sequence[grpc.aio.Channel]) -> Tally:
     """Has the tasks, dealt out to `channels`, make calls for a while."""
-    tally = Tally()
+    tally = Tally(MEASURED)
     await call_on(channels, WORKERS, tally)
     return tally
 

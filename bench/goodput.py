@@ -9,7 +9,7 @@ import grpc
 
 import grpcpool
 from _common import isolated_channel
-from _goodput import ROUNDS, report
+from _goodput import MEASURED, ROUNDS, report
 from grpcpool._demo.calls import CONFIG, CONNECTIONS, WORKERS
 from grpcpool._demo.process import running_server
 from grpcpool._demo.tally import Tally
@@ -18,7 +18,7 @@ from grpcpool._demo.threads import call_on
 
 def load(channels: Sequence[grpc.Channel]) -> Tally:
     """Has the threads, dealt out to `channels`, make calls for a while."""
-    tally = Tally()
+    tally = Tally(MEASURED)
     call_on(channels, WORKERS, tally)
     return tally
 

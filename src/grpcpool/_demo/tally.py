@@ -21,10 +21,10 @@ CALL_TIMEOUT: Final = 10.0
 class Tally:
     """Counts, from any thread."""
 
-    def __init__(self) -> None:
-        """Begins with the warm-up."""
+    def __init__(self, measured: float = MEASURED) -> None:
+        """Begins with the warm-up; what is `measured` are so many seconds after it."""
         self.begins = time.monotonic() + WARM_UP
-        self.ends = self.begins + MEASURED
+        self.ends = self.begins + measured
         self.stopped = False
         self.latencies: list[float] = []
         self.failures: list[str] = []
