@@ -36,13 +36,17 @@ class Caller(Protocol):
         """Begins a call and returns the object that it goes by."""
 
 
-class UnaryUnary(_UnaryUnary):
-    """Unary request, unary response."""
+class Multicallable:
+    """What the four kinds share."""
 
     def __init__(self, caller: Caller, registered: Any = None) -> None:
         """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
         self._caller = caller
         self._registered_call_handle = registered or None
+
+
+class UnaryUnary(Multicallable, _UnaryUnary):
+    """Unary request, unary response."""
 
     def __call__(
         self,
@@ -81,13 +85,8 @@ class UnaryUnary(_UnaryUnary):
         return self._caller.run("future", arguments)
 
 
-class UnaryStream(_UnaryStream):
+class UnaryStream(Multicallable, _UnaryStream):
     """Unary request, stream of responses."""
-
-    def __init__(self, caller: Caller, registered: Any = None) -> None:
-        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
-        self._caller = caller
-        self._registered_call_handle = registered or None
 
     def __call__(
         self,
@@ -102,13 +101,8 @@ class UnaryStream(_UnaryStream):
         return self._caller.run("__call__", arguments)
 
 
-class StreamUnary(_StreamUnary):
+class StreamUnary(Multicallable, _StreamUnary):
     """Stream of requests, unary response."""
-
-    def __init__(self, caller: Caller, registered: Any = None) -> None:
-        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
-        self._caller = caller
-        self._registered_call_handle = registered or None
 
     def __call__(
         self,
@@ -147,13 +141,8 @@ class StreamUnary(_StreamUnary):
         return self._caller.run("future", arguments)
 
 
-class StreamStream(_StreamStream):
+class StreamStream(Multicallable, _StreamStream):
     """Stream of requests, stream of responses."""
-
-    def __init__(self, caller: Caller, registered: Any = None) -> None:
-        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
-        self._caller = caller
-        self._registered_call_handle = registered or None
 
     def __call__(
         self,
