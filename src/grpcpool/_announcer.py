@@ -7,6 +7,7 @@ metadata or payload. Listeners are foreign code: what they raise is logged and c
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 
 from ._listener import (
@@ -51,9 +52,19 @@ class Announcer:
         for listener in self.listeners:
             try:
                 getattr(listener, hook)(event)
-            except Exception:
+            except BaseException as error:
+                if _may_be_a_signals(error):
+                    raise
                 self.listener_errors += 1
                 logger.exception("pool %r: listener %r failed in %s", event.pool, type(listener).__name__, hook)
+
+
+def _may_be_a_signals(error: BaseException) -> bool:
+    """Whether a signal's handler may have raised this, which is not the listener's doing: only the main thread is told.
+
+    On any other thread nothing that a hook raises may pass: it would end the pool's worker, or gRPC's for callbacks.
+    """
+    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()
 
 
 def _log(event: AnyEvent) -> None:

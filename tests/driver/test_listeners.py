@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError, events
+from grpcpool._announcer import Announcer
 from grpcpool._listener import (
     HOOKS,
     Closed,
@@ -223,6 +224,42 @@ def test_a_listener_that_raises_is_survived(make_pool: PoolMaker, caplog: pytest
         eventually(lambda: recorder.of(Closed))
     assert {type(event) for event in recorder.told} == {Opening, Opened, Granted, Released, Closed}
     assert "pool 'orders': listener 'Broken' failed in opening" in caplog.text
+
+
+class Abrupt(Listener):
+    """Raises what is no `Exception`."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        """Raises `error` whenever somebody waited."""
+        self._error = error
+
+    def granted(self, event: Granted) -> None:
+        """Raises."""
+        raise self._error("abrupt listener")
+
+    timed_out = granted  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_listener_may_raise_anything(
+    make_pool: PoolMaker, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    """What ends a thread ends none of the pool's: the worker goes on, and the next deadline is kept, too."""
+    pool = make_pool(FakeFactory(), name="orders", listeners=[Abrupt(error)], max_size=1)
+    with caplog.at_level(logging.ERROR, "grpcpool"), pool.acquire():
+        for _ in range(2):
+            with pytest.raises(PoolTimeoutError):
+                background(lambda: pool.acquire(timeout=0.01)).result(LONG)
+        eventually(lambda: caplog.text.count("pool 'orders': listener 'Abrupt' failed in timed_out") == 2)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_signal_is_not_taken_for_a_listeners_failure(error: type[BaseException]) -> None:
+    """Who ends the program while the main thread is in a hook ends it."""
+    announcer = Announcer([Abrupt(error)])
+    with pytest.raises(error):
+        announcer.tell(TimedOut(pool="orders", waited=1.0))
+    assert announcer.listener_errors == 0
 
 
 def test_releases_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:

@@ -109,7 +109,7 @@ class Worker:
             self.wakes_at = -math.inf
             try:
                 core.tick()
-            except Exception:  # noqa: BLE001 -- deadlines fall due whatever happens
+            except BaseException:  # noqa: BLE001 -- deadlines fall due whatever happens
                 logger.exception("a tick failed")
             self.wakes_at = alarm = core.alarm
             if core.alarm < alarm:
