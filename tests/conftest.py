@@ -32,8 +32,10 @@ _LONG = (
     "aio_calls/test_left.py",
     "aio_pool/test_cancel_matrix.py",
     "calls/test_count.py",
+    # Of its lives, `nox -s simulate` plays more.
+    "machine/test_simulation.py",
 )
-_LONG_FOLDERS = ("components", "examples", "machine", "refusals", "resilience")
+_LONG_FOLDERS = ("components", "examples", "refusals", "resilience")
 # What gRPC says of a refusal is to be known of each gRPC.
 _NOT_LONG = ("refusals/test_status.py",)
 _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
