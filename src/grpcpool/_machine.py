@@ -36,7 +36,6 @@ Invariants, checked after every step of the model test:
 from __future__ import annotations
 
 import datetime as dt
-import types
 from collections.abc import Callable, Sequence
 
 from ._config import PoolConfig, check_size
@@ -46,7 +45,7 @@ from ._fleet import Fleet
 from ._listener import Granted, Opened, OpenFailed, RefusedStream, Rejected, TimedOut
 from ._queue import Waiter, WaitQueue
 from ._slot import CloseReason, Slot, SlotEvent, SlotState
-from ._stats import PoolStats, slot_stats
+from ._stats import Counts, PoolStats, slot_stats
 
 NOTHING: Sequence[Effect] = ()
 
@@ -352,7 +351,7 @@ class PoolMachine:
             refused_streams=counters.refused_streams,
             opened=counters.opened,
             open_failures=counters.open_failures,
-            closed=types.MappingProxyType({str(reason): n for reason, n in counters.closed.items()}),
+            closed=Counts({str(reason): n for reason, n in counters.closed.items()}),
             channels=tuple(slot_stats(slot, moment) for slot in slots),
             taken_at=moment(now),
         )

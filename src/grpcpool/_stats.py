@@ -5,8 +5,22 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Self
 
 from ._slot import CloseReason, Slot, SlotState
+
+
+class Counts(dict[str, int]):
+    """Numbers by name that nobody can change. A `dict`, for what copies or prints a snapshot knows those."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a snapshot cannot be changed")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]:
+        """Is copied and pickled by being made anew."""
+        return type(self), (dict(self),)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

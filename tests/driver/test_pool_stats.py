@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
+import pickle
 from typing import Any
 
 import pytest
@@ -129,6 +132,21 @@ def test_a_snapshot_cannot_be_changed(make_pool: PoolMaker) -> None:
         before.channels[0].calls = 3  # type: ignore[misc]
     pool.acquire().discard()
     assert (before.size, before.acquired, before.closed["discarded"]) == (1, 0, 0)
+
+
+def test_a_snapshot_can_be_copied_and_written_down(make_pool: PoolMaker) -> None:
+    """It goes into other processes, and as plain values into JSON."""
+    pool = make_pool(FakeFactory())
+    pool.open()
+    pool.acquire().discard()
+    stats = pool.stats()
+    assert pickle.loads(pickle.dumps(stats)) == copy.deepcopy(stats) == stats  # noqa: S301 -- our own
+    values = dataclasses.asdict(stats)
+    assert json.loads(json.dumps(values, default=str))["closed"]["discarded"] == 1
+    closed: Any = stats.closed
+    for change in (closed.clear, closed.popitem, lambda: closed.update(idle=1), lambda: closed.__ior__({"idle": 1})):
+        with pytest.raises(TypeError, match="cannot be changed"):
+            change()
 
 
 def test_a_snapshot_is_of_one_moment(make_pool: PoolMaker) -> None:
