@@ -197,7 +197,9 @@ class PoolMachine:
         self.fleet.activate(now)
         for _ in range(self.fleet.min_size - self._slots.places):
             self.fleet.dial(now, effects)
-        waiter.pending = {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.replaces is None}
+        if len(self._slots.in_service()) < self.fleet.min_size:
+            # Else what is being dialled is for others, who alone are concerned if it fails.
+            waiter.pending = {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.replaces is None}
         if not waiter.pending:
             return [*effects, Started(waiter)]
         self._openers[waiter] = None

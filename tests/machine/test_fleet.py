@@ -560,6 +560,14 @@ def test_refresh_replaces_everything() -> None:
     assert play.machine.next_deadline() == START + 600.0
 
 
+def test_refresh_replaces_what_is_being_dialled_whatever_its_age() -> None:
+    """What was dialled before a refresh is replaced when it is ready, though its own age is yet to come."""
+    play = Play(max_size=1, max_age=100.0)
+    play.request(None)
+    play.refresh()
+    assert play.opened(1) == ["grant 1", "open 2 for 1"]
+
+
 def test_refresh_of_an_unused_pool() -> None:
     """A refresh of a pool that was never used does nothing."""
     assert Play(min_size=2).refresh() == []

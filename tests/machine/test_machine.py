@@ -437,6 +437,17 @@ def test_open_of_an_open_pool() -> None:
     assert [type(effect).__name__ for effect in play.effects] == ["Started"]
 
 
+@pytest.mark.parametrize("min_size", [0, 1])
+def test_open_does_not_wait_for_what_others_need(min_size: int) -> None:
+    """With `min_size` ready, `open()` is answered at once, though one more is being dialled, which may fail."""
+    play = Play(min_size=min_size)
+    play.filled(*[None] * min_size)
+    play.request(None)
+    assert play.states()[min_size + 1] == "opening"
+    play.open()
+    assert [type(effect).__name__ for effect in play.effects] == ["Started"]
+
+
 def test_open_without_min_size() -> None:
     """`open()` with `min_size=0` opens nothing and is answered at once."""
     play = Play()
@@ -537,13 +548,44 @@ def test_resize_may_complete_an_open() -> None:
     assert play.resize(1, 1) == ["close 2", "started"]
 
 
+# --- what is blamed ---------------------------------------------------------------------------------------------
+
+
+def test_a_loss_of_the_past_is_not_blamed() -> None:
+    """Who is refused while a connection is down learns why it is; not so once it is up again."""
+    play = Play(max_size=1)
+    play.filled(None)
+    error = ConnectionError("reset")
+    play.did(play.machine.lost(play[1], error, play.now))
+    play.request(None, wait=0.0)
+    assert play.refusal.cause is error
+    play.recovered(1)
+    play.request(None, wait=0.0)
+    assert play.refusal.cause is None
+
+
+def test_a_failure_of_the_past_is_not_blamed() -> None:
+    """The same of a connection that could not be made, once another could."""
+    play = Play(max_size=1)
+    play.request(None)
+    error = ConnectionError("refused")
+    play.failed(1, error)
+    play.request(None, wait=0.0)
+    assert play.refusal.cause is error
+    play.tick(after=1.0)
+    play.opened(2)
+    play.request(None, wait=0.0)
+    assert play.refusal.cause is None
+
+
 # --- close ------------------------------------------------------------------------------------------------------
 
 
 def test_close_refuses_who_waits_and_closes_what_is_idle() -> None:
     """`close()` refuses waiters and openers, closes what is idle or being dialled, and asks for no more ticks."""
-    play = Play(min_size=1, max_size=2)
-    play.filled(None)
+    play = Play(min_size=2, max_size=2)
+    play.request(None)
+    play.opened(1)
     play.request(None)
     play.open()
     closed = ["close 1", "close 2", "closed 1: pool_closed", "draining 1: pool_closed"]
