@@ -126,8 +126,9 @@ class Driver(abc.ABC):
         """Raises an error where the pool may not be used; `anywhere`: also by threads and loops it is not bound to."""
 
     def forked_error(self) -> PoolForkedError:
-        """What whoever uses a lease that was taken before a fork is told."""
-        return PoolForkedError(f"pool {self.name!r}: this lease was taken before the fork; {self.after_fork}")
+        """What whoever uses a lease that was taken before a fork is told; the figures are those of the fork."""
+        taken = f"pool {self.name!r}: this lease was taken before the fork"
+        return PoolForkedError(f"{taken} ({self.machine.figures()}); {self.after_fork}")
 
     # --- driving the machine ------------------------------------------------------------------------------------
 

@@ -156,7 +156,7 @@ async def _do(use: Callable[[Any], Any], what: Any) -> None:
 @pytest.mark.parametrize("use", _USES.values(), ids=_USES)
 @pytest.mark.parametrize("first", ["running", "not running", "closed"])
 def test_another_loop_is_refused(first: str, use: Callable[[ChannelPool], Any]) -> None:
-    """Every use in a second loop raises `WrongEventLoopError`, which names pool and remedy; nothing is changed."""
+    """Every use in a second loop raises `WrongEventLoopError`, with pool, figures and remedy; nothing is changed."""
     factory = FakeFactory()
     pool = ChannelPool(factory, PoolConfig(min_size=1), name="orders")
 
@@ -164,6 +164,7 @@ def test_another_loop_is_refused(first: str, use: Callable[[ChannelPool], Any]) 
         with pytest.raises(WrongEventLoopError) as caught:
             await _do(use, pool)
         assert "pool 'orders'" in str(caught.value)
+        assert "connections open" in str(caught.value)
         assert "make a pool for each loop" in str(caught.value)
         assert ("closed" if first == "closed" else "another one") in str(caught.value)
 

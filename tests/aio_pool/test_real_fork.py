@@ -64,6 +64,7 @@ def check_void(pool, lease=None, stubs=(), calls=()):
             except PoolForkedError as error:
                 assert "'orders'" in str(error), (name, error)
                 assert "spawn" in str(error), (name, error)
+                assert "connections open" in str(error), (name, error)
             else:
                 raise AssertionError(f"{name} worked in the child")
 

@@ -150,6 +150,7 @@ def test_a_lease_held_across_the_fork_is_void_in_the_child(server: Server) -> No
                     use()
                 except grpcpool.PoolForkedError as error:
                     assert "'orders'" in str(error), error
+                    assert "1 of 1 connections open, 1 in flight, 0 waiting" in str(error), error
                 else:
                     raise AssertionError("the lease worked in the child")
             lease.release()

@@ -86,7 +86,9 @@ class Core(Driver):
             WrongEventLoopError: The pool is bound to another loop than the one that runs here.
         """
         if self.void:
-            raise PoolForkedError(f"pool {self.name!r}: used in the parent before the fork; {self.after_fork}")
+            figures = self.machine.figures()
+            text = f"pool {self.name!r}: used in the parent before the fork ({figures}); {self.after_fork}"
+            raise PoolForkedError(text)
         if anywhere or self.loop is None:
             return
         running = _get_running_loop()
@@ -114,10 +116,8 @@ class Core(Driver):
 
     def _wrong_loop(self) -> WrongEventLoopError:
         state = "closed" if self.loop.is_closed() else "another one"
-        text = (
-            f"pool {self.name!r}: bound to the event loop of its first use, which is {state}; make a pool for each loop"
-        )
-        return WrongEventLoopError(text)
+        bound = f"pool {self.name!r}: bound to the event loop of its first use, which is {state}"
+        return WrongEventLoopError(f"{bound} ({self.machine.figures()}); make a pool for each loop")
 
     def _is_at_home(self) -> bool:
         running = _get_running_loop()
