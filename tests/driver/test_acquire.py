@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from grpcpool import ChannelPool, Lease, Listener, PoolClosedError, PoolExhaustedError, PoolTimeoutError
-from grpcpool._listener import Opening
+from grpcpool._clock import SystemClock
+from grpcpool._listener import Opening, TimedOut
 from grpcpool._slot import Slot
 from grpcpool._sync.waiting import BlockedWaiter
 from grpcpool.testing import ManualClock
@@ -305,8 +306,8 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
     class InterruptedLock:
         interruptions = 1
 
-        def acquire(self) -> bool:
-            told.acquire()
+        def acquire(self, timeout: float = -1) -> bool:
+            told.acquire(timeout=timeout)
             if self.interruptions:
                 self.interruptions -= 1
                 raise Interruption
@@ -322,6 +323,7 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
             told.release()
 
     class Answered:
+        clock = SystemClock()
         released: list[Slot]
 
         def cancel(self, waiter: object) -> bool:
@@ -339,6 +341,45 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
     with pytest.raises(Interruption):
         background(lambda: waiter.wait(core)).result(2)
     assert core.released == [slot]
+
+
+def test_where_no_thread_can_be_started_a_wait_ends_all_the_same(
+    make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process that is at its limit there is no worker; who waits keeps his timeout, as if there were one."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("grpcpool-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool = make_pool(FakeFactory(), max_size=1)
+    with pool.acquire(timeout=LONG), pytest.raises(PoolTimeoutError):
+        background(lambda: pool.acquire(timeout=0.01)).result(LONG)
+    monkeypatch.undo()
+    assert pool.stats().timeouts == 1
+
+
+def test_a_listener_that_blocks_the_worker_delays_no_timeout(make_pool: PoolMaker) -> None:
+    """Hooks are to be quick; while one is not, those who wait keep their timeouts themselves."""
+    go = threading.Event()
+
+    class Slow(Listener):
+        blocks = True
+
+        def timed_out(self, event: TimedOut) -> None:
+            blocks, self.blocks = self.blocks, False
+            assert not blocks or go.wait(LONG)
+
+    pool = make_pool(FakeFactory(), max_size=1, listeners=[Slow()])
+    with pool.acquire():
+        for _ in range(2):
+            waiting = background(lambda: pool.acquire(timeout=0.01))
+            eventually(waiting.done)
+            assert isinstance(waiting.exception(), PoolTimeoutError)
+        go.set()
 
 
 def test_a_newcomer_passes_nobody(make_pool: PoolMaker) -> None:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from .core import Core
 
 
+# By then the worker has told who waits. If it has not, because a listener holds it up, or because the process is at its
+# limit of threads and there is no worker, he sees for himself what the time has come for.
+_LATE = 0.1
+
+
 class BlockedWaiter(Waiter):
     """A thread that waits to be told. Whoever is interrupted meanwhile leaves no trace."""
 
@@ -59,12 +64,17 @@ class BlockedWaiter(Waiter):
             PoolError: The answer is a refusal.
         """
         try:
-            self._told.acquire()
+            while not self._told.acquire(timeout=self._patience(core)):
+                core.tick()
         except BaseException:
             self._withdraw(core)
             raise
         if self.error is not None:
             raise self.error
+
+    def _patience(self, core: Core) -> float:
+        left = core.clock.wait_until(self.deadline)
+        return -1 if left is None else left + _LATE
 
     def _ask(self, core: Core) -> None:
         core.request(self)
