@@ -1,0 +1,40 @@
+"""Connections that go down while nobody uses them."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from grpcpool import PoolTimeoutError
+from grpcpool.testing import ManualClock
+from support.fakes import FakeFactory
+from support.pools import PoolMaker
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_a_loss_is_noticed_though_nobody_uses_the_connection(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A ready connection is looked at once a second; one that is down is out of service until it is up again."""
+    factory = FakeFactory()
+    pool = make_pool(factory, min_size=2)
+    pool.open()
+    factory.made[0].set_state(grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+    clock.advance(1.0)
+    assert [str(channel.state) for channel in pool.stats().channels] == ["lost", "ready"]
+    factory.made[0].set_state(grpc.ChannelConnectivity.READY)
+    clock.advance(0.25)
+    assert [str(channel.state) for channel in pool.stats().channels] == ["ready", "ready"]
+    assert pool.stats().opened == 2
+
+
+def test_when_all_are_down_their_places_are_kept(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """What is left to gRPC's own reconnecting is not dialled anew, and who asks meanwhile is told what is wrong."""
+    factory = FakeFactory()
+    pool = make_pool(factory, min_size=2, max_size=2)
+    pool.open()
+    for channel in factory.made:
+        channel.set_state(grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+    clock.advance(1.0)
+    with pytest.raises(PoolTimeoutError, match=r"2 of 2 connections open \(2 of them down\)"):
+        pool.acquire(timeout=0)
+    assert factory.calls == 2
