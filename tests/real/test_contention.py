@@ -12,7 +12,7 @@ import pytest
 from support.connections import connections_to
 from support.pools import PoolMaker
 from support.servers import PEER, SLOW, Server, unary
-from support.waiting import LONG, together
+from support.waiting import LONG, background, eventually, together
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -77,6 +77,22 @@ def test_strict_never_exceeds_its_bound_under_200_threads(server: Server, make_p
     stats = pool.stats()
     assert (stats.in_flight, stats.waiting, stats.acquired) == (0, 0, THREADS * ROUNDS)
     assert stats.timeouts == stats.open_failures == 0
+
+
+def test_200_threads_are_served_in_the_order_in_which_they_came(server: Server, make_pool: PoolMaker) -> None:
+    """Each place that comes free is his who has waited longest, from the first of them to the last."""
+    pool = make_pool(server.channel, max_size=CONNECTIONS)
+    held = [pool.acquire() for _ in range(CONNECTIONS)]
+    waiting = []
+    for i in range(THREADS):
+        waiting.append(background(lambda: pool.acquire(timeout=None)))
+        eventually(lambda i=i: pool.stats().waiting == i + 1, pause=0.001)  # type: ignore[misc]
+    for i, next_one in enumerate(waiting):
+        held.pop(0).release()
+        held.append(next_one.result(LONG))
+        assert pool.stats().waiting == THREADS - i - 1
+    for lease in held:
+        lease.release()
 
 
 def test_streams_never_exceed_their_bound_under_200_threads(server: Server, make_pool: PoolMaker) -> None:
