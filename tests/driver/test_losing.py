@@ -1,4 +1,4 @@
-"""Connections that go down while nobody uses them."""
+"""Connections that go down, under calls and while nobody uses them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import pytest
 
 from grpcpool import PoolTimeoutError
 from grpcpool.testing import ManualClock
-from support.fakes import FakeFactory
+from support.fakes import FakeChannel, FakeFactory, error
 from support.pools import PoolMaker
+from support.servers import FAIL
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -25,6 +26,23 @@ def test_a_loss_is_noticed_though_nobody_uses_the_connection(make_pool: PoolMake
     clock.advance(0.25)
     assert [str(channel.state) for channel in pool.stats().channels] == ["ready", "ready"]
     assert pool.stats().opened == 2
+
+
+@pytest.mark.parametrize("details", ["Socket closed", "recvmsg:Connection reset by peer", "GOAWAY received"])
+def test_a_call_that_failed_for_its_connection_tells(make_pool: PoolMaker, clock: ManualClock, details: str) -> None:
+    """What gRPC says of it is believed at once, though the channel's state does not show it yet."""
+
+    def fail(_: bytes) -> bytes:
+        raise error(grpc.StatusCode.UNAVAILABLE, details)
+
+    pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: fail})), max_size=1)
+    with pytest.raises(grpc.RpcError):
+        pool.unary_unary(FAIL)(b"")
+    with pytest.raises(PoolTimeoutError, match=details) as caught:
+        pool.acquire(timeout=0)
+    assert details in str(caught.value.__cause__)
+    clock.advance(1.0)
+    assert pool.stats().ready == 1
 
 
 def test_when_all_are_down_their_places_are_kept(make_pool: PoolMaker, clock: ManualClock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -379,6 +379,21 @@ def test_a_prime_that_raises_fails_the_connection(make_pool: PoolMaker) -> None:
     assert isinstance(caught.value.__cause__, LookupError)
     eventually(lambda: not factory.open)
     assert pool.stats().size == 0
+
+
+def test_a_prime_that_is_to_be_awaited_fails_the_connection(make_pool: PoolMaker) -> None:
+    """A coroutine function would never run here; that is told, instead of using a connection that is not primed."""
+
+    class Awaitable:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    factory = FakeFactory()
+    pool = make_pool(factory, prime=lambda _: Awaitable())
+    with pytest.raises(PoolOpenError, match=r"for grpcpool\.aio") as caught:
+        pool.open()
+    assert isinstance(caught.value.__cause__, TypeError)
+    eventually(lambda: not factory.open)
 
 
 def test_a_prime_that_hangs_is_bounded(make_pool: PoolMaker, clock: ManualClock) -> None:

@@ -126,6 +126,32 @@ def test_a_child_ends_as_any_program(server: Server, closes: str) -> None:
     )
 
 
+def test_who_subscribed_before_the_fork_is_told_in_the_child(server: Server) -> None:
+    """The child's pool tells its own state to those who subscribed to the parent's, once it is used."""
+    _run(
+        server,
+        """
+        pool = grpcpool.ChannelPool(factory)
+        told = []
+        pool.subscribe(told.append)
+        pool.open()
+
+        def child():
+            told.clear()
+            pool.acquire(timeout=10).release()
+            deadline = time.monotonic() + 20
+            while grpc.ChannelConnectivity.READY not in told and time.monotonic() < deadline:
+                time.sleep(0.01)
+            pool.close()
+            assert grpc.ChannelConnectivity.READY in told, told
+
+        assert fork(child) == 0
+        pool.close()
+        print("fine")
+        """,
+    )
+
+
 def test_a_lease_held_across_the_fork_is_void_in_the_child(server: Server) -> None:
     """There its calls raise `PoolForkedError`, also by stubs made before; its release does nothing to anybody."""
     _run(
