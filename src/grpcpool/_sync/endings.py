@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import grpc
 
+from .failed_streams import end_when_it_fails, runs_only_while_iterated
+
 _CANCELLED = grpc.StatusCode.CANCELLED.value[0]
 
 
@@ -34,18 +36,21 @@ Defer = Callable[[Callable[[], object]], None]
 """Has something done soon; may be called in a finalizer."""
 
 
-def on_end(call: Any, end: Callable[[], None], defer: Defer) -> Any:
+def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = False) -> Any:
     """Has `end` called when `call` is over; at once if it is over already.
 
     Args:
         call: What gRPC, or an interceptor, returned for a call that runs.
         end: Must be short, call no gRPC, and never raise: gRPC's thread would die of it.
         defer: See `Defer`.
+        within: Whether it is read by another call, which sees to it that a stream that fails ends.
 
     Returns:
         What to hand out for the call: the call itself, but for iterators that tell nobody of their end.
     """
-    if _runs_only_while_iterated(call):
+    if not within:
+        end_when_it_fails(call)
+    if runs_only_while_iterated(call):
         # Its callbacks run on the thread that iterates; when it is dropped unfinished, nobody does any more.
         end = Once(end)
         weakref.finalize(call, defer, end).atexit = False
@@ -113,8 +118,3 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     except TypeError:
         # It cannot be referred to weakly.
         return lambda: None
-
-
-def _runs_only_while_iterated(call: object) -> bool:
-    """Whether this is a stream of a channel with the option `SingleThreadedUnaryStream`."""
-    return type(call).__name__ == "_SingleThreadedRendezvous"

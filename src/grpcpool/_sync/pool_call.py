@@ -32,6 +32,7 @@ from .._queue import Waiter
 from .._status import is_refused_stream
 from .arguments import failure_of, with_metadata_read
 from .endings import Once, on_end, reference
+from .failed_streams import end_failed
 from .rpc_errors import CallNotStartedError, call_error
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class PoolCall(_Base):
             if not late:
                 self._native, self._waiter = native, None
             self._tell()
-        watched = on_end(native, end, core.defer)
+        watched = on_end(native, end, core.defer, within=True)
         if late:
             # Cancelled while it was being started.
             native.cancel()
@@ -462,6 +463,7 @@ class PoolCall(_Base):
                 response = next(native)
             except grpc.RpcError as error:
                 if not self._goes_on(native, error):
+                    end_failed(native)
                     raise
             else:
                 # What has answered is not begun again.
