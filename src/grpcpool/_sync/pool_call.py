@@ -112,10 +112,14 @@ class Callbacks:
     def call(self) -> None:
         """Calls them, one like the other, whatever they raise."""
         for callback in self.take():
-            try:
-                callback()
-            except BaseException:  # noqa: BLE001 -- a user's callback may raise anything; gRPC's thread would die of it
-                logger.exception("a callback of a call failed")
+            _call(callback)
+
+
+def _call(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except BaseException:  # noqa: BLE001 -- a user's callback may raise anything; gRPC's thread would die of it
+        logger.exception("a callback of a call failed")
 
 
 class PoolCall(_Base):
@@ -434,15 +438,19 @@ class PoolCall(_Base):
         return trace
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        """As gRPC's: the call is kept until `fn` has been called."""
+        """As gRPC's: the call is kept until `fn` has been called.
+
+        What `fn` raises is logged, as always: it is not for the caller to find out whether the call is over yet.
+        """
         # The bound `self` is what keeps it: the native call keeps the callbacks, and while there is none, the waiter.
         tell = partial(fn, self)
         with self._lock:
             self._kept = True
             if self._waiter is not None:
                 self._waiter.kept = self
-        if not self.callbacks.add(tell):
-            tell()
+        # A call that was cancelled is over before gRPC has said so.
+        if self.done() or not self.callbacks.add(tell):
+            _call(tell)
 
     # --- a stream of responses ----------------------------------------------------------------------------------
 
