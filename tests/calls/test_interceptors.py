@@ -271,3 +271,24 @@ def test_an_answer_to_a_call_that_waited(wrap: Wrap, way: Way) -> None:
         call.add_done_callback(told.append)
     assert call.result(LONG) == b"answered"
     eventually(lambda: told == [call], timeout=5)
+
+
+class _RetriesTransient(_AllKinds):
+    """Makes a call that failed again, as interceptors do that are found in many programs."""
+
+    def intercept(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:
+        call = super().intercept(go_on, details, request)
+        if isinstance(call, grpc.RpcError) and call.code() is grpc.StatusCode.PERMISSION_DENIED:
+            call = super().intercept(go_on, details, b"ok")
+        return call
+
+
+@pytest.mark.parametrize("how", ["__call__", "with_call", "future"])
+def test_an_interceptor_that_makes_a_failed_call_again(calls: CallServer, single: ChannelPool, how: str) -> None:
+    """It tells by the class of what it got, which is gRPC's or derived from it, that it may have failed."""
+    interceptor: Any = _RetriesTransient()
+    way = Way("unary_unary", how, UU)  # type: ignore[arg-type]
+    answer = way.finish(way.begin(grpc.intercept_channel(single, interceptor), "fail"))
+    assert (answer[0] if isinstance(answer, tuple) else answer) == b"0"
+    assert sum(interceptor.seen.values()) == 2
+    assert_at_rest(single)

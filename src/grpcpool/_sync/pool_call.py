@@ -46,8 +46,8 @@ if TYPE_CHECKING:
         """A stand-in: to the type checker, gRPC's bases contradict each other; at run time they do not."""
 else:
 
-    class _Base(grpc.Call, grpc.Future):
-        """A call and a future, as gRPC's own are."""
+    class _Base(grpc.RpcError, grpc.Call, grpc.Future):
+        """An error, a call and a future, as gRPC's own are: interceptors that retry tell by that what they got."""
 
 
 Start = Callable[["Slot", "Arguments"], Any]
@@ -145,6 +145,8 @@ class PoolCall(_Base):
             arguments: Of the call; the timeout among them includes the wait.
             may_repeat: Whether it is begun again if a server refuses it for its limit of streams.
         """
+        # An error shows the arguments that it was made with, unless told that there are none.
+        super().__init__()
         self._pool = pool
         self._core: Core = pool._core
         self._start = start
@@ -487,6 +489,8 @@ class PoolCall(_Base):
         if self._native is not None:
             return repr(self._native)
         return "<PoolCall that waits for a place>" if self._error is None else repr(self._failure())
+
+    __str__ = __repr__
 
 
 def _closed(cause: BaseException) -> CallNotStartedError:
