@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -49,6 +50,19 @@ def test_the_changes_are_told(pool: ChannelPool) -> None:
     assert told[-1] is State.READY
     assert all(one is not other for one, other in itertools.pairwise(told))
     assert pool.stats().ready == 1
+
+
+def test_who_has_it_connect_is_told_so(calls: CallServer, make_pool: PoolMaker) -> None:
+    """A pool that connects within the time between two looks has said that it does: the states are gRPC's, in order."""
+    told: list[State] = []
+
+    def make() -> grpc.Channel:
+        # Less than the 0.2 s between two looks.
+        time.sleep(0.1)
+        return calls.channel()
+
+    make_pool(make).subscribe(told.append, try_to_connect=True)
+    eventually(lambda: told == [State.IDLE, State.CONNECTING, State.READY])
 
 
 def test_a_call_is_what_connects_an_idle_pool(pool: ChannelPool) -> None:

@@ -107,8 +107,10 @@ class Subscriptions:
                 _tell(callback, state)
             if connect and state is not _State.READY:
                 self._core.tell(self._core.machine.connect)
+            # To connect has changed it already, and nobody else would say so before it has been done.
+            unchanged = self._core.connectivity() is state
             with self._changed:
-                if all(told is state for _, told in self._subscribers) and self._subscribers:
+                if unchanged and all(told is state for _, told in self._subscribers) and self._subscribers:
                     self._changed.wait(_LOOKS_EVERY)
 
 
