@@ -29,12 +29,14 @@ def isolated(options: Iterable[tuple[str, Any]] = ()) -> Options:
     one that failed, and, as it holds the process id, a forked child from its parent.
 
     Args:
-        options: Further options, passed on.
+        options: Further options, passed on. They may be of an earlier call: what that has added is replaced.
 
     Returns:
         The options, for `grpc.insecure_channel` and its sisters.
     """
-    return (*options, (_CONNECTION, f"{os.getpid()}-{next(_numbers)}"))
+    # If there are several of one name, gRPC goes by the first.
+    others = (option for option in options if option[0] != _CONNECTION)
+    return (*others, (_CONNECTION, f"{os.getpid()}-{next(_numbers)}"))
 
 
 def shared_out(options: Sequence[tuple[str, Any]] | None) -> Options:
@@ -52,6 +54,8 @@ def shared_out(options: Sequence[tuple[str, Any]] | None) -> Options:
                 merged = _merge(json.loads(value))
             except (TypeError, ValueError):
                 return given
+            # If there are several, gRPC goes by the first.
+            break
     return (*(option for option in given if option[0] != _SERVICE_CONFIG), (_SERVICE_CONFIG, json.dumps(merged)))
 
 

@@ -15,6 +15,7 @@ from calls.support_server import CERTIFICATE, UU, WAYS, CallServer, assert_at_re
 from grpcpool import PoolConfig, isolated
 from grpcpool._options import shared_out
 from support.connections import addresses_of_connections_to, connections_to
+from support.pools import PoolMaker
 from support.servers import unary
 from support.waiting import LONG, eventually, together
 
@@ -44,6 +45,19 @@ def test_isolated_keeps_options() -> None:
     options = [("grpc.a", 1), ("grpc.b", "two")]
     for given in (options, tuple(options), iter(options)):
         assert isolated(given)[:-1] == tuple(options)
+
+
+def test_isolated_again_separates_again(calls: CallServer, make_pool: PoolMaker) -> None:
+    """Options that were isolated before, as of who isolates a whole pool, give each channel its own all the same."""
+    options = isolated([("grpc.a", 1)])
+    assert isolated(options)[:-1] == (("grpc.a", 1),)
+    for pool in (
+        make_pool(lambda: grpc.insecure_channel(calls.target, isolated(options)), min_size=3),
+        grpcpool.insecure_channel(calls.target, options, config=PoolConfig(min_size=3)),
+    ):
+        with pool:
+            pool.open()
+            eventually(lambda: connections_to(calls.port) == 3)
 
 
 def test_isolated_separates_connections(calls: CallServer) -> None:
@@ -76,6 +90,15 @@ def test_shuffling_is_merged_into_a_service_config() -> None:
     options = [("grpc.a", 1), ("grpc.service_config", json.dumps(own)), ("grpc.b", 2)]
     assert _service_config(options) == {**own, "loadBalancingConfig": SHUFFLED}
     assert {("grpc.a", 1), ("grpc.b", 2)} <= set(shared_out(options))
+
+
+def test_of_several_service_configs_the_first_counts(calls: CallServer) -> None:
+    """So it is with gRPC, which does not look at the others."""
+    options = [("grpc.service_config", text) for text in ('{"methodConfig": []}', '{"loadBalancingConfig": "wrong"}')]
+    assert _service_config(options) == {"methodConfig": [], "loadBalancingConfig": SHUFFLED}
+    for given in (isolated(options), isolated(shared_out(options))):
+        with grpc.insecure_channel(calls.target, given) as channel:
+            assert WAYS[0].finish(WAYS[0].begin(channel)) == b"0"
 
 
 @pytest.mark.parametrize(
