@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -219,6 +222,23 @@ def test_an_error_is_a_call_and_a_future(dead: str) -> None:
     assert told == [error]
     with pytest.raises(grpc.RpcError):
         error.result()
+
+
+def test_an_error_is_caught_as_grpcs_own_is(dead: str) -> None:
+    """Many programs name gRPC's private class where they catch what a blocking call raises."""
+    with grpcpool.insecure_channel(dead) as pool, grpc.insecure_channel(dead) as channel:
+        ours, grpcs = (_error(lambda one=one: WAYS[0].begin(one, timeout=5)) for one in (pool, channel))
+    assert type(grpcs).__name__ == "_InactiveRpcError"
+    assert isinstance(ours, type(grpcs))
+    again = pickle.loads(pickle.dumps(ours))  # noqa: S301 -- its own
+    assert isinstance(again, type(grpcs))
+    assert str(again) == str(ours)
+
+
+def test_errors_are_known_without_importing_what_is_private() -> None:
+    """GRPC's private module reads settings from the environment when it is imported: that is left to gRPC."""
+    program = "import sys, grpcpool; sys.exit('grpc._channel' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)  # noqa: S603 -- fixed
 
 
 def test_servers_errors_are_grpcs_own(calls: CallServer, plain: grpc.Channel, single: ChannelPool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from .calls import Arguments
-from .rpc_errors import CallNotStartedError
+from .rpc_errors import CallNotStartedError, not_started
 
 # RFC 7540, 8.1.2, as gRPC keeps it.
 _KEY = re.compile(rb"[0-9a-z_.-]+")
@@ -40,7 +40,7 @@ def failure_of(arguments: Arguments) -> CallNotStartedError | None:
         if binary and not isinstance(value, bytes):
             raise TypeError(f'Binary metadata key="{key}" expected bytes, got {type(value)}')
         if not _KEY.fullmatch(name) or not (binary or _VALUE.fullmatch(_bytes(value))):
-            return CallNotStartedError(grpc.StatusCode.INTERNAL, "Invalid metadata", None)
+            return not_started(grpc.StatusCode.INTERNAL, "Invalid metadata", None)
     return None
 
 

@@ -33,7 +33,7 @@ from .._status import is_refused_stream
 from .arguments import failure_of, with_metadata_read
 from .endings import Once, on_end, reference
 from .failed_streams import end_failed
-from .rpc_errors import CallNotStartedError, call_error
+from .rpc_errors import CallNotStartedError, call_error, not_started
 
 if TYPE_CHECKING:
     from .._errors import PoolError
@@ -299,7 +299,7 @@ class PoolCall(_Base):
         error = self._error
         if error is None or isinstance(error, grpc.Call):
             return error
-        return CallNotStartedError(grpc.StatusCode.INTERNAL, str(error), error)
+        return not_started(grpc.StatusCode.INTERNAL, str(error), error)
 
     def __del__(self) -> None:
         """Leaves the queue; as with gRPC, a call that is dropped is cancelled, and its callbacks are called."""
@@ -323,7 +323,7 @@ class PoolCall(_Base):
                 if not self._may_repeat or not native.done() or not self._goes_on(native, native):
                     return False
                 continue
-            cancelled = CallNotStartedError(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", None)
+            cancelled = not_started(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", None)
             if self._fail(cancelled, cancelled=True):
                 if waiter is not None:
                     self._core.cancel(waiter)
@@ -495,4 +495,4 @@ class PoolCall(_Base):
 
 def _closed(cause: BaseException) -> CallNotStartedError:
     """What a call that had its place fails with when the pool is closed before it begins."""
-    return CallNotStartedError(grpc.StatusCode.CANCELLED, "Channel closed!", cause)
+    return not_started(grpc.StatusCode.CANCELLED, "Channel closed!", cause)

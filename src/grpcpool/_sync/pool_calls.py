@@ -13,7 +13,7 @@ from .._slot_channel import SENDING
 from .._status import code_of, details_of, is_refused_stream
 from .arguments import failure_of, with_metadata_read
 from .pool_call import PoolCall
-from .rpc_errors import CallNotStartedError, call_error
+from .rpc_errors import call_error, not_started
 from .waiting import BlockedWaiter
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class PoolCaller:
             method = self._method.with_request_serialized(request)
         except Exception as error:
             text = "Exception serializing request!"
-            raise CallNotStartedError(grpc.StatusCode.INTERNAL, text, error) from error
+            raise not_started(grpc.StatusCode.INTERNAL, text, error) from error
         return _Again(method, how, contextvars.copy_context())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,7 +30,7 @@ class CallNotStartedError(_CallError):
 
     def __init__(self, code: grpc.StatusCode, details: str, cause: BaseException | None) -> None:
         """With gRPC's status `code` and `details`; `cause` becomes the ``__cause__``."""
-        super().__init__(code, details, cause)
+        Exception.__init__(self, code, details, cause)
         self._code = code
         self._details = details
         self.__cause__ = cause
@@ -110,7 +111,30 @@ class CallNotStartedError(_CallError):
 
     __repr__ = __str__
 
+    def __reduce__(self) -> tuple[Callable[..., CallNotStartedError], tuple[Any, ...]]:
+        """As what it was made by, for its class is not found by its name."""
+        return not_started, self.args
+
+
+# Made when it is first needed, of one of gRPC's.
+_kinds: list[type[CallNotStartedError]] = []
+
+
+def not_started(code: grpc.StatusCode, details: str, cause: BaseException | None) -> CallNotStartedError:
+    """The error of a call that never left the pool.
+
+    It is of the class, too, of which errors of gRPC's blocking calls are. That is private, and many an except clause
+    names it all the same. To import it would fix settings that gRPC reads from the environment when it is imported.
+    """
+    if not _kinds:
+        grpcs_own = getattr(sys.modules.get("grpc._channel"), "_InactiveRpcError", None)
+        if grpcs_own is None:
+            return CallNotStartedError(code, details, cause)
+        shown_as = {"__module__": __name__, "__doc__": CallNotStartedError.__doc__}
+        _kinds.append(type(CallNotStartedError.__name__, (CallNotStartedError, grpcs_own), shown_as))
+    return _kinds[0](code, details, cause)
+
 
 def call_error(error: PoolError, *, own_deadline: bool) -> CallNotStartedError:
     """What a call fails with because of the pool's `error`; `own_deadline`: the call came with a timeout."""
-    return CallNotStartedError(*status_of(error, own_deadline=own_deadline), error)
+    return not_started(*status_of(error, own_deadline=own_deadline), error)
