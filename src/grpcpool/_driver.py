@@ -15,6 +15,7 @@ import abc
 import math
 import random
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, assert_never
@@ -29,6 +30,7 @@ from ._errors import ConnectError, PoolForkedError, refusal_error
 from ._leaks import LeakWatch
 from ._listener import Leaked, Listener, Released
 from ._machine import OpenWaiter, PoolMachine
+from ._maker import Maker
 from ._pool_state import pool_state
 from ._queue import Waiter
 from ._slot import Slot, SlotState
@@ -66,7 +68,7 @@ class Driver(abc.ABC):
 
     def __init__(
         self,
-        factory: Callable[[], Any],
+        maker: Maker,
         config: PoolConfig,
         *,
         name: str,
@@ -74,14 +76,14 @@ class Driver(abc.ABC):
         clock: Clock,
     ) -> None:
         """Makes an empty pool's driver; see `ChannelPool` for the arguments."""
-        self.factory = factory
-        self.config = config
+        self._maker = weakref.ref(maker)
+        self.config = config.replace(prime=None)
         self.name = name
         self.clock = clock
         self.monotonic = clock.monotonic
         self.date_of = dates_of(clock)
         self.lock = threading.Lock()
-        self.machine = PoolMachine(config, name=name, random=random.random)
+        self.machine = PoolMachine(self.config, name=name, random=random.random)
         self.announcer = Announcer(listeners)
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.methods = Methods()
@@ -118,6 +120,17 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def defer(self, work: Callable[[], object]) -> None:
         """Has `work` done soon, where the driver's work is done. Safe in finalizers."""
+
+    def maker(self) -> Maker:
+        """What of the user's makes connections.
+
+        Raises:
+            ConnectError: The pool has been dropped.
+        """
+        maker = self._maker()
+        if maker is None:
+            raise ConnectError("the pool has been dropped")
+        return maker
 
     # --- where it may be used -----------------------------------------------------------------------------------
 

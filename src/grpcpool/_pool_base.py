@@ -12,6 +12,7 @@ from typing import Any, Final
 from ._config import PoolConfig, is_count, is_seconds
 from ._forking import watch_for_fork
 from ._listener import Listener
+from ._maker import Maker
 from ._stats import PoolStats
 
 
@@ -64,8 +65,8 @@ class PoolBase(abc.ABC):
             raise TypeError(f"factory must be callable and return a {self._channel_type}, not {factory!r}")
         if config is not None and not isinstance(config, PoolConfig):
             raise TypeError(f"config must be a PoolConfig, not {config!r}")
-        self._factory = factory
         self._config = config if config is not None else PoolConfig()
+        self._maker = Maker(factory, self._config.prime)
         self._name = name if name is not None else f"pool-{next(_unnamed)}"
         self._listeners = _checked(tuple(listeners))
         self._begin()

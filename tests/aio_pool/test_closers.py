@@ -209,6 +209,34 @@ async def test_a_dropped_pool_closes_its_connections(where: str) -> None:
     assert not tasks_of_pools()
 
 
+class _Client:
+    """Has a pool, and makes its connections."""
+
+    def __init__(self) -> None:
+        self.factory = FakeFactory()
+        self.pool = ChannelPool(self.make, PoolConfig(prime=self.prime))
+
+    def make(self) -> grpc.aio.Channel:
+        return self.factory()
+
+    async def prime(self, channel: grpc.aio.Channel) -> None:
+        """Is content with it."""
+
+
+@in_loop
+async def test_a_dropped_pool_is_closed_although_its_factory_holds_it() -> None:
+    """Who drops an object that has a pool, and is its factory and its prime, has dropped the pool."""
+    client = _Client()
+    await client.pool.open()
+    factory, gone = client.factory, weakref.ref(client.pool)
+    del client
+    gc.collect()
+    assert gone() is None
+    await settle()
+    assert not factory.open
+    assert not tasks_of_pools()
+
+
 @in_loop
 async def test_a_pool_dropped_while_it_opens_closes_what_it_opens() -> None:
     """Nothing is left of a connection that was being made for a pool that is gone."""

@@ -283,6 +283,32 @@ def test_a_dropped_pool_frees_threads_and_connections() -> None:
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-dropped")])
 
 
+class _Client:
+    """Has a pool, and makes its connections."""
+
+    def __init__(self) -> None:
+        self.factory = FakeFactory()
+        self.pool = ChannelPool(self.make, PoolConfig(prime=self.prime), name="client")
+
+    def make(self) -> grpc.Channel:
+        return self.factory()
+
+    def prime(self, channel: grpc.Channel) -> None:
+        """Is content with it."""
+
+
+def test_a_dropped_pool_is_closed_although_its_factory_holds_it() -> None:
+    """Who drops an object that has a pool, and is its factory and its prime, has dropped the pool."""
+    client = _Client()
+    client.pool.open()
+    factory, gone = client.factory, weakref.ref(client.pool)
+    del client
+    gc.collect()
+    assert gone() is None
+    eventually(lambda: not factory.open)
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-client")])
+
+
 def test_a_lease_keeps_its_pool() -> None:
     """A pool is not collected while somebody has a lease of it."""
     factory = FakeFactory()

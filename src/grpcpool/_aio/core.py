@@ -30,9 +30,10 @@ from .._driver import Driver
 from .._effects import Effect
 from .._errors import PoolError, PoolForkedError, Refusal, WrongEventLoopError, refusal_error
 from .._listener import Listener
+from .._maker import Maker
 from .._queue import Waiter
 from .._slot import Slot, SlotState
-from .opening import ChannelFactory, open_channel
+from .opening import open_channel
 from .slot_channel import AioSlotChannel
 
 # Tasks of a closed pool have nothing left to do; one that a foreign coroutine holds up is not waited for longer.
@@ -50,7 +51,7 @@ class Core(Driver):
 
     def __init__(
         self,
-        factory: ChannelFactory,
+        maker: Maker,
         config: PoolConfig,
         *,
         name: str,
@@ -58,7 +59,7 @@ class Core(Driver):
         clock: Clock,
     ) -> None:
         """Makes an empty pool's core, not bound to a loop yet; see `ChannelPool` for the arguments."""
-        super().__init__(factory, config, name=name, listeners=listeners, clock=clock)
+        super().__init__(maker, config, name=name, listeners=listeners, clock=clock)
         # In a forked child, something that is no loop, so that whoever compares loops finds another.
         self.loop: Any = None
         self.finished = asyncio.Event()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,8 +16,6 @@ from .slot_channel import AioSlotChannel
 if TYPE_CHECKING:
     from .core import Core
 
-ChannelFactory = Callable[[], grpc.aio.Channel]
-
 
 async def open_channel(core: Core, slot: Slot) -> None:
     """Opens the slot's connection, and reports to the machine how that ended.
@@ -29,8 +26,9 @@ async def open_channel(core: Core, slot: Slot) -> None:
     try:
         channel = _make(core, slot)
         await channel.connect()
-        if core.config.prime is not None:
-            primed = core.config.prime(channel.channel)
+        prime = core.maker().prime
+        if prime is not None:
+            primed = prime(channel.channel)
             if inspect.isawaitable(primed):
                 await primed
     except (Exception, asyncio.CancelledError) as error:
@@ -53,7 +51,7 @@ def _is_cancelled() -> bool:
 
 
 def _make(core: Core, slot: Slot) -> AioSlotChannel:
-    made = core.factory()
+    made = core.maker().factory()
     if not isinstance(made, grpc.aio.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.aio.Channel")
     if any(other.channel is not None and other.channel.channel is made for other in core.machine.fleet.slots):

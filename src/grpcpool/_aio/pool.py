@@ -39,7 +39,7 @@ class ChannelPool(PoolBase, ChannelSurface):
     _takes_call_credentials = True
 
     def _new_core(self) -> Core:
-        return Core(self._factory, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
+        return Core(self._maker, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
     def after_fork_in_child(self) -> Core:
         """In a forked child: a pool that was not used yet starts afresh, another is void. Returns what to keep."""

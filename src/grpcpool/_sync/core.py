@@ -17,11 +17,12 @@ from .._clock import Clock
 from .._config import PoolConfig
 from .._driver import Driver
 from .._listener import Listener
+from .._maker import Maker
 from .._slot import Slot
 from .._status import code_of, details_of, is_refused_stream
 from .connectivity import TRUSTED_FOR
 from .endings import on_end, reference
-from .opening import ChannelFactory, open_channel
+from .opening import open_channel
 from .pool_call import Callbacks, PoolCall
 from .slot_channel import SyncSlotChannel
 from .starter import Starter
@@ -45,7 +46,7 @@ class Core(Driver):
 
     def __init__(
         self,
-        factory: ChannelFactory,
+        maker: Maker,
         config: PoolConfig,
         *,
         name: str,
@@ -53,7 +54,7 @@ class Core(Driver):
         clock: Clock,
     ) -> None:
         """Makes an empty pool's core; see `ChannelPool` for the arguments."""
-        super().__init__(factory, config, name=name, listeners=listeners, clock=clock)
+        super().__init__(maker, config, name=name, listeners=listeners, clock=clock)
         self.worker = Worker(self, f"grpcpool-{name}", clock)
         self.threads = Threads(f"grpcpool-{name}")
         self.starter = Starter(f"grpcpool-{name}-starter")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
@@ -14,8 +13,6 @@ from .slot_channel import SyncSlotChannel
 
 if TYPE_CHECKING:
     from .core import Core
-
-ChannelFactory = Callable[[], grpc.Channel]
 
 
 def open_channel(core: Core, slot: Slot) -> None:
@@ -29,8 +26,9 @@ def open_channel(core: Core, slot: Slot) -> None:
     try:
         channel = _make(core, slot)
         channel.connect(core.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or core.void)
-        if core.config.prime is not None:
-            _check_primed(core.config.prime(channel.channel))
+        prime = core.maker().prime
+        if prime is not None:
+            _check_primed(prime(channel.channel))
     except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters are told
         if channel is not None:
             channel.close()
@@ -45,7 +43,7 @@ def _check_primed(result: object) -> None:
 
 
 def _make(core: Core, slot: Slot) -> SyncSlotChannel:
-    made = core.factory()
+    made = core.maker().factory()
     if not isinstance(made, grpc.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.Channel")
     channel = SyncSlotChannel(made)

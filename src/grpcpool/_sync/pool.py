@@ -32,7 +32,7 @@ class ChannelPool(PoolBase, ChannelSurface):
     _core: Core
 
     def _new_core(self) -> Core:
-        return Core(self._factory, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
+        return Core(self._maker, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
     def after_fork_in_child(self) -> Core:
         """In a forked child: starts afresh, and returns the parent's core, which must be kept untouched."""

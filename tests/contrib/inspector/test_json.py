@@ -129,7 +129,8 @@ def test_events_come_with_reasons(server: Server, make_pool: PoolMaker) -> None:
     inspector = Inspector(pool)
     unary(pool, ECHO, b"1")
     pool.refresh()
-    eventually(lambda: pool.stats().closed["refresh"])
+    # Counted first, then told.
+    eventually(lambda: len(ask(inspector)["pools"][0]["events"]) == 3)
     (shown,) = ask(inspector)["pools"]
     told = [(event["kind"], event["channel"]) for event in shown["events"]]
     assert told == [("opened", 1), ("opened", 2), ("closed", 1)]
