@@ -182,7 +182,8 @@ class Listener:
     """Hooks that do nothing; override those of interest and pass an instance as `listeners=[...]`.
 
     Hooks are synchronous and must be quick: they run on whichever thread the event happened on, gRPC's callback
-    threads included. What they raise is logged and goes no further.
+    threads included. What they raise is logged and goes no further. A listener that refers to its pool keeps
+    it until `close()`, for it is to be told of the last connections, too.
     """
 
     def opening(self, event: Opening) -> None:
