@@ -25,11 +25,11 @@ import grpc
 from ._announcer import Announcer, logger
 from ._clock import Clock, dates_of
 from ._config import PoolConfig
-from ._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from ._effects import Close, Effect, Grant, Interrupted, Notify, Open, Refuse, Started, Watch
 from ._errors import ConnectError, PoolForkedError, refusal_error
 from ._leaks import LeakWatch
 from ._listener import Leaked, Listener, Released
-from ._machine import OpenWaiter, PoolMachine
+from ._machine import NOTHING, OpenWaiter, PoolMachine
 from ._maker import Maker
 from ._pool_state import pool_state
 from ._queue import Waiter
@@ -160,6 +160,18 @@ class Driver(abc.ABC):
             self.close_channels(to_close)
         for effect in effects:
             self._answer(effect)
+        self._tell_and_open(effects)
+        if effects:
+            self.changed()
+        if self.machine.closing and not len(self.machine.fleet.slots):
+            self._watched.clear()
+            self.finish()
+        self.see_to_alarm()
+        for effect in effects:
+            if isinstance(effect, Interrupted):
+                raise effect.error
+
+    def _tell_and_open(self, effects: Sequence[Effect]) -> None:
         try:
             for effect in effects:
                 if isinstance(effect, Notify):
@@ -169,12 +181,6 @@ class Driver(abc.ABC):
             for effect in effects:
                 if isinstance(effect, Open):
                     self.open_channel(effect.slot)
-        if effects:
-            self.changed()
-        if self.machine.closing and not len(self.machine.fleet.slots):
-            self._watched.clear()
-            self.finish()
-        self.see_to_alarm()
 
     def _answer(self, effect: Effect) -> None:
         match effect:
@@ -186,7 +192,7 @@ class Driver(abc.ABC):
                 waiter.granted(None)
             case Watch(slot=slot):
                 self._watch(slot)
-            case Open() | Close() | Notify():
+            case Open() | Close() | Notify() | Interrupted():
                 pass
             case _:
                 assert_never(effect)
@@ -195,10 +201,13 @@ class Driver(abc.ABC):
 
     def release(self, slot: Slot, streams: int | None) -> None:
         """Gives a place back."""
-        with self.lock:
-            effects = self.machine.release(slot, streams, self.monotonic())
-        if effects:
-            self.commit(effects)
+        effects = NOTHING
+        try:
+            with self.lock:
+                effects = self.machine.release(slot, streams, self.monotonic())
+        finally:
+            if effects:
+                self.commit(effects)
 
     def request(self, waiter: Waiter) -> None:
         """Asks for a place; the waiter is told, maybe before this returns."""

@@ -85,4 +85,14 @@ class Notify:
         self.event = event
 
 
-Effect = Open | Close | Grant | Refuse | Started | Watch | Notify
+class Interrupted:
+    """Raise the error, when the rest has been carried out: a signal's handler has raised it amid a change."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        """By `error`."""
+        self.error = error
+
+
+Effect = Open | Close | Grant | Refuse | Started | Watch | Notify | Interrupted

@@ -83,12 +83,24 @@ class Fleet:
         else:
             slot.in_flight = before + streams
         slot.calls += 1
-        if slot.state is _READY:
-            self.picker.reload(slot, before)
         load = self.load = self.load + (streams or self.target)
         if load > self.peak:  # noqa: PLR1730 -- to call max() would cost more than the rest of the line
             self.peak = load
+        if slot.state is _READY:
+            try:
+                self.picker.reload(slot, before)
+            except BaseException:
+                slot.calls -= 1
+                self.undo(slot, before, streams or self.target, exclusive=False)
+                raise
         return slot
+
+    def undo(self, slot: Slot, in_flight: int, load: int, *, exclusive: bool) -> None:
+        """A signal's handler has raised amid a change, which added `load`: all is as it was before."""
+        slot.in_flight = in_flight
+        slot.exclusive = exclusive
+        self.load -= load
+        self.picker.mend(self.slots.in_state(_READY))
 
     def lower_limit(self, slot: Slot, now: float, *, leaving: int) -> None:
         """The server refuses a call of the slot's: it may carry what it carries, but what is `leaving`, and no more.

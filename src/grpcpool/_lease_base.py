@@ -66,16 +66,19 @@ class LeaseBase:
         if core.lock.locked() and interrupts_package():
             core.defer(self.release)
             return
-        with core.lock:
-            if self._released:
-                return
-            self._released = True
-            effects = NOTHING
-            if not self._calls:
-                monotonic = core.monotonic
-                effects = core.machine.release(self._slot, self._streams, monotonic())
-        if effects:
-            core.commit(effects)
+        effects = NOTHING
+        try:
+            with core.lock:
+                if self._released:
+                    return
+                if not self._calls:
+                    monotonic = core.monotonic
+                    effects = core.machine.release(self._slot, self._streams, monotonic())
+                # Not before: should this thread be interrupted, the finalizer gives the place back.
+                self._released = True
+        finally:
+            if effects:
+                core.commit(effects)
         if self._at_release:
             self._end_the_rest()
 

@@ -16,6 +16,10 @@ How a driver uses it, always under its one lock::
 and then, without the lock, carries the effects out. Between a grant and its delivery the waiter may give up:
 `cancel` then says that he was no longer queued, and the driver releases the place that he was granted.
 
+A signal's handler may raise amid a step that the main thread takes, as it may amid any line of Python. `acquire` and
+`release`, which every call takes, are then as if they had not been begun; a release that serves who waits is finished
+first.
+
 The words: a *slot* is one connection (`_slot.py`); an *ask* is for some of its streams or, as `None`, for all of it
 alone; a *place* is what `max_size` bounds (`_slot_table.py`). The queue holds who waits (`_queue.py`), the fleet
 the connections (`_fleet.py`), its picker those with room (`_pickers.py`). Here they are brought together.
@@ -39,7 +43,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 
 from ._config import PoolConfig, check_size
-from ._effects import Close, Effect, Grant, Notify, Refuse, Started, Watch
+from ._effects import Close, Effect, Grant, Interrupted, Notify, Refuse, Started, Watch
 from ._errors import Figures, Refusal
 from ._fleet import Fleet
 from ._listener import Granted, Opened, OpenFailed, RefusedStream, Rejected, TimedOut
@@ -120,7 +124,7 @@ class PoolMachine:
         state = slot.state
         if state is _CLOSED:
             return NOTHING
-        before = slot.in_flight
+        before, used_at = slot.in_flight, slot.used_at
         if streams is None:
             slot.exclusive = False
             slot.in_flight = 0
@@ -129,11 +133,22 @@ class PoolMachine:
         slot.used_at = now
         self.fleet.load -= streams or self.fleet.target
         if state is _READY:
-            self._picker.reload(slot, before)
+            try:
+                self._picker.reload(slot, before)
+            except BaseException:
+                slot.used_at = used_at
+                self.fleet.undo(slot, before, -(streams or self.fleet.target), exclusive=streams is None)
+                raise
             if not self.queue.length and not slot.overflow:
                 return NOTHING
         effects: list[Effect] = []
-        self._settle(slot, now, effects)
+        try:
+            self._settle(slot, now, effects)
+        except BaseException as interruption:  # noqa: BLE001 -- it is raised when all has been done
+            # The place has been given back, and somebody may have been granted it already.
+            effects.append(Interrupted(interruption))
+            self._picker.mend(self._slots.in_state(_READY))
+            self._settle(slot, now, effects)
         return effects
 
     def refused_stream(self, slot: Slot, now: float) -> Sequence[Effect]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ._config import PoolConfig
 from ._slot import Slot
@@ -41,6 +41,11 @@ class Picker(abc.ABC):
     @abc.abstractmethod
     def remove(self, slot: Slot) -> None:
         """Lets go of a slot that leaves service; does nothing if the slot is not here."""
+
+    def mend(self, ready: Iterable[Slot]) -> None:
+        """A change was interrupted: puts each ready slot where it belongs by what it carries."""
+        for slot in ready:
+            self.reload(slot, slot.in_flight)
 
     @abc.abstractmethod
     def pick(self, streams: int | None) -> Slot | None:
@@ -90,6 +95,14 @@ class _Buckets(Picker):
                 bucket[slot.position] = last
                 last.position = slot.position
             slot.position = -1
+
+    def mend(self, ready: Iterable[Slot]) -> None:
+        for bucket in self._buckets:
+            bucket.clear()
+        self._low = self._end
+        for slot in ready:
+            slot.position = -1
+            self.reload(slot, slot.in_flight)
 
     def lightest(self) -> Slot | None:
         low = self._seek()

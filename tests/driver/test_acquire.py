@@ -326,6 +326,9 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
         clock = SystemClock()
         released: list[Slot]
 
+        def request(self, waiter: object) -> None:
+            """Has answered already."""
+
         def cancel(self, waiter: object) -> bool:
             return False
 
@@ -339,7 +342,7 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
     waiter.granted(slot)
     core = Answered()
     with pytest.raises(Interruption):
-        background(lambda: waiter.wait(core)).result(2)
+        background(lambda: waiter.get(core)).result(2)
     assert core.released == [slot]
 
 

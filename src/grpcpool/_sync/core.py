@@ -23,6 +23,7 @@ from .._status import code_of, details_of, is_refused_stream
 from .connectivity import TRUSTED_FOR
 from .endings import on_end, reference
 from .opening import open_channel
+from .place import Place
 from .pool_call import Callbacks, PoolCall
 from .slot_channel import SyncSlotChannel
 from .starter import Starter
@@ -124,16 +125,16 @@ class Core(Driver):
                 "Cannot invoke RPC on closed channel!" if blocking else "Cannot invoke RPC: Channel closed!"
             )
 
-    def watch_call(self, call: Any, slot: Slot, pool: object) -> Any:
-        """Has the place on `slot` given back when `call` is over; returns what to hand out for it.
+    def watch_call(self, call: Any, place: Place, pool: object) -> Any:
+        """Has the place given back when `call` is over; returns what to hand out for it.
 
         A call keeps its pool, as gRPC's calls keep their channel: who has a call need not have more.
         """
-        return on_end(call, partial(self.end_call, slot, reference(call, self.defer), pool), self.defer)
+        return on_end(call, partial(self.end_call, place, reference(call, self.defer), pool), self.defer)
 
     def end_call(
         self,
-        slot: Slot,
+        place: Place,
         native: Callable[[], Any],
         _pool: object,
         call: Callable[[], PoolCall | None] = _nobody,
@@ -142,7 +143,7 @@ class Core(Driver):
         """A native call is over. On gRPC's thread; never raises.
 
         Args:
-            slot: What it ran on.
+            place: Its own.
             native: Refers to it weakly, for to hold it would keep a stream that was dropped running.
             call: Refers to what was handed out for it, if that is another object.
             callbacks: To be called unless the call is begun again.
@@ -150,14 +151,15 @@ class Core(Driver):
         ended = native()
         code = code_of(ended)
         if code is grpc.StatusCode.UNAVAILABLE and is_refused_stream(ended):
-            self.tell(self.machine.refused_stream, slot)
+            place.give_back_refused()
             handed = call()
             if handed is not None and handed.is_begun_again(ended):
                 return
         else:
             # In this order, for a slot that carries less by a failed call is the more attractive.
-            self.call_failed(slot, code, details_of(ended))
-            self.release(slot, 1)
+            if place.slot is not None:
+                self.call_failed(place.slot, code, details_of(ended))
+            place.give_back()
         if callbacks is not None:
             handed = call()
             if handed is not None:

@@ -33,6 +33,7 @@ from .._status import is_refused_stream
 from .arguments import failure_of, with_metadata_read
 from .endings import Once, on_end, reference
 from .failed_streams import end_failed
+from .place import Place, place_on
 from .rpc_errors import CallNotStartedError, call_error, not_started
 
 if TYPE_CHECKING:
@@ -160,15 +161,15 @@ class PoolCall(_Base):
 
     # --- its life -----------------------------------------------------------------------------------------------
 
-    def begin(self, native: Any, slot: Slot) -> None:
-        """The native call runs on the slot."""
+    def begin(self, native: Any, place: Place) -> None:
+        """The native call runs on its place."""
         core = self._core
         with self._lock:
             # Before anybody can be told that the native call is over.
             late = self._error is not None
             end = self._end = Once(
                 partial(
-                    core.end_call, slot, reference(native, core.defer), self._pool, weakref.ref(self), self.callbacks
+                    core.end_call, place, reference(native, core.defer), self._pool, weakref.ref(self), self.callbacks
                 )
             )
             if not late:
@@ -207,19 +208,20 @@ class PoolCall(_Base):
         core = self._core
         with self._lock:
             waiter, wanted = self._waiter, self._error is None
+        place = place_on(slot, core)
         if not wanted or waiter is None:
-            core.release(slot, 1)
+            place.give_back()
             return
         request, timeout, *rest = self._arguments
         left = timeout if timeout is None else max(0.0, waiter.deadline - core.monotonic())
         try:
             native = self._start(slot, (request, left, *rest))
         except BaseException as error:  # noqa: BLE001 -- a serializer may raise anything; the caller is told
-            core.release(slot, 1)
+            place.give_back()
             closed = isinstance(error, ValueError) and core.machine.closing
             self._fail(_closed(error) if closed else error)
             return
-        self.begin(native, slot)
+        self.begin(native, place)
 
     def refuse(self, error: PoolError) -> None:
         """There will be no place."""

@@ -12,6 +12,7 @@ from .._errors import PoolError
 from .._slot_channel import SENDING
 from .._status import code_of, details_of, is_refused_stream
 from .arguments import failure_of, with_metadata_read
+from .place import Place
 from .pool_call import PoolCall
 from .rpc_errors import call_error, not_started
 from .waiting import BlockedWaiter
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .._slot import Slot
     from .._slot_channel import Method
     from .calls import Arguments
-    from .core import Core
     from .pool import ChannelPool
 
 
@@ -39,31 +39,33 @@ class PoolCaller:
         began = core.monotonic()
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
+        place = Place()
+        place.core, place.slot = core, None
         with core.lock:
-            slot: Slot | None = core.machine.acquire(1)
+            place.slot = slot = core.machine.acquire(1)
         if slot is None:
             core.check_open(blocking=True)
         given = arguments
         while True:
             if slot is None:
-                slot, given = _wait_for_place(core, arguments, began)
+                slot, given = _wait_for_place(place, arguments, began)
             try:
                 response = getattr(slot.channel.multicallable(self._method), how)(*given)
             except grpc.RpcError as error:
                 refused = is_refused_stream(error)
                 if refused:
-                    core.tell(core.machine.refused_stream, slot)
+                    place.give_back_refused()
                 else:
                     # In this order, for a slot that carries less by a failed call is the more attractive.
                     core.call_failed(slot, code_of(error), details_of(error))
-                    core.release(slot, 1)
+                    place.give_back()
                 if not refused or not self._may_repeat:
                     raise
             except BaseException:
-                core.release(slot, 1)
+                place.give_back()
                 raise
             else:
-                core.release(slot, 1)
+                place.give_back()
                 return response
             slot = None
 
@@ -72,8 +74,10 @@ class PoolCaller:
         core = self._pool._core
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
+        place = Place()
+        place.core, place.slot = core, None
         with core.lock:
-            slot: Slot | None = core.machine.acquire(1)
+            place.slot = slot = core.machine.acquire(1)
         if slot is None:
             core.check_open(blocking=False)
             later = self._start_later(how, arguments[0])
@@ -84,12 +88,12 @@ class PoolCaller:
             try:
                 native = getattr(slot.channel.multicallable(self._method), how)(*arguments)
             except BaseException:
-                core.release(slot, 1)
+                place.give_back()
                 raise
-            return core.watch_call(native, slot, self._pool)
-        return self._run_repeatable(how, slot, arguments)
+            return core.watch_call(native, place, self._pool)
+        return self._run_repeatable(how, place, slot, arguments)
 
-    def _run_repeatable(self, how: str, slot: Slot, arguments: Arguments) -> Any:
+    def _run_repeatable(self, how: str, place: Place, slot: Slot, arguments: Arguments) -> Any:
         """Begins a call on the slot that is begun again if the server refuses it."""
         core = self._pool._core
         again = _Again(self._method, how, contextvars.copy_context())
@@ -97,15 +101,15 @@ class PoolCaller:
         try:
             native = getattr(slot.channel.multicallable(self._method.noting), how)(*arguments)
         except BaseException:
-            core.release(slot, 1)
+            place.give_back()
             raise
         finally:
             SENDING.reset(noted)
         if not hasattr(native, "add_callback"):
             # An interceptor's, which may be anything.
-            return core.watch_call(native, slot, self._pool)
+            return core.watch_call(native, place, self._pool)
         call = PoolCall(self._pool, again, arguments, may_repeat=True)
-        call.begin(native, slot)
+        call.begin(native, place)
         return call
 
     def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:
@@ -140,12 +144,13 @@ class _Again:
         return self._context.copy().run(getattr(slot.channel.make(self._method), self._how), *arguments)
 
 
-def _wait_for_place(core: Core, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:
-    """Waits for a place for a call that began then; returns it and the arguments with the time that is left.
+def _wait_for_place(place: Place, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:
+    """Waits for a place for a call that began then; returns its slot and the arguments with the time that is left.
 
     Raises:
         grpc.RpcError: There is none; its cause is the pool's error.
     """
+    core = place.core
     arguments = with_metadata_read(arguments)
     failure = failure_of(arguments)
     if failure is not None:
@@ -154,7 +159,7 @@ def _wait_for_place(core: Core, arguments: Arguments, began: float) -> tuple[Slo
     deadline = core.call_deadline(timeout, began)
     waiter = BlockedWaiter(1, since=core.monotonic(), deadline=deadline, fail_fast=not wait_for_ready).prepare()
     try:
-        slot = waiter.get(core)
+        place.slot = slot = waiter.get(core)
     except PoolError as error:
         raise call_error(error, own_deadline=timeout is not None) from error
     assert slot is not None  # noqa: S101 -- only open() is granted None

@@ -51,26 +51,18 @@ class BlockedWaiter(Waiter):
         """
         try:
             self._ask(core)
-        except BaseException:
-            self._withdraw(core)
-            raise
-        self.wait(core)
-        return self.slot
-
-    def wait(self, core: Core) -> None:
-        """Waits to be told.
-
-        Raises:
-            PoolError: The answer is a refusal.
-        """
-        try:
-            while not self._told.acquire(timeout=self._patience(core)):
-                core.tick()
+            self.wait(core)
         except BaseException:
             self._withdraw(core)
             raise
         if self.error is not None:
             raise self.error
+        return self.slot
+
+    def wait(self, core: Core) -> None:
+        """Waits to be told."""
+        while not self._told.acquire(timeout=self._patience(core)):
+            core.tick()
 
     def _patience(self, core: Core) -> float:
         left = core.clock.wait_until(self.deadline)
