@@ -182,6 +182,9 @@ def _count(low: int, *, optional: bool = False) -> Rule:
     )
 
 
+# Pickers keep a list for each number of calls that a connection may carry. No server takes as many.
+_MOST_STREAMS = 1_000_000
+
 _SECONDS: Rule = is_seconds, "must be seconds, 0 or more"
 _SECONDS_OR_NEVER: Rule = (
     lambda value: value is None or (is_seconds(value) and value > 0),
@@ -192,7 +195,10 @@ _RULES: dict[str, Rule] = {
     "min_size": _count(0),
     "max_size": _count(1),
     "target_streams": _count(1, optional=True),
-    "max_streams": _count(1),
+    "max_streams": (
+        lambda value: is_count(value, 1) and value <= _MOST_STREAMS,
+        f"must be a whole number from 1 to {_MOST_STREAMS}",
+    ),
     "mode": (lambda value: isinstance(value, Mode), "must be Mode.STRICT or Mode.LOOSE"),
     "max_overflow": _count(0),
     "acquire_timeout": (

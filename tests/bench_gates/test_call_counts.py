@@ -48,7 +48,7 @@ def _least(pool: ChannelPool, streams: int | None) -> Calls:
 
 @pytest.mark.parametrize("streams", [None, 1])
 def test_a_lease_that_nobody_contends_for_costs_few_calls(make_pool: PoolMaker, streams: int | None) -> None:
-    """An acquire and release that decide nothing make nine calls of Python functions, and about as many of C."""
+    """An acquire and release that decide nothing make eight calls of Python functions, and about as many of C."""
     calls = _least(_open(make_pool, 4), streams)
     assert calls.python.total() <= _PYTHON_CALLS, calls.python
     assert calls.c.total() <= _C_CALLS[streams], calls.c

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.timeout(30)
 NAN, INF = float("nan"), float("inf")
 
 _COUNT_1, _COUNT_0 = "must be a whole number of at least 1", "must be a whole number of at least 0"
+_STREAMS = "must be a whole number from 1 to 1000000"
 _SECONDS, _POSITIVE = "must be seconds, 0 or more", "must be seconds, more than 0"
 _NEVER = "must be seconds, more than 0, or None for never"
 _NO_COUNTS: list[object] = [-1, 1.0, NAN, True, "1"]
@@ -22,7 +23,7 @@ _NO_SECONDS: list[object] = [-1, -0.5, NAN, INF, -INF, True, "1", 10**400, 1j]
 _WRONG: list[tuple[str, object, str]] = [
     *(("min_size", value, _COUNT_0) for value in [*_NO_COUNTS, None]),
     *(("max_size", value, _COUNT_1) for value in [*_NO_COUNTS, 0, None]),
-    *(("max_streams", value, _COUNT_1) for value in [*_NO_COUNTS, 0, None]),
+    *(("max_streams", value, _STREAMS) for value in [*_NO_COUNTS, 0, None, 2**31 - 1]),
     *(("target_streams", value, _COUNT_1) for value in [*_NO_COUNTS, 0]),
     *(("max_overflow", value, _COUNT_0) for value in [*_NO_COUNTS, None]),
     *(("max_waiters", value, _COUNT_0) for value in _NO_COUNTS),
