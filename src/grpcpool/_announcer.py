@@ -6,6 +6,7 @@ metadata or payload. Listeners are foreign code: what they raise is logged and c
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterable
@@ -63,8 +64,11 @@ def _may_be_a_signals(error: BaseException) -> bool:
     """Whether a signal's handler may have raised this, which is not the listener's doing: only the main thread is told.
 
     On any other thread nothing that a hook raises may pass: it would end the pool's worker, or gRPC's for callbacks.
+    Nor may `asyncio.CancelledError` on any: a hook awaits nothing, so it was not the task that was cancelled.
     """
-    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()
+    if isinstance(error, Exception | asyncio.CancelledError):
+        return False
+    return threading.current_thread() is threading.main_thread()
 
 
 def _log(event: AnyEvent) -> None:

@@ -12,11 +12,12 @@ import grpc
 import pytest
 
 from aio_pool.pools import holding, pool_over, silent
-from grpcpool import PoolClosedError, PoolExhaustedError, PoolTimeoutError
+from grpcpool import Listener, PoolClosedError, PoolExhaustedError, PoolTimeoutError
+from grpcpool._listener import TimedOut
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
-from support.loops import in_loop, settle
+from support.loops import in_loop, settle, until
 from support.servers import ECHO
 
 _READY, _DOWN = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
@@ -202,6 +203,28 @@ async def test_by_the_real_clock_it_comes_by_itself() -> None:
     async with pool_over(FakeFactory(), max_size=1) as pool, pool.acquire():
         with pytest.raises(PoolTimeoutError):
             await pool.acquire(timeout=0.02)
+
+
+@in_loop
+async def test_a_timeout_comes_after_one_whose_listener_raised() -> None:
+    """What passes, for it may be a signal's, ends no timer of the pool: the next deadline is kept, too."""
+
+    class Abrupt(Listener):
+        def timed_out(self, event: TimedOut) -> None:
+            raise GeneratorExit("abrupt listener")
+
+    loop = asyncio.get_running_loop()
+    told: list[Any] = []
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    async with pool_over(FakeFactory(), listeners=[Abrupt()], max_size=1) as pool, pool.acquire():
+        waiting = [_asking(pool, seconds) for seconds in (0.02, 0.04, 0.06)]
+        for one in waiting:
+            with pytest.raises(PoolTimeoutError):
+                await asyncio.wait_for(one, 20)
+        await until(lambda: len(told) == len(waiting))
+    loop.set_exception_handler(handler)
+    assert {type(error) for error in told} == {GeneratorExit}
 
 
 _NO_SECONDS = [-1, -0.001, float("nan"), float("inf"), True, "1", []]

@@ -431,21 +431,23 @@ async def test_the_last_moments_are_told() -> None:
             lease.release()
 
 
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
 @in_loop
-async def test_a_listener_that_raises_is_no_obstacle() -> None:
-    """What a hook raises is logged, and the pool goes on."""
+async def test_a_listener_that_raises_is_no_obstacle(error: type[BaseException]) -> None:
+    """What a hook raises is logged and counted, and the pool goes on; who uses it is not taken for cancelled."""
 
     class Raising(Listener):
         def opening(self, event: Opening) -> None:
-            raise LookupError
+            raise error
 
         def opened(self, event: Opened) -> None:
-            raise LookupError
+            raise error
 
         def closed(self, event: Closed) -> None:
-            raise LookupError
+            raise error
 
     factory = FakeFactory()
     async with pool_over(factory, listeners=[Raising()]) as pool:
         (await pool.acquire()).release()
     assert not factory.open
+    assert pool._core.announcer.listener_errors == 3

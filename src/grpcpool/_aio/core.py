@@ -243,7 +243,9 @@ class Core(Driver):
             self.tick()
         except Exception:  # noqa: BLE001 -- deadlines fall due whatever happens
             logger.exception("pool %r: a tick failed", self.name)
-        self.see_to_alarm()
+        finally:
+            # A signal's handler may have raised what is no Exception, and the loop goes on after most of that.
+            self.see_to_alarm()
 
     def _tick_at_home(self) -> None:
         """A test has turned the clock."""
