@@ -259,7 +259,8 @@ class Driver(abc.ABC):
         """Until when a call may wait: its own deadline, or, if it has none, the configured time."""
         if timeout is None:
             timeout = self.config.acquire_timeout
-        return math.inf if timeout is None else now + timeout
+        # In this order `max` takes what is no number for past, as gRPC does: among the deadlines it would hide others.
+        return math.inf if timeout is None else max(now, now + timeout)
 
     def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> None:
         """A call failed; if its connection is down, the slot gets no more while another is up."""

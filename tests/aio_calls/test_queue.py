@@ -276,6 +276,17 @@ async def test_the_deadline_includes_the_wait(calls: CallServer, way: Way) -> No
 
 
 @in_loop
+async def test_a_deadline_that_is_no_number_is_over(calls: CallServer) -> None:
+    """As with gRPC; and it hides no other: who waits behind it is told in time."""
+    async with world(calls) as at:
+        full = await at.full()
+        odd, short = UNARY.begin(full.pool, timeout=float("nan")), UNARY.begin(full.pool, timeout=0.05)
+        assert await short.code() is Code.DEADLINE_EXCEEDED
+        assert await odd.code() is Code.DEADLINE_EXCEEDED
+        assert await UNARY.begin(at.plain, timeout=float("nan")).code() is Code.DEADLINE_EXCEEDED
+
+
+@in_loop
 async def test_the_wait_is_measured_exactly(clock: ManualClock) -> None:
     """A call waits to its own deadline and not a moment longer; one that gets its place has what is left."""
     channel = aio.FakeChannel(holds_calls=True)

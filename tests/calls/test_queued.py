@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -241,6 +242,18 @@ def test_it_starts_by_itself_with_the_time_that_is_left(full: Full, way: Way) ->
     assert over.wait(LONG)
     left = float(answer[0] if way.streams_out else answer)
     assert 20 < left < 29.8
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_deadline_that_is_no_number_is_over(full: Full, way: Way) -> None:
+    """It does not hide the deadlines of others who wait."""
+
+    def call(timeout: float) -> Any:
+        return way.finish(way.begin(full.pool, timeout=timeout))
+
+    for future in [background(partial(call, timeout)) for timeout in (float("nan"), 0.05)]:
+        error: Any = future.exception(LONG)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
