@@ -152,8 +152,10 @@ class Shell:
 
     def fail(self, failed: FailedCall) -> None:
         """The call is over, and was never started."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            failed.ends_at(waiter.own_deadline, self._core.monotonic)
         self._native = failed
-        self._waiter = None
         told, self._told = self._told, None
         _wake(told)
         self.end()
@@ -397,6 +399,9 @@ class _Responses(AsyncIterator[Any]):
             try:
                 message = await iterator.__anext__()
             except BaseException as error:
+                if getattr(iterator, "ag_running", False):
+                    # Another task iterates the call: to be told so ends nothing.
+                    raise
                 if not call._goes_on(native, error):
                     self._iterator = iterator
                     raise

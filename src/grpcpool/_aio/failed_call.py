@@ -21,6 +21,8 @@ class FailedCall:
     """
 
     _done_writing_flag = True
+    _deadline: float | None = None
+    _monotonic: Callable[[], float]
 
     def __init__(
         self,
@@ -35,6 +37,11 @@ class FailedCall:
         self._details = details
         self._cause = cause
         self._raises = raises
+
+    def ends_at(self, deadline: float | None, monotonic: Callable[[], float]) -> None:
+        """Notes the deadline that the call came with, if any, and by which clock: gRPC's calls tell it to the last."""
+        self._deadline = deadline
+        self._monotonic = monotonic
 
     async def _raise(self) -> NoReturn:
         """Raises what awaiting the call raises: a new error each time, as gRPC does."""
@@ -75,7 +82,7 @@ class FailedCall:
         return False
 
     def time_remaining(self) -> float | None:
-        return None
+        return None if self._deadline is None else max(0.0, self._deadline - self._monotonic())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         callback(self)

@@ -65,9 +65,15 @@ class CallWaiter(Waiter):
         self.kept = None
         self.arguments = (None,) * 6
 
+    @property
+    def own_deadline(self) -> float | None:
+        """The deadline that the call came with, if any."""
+        return None if self.arguments[1] is None else self.deadline
+
     def time_remaining(self) -> float | None:
         """Seconds until the call's own deadline, if it has one."""
-        return None if self.arguments[1] is None else max(0.0, self.deadline - self.caller.core.monotonic())
+        deadline = self.own_deadline
+        return None if deadline is None else max(0.0, deadline - self.caller.core.monotonic())
 
 
 class PoolCaller:
