@@ -355,6 +355,21 @@ def test_after_the_loop_has_gone_it_cannot_be_used(use: str) -> None:
     assert pool.stats().opening == 0
 
 
+@pytest.mark.parametrize("used", [True, False])
+def test_what_is_closed_may_be_closed_again_anywhere(used: bool) -> None:
+    """Also when its loop has gone, as by an exit handler in a loop of its own."""
+
+    async def use(pool: ChannelPool) -> None:
+        async with pool:
+            if used:
+                (await pool.acquire()).release()
+
+    pool = ChannelPool(FakeFactory())
+    run(use(pool))
+    run(pool.close())
+    assert pool.closed
+
+
 def run_unclosed(pool: ChannelPool) -> None:
     """Uses a pool in a loop that is closed without closing the pool."""
     with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -290,6 +290,10 @@ class Core(Driver):
         self._stop_timer()
         self.unsubscribe()
 
+    def is_gone(self) -> bool:
+        """Whether nothing of the pool is left, so that no loop is needed to close it."""
+        return self.finished.is_set() and not self._tasks and not self.void
+
     async def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. In a task of the pool itself (a prime), returns at once."""
         if asyncio.current_task() in self._tasks:

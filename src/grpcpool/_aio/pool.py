@@ -185,6 +185,8 @@ class ChannelPool(PoolBase, ChannelSurface):
         """
         seconds = self._grace(grace)
         core = self._core
+        if core.is_gone():
+            return
         core.enter()
         began = core.monotonic()
         try:
