@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,11 @@ import grpc
 import pytest
 
 from aio_pool.pools import holding, pool_over
-from grpcpool import PoolOpenError, PoolTimeoutError
+from grpcpool import PoolConfig, PoolOpenError, PoolTimeoutError
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
-from support.loops import in_loop, settle
+from support.loops import in_loop, new_loop, settle
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 
@@ -73,7 +74,11 @@ async def test_nobody_gets_a_connection_that_is_being_primed() -> None:
         (await waiting).release()
 
 
-@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, TimeoutError])
+class Interruption(BaseException):
+    """What is no `Exception`, as some tools' timeouts are."""
+
+
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, TimeoutError, Interruption])
 @pytest.mark.parametrize("asynchronous", [False, True])
 @in_loop
 async def test_a_prime_that_raises_fails_the_connection(error: type[BaseException], asynchronous: bool) -> None:
@@ -97,6 +102,33 @@ async def test_a_prime_that_raises_fails_the_connection(error: type[BaseExceptio
         await settle()
         assert not factory.open
         assert pool.stats().size == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_prime_that_ends_the_program_ends_it(error: type[BaseException]) -> None:
+    """As any task would; and who waited for the connection is told, should the loop go on."""
+
+    def prime(channel: object) -> None:
+        raise error
+
+    async def close() -> None:
+        with pytest.raises(PoolOpenError) as caught:
+            await opening
+        assert isinstance(caught.value.__cause__, error)
+        await pool.close()
+
+    loop = new_loop()
+    try:
+        pool = ChannelPool(FakeFactory(), PoolConfig(prime=prime))
+        opening = loop.create_task(pool.open())
+        with pytest.raises(error):
+            loop.run_until_complete(opening)
+        loop.set_exception_handler(lambda loop, context: None)
+        loop.run_until_complete(close())
+    finally:
+        loop.close()
+    # The task's error has been raised by the loop; that nobody asked the task for it is told when it is collected.
+    gc.collect()
 
 
 @in_loop

@@ -31,7 +31,10 @@ async def open_channel(core: Core, slot: Slot) -> None:
             primed = prime(channel.channel)
             if inspect.isawaitable(primed):
                 await primed
-    except (Exception, asyncio.CancelledError) as error:
+    except GeneratorExit:
+        # This is collected with its loop.
+        raise
+    except BaseException as error:
         # Foreign code may raise anything, also what it raises that was not cancelled itself; the waiters are told.
         if isinstance(error, asyncio.CancelledError) and _is_cancelled():
             raise
@@ -39,6 +42,9 @@ async def open_channel(core: Core, slot: Slot) -> None:
         traceback.clear_frames(error.__traceback__)
         core.leave_opening(slot)
         core.tell(core.machine.open_failed, slot, error)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            # The program is to end.
+            raise
     else:
         core.leave_opening(slot)
         core.tell(core.machine.opened, slot, channel)
