@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from cli.support import CERTIFICATE, CHECK, HERE, Commands, grpc_server, no_server
 from grpcpool._demo.calls import scaling_options
+from grpcpool.cli._bench import load
 
 _QUICK = ("--duration=0.7", "--warmup=0.05")
 # A busy machine may not get as far as that at once.
@@ -201,6 +203,7 @@ def test_nobody_there(command: Commands) -> None:
         (["--concurrency=0"], "'0' is no number of callers"),
         (["--compare=bare,best"], "'best' is not one of bare, native, pool"),
         (["--report=/nowhere/at/all.html"], "there is no such folder"),
+        (["--report=."], "is a folder"),
     ],
 )
 def test_usage(command: Commands, arguments: list[str], words: str) -> None:
@@ -208,6 +211,21 @@ def test_usage(command: Commands, arguments: list[str], words: str) -> None:
     told = command("bench", "localhost:1", CHECK, *arguments)
     assert told.code == 2
     assert words in told.line
+
+
+def test_more_callers_than_threads(command: Commands, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system has no thread for one more caller, the line says so."""
+
+    class Scarce(threading.Thread):
+        def start(self) -> None:
+            if getattr(self, "_target", None) is load._keep_calling:
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Scarce)
+    told = command("bench", f"127.0.0.1:{port}", CHECK, "--concurrency=7", *_QUICK)
+    assert told.code == 1
+    assert "7 callers need a thread each; after 0: can't start new thread" in told.line
 
 
 def test_tls(command: Commands, tls_port: int) -> None:

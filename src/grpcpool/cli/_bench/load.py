@@ -14,6 +14,7 @@ import grpc
 from ..._demo.tally import named
 from ..._demo.tcp import count_connections
 from ..._demo.watch import pauses
+from .._failure import CommandError
 from .methods import Method
 from .result import Plan, Result
 from .tally import Tally
@@ -77,8 +78,17 @@ class _Load:
         ]
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        """Starts them.
+
+        Raises:
+            CommandError: The system has not so many threads.
+        """
+        for number, thread in enumerate(self._threads):
+            try:
+                thread.start()
+            except RuntimeError as error:
+                told = f"{len(self._threads)} callers need a thread each; after {number}: {error}"
+                raise CommandError(f"--concurrency: {told}") from error
         self._tally.begin()
 
     def end(self, patience: float) -> None:

@@ -31,7 +31,7 @@ class Wish:
         """Understands them; the report tells the `arguments` of the command line.
 
         Raises:
-            UsageError: A number is none, or a way is not known.
+            UsageError: A number is none, a way is not known, or the report has no place.
         """
         self.concurrency = [_count(part) for part in concurrency.split(",")]
         self.compare = [_way(part.strip()) for part in compare.split(",")]
@@ -39,6 +39,8 @@ class Wish:
         self.command = shlex.join(["grpcpool", *arguments])
         if report is not None and not report.absolute().parent.is_dir():
             raise UsageError(f"--report {report}: there is no such folder")
+        if report is not None and report.is_dir():
+            raise UsageError(f"--report {report}: is a folder, and should be a file")
 
 
 def run_bench(server: Server, plan: Plan, wish: Wish, *, with_json: bool, console: Console) -> ExitCode:
