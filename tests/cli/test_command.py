@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from cli.support import COMMAND, Commands
+
+# A disk on which there is never room.
+_FULL = pathlib.Path("/dev/full")
 
 _BLOCKED = "import sys; sys.modules[{!r}] = None; from grpcpool.__main__ import main; sys.exit(main({!r}))"
 
@@ -47,6 +51,31 @@ def test_help_has_examples(command: Commands, name: str, words: list[str]) -> No
 def test_an_option_that_there_is_not(command: Commands) -> None:
     """A wrong option ends with 2."""
     assert command("probe", "localhost:1", "--nonsense").code == 2
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--duration", "--warmup"])
+@pytest.mark.parametrize("seconds", ["inf", "1e10", "nan"])
+def test_seconds_that_no_clock_has(command: Commands, option: str, seconds: str) -> None:
+    """More than a day is refused with 2, as what is no number is: neither sockets nor gRPC can wait for so long."""
+    assert command("bench", "localhost:1", "a.B/C", option, seconds).code == 2
+    if option == "--timeout":
+        assert command("probe", "localhost:1", option, seconds).code == 2
+
+
+@pytest.mark.skipif(not _FULL.exists(), reason="there is no such disk here")
+def test_what_cannot_be_written(port: int) -> None:
+    """Where what it says cannot be written, the command ends with 1 and one line."""
+    with _FULL.open("w", encoding="utf-8") as full:
+        done = subprocess.run(  # noqa: S603 -- our own
+            [*COMMAND, "probe", f"127.0.0.1:{port}"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["grpcpool: [Errno 28] No space left on device"]
 
 
 def test_shells_complete() -> None:

@@ -184,4 +184,4 @@ def test_certificates_that_are_none(command: Commands, tmp_path: pathlib.Path) -
     for name in ("no.pem", "missing.pem"):
         told = command("probe", "localhost:1", "--ca", tmp_path / name)
         assert told.code == 1
-        assert "the certificates cannot be used" in told.line
+        assert f"the certificates cannot be used ({tmp_path / name})" in told.line

@@ -54,7 +54,7 @@ class Tls:
             if self.cert is not None:
                 context.load_cert_chain(self.cert, self.key)
         except (OSError, ssl.SSLError) as error:
-            raise CommandError(f"the certificates cannot be used: {error}") from error
+            raise CommandError(f"the certificates cannot be used ({self._files()}): {error}") from error
         context.set_alpn_protocols(["h2"])
         return context
 
@@ -79,3 +79,6 @@ class Tls:
         name = self.authority.rpartition(":")[0] or self.authority
         given = (("grpc.default_authority", self.authority),)
         return (*given, ("grpc.ssl_target_name_override", name)) if self.used else given
+
+    def _files(self) -> str:
+        return ", ".join(str(path) for path in (self.ca, self.cert, self.key) if path is not None)

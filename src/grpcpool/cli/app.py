@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 
 _TLS = "TLS"
+# A day. What counts on is the clock of a socket, and gRPC's: neither takes any number of seconds.
+_LONGEST: Final = 86_400
 TargetOf = Annotated[
     str,
     typer.Argument(
@@ -92,7 +94,7 @@ def probe(
     cert: CertOf = None,
     key: KeyOf = None,
     authority: AuthorityOf = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that each step may take.", min=0.001)] = 5.0,
+    timeout: Annotated[float, typer.Option(help="Seconds that each step may take.", min=0.001, max=_LONGEST)] = 5.0,
     in_flight: Annotated[int, typer.Option(help="Calls at once that the pool is to carry.", min=1)] = 500,
     with_json: JsonOf = False,
 ) -> None:
@@ -129,9 +131,9 @@ def bench(
     ] = None,
     concurrency: Annotated[str, typer.Option(help="Callers (threads) at once; several, with commas.")] = "1,50,400",
     compare: Annotated[str, typer.Option(help="Ways to call, with commas.")] = "bare,native,pool",
-    duration: Annotated[float, typer.Option(help="Seconds that each way is measured.", min=0.1)] = 10.0,
-    warmup: Annotated[float, typer.Option(help="Seconds before that.", min=0)] = 2.0,
-    timeout: Annotated[float, typer.Option(help="Seconds that a call may take.", min=0.001)] = 10.0,
+    duration: Annotated[float, typer.Option(help="Seconds that each way is measured.", min=0.1, max=_LONGEST)] = 10.0,
+    warmup: Annotated[float, typer.Option(help="Seconds before that.", min=0, max=_LONGEST)] = 2.0,
+    timeout: Annotated[float, typer.Option(help="Seconds that a call may take.", min=0.001, max=_LONGEST)] = 10.0,
     max_size: Annotated[int, typer.Option(help="Connections of the pool, and of native, at most.", min=1)] = 10,
     max_streams: Annotated[int, typer.Option(help="Calls on each connection of the pool, at most.", min=1)] = 90,
     tls: TlsOf = False,
@@ -190,6 +192,12 @@ def _told_in_one_line() -> Iterator[None]:
         raise typer.Exit(error.code) from None
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read what is written has had enough: typer ends the command without a word.
+        raise
+    except OSError as error:
+        typer.echo(f"grpcpool: {error}", err=True)
+        raise typer.Exit(ExitCode.FAILED) from None
 
 
 def _part(name: str) -> Any:
