@@ -8,10 +8,10 @@ The verdicts, in the order in which they are tried; the first that fits is told:
 
 ==================== ===============================================================================================
 nothing to tell      nothing was asked for, and nobody waits
-limited by connecting who waits waits for connections that cannot be made, or are being made while there may be more
-limited by streams   the server refused calls, or has shown that its limit is below ours
+limited by streams   the server refused calls: its limit is below ours
+limited by connecting connections cannot be made, or who waits waits for those being made while there may be more
 too small            who waits finds the pool at `max_size`, with every place taken
-too large            nobody waited, and most of the connections that are kept have nothing to do
+too large            nobody waited to speak of, and most of the connections that are kept have nothing to do
 not the bottleneck   nobody waited to speak of, and the pool is of the right size
 ==================== ===============================================================================================
 """
@@ -206,8 +206,9 @@ def _at_ease(seen: _Seen) -> tuple[Verdict, str]:
     after = seen.after
     in_service = after.size - after.draining
     if seen.needed <= in_service // 2:
+        nobody = f"only {100 * seen.share:.1f} % of those who asked" if seen.share else "nobody"
         text = (
-            f"nobody waited, and {in_service} connections were open for at most {seen.peak} in flight, which "
+            f"{nobody} waited, and {in_service} connections were open for at most {seen.peak} in flight, which "
             f"{seen.needed} would carry. "
         )
         if after.min_size > seen.needed:

@@ -101,6 +101,21 @@ def test_a_pool_that_is_too_large() -> None:
     assert "idle_timeout" in advise(before, _after(in_flight=30)).text
 
 
+def test_a_pool_that_is_too_large_may_have_kept_a_few_waiting() -> None:
+    """So few that they do not count are not called nobody."""
+    before = dataclasses.replace(_BEFORE, in_flight=20)
+    assert "nobody waited" in advise(before, _after(in_flight=30)).text
+    few = advise(before, _after(in_flight=30, waited=_BEFORE.waited + 50))
+    assert few.verdict is Verdict.TOO_LARGE
+    assert "only 0.5 % of those who asked waited" in few.text
+
+
+def test_refusals_are_told_before_failures_to_connect() -> None:
+    """Where both happened, the verdict is that of the server's own limit, as the module's table has it."""
+    both = advise(_BEFORE, _after(refused_streams=1, open_failures=7, ready=0, timeouts=3))
+    assert both.verdict is Verdict.LIMITED_BY_STREAMS
+
+
 def test_nothing_to_tell() -> None:
     """Of a pool that nobody has used, nothing is said."""
     idle = dataclasses.replace(_BEFORE, in_flight=0)
