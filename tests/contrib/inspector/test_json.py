@@ -114,6 +114,15 @@ def test_several_pools_in_their_order(server: Server, make_pool: PoolMaker) -> N
     assert [(pool["id"], pool["name"]) for pool in ask(inspector)["pools"]] == [(1, "same"), (2, "same"), (3, "later")]
 
 
+@pytest.mark.parametrize(
+    "name", ["", "<b onload=x>&amp;", "caf\u00e9\u202e\U0001f4a5", "\ud800", "a\n\0b", "x" * 10_000], ids=ascii
+)
+def test_any_name_is_shown_as_it_is(name: str, server: Server, make_pool: PoolMaker) -> None:
+    """Whatever a pool is called, JSON has its name, and the other pools are answered with it."""
+    inspector = Inspector(make_pool(server.channel, name=name), make_pool(server.channel, name="other"))
+    assert [pool["name"] for pool in ask(inspector)["pools"]] == [name, "other"]
+
+
 def test_settings_are_shown(server: Server, make_pool: PoolMaker) -> None:
     """The settings are the pool's; of `prime` only whether there is one."""
     pool = make_pool(server.channel, max_size=3, max_streams=18, prime=lambda channel: None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from functools import cache, partial
@@ -19,7 +20,7 @@ import grpc
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
@@ -175,8 +176,9 @@ class Inspector:
                 watched.sample()
             await asyncio.sleep(self._every)
 
-    async def _pools(self, _request: Request) -> JSONResponse:
-        return JSONResponse(self.document())
+    async def _pools(self, _request: Request) -> Response:
+        # With escapes for all that is not ASCII: a name may hold what UTF-8 cannot.
+        return Response(json.dumps(self.document(), separators=(",", ":")), media_type="application/json")
 
 
 def _forget(watched: dict[int, Watched], number: int, _ref: object) -> None:
