@@ -33,11 +33,43 @@ def is_making_a_channel() -> bool:
     return getattr(_making, "a_channel", False)
 
 
+def named_after(target: str | bytes) -> str:
+    """What a pool over `target` is called if it is given no name.
+
+    Raises:
+        TypeError: It is no target. gRPC, too, says so at once.
+    """
+    if isinstance(target, bytes):
+        # Which gRPC takes, undocumented.
+        return target.decode(errors="backslashreplace")
+    if not isinstance(target, str):
+        raise TypeError(f"target must be text, not {target!r}")
+    return target
+
+
 def check_credentials(credentials: Credentials) -> None:
     """Looks whether these are credentials, or can make them.
 
     Raises:
-        TypeError: They are neither.
+        TypeError: They are neither. What they are is not told: it may be the text of a key.
     """
-    if not callable(credentials) and not isinstance(credentials, grpc.ChannelCredentials):
-        raise TypeError(f"credentials must be grpc.ChannelCredentials, or a callable that makes them: {credentials!r}")
+    if not callable(credentials):
+        _check(credentials, "credentials must be grpc.ChannelCredentials, or a callable that makes them")
+
+
+def credentials_of(credentials: Credentials) -> grpc.ChannelCredentials:
+    """The credentials for one more channel.
+
+    Raises:
+        TypeError: What was to make them made something else.
+    """
+    if not callable(credentials):
+        return credentials
+    made = credentials()
+    _check(made, "credentials() must return grpc.ChannelCredentials")
+    return made
+
+
+def _check(credentials: object, rule: str) -> None:
+    if not isinstance(credentials, grpc.ChannelCredentials):
+        raise TypeError(f"{rule}, not {type(credentials).__name__}")

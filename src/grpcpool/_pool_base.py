@@ -59,12 +59,15 @@ class PoolBase(abc.ABC):
             listeners: Told of every event, see `Listener`.
 
         Raises:
-            TypeError: `factory` is not callable, `config` is not a `PoolConfig`, or a listener is not a `Listener`.
+            TypeError: `factory` is not callable, `config` is not a `PoolConfig`, `name` is not text, or a listener is
+                not a `Listener`.
         """
         if not callable(factory):
             raise TypeError(f"factory must be callable and return a {self._channel_type}, not {factory!r}")
         if config is not None and not isinstance(config, PoolConfig):
             raise TypeError(f"config must be a PoolConfig, not {config!r}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be text, not {name!r}")
         self._config = config if config is not None else PoolConfig()
         self._maker = Maker(factory, self._config.prime)
         self._name = name if name is not None else f"pool-{next(_unnamed)}"

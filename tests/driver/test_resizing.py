@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import grpc
 import pytest
 
-from grpcpool import ChannelPool, Lease, Mode, PoolConfig, PoolTimeoutError
+import grpcpool.aio
+from grpcpool import ChannelPool, Lease, Mode, PoolConfig, PoolOpenError, PoolTimeoutError
 from grpcpool._listener import Opening
 from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory
@@ -261,8 +263,34 @@ def test_it_has_a_name_and_its_configuration(make_pool: PoolMaker) -> None:
 
 
 def test_what_is_no_factory_or_configuration_is_refused() -> None:
-    """A target instead of a factory, or a dict instead of a configuration, raises `TypeError` that says so."""
+    """A target instead of a factory, a dict as configuration or a number as name raises `TypeError` that says so."""
     with pytest.raises(TypeError, match=r"factory must be callable.*not 'orders:50051'"):
         ChannelPool("orders:50051")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"config must be a PoolConfig"):
         ChannelPool(FakeFactory(), {"max_size": 3})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"name must be text, not 3"):
+        ChannelPool(FakeFactory(), name=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio], ids=["threads", "asyncio"])
+def test_what_is_no_target_is_refused(world: Any) -> None:
+    """As gRPC does, at once, and not at the first call. Bytes are a target, and the name is text all the same."""
+    with pytest.raises(TypeError, match=r"target must be text, not None"):
+        world.insecure_channel(None)
+    assert world.insecure_channel(b"localhost:1").name == "localhost:1"
+
+
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio], ids=["threads", "asyncio"])
+def test_what_are_no_credentials_is_refused(world: Any) -> None:
+    """What is given instead of credentials is told by its type alone, for it may be the text of a key."""
+    with pytest.raises(TypeError, match=r"credentials must be grpc\.ChannelCredentials, .*, not bytes$"):
+        world.secure_channel("localhost:1", b"a key")
+
+
+def test_what_makes_no_credentials_is_told() -> None:
+    """A callable that returns something else fails the connection, and the error says whose fault that is."""
+    with (
+        grpcpool.secure_channel("localhost:1", lambda: None) as pool,  # type: ignore[arg-type, return-value]
+        pytest.raises(PoolOpenError, match=r"credentials\(\) must return grpc\.ChannelCredentials, not NoneType"),
+    ):
+        pool.open()

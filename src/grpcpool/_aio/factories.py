@@ -9,7 +9,7 @@ import grpc
 
 from .._config import PoolConfig
 from .._listener import Listener
-from .._making import Credentials, check_credentials, is_making_a_channel, making_a_channel
+from .._making import Credentials, check_credentials, credentials_of, is_making_a_channel, making_a_channel, named_after
 from .._options import isolated, shared_out
 from .intercepted import add_interceptors
 from .pool import ChannelPool
@@ -52,7 +52,7 @@ def insecure_channel(
         with making_a_channel():
             return grpc.aio.insecure_channel(target, isolated(shared), compression)
 
-    pool = ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
+    pool = ChannelPool(factory, config, name=named_after(target) if name is None else name, listeners=listeners)
     pool._takes_call_credentials = False
     add_interceptors(pool, interceptors or ())
     return pool
@@ -92,10 +92,10 @@ def secure_channel(
     shared = shared_out(options)
 
     def factory() -> grpc.aio.Channel:
-        made = credentials() if callable(credentials) else credentials
+        made = credentials_of(credentials)
         with making_a_channel():
             return grpc.aio.secure_channel(target, made, isolated(shared), compression)
 
-    pool = ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
+    pool = ChannelPool(factory, config, name=named_after(target) if name is None else name, listeners=listeners)
     add_interceptors(pool, interceptors or ())
     return pool

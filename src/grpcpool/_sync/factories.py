@@ -9,7 +9,7 @@ import grpc
 
 from .._config import PoolConfig
 from .._listener import Listener
-from .._making import Credentials, check_credentials, is_making_a_channel, making_a_channel
+from .._making import Credentials, check_credentials, credentials_of, is_making_a_channel, making_a_channel, named_after
 from .._options import isolated, shared_out
 from .pool import ChannelPool
 
@@ -50,7 +50,7 @@ def insecure_channel(
         with making_a_channel():
             return grpc.insecure_channel(target, isolated(shared), compression)
 
-    return ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
+    return ChannelPool(factory, config, name=named_after(target) if name is None else name, listeners=listeners)
 
 
 def secure_channel(
@@ -86,8 +86,8 @@ def secure_channel(
     shared = shared_out(options)
 
     def factory() -> grpc.Channel:
-        made = credentials() if callable(credentials) else credentials
+        made = credentials_of(credentials)
         with making_a_channel():
             return grpc.secure_channel(target, made, isolated(shared), compression)
 
-    return ChannelPool(factory, config, name=target if name is None else name, listeners=listeners)
+    return ChannelPool(factory, config, name=named_after(target) if name is None else name, listeners=listeners)
