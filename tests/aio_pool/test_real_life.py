@@ -121,6 +121,25 @@ async def test_a_refresh_makes_new_connections_without_a_gap(server: Server) -> 
 
 
 @in_loop
+async def test_what_outlives_drain_timeout_is_cancelled(server: Server) -> None:
+    """A call on a connection that was replaced runs on for `drain_timeout`; then it and the connection are over."""
+    async with pool_over(lambda: channel_to(server), drain_timeout=0.5) as pool:
+        await pool.open()
+        before = addresses_of_connections_to(server.port)
+        call = pool.unary_unary(SLOW)(b"20000")
+        await settle()
+        began = time.monotonic()
+        pool.refresh()
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        assert 0.45 <= time.monotonic() - began < 10
+        # It would keep the connection, as it does where there is no pool.
+        del call
+        await _until_connections(server.port, 1)
+        assert before.isdisjoint(addresses_of_connections_to(server.port))
+        assert (pool.stats().in_flight, pool.stats().closed["refresh"]) == (0, 1)
+
+
+@in_loop
 async def test_connections_are_replaced_by_age(server: Server) -> None:
     """At `max_age` each is replaced, again and again, while calls go on; there are never more than one too many."""
     async with pool_over(lambda: channel_to(server), min_size=2, max_size=2, max_age=0.2) as pool:

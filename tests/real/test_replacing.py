@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
+import grpc
 import pytest
 
+from grpcpool._listener import Closed
 from support.connections import addresses_of_connections_to, connections_to
-from support.pools import PoolMaker
-from support.servers import ECHO, PEER, Server, unary
+from support.pools import PoolMaker, Recorder
+from support.servers import CHAT, ECHO, PEER, SLOW, Server, unary
 from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -60,3 +63,27 @@ def test_a_refresh_makes_new_connections(server: Server, make_pool: PoolMaker) -
     assert before.isdisjoint(addresses_of_connections_to(server.port))
     with pool.acquire(timeout=0) as lease:
         assert unary(lease, ECHO, b"a") == b"a"
+
+
+def test_what_outlives_drain_timeout_is_cancelled(server: Server, make_pool: PoolMaker) -> None:
+    """A call and a stream on a connection that was replaced run on for `drain_timeout`, and then fail `CANCELLED`.
+
+    The connection is gone then, and its event says how many were cut off.
+    """
+    recorder = Recorder()
+    pool = make_pool(server.channel, drain_timeout=0.5, listeners=[recorder])
+    pool.open()
+    over = threading.Event()
+    unary_call = pool.unary_unary(SLOW).future(b"20000")
+    stream = pool.stream_stream(CHAT)(iter(over.wait, True))
+    before = addresses_of_connections_to(server.port)
+    began = time.monotonic()
+    pool.refresh()
+    failed = background(lambda: unary_call.exception(LONG)).result(LONG)
+    assert 0.45 <= time.monotonic() - began < 10
+    assert isinstance(failed, grpc.RpcError)
+    assert failed.code() is stream.code() is grpc.StatusCode.CANCELLED
+    over.set()
+    eventually(lambda: before.isdisjoint(addresses_of_connections_to(server.port)))
+    assert [event.cancelled for event in recorder.of(Closed)] == [2]
+    assert (pool.stats().in_flight, pool.stats().closed["refresh"]) == (0, 1)
