@@ -276,7 +276,7 @@ def test_what_is_no_factory_or_configuration_is_refused() -> None:
 def test_what_is_no_target_is_refused(world: Any) -> None:
     """As gRPC does, at once, and not at the first call. Bytes are a target, and the name is text all the same."""
     with pytest.raises(TypeError, match=r"target must be text, not None"):
-        world.insecure_channel(None)
+        world.insecure_channel(None, name="orders")
     assert world.insecure_channel(b"localhost:1").name == "localhost:1"
 
 

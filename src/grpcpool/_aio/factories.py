@@ -45,14 +45,14 @@ def insecure_channel(
     """
     if is_making_a_channel():
         return _grpc_insecure_channel(target, options, compression, interceptors)  # type: ignore[return-value]  # as documented above
-    shared = shared_out(options)
+    called, shared = named_after(target), shared_out(options)
 
     def factory() -> grpc.aio.Channel:
         # Looked up at each call: instrumentation replaces it.
         with making_a_channel():
             return grpc.aio.insecure_channel(target, isolated(shared), compression)
 
-    pool = ChannelPool(factory, config, name=named_after(target) if name is None else name, listeners=listeners)
+    pool = ChannelPool(factory, config, name=called if name is None else name, listeners=listeners)
     pool._takes_call_credentials = False
     add_interceptors(pool, interceptors or ())
     return pool
@@ -89,13 +89,13 @@ def secure_channel(
     if is_making_a_channel():
         return _grpc_secure_channel(target, credentials, options, compression, interceptors)  # type: ignore[arg-type, return-value]
     check_credentials(credentials)
-    shared = shared_out(options)
+    called, shared = named_after(target), shared_out(options)
 
     def factory() -> grpc.aio.Channel:
         made = credentials_of(credentials)
         with making_a_channel():
             return grpc.aio.secure_channel(target, made, isolated(shared), compression)
 
-    pool = ChannelPool(factory, config, name=named_after(target) if name is None else name, listeners=listeners)
+    pool = ChannelPool(factory, config, name=called if name is None else name, listeners=listeners)
     add_interceptors(pool, interceptors or ())
     return pool

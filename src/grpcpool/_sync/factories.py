@@ -43,14 +43,14 @@ def insecure_channel(
     """
     if is_making_a_channel():
         return _grpc_insecure_channel(target, options, compression)  # type: ignore[return-value]  # as documented above
-    shared = shared_out(options)
+    called, shared = named_after(target), shared_out(options)
 
     def factory() -> grpc.Channel:
         # Looked up at each call: instrumentation replaces it.
         with making_a_channel():
             return grpc.insecure_channel(target, isolated(shared), compression)
 
-    return ChannelPool(factory, config, name=named_after(target) if name is None else name, listeners=listeners)
+    return ChannelPool(factory, config, name=called if name is None else name, listeners=listeners)
 
 
 def secure_channel(
@@ -83,11 +83,11 @@ def secure_channel(
     if is_making_a_channel():
         return _grpc_secure_channel(target, credentials, options, compression)  # type: ignore[arg-type, return-value]
     check_credentials(credentials)
-    shared = shared_out(options)
+    called, shared = named_after(target), shared_out(options)
 
     def factory() -> grpc.Channel:
         made = credentials_of(credentials)
         with making_a_channel():
             return grpc.secure_channel(target, made, isolated(shared), compression)
 
-    return ChannelPool(factory, config, name=named_after(target) if name is None else name, listeners=listeners)
+    return ChannelPool(factory, config, name=called if name is None else name, listeners=listeners)
