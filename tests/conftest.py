@@ -27,11 +27,8 @@ _WITH_THREADS = tuple(_HERE / folder for folder in ("calls", "driver", "real", "
 _LONG = (
     "cli/test_bench.py",
     "contrib/inspector/test_page.py",
-    "aio_calls/test_count.py",
     "aio_calls/test_interceptors.py",
     "aio_calls/test_left.py",
-    "aio_pool/test_cancel_matrix.py",
-    "calls/test_count.py",
     # Of its lives, `nox -s simulate` plays more.
     "machine/test_simulation.py",
 )

@@ -155,23 +155,25 @@ class Driver(abc.ABC):
         """Carries out what the machine asked for. Called without the lock, after every change but the smallest."""
         if self.void:
             return
+        try:
+            self._carry_out(effects)
+        finally:
+            if effects:
+                self.changed()
+            if self.machine.closing and not len(self.machine.fleet.slots):
+                self._watched.clear()
+                self.finish()
+            self.see_to_alarm()
+        for effect in effects:
+            if isinstance(effect, Interrupted):
+                raise effect.error
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
         to_close = [effect.slot for effect in effects if isinstance(effect, Close)]
         if to_close:
             self.close_channels(to_close)
         for effect in effects:
             self._answer(effect)
-        self._tell_and_open(effects)
-        if effects:
-            self.changed()
-        if self.machine.closing and not len(self.machine.fleet.slots):
-            self._watched.clear()
-            self.finish()
-        self.see_to_alarm()
-        for effect in effects:
-            if isinstance(effect, Interrupted):
-                raise effect.error
-
-    def _tell_and_open(self, effects: Sequence[Effect]) -> None:
         try:
             for effect in effects:
                 if isinstance(effect, Notify):
