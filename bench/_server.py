@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,8 @@ def main() -> None:
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     sys.stdin.read()
-    server.stop(None).wait()
+    # Without a farewell, of which the gRPC of whoever is connected still would complain.
+    os._exit(0)
 
 
 if __name__ == "__main__":

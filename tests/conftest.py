@@ -32,9 +32,7 @@ _LONG = (
     # Of its lives, `nox -s simulate` plays more.
     "machine/test_simulation.py",
 )
-_LONG_FOLDERS = ("components", "examples", "refusals", "resilience")
-# What gRPC says of a refusal is to be known of each gRPC.
-_NOT_LONG = ("refusals/test_status.py",)
+_LONG_FOLDERS = ("components", "examples", "resilience")
 _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
 
 
@@ -43,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         path = item.path.relative_to(_HERE).as_posix()
         long = path in _LONG or path.startswith(_LONG_FOLDERS) or any(loop in item.name for loop in _LONG_LOOPS)
-        if long and path not in _NOT_LONG:
+        if long:
             item.add_marker("long")
 
 
