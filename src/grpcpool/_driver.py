@@ -138,10 +138,11 @@ class Driver(abc.ABC):
     def check_use(self, *, anywhere: bool = False) -> None:
         """Raises an error where the pool may not be used; `anywhere`: also by threads and loops it is not bound to."""
 
-    def forked_error(self) -> PoolForkedError:
-        """What whoever uses a lease that was taken before a fork is told; the figures are those of the fork."""
-        taken = f"pool {self.name!r}: this lease was taken before the fork"
-        return PoolForkedError(f"{taken} ({self.machine.figures()}); {self.after_fork}")
+    def forked_error(self, what: str) -> PoolForkedError:
+        """What whoever uses something of before a fork is told: `what` it is; the figures are those of the fork."""
+        return PoolForkedError(
+            f"pool {self.name!r}: {what} before the fork ({self.machine.figures()}); {self.after_fork}"
+        )
 
     # --- driving the machine ------------------------------------------------------------------------------------
 

@@ -19,8 +19,10 @@ from aio_calls.support import (
     LONG,
     STREAM,
     WAYS,
+    Full,
     Outcome,
     Way,
+    World,
     begun,
     failing,
     outcome_of,
@@ -351,17 +353,22 @@ async def test_writing_waits(calls: CallServer, way: Way) -> None:
         call.cancel()
 
 
+async def _begun_where(at: World, way: Way, where: str) -> tuple[Full, Any]:
+    """A call: gRPC's own, or of a pool, where it has a place or waits for one; and that pool."""
+    full = await at.full()
+    if where != "waiting":
+        full.make_room()
+        await until(lambda: full.pool.stats().in_flight == 0)
+    return full, way.begin(at.plain if where == "native" else full.pool)
+
+
 @pytest.mark.parametrize("where", ["native", "placed", "waiting"])
 @pytest.mark.parametrize("way", WRITERS, ids=str)
 @in_loop
 async def test_writing_too_late(calls: CallServer, way: Way, where: str) -> None:
     """After `done_writing`, and after the end, `write` raises as in gRPC; `done_writing` does nothing any more."""
     async with world(calls) as at:
-        full = await at.full()
-        if where != "waiting":
-            full.make_room()
-            await until(lambda: full.pool.stats().in_flight == 0)
-        call = way.begin(at.plain if where == "native" else full.pool)
+        full, call = await _begun_where(at, way, where)
         sending = asyncio.create_task(way.send(call))
         await turns()
         full.make_room()
@@ -382,11 +389,7 @@ async def test_writing_too_late(calls: CallServer, way: Way, where: str) -> None
 async def test_writing_to_a_call_with_an_iterator(calls: CallServer, way: Way, where: str, ask: str) -> None:
     """`UsageError`, at once; the call is none the worse."""
     async with world(calls) as at:
-        full = await at.full()
-        if where != "waiting":
-            full.make_room()
-            await until(lambda: full.pool.stats().in_flight == 0)
-        call = way.begin(at.plain if where == "native" else full.pool)
+        full, call = await _begun_where(at, way, where)
         outcome = await outcome_of(asyncio.wait_for(_ASKS[ask](way, call), 2))
         assert outcome == (grpc.aio.UsageError, "The iterator and read/write APIs may not be mixed on a single RPC.")
         full.make_room()
@@ -399,11 +402,7 @@ async def test_writing_to_a_call_with_an_iterator(calls: CallServer, way: Way, w
 async def test_reading_both_ways(calls: CallServer, where: str, first: str) -> None:
     """Who has begun to read one way is told so when he reads the other way; what he began goes on."""
     async with world(calls) as at:
-        full = await at.full()
-        if where != "waiting":
-            full.make_room()
-            await until(lambda: full.pool.stats().in_flight == 0)
-        call = STREAM.begin(at.plain if where == "native" else full.pool)
+        full, call = await _begun_where(at, STREAM, where)
         if first == "read":
             begin = asyncio.create_task(call.read())
             await turns()
@@ -426,11 +425,7 @@ async def test_reading_both_ways(calls: CallServer, where: str, first: str) -> N
 async def test_two_who_iterate_at_once(calls: CallServer, where: str, same: bool) -> None:
     """The second is told that this cannot be done; the first reads on."""
     async with world(calls) as at:
-        full = await at.full()
-        if where != "waiting":
-            full.make_room()
-            await until(lambda: full.pool.stats().in_flight == 0)
-        call = STREAM.begin(at.plain if where == "native" else full.pool)
+        full, call = await _begun_where(at, STREAM, where)
         first = aiter(call)
         second = first if same else aiter(call)
         tasks = [asyncio.create_task(outcome_of(anext(one))) for one in (first, second)]

@@ -28,7 +28,7 @@ from .._clock import Clock
 from .._config import PoolConfig
 from .._driver import Driver
 from .._effects import Effect
-from .._errors import PoolError, PoolForkedError, Refusal, WrongEventLoopError, refusal_error
+from .._errors import PoolError, Refusal, WrongEventLoopError, refusal_error
 from .._listener import Listener
 from .._maker import Maker
 from .._queue import Waiter
@@ -87,9 +87,7 @@ class Core(Driver):
             WrongEventLoopError: The pool is bound to another loop than the one that runs here.
         """
         if self.void:
-            figures = self.machine.figures()
-            text = f"pool {self.name!r}: used in the parent before the fork ({figures}); {self.after_fork}"
-            raise PoolForkedError(text)
+            raise self.forked_error("used in the parent")
         if anywhere or self.loop is None:
             return
         running = _get_running_loop()

@@ -7,11 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
-import grpc
-
-from .failed_streams import end_when_it_fails, runs_only_while_iterated
-
-_CANCELLED = grpc.StatusCode.CANCELLED.value[0]
+from .failed_streams import CANCELLED, end_when_it_fails, runs_only_while_iterated
 
 
 class Once:
@@ -114,7 +110,7 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     try:
         if cancel is None:
             return weakref.ref(call)
-        return weakref.ref(call, lambda _: defer(partial(cancel, _CANCELLED, "Cancelled upon garbage collection!")))
+        return weakref.ref(call, lambda _: defer(partial(cancel, CANCELLED, "Cancelled upon garbage collection!")))
     except TypeError:
         # It cannot be referred to weakly.
         return lambda: None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
-_CANCELLED = grpc.StatusCode.CANCELLED.value[0]
+CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
+"""As gRPC's own calls beneath those of Python are told it."""
 
 _READ_BY_ITSELF = "_SingleThreadedRendezvous"
 _STREAMS = ("_MultiThreadedRendezvous", _READ_BY_ITSELF)
@@ -47,7 +48,7 @@ def end_failed(call: Any) -> None:
     """The reader of `call` has been told that it failed. Does nothing if it is over for gRPC, too."""
     if not _is_grpcs_own(call):
         return
-    call._call.cancel(_CANCELLED, "Cancelled, for its reader was told that it failed!")
+    call._call.cancel(CANCELLED, "Cancelled, for its reader was told that it failed!")
     if runs_only_while_iterated(call):
         # Nobody else takes note of the end.
         while call._state.due:
