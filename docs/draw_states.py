@@ -14,7 +14,8 @@ import pathlib
 import sys
 from collections import defaultdict
 
-from grpcpool._slot import TRANSITIONS, SlotState
+from grpcpool._machine.slot import TRANSITIONS
+from grpcpool._values.slot_states import SlotState
 
 PAGE = pathlib.Path(__file__).with_name("states.md")
 BEGIN = "<!-- begin: drawn by docs/draw_states.py, do not edit -->"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ._advice import Advice, Verdict, advise
-from ._config import Mode, PoolConfig
-from ._errors import (
+from ._grpc.options import isolated
+from ._sync.factories import insecure_channel, secure_channel
+from ._sync.lease import Lease
+from ._sync.pool import ChannelPool
+from ._values.advice import Advice, Verdict, advise
+from ._values.config import Mode, PoolConfig
+from ._values.errors import (
     LeaseReleasedError,
     PoolClosedError,
     PoolError,
@@ -14,12 +18,8 @@ from ._errors import (
     PoolTimeoutError,
     WrongEventLoopError,
 )
-from ._listener import Listener
-from ._options import isolated
-from ._stats import ChannelStats, PoolStats
-from ._sync.factories import insecure_channel, secure_channel
-from ._sync.lease import Lease
-from ._sync.pool import ChannelPool
+from ._values.listener import Listener
+from ._values.stats import ChannelStats, PoolStats
 
 __all__ = [
     "Advice",

@@ -33,7 +33,7 @@ from aio_calls.support_interceptors import (
     wraps_responses,
 )
 from calls.support_server import CallServer, new_tag
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 from support.loops import in_loop
 
 pytestmark = pytest.mark.timeout(60)

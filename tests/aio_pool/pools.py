@@ -49,7 +49,7 @@ def assert_nothing_left(pool: ChannelPool) -> None:
     """A pool that is closed has no task, timer or connection, and nobody waits or holds a place."""
     stats = pool.stats()
     assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), pool
-    assert not pool._core._tasks
+    assert not pool._driver._tasks
     assert timer_of(pool) is None
 
 
@@ -60,7 +60,7 @@ def tasks_of_pools() -> list[asyncio.Task[Any]]:
 
 def timer_of(pool: ChannelPool) -> asyncio.TimerHandle | None:
     """What the pool has set in its loop, if anything."""
-    timer = pool._core._timer
+    timer = pool._driver._timer
     return None if timer is None or timer.cancelled() else timer
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 from support.servers import Server
 
 # What gRPC up to 1.7x says at the end of an interpreter in which a channel of asyncio's was not closed.

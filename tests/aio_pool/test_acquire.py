@@ -13,7 +13,7 @@ import pytest
 
 from aio_pool.pools import holding, pool_over, silent
 from grpcpool import Listener, PoolClosedError, PoolExhaustedError, PoolTimeoutError
-from grpcpool._listener import TimedOut
+from grpcpool._values.events import TimedOut
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from aio_pool.pools import drop, pool_over
-from grpcpool._listener import Leaked
+from grpcpool._values.events import Leaked
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory

@@ -40,7 +40,7 @@ async def _use(pool: ChannelPool) -> None:
 def test_making_one_binds_and_opens_nothing() -> None:
     """A pool made at import time, or anywhere without a loop, belongs to none yet, and can be looked at."""
     pool = _MADE_AT_IMPORT
-    assert pool._core.loop is None
+    assert pool._driver.loop is None
     assert (pool.stats().size, pool.closed, pool.name, pool.config.min_size) == (0, False, "made at import", 2)
     assert repr(pool).startswith("<grpcpool.aio.ChannelPool 'made at import': 0 of 10 connections open")
     assert pool.get_state() is State.IDLE

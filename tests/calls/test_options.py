@@ -13,7 +13,7 @@ import pytest
 import grpcpool
 from calls.support_server import CERTIFICATE, UU, WAYS, CallServer, assert_at_rest
 from grpcpool import PoolConfig, isolated
-from grpcpool._options import shared_out
+from grpcpool._grpc.options import shared_out
 from support.connections import addresses_of_connections_to, connections_to
 from support.pools import PoolMaker
 from support.servers import unary

@@ -118,7 +118,7 @@ def _serialize(message: bytes) -> bytes:
 
 def _channel_of(pool: ChannelPool) -> Any:
     """The one slot's channel."""
-    (slot,) = pool._core.machine.fleet.slots
+    (slot,) = pool._driver.machine.fleet.slots
     return slot.channel
 
 
@@ -138,7 +138,7 @@ def test_equal_methods_share_one_multicallable(calls: CallServer, make_pool: Poo
     """Of equal arguments the multicallable is one object; of a different serializer, kind or name another."""
     pool = make_pool(calls.channel, max_size=1)
     pool.open()
-    channel, methods = _channel_of(pool), pool._core.methods
+    channel, methods = _channel_of(pool), pool._driver.methods
 
     def made(*arguments: Any) -> int:
         return id(channel.multicallable(methods.get("unary_unary", arguments)))
@@ -154,7 +154,7 @@ def test_methods_made_on_the_spot_do_not_pile_up(make_pool: PoolMaker) -> None:
     pool = make_pool(FakeFactory(), max_size=1)
     for i in range(3000):
         assert pool.unary_unary(UU, lambda message, i=i: message)(b"a") == b"a"  # type: ignore[misc]
-    assert len(pool._core.methods._known) <= 1024
+    assert len(pool._driver.methods._known) <= 1024
     assert len(_channel_of(pool)._multicallables) <= 1024
 
 

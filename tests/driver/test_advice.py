@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from grpcpool import PoolStats, Verdict, advise
-from grpcpool._slot import SlotState
-from grpcpool._stats import ChannelStats
+from grpcpool._values.slot_states import SlotState
+from grpcpool._values.stats import ChannelStats
 from grpcpool.testing import FakeChannel, FakeFactory, ManualClock
 from support.fakes import failing_factory
 from support.pools import PoolMaker

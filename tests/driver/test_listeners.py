@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError, events
-from grpcpool._announcer import Announcer
-from grpcpool._listener import (
-    HOOKS,
+from grpcpool._shared.announcer import Announcer
+from grpcpool._values.events import (
     Closed,
     Draining,
     Granted,
@@ -23,7 +22,8 @@ from grpcpool._listener import (
     Released,
     TimedOut,
 )
-from grpcpool._slot import CloseReason
+from grpcpool._values.listener import HOOKS
+from grpcpool._values.slot_states import CloseReason
 from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, failing_factory
 from support.pools import PoolMaker, Recorder

@@ -28,11 +28,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from grpcpool._config import Mode, PickerName, PoolConfig
-from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._machine import OpenWaiter, PoolMachine
-from grpcpool._queue import Waiter
-from grpcpool._slot import Slot
+from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.machine import OpenWaiter, PoolMachine
+from grpcpool._machine.queue import Waiter
+from grpcpool._machine.slot import Slot
+from grpcpool._values.config import Mode, PickerName, PoolConfig
 
 T = TypeVar("T")
 
@@ -464,7 +464,7 @@ def in_state(world: World, *states: str) -> list[Slot]:
     return [slot for slot in world.slots if slot.state in states]
 
 
-def places(world: World) -> int:
+def connections(world: World) -> int:
     """What `max_size` bounds: see no. 6 above."""
     return sum(slot.replaces is None for slot in in_state(world, "opening", "ready", "lost"))
 
@@ -517,8 +517,8 @@ def no_3_nobody_waits_for_an_undialled_connection(world: World) -> None:
     asked = sum(weight(world, waiter.streams) for waiter in world.waiting)
     opening = in_state(world, "opening")
     dialled = sum(slot.replaces is None for slot in opening)
-    missing = max(-(-asked // world.config.resolved_target_streams) - dialled, world.min_size - places(world))
-    room = bound(world) - places(world)
+    missing = max(-(-asked // world.config.resolved_target_streams) - dialled, world.min_size - connections(world))
+    room = bound(world) - connections(world)
     if not fleet.active or min(missing, room) <= 0:
         return
     assert fleet.backoff.failures, f"no. 3: {missing} missing, room for {room}, {world.slots}"
@@ -563,9 +563,10 @@ def bound(world: World) -> int:
 
 def no_6_places_are_bounded(world: World) -> None:
     """Places never exceed `max_size` plus overflow, and what is above `max_size` is to be closed when it comes back."""
-    assert places(world) <= bound(world), f"no. 6: {places(world)} places of {bound(world)}: {list(world.slots)}"
+    n, most = connections(world), bound(world)
+    assert n <= most, f"no. 6: {n} connections of {most}: {list(world.slots)}"
     overflow = [slot for slot in in_state(world, "opening", "ready", "lost") if slot.overflow and slot.replaces is None]
-    assert places(world) - len(overflow) <= world.max_size, f"no. 6: ordinary slots above max_size: {list(world.slots)}"
+    assert n - len(overflow) <= world.max_size, f"no. 6: ordinary slots above max_size: {list(world.slots)}"
     for slot in in_state(world, "ready", "lost"):
         assert slot.in_flight or not slot.overflow, f"no. 6: {slot} of overflow is back and open"
 
@@ -610,7 +611,7 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
         assert lowered == (slot.limit_grows_at < math.inf), f"no. 8: the limit of {slot} stays as it is"
     due = [slot for slot in in_state(world, "ready", "lost") if slot.retire_at <= world.now and slot.successor is None]
     calm = world.machine.fleet.active and world.machine.fleet.backoff.failures == 0
-    surge = max(1, -(-places(world) // 4))
+    surge = max(1, -(-connections(world) // 4))
     successors = sum(slot.replaces is not None for slot in world.slots)
     assert again or not due or not calm or successors >= surge, f"no. 8: nothing replaces {due}"
 
@@ -639,7 +640,7 @@ def the_counts_are_right(world: World) -> None:
         assert getattr(fleet.slots, state) == len(in_state(world, state)), f"miscounted: {state}"
     successors = [slot for slot in world.slots if slot.replaces is not None]
     assert fleet.slots.successors == len(successors), "miscounted: successors"
-    assert fleet.slots.places == places(world), "miscounted: places"
+    assert fleet.slots.connections == connections(world), "miscounted: places"
     for slot in successors:
         assert slot.state == "opening", f"{slot} is still a successor"
         assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} succeeds nobody"  # noqa: PT018
@@ -656,9 +657,9 @@ def growing_and_shrinking_are_thought_of(world: World) -> None:
     """Growth is thought of below `max_size`, shrinking above `min_size`; neither otherwise."""
     fleet = world.machine.fleet
     target = world.config.resolved_target_streams
-    expected = target if places(world) < world.max_size else math.inf
-    assert fleet.growth_load == expected or not places(world), "growth is not thought of, or in vain"
-    watch = world.config.idle_timeout is not None and places(world) > world.min_size
+    expected = target if connections(world) < world.max_size else math.inf
+    assert fleet.growth_load == expected or not connections(world), "growth is not thought of, or in vain"
+    watch = world.config.idle_timeout is not None and connections(world) > world.min_size
     assert (fleet._peak_until < math.inf) == watch, "no watch above min_size, or one at it"
 
 

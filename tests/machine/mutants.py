@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ import grpcpool
 from machine.model import Code
 
 SOURCE = Path(grpcpool.__file__).parent
+# The machine, and the values in which it speaks.
+PACKAGES = ("_machine", "_values")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def patched(mutant: Mutant) -> str:
     Raises:
         ValueError: The right text does not occur exactly once.
     """
-    text = (SOURCE / f"{mutant.module}.py").read_text(encoding="utf-8")
+    text = (SOURCE / "_machine" / f"{mutant.module}.py").read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         raise ValueError(f"{mutant.name}: the text occurs {text.count(mutant.old)} times in {mutant.module}")
     return text.replace(mutant.old, mutant.new)
@@ -58,13 +61,15 @@ def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
     package = directory / name
     package.mkdir()
     (package / "__init__.py").touch()
-    for path in SOURCE.glob("_[a-z]*.py"):
-        (package / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    for part in PACKAGES:
+        shutil.copytree(SOURCE / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
     if mutant is not None:
-        (package / f"{mutant.module}.py").write_text(patched(mutant), encoding="utf-8")
+        (package / "_machine" / f"{mutant.module}.py").write_text(patched(mutant), encoding="utf-8")
     sys.path.insert(0, str(directory))
     try:
-        machine, config = (importlib.import_module(f"{name}.{module}") for module in ("_machine", "_config"))
+        machine, config = (
+            importlib.import_module(f"{name}.{module}") for module in ("_machine.machine", "_values.config")
+        )
         yield Code(
             machine=machine.PoolMachine,
             waiter=machine.Waiter,
@@ -81,49 +86,49 @@ def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
 MUTANTS = (
     Mutant(
         "a refused stream leaves the limit",
-        "_fleet",
+        "fleet",
         "        slot.limit = min(slot.limit, slot.in_flight - leaving)\n",
         "        slot.limit = min(slot.limit, slot.in_flight)\n",
         "the load is read before or after the release",
     ),
     Mutant(
         "a lowered limit never grows",
-        "_fleet",
+        "fleet",
         "            slot.limit_grows_at = now + _LIMIT_GROWS_AFTER\n            self.alarm_at",
         "            self.alarm_at",
         "the moment is only set where the limit grows",
     ),
     Mutant(
         "the limit grows and nobody is served",
-        "_machine",
+        "machine",
         "                if self.fleet.grow_limit(slot, now):\n                    self._serve(slot, now, effects)\n",
         "                self.fleet.grow_limit(slot, now)\n",
         "a limit that grows is room that comes free, which is easily forgotten",
     ),
     Mutant(
         "a release serves nobody",
-        "_machine",
+        "machine",
         "            if not self.queue.length and not slot.overflow:\n",
         "            if not slot.overflow:\n",
         "the quick way out of the hot path is made a little too wide",
     ),
     Mutant(
         "a discard dials for nobody",
-        "_machine",
+        "machine",
         "now))\n        self._fill(now, effects)\n        return effects\n\n    def cancel",
         "now))\n        return effects\n\n    def cancel",
         "a discard closes; that it also frees a place is easily forgotten",
     ),
     Mutant(
         "a release after the close is counted",
-        "_machine",
+        "machine",
         "        if state is _CLOSED:\n            return NOTHING\n        before",
         "        before",
         "a lease that outlives its connection is rare",
     ),
     Mutant(
         "a recovery serves nobody",
-        "_machine",
+        "machine",
         "        self.fleet.backoff.succeeded()\n        effects: list[Effect] = []\n"
         "        self._settle(slot, now, effects)\n",
         "        self.fleet.backoff.succeeded()\n        effects: list[Effect] = []\n",
@@ -131,217 +136,217 @@ MUTANTS = (
     ),
     Mutant(
         "a lost slot is picked",
-        "_machine",
+        "machine",
         "        self._picker.remove(slot)\n        self._slots.move(slot, SlotEvent.LOST)\n",
         "        self._slots.move(slot, SlotEvent.LOST)\n",
         "the state and the picker are told apart",
     ),
     Mutant(
         "a call is put on a lost slot while another is up",
-        "_machine",
+        "machine",
         " and waiter.fail_fast and self._slots.ready == 0:\n",
         " and waiter.fail_fast:\n",
         "that nothing has room is taken for nothing being up",
     ),
     Mutant(
         "overflow stays open",
-        "_machine",
-        "slot.overflow = self._slots.places > self.fleet.max_size\n",
-        "slot.overflow = self._slots.places > self.fleet.max_size + self.config.max_overflow\n",
+        "machine",
+        "slot.overflow = self._slots.connections > self.fleet.max_size\n",
+        "slot.overflow = self._slots.connections > self.fleet.max_size + self.config.max_overflow\n",
         "two bounds, and the wrong one",
     ),
     Mutant(
         "who waits is not on the clock",
-        "_machine",
+        "machine",
         "        self.fleet.alarm_at(waiter.deadline)\n        self._fill",
         "        self._fill",
         "any other deadline would do as well, if there is one",
     ),
     Mutant(
         "the clock set anew forgets who waits",
-        "_machine",
+        "machine",
         "        self.fleet.alarm_at(self.queue.next_deadline())\n",
         "",
         "the slots' deadlines are found in another module",
     ),
     Mutant(
         "close forgets who waits in open()",
-        "_machine",
+        "machine",
         "for waiter in [*self.queue, *self._openers]:",
         "for waiter in list(self.queue):",
         "open() has waiters of its own",
     ),
     Mutant(
         "close leaves its own deadline to what drains",
-        "_machine",
+        "machine",
         "slot.deadline = min(slot.deadline, deadline)",
         "slot.deadline = max(slot.deadline, deadline)",
         "earliest and latest are confused",
     ),
     Mutant(
         "close gives drain_timeout as grace",
-        "_machine",
+        "machine",
         "self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, effects, deadline=deadline)",
         "self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, effects)",
         "an optional argument is left out",
     ),
     Mutant(
         "a late connection stays open",
-        "_machine",
+        "machine",
         "            return [Close(slot)]\n",
         "            return NOTHING\n",
         "the slot is closed already; its new channel is not",
     ),
     Mutant(
         "open() is answered by the first connection",
-        "_machine",
+        "machine",
         "            if not opener.pending:\n",
         "            if made or not opener.pending:\n",
         "with one connection it is the same",
     ),
     Mutant(
         "one more may wait",
-        "_machine",
+        "machine",
         "self.queue.length >= self.config.max_waiters:",
         "self.queue.length > self.config.max_waiters:",
         "off by one",
     ),
     Mutant(
         "places do not count what is being opened",
-        "_slot_table",
+        "slot_table",
         "return count[SlotState.OPENING] + count[SlotState.READY]",
         "return count[SlotState.READY]",
         "a connection is counted when it is there",
     ),
     Mutant(
         "a successor has a place of its own",
-        "_slot_table",
+        "slot_table",
         " + count[SlotState.LOST] - self.successors",
         " + count[SlotState.LOST]",
         "an opening slot is an opening slot",
     ),
     Mutant(
         "a successor that parts is still counted",
-        "_slot_table",
+        "slot_table",
         "            self.successors -= 1\n",
         "",
         "the pointers are cleared, so it looks done",
     ),
     Mutant(
         "last come, first served",
-        "_queue",
+        "queue",
         "else next(iter(queue))",
         "else next(reversed(queue))",
         "a dict has two ends",
     ),
     Mutant(
         "a waiter stays past his deadline",
-        "_queue",
+        "queue",
         "self._deadlines[0][0] <= now:",
         "self._deadlines[0][0] < now:",
         "the alarm rings at the deadline, not after it",
     ),
     Mutant(
         "who leaves is still asked for",
-        "_queue",
+        "queue",
         "        self.asked -= self._weight(waiter)\n",
         "",
         "one of two counters",
     ),
     Mutant(
         "who leaves is still counted",
-        "_queue",
+        "queue",
         "        self.length -= 1\n",
         "",
         "the other of two counters",
     ),
     Mutant(
         "a whole lease beside calls",
-        "_slot",
+        "slot",
         "            return self.in_flight == 0 < self.limit\n",
         "            return not self.exclusive\n",
         "alone is taken for the only whole lease",
     ),
     Mutant(
         "calls beside a whole lease",
-        "_slot",
+        "slot",
         "return not self.exclusive and self.in_flight + streams <= self.limit",
         "return self.in_flight + streams <= self.limit",
         "a whole lease carries but one",
     ),
     Mutant(
         "one stream too many",
-        "_slot",
+        "slot",
         "self.in_flight + streams <= self.limit",
         "self.in_flight + streams <= self.limit + 1",
         "off by one",
     ),
     Mutant(
         "a draining slot is picked",
-        "_fleet",
+        "fleet",
         "        self.picker.remove(slot)\n        self.slots.move(slot, SlotEvent.RETIRED)\n",
         "        self.slots.move(slot, SlotEvent.RETIRED)\n",
         "the state and the picker are told apart",
     ),
     Mutant(
         "a slot taken back is not picked",
-        "_fleet",
+        "fleet",
         "                self.picker.reload(slot, slot.in_flight)\n",
         "",
         "the state and the picker are told apart",
     ),
     Mutant(
         "too many are taken back",
-        "_fleet",
-        "if len(restored) >= wanted or self.slots.places >= self.max_size:",
+        "fleet",
+        "if len(restored) >= wanted or self.slots.connections >= self.max_size:",
         "if len(restored) >= wanted:",
         "what is open already is taken for free",
     ),
     Mutant(
         "what is cut off still weighs",
-        "_fleet",
+        "fleet",
         "        self.load -= self.target if slot.exclusive else slot.in_flight\n",
         "",
         "a release would have taken it off",
     ),
     Mutant(
         "the replaced one stays in service",
-        "_fleet",
+        "fleet",
         "            self.retire(replaced, replaced.reason, now, effects)\n",
         "            pass\n",
         "it would be closed at its next deadline, if it had one",
     ),
     Mutant(
         "a failed successor stays bound",
-        "_fleet",
+        "fleet",
         "        self.slots.part(slot)\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "that a failed attempt was somebody's successor is easily forgotten",
     ),
     Mutant(
         "what drains is cut off late",
-        "_fleet",
+        "fleet",
         "            if slot.deadline <= now:\n",
         "            if slot.deadline < now:\n",
         "the alarm rings at the deadline, not after it",
     ),
     Mutant(
         "backoff is not heeded",
-        "_fleet",
+        "fleet",
         "        if now < self.backoff.retry_at:\n            return 0\n",
         "",
         "one attempt at a time looks like backoff",
     ),
     Mutant(
         "dialling has no deadline",
-        "_fleet",
+        "fleet",
         "        self.alarm_at(deadline)\n        old = ",
         "        old = ",
         "connections open or fail, one thinks",
     ),
     Mutant(
         "a busy slot is taken for idle by the circle",
-        "_pickers",
+        "pickers",
         "        if slot.in_flight:\n            self._idle.pop(slot, None)\n",
         "        if slot.in_flight > before:\n            self._idle.pop(slot, None)\n",
         "only a slot that was given more can cease to be idle, one thinks",

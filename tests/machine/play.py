@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from grpcpool._config import PoolConfig
-from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._listener import Closed, Draining
-from grpcpool._machine import OpenWaiter, PoolMachine
-from grpcpool._queue import Waiter
-from grpcpool._slot import Slot
-from grpcpool._stats import PoolStats
+from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.machine import OpenWaiter, PoolMachine
+from grpcpool._machine.queue import Waiter
+from grpcpool._machine.slot import Slot
+from grpcpool._values.config import PoolConfig
+from grpcpool._values.events import Closed, Draining
+from grpcpool._values.stats import PoolStats
 
 START = 1000.0
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from grpcpool._slot import Slot
+from grpcpool._machine.slot import Slot
 from machine.model import REAL, Code, Held, Settings, World, dice
 
 # Seconds of trouble, and of the quiet after it in which all has to come to rest.

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from grpcpool._backoff import FIRST_DELAY, LONGEST_DELAY, Backoff
+from grpcpool._machine.backoff import FIRST_DELAY, LONGEST_DELAY, Backoff
 
 
 def test_without_failures_nothing_waits() -> None:

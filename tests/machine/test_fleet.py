@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from grpcpool._config import Mode
-from grpcpool._slot import CloseReason
+from grpcpool._values.config import Mode
+from grpcpool._values.slot_states import CloseReason
 from machine.play import START, Play
 
 # --- growing ----------------------------------------------------------------------------------------------------
@@ -432,7 +432,7 @@ def test_the_successor_shares_the_place() -> None:
     play = Play(max_size=1, max_age=100.0)
     play.filled(None)
     assert play.tick(100.0) == ["open 2 for 1"]
-    assert (play.machine.fleet.slots.places, play.stats.size) == (1, 2)
+    assert (play.machine.fleet.slots.connections, play.stats.size) == (1, 2)
 
 
 def test_a_whole_lease_moves_nobody() -> None:
@@ -598,7 +598,7 @@ def test_the_discard_of_the_old_one_frees_the_successor() -> None:
     play.filled(None)
     play.refresh()
     assert play.discard(1) == ["closed 1: discarded", "close 1"]
-    assert (play.machine.fleet.slots.places, play.machine.fleet.slots.successors) == (1, 0)
+    assert (play.machine.fleet.slots.connections, play.machine.fleet.slots.successors) == (1, 0)
     play.opened(2)
     assert play.request(None) == ["grant 2"]
 

@@ -11,11 +11,11 @@ import math
 
 import pytest
 
-from grpcpool._config import Mode
-from grpcpool._effects import Grant, Notify
-from grpcpool._errors import Refusal
-from grpcpool._listener import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
-from grpcpool._queue import Waiter
+from grpcpool._machine.effects import Grant, Notify
+from grpcpool._machine.queue import Waiter
+from grpcpool._values.config import Mode
+from grpcpool._values.errors import Refusal
+from grpcpool._values.events import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
 from machine.play import START, Play
 
 
@@ -240,7 +240,7 @@ def test_a_lost_connection_keeps_what_it_carries() -> None:
     play = Play(max_size=1)
     play.filled(1)
     play.lost(1)
-    assert (play[1].in_flight, play.machine.fleet.slots.places) == (1, 1)
+    assert (play[1].in_flight, play.machine.fleet.slots.connections) == (1, 1)
     assert play.request(1) == []
     assert play.release(1, 1) == []
     assert play.recovered(1) == ["grant 1"]

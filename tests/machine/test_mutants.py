@@ -39,5 +39,5 @@ def test_the_machine_is_not_caught(tmp_path: Path) -> None:
 
 def test_a_mutant_of_text_that_is_gone_is_refused() -> None:
     """A mutant whose text does not occur exactly once is an error, not a copy without a slip."""
-    with pytest.raises(ValueError, match="occurs 0 times in _slot"):
-        patched(Mutant("none", "_slot", "no such text", "", ""))
+    with pytest.raises(ValueError, match="occurs 0 times in slot"):
+        patched(Mutant("none", "slot", "no such text", "", ""))

@@ -8,9 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from grpcpool._config import PickerName, PoolConfig
-from grpcpool._pickers import Picker, make_picker
-from grpcpool._slot import Slot, SlotEvent
+from grpcpool._machine.pickers import Picker, make_picker
+from grpcpool._machine.slot import Slot, SlotEvent
+from grpcpool._values.config import PickerName, PoolConfig
 from machine.model import dice
 
 ALL: list[PickerName] = ["least_loaded", "fill", "round_robin"]

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from grpcpool._queue import Waiter, WaitQueue
-from grpcpool._slot import Slot
+from grpcpool._machine.queue import Waiter, WaitQueue
+from grpcpool._machine.slot import Slot
 
 
 def waiter(streams: int | None = 1, *, deadline: float = math.inf, fail_fast: bool = False) -> Waiter:

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from grpcpool._slot import TRANSITIONS, Slot, SlotEvent, SlotState, TransitionError
-from grpcpool._slot_table import SlotTable
+from grpcpool._machine.slot import TRANSITIONS, Slot, SlotEvent, TransitionError
+from grpcpool._machine.slot_table import SlotTable
+from grpcpool._values.slot_states import SlotState
 
 WAYS = {
     ("opening", "opened"): "ready",
@@ -112,9 +113,9 @@ def test_table_counts() -> None:
 def test_places() -> None:
     """A draining slot has no place, a successor shares that of the slot it is to replace."""
     table, slots = table_with("opening", "ready", "lost", "draining")
-    assert table.places == 3
+    assert table.connections == 3
     successor = table.add(limit=3, now=5.0, deadline=9.0, replaces=slots[1])
-    assert (table.places, table.opening, table.successors) == (3, 2, 1)
+    assert (table.connections, table.opening, table.successors) == (3, 2, 1)
     assert slots[1].successor is successor
     assert successor.replaces is slots[1]
 
@@ -126,7 +127,7 @@ def test_part() -> None:
     assert table.part(successor) is slots[0]
     assert table.part(successor) is None
     assert (slots[0].successor, successor.replaces) == (None, None)
-    assert (table.successors, table.places) == (0, 2)
+    assert (table.successors, table.connections) == (0, 2)
 
 
 def test_states_oldest_first() -> None:

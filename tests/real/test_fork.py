@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 from support.servers import Server
 
 pytestmark = [
@@ -22,7 +22,7 @@ _PRELUDE = """
 import gc, multiprocessing, os, sys, threading, time, traceback
 import grpc
 import grpcpool
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 from support.connections import connections_to
 from support.servers import ECHO, PEER, unary
 

@@ -19,7 +19,7 @@ from grpcpool import (
     PoolOpenError,
     PoolTimeoutError,
 )
-from grpcpool._listener import Opened, Opening
+from grpcpool._values.events import Opened, Opening
 from grpcpool.testing import ManualClock
 from support.connections import addresses_of_connections_to, connections_to
 from support.fakes import ConstantFactory, FakeChannel, FakeFactory, failing_factory
@@ -307,7 +307,7 @@ def test_jitter_is_drawn_once(make_pool: PoolMaker, clock: ManualClock) -> None:
     begun = clock.monotonic()
 
     def retirements() -> list[float]:
-        return [slot.retire_at - begun for slot in pool._core.machine.fleet.slots]
+        return [slot.retire_at - begun for slot in pool._driver.machine.fleet.slots]
 
     drawn = retirements()
     assert len(set(drawn)) == 5

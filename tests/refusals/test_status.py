@@ -11,7 +11,7 @@ from aio_calls import support as aio_support
 from aio_pool.pools import pool_over
 from calls.support_server import assert_at_rest
 from grpcpool import ChannelPool
-from grpcpool._status import is_refused, is_refused_stream
+from grpcpool._grpc.status import is_refused, is_refused_stream
 from refusals.conftest import PoolOpener
 from refusals.servers import RefusingServer
 from support.loops import in_loop

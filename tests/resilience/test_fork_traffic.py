@@ -19,7 +19,7 @@ import textwrap
 
 import pytest
 
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 from resilience.servers import Server
 
 pytestmark = [
@@ -31,7 +31,7 @@ _PROGRAM = """
 import collections, contextlib, faulthandler, os, signal, sys, tempfile, threading, time, traceback
 import grpc
 import grpcpool
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 from support.servers import COUNT, ECHO, PEER, unary
 
 TIMEOUT = 6

@@ -135,9 +135,9 @@ class DriverPlayer:
 
     def connections(self) -> int:
         """Channels that are open, of those that the pool has."""
-        core = self._pool._core
-        with core.lock:
-            for slot in core.machine.fleet.slots:
+        driver = self._pool._driver
+        with driver.lock:
+            for slot in driver.machine.fleet.slots:
                 if slot.channel is not None:
                     self._channels[slot.id] = slot.channel.channel
         return sum(not channel.closed for channel in self._channels.values())

@@ -7,8 +7,7 @@ import threading
 import grpc
 
 from grpcpool import Listener, PoolError
-from grpcpool._listener import (
-    HOOKS,
+from grpcpool._values.events import (
     Closed,
     Draining,
     Granted,
@@ -21,6 +20,7 @@ from grpcpool._listener import (
     Rejected,
     TimedOut,
 )
+from grpcpool._values.listener import HOOKS
 
 
 def event_text(event: PoolEvent) -> str:

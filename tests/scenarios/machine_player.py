@@ -22,11 +22,12 @@ from grpcpool import (
     PoolStats,
     PoolTimeoutError,
 )
-from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._errors import refusal_error
-from grpcpool._machine import OpenWaiter, PoolMachine
-from grpcpool._queue import Waiter
-from grpcpool._slot import Slot, SlotState
+from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.machine import OpenWaiter, PoolMachine
+from grpcpool._machine.queue import Waiter
+from grpcpool._machine.slot import Slot
+from grpcpool._values.errors import refusal_error
+from grpcpool._values.slot_states import SlotState
 
 from .log import Log, error_text, status_text
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from grpcpool import PoolConfig
-from grpcpool._listener import HOOKS
-from grpcpool._slot import CloseReason
+from grpcpool._values.listener import HOOKS
+from grpcpool._values.slot_states import CloseReason
 
 from .aio_player import AioPlayer
 from .log import Log

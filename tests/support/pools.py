@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import grpc
 
 from grpcpool import ChannelPool, Listener
-from grpcpool._listener import HOOKS, PoolEvent
+from grpcpool._values.events import PoolEvent
+from grpcpool._values.listener import HOOKS
 
 
 class PoolMaker(Protocol):

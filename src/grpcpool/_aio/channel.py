@@ -12,7 +12,7 @@ import grpc
 from .multicallables import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 if TYPE_CHECKING:
-    from .._slot_channel import Method
+    from .._shared.methods import Method
 
 Codec = Callable[[Any], Any] | None
 

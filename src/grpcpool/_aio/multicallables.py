@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from .intercepted import intercepted
+from .interceptors import intercepted
 
 if TYPE_CHECKING:
-    from .._slot_channel import Method
-    from .calls import End
-    from .core import Core
+    from .._shared.methods import Method
+    from .call import End
+    from .driver import AioDriver
 
     # gRPC's classes take no type parameters at run time; and the messages are the user's.
     _UnaryUnary = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
@@ -49,7 +49,7 @@ class Caller(Protocol):
     """Runs the calls of one method."""
 
     @property
-    def core(self) -> Core:
+    def driver(self) -> AioDriver:
         """The driver of its pool."""
 
     def call(self, arguments: Arguments) -> Any:

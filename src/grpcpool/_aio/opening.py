@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from .._errors import ConnectError
-from .._slot import Slot
+from .._machine.slot import Slot
+from .._values.errors import ConnectError
 from .slot_channel import AioSlotChannel
 
 if TYPE_CHECKING:
-    from .core import Core
+    from .driver import AioDriver
 
 
-async def open_channel(core: Core, slot: Slot) -> None:
+async def open_channel(driver: AioDriver, slot: Slot) -> None:
     """Opens the slot's connection, and reports to the machine how that ended.
 
     Whoever gives the slot up cancels this, and closes the channel that he finds in the slot. The machine has a
     deadline of its own for the opening.
     """
     try:
-        channel = _make(core, slot)
+        channel = _make(driver, slot)
         await channel.connect()
-        prime = core.maker().prime
+        prime = driver.source().prime
         if prime is not None:
             primed = prime(channel.channel)
             if inspect.isawaitable(primed):
@@ -40,14 +40,14 @@ async def open_channel(core: Core, slot: Slot) -> None:
             raise
         # The error is remembered; a call in its frames would keep the connection of its channel open.
         traceback.clear_frames(error.__traceback__)
-        core.leave_opening(slot)
-        core.tell(core.machine.open_failed, slot, error)
+        driver.leave_opening(slot)
+        driver.tell(driver.machine.open_failed, slot, error)
         if isinstance(error, KeyboardInterrupt | SystemExit):
             # The program is to end.
             raise
     else:
-        core.leave_opening(slot)
-        core.tell(core.machine.opened, slot, channel)
+        driver.leave_opening(slot)
+        driver.tell(driver.machine.opened, slot, channel)
 
 
 def _is_cancelled() -> bool:
@@ -56,11 +56,11 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _make(core: Core, slot: Slot) -> AioSlotChannel:
-    made = core.maker().factory()
+def _make(driver: AioDriver, slot: Slot) -> AioSlotChannel:
+    made = driver.source().factory()
     if not isinstance(made, grpc.aio.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.aio.Channel")
-    if any(other.channel is not None and other.channel.channel is made for other in core.machine.fleet.slots):
+    if any(other.channel is not None and other.channel.channel is made for other in driver.machine.fleet.slots):
         raise ConnectError("the factory returned a channel that is in the pool already; it must make a new one")
     slot.channel = channel = AioSlotChannel(made)
     return channel

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from grpcpool import PoolConfig
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 
 from .process import running_server
 from .remains import connections_left, told

@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 
-from .calls import Arguments
-from .rpc_errors import CallNotStartedError, not_started
+from .failed_call import CallNotStartedError, not_started
+from .multicallables import Arguments
 
 # RFC 7540, 8.1.2, as gRPC keeps it.
 _KEY = re.compile(rb"[0-9a-z_.-]+")

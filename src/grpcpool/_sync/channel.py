@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from .calls import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from .multicallables import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 Codec = Callable[[Any], Any] | None
 

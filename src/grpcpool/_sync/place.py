@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .._machine import NOTHING
+from .._machine.machine import NOTHING
 
 if TYPE_CHECKING:
-    from .._slot import Slot
-    from .core import Core
+    from .._machine.slot import Slot
+    from .driver import SyncDriver
 
 
 class Place:
@@ -19,42 +19,42 @@ class Place:
     was taken comes back when this is collected. Whoever waits for the call's end holds it.
     """
 
-    __slots__ = ("core", "slot")
+    __slots__ = ("driver", "slot")
 
     # Set by who makes it: to call an __init__ would cost as much again. The slot is None when there is nothing to give.
-    core: Core
+    driver: SyncDriver
     slot: Slot | None
 
     def give_back(self) -> None:
         """Gives it back; does nothing if it has been."""
-        core = self.core
+        driver = self.driver
         effects = NOTHING
         try:
-            with core.lock:
+            with driver.lock:
                 slot = self.slot
                 if slot is not None:
-                    effects = core.machine.release(slot, 1, core.monotonic())
+                    effects = driver.machine.release(slot, 1, driver.monotonic())
                     self.slot = None
         finally:
             if effects:
-                core.commit(effects)
+                driver.commit(effects)
 
     def give_back_refused(self) -> None:
         """As `give_back`, of a call that the server refused."""
-        with self.core.lock:
+        with self.driver.lock:
             slot, self.slot = self.slot, None
         if slot is not None:
-            self.core.tell(self.core.machine.refused_stream, slot)
+            self.driver.tell(self.driver.machine.refused_stream, slot)
 
     def __del__(self) -> None:
         """Gives back what nobody did."""
         slot = self.slot
-        if slot is not None and not self.core.void:
-            self.core.defer(partial(self.core.release, slot, 1))
+        if slot is not None and not self.driver.void:
+            self.driver.defer(partial(self.driver.release, slot, 1))
 
 
-def place_on(slot: Slot, core: Core) -> Place:
+def place_on(slot: Slot, driver: SyncDriver) -> Place:
     """The place that has been taken on the slot."""
     place = Place()
-    place.core, place.slot = core, slot
+    place.driver, place.slot = driver, slot
     return place

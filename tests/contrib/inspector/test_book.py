@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from grpcpool import PoolStats
-from grpcpool._errors import ConnectError
-from grpcpool._slot import CloseReason
+from grpcpool._values.errors import ConnectError
+from grpcpool._values.slot_states import CloseReason
 from grpcpool.contrib.inspector._book import EVENTS_KEPT, Book, Ear
 from grpcpool.events import (
     Closed,
