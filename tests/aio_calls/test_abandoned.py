@@ -18,8 +18,8 @@ from aio_calls.support_refusing import refusing
 from calls.support_server import CallServer, new_tag
 from grpcpool import PoolConfig
 from grpcpool._aio.call import Shell
-from grpcpool._aio.caller import CallWaiter
 from grpcpool._aio.failed_call import FailedCall
+from grpcpool._aio.waiter import CallWaiter
 from grpcpool.aio import ChannelPool
 from support.loops import in_loop
 

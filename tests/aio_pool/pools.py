@@ -15,7 +15,7 @@ from grpcpool.aio import ChannelPool
 from grpcpool.testing.aio import FakeChannel
 from support.servers import Server
 
-_OF_POOLS = ("open_channel", "AioSlotChannel.close")
+_OF_POOLS = ("AioDriver._open", "AioSlotChannel.close")
 
 
 @contextlib.asynccontextmanager

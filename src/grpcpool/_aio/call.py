@@ -30,13 +30,12 @@ from .._grpc.release import GRPC_RELEASE
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .failed_call import FailedCall, locally_cancelled
+from .waiter import CallWaiter
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._shared.methods import Method
-    from .caller import CallWaiter
     from .driver import AioDriver
-    from .multicallables import Caller
 
     # gRPC's classes take no type parameters at run time; and the messages are the user's.
     _UnaryUnaryCall = grpc.aio.UnaryUnaryCall[Any, Any]
@@ -64,19 +63,19 @@ MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RP
 class End:
     """What a native call is told to call when it is over, with all that its caller then has to know; acts once."""
 
-    __slots__ = ("arguments", "began", "call", "caller", "context", "kept", "method", "refused", "sent", "slot")
+    __slots__ = ("arguments", "began", "call", "context", "kept", "method", "over", "refused", "sent", "slot")
 
     def __init__(
         self,
-        caller: Caller,
+        over: Callable[[Any, End], None],
         call: Shell,
         slot: Slot,
         arguments: Any = None,
         context: Any = None,
         began: float = 0.0,
     ) -> None:
-        """Of `call` on `slot`; the rest is for who may have to begin it again."""
-        self.caller: Caller | None = caller
+        """Has `over` called for `call` on `slot`; the rest is for beginning it again."""
+        self.over: Callable[[Any, End], None] | None = over
         self.call = weakref.ref(call)
         self.slot = slot
         self.arguments = arguments
@@ -92,10 +91,10 @@ class End:
 
     def __call__(self, native: Any) -> None:
         """The native call is over. Never raises: gRPC would lose the call's status."""
-        caller, self.caller = self.caller, None
-        if caller is not None:
+        over, self.over = self.over, None
+        if over is not None:
             self.slot.channel.running.discard(native)
-            caller.over(native, self)
+            over(native, self)
             self.kept = None
 
 

@@ -10,76 +10,23 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
-from .._machine.queue import Waiter
 from .._shared.methods import SENDING
+from .arguments import Arguments, start
 from .call import SHELLS, End, Shell
-from .failed_call import FailedCall, failed_by
-from .multicallables import Arguments, start
+from .channel import ChannelSurface
+from .failed_call import FailedCall
+from .waiter import CallWaiter
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._shared.methods import Method
-    from .._values.errors import PoolError
     from .driver import AioDriver
-    from .pool import ChannelPool
-
-
-class CallWaiter(Waiter):
-    """Waits for a place on behalf of a call, and does not keep it alive unless somebody waits for its end."""
-
-    __slots__ = ("arguments", "asking", "began", "call", "caller", "context", "kept", "method")
-
-    caller: PoolCaller
-    call: weakref.ref[Shell]
-    method: Method
-    arguments: Arguments
-    context: contextvars.Context
-    asking: bool
-    began: float
-    kept: Shell | None
-
-    def granted(self, slot: Slot | None) -> None:
-        """Begins the call, as if it were begun where it was made."""
-        assert slot is not None  # noqa: S101 -- only open() is granted None
-        call, self.kept = self.call(), None
-        if call is None or not call.waits_as(self):
-            # Dropped or cancelled while the grant was on its way.
-            self.caller.driver.release(slot, 1)
-        else:
-            self.caller.begin_waiting(self, call, slot)
-
-    def refused(self, error: PoolError) -> None:
-        """Fails the call; as with gRPC, it is never over before who makes it has it."""
-        if self.asking:
-            self.caller.driver.loop.call_soon(self._fail, error)
-        else:
-            self._fail(error)
-
-    def _fail(self, error: PoolError) -> None:
-        call, self.kept = self.call(), None
-        if call is not None and call.waits_as(self):
-            call.fail(failed_by(error, own_deadline=self.arguments[1] is not None))
-
-    def forget(self) -> None:
-        """Nobody waits for it any more."""
-        self.kept = None
-        self.arguments = (None,) * 6
-
-    @property
-    def own_deadline(self) -> float | None:
-        """The deadline that the call came with, if any."""
-        return None if self.arguments[1] is None else self.deadline
-
-    def time_remaining(self) -> float | None:
-        """Seconds until the call's own deadline, if it has one."""
-        deadline = self.own_deadline
-        return None if deadline is None else max(0.0, deadline - self.caller.driver.monotonic())
 
 
 class PoolCaller:
     """Runs the calls of one method, each on the connection that is best when it begins."""
 
-    def __init__(self, pool: ChannelPool, method: Method) -> None:
+    def __init__(self, pool: ChannelSurface, method: Method) -> None:
         """For calls of `method`."""
         self._pool = pool
         self._method = method
@@ -94,7 +41,7 @@ class PoolCaller:
 
     def of_other_method(self, name: str) -> PoolCaller:
         """The caller for a method with another name."""
-        return self._pool._caller(self._method.kind, name, *self._method.arguments[1:])[0]
+        return PoolCaller(self._pool, self.driver.methods.get(self._method.kind, (name, *self._method.arguments[1:])))
 
     def call(self, arguments: Arguments) -> Any:
         """Begins a call; if there is no place for it, one that begins by itself when there is.
@@ -125,7 +72,7 @@ class PoolCaller:
                 raise grpc.aio.UsageError("Channel is closed.")
             self._wait(call, self._with_request_serialized(arguments[0]), arguments, context, began)
             return call
-        end = End(self, call, slot, arguments, context, began)
+        end = End(self.over, call, slot, arguments, context, began)
         noted = SENDING.set(end)
         try:
             native = start(slot.channel.multicallable(self._noting), arguments)
@@ -151,7 +98,8 @@ class PoolCaller:
         driver = self.driver
         deadline = driver.call_deadline(timeout, began)
         waiter = CallWaiter(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready)
-        waiter.caller = self
+        waiter.driver = driver
+        waiter.begin = self.begin_waiting
         waiter.call = weakref.ref(call)
         waiter.kept = None
         waiter.arguments = arguments
@@ -177,7 +125,7 @@ class PoolCaller:
             driver.release(slot, 1)
             call.fail(FailedCall(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
-        end = End(self, call, slot, arguments, waiter.context, waiter.began)
+        end = End(self.over, call, slot, arguments, waiter.context, waiter.began)
         end.method = waiter.method
         call.begin(native, end)
 

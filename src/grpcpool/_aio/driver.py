@@ -16,6 +16,7 @@ import contextlib
 import contextvars
 import math
 import threading
+import traceback
 import warnings
 from asyncio import _get_running_loop
 from collections import deque
@@ -175,12 +176,30 @@ class AioDriver(Driver):
         """By a task of its own, unless the slot has been given up while this was on its way."""
         if slot.state is SlotState.CLOSED:
             return
-        self._openings[slot] = task = self._start(open_channel(self, slot))
+        self._openings[slot] = task = self._start(self._open(slot))
         task.add_done_callback(lambda _: self._openings.pop(slot, None))
 
-    def leave_opening(self, slot: Slot) -> None:
-        """The opening is about to end by itself, and need not be ended when the slot is closed."""
-        self._openings.pop(slot, None)
+    async def _open(self, slot: Slot) -> None:
+        try:
+            channel = await open_channel(self, slot)
+        except GeneratorExit:
+            # This coroutine is collected together with its loop.
+            raise
+        except BaseException as error:
+            # Foreign code may raise anything, `CancelledError` included; the waiters get it as a cause.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            # The machine keeps the error; a call in its frames would keep the connection of its channel open.
+            traceback.clear_frames(error.__traceback__)
+            # From here on this task ends by itself: closing the slot must not cancel it.
+            self._openings.pop(slot, None)
+            self.tell(self.machine.open_failed, slot, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                # The program is to end.
+                raise
+        else:
+            self._openings.pop(slot, None)
+            self.tell(self.machine.opened, slot, channel)
 
     def close_channels(self, slots: Sequence[Slot]) -> None:
         """By a task for each; one that is still being opened is given up."""
@@ -307,3 +326,9 @@ class AioDriver(Driver):
     def dropped(self) -> None:
         """The pool is being collected: has the loop close what there is. Safe in finalizers."""
         self.defer(partial(self.close, 0.0))
+
+
+def _is_cancelled() -> bool:
+    """Whether the current task itself was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -24,7 +24,7 @@ from grpc.aio._interceptor import (
 
 if TYPE_CHECKING:
     from .._shared.methods import Method
-    from .multicallables import Arguments, Caller
+    from .arguments import Arguments, Caller
 
 
 class _Last(

@@ -10,14 +10,13 @@ import grpc
 
 from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
 from .._shared.lease_base import LeaseBase
+from .arguments import Arguments, start
 from .call import SHELLS, End
 from .channel import ChannelSurface
-from .multicallables import Arguments, start
 
 if TYPE_CHECKING:
     from .._shared.methods import Method
     from .driver import AioDriver
-    from .pool import ChannelPool
     from .slot_channel import AioSlotChannel
 
 
@@ -33,7 +32,6 @@ class Lease(LeaseBase, ChannelSurface):
 
     _shown_as = "grpcpool.aio.Lease"
     _driver: AioDriver
-    _pool: ChannelPool
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002 -- gRPC's
         """Gives the lease back: the same as `release`."""
@@ -118,7 +116,7 @@ class LeaseCaller:
             lease.end_call()
             raise
         call = SHELLS[self._method.kind](self.driver, lease)
-        call.begin(native, End(self, call, lease._slot))
+        call.begin(native, End(self.over, call, lease._slot))
         return call
 
     def over(self, native: Any, end: End) -> None:

@@ -13,11 +13,11 @@ from .._shared.clock import current_clock
 from .._shared.leaks import stack_of_caller
 from .._shared.methods import Method
 from .._shared.pool_base import CONFIGURED, Configured, PoolBase
-from .caller import CallWaiter, PoolCaller
+from .caller import PoolCaller
 from .channel import ChannelSurface
 from .driver import AioDriver
 from .lease import Acquire, Lease
-from .waiter import AwaitedOpenWaiter, AwaitedWaiter
+from .waiter import AwaitedOpenWaiter, AwaitedWaiter, CallWaiter
 
 # How often who waits for another state looks, besides being told of what the pool knows; and how often who waits for
 # the pool to be ready asks it to connect.
@@ -35,8 +35,6 @@ class ChannelPool(PoolBase, ChannelSurface):
     _shown_as = "grpcpool.aio.ChannelPool"
     _channel_type = "grpc.aio.Channel"
     _driver: AioDriver
-    # What a factory's channels take shows when a call begins.
-    _takes_call_credentials = True
 
     def _new_driver(self) -> AioDriver:
         return AioDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())

@@ -28,20 +28,20 @@ import grpc
 
 from .._grpc.failed_streams import end_failed
 from .._grpc.status import is_refused_stream
-from .._machine.queue import Waiter
 from .._shared.announcer import logger
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
 from .call_end import Once, on_end, reference
+from .channel import ChannelSurface
+from .driver import SyncDriver
 from .failed_call import CallNotStartedError, call_error, not_started
 from .place import Place, place_on
+from .waiter import CallWaiter
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._values.errors import PoolError
-    from .driver import SyncDriver
     from .multicallables import Arguments
-    from .pool import ChannelPool
 
     class _Base:
         """A stand-in: to the type checker, gRPC's bases contradict each other; at run time they do not."""
@@ -53,37 +53,6 @@ else:
 
 Start = Callable[["Slot", "Arguments"], Any]
 """Starts a native call on a slot."""
-
-
-class CallWaiter(Waiter):
-    """Waits for a place on behalf of a call, and does not keep it alive unless somebody waits for its end."""
-
-    driver: SyncDriver
-    call: weakref.ref[PoolCall]
-    kept: PoolCall | None = None
-
-    def granted(self, slot: Slot | None) -> None:
-        """Has the starter begin the call."""
-        assert slot is not None  # noqa: S101 -- only open() is granted None
-        self.driver.starter.do(partial(self._begin, slot))
-
-    def refused(self, error: PoolError) -> None:
-        """Has the starter tell the call."""
-        self.driver.starter.do(partial(self._fail, error))
-
-    def _begin(self, slot: Slot) -> None:
-        call = self.call()
-        self.kept = None
-        if call is None:
-            self.driver.release(slot, 1)
-        else:
-            call.begin_waiting(slot)
-
-    def _fail(self, error: PoolError) -> None:
-        call = self.call()
-        self.kept = None
-        if call is not None:
-            call.refuse(error)
 
 
 class Callbacks:
@@ -137,7 +106,7 @@ class PoolCall(_Base):
     # Whether a done-callback waits for the end.
     _kept = False
 
-    def __init__(self, pool: ChannelPool, start: Start, arguments: Arguments, *, may_repeat: bool) -> None:
+    def __init__(self, pool: ChannelSurface, start: Start, arguments: Arguments, *, may_repeat: bool) -> None:
         """Neither waits nor runs yet.
 
         Args:
@@ -169,7 +138,7 @@ class PoolCall(_Base):
             late = self._error is not None
             end = self._end = Once(
                 partial(
-                    driver.end_call,
+                    _end,
                     place,
                     reference(native, driver.defer),
                     self._pool,
@@ -498,6 +467,28 @@ class PoolCall(_Base):
         return "<PoolCall that waits for a place>" if self._error is None else repr(self._failure())
 
     __str__ = __repr__
+
+
+def _end(
+    place: Place, native: Callable[[], Any], _pool: object, call: Callable[[], PoolCall | None], callbacks: Callbacks
+) -> None:
+    """A native call is over: releases its place, and calls the callbacks unless the call is begun again. Never raises.
+
+    Args:
+        place: The place that it had.
+        native: A weak reference to it; a strong one would keep a stream that was dropped running.
+        _pool: Kept alive by its running calls, as gRPC's calls keep their channel.
+        call: A weak reference to the pool's call.
+        callbacks: Of the pool's call.
+    """
+    ended = native()
+    refused = place.end(ended)
+    handed = call()
+    if handed is not None:
+        if refused and handed.is_begun_again(ended):
+            return
+        handed.end()
+    callbacks.call()
 
 
 def _closed(cause: BaseException) -> CallNotStartedError:

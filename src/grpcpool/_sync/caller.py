@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.status import code_of, details_of, is_refused_stream
 from .._shared.methods import SENDING
 from .._values.errors import PoolError
 from .arguments import failure_of, with_metadata_read
 from .call import PoolCall
+from .call_end import on_end, reference
+from .channel import ChannelSurface
 from .failed_call import call_error, not_started
 from .place import Place
 from .waiter import BlockedWaiter
@@ -21,13 +23,12 @@ if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._shared.methods import Method
     from .multicallables import Arguments
-    from .pool import ChannelPool
 
 
 class PoolCaller:
     """Runs the calls of one method, each on the connection that is best when it begins."""
 
-    def __init__(self, pool: ChannelPool, method: Method) -> None:
+    def __init__(self, pool: ChannelSurface, method: Method) -> None:
         """For calls of `method`."""
         self._pool = pool
         self._method = method
@@ -52,14 +53,7 @@ class PoolCaller:
             try:
                 response = getattr(slot.channel.multicallable(self._method), how)(*given)
             except grpc.RpcError as error:
-                refused = is_refused_stream(error)
-                if refused:
-                    place.give_back_refused()
-                else:
-                    # In this order, for a slot that carries less by a failed call is the more attractive.
-                    driver.call_failed(slot, code_of(error), details_of(error))
-                    place.give_back()
-                if not refused or not self._may_repeat:
+                if not place.end(error) or not self._may_repeat:
                     raise
             except BaseException:
                 place.give_back()
@@ -90,12 +84,11 @@ class PoolCaller:
             except BaseException:
                 place.give_back()
                 raise
-            return driver.watch_call(native, place, self._pool)
+            return _watched(native, place, self._pool)
         return self._run_repeatable(how, place, slot, arguments)
 
     def _run_repeatable(self, how: str, place: Place, slot: Slot, arguments: Arguments) -> Any:
         """Begins a call on the slot that is begun again if the server refuses it."""
-        driver = self._pool._driver
         again = _Again(self._method, how, contextvars.copy_context())
         noted = SENDING.set(again)
         try:
@@ -107,7 +100,7 @@ class PoolCaller:
             SENDING.reset(noted)
         if not hasattr(native, "add_callback"):
             # An interceptor's, which may be anything.
-            return driver.watch_call(native, place, self._pool)
+            return _watched(native, place, self._pool)
         call = PoolCall(self._pool, again, arguments, may_repeat=True)
         call.begin(native, place)
         return call
@@ -142,6 +135,19 @@ class _Again:
         if self.sent is not None:
             self._method, self.sent = self._method.with_sent(*self.sent), None
         return self._context.copy().run(getattr(slot.channel.make(self._method), self._how), *arguments)
+
+
+def _watched(native: Any, place: Place, pool: object) -> Any:
+    """Has the place released when the native call is over; returns the object that stands for the call.
+
+    A call keeps its pool, as gRPC's calls keep their channel.
+    """
+    defer = place.driver.defer
+    return on_end(native, partial(_end, place, reference(native, defer), pool), defer)
+
+
+def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:
+    place.end(native())
 
 
 def _wait_for_place(place: Place, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from .driver import SyncDriver
 from .multicallables import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 Codec = Callable[[Any], Any] | None
@@ -15,6 +16,8 @@ Codec = Callable[[Any], Any] | None
 
 class ChannelSurface(grpc.Channel):
     """Makes multicallables whose calls go by way of a `Caller`."""
+
+    _driver: SyncDriver
 
     def _get_registered_call_handle(self, method: str) -> int:  # noqa: ARG002 -- gRPC's
         """Asked by `grpc.experimental`, whose calls without a channel pass it on as ``_registered_method``."""

@@ -9,22 +9,15 @@ import types
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
-
-import grpc
 
 from .._grpc.connectivity import TRUSTED_FOR
-from .._grpc.status import code_of, details_of, is_refused_stream
 from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
 from .._shared.driver import Driver
 from .._values.config import PoolConfig
 from .._values.listener import Listener
-from .call import Callbacks, PoolCall
-from .call_end import on_end, reference
 from .opening import open_channel
-from .place import Place
 from .slot_channel import SyncSlotChannel
 from .starter import Starter
 from .subscriptions import Subscriptions
@@ -33,10 +26,6 @@ from .worker import Worker
 
 # Threads of a closed pool have nothing left to do; one that a foreign callable holds up is not waited for longer.
 _JOIN_TIMEOUT = 2.0
-
-
-def _nobody() -> None:
-    """Nothing was handed out but the native call."""
 
 
 class SyncDriver(Driver):
@@ -71,8 +60,16 @@ class SyncDriver(Driver):
     # --- hands --------------------------------------------------------------------------------------------------
 
     def open_channel(self, slot: Slot) -> None:
-        """On a thread of its own, for all that it takes may block."""
-        self._run(partial(open_channel, self, slot), f"open-{slot.id}")
+        """On a thread of its own, for each step may block."""
+        self._run(partial(self._open, slot), f"open-{slot.id}")
+
+    def _open(self, slot: Slot) -> None:
+        try:
+            channel = open_channel(self, slot)
+        except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters get it as a cause
+            self.tell(self.machine.open_failed, slot, error)
+        else:
+            self.tell(self.machine.opened, slot, channel)
 
     def close_channels(self, slots: Sequence[Slot]) -> None:
         """Never on a thread of gRPC's, where that would wait for itself."""
@@ -124,47 +121,6 @@ class SyncDriver(Driver):
             raise ValueError(
                 "Cannot invoke RPC on closed channel!" if blocking else "Cannot invoke RPC: Channel closed!"
             )
-
-    def watch_call(self, call: Any, place: Place, pool: object) -> Any:
-        """Has the place given back when `call` is over; returns what to hand out for it.
-
-        A call keeps its pool, as gRPC's calls keep their channel: who has a call need not have more.
-        """
-        return on_end(call, partial(self.end_call, place, reference(call, self.defer), pool), self.defer)
-
-    def end_call(
-        self,
-        place: Place,
-        native: Callable[[], Any],
-        _pool: object,
-        call: Callable[[], PoolCall | None] = _nobody,
-        callbacks: Callbacks | None = None,
-    ) -> None:
-        """A native call is over. On gRPC's thread; never raises.
-
-        Args:
-            place: Its own.
-            native: Refers to it weakly, for to hold it would keep a stream that was dropped running.
-            call: Refers to what was handed out for it, if that is another object.
-            callbacks: To be called unless the call is begun again.
-        """
-        ended = native()
-        code = code_of(ended)
-        if code is grpc.StatusCode.UNAVAILABLE and is_refused_stream(ended):
-            place.give_back_refused()
-            handed = call()
-            if handed is not None and handed.is_begun_again(ended):
-                return
-        else:
-            # In this order, for a slot that carries less by a failed call is the more attractive.
-            if place.slot is not None:
-                self.call_failed(place.slot, code, details_of(ended))
-            place.give_back()
-        if callbacks is not None:
-            handed = call()
-            if handed is not None:
-                handed.end()
-            callbacks.call()
 
     # --- time ---------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ from .multicallables import Arguments, Caller
 
 if TYPE_CHECKING:
     from .driver import SyncDriver
-    from .pool import ChannelPool
     from .slot_channel import SyncSlotChannel
 
 
@@ -37,7 +36,6 @@ class Lease(LeaseBase, ChannelSurface):
 
     _shown_as = "grpcpool.Lease"
     _driver: SyncDriver
-    _pool: ChannelPool
 
     def close(self) -> None:
         """Gives the lease back: the same as `release`."""

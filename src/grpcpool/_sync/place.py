@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
+from .._grpc.status import code_of, details_of, is_refused_stream
 from .._machine.machine import NOTHING
-
-if TYPE_CHECKING:
-    from .._machine.slot import Slot
-    from .driver import SyncDriver
+from .._machine.slot import Slot
+from .driver import SyncDriver
 
 
 class Place:
@@ -45,6 +44,17 @@ class Place:
             slot, self.slot = self.slot, None
         if slot is not None:
             self.driver.tell(self.driver.machine.refused_stream, slot)
+
+    def end(self, ended: Any) -> bool:
+        """Releases the place of the call, or error, that `ended`; returns whether the server refused the call."""
+        if is_refused_stream(ended):
+            self.give_back_refused()
+            return True
+        # In this order: a slot that carries less because a call failed on it is the more attractive.
+        if self.slot is not None:
+            self.driver.call_failed(self.slot, code_of(ended), details_of(ended))
+        self.give_back()
+        return False
 
     def __del__(self) -> None:
         """Gives back what nobody did."""

@@ -9,14 +9,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import grpc
 
 from .._shared.announcer import logger
-
-if TYPE_CHECKING:
-    from .driver import SyncDriver
+from .._shared.driver import Driver
 
 Callback = Callable[[grpc.ChannelConnectivity], None]
 
@@ -29,7 +26,7 @@ _State = grpc.ChannelConnectivity
 class Subscriptions:
     """Tells callbacks the state of a pool, and its changes."""
 
-    def __init__(self, driver: SyncDriver, name: str) -> None:
+    def __init__(self, driver: Driver, name: str) -> None:
         """Has no subscribers yet, and no thread."""
         self._driver = driver
         self._name = name

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Self
+import weakref
+from functools import partial
+from typing import Any, Self
 
 from .._machine.machine import OpenWaiter
 from .._machine.queue import Waiter
+from .._machine.slot import Slot
 from .._values.errors import PoolError
-
-if TYPE_CHECKING:
-    from .._machine.slot import Slot
-    from .driver import SyncDriver
-
+from .driver import SyncDriver
 
 # By then the worker has told who waits. If it has not, because a listener holds it up, or because the process is at its
 # limit of threads and there is no worker, he sees for himself what the time has come for.
@@ -87,3 +86,34 @@ class BlockedOpenWaiter(BlockedWaiter, OpenWaiter):
 
     def _ask(self, driver: SyncDriver) -> None:
         driver.open(self)
+
+
+class CallWaiter(Waiter):
+    """Waits for a place on behalf of a call, and does not keep it alive unless somebody waits for its end."""
+
+    driver: SyncDriver
+    call: weakref.ref[Any]
+    kept: Any = None
+
+    def granted(self, slot: Slot | None) -> None:
+        """Has the starter begin the call."""
+        assert slot is not None  # noqa: S101 -- only open() is granted None
+        self.driver.starter.do(partial(self._begin, slot))
+
+    def refused(self, error: PoolError) -> None:
+        """Has the starter tell the call."""
+        self.driver.starter.do(partial(self._fail, error))
+
+    def _begin(self, slot: Slot) -> None:
+        call = self.call()
+        self.kept = None
+        if call is None:
+            self.driver.release(slot, 1)
+        else:
+            call.begin_waiting(slot)
+
+    def _fail(self, error: PoolError) -> None:
+        call = self.call()
+        self.kept = None
+        if call is not None:
+            call.refuse(error)
