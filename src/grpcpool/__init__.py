@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._grpc.options import isolated
 from ._sync.factories import insecure_channel, secure_channel
 from ._sync.lease import Lease
@@ -20,6 +23,10 @@ from ._values.errors import (
 )
 from ._values.listener import Listener
 from ._values.stats import ChannelStats, PoolStats
+
+if TYPE_CHECKING:
+    # The alias tells type checkers that the name is public.
+    from . import aio as aio  # noqa: PLC0414
 
 __all__ = [
     "Advice",
@@ -44,3 +51,10 @@ __all__ = [
     "isolated",
     "secure_channel",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `grpcpool.aio` at first use: programs without asyncio do not pay for it."""
+    if name == "aio":
+        return importlib.import_module(".aio", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,7 +41,7 @@ from .waiter import CallWaiter
 if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._values.errors import PoolError
-    from .multicallables import Arguments
+    from .arguments import Arguments
 
     class _Base:
         """A stand-in: to the type checker, gRPC's bases contradict each other; at run time they do not."""

@@ -22,7 +22,7 @@ from .waiter import BlockedWaiter
 if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._shared.methods import Method
-    from .multicallables import Arguments
+    from .arguments import Arguments
 
 
 class PoolCaller:

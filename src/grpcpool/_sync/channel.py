@@ -8,8 +8,9 @@ from typing import Any
 
 import grpc
 
+from .arguments import Caller
 from .driver import SyncDriver
-from .multicallables import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from .multicallables import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 Codec = Callable[[Any], Any] | None
 

@@ -15,9 +15,9 @@ import grpc
 
 from .._grpc.status import code_of, details_of, is_refused_stream
 from .._shared.lease_base import LeaseBase
+from .arguments import Arguments, Caller
 from .call_end import on_end, reference
 from .channel import ChannelSurface
-from .multicallables import Arguments, Caller
 
 if TYPE_CHECKING:
     from .driver import SyncDriver

@@ -6,9 +6,11 @@ end, is its `Caller`'s business: a lease's (`lease.py`) or a pool's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import grpc
+
+from .arguments import Caller
 
 if TYPE_CHECKING:
     # gRPC's classes take no type parameters at run time; and the messages are the user's.
@@ -21,19 +23,6 @@ else:
     _UnaryStream = grpc.UnaryStreamMultiCallable
     _StreamUnary = grpc.StreamUnaryMultiCallable
     _StreamStream = grpc.StreamStreamMultiCallable
-
-Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
-"""Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
-
-
-class Caller(Protocol):
-    """Runs the calls of one method."""
-
-    def block(self, how: str, arguments: Arguments) -> Any:
-        """Runs a call that is over when this returns; `how` names the method of gRPC's multicallable."""
-
-    def run(self, how: str, arguments: Arguments) -> Any:
-        """Begins a call and returns the object that it goes by."""
 
 
 class Multicallable:

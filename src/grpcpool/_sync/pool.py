@@ -11,11 +11,11 @@ import grpc
 from .._shared.clock import current_clock
 from .._shared.leaks import stack_of_caller
 from .._shared.pool_base import CONFIGURED, Configured, PoolBase
+from .arguments import Caller
 from .caller import PoolCaller
 from .channel import ChannelSurface
 from .driver import SyncDriver
 from .lease import Lease
-from .multicallables import Caller
 from .waiter import BlockedOpenWaiter, BlockedWaiter
 
 
