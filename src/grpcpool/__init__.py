@@ -26,7 +26,7 @@ from ._values.stats import ChannelStats, PoolStats
 
 if TYPE_CHECKING:
     # The alias tells type checkers that the name is public.
-    from . import aio as aio  # noqa: PLC0414
+    from . import aio as aio
 
 __all__ = [
     "Advice",
