@@ -450,4 +450,3 @@ async def test_a_listener_that_raises_is_no_obstacle(error: type[BaseException])
     async with pool_over(factory, listeners=[Raising()]) as pool:
         (await pool.acquire()).release()
     assert not factory.open
-    assert pool._driver.announcer.listener_errors == 3

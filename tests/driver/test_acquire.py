@@ -329,21 +329,20 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
         def request(self, waiter: object) -> None:
             """Has answered already."""
 
-        def cancel(self, waiter: object) -> bool:
+        def withdraw(self, waiter: Any) -> bool:
+            self.released = [waiter._slot]
             return False
-
-        def release(self, slot: Slot, streams: int | None) -> None:
-            self.released = [slot]
 
     waiter: Any = BlockedWaiter(None, since=0, deadline=0).prepare()
     told.acquire()
-    waiter._told = InterruptedLock()
+    waiter._wakes = InterruptedLock()
     slot = Slot(1, limit=1, now=0, deadline=0)
+    waiter._slot = slot
     waiter.granted(slot)
-    core = Answered()
+    driver = Answered()
     with pytest.raises(Interruption):
-        background(lambda: waiter.get(core)).result(2)
-    assert core.released == [slot]
+        background(lambda: waiter.get(driver)).result(2)
+    assert driver.released == [slot]
 
 
 def test_where_no_thread_can_be_started_a_wait_ends_all_the_same(

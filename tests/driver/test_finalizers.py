@@ -30,7 +30,7 @@ def finalizing(finalize: Callable[[], object]) -> Iterator[None]:
         if (
             not done
             and event == "call"
-            and frame.f_globals["__name__"] in ("grpcpool._machine.fleet", "grpcpool._machine.machine")
+            and frame.f_globals["__name__"] in ("grpcpool._machine.machine", "grpcpool._machine.places")
         ):
             done.append(True)
             sys.setprofile(None)

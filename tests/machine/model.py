@@ -29,10 +29,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._machine.machine import OpenWaiter, PoolMachine
+from grpcpool._machine.machine import PoolMachine
+from grpcpool._machine.openers import OpenWaiter
+from grpcpool._machine.places import Holding
 from grpcpool._machine.queue import Waiter
 from grpcpool._machine.slot import Slot
 from grpcpool._values.config import Mode, PickerName, PoolConfig
+from machine.drive import Recorder
 
 T = TypeVar("T")
 
@@ -113,16 +116,17 @@ class World:
         self.code = code
         self.config = settings.config(code)
         self.machine = code.machine(self.config, name="pool", random=dice(seed).random)
+        self.recorder = Recorder(self.machine)
         self.now = 1000.0
         self.min_size = settings.min_size
         self.max_size = settings.max_size
         self.held: list[Held] = []
         self.waiting: dict[Waiter, None] = {}
         # Who waits in open(), and for what.
-        self.openers: dict[Waiter, list[Slot]] = {}
-        self.asked: list[Waiter] = []
-        self.answers: collections.Counter[Waiter] = collections.Counter()
-        self.gave_up: set[Waiter] = set()
+        self.openers: dict[OpenWaiter, list[Slot]] = {}
+        self.asked: list[Waiter | OpenWaiter] = []
+        self.answers: collections.Counter[Waiter | OpenWaiter] = collections.Counter()
+        self.gave_up: set[Waiter | OpenWaiter] = set()
         # Dialled and not closed, by the effects; and those of all dialled that have not been reported on.
         self.slots: dict[Slot, None] = {}
         self.dials: list[Slot] = []
@@ -142,7 +146,7 @@ class World:
     def request(self, streams: int | None, *, patience: float, fail_fast: bool = False, fast: bool = True) -> None:
         """Someone asks for a place; as a driver does, the fast way first."""
         self.broken = True
-        slot = self.machine.acquire(streams) if fast else None
+        slot = self.recorder.acquire(streams) if fast else None
         if slot is not None:
             assert not [waiter for waiter in self.waiting if waiter.streams == streams], "no. 4: passed a waiter"
             self._check_usable(slot)
@@ -152,7 +156,7 @@ class World:
         waiter = self.code.waiter(streams, since=self.now, deadline=self.now + patience, fail_fast=fail_fast)
         self.asked.append(waiter)
         self.waiting[waiter] = None
-        self._step(self.machine.request(waiter, self.now))
+        self._step(self.recorder.effects(self.machine.request, waiter, self.now))
         assert waiter in self.waiting or self.answers[waiter] == 1, "no. 5: neither queued nor answered"
         assert patience > 0 or waiter not in self.waiting, "who has no time waits"
 
@@ -162,7 +166,7 @@ class World:
             self.broken = True
             self.held.remove(held)
             alive = held.slot in self.slots
-            effects = self.machine.release(held.slot, held.streams, self.now)
+            effects = self.recorder.release(held.slot, held.streams, self.now)
             assert alive or not effects, "the release of what is gone has effects"
             self._step(effects)
 
@@ -173,7 +177,7 @@ class World:
             self.held.remove(held)
             self.unwanted.add(held.slot)
             alive = held.slot in self.slots
-            effects = self.machine.discard(held.slot, held.streams, self.now)
+            effects = self.recorder.effects(self.machine.discard, held.slot, held.streams, Holding(held.slot), self.now)
             assert alive or not effects, "the discard of what is gone has effects"
             self._step(effects)
             assert held.slot.state in ("draining", "closed"), "a discarded slot is in service"
@@ -185,7 +189,7 @@ class World:
             self.held.remove(held)
             self.counts["acquired"] -= 1
             self.down |= {held.slot} if held.slot.state == "ready" else set()
-            self._step(self.machine.unfit(held.slot, held.streams, self.now))
+            self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, Holding(held.slot), self.now))
 
     def refused_stream(self, index: int) -> None:
         """One of the places held for a single call is refused by the server."""
@@ -194,7 +198,7 @@ class World:
             self.held.remove(held)
             self.counts["refused_streams"] += 1
             others = held.slot.in_flight - 1
-            self._step(self.machine.refused_stream(held.slot, self.now))
+            self._step(self.recorder.effects(self.machine.refused_stream, held.slot, Holding(held.slot), self.now))
             assert held.slot.limit <= others or held.slot not in self.slots, "the limit is above what was refused"
 
     def crowded(self, index: int) -> None:
@@ -202,7 +206,7 @@ class World:
         if held := self._some([held for held in self.held if held.slot in self.slots], index):
             self.broken = True
             self.counts["refused_streams"] += 1
-            self._step(self.machine.crowded(held.slot, self.now))
+            self._step(self.recorder.effects(self.machine.crowded, held.slot, self.now))
             assert held.slot.limit <= held.slot.in_flight, "the limit is above what was refused"
 
     def cancel(self, index: int) -> None:
@@ -211,12 +215,11 @@ class World:
         if waiter := self._some(asked, index):
             self.broken = True
             waited = waiter in self.waiting or waiter in self.openers
-            said, effects = self.machine.cancel(waiter, self.now)
+            said, effects = self.recorder.cancel(waiter, self.now)
             assert said == waited, "cancel is wrong on whether he still waited"
             assert said or not effects, "who had his answer was cancelled with effects"
             if said:
-                self.waiting.pop(waiter, None)
-                self.openers.pop(waiter, None)
+                self._leave(waiter)
                 self.gave_up.add(waiter)
             self._step(effects)
 
@@ -226,7 +229,7 @@ class World:
         waiter = self.code.open_waiter(since=self.now, deadline=self.now + patience)
         self.asked.append(waiter)
         self.openers[waiter] = []
-        self._step(self.machine.open(waiter, self.now), at_will=True)
+        self._step(self.recorder.effects(self.machine.open, waiter, self.now), at_will=True)
         if waiter in self.openers:
             self.openers[waiter] = [slot for slot in in_state(self, "opening") if slot.replaces is None]
             assert self.openers[waiter], "waits in open() for nothing"
@@ -234,7 +237,7 @@ class World:
     def connect(self) -> None:
         """Someone wants a connection, and no place on it."""
         self.broken = True
-        self._step(self.machine.connect(self.now))
+        self._step(self.recorder.effects(self.machine.connect, self.now))
         due = self.now >= self.machine.fleet.backoff.retry_at
         assert self.slots or self.closing or not due, "asked to connect, does not"
 
@@ -243,19 +246,19 @@ class World:
         self.broken = True
         if not self.closing:
             self.min_size, self.max_size = min_size, max_size
-        self._step(self.machine.resize(min_size, max_size, self.now))
+        self._step(self.recorder.effects(self.machine.resize, min_size, max_size, self.now))
 
     def refresh(self) -> None:
         """Every connection is to be replaced."""
         self.broken = True
-        self._step(self.machine.refresh(self.now))
+        self._step(self.recorder.effects(self.machine.refresh, self.now))
 
     def close(self, grace: float) -> None:
         """The pool is closed, maybe again."""
         self.broken = True
         self.closing = True
         self.close_deadline = min(self.close_deadline, self.now + grace)
-        self._step(self.machine.close(self.now + grace, self.now), ticked=True)
+        self._step(self.recorder.effects(self.machine.close, self.now + grace, self.now), ticked=True)
         assert not self.waiting, "no. 9: someone waits in a closed pool"
         assert not self.openers, "no. 9: someone waits in open() of a closed pool"
 
@@ -268,7 +271,7 @@ class World:
             self.dials.remove(slot)
             alive = slot in self.slots
             self.counts["opened"] += alive
-            effects = self.machine.opened(slot, object(), self.now)
+            effects = self.recorder.effects(self.machine.opened, slot, object(), self.now)
             assert alive or (len(effects) == 1 and self._closes(effects, slot)), "a late connection is not closed"
             self._step(effects)
 
@@ -278,7 +281,7 @@ class World:
             self.broken = True
             self.dials.remove(slot)
             alive = slot in self.slots
-            effects = self.machine.open_failed(slot, ConnectionError("no"), self.now)
+            effects = self.recorder.effects(self.machine.open_failed, slot, ConnectionError("no"), self.now)
             assert bool(effects) == alive, "a failure goes unnoticed, or a late one has effects"
             self._step(effects)
 
@@ -288,7 +291,7 @@ class World:
             self.broken = True
             was_ready = slot.state == "ready"
             self.down |= {slot} if was_ready else set()
-            effects = self.machine.lost(slot, None, self.now)
+            effects = self.recorder.effects(self.machine.lost, slot, None, self.now)
             watched = [effect for effect in effects if type(effect).__name__ == "Watch"]
             assert len(watched) == was_ready, "a lost connection is to be watched"
             self._step(effects)
@@ -299,7 +302,7 @@ class World:
         if slot := self._some(down or [slot for slot in self.slots if slot.state != "opening"], index):
             self.broken = True
             self.down.discard(slot)
-            self._step(self.machine.recovered(slot, self.now))
+            self._step(self.recorder.effects(self.machine.recovered, slot, self.now))
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -311,7 +314,7 @@ class World:
         """A tick, be it early or late."""
         self.broken = True
         expected = {waiter for waiter in self.waiting if waiter.deadline <= self.now}
-        self._step(self.machine.tick(self.now), ticked=True)
+        self._step(self.recorder.effects(self.machine.tick, self.now), ticked=True)
         assert not expected & self.waiting.keys(), "an expired waiter waits on"
 
     def tick_in_time(self) -> None:
@@ -342,7 +345,7 @@ class World:
             assert count == (waiter not in self.gave_up), f"no. 5: answered {count} times"
         stats = self.machine.stats(moment, self.now)
         assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), "at rest nothing is in flight"
-        assert self.machine.fleet.load == 0, "at rest there is no load"
+        assert self.machine.places.load == 0, "at rest there is no load"
 
     def _rest(self) -> None:
         for number in range(1000):
@@ -405,11 +408,18 @@ class World:
         self._answer(waiter)
         reason = effect.refusal.name
         assert reason != "TIMEOUT" or waiter.deadline <= self.now, "timed out before his deadline"
-        assert reason != "OPEN_FAILED" or waiter in self.openers or waiter.fail_fast, "he would have waited"
+        assert reason != "OPEN_FAILED" or waiter in self.openers or getattr(waiter, "fail_fast", False), (
+            "he would have waited"
+        )
         self.counts["timeouts"] += reason == "TIMEOUT" and waiter in self.waiting
         self.counts["rejected"] += reason == "EXHAUSTED"
-        self.waiting.pop(waiter, None)
-        self.openers.pop(waiter, None)
+        self._leave(waiter)
+
+    def _leave(self, waiter: Waiter | OpenWaiter) -> None:
+        if isinstance(waiter, self.code.open_waiter):
+            self.openers.pop(waiter, None)
+        elif isinstance(waiter, self.code.waiter):
+            self.waiting.pop(waiter, None)
 
     def _do_started(self, effect: Started) -> None:
         self._answer(effect.waiter)
@@ -429,7 +439,7 @@ class World:
             self.counts[f"closed {event.reason}"] += 1
         self.counts["open_failures"] += name == "OpenFailed"
 
-    def _answer(self, waiter: Waiter) -> None:
+    def _answer(self, waiter: Waiter | OpenWaiter) -> None:
         self.answers[waiter] += 1
         assert waiter in self.waiting or waiter in self.openers, "no. 5: answered twice, or never asked"
 
@@ -583,10 +593,15 @@ def no_7_closed_is_empty_and_drained_is_gone(world: World) -> None:
             assert not held.slot.exclusive, f"no. 7: {held.slot} is closed"
 
 
+def everyone_waiting(world: World) -> list[Waiter | OpenWaiter]:
+    """All that wait, for a place or in `open()`."""
+    return [*world.waiting, *world.openers]
+
+
 def no_8_the_alarm_is_set(world: World) -> None:
     """The next deadline is not after anybody's deadline, and after a tick nothing is overdue."""
     alarm = world.machine.next_deadline()
-    deadlines = [waiter.deadline for waiter in (*world.waiting, *world.openers)]
+    deadlines = [waiter.deadline for waiter in everyone_waiting(world)]
     deadlines += [slot.deadline for slot in in_state(world, "opening", "draining")]
     assert alarm <= max(min(deadlines, default=math.inf), world.now), "no. 8: the alarm is after someone's deadline"
     if world.ticked:
@@ -596,7 +611,7 @@ def no_8_the_alarm_is_set(world: World) -> None:
 
 def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
     """After a tick, that is; unless the machine wants to be ticked `again`."""
-    for waiter in (*world.waiting, *world.openers):
+    for waiter in everyone_waiting(world):
         assert waiter.deadline > world.now, "no. 8: a waiter is overdue"
     for slot in in_state(world, "opening", "draining"):
         assert slot.deadline > world.now or again, f"no. 8: {slot} is overdue"
@@ -649,8 +664,8 @@ def the_counts_are_right(world: World) -> None:
     assert queue.asked == sum(weight(world, waiter.streams) for waiter in world.waiting), "miscounted: asked"
     target = world.config.resolved_target_streams
     load = sum(target if slot.exclusive else slot.in_flight for slot in world.slots)
-    assert fleet.load == load, f"miscounted: the load is {fleet.load}, not {load}"
-    assert fleet.peak >= load or fleet._peak_until == math.inf, "the peak is below the load"
+    assert world.machine.places.load == load, f"miscounted: the load is {world.machine.places.load}, not {load}"
+    assert world.machine.places.peak >= load or fleet._peak_until == math.inf, "the peak is below the load"
 
 
 def growing_and_shrinking_are_thought_of(world: World) -> None:
@@ -658,14 +673,16 @@ def growing_and_shrinking_are_thought_of(world: World) -> None:
     fleet = world.machine.fleet
     target = world.config.resolved_target_streams
     expected = target if connections(world) < world.max_size else math.inf
-    assert fleet.growth_load == expected or not connections(world), "growth is not thought of, or in vain"
+    assert world.machine.places.growth_load == expected or not connections(world), (
+        "growth is not thought of, or in vain"
+    )
     watch = world.config.idle_timeout is not None and connections(world) > world.min_size
     assert (fleet._peak_until < math.inf) == watch, "no watch above min_size, or one at it"
 
 
 def the_picker_has_what_has_room(world: World) -> None:
     """The picker holds the ready slots with room, each where its load belongs, and nothing else."""
-    picker: Any = world.machine.fleet.picker
+    picker: Any = world.machine.places.picker
     roomy = {slot for slot in in_state(world, "ready") if slot.in_flight < slot.limit and not slot.exclusive}
     for slot in world.slots:
         assert (slot.position >= 0) == (slot in roomy), f"{slot} has the wrong position {slot.position}"

@@ -67,13 +67,14 @@ def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
         (package / "_machine" / f"{mutant.module}.py").write_text(patched(mutant), encoding="utf-8")
     sys.path.insert(0, str(directory))
     try:
-        machine, config = (
-            importlib.import_module(f"{name}.{module}") for module in ("_machine.machine", "_values.config")
+        machine, openers, queue, config = (
+            importlib.import_module(f"{name}.{module}")
+            for module in ("_machine.machine", "_machine.openers", "_machine.queue", "_values.config")
         )
         yield Code(
             machine=machine.PoolMachine,
-            waiter=machine.Waiter,
-            open_waiter=machine.OpenWaiter,
+            waiter=queue.Waiter,
+            open_waiter=openers.OpenWaiter,
             config=config.PoolConfig,
             mode=config.Mode,
         )

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._machine.machine import OpenWaiter, PoolMachine
+from grpcpool._machine.machine import PoolMachine
+from grpcpool._machine.openers import OpenWaiter
+from grpcpool._machine.places import Holding
 from grpcpool._machine.queue import Waiter
 from grpcpool._machine.slot import Slot
 from grpcpool._values.config import PoolConfig
 from grpcpool._values.events import Closed, Draining
 from grpcpool._values.stats import PoolStats
+from machine.drive import Recorder
 
 START = 1000.0
 
@@ -51,6 +54,7 @@ class Play:
         """Makes an unused pool with this `PoolConfig`; by default with two streams at most, one as target."""
         settings = {"max_streams": 2, "target_streams": 1, "min_size": 0, "max_size": 3, "idle_timeout": None}
         self.machine = PoolMachine(PoolConfig(**(settings | config)), name="pool", random=random)
+        self.recorder = Recorder(self.machine)
         self.now = START
         self.slots: dict[int, Slot] = {}
         self.effects: Sequence[Effect] = ()
@@ -69,67 +73,83 @@ class Play:
     def request(self, streams: int | None = None, *, wait: float = math.inf, fail_fast: bool = False) -> list[str]:
         """Someone asks for a place; he is `self.waiter` from then on."""
         self.waiter = Waiter(streams, since=self.now, deadline=self.now + wait, fail_fast=fail_fast)
-        return self.did(self.machine.request(self.waiter, self.now))
+        return self.did(self.recorder.effects(self.machine.request, self.waiter, self.now))
+
+    def acquire(self, streams: int | None) -> Slot | None:
+        """A place is taken the fast way."""
+        return self.recorder.acquire(streams)
 
     def release(self, number: int, streams: int | None = None) -> list[str]:
         """A place on the slot of that number is given back."""
-        return self.did(self.machine.release(self[number], streams, self.now))
+        return self.did(self.recorder.release(self[number], streams, self.now))
 
     def discard(self, number: int, streams: int | None = None) -> list[str]:
         """A place on that slot is given back to be closed."""
-        return self.did(self.machine.discard(self[number], streams, self.now))
+        return self.did(
+            self.recorder.effects(self.machine.discard, self[number], streams, Holding(self[number]), self.now)
+        )
 
     def opened(self, *numbers: int) -> list[str]:
         """Those slots are ready."""
-        return [word for n in numbers for word in self.did(self.machine.opened(self[n], object(), self.now))]
+        return [
+            word
+            for n in numbers
+            for word in self.did(self.recorder.effects(self.machine.opened, self[n], object(), self.now))
+        ]
 
     def failed(self, number: int, error: BaseException | None = None) -> list[str]:
         """That slot could not be opened."""
-        return self.did(self.machine.open_failed(self[number], error or ConnectionError("refused"), self.now))
+        return self.did(
+            self.recorder.effects(self.machine.open_failed, self[number], error or ConnectionError("refused"), self.now)
+        )
 
     def lost(self, number: int) -> list[str]:
         """That slot is down."""
-        return self.did(self.machine.lost(self[number], None, self.now))
+        return self.did(self.recorder.effects(self.machine.lost, self[number], None, self.now))
 
     def unfit(self, number: int, streams: int | None = None) -> list[str]:
         """That slot, just granted, turns out to be down."""
-        return self.did(self.machine.unfit(self[number], streams, self.now))
+        return self.did(
+            self.recorder.effects(self.machine.unfit, self[number], streams, Holding(self[number]), self.now)
+        )
 
     def refused_stream(self, number: int) -> list[str]:
         """The server refuses a call on that slot."""
-        return self.did(self.machine.refused_stream(self[number], self.now))
+        return self.did(
+            self.recorder.effects(self.machine.refused_stream, self[number], Holding(self[number]), self.now)
+        )
 
     def recovered(self, number: int) -> list[str]:
         """That slot is up again."""
-        return self.did(self.machine.recovered(self[number], self.now))
+        return self.did(self.recorder.effects(self.machine.recovered, self[number], self.now))
 
     def open(self, *, wait: float = math.inf) -> OpenWaiter:
         """Someone calls `open()`."""
         waiter = OpenWaiter(since=self.now, deadline=self.now + wait)
-        self.did(self.machine.open(waiter, self.now))
+        self.did(self.recorder.effects(self.machine.open, waiter, self.now))
         return waiter
 
-    def cancel(self, waiter: Waiter | None = None) -> tuple[bool, list[str]]:
+    def cancel(self, waiter: Waiter | OpenWaiter | None = None) -> tuple[bool, list[str]]:
         """The last who asked, or `waiter`, gives up."""
-        said, effects = self.machine.cancel(waiter or self.waiter, self.now)
+        said, effects = self.recorder.cancel(waiter or self.waiter, self.now)
         return said, self.did(effects)
 
     def resize(self, min_size: int, max_size: int) -> list[str]:
         """The bounds change."""
-        return self.did(self.machine.resize(min_size, max_size, self.now))
+        return self.did(self.recorder.effects(self.machine.resize, min_size, max_size, self.now))
 
     def refresh(self) -> list[str]:
         """Every connection is to be replaced."""
-        return self.did(self.machine.refresh(self.now))
+        return self.did(self.recorder.effects(self.machine.refresh, self.now))
 
     def close(self, grace: float = 0.0) -> list[str]:
         """The pool is closed."""
-        return self.did(self.machine.close(self.now + grace, self.now))
+        return self.did(self.recorder.effects(self.machine.close, self.now + grace, self.now))
 
     def tick(self, after: float = 0.0) -> list[str]:
         """A tick after so many seconds."""
         self.now += after
-        return self.did(self.machine.tick(self.now))
+        return self.did(self.recorder.effects(self.machine.tick, self.now))
 
     def tick_in_time(self) -> list[str]:
         """A tick at the very moment that is due next."""

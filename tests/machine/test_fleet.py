@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from grpcpool._machine.places import Holding
 from grpcpool._values.config import Mode
 from grpcpool._values.slot_states import CloseReason
 from machine.play import START, Play
@@ -60,8 +61,8 @@ def test_no_growth_below_the_target() -> None:
     """While some connection carries less than the target nothing is dialled, and the fast way suffices."""
     play = Play(max_streams=4, target_streams=2, max_size=4)
     play.filled(1, 1)
-    assert play.machine.acquire(1) is play[2]
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is play[2]
+    assert play.acquire(1) is None
     assert play.request(1) == ["grant 2", "open 3"]
 
 
@@ -69,8 +70,8 @@ def test_no_growth_at_max_size() -> None:
     """At `max_size` nothing is dialled ahead of need, and the fast way suffices up to the limit."""
     play = Play(max_size=1)
     play.filled(1)
-    assert play.machine.acquire(1) is play[1]
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is play[1]
+    assert play.acquire(1) is None
     assert play.request(1) == []
 
 
@@ -107,7 +108,7 @@ def test_growth_is_thought_of_again_after_a_failed_attempt() -> None:
     assert play.request(1) == ["grant 1", "open 2"]
     play.failed(2)
     play.now += 1.0
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is None
     assert play.request(1) == ["grant 1", "open 3"]
 
 
@@ -259,7 +260,7 @@ def calls(*loads: int, **config: Any) -> Play:
         play.release(number)
     for number, load in enumerate(loads, 1):
         for _ in range(load):
-            play.machine.fleet.acquire(1, play[number])
+            play.machine.places.acquire(1, Holding(), play[number])
     return play
 
 
@@ -363,7 +364,7 @@ def test_what_drains_for_another_reason_is_not_taken_back(reason: CloseReason) -
     if reason is CloseReason.DISCARDED:
         play.discard(1, 1)
     else:
-        play.machine.fleet.retire(play[1], reason, play.now, [])
+        play.did(play.recorder.effects(play.machine.fleet.retire, play[1], reason, play.now))
     assert play.states() == {1: "draining"}
     assert play.request(1) == ["open 2"]
 
@@ -450,7 +451,7 @@ def test_a_failed_successor_keeps_the_old_one() -> None:
     play.filled(1)
     play.tick(100.0)
     assert play.failed(2) == ["close 2"]
-    assert play.machine.acquire(None) is None
+    assert play.acquire(None) is None
     assert play.states() == {1: "ready"}
     assert play.machine.next_deadline() == play.now + 0.1
     assert play.tick_in_time() == ["open 3 for 1"]
@@ -661,9 +662,9 @@ def test_drain_timeout() -> None:
     assert play.machine.next_deadline() == START + 5.0
     assert play.tick(0.1) == ["closed 2: shrink", "close 2"]
     assert play[2].in_flight == 0
-    assert play.machine.fleet.load == 3
+    assert play.machine.places.load == 3
     assert play.release(2, 1) == []
-    assert play.machine.fleet.load == 3
+    assert play.machine.places.load == 3
 
 
 # --- backoff ----------------------------------------------------------------------------------------------------

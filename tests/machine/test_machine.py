@@ -30,7 +30,7 @@ def granted(play: Play) -> list[Waiter]:
 def test_an_unused_pool_does_nothing() -> None:
     """A pool opens nothing before it is first asked for something."""
     play = Play(min_size=3)
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is None
     assert play.tick(100.0) == []
     assert play.machine.next_deadline() == math.inf
     assert play.resize(2, 3) == []
@@ -40,11 +40,11 @@ def test_a_place_is_taken_and_given_back_without_effects() -> None:
     """An uncontended acquire and release make no effect, and leave the count where it was."""
     play = Play(max_size=1)
     play.filled(1)
-    assert play.machine.acquire(1) is play[1]
+    assert play.acquire(1) is play[1]
     assert play[1].in_flight == 2
     assert play.release(1, 1) == []
     assert play.release(1, 1) == []
-    assert (play[1].in_flight, play.machine.fleet.load) == (0, 0)
+    assert (play[1].in_flight, play.machine.places.load) == (0, 0)
 
 
 def test_the_first_ready_connection_serves_in_order_of_arrival() -> None:
@@ -75,7 +75,7 @@ def test_several_streams() -> None:
     play = Play(max_size=1, max_streams=3)
     play.filled(2)
     assert play.request(2) == []
-    assert play.machine.acquire(1) is play[1]
+    assert play.acquire(1) is play[1]
     assert play.release(1, 1) == []
     assert play.release(1, 2) == ["grant 1"]
     assert play[1].in_flight == 2
@@ -85,7 +85,7 @@ def test_a_whole_lease_is_alone() -> None:
     """Nobody is put beside a whole lease, and it is given nothing that carries a call."""
     play = Play(max_size=1)
     play.filled(None)
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is None
     assert play.request(1) == []
     assert play.release(1) == ["grant 1"]
     assert play.request(None) == []
@@ -370,12 +370,12 @@ def test_connect_timeout() -> None:
 def test_connect_dials_one() -> None:
     """Who only wants to be connected has one connection dialled, or `min_size`, and none if there is one."""
     play = Play()
-    assert play.did(play.machine.connect(play.now)) == ["open 1"]
-    assert play.did(play.machine.connect(play.now)) == []
+    assert play.did(play.recorder.effects(play.machine.connect, play.now)) == ["open 1"]
+    assert play.did(play.recorder.effects(play.machine.connect, play.now)) == []
     other = Play(min_size=2)
-    assert other.did(other.machine.connect(other.now)) == ["open 1", "open 2"]
+    assert other.did(other.recorder.effects(other.machine.connect, other.now)) == ["open 1", "open 2"]
     other.close()
-    assert other.did(other.machine.connect(other.now)) == []
+    assert other.did(other.recorder.effects(other.machine.connect, other.now)) == []
 
 
 def test_what_listeners_are_told() -> None:
@@ -556,7 +556,7 @@ def test_a_loss_of_the_past_is_not_blamed() -> None:
     play = Play(max_size=1)
     play.filled(None)
     error = ConnectionError("reset")
-    play.did(play.machine.lost(play[1], error, play.now))
+    play.did(play.recorder.effects(play.machine.lost, play[1], error, play.now))
     play.request(None, wait=0.0)
     assert play.refusal.cause is error
     play.recovered(1)
@@ -610,7 +610,7 @@ def test_the_grace_also_ends_what_drains_already() -> None:
     """What drained before the close is closed at the end of the grace, or at its own deadline if that is earlier."""
     play = Play(drain_timeout=10.0)
     play.filled(1, 1)
-    play.machine.fleet.retire(play[1], play[1].reason, play.now, [])
+    play.did(play.recorder.effects(play.machine.fleet.retire, play[1], play[1].reason, play.now))
     play.close(grace=5.0)
     assert play.machine.next_deadline() == START + 5.0
     assert play.tick(5.0) == ["closed 1: age", "close 1"]
@@ -632,7 +632,7 @@ def test_nothing_begins_after_close() -> None:
     play = Play(min_size=1)
     play.filled(1)
     play.close(grace=5.0)
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is None
     assert play.request(1) == ["refuse closed"]
     play.open()
     assert play.refusal.refusal is Refusal.CLOSED
@@ -658,7 +658,7 @@ def test_late_releases_are_harmless() -> None:
     play.close()
     before = play.stats
     assert (play.release(1), play.discard(2), play.unfit(2)) == ([], [], [])
-    assert (play[1].in_flight, play[2].in_flight, play.machine.fleet.load) == (0, 0, 0)
+    assert (play[1].in_flight, play[2].in_flight, play.machine.places.load) == (0, 0, 0)
     assert (before.size, play.stats.size) == (0, 0)
 
 

@@ -30,6 +30,18 @@ def slot_with(in_flight: int = 0, *, limit: int = 4) -> Slot:
     return slot
 
 
+def pop_fitting(queue: WaitQueue, slot: Slot, *, fail_fast: bool = False) -> Waiter | None:
+    """Takes out the first waiter that `slot` has room for."""
+    found = queue.first_fitting(slot, fail_fast=fail_fast)
+    return found if found is not None and queue.remove(found) else None
+
+
+def pop_expired(queue: WaitQueue, now: float) -> Waiter | None:
+    """Takes out the waiter whose deadline came first."""
+    found = queue.first_expired(now)
+    return found if found is not None and queue.remove(found) else None
+
+
 def test_order_of_arrival() -> None:
     """Waiters come in the order of their arrival, whatever they ask for."""
     waiters = [waiter(1), waiter(None), waiter(2), waiter(1), waiter(None)]
@@ -40,7 +52,7 @@ def test_first_come_first_served() -> None:
     """Among those for whom there is room the first is taken, and he waits no more."""
     first, second, third = waiter(2), waiter(1), waiter(2)
     queue = queue_of(first, second, third)
-    assert [queue.pop_fitting(slot_with()) for _ in range(4)] == [first, second, third, None]
+    assert [pop_fitting(queue, slot_with()) for _ in range(4)] == [first, second, third, None]
     assert not first.queued
     assert queue.length == 0
 
@@ -53,14 +65,14 @@ def test_who_does_not_fit_holds_nobody_up(in_flight: int, taken: int | None) -> 
     """Who asks for more than there is room for is passed by those who ask for less."""
     waiters = [waiter(None), waiter(3), waiter(2), waiter(1)]
     expected = None if taken is None else waiters[taken]
-    assert queue_of(*waiters).pop_fitting(slot_with(in_flight)) is expected
+    assert pop_fitting(queue_of(*waiters), slot_with(in_flight)) is expected
 
 
 def test_fail_fast_only() -> None:
     """For a lost slot only those count who would rather fail than wait."""
     waiters = [waiter(1), waiter(1, fail_fast=True), waiter(2), waiter(2, fail_fast=True)]
     queue = queue_of(*waiters)
-    taken = [queue.pop_fitting(slot_with(), fail_fast=True) for _ in range(3)]
+    taken = [pop_fitting(queue, slot_with(), fail_fast=True) for _ in range(3)]
     assert taken == [waiters[1], waiters[3], None]
     assert list(queue) == [waiters[0], waiters[2]]
 
@@ -90,8 +102,8 @@ def test_expiry() -> None:
     late, early, never = waiter(deadline=7.0), waiter(None, deadline=5.0), waiter()
     queue = queue_of(late, early, never)
     assert queue.next_deadline() == 5.0
-    assert queue.pop_expired(4.9) is None
-    assert [queue.pop_expired(7.0) for _ in range(3)] == [early, late, None]
+    assert pop_expired(queue, 4.9) is None
+    assert [pop_expired(queue, 7.0) for _ in range(3)] == [early, late, None]
     assert queue.next_deadline() == math.inf
     assert list(queue) == [never]
 
@@ -102,7 +114,7 @@ def test_who_has_left_has_no_deadline() -> None:
     queue = queue_of(gone, here)
     queue.remove(gone)
     assert queue.next_deadline() == 6.0
-    assert queue.pop_expired(5.0) is None
+    assert pop_expired(queue, 5.0) is None
 
 
 def test_who_comes_again_goes_to_the_end() -> None:
@@ -112,7 +124,7 @@ def test_who_comes_again_goes_to_the_end() -> None:
     queue.remove(again)
     queue.push(again)
     assert list(queue) == [other, again]
-    assert [queue.pop_expired(5.0), queue.pop_expired(5.0)] == [again, None]
+    assert [pop_expired(queue, 5.0), pop_expired(queue, 5.0)] == [again, None]
 
 
 def test_leavers_do_not_pile_up() -> None:
@@ -126,4 +138,4 @@ def test_leavers_do_not_pile_up() -> None:
     stayers = [waiter(deadline=float(number)) for number in range(1000)]
     for stayer in reversed(stayers):
         queue.push(stayer)
-    assert [queue.pop_expired(2000.0) for _ in stayers] == stayers
+    assert [pop_expired(queue, 2000.0) for _ in stayers] == stayers

@@ -23,11 +23,14 @@ from grpcpool import (
     PoolTimeoutError,
 )
 from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._machine.machine import OpenWaiter, PoolMachine
+from grpcpool._machine.machine import PoolMachine
+from grpcpool._machine.openers import OpenWaiter
+from grpcpool._machine.places import Holding
 from grpcpool._machine.queue import Waiter
 from grpcpool._machine.slot import Slot
 from grpcpool._values.errors import refusal_error
 from grpcpool._values.slot_states import SlotState
+from machine.drive import Recorder
 
 from .log import Log, error_text, status_text
 
@@ -87,6 +90,7 @@ class MachinePlayer:
     def __init__(self, config: PoolConfig, log: Log, *, random: Callable[[], float] = lambda: 0.0) -> None:
         """Makes an unused pool; `random` are the dice that it throws."""
         self._machine = PoolMachine(config, name="story", random=random)
+        self._recorder = Recorder(self._machine)
         self._config = config
         self._log = log
         self._now = 1000.0
@@ -103,7 +107,7 @@ class MachinePlayer:
         for effect in effects:
             self._carry_out(effect)
         while self._machine.next_deadline() <= self._now:
-            self._commit(self._machine.tick(self._now))
+            self._commit(self._recorder.effects(self._machine.tick, self._now))
         if self._machine.closing and not len(self._machine.fleet.slots):
             for who in self._closers:
                 self._log.answer(who, "closed")
@@ -140,14 +144,14 @@ class MachinePlayer:
 
     def _granted(self, asker: _Asker, slot: Slot) -> None:
         if not asker.is_call and slot.id in self._down and slot.state is SlotState.READY:
-            self._commit(self._machine.unfit(slot, asker.streams, self._now))
+            self._commit(self._recorder.effects(self._machine.unfit, slot, asker.streams, Holding(slot), self._now))
             self._request(asker.again(self._now))
             return
         asker.slot = slot
         self._log.answer(asker.who, slot.id)
 
     def _ask(self, asker: _Asker) -> None:
-        slot = self._machine.acquire(asker.streams)
+        slot = self._recorder.acquire(asker.streams)
         if slot is None:
             self._request(asker)
         else:
@@ -156,7 +160,7 @@ class MachinePlayer:
 
     def _request(self, asker: _Asker) -> None:
         self._askers[asker.who] = asker
-        self._commit(self._machine.request(asker, self._now))
+        self._commit(self._recorder.effects(self._machine.request, asker, self._now))
 
     def _deadline(self, timeout: float | None) -> float:
         return math.inf if timeout is None else self._now + timeout
@@ -176,12 +180,14 @@ class MachinePlayer:
     def release(self, who: str) -> None:
         """He gives it back."""
         if (slot := self._leave(who)) is not None:
-            self._commit(self._machine.release(slot, self._askers[who].streams, self._now))
+            self._commit(self._recorder.release(slot, self._askers[who].streams, self._now))
 
     def discard(self, who: str) -> None:
         """He gives it back to be closed."""
         if (slot := self._leave(who)) is not None:
-            self._commit(self._machine.discard(slot, self._askers[who].streams, self._now))
+            self._commit(
+                self._recorder.effects(self._machine.discard, slot, self._askers[who].streams, Holding(slot), self._now)
+            )
 
     def call(self, who: str, on: str | None = None, **how: Any) -> None:
         """Somebody makes a call."""
@@ -214,21 +220,21 @@ class MachinePlayer:
         slot = self._leave(who)
         assert slot is not None
         if code is grpc.StatusCode.UNAVAILABLE and slot.id in self._down:
-            self._commit(self._machine.lost(slot, None, self._now))
-        self._commit(self._machine.release(slot, 1, self._now))
+            self._commit(self._recorder.effects(self._machine.lost, slot, None, self._now))
+        self._commit(self._recorder.release(slot, 1, self._now))
         self._log.answer(who, status_text(code))
 
     def refuse(self, who: str) -> None:
         """The server refuses the stream; the call asks for another place."""
         slot = self._leave(who)
         assert slot is not None
-        self._commit(self._machine.refused_stream(slot, self._now))
+        self._commit(self._recorder.effects(self._machine.refused_stream, slot, Holding(slot), self._now))
         self._request(self._askers[who].again(self._now))
 
     def cancel(self, who: str) -> None:
         """He gives up, waiting or not."""
         asker = self._askers[who]
-        waited, effects = self._machine.cancel(asker, self._now)
+        waited, effects = self._recorder.cancel(asker, self._now)
         self._commit(effects)
         assert waited is (asker.slot is None)
         self._log.answer(who, "cancelled")
@@ -239,23 +245,23 @@ class MachinePlayer:
     def open(self, who: str, timeout: float | None = None) -> None:
         """Somebody calls `open()`."""
         opener = _Opener(who, since=self._now, deadline=self._deadline(timeout))
-        self._commit(self._machine.open(opener, self._now))
+        self._commit(self._recorder.effects(self._machine.open, opener, self._now))
 
     def close(self, who: str, grace: float | None = None) -> None:
         """Somebody calls `close()`."""
         seconds = self._config.close_grace if grace is None else grace
         self._closers.append(who)
-        self._commit(self._machine.close(self._now + seconds, self._now))
+        self._commit(self._recorder.effects(self._machine.close, self._now + seconds, self._now))
 
     def resize(self, bounds: dict[str, int]) -> None:
         """The bounds change."""
         fleet = self._machine.fleet
         new = {"min_size": fleet.min_size, "max_size": fleet.max_size} | bounds
-        self._commit(self._machine.resize(**new, now=self._now))
+        self._commit(self._recorder.effects(self._machine.resize, *new.values(), self._now))
 
     def refresh(self, what: str) -> None:
         """All connections are to be replaced."""
-        self._commit(self._machine.refresh(self._now))
+        self._commit(self._recorder.effects(self._machine.refresh, self._now))
 
     def advance(self, seconds: float) -> None:
         """Time passes; what is due is done."""
@@ -266,11 +272,15 @@ class MachinePlayer:
 
     def connects(self, number: int) -> None:
         """That connection is made."""
-        self._commit(self._machine.opened(self._slots[number], object(), self._now))
+        self._commit(self._recorder.effects(self._machine.opened, self._slots[number], object(), self._now))
 
     def fails(self, number: int) -> None:
         """That connection cannot be made."""
-        self._commit(self._machine.open_failed(self._slots[number], ConnectionError("refused"), self._now))
+        self._commit(
+            self._recorder.effects(
+                self._machine.open_failed, self._slots[number], ConnectionError("refused"), self._now
+            )
+        )
 
     def down(self, number: int) -> None:
         """That connection goes down; nobody has noticed yet."""
@@ -282,7 +292,7 @@ class MachinePlayer:
         self.advance(1)
         if number in self._watched:
             self._watched.remove(number)
-            self._commit(self._machine.recovered(self._slots[number], self._now))
+            self._commit(self._recorder.effects(self._machine.recovered, self._slots[number], self._now))
 
     # --- what is seen -------------------------------------------------------------------------------------------
 

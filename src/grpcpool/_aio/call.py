@@ -63,13 +63,25 @@ MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RP
 class End:
     """What a native call is told to call when it is over, with all that its caller then has to know; acts once."""
 
-    __slots__ = ("arguments", "began", "call", "context", "kept", "method", "over", "refused", "sent", "slot")
+    __slots__ = (
+        "_released",
+        "_slot",
+        "arguments",
+        "began",
+        "call",
+        "context",
+        "kept",
+        "method",
+        "over",
+        "refused",
+        "sent",
+    )
 
     def __init__(
         self,
         over: Callable[[Any, End], None],
         call: Shell,
-        slot: Slot,
+        slot: Slot | None,
         arguments: Any = None,
         context: Any = None,
         began: float = 0.0,
@@ -77,7 +89,9 @@ class End:
         """Has `over` called for `call` on `slot`; the rest is for beginning it again."""
         self.over: Callable[[Any, End], None] | None = over
         self.call = weakref.ref(call)
-        self.slot = slot
+        # As the holder of the call's place; a call on a lease has none.
+        self._slot = slot
+        self._released = False
         self.arguments = arguments
         self.context = context
         self.began = began
@@ -88,6 +102,13 @@ class End:
         self.refused = False
         # See `Shell.add_done_callback`.
         self.kept: Shell | None = None
+
+    @property
+    def slot(self) -> Slot:
+        """The slot that the call runs on."""
+        slot = self._slot
+        assert slot is not None  # noqa: S101 -- the call has begun
+        return slot
 
     def __call__(self, native: Any) -> None:
         """The native call is over. Never raises: gRPC would lose the call's status."""
@@ -219,7 +240,7 @@ class Shell:
         if self._over or (native is None and waiter is None):
             return
         if waiter is not None:
-            driver.defer(partial(driver.cancel, waiter))
+            driver.defer(partial(driver.withdraw, waiter))
             native = locally_cancelled()
         elif not _is_over(native):
             driver.defer(native.cancel)
@@ -261,7 +282,7 @@ class Shell:
         waiter = self._waiter
         self.fail(locally_cancelled())
         if waiter is not None:
-            self._driver.cancel(waiter)
+            self._driver.withdraw(waiter)
             # It stays in the queue's heap until its deadline.
             waiter.forget()
         return True

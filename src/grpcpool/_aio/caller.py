@@ -63,21 +63,21 @@ class PoolCaller:
             request, timeout, metadata, *rest = arguments
             arguments = (request, timeout, tuple(metadata), *rest)
         began = driver.monotonic()
-        with driver.lock:
-            slot: Slot | None = driver.machine.acquire(1)
         call = self._shell(driver, self._pool)
         context = contextvars.copy_context()
+        end = End(self.over, call, None, arguments, context, began)
+        with driver.lock:
+            slot = driver.places.acquire(1, end)
         if slot is None:
             if driver.machine.closing:
                 raise grpc.aio.UsageError("Channel is closed.")
             self._wait(call, self._with_request_serialized(arguments[0]), arguments, context, began)
             return call
-        end = End(self.over, call, slot, arguments, context, began)
         noted = SENDING.set(end)
         try:
             native = start(slot.channel.multicallable(self._noting), arguments)
         except BaseException:
-            driver.release(slot, 1)
+            driver.release(slot, 1, end)
             raise
         finally:
             SENDING.reset(noted)
@@ -122,11 +122,12 @@ class PoolCaller:
         try:
             native = waiter.context.copy().run(start, make(waiter.method), (request, left, *rest))
         except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the caller is told
-            driver.release(slot, 1)
+            driver.release(slot, 1, waiter)
             call.fail(FailedCall(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
         end = End(self.over, call, slot, arguments, waiter.context, waiter.began)
         end.method = waiter.method
+        waiter._released = True
         call.begin(native, end)
 
     def over(self, native: Any, end: End) -> None:
@@ -134,12 +135,12 @@ class PoolCaller:
         driver = self._pool._driver
         call = end.call()
         if has_succeeded(native):
-            driver.release(end.slot, 1)
+            driver.release(end.slot, 1, end)
         else:
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
                 end.refused = True
-                driver.tell(driver.machine.refused_stream, end.slot)
+                driver.tell(driver.machine.refused_stream, end.slot, end)
                 if call is not None and self._method.may_repeat and not call.heard:
                     method = end.method or (self._method.with_sent(*end.sent) if end.sent else self._method)
                     self._wait(call, method, end.arguments, end.context, end.began)
@@ -147,6 +148,6 @@ class PoolCaller:
             else:
                 # In this order, for a slot that carries less by a failed call is the more attractive.
                 driver.call_failed(end.slot, code, details_of_done(native))
-                driver.release(end.slot, 1)
+                driver.release(end.slot, 1, end)
         if call is not None:
             call.end()

@@ -19,12 +19,10 @@ import threading
 import traceback
 import warnings
 from asyncio import _get_running_loop
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
-from .._machine.effects import Effect
 from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._shared.announcer import logger
@@ -67,9 +65,6 @@ class AioDriver(Driver):
         self.finished = asyncio.Event()
         # Whether the pool is about to be closed.
         self.leaving = False
-        # What is to be carried out, in order, and whether that is being done.
-        self._to_commit: deque[Sequence[Effect]] = deque()
-        self._commits = False
         # Not that of whoever happens to cause a connection to be opened: its deadline, its trace, are not the pool's.
         self._context = contextvars.Context()
         self._openings: dict[Slot, asyncio.Task[None]] = {}
@@ -124,33 +119,23 @@ class AioDriver(Driver):
         running = _get_running_loop()
         return running is self.loop or (running is None and not self.loop.is_running())
 
-    def commit(self, effects: Sequence[Effect]) -> None:
+    def commit(self) -> None:
         """Carries out what the machine asked for; on the loop, if there is one.
 
-        What is asked for meanwhile is carried out after it, not within: a place that a thousand waiters in turn have
-        no use for would else be given back a thousand calls deep.
+        What is asked for meanwhile is carried out after it, not within: a place for which a thousand waiters in turn
+        have no use would otherwise be released a thousand calls deep.
         """
-        if self.loop is None:
-            super().commit(effects)
-            return
-        if self.void or self.loop.is_closed():
-            # There is nobody to be told, and nothing that could still be closed.
-            return
-        self._to_commit.append(effects)
-        if not self._is_at_home():
-            self._call_soon(self._commit_all)
-        elif not self._commits:
-            self._commit_all()
+        if self.loop is None or self._is_at_home():
+            super().commit()
+        elif not self.void and not self.loop.is_closed():
+            self._call_soon(self._commit_at_home)
 
-    def _commit_all(self) -> None:
-        self._commits = True
+    def _commit_at_home(self) -> None:
         try:
-            while self._to_commit:
-                super().commit(self._to_commit.popleft())
-        finally:
-            self._commits = False
-            if self._to_commit:
-                self._call_soon(self._commit_all)
+            self.commit()
+        except BaseException:
+            self._call_soon(self.commit)
+            raise
 
     def _call_soon(self, work: Callable[[], object]) -> None:
         # A loop that has been closed has nothing more to do.
@@ -201,15 +186,14 @@ class AioDriver(Driver):
             self._openings.pop(slot, None)
             self.tell(self.machine.opened, slot, channel)
 
-    def close_channels(self, slots: Sequence[Slot]) -> None:
-        """By a task for each; one that is still being opened is given up."""
-        for slot in slots:
-            opening = self._openings.pop(slot, None)
-            if opening is not None:
-                opening.cancel()
-            channel: AioSlotChannel | None = slot.channel
-            if channel is not None:
-                self._start(channel.close())
+    def close_channel(self, slot: Slot) -> None:
+        """By a task of its own; a connection that is still being opened is given up."""
+        opening = self._openings.pop(slot, None)
+        if opening is not None:
+            opening.cancel()
+        channel: AioSlotChannel | None = slot.channel
+        if channel is not None:
+            self._start(channel.close())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Not `create_task`: where tasks are eager, it would run within what asked for it.
@@ -283,9 +267,12 @@ class AioDriver(Driver):
             return
         self.leaving = True
         end = self.monotonic() + grace
-        for waiter in self.machine.others_who_wait(is_call):
-            self.cancel(waiter)
+        for waiter in [waiter for waiter in self.machine.queue if not is_call(waiter)]:
+            self.withdraw(waiter)
             waiter.refused(self.closed_error())
+        for opener in tuple(self.machine.openers):
+            self.tell(self.machine.cancel_open, opener)
+            opener.refused(self.closed_error())
         while self._waits_for_the_first(is_call) and self.monotonic() < end:
             await self.wait_for_change(_LOOKS_EVERY)
 

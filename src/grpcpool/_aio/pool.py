@@ -98,16 +98,15 @@ class ChannelPool(PoolBase, ChannelSurface):
         since = driver.monotonic()
         deadline = self._deadline(within, since)
         with driver.lock:
-            slot = driver.machine.acquire(streams)
+            slot = driver.places.acquire(streams, lease)
         while True:
             if slot is None:
-                slot = await AwaitedWaiter(streams, since=since, deadline=deadline).get(driver)
-                assert slot is not None  # noqa: S101 -- only open() is granted None
+                lease._slot = slot = await AwaitedWaiter(streams, since=since, deadline=deadline).get(driver)
+                lease._released = False
             used_at = slot.used_at
-            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, streams):
+            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, streams, lease):
                 break
-            slot = None
-        lease._slot = slot
+            lease._slot = slot = None
         lease._used_at = used_at
         if driver.leaks is not None:
             lease.watch_for_leak(driver.leaks, stack)
@@ -170,7 +169,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         if driver.leaving:
             raise driver.closed_error()
         now = driver.monotonic()
-        await AwaitedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).get(driver)
+        await AwaitedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).open(driver)
 
     async def close(self, grace: float | None = None) -> None:
         """Closes the pool: nothing of it, neither task nor connection, is left.

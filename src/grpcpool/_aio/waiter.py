@@ -6,9 +6,9 @@ import asyncio
 import contextvars
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
-from .._machine.machine import OpenWaiter
+from .._machine.openers import OpenWaiter
 from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._shared.methods import Method
@@ -18,60 +18,83 @@ from .driver import AioDriver
 from .failed_call import failed_by
 
 
-class AwaitedWaiter(Waiter):
-    """A coroutine that waits to be told. One that is cancelled meanwhile leaves no trace."""
+class _Awaited:
+    """A coroutine that waits for an answer of the machine."""
 
-    slot: Slot | None = None
     error: PoolError | None = None
-    _told: asyncio.Future[None]
-
-    def granted(self, slot: Slot | None) -> None:
-        """Wakes the coroutine with its place."""
-        self.slot = slot
-        self._tell()
+    _answer: asyncio.Future[None]
 
     def refused(self, error: PoolError) -> None:
         """Wakes the coroutine with its refusal."""
         self.error = error
-        self._tell()
+        self.wake()
 
-    def _tell(self) -> None:
-        self.answered = True
-        if not self._told.done():
-            self._told.set_result(None)
+    def wake(self) -> None:
+        """Wakes the coroutine."""
+        if not self._answer.done():
+            self._answer.set_result(None)
 
-    async def get(self, driver: AioDriver) -> Slot | None:
-        """Asks, waits for the answer, and returns the place; `None` if what is waited for is none.
+    def prepare(self, driver: AioDriver) -> Self:
+        """Makes `wait` wait."""
+        self._answer = driver.loop.create_future()
+        return self
+
+    async def wait(self) -> None:
+        """Waits for the answer.
 
         Raises:
             PoolError: The answer is a refusal.
         """
-        self._told = driver.loop.create_future()
-        try:
-            self._ask(driver)
-            await self._told
-        except BaseException:
-            self._withdraw(driver)
-            raise
+        await self._answer
         if self.error is not None:
             raise self.error
-        return self.slot
-
-    def _ask(self, driver: AioDriver) -> None:
-        driver.request(self)
-
-    def _withdraw(self, driver: AioDriver) -> None:
-        """Leaves the queue; if the answer is decided already, takes it and gives back what it brings."""
-        # An answer that is on its way from another thread arrives with this.
-        if not driver.cancel(self) and self.slot is not None:
-            driver.release(self.slot, self.streams)
 
 
-class AwaitedOpenWaiter(AwaitedWaiter, OpenWaiter):
+class AwaitedWaiter(_Awaited, Waiter):
+    """A coroutine that waits for a place. One that is cancelled meanwhile leaves no trace."""
+
+    def granted(self, slot: Slot) -> None:  # noqa: ARG002 -- it is known from the decision
+        """Wakes the coroutine with its place."""
+        self.wake()
+
+    async def get(self, driver: AioDriver) -> Slot:
+        """Asks for a place, waits for the answer, and returns the slot.
+
+        Raises:
+            PoolError: The answer is a refusal.
+        """
+        self.prepare(driver)
+        try:
+            driver.request(self)
+            await self.wait()
+        except BaseException:
+            driver.withdraw(self)
+            raise
+        slot = self._slot
+        assert slot is not None  # noqa: S101 -- an answer is a place or an error
+        return slot
+
+
+class AwaitedOpenWaiter(_Awaited, OpenWaiter):
     """A coroutine that waits in `open()`."""
 
-    def _ask(self, driver: AioDriver) -> None:
-        driver.open(self)
+    def started(self) -> None:
+        """Wakes the coroutine."""
+        self.wake()
+
+    async def open(self, driver: AioDriver) -> None:
+        """Opens `min_size` connections and waits for them.
+
+        Raises:
+            PoolError: That failed.
+        """
+        self.prepare(driver)
+        try:
+            driver.open(self)
+            await self.wait()
+        except BaseException:
+            driver.tell(driver.machine.cancel_open, self)
+            raise
 
 
 class CallWaiter(Waiter):
@@ -89,13 +112,14 @@ class CallWaiter(Waiter):
     began: float
     kept: Any
 
-    def granted(self, slot: Slot | None) -> None:
+    def granted(self, slot: Slot) -> None:
         """Begins the call, as if it were begun where it was made."""
-        assert slot is not None  # noqa: S101 -- only open() is granted None
         call, self.kept = self.call(), None
+        if self._released:
+            # Cancelled while the grant was on its way.
+            return
         if call is None or not call.waits_as(self):
-            # Dropped or cancelled while the grant was on its way.
-            self.driver.release(slot, 1)
+            self.driver.release(slot, 1, self)
         else:
             self.begin(self, call, slot)
 

@@ -1,12 +1,20 @@
-"""What the machine asks of a driver, to be carried out after the driver has let go of its lock.
+"""What the machine asks of a driver, which carries it out after it has let go of its lock.
 
-Plain slotted objects, made only when there is something to do: an uncontended acquire or release makes none.
+Effects leave the machine in three queues, which are carried out in this order: acts, which are quick and run no foreign
+code; events, which go to the log and to listeners; and connections to open. So a slow listener delays no answer, and
+`opening` is emitted before the factory is called. An uncontended acquire or release creates no effect.
+
+An effect stays at the head of its queue until it has been carried out, so that nothing is lost if that is interrupted.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Generic, TypeVar
+
 from .._values.errors import Figures, Refusal
 from .._values.events import AnyEvent
+from .openers import OpenWaiter
 from .queue import Waiter
 from .slot import Slot
 
@@ -32,7 +40,7 @@ class Close:
 
 
 class Grant:
-    """Tell the waiter that he has his place on the slot. It is taken; if he has gone, release it."""
+    """Notify the waiter that it has its place on the slot. The place is taken; a waiter that has gone releases it."""
 
     __slots__ = ("slot", "waiter")
 
@@ -43,11 +51,13 @@ class Grant:
 
 
 class Refuse:
-    """Tell the waiter that he gets nothing, and why."""
+    """Notify the waiter that it gets nothing, and why."""
 
     __slots__ = ("cause", "figures", "refusal", "waiter")
 
-    def __init__(self, waiter: Waiter, refusal: Refusal, figures: Figures, cause: BaseException | None) -> None:
+    def __init__(
+        self, waiter: Waiter | OpenWaiter, refusal: Refusal, figures: Figures, cause: BaseException | None
+    ) -> None:
         """For `waiter`; `cause` is the last connect error, if there is one."""
         self.waiter = waiter
         self.refusal = refusal
@@ -56,11 +66,11 @@ class Refuse:
 
 
 class Started:
-    """Tell an `OpenWaiter` that what it waited for is open."""
+    """Notify the caller of `open()` that the connections it waited for are ready."""
 
     __slots__ = ("waiter",)
 
-    def __init__(self, waiter: Waiter) -> None:
+    def __init__(self, waiter: OpenWaiter) -> None:
         """For `waiter`."""
         self.waiter = waiter
 
@@ -76,7 +86,7 @@ class Watch:
 
 
 class Notify:
-    """Log the event and tell the listeners."""
+    """Log the event and pass it to the listeners."""
 
     __slots__ = ("event",)
 
@@ -85,14 +95,38 @@ class Notify:
         self.event = event
 
 
-class Interrupted:
-    """Raise the error, when the rest has been carried out: a signal's handler has raised it amid a change."""
+Act = Close | Grant | Refuse | Started | Watch
+Effect = Act | Notify | Open
 
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        """By `error`."""
-        self.error = error
+T = TypeVar("T")
 
 
-Effect = Open | Close | Grant | Refuse | Started | Watch | Notify | Interrupted
+class EffectQueue(deque[T], Generic[T]):
+    """Effects in the order in which the machine asked for them. One thread at a time carries them out.
+
+    Attributes:
+        claimed: Whether a thread carries them out; the driver sets it under its lock.
+        tried: The effect that was carried out last, or is being carried out.
+    """
+
+    claimed = False
+    tried: T | None = None
+
+
+class Outbox:
+    """The effects that have not been carried out yet."""
+
+    def __init__(self) -> None:
+        """Creates empty queues."""
+        self.acts: EffectQueue[Act] = EffectQueue()
+        self.events: EffectQueue[Notify] = EffectQueue()
+        self.opens: EffectQueue[Open] = EffectQueue()
+
+    def append(self, effect: Effect) -> None:
+        """Queues `effect`."""
+        if isinstance(effect, Notify):
+            self.events.append(effect)
+        elif isinstance(effect, Open):
+            self.opens.append(effect)
+        else:
+            self.acts.append(effect)

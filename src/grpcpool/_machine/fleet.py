@@ -25,10 +25,9 @@ from .._values.events import Closed, Draining, Opening
 from .._values.slot_states import CloseReason, SlotState
 from .backoff import Backoff
 from .counters import Counters
-from .effects import Close, Effect, Notify, Open
-from .pickers import make_picker
+from .effects import Close, Notify, Open, Outbox
+from .places import Places
 from .slot import Slot, SlotEvent
-from .slot_table import SlotTable
 
 # Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
 _READY = SlotState.READY
@@ -41,24 +40,23 @@ _LIMIT_GROWS_AFTER = 0.5
 class Fleet:
     """The connections of one pool."""
 
-    def __init__(self, config: PoolConfig, *, name: str, random: Callable[[], float]) -> None:
-        """Makes a fleet without connections; see `PoolMachine` for the arguments."""
+    def __init__(
+        self, config: PoolConfig, places: Places, outbox: Outbox, *, name: str, random: Callable[[], float]
+    ) -> None:
+        """Creates a fleet without connections; see `PoolMachine` for the arguments."""
         self.config = config
         self.name = name
         self.min_size = config.min_size
         self.max_size = config.max_size
-        self.target = config.resolved_target_streams
-        self.slots = SlotTable()
-        self.picker = make_picker(config, random)
+        self.places = places
+        self.outbox = outbox
+        self.slots = places.slots
+        self.picker = places.picker
+        self.target = places.target
         self.backoff = Backoff(random)
         self.counters = Counters()
         # From first use on, until close, `min_size` connections are kept.
         self.active = False
-        # A grant that brings a slot to this load may call for growth.
-        self.growth_load: float = math.inf
-        # What is carried, in streams; a whole-connection lease weighs as much as `target_streams`.
-        self.load = 0
-        self.peak = 0
         self._peak_until = math.inf
         # So many connections were too few the last time that the pool grew, and the load that showed it.
         self._outgrown, self._outgrown_at = 0, math.inf
@@ -66,42 +64,7 @@ class Fleet:
         self.alarm = math.inf
         self._random = random
 
-    # --- load ---------------------------------------------------------------------------------------------------
-
-    def acquire(self, streams: int | None, slot: Slot | None = None) -> Slot | None:
-        """Takes a place on `slot`, or, if none is given, on the best one; returns it.
-
-        `None` if no slot has room, or if the pool may have to grow: that is for `PoolMachine.request` to decide.
-        """
-        if slot is None:
-            slot = self.picker.pick(streams)
-            if slot is None or (streams is not None and slot.in_flight + streams >= self.growth_load):
-                return None
-        before = slot.in_flight
-        if streams is None:
-            slot.exclusive = True
-            slot.in_flight = 1
-        else:
-            slot.in_flight = before + streams
-        slot.calls += 1
-        load = self.load = self.load + (streams or self.target)
-        if load > self.peak:  # noqa: PLR1730 -- to call max() would cost more than the rest of the line
-            self.peak = load
-        if slot.state is _READY:
-            try:
-                self.picker.reload(slot, before)
-            except BaseException:
-                slot.calls -= 1
-                self.undo(slot, before, streams or self.target, exclusive=False)
-                raise
-        return slot
-
-    def undo(self, slot: Slot, in_flight: int, load: int, *, exclusive: bool) -> None:
-        """A signal's handler has raised amid a change, which added `load`: all is as it was before."""
-        slot.in_flight = in_flight
-        slot.exclusive = exclusive
-        self.load -= load
-        self.picker.mend(self.slots.in_state(_READY))
+    # --- limits -------------------------------------------------------------------------------------------------
 
     def lower_limit(self, slot: Slot, now: float, *, leaving: int) -> None:
         """The server refuses a call of the slot's: it may carry what it carries, but what is `leaving`, and no more.
@@ -140,7 +103,7 @@ class Fleet:
         opening = self.slots.opening - self.slots.successors
         return max(-(-asked // self.target) - opening, self.min_size - self.slots.connections)
 
-    def fill(self, asked: int, now: float, effects: list[Effect]) -> list[Slot]:
+    def fill(self, asked: int, now: float) -> list[Slot]:
         """Dials what is needed, so far as bounds and backoff allow; returns draining slots taken back instead."""
         shortage = self.shortage(asked)
         if shortage <= 0:
@@ -150,25 +113,25 @@ class Fleet:
         if self.config.mode is Mode.LOOSE:
             bound += self.config.max_overflow
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
-            self.dial(now, effects)
+            self.dial(now)
         if self.backoff.retry_at > now:
             self.alarm_at(self.backoff.retry_at)
         return restored
 
-    def grow(self, now: float, effects: list[Effect]) -> None:
+    def grow(self, now: float) -> None:
         """Dials ahead of need if every ready slot carries the target and nothing is being dialled yet."""
         lightest = self.picker.lightest()
         ready = self.slots.ready
         if self.slots.opening or not ready or (lightest is not None and lightest.in_flight < self.target):
             return
-        self._outgrown, self._outgrown_at = ready, self.load
-        step = self.load // self.target + 1 - ready
+        self._outgrown, self._outgrown_at = ready, self.places.load
+        step = self.places.load // self.target + 1 - ready
         step = min(max(1, min(step, ready)), self.max_size - self.slots.connections)
         step -= len(self._restore(step, now))
         for _ in range(min(step, self._may_open(now, self.max_size))):
-            self.dial(now, effects)
+            self.dial(now)
 
-    def dial(self, now: float, effects: list[Effect], replaces: Slot | None = None) -> Slot:
+    def dial(self, now: float, replaces: Slot | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` if that is given."""
         deadline = now + self.config.connect_timeout
         overflow = replaces.overflow if replaces is not None else self.slots.connections >= self.max_size
@@ -177,11 +140,11 @@ class Fleet:
         self._regauge(now)
         self.alarm_at(deadline)
         old = replaces.id if replaces is not None else None
-        effects.append(Open(slot))
-        effects.append(Notify(Opening(pool=self.name, channel=slot.id, replaces=old)))
+        self.outbox.append(Open(slot))
+        self.outbox.append(Notify(Opening(pool=self.name, channel=slot.id, replaces=old)))
         return slot
 
-    def opened(self, slot: Slot, now: float, effects: list[Effect]) -> None:
+    def opened(self, slot: Slot, now: float) -> None:
         """Takes a connection into service; the one that it replaces, if any, retires."""
         self.slots.move(slot, SlotEvent.OPENED)
         self.counters.opened += 1
@@ -189,18 +152,24 @@ class Fleet:
         slot.opened_at = slot.used_at = slot.unused_since = now
         if self.config.max_age is not None and slot.retire_at == math.inf:
             slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
-        replaced = self.slots.part(slot)
+        self.succeed(slot, now)
+        self.picker.reload(slot, 0)
+
+    def succeed(self, slot: Slot, now: float) -> None:
+        """The connection that `slot` was opened to replace, if any, retires."""
+        replaced = slot.replaces
         if replaced is not None:
             # Else nothing would ever be idle long enough in a pool whose max_age is below its idle_timeout.
             if not replaced.in_flight:
                 slot.unused_since = replaced.idle_since()
-            self.retire(replaced, replaced.reason, now, effects)
-        self.picker.reload(slot, 0)
+            self.slots.part(slot)
+            self.retire(replaced, replaced.reason, now)
 
     def open_failed(self, slot: Slot, now: float) -> float:
         """Strikes a connection that could not be made; returns the seconds until the next attempt."""
         self.slots.part(slot)
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
+        self.gone(slot)
         self._regauge(now)
         self.counters.open_failures += 1
         return self.backoff.failed(now)
@@ -229,7 +198,7 @@ class Fleet:
 
     def _regauge(self, now: float) -> None:
         """The number of places or a bound has changed: sees when to think of growing, and of shrinking."""
-        self.growth_load = self.target if self.slots.connections < self.max_size else math.inf
+        self.places.growth_load = self.target if self.slots.connections < self.max_size else math.inf
         if self.config.idle_timeout is None or self.slots.connections <= self.min_size:
             self._peak_until = math.inf
         elif self._peak_until == math.inf:
@@ -237,23 +206,23 @@ class Fleet:
 
     # --- shrinking and replacing --------------------------------------------------------------------------------
 
-    def resize(self, min_size: int, max_size: int, now: float, effects: list[Effect]) -> None:
+    def resize(self, min_size: int, max_size: int, now: float) -> None:
         """Changes the bounds and drains what is too many."""
         self.min_size, self.max_size = min_size, max_size
         while self.slots.connections > max_size and (slot := self._dispensable(dialled=True)) is not None:
-            self.retire(slot, CloseReason.SHRINK, now, effects)
+            self.retire(slot, CloseReason.SHRINK, now)
         self._regauge(now)
 
-    def refresh(self, now: float, effects: list[Effect]) -> None:
+    def refresh(self, now: float) -> None:
         """Has every connection of this moment replaced."""
         for slot in self.slots:
             if slot.state is not SlotState.DRAINING:
                 slot.retire_at, slot.reason = -math.inf, CloseReason.REFRESH
             elif slot.reason is CloseReason.SHRINK:
                 slot.reason = CloseReason.REFRESH
-        self.rotate(now, effects)
+        self.rotate(now)
 
-    def rotate(self, now: float, effects: list[Effect]) -> None:
+    def rotate(self, now: float) -> None:
         """Dials successors for those whose time has come."""
         if not self.active or now < self.backoff.retry_at:
             return
@@ -261,19 +230,19 @@ class Fleet:
         for slot in sorted(due, key=lambda slot: slot.retire_at):
             if not self._may_replace():
                 return
-            self.dial(now, effects, replaces=slot)
+            self.dial(now, replaces=slot)
 
-    def shrink(self, asked: int, now: float, effects: list[Effect]) -> None:
+    def shrink(self, asked: int, now: float) -> None:
         """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""
         if self.config.idle_timeout is None or now < self._peak_until:
             return
-        most = max(self.peak, self.load + asked)
+        most = max(self.places.peak, self.places.load + asked)
         needed = max(self.min_size, -(-most // self.target))
         if most >= self._outgrown_at:
             # Else what is drained now would be dialled at the next such peak.
             needed = max(needed, self._outgrown + 1)
         if len(self.slots.in_service()) > needed and (slot := self._dispensable(dialled=False)) is not None:
-            self.retire(slot, CloseReason.SHRINK, now, effects)
+            self.retire(slot, CloseReason.SHRINK, now)
         if self._peak_until <= now:
             self._begin_watch(now, self.config.idle_timeout)
 
@@ -282,7 +251,6 @@ class Fleet:
         slot: Slot,
         reason: CloseReason,
         now: float,
-        effects: list[Effect],
         *,
         deadline: float | None = None,
         leaving: int = 0,
@@ -295,37 +263,40 @@ class Fleet:
             successor = slot.successor
             self.slots.part(successor)
             if reason is not CloseReason.DISCARDED:
-                self.close(successor, reason, effects)
+                self.close(successor, reason)
         if slot.state is SlotState.OPENING:
-            self.close(slot, reason, effects)
+            self.close(slot, reason)
             self._regauge(now)
             return
+        slot.reason = reason
+        slot.deadline = now + self.config.drain_timeout if deadline is None else deadline
         self.picker.remove(slot)
         self.slots.move(slot, SlotEvent.RETIRED)
         self._regauge(now)
-        slot.reason = reason
-        slot.deadline = now + self.config.drain_timeout if deadline is None else deadline
         if slot.in_flight == 0:
-            self.close(slot, reason, effects)
+            self.close(slot, reason)
             return
         self.alarm_at(slot.deadline)
         if slot.in_flight > leaving:
             left = slot.in_flight - leaving
-            effects.append(Notify(Draining(pool=self.name, channel=slot.id, reason=reason, in_flight=left)))
+            self.outbox.append(Notify(Draining(pool=self.name, channel=slot.id, reason=reason, in_flight=left)))
 
-    def close(self, slot: Slot, reason: CloseReason, effects: list[Effect]) -> None:
+    def close(self, slot: Slot, reason: CloseReason) -> None:
         """Closes a slot that drains or is being opened; what it still carries is cancelled and forgotten."""
         if slot.state is not SlotState.OPENING:
             self.counters.closed[reason] += 1
             closed = Closed(pool=self.name, channel=slot.id, reason=reason, cancelled=slot.in_flight)
-            effects.append(Notify(closed))
+            self.outbox.append(Notify(closed))
         self.slots.part(slot)
         self.slots.move(slot, SlotEvent.CLOSED)
+        self.places.drop(slot)
+        self.gone(slot)
+
+    def gone(self, slot: Slot) -> None:
+        """A slot has reached its end: has what there is of its channel closed, and forgets it."""
+        self.outbox.append(Close(slot))
         self.counters.acquired_of_closed += slot.calls
-        self.load -= self.target if slot.exclusive else slot.in_flight
-        slot.in_flight = 0
-        slot.exclusive = False
-        effects.append(Close(slot))
+        self.slots.forget(slot)
 
     def _dispensable(self, *, dialled: bool) -> Slot | None:
         """The slot that would be missed least: opening (if `dialled`), then lost, then the least loaded."""
@@ -342,20 +313,20 @@ class Fleet:
         return self.slots.successors < max(1, -(-self.slots.connections // 4))
 
     def _begin_watch(self, now: float, idle_timeout: float) -> None:
-        self.peak = self.load
+        self.places.peak = self.places.load
         self._peak_until = now + idle_timeout
         self.alarm_at(self._peak_until)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def tick(self, slot: Slot, now: float, effects: list[Effect]) -> None:
+    def tick(self, slot: Slot, now: float) -> None:
         """Closes a slot in service that has been idle for too long, or a draining one that is overdue."""
         if slot.state is SlotState.DRAINING:
             if slot.deadline <= now:
-                self.close(slot, slot.reason, effects)
+                self.close(slot, slot.reason)
         elif slot.state is not SlotState.OPENING and self._may_idle_out(slot) and self._idle_at(slot) <= now:
             down = slot.state is SlotState.LOST
-            self.retire(slot, CloseReason.LOST if down else CloseReason.IDLE, now, effects)
+            self.retire(slot, CloseReason.LOST if down else CloseReason.IDLE, now)
 
     def alarm_at(self, at: float) -> None:
         """Sees to it that the next deadline is not after `at`."""

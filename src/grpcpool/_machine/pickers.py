@@ -42,8 +42,8 @@ class Picker(abc.ABC):
     def remove(self, slot: Slot) -> None:
         """Lets go of a slot that leaves service; does nothing if the slot is not here."""
 
-    def mend(self, ready: Iterable[Slot]) -> None:
-        """A change was interrupted: puts each ready slot where it belongs by what it carries."""
+    def rebuild(self, ready: Iterable[Slot]) -> None:
+        """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
         for slot in ready:
             self.reload(slot, slot.in_flight)
 
@@ -96,7 +96,7 @@ class _Buckets(Picker):
                 last.position = slot.position
             slot.position = -1
 
-    def mend(self, ready: Iterable[Slot]) -> None:
+    def rebuild(self, ready: Iterable[Slot]) -> None:
         for bucket in self._buckets:
             bucket.clear()
         self._low = self._end

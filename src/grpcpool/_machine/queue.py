@@ -16,24 +16,23 @@ import heapq
 import math
 from collections.abc import Iterator
 
-from .._values.errors import PoolError
+from .._values.errors import PoolError, Refusal
 from .slot import Slot
 
 
 class Waiter:
-    """Someone who asked for a place. Drivers subclass it with the means to tell him the answer.
+    """A request for a place that is not answered yet. Drivers subclass it with the means to pass the answer on.
 
     Attributes:
-        streams: What he asks for: so many streams of one connection, or (`None`) all of it.
-        deadline: Moment at which he is refused; `math.inf` for never.
-        fail_fast: Whether he is to fail at once when no connection is up (gRPC's ``wait_for_ready`` unset).
-        since: When he asked.
-        queued: Whether he still waits.
-        known: Whether the machine knows of him; the driver's to set.
-        answered: Whether he has been told his answer; the driver's to set.
+        streams: The ask: so many streams of one connection, or (`None`) all of it.
+        deadline: Moment at which it is refused; `math.inf` for never.
+        fail_fast: Whether it fails at once when no connection is up (gRPC's ``wait_for_ready`` unset).
+        since: When it asked.
+        number: Its position in the order of arrival while it is queued; else 0.
+        refusal: Why it gets nothing, once that is decided.
     """
 
-    __slots__ = ("answered", "deadline", "fail_fast", "known", "number", "queued", "since", "streams")
+    __slots__ = ("_released", "_slot", "deadline", "fail_fast", "number", "refusal", "since", "streams")
 
     def __init__(self, streams: int | None, *, since: float, deadline: float, fail_fast: bool = False) -> None:
         """Describes the ask; it waits only once the machine has queued it."""
@@ -41,16 +40,27 @@ class Waiter:
         self.since = since
         self.deadline = deadline
         self.fail_fast = fail_fast
-        self.queued = False
-        self.known = False
-        self.answered = False
         self.number = 0
+        self.refusal: Refusal | None = None
+        # As a holder: the slot of its place from the moment of the decision, which is before the answer arrives.
+        self._slot: Slot | None = None
+        self._released = False
 
-    def granted(self, slot: Slot | None) -> None:
-        """The driver tells him: the place on `slot` is his (`None`: what he waited for in `open()` is open)."""
+    @property
+    def queued(self) -> bool:
+        """Whether it still waits."""
+        return self.number > 0
+
+    @property
+    def decided(self) -> bool:
+        """Whether its answer is decided; it may still be on its way."""
+        return self._slot is not None or self.refusal is not None
+
+    def granted(self, slot: Slot) -> None:
+        """The driver notifies it that it has a place on `slot`."""
 
     def refused(self, error: PoolError) -> None:
-        """The driver tells him: he gets nothing, for `error`."""
+        """The driver notifies it that it gets nothing because of `error`."""
 
 
 class WaitQueue:
@@ -72,10 +82,10 @@ class WaitQueue:
 
     def push(self, waiter: Waiter) -> None:
         """Queues `waiter` behind those who ask for the same."""
-        self._arrivals += 1
-        waiter.number = self._arrivals
-        waiter.queued = True
-        self._by_ask.setdefault(waiter.streams, {})[waiter] = None
+        queue = self._by_ask.setdefault(waiter.streams, {})
+        arrivals = self._arrivals = self._arrivals + 1
+        queue[waiter] = None
+        waiter.number = arrivals
         self.length += 1
         self.asked += self._weight(waiter)
         if waiter.deadline != math.inf:
@@ -83,26 +93,26 @@ class WaitQueue:
 
     def remove(self, waiter: Waiter) -> bool:
         """Lets `waiter` leave; says whether he was still waiting."""
-        if not waiter.queued:
+        if not waiter.number:
             return False
-        waiter.queued = False
         queue = self._by_ask[waiter.streams]
         del queue[waiter]
+        waiter.number = 0
         if not queue:
             del self._by_ask[waiter.streams]
         self.length -= 1
         self.asked -= self._weight(waiter)
         if len(self._deadlines) > 2 * self.length + 64:
-            self._deadlines = [entry for entry in self._deadlines if entry[2].queued]
+            self._deadlines = [entry for entry in self._deadlines if entry[1] == entry[2].number]
             heapq.heapify(self._deadlines)
         return True
 
-    def pop_fitting(self, slot: Slot, *, fail_fast: bool = False) -> Waiter | None:
-        """Takes out the first of those whom `slot` has room for, if any.
+    def first_fitting(self, slot: Slot, *, fail_fast: bool = False) -> Waiter | None:
+        """The first waiter that `slot` has room for, if any; it stays queued.
 
         Args:
             slot: Where there may be room.
-            fail_fast: Consider only those who would rather fail on this slot than wait.
+            fail_fast: Consider only waiters that would rather fail on this slot than wait.
         """
         best: Waiter | None = None
         for ask, queue in self._by_ask.items():
@@ -111,21 +121,23 @@ class WaitQueue:
             head = next((w for w in queue if w.fail_fast), None) if fail_fast else next(iter(queue))
             if head is not None and (best is None or head.number < best.number):
                 best = head
-        if best is not None:
-            self.remove(best)
         return best
 
-    def pop_expired(self, now: float) -> Waiter | None:
-        """Takes out one whose deadline has come, earliest first, if any."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            waiter = heapq.heappop(self._deadlines)[2]
-            if self.remove(waiter):
-                return waiter
-        return None
+    def first_expired(self, now: float) -> Waiter | None:
+        """The waiter with the earliest deadline, if that has come; it stays queued."""
+        return self._deadlines[0][2] if self.next_deadline() <= now else None
+
+    def recount(self) -> None:
+        """Derives the counts from the waiters, after a change was interrupted."""
+        self._by_ask = {ask: queue for ask, queue in self._by_ask.items() if queue}
+        self.length = sum(map(len, self._by_ask.values()))
+        self.asked = sum(self._weight(waiter) for queue in self._by_ask.values() for waiter in queue)
+        self._deadlines = [(w.deadline, w.number, w) for w in self if w.deadline != math.inf]
+        heapq.heapify(self._deadlines)
 
     def next_deadline(self) -> float:
         """The earliest deadline of those who wait; `math.inf` for none."""
-        while self._deadlines and not self._deadlines[0][2].queued:
+        while self._deadlines and self._deadlines[0][1] != self._deadlines[0][2].number:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else math.inf
 

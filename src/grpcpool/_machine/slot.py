@@ -68,6 +68,7 @@ class Slot:
         "calls",
         "channel",
         "deadline",
+        "dialled",
         "down",
         "exclusive",
         "id",
@@ -105,6 +106,8 @@ class Slot:
         self.calls = 0
         # The driver's: a grpc.Channel, a grpc.aio.Channel, or a fake. The machine only carries it.
         self.channel: Any = None
+        # Whether the driver has begun to open it; the driver's to set.
+        self.dialled = False
         self.opened_at = now
         self.used_at = now
         # Of a slot that has carried nothing yet: since when it, or the one that it replaced, has been idle.

@@ -85,13 +85,22 @@ class SlotTable:
         return slot
 
     def move(self, slot: Slot, event: SlotEvent) -> None:
-        """Moves `slot` along its table; a closed slot leaves."""
+        """Moves `slot` along its table. A closed slot stays here until `forget`."""
         self._count[slot.state] -= 1
         slot.move(event)
         self._count[slot.state] += 1
-        if slot.state is SlotState.CLOSED:
-            self._count[SlotState.CLOSED] -= 1
-            del self._slots[slot.id]
+
+    def forget(self, slot: Slot) -> None:
+        """Removes a closed slot."""
+        self._count[SlotState.CLOSED] -= 1
+        del self._slots[slot.id]
+
+    def recount(self) -> None:
+        """Derives the counts from the slots, after a change was interrupted."""
+        self._count = dict.fromkeys(SlotState, 0)
+        for slot in self:
+            self._count[slot.state] += 1
+        self.successors = sum(slot.replaces is not None for slot in self)
 
     def part(self, successor: Slot) -> Slot | None:
         """Ends the relation of `successor` to the slot that it was to replace; returns that one, if there is one."""

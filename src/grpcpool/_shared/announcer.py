@@ -25,7 +25,6 @@ class Announcer:
 
     def __init__(self, listeners: Iterable[Listener]) -> None:
         """Tells `listeners`, in their order, after the log."""
-        self.listener_errors = 0
         self.hear(listeners)
 
     def hear(self, listeners: Iterable[Listener]) -> None:
@@ -33,7 +32,7 @@ class Announcer:
         self.listeners = tuple(listeners)
         self.tells_releases = any(map(hears_releases, self.listeners))
 
-    def tell(self, event: AnyEvent) -> None:
+    def emit(self, event: AnyEvent) -> None:
         """Logs `event` and calls the hook for it on each listener."""
         try:
             _log(event)
@@ -46,7 +45,6 @@ class Announcer:
             except BaseException as error:
                 if _may_be_a_signals(error):
                     raise
-                self.listener_errors += 1
                 logger.exception("pool %r: listener %r failed in %s", event.pool, type(listener).__name__, hook)
 
 

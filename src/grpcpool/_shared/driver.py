@@ -18,18 +18,20 @@ import random
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, assert_never
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, assert_never
 
 import grpc
 
 from .._grpc.status import tells_of_loss
-from .._machine.effects import Close, Effect, Grant, Interrupted, Notify, Open, Refuse, Started, Watch
-from .._machine.machine import NOTHING, OpenWaiter, PoolMachine
+from .._machine.effects import Act, Close, EffectQueue, Grant, Notify, Open, Refuse, Started, Watch
+from .._machine.machine import PoolMachine
+from .._machine.openers import OpenWaiter
+from .._machine.places import Holder, Holding
 from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._values.config import PoolConfig
-from .._values.errors import ConnectError, PoolForkedError, refusal_error
+from .._values.errors import ConnectError, PoolError, PoolForkedError, Refusal, refusal_error
 from .._values.events import Leaked, Released
 from .._values.listener import Listener
 from .._values.slot_states import SlotState
@@ -52,6 +54,9 @@ _LOOKS_EVERY = 1.0
 
 # When a server goes away it takes many connections with it, and should not be met by all of them at once.
 _SPREAD = 0.05
+
+
+T = TypeVar("T")
 
 
 def _reconnect_delay(lost: int) -> float:
@@ -88,6 +93,7 @@ class Driver(abc.ABC):
         self.date_of = dates_of(clock)
         self.lock = threading.Lock()
         self.machine = PoolMachine(self.config, name=name, random=random.random)
+        self.places = self.machine.places
         self.announcer = Announcer(listeners)
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.methods = Methods()
@@ -106,8 +112,8 @@ class Driver(abc.ABC):
         """Has the slot's connection opened in the background; how that ends is reported to the machine."""
 
     @abc.abstractmethod
-    def close_channels(self, slots: Sequence[Slot]) -> None:
-        """Has the channels of these slots closed in the background, and what is still being done to open them."""
+    def close_channel(self, slot: Slot) -> None:
+        """Closes the slot's channel in the background, and ends what is still being done to open it."""
 
     @abc.abstractmethod
     def changed(self) -> None:
@@ -150,114 +156,149 @@ class Driver(abc.ABC):
 
     # --- driving the machine ------------------------------------------------------------------------------------
 
-    def tell(self, event: Callable[..., Sequence[Effect]], *what: Any) -> None:
-        """Tells the machine of an event, as of now, and carries out what it asks for."""
-        with self.lock:
-            effects = event(*what, self.monotonic())
-        self.commit(effects)
+    def tell(self, event: Callable[..., T], *what: Any) -> T:
+        """Reports an event to the machine, as of now, and carries out what it asks for; returns what it returns."""
+        try:
+            with self.lock:
+                answer = event(*what, self.monotonic())
+            self.commit()
+        except BaseException:
+            self.recover()
+            raise
+        return answer
 
-    def commit(self, effects: Sequence[Effect]) -> None:
+    def recover(self) -> None:
+        """An exception, as of a signal handler, has ended a step halfway: has it completed."""
+        with self.lock:
+            self.machine.repair(self.monotonic())
+        self.commit()
+
+    def commit(self) -> None:
         """Carries out what the machine asked for. Called without the lock, after every change but the smallest."""
         if self.void:
             return
-        try:
-            self._carry_out(effects)
-        finally:
-            if effects:
-                self.changed()
-            if self.machine.closing and not len(self.machine.fleet.slots):
-                self._watched.clear()
-                self.finish()
-            self.see_to_alarm()
-        for effect in effects:
-            if isinstance(effect, Interrupted):
-                raise effect.error
+        outbox = self.machine.outbox
+        if outbox.acts or outbox.events or outbox.opens:
+            self._carry_out(outbox.acts, self._act)
+            self._carry_out(outbox.events, self._emit)
+            self._carry_out(outbox.opens, self._dial)
+            self.changed()
+        # An act stays in the queue while another thread carries it out.
+        if self.machine.closing and not len(self.machine.fleet.slots) and not (outbox.acts or outbox.opens):
+            self._watched.clear()
+            self.finish()
+        self.see_to_alarm()
 
-    def _carry_out(self, effects: Sequence[Effect]) -> None:
-        to_close = [effect.slot for effect in effects if isinstance(effect, Close)]
-        if to_close:
-            self.close_channels(to_close)
-        for effect in effects:
-            self._answer(effect)
-        try:
-            for effect in effects:
-                if isinstance(effect, Notify):
-                    self.announcer.tell(effect.event)
-        finally:
-            # Last, so that nobody hears that a connection is open before he hears that it is being opened.
-            for effect in effects:
-                if isinstance(effect, Open):
-                    self.open_channel(effect.slot)
+    def _carry_out(self, queue: EffectQueue[T], carry_out_next: Callable[[EffectQueue[T]], None]) -> None:
+        """Carries out a queue of effects in its order, unless another thread, or a caller of this one, is doing so.
 
-    def _answer(self, effect: Effect) -> None:
-        match effect:
+        Whoever leaves the queue looks at it once more afterwards, so nothing that was added meanwhile stays in it.
+        """
+        while queue:
+            mine = False
+            try:
+                with self.lock:
+                    if not queue.claimed:
+                        queue.claimed = mine = True
+                if not mine:
+                    return
+                while queue:
+                    carry_out_next(queue)
+            finally:
+                if mine:
+                    queue.claimed = False
+
+    def _act(self, queue: EffectQueue[Act]) -> None:
+        """Carries out the first act, and removes it then: one that was interrupted is carried out again, once."""
+        act = queue[0]
+        if queue.tried is act:
+            queue.popleft()
+            self._carry_out_act(act)
+            return
+        queue.tried = act
+        self._carry_out_act(act)
+        queue.popleft()
+
+    def _carry_out_act(self, act: Act) -> None:
+        match act:
+            case Close(slot=slot):
+                self.close_channel(slot)
             case Grant(waiter=waiter, slot=slot):
                 waiter.granted(slot)
             case Refuse(waiter=waiter):
-                waiter.refused(refusal_error(self.name, effect.refusal, effect.figures, effect.cause))
+                waiter.refused(refusal_error(self.name, act.refusal, act.figures, act.cause))
             case Started(waiter=waiter):
-                waiter.granted(None)
+                waiter.started()
             case Watch(slot=slot):
                 self._watch(slot)
-            case Open() | Close() | Notify() | Interrupted():
-                pass
             case _:
-                assert_never(effect)
+                assert_never(act)
+
+    def _emit(self, queue: EffectQueue[Notify]) -> None:
+        """Emits the first event, once, whatever listeners raise."""
+        event = queue[0].event
+        try:
+            queue.popleft()
+        finally:
+            self.announcer.emit(event)
+
+    def _dial(self, queue: EffectQueue[Open]) -> None:
+        """Opens the first connection, once."""
+        slot = queue[0].slot
+        if not slot.dialled:
+            slot.dialled = True
+            self.open_channel(slot)
+        queue.popleft()
 
     # --- places -------------------------------------------------------------------------------------------------
 
-    def release(self, slot: Slot, streams: int | None) -> None:
-        """Gives a place back."""
-        effects = NOTHING
+    def release(self, slot: Slot, streams: int | None, holder: Holder | None = None) -> None:
+        """Releases the place of `holder`; of a holder that is gone if none is given."""
+        more = False
         try:
             with self.lock:
-                effects = self.machine.release(slot, streams, self.monotonic())
-        finally:
-            if effects:
-                self.commit(effects)
-
-    def request(self, waiter: Waiter) -> None:
-        """Asks for a place; the waiter is told, maybe before this returns."""
-        self.do_deferred()
-        with self.lock:
-            effects = self.machine.request(waiter, self.monotonic())
-            waiter.known = True
-        self._commit_for(waiter, effects)
-
-    def open(self, waiter: OpenWaiter) -> None:
-        """Has `min_size` connections opened; the waiter is told, maybe before this returns."""
-        with self.lock:
-            effects = self.machine.open(waiter, self.monotonic())
-            waiter.known = True
-        self._commit_for(waiter, effects)
-
-    def _commit_for(self, waiter: Waiter, effects: Sequence[Effect]) -> None:
-        """As `commit`, but should it be interrupted, the waiter, who is the caller, has his answer all the same."""
-        try:
-            self.commit(effects)
+                now = self.monotonic()
+                if self.places.release(slot, streams, now, holder or Holding(slot)):
+                    more = True
+                    self.machine.settle(slot, now)
+            if more:
+                self.commit()
         except BaseException:
-            for effect in effects:
-                if isinstance(effect, Grant | Refuse | Started) and effect.waiter is waiter and not waiter.answered:
-                    self._answer(effect)
+            self.recover()
             raise
 
-    def cancel(self, waiter: Waiter) -> bool:
-        """Gives up waiting; says whether the waiter was still queued. If not, his answer is told to him."""
-        if self.void:
-            return True
-        with self.lock:
-            queued, effects = self.machine.cancel(waiter, self.monotonic())
-        self.commit(effects)
+    def request(self, waiter: Waiter) -> None:
+        """Asks for a place; the waiter is answered, maybe before this returns."""
+        self.do_deferred()
+        self.tell(self.machine.request, waiter)
+
+    def open(self, opener: OpenWaiter) -> None:
+        """Opens `min_size` connections; the opener is answered, maybe before this returns."""
+        self.tell(self.machine.open, opener)
+
+    def refusal(self, refusal: Refusal, since: float) -> PoolError:
+        """The error for a waiter that has asked at the moment `since`, with the figures of this moment."""
+        figures = self.machine.figures(self.monotonic() - since)
+        return refusal_error(self.name, refusal, figures, self.machine.last_error)
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """The waiter gives up; returns whether it was still queued. If it has been granted a place, releases that."""
+        return self.void or self.tell(self._withdraw, waiter)
+
+    def _withdraw(self, waiter: Waiter, now: float) -> bool:
+        queued = self.machine.cancel(waiter, now)
+        if waiter._slot is not None and not waiter._released:
+            self.machine.release(waiter._slot, waiter.streams, waiter, now)
         return queued
 
-    def is_fit(self, slot: Slot, streams: int | None) -> bool:
-        """Whether the connection of the place just taken is up; if it is not, the place is given back."""
+    def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
+        """Whether the connection of the place just taken is up; if it is not, the place is released."""
         channel: SlotChannel = slot.channel
         now = self.monotonic()
         if slot.state is not SlotState.READY or channel.is_up(connect=True):
             channel.trusted_until = now + self.trusted_for
             return True
-        self.tell(self.machine.unfit, slot, streams)
+        self.tell(self.machine.unfit, slot, streams, holder)
         return False
 
     # --- calls --------------------------------------------------------------------------------------------------
@@ -317,7 +358,7 @@ class Driver(abc.ABC):
 
     def tell_released(self, channel: int, since: float) -> None:
         """A lease that listeners want to know of has been given back."""
-        self.announcer.tell(Released(pool=self.name, channel=channel, held=self.monotonic() - since))
+        self.announcer.emit(Released(pool=self.name, channel=channel, held=self.monotonic() - since))
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -339,9 +380,7 @@ class Driver(abc.ABC):
         self.do_deferred()
         now = self.monotonic()
         if self.machine.next_deadline() <= now:
-            with self.lock:
-                effects = self.machine.tick(now)
-            self.commit(effects)
+            self.tell(self.machine.tick)
         self._look_after_watched(now)
         if self._looks_at <= now:
             self._looks_at = now + _LOOKS_EVERY
@@ -355,7 +394,7 @@ class Driver(abc.ABC):
             late = self.leaks.overdue(now)
         for held in late:
             leaked = Leaked(pool=self.name, channel=held.channel, held=now - held.since, stack=held.stack)
-            self.announcer.tell(leaked)
+            self.announcer.emit(leaked)
 
     # --- connections that are down, or may be -------------------------------------------------------------------
 
@@ -403,7 +442,4 @@ class Driver(abc.ABC):
     def close(self, grace: float) -> None:
         """Begins the end: who waits is refused; what is in flight has `grace` seconds."""
         self.do_deferred()
-        now = self.monotonic()
-        with self.lock:
-            effects = self.machine.close(now + grace, now)
-        self.commit(effects)
+        self.tell(self.machine.close, self.monotonic() + grace)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .._machine.machine import NOTHING
 from .._values.errors import LeaseReleasedError
 from .driver import Driver
 from .finalizers import interrupts_package
@@ -66,19 +65,24 @@ class LeaseBase:
         if driver.lock.locked() and interrupts_package():
             driver.defer(self.release)
             return
-        effects = NOTHING
+        more = False
         try:
             with driver.lock:
                 if self._released:
                     return
-                if not self._calls:
-                    monotonic = driver.monotonic
-                    effects = driver.machine.release(self._slot, self._streams, monotonic())
-                # Not before: should this thread be interrupted, the finalizer gives the place back.
-                self._released = True
-        finally:
-            if effects:
-                driver.commit(effects)
+                if self._calls:
+                    # The last of them releases the place.
+                    self._released = True
+                else:
+                    monotonic, slot = driver.monotonic, self._slot
+                    if driver.places.release(slot, self._streams, monotonic(), self):
+                        more = True
+                        driver.machine.settle(slot, monotonic())
+            if more:
+                driver.commit()
+        except BaseException:
+            driver.recover()
+            raise
         if self._at_release:
             self._end_the_rest()
 
@@ -94,15 +98,16 @@ class LeaseBase:
         if driver.lock.locked() and interrupts_package():
             driver.defer(self.discard)
             return
-        with driver.lock:
-            if self._released:
-                return
-            self._released = True
-            # Its calls end without giving anything back: the place is given back here.
-            self._calls = -1
-            effects = driver.machine.discard(self._slot, self._streams, driver.monotonic())
-        driver.commit(effects)
-        self._end_the_rest()
+        if driver.tell(self._discard):
+            self._end_the_rest()
+
+    def _discard(self, now: float) -> bool:
+        if self._released:
+            return False
+        # Calls on it end without releasing anything: the place is released here.
+        self._calls = -1
+        self._driver.machine.discard(self._slot, self._streams, self, now)
+        return True
 
     def _end_the_rest(self) -> None:
         for end in self._at_release:
@@ -166,16 +171,23 @@ class LeaseBase:
         self._check_usable()
 
     def end_call(self) -> None:
-        """A call is over; the last after the release gives the place back. Never raises."""
+        """A call is over; the last one after the release releases the place. Never raises."""
         driver = self._driver
         if driver.void:
             return
-        with driver.lock:
-            if self._calls < 0:
-                return
-            self._calls -= 1
-            if self._calls or not self._released:
-                return
-            effects = driver.machine.release(self._slot, self._streams, driver.monotonic())
-        if effects:
-            driver.commit(effects)
+        more = False
+        try:
+            with driver.lock:
+                if self._calls < 0:
+                    return
+                self._calls -= 1
+                if not self._calls and self._released:
+                    now, slot = driver.monotonic(), self._slot
+                    if driver.places.release(slot, self._streams, now, self):
+                        more = True
+                        driver.machine.settle(slot, now)
+            if more:
+                driver.commit()
+        except BaseException:
+            driver.recover()
+            raise

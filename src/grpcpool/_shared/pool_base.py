@@ -128,13 +128,15 @@ class PoolBase(abc.ABC):
         """
         driver = self._driver
         driver.check_use()
-        with driver.lock:
-            low = driver.machine.fleet.min_size if min_size is None else min_size
-            high = driver.machine.fleet.max_size if max_size is None else max_size
-            effects = driver.machine.resize(low, high, driver.monotonic())
-            if not driver.machine.closing:
-                self._config = self._config.replace(min_size=low, max_size=high)
-        driver.commit(effects)
+        driver.tell(self._resize, min_size, max_size)
+
+    def _resize(self, min_size: int | None, max_size: int | None, now: float) -> None:
+        machine = self._driver.machine
+        low = machine.fleet.min_size if min_size is None else min_size
+        high = machine.fleet.max_size if max_size is None else max_size
+        machine.resize(low, high, now)
+        if not machine.closing:
+            self._config = self._config.replace(min_size=low, max_size=high)
 
     def refresh(self) -> None:
         """Has every connection replaced, gracefully: a successor is ready before the old one takes no new calls.

@@ -35,7 +35,7 @@ from .call_end import Once, on_end, reference
 from .channel import ChannelSurface
 from .driver import SyncDriver
 from .failed_call import CallNotStartedError, call_error, not_started
-from .place import Place, place_on
+from .place import Place
 from .waiter import CallWaiter
 
 if TYPE_CHECKING:
@@ -177,21 +177,21 @@ class PoolCall(_Base):
         self._waiter = waiter
         return waiter
 
-    def begin_waiting(self, slot: Slot) -> None:
+    def begin_waiting(self, place: Place) -> None:
         """The place is there: starts the native call, with the time that is left."""
         driver = self._driver
         with self._lock:
             waiter, wanted = self._waiter, self._error is None
-        place = place_on(slot, driver)
-        if not wanted or waiter is None:
-            place.give_back()
+        slot = place._slot
+        if not wanted or waiter is None or slot is None:
+            place.release()
             return
         request, timeout, *rest = self._arguments
         left = timeout if timeout is None else max(0.0, waiter.deadline - driver.monotonic())
         try:
             native = self._start(slot, (request, left, *rest))
         except BaseException as error:  # noqa: BLE001 -- a serializer may raise anything; the caller is told
-            place.give_back()
+            place.release()
             closed = isinstance(error, ValueError) and driver.machine.closing
             self._fail(_closed(error) if closed else error)
             return
@@ -280,7 +280,7 @@ class PoolCall(_Base):
     def __del__(self) -> None:
         """Leaves the queue; as with gRPC, a call that is dropped is cancelled, and its callbacks are called."""
         if self._waiter is not None:
-            self._driver.defer(partial(self._driver.cancel, self._waiter))
+            self._driver.defer(partial(self._driver.withdraw, self._waiter))
             self._driver.defer(partial(self._driver.teller.do, self.callbacks.call))
 
     # --- grpc.RpcContext ----------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ class PoolCall(_Base):
             cancelled = not_started(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", None)
             if self._fail(cancelled, cancelled=True):
                 if waiter is not None:
-                    self._driver.cancel(waiter)
+                    self._driver.withdraw(waiter)
                 return True
             if self._error is not None:
                 return False

@@ -41,9 +41,9 @@ class PoolCaller:
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
         place = Place()
-        place.driver, place.slot = driver, None
+        place.driver, place._slot, place._released = driver, None, False
         with driver.lock:
-            place.slot = slot = driver.machine.acquire(1)
+            slot = driver.places.acquire(1, place)
         if slot is None:
             driver.check_open(blocking=True)
         given = arguments
@@ -56,10 +56,10 @@ class PoolCaller:
                 if not place.end(error) or not self._may_repeat:
                     raise
             except BaseException:
-                place.give_back()
+                place.release()
                 raise
             else:
-                place.give_back()
+                place.release()
                 return response
             slot = None
 
@@ -69,9 +69,9 @@ class PoolCaller:
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
         place = Place()
-        place.driver, place.slot = driver, None
+        place.driver, place._slot, place._released = driver, None, False
         with driver.lock:
-            place.slot = slot = driver.machine.acquire(1)
+            slot = driver.places.acquire(1, place)
         if slot is None:
             driver.check_open(blocking=False)
             later = self._start_later(how, arguments[0])
@@ -82,7 +82,7 @@ class PoolCaller:
             try:
                 native = getattr(slot.channel.multicallable(self._method), how)(*arguments)
             except BaseException:
-                place.give_back()
+                place.release()
                 raise
             return _watched(native, place, self._pool)
         return self._run_repeatable(how, place, slot, arguments)
@@ -94,7 +94,7 @@ class PoolCaller:
         try:
             native = getattr(slot.channel.multicallable(self._method.noting), how)(*arguments)
         except BaseException:
-            place.give_back()
+            place.release()
             raise
         finally:
             SENDING.reset(noted)
@@ -165,10 +165,10 @@ def _wait_for_place(place: Place, arguments: Arguments, began: float) -> tuple[S
     deadline = driver.call_deadline(timeout, began)
     waiter = BlockedWaiter(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready).prepare()
     try:
-        place.slot = slot = waiter.get(driver)
+        place._slot = slot = waiter.get(driver)
+        place._released = False
     except PoolError as error:
         raise call_error(error, own_deadline=timeout is not None) from error
-    assert slot is not None  # noqa: S101 -- only open() is granted None
     if timeout is not None:
         timeout = max(0.0, deadline - driver.monotonic())
     return slot, (request, timeout, metadata, credentials, wait_for_ready, compression)

@@ -7,7 +7,7 @@ import sys
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from .._grpc.connectivity import TRUSTED_FOR
@@ -71,9 +71,12 @@ class SyncDriver(Driver):
         else:
             self.tell(self.machine.opened, slot, channel)
 
-    def close_channels(self, slots: Sequence[Slot]) -> None:
+    def close_channel(self, slot: Slot) -> None:
         """Never on a thread of gRPC's, where that would wait for itself."""
-        self._run(lambda: self._close_channels(slots), "close")
+        with self.lock:
+            channel: SyncSlotChannel | None = slot.channel
+        if channel is not None:
+            self._run(channel.close, f"close-{slot.id}")
 
     def changed(self) -> None:
         """Has subscribers told."""
@@ -100,14 +103,6 @@ class SyncDriver(Driver):
             self.threads.run(work, what)
         except RuntimeError:
             work()
-
-    def _close_channels(self, slots: Sequence[Slot]) -> None:
-        """Closes channels. Never on a thread of gRPC's, where that would wait for itself, nor under the lock."""
-        for slot in slots:
-            with self.lock:
-                channel: SyncSlotChannel | None = slot.channel
-            if channel is not None:
-                channel.close()
 
     # --- calls --------------------------------------------------------------------------------------------------
 

@@ -80,15 +80,15 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._calls = 0
         lease._at_release = ()
         # Functions that are attributes have names of their own here: to call them by those is quicker.
-        take, monotonic = driver.machine.acquire, driver.monotonic
+        take, monotonic = driver.places.acquire, driver.monotonic
         with driver.lock:
-            lease._slot = slot = take(streams)
+            slot = take(streams, lease)
         if slot is None:
             self._wait_for_place(lease, timeout)
         else:
             lease._used_at = slot.used_at
-            if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams):
-                lease._slot = None
+            if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams, lease):
+                lease._slot, lease._released = None, False
                 self._wait_for_place(lease, timeout)
         if driver.leaks is not None:
             lease.watch_for_leak(driver.leaks, stack_of_caller())
@@ -104,11 +104,10 @@ class ChannelPool(PoolBase, ChannelSurface):
         while True:
             waiter = BlockedWaiter(lease._streams, since=now, deadline=deadline).prepare()
             lease._slot = slot = waiter.get(driver)
-            assert slot is not None  # noqa: S101 -- only open() is granted None
             lease._used_at = slot.used_at
-            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, lease._streams):
+            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, lease._streams, lease):
                 return
-            lease._slot = None
+            lease._slot, lease._released = None, False
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
@@ -143,8 +142,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         """
         driver = self._driver
         now = driver.monotonic()
-        waiter = BlockedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).prepare()
-        waiter.get(driver)
+        BlockedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).prepare().open(driver)
 
     def close(self, grace: float | None = None) -> None:
         """Closes the pool: nothing of it, neither thread nor connection, is left.
