@@ -125,9 +125,14 @@ class AioDriver(Driver):
         What is asked for meanwhile is carried out after it, not within: a place for which a thousand waiters in turn
         have no use would otherwise be released a thousand calls deep.
         """
-        if self.loop is None or self._is_at_home():
+        if self.loop is None:
             super().commit()
-        elif not self.void and not self.loop.is_closed():
+        elif self.void or self.loop.is_closed():
+            # There is no one to notify, and nothing that could still be closed.
+            return
+        elif self._is_at_home():
+            super().commit()
+        else:
             self._call_soon(self._commit_at_home)
 
     def _commit_at_home(self) -> None:

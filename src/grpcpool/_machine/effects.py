@@ -106,7 +106,7 @@ class EffectQueue(deque[T], Generic[T]):
 
     Attributes:
         claimed: Whether a thread carries them out; the driver sets it under its lock.
-        tried: The effect that was carried out last, or is being carried out.
+        tried: The effect that is being carried out.
     """
 
     claimed = False

@@ -209,15 +209,18 @@ class Driver(abc.ABC):
                     queue.claimed = False
 
     def _act(self, queue: EffectQueue[Act]) -> None:
-        """Carries out the first act, and removes it then: one that was interrupted is carried out again, once."""
+        """Carries out the first act, and removes it then: one that was interrupted is carried out once more."""
         act = queue[0]
-        if queue.tried is act:
-            queue.popleft()
+        again = queue.tried is act
+        queue.tried = None if again else act
+        try:
             self._carry_out_act(act)
-            return
-        queue.tried = act
-        self._carry_out_act(act)
+        except BaseException:
+            if again:
+                queue.popleft()
+            raise
         queue.popleft()
+        queue.tried = None
 
     def _carry_out_act(self, act: Act) -> None:
         match act:
