@@ -46,8 +46,10 @@ class _Awaited:
             PoolError: The answer is a refusal.
         """
         await self._answer
-        if self.error is not None:
-            raise self.error
+        # Not kept here: a waiter stays in the queue's heap for a while, and an error holds the frames that it passes.
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
 
 
 class AwaitedWaiter(_Awaited, Waiter):

@@ -56,10 +56,12 @@ class _Blocked:
             if self.is_decided():
                 # The thread that should deliver the answer is held up.
                 break
-        if self.error is None and self.refusal is not None:
-            self.error = driver.refusal(self.refusal, self.since)
-        if self.error is not None:
-            raise self.error
+        # Not kept here: a waiter stays in the queue's heap for a while, and an error holds the frames that it passes.
+        error, self.error = self.error, None
+        if error is None and self.refusal is not None:
+            error = driver.refusal(self.refusal, self.since)
+        if error is not None:
+            raise error
 
     def is_decided(self) -> bool:
         """Whether the answer is decided, if not delivered."""
