@@ -255,7 +255,7 @@ def test_an_interruption_between_grant_and_delivery_loses_nothing(
     gone = threading.Event()
     deliver = BlockedWaiter.granted
 
-    def interrupt_first(waiter: BlockedWaiter, slot: Slot | None) -> None:
+    def interrupt_first(waiter: BlockedWaiter, slot: Slot) -> None:
         _interrupt_main_thread()
         # Who waits for his answer before he goes makes this wait in vain.
         gone.wait(0.5)

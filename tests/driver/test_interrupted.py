@@ -150,8 +150,9 @@ def _is_interrupted_beside_a_waiter(
             # A lease whose release was interrupted before it began is released by the garbage collector.
             warnings.simplefilter("ignore", ResourceWarning)
             lease.clear()
-            gc.collect()
             pool.stats()
+            if not waiting.done():
+                gc.collect()
         waiting.result(LONG).release()
         assert pool.stats().in_flight == 0
     return handler.raised
