@@ -50,7 +50,7 @@ PHRASES = {
     r"\b(?:has|have|had|having) (?:it|them|him) (?:done|made|called|opened|closed)\b": "does, makes, calls",
     r"\b(?:see|sees|saw|seen|seeing) to\b": "ensures, does",
     # What is not.
-    r"(?<!there\x20)\b(?:is|are|was|were) no (?!longer|more|less|fewer|closer|better|one\b)[\w`]+": "is not a (valid) ...",
+    r"(?<!there\x20)\b(?:is|are|was|were) no (?!longer|more|less|fewer|closer|better|one\b)[\w`]+": "is not a ...",
     r"\bthat there (?:is|are|was|were) (?:not|none|no)\b": "a nonexistent ...",
     r"\bin vain\b": "without success, timed out, failed",
     r"\bbut for\b": "except",
