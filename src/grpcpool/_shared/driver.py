@@ -22,7 +22,6 @@ from typing import Any, TypeVar, assert_never
 
 import grpc
 
-from .._grpc.status import tells_of_loss
 from .._machine.effects import Act, Close, EffectQueue, Grant, Notify, Open, Refuse, Started, Watch
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
@@ -33,34 +32,15 @@ from .._values.config import PoolConfig
 from .._values.errors import ConnectError, PoolError, PoolForkedError, Refusal, refusal_error
 from .._values.events import Leaked, Released
 from .._values.listener import Listener
-from .._values.slot_states import SlotState
 from .announcer import Announcer, logger
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
 from .leaks import LeakWatch
+from .losses import LossWatch
 from .methods import Methods
 from .pool_state import pool_state
-from .slot_channel import SlotChannel
-
-# How often a lost connection is checked: soon at first, then ever less often. A connection that failed a call and
-# looks well is checked as often, until `_SUSPECT_FOR`: gRPC may notice a loss a little later than its calls do.
-_FIRST_POLL, _LONGEST_POLL, _SUSPECT_FOR = 0.001, 0.25, 0.05
-_NOTICED_WITHIN = 0.02
-
-# How often unused connections are checked: their server may have closed them. Waiting for a notification is not an
-# option: on asyncio, a wait for a channel that is pending at a fork crashes gRPC in a quarter of the children (1.85.1).
-_CHECKS_EVERY = 1.0
-
-# A server that goes away takes many connections with it, and should not be reconnected to by all of them at once.
-_SPREAD = 0.05
-
 
 T = TypeVar("T")
-
-
-def _reconnect_delay(lost: int) -> float:
-    """Seconds for a connection to wait before it reconnects, when `lost` connections are down."""
-    return random.random() * _SPREAD * max(0, lost - 1)  # noqa: S311 -- no secret
 
 
 class Driver(abc.ABC):
@@ -96,9 +76,7 @@ class Driver(abc.ABC):
         self.announcer = Announcer(listeners)
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.methods = Methods()
-        # Slots that are lost, or may be, with the moment of the next check and the time between checks.
-        self._watched: dict[Slot, tuple[float, float]] = {}
-        self._checks_at = self.monotonic() + _CHECKS_EVERY
+        self.losses = LossWatch(self.machine, self.tell, self.monotonic)
         # Work that finalizers leave, because they must not take the lock.
         self.deferred: deque[Callable[[], object]] = deque()
         # Set on the parent's driver in a forked child, where it is never used again.
@@ -184,7 +162,7 @@ class Driver(abc.ABC):
             self.changed()
         # An act stays in the queue while another thread carries it out.
         if self.machine.closing and not len(self.machine.fleet.slots) and not (outbox.acts or outbox.opens):
-            self._watched.clear()
+            self.losses.clear()
             self.finish()
         self.see_to_alarm()
 
@@ -232,7 +210,7 @@ class Driver(abc.ABC):
             case Started(waiter=waiter):
                 waiter.started()
             case Watch(slot=slot):
-                self._watch(slot)
+                self.losses.lost(slot)
             case _:
                 assert_never(act)
 
@@ -295,10 +273,8 @@ class Driver(abc.ABC):
 
     def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
         """Whether the connection of the place just taken is up; if it is not, the place is released."""
-        channel: SlotChannel = slot.channel
-        now = self.monotonic()
-        if slot.state is not SlotState.READY or channel.is_up(connect=True):
-            channel.trusted_until = now + self.trusted_for
+        if self.losses.is_up(slot):
+            slot.channel.trusted_until = self.monotonic() + self.trusted_for
             return True
         self.tell(self.machine.unfit, slot, streams, holder)
         return False
@@ -314,20 +290,7 @@ class Driver(abc.ABC):
 
     def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> None:
         """A call failed; if its connection is down, the slot gets no more while another is up."""
-        channel: SlotChannel = slot.channel
-        if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
-            return
-        error = ConnectError(details)
-        if channel.state() is not grpc.ChannelConnectivity.READY:
-            self.tell(self.machine.lost, slot, error)
-        elif tells_of_loss(code, details):
-            self.tell(self.machine.lost, slot, error)
-            # Not before gRPC has had the time to notice it as well.
-            at, pause = self._watched.get(slot, (0.0, _FIRST_POLL))
-            self._watched[slot] = (max(at, self.monotonic() + _NOTICED_WITHIN), pause)
-            self.see_to_alarm()
-        else:
-            self._watched.setdefault(slot, (self.monotonic() + _FIRST_POLL, _FIRST_POLL))
+        if self.losses.call_failed(slot, code, details):
             self.see_to_alarm()
 
     def connectivity(self) -> grpc.ChannelConnectivity:
@@ -367,15 +330,8 @@ class Driver(abc.ABC):
     @property
     def alarm(self) -> float:
         """When the next tick is due."""
-        alarm = self.machine.next_deadline()
-        if self.leaks is not None:
-            alarm = min(alarm, self.leaks.next_deadline())
-        if self.machine.fleet.slots.ready:
-            alarm = min(alarm, self._checks_at)
-        # A copy: another thread may add a slot meanwhile.
-        for at, _ in tuple(self._watched.values()):
-            alarm = min(alarm, at)
-        return alarm
+        alarm = min(self.machine.next_deadline(), self.losses.next_check)
+        return alarm if self.leaks is None else min(alarm, self.leaks.next_deadline())
 
     def tick(self) -> None:
         """Does what is due."""
@@ -383,57 +339,17 @@ class Driver(abc.ABC):
         now = self.monotonic()
         if self.machine.next_deadline() <= now:
             self.tell(self.machine.tick)
-        self._check_watched(now)
-        if self._checks_at <= now:
-            self._checks_at = now + _CHECKS_EVERY
-            self._check_ready()
-        self._report_leaks(now)
+        if self.losses.next_check <= now and self.losses.check_due(now):
+            self.changed()
+        if self.leaks is not None and self.leaks.next_deadline() <= now:
+            self._report_leaks(self.leaks, now)
 
-    def _report_leaks(self, now: float) -> None:
-        if self.leaks is None or self.leaks.next_deadline() > now:
-            return
+    def _report_leaks(self, leaks: LeakWatch, now: float) -> None:
         with self.lock:
-            late = self.leaks.overdue(now)
+            late = leaks.overdue(now)
         for held in late:
             leaked = Leaked(pool=self.name, channel=held.channel, held=now - held.since, stack=held.stack)
             self.announcer.emit(leaked)
-
-    # --- connections that are down, or may be -------------------------------------------------------------------
-
-    def _watch(self, slot: Slot) -> None:
-        """The slot's connection is down: checks it from now on, which also makes it reconnect."""
-        delay = _FIRST_POLL + _reconnect_delay(self.machine.fleet.slots.lost)
-        self._watched[slot] = (self.monotonic() + delay, _FIRST_POLL)
-
-    def _check_watched(self, now: float) -> None:
-        for slot, (at, pause) in tuple(self._watched.items()):
-            if slot.state not in (SlotState.LOST, SlotState.READY):
-                self._watched.pop(slot, None)
-            elif at <= now:
-                longer = min(2 * pause, _LONGEST_POLL)
-                self._watched[slot] = (now + longer, longer)
-                self._check(slot)
-                if slot.state is SlotState.READY and longer > _SUSPECT_FOR:
-                    self._watched.pop(slot, None)
-                self.changed()
-
-    def _check_ready(self) -> None:
-        with self.lock:
-            ready = self.machine.fleet.slots.in_state(SlotState.READY)
-        for slot in ready:
-            # Without reconnecting, which should not happen to all at once.
-            self._check(slot, connect=False)
-
-    def _check(self, slot: Slot, *, connect: bool = True) -> None:
-        """Checks whether the slot's connection is up, and reports a change to the machine."""
-        channel: SlotChannel = slot.channel
-        up = channel.is_up(connect=connect)
-        if up and slot.state is SlotState.LOST:
-            self._watched.pop(slot, None)
-            self.tell(self.machine.recovered, slot)
-        elif not up and slot.state is SlotState.READY:
-            self._watched.pop(slot, None)
-            self.tell(self.machine.lost, slot, None)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
