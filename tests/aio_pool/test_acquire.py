@@ -13,8 +13,8 @@ import pytest
 
 from aio_pool.pools import holding, pool_over, silent
 from grpcpool import Listener, PoolClosedError, PoolExhaustedError, PoolTimeoutError
-from grpcpool._listener import TimedOut
 from grpcpool.aio import ChannelPool, Lease
+from grpcpool.events import TimedOut
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
 from support.loops import in_loop, settle, until

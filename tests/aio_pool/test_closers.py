@@ -12,8 +12,8 @@ import pytest
 from aio_pool.pools import assert_nothing_left, pool_over, silent, tasks_of_pools
 from grpcpool import Listener, PoolClosedError, PoolConfig
 from grpcpool._aio import core as core_module
-from grpcpool._listener import Opening
 from grpcpool.aio import ChannelPool
+from grpcpool.events import Opening
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
 from support.loops import in_loop, in_thread, settle

@@ -9,8 +9,8 @@ import pytest
 
 from aio_pool.pools import assert_nothing_left, drop, holding, pool_over, silent, timer_of
 from grpcpool import LeaseReleasedError, Listener, PoolClosedError, PoolConfig
-from grpcpool._listener import Closed, Opened, Opening
 from grpcpool.aio import ChannelPool
+from grpcpool.events import Closed, Opened, Opening
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
 from support.loops import in_loop, settle

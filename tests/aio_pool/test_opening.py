@@ -11,7 +11,7 @@ import pytest
 
 from aio_pool.pools import pool_over, silent
 from grpcpool import PoolClosedError, PoolOpenError, PoolTimeoutError
-from grpcpool._listener import OpenFailed
+from grpcpool.events import OpenFailed
 from grpcpool.testing import FakeChannel as SyncFakeChannel
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory

@@ -11,9 +11,9 @@ import pytest
 
 from grpcpool import ChannelPool, Lease, Listener, PoolClosedError, PoolExhaustedError, PoolTimeoutError
 from grpcpool._clock import SystemClock
-from grpcpool._listener import Opening, TimedOut
 from grpcpool._slot import Slot
 from grpcpool._sync.waiting import BlockedWaiter
+from grpcpool.events import Opening, TimedOut
 from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, HangingFactory
 from support.pools import PoolMaker

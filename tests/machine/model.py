@@ -28,7 +28,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from grpcpool._config import Mode, PickerName, PoolConfig
+from grpcpool import Mode, PoolConfig
+from grpcpool._config import PickerName
 from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine import OpenWaiter, PoolMachine
 from grpcpool._queue import Waiter

@@ -7,13 +7,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from grpcpool._config import PoolConfig
+from grpcpool import PoolConfig, PoolStats
 from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._listener import Closed, Draining
 from grpcpool._machine import OpenWaiter, PoolMachine
 from grpcpool._queue import Waiter
 from grpcpool._slot import Slot
-from grpcpool._stats import PoolStats
+from grpcpool.events import Closed, Draining
 
 START = 1000.0
 

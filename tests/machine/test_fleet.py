@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from grpcpool._config import Mode
+from grpcpool import Mode
 from grpcpool._slot import CloseReason
 from machine.play import START, Play
 

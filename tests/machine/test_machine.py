@@ -11,11 +11,11 @@ import math
 
 import pytest
 
-from grpcpool._config import Mode
+from grpcpool import Mode
 from grpcpool._effects import Grant, Notify
 from grpcpool._errors import Refusal
-from grpcpool._listener import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
 from grpcpool._queue import Waiter
+from grpcpool.events import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
 from machine.play import START, Play
 
 

@@ -8,7 +8,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from grpcpool._config import PickerName, PoolConfig
+from grpcpool import PoolConfig
+from grpcpool._config import PickerName
 from grpcpool._pickers import Picker, make_picker
 from grpcpool._slot import Slot, SlotEvent
 from machine.model import dice

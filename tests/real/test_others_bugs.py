@@ -19,7 +19,7 @@ from grpcpool import (
     PoolOpenError,
     PoolTimeoutError,
 )
-from grpcpool._listener import Opened, Opening
+from grpcpool.events import Opened, Opening
 from grpcpool.testing import ManualClock
 from support.connections import addresses_of_connections_to, connections_to
 from support.fakes import ConstantFactory, FakeChannel, FakeFactory, failing_factory

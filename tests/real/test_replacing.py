@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from grpcpool._listener import Closed
+from grpcpool.events import Closed
 from support.connections import addresses_of_connections_to, connections_to
 from support.pools import PoolMaker, Recorder
 from support.servers import CHAT, ECHO, PEER, SLOW, Server, unary

@@ -11,7 +11,7 @@ from aio_calls.support import at_rest
 from aio_pool.pools import pool_over
 from calls.support_server import assert_at_rest
 from grpcpool import PoolStats
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
 from refusals.servers import RefusingServer, Told
 from refusals.uses import US, UU

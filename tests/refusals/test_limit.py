@@ -10,7 +10,7 @@ import pytest
 
 from calls.support_server import WAYS, Way, assert_at_rest
 from grpcpool import ChannelPool
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
 from refusals.servers import RefusingServer

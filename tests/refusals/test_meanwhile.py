@@ -13,7 +13,7 @@ from aio_calls import support as aio_support
 from aio_pool.pools import pool_over
 from calls.support_server import Way, assert_at_rest
 from grpcpool import Listener, Mode, PoolClosedError
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
 from refusals.servers import RefusingServer
 from refusals.test_limit import FUTURE, hold, loads

@@ -13,7 +13,7 @@ import pytest
 
 from calls.support_server import Way, assert_at_rest
 from grpcpool import ChannelPool, Listener
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
 from refusals.servers import RefusingServer

@@ -11,7 +11,7 @@ import pytest
 from aio_calls import support as aio_support
 from aio_pool.pools import pool_over
 from calls.support_server import WAYS, Way, assert_at_rest
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
 from refusals.servers import Count, RefusingServer
 from support.loops import in_loop

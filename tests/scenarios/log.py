@@ -7,8 +7,8 @@ import threading
 import grpc
 
 from grpcpool import Listener, PoolError
-from grpcpool._listener import (
-    HOOKS,
+from grpcpool._listener import HOOKS
+from grpcpool.events import (
     Closed,
     Draining,
     Granted,

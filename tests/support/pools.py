@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import grpc
 
 from grpcpool import ChannelPool, Listener
-from grpcpool._listener import HOOKS, PoolEvent
+from grpcpool._listener import HOOKS
+from grpcpool.events import PoolEvent
 
 
 class PoolMaker(Protocol):
