@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import pathlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from grpcpool import ChannelPool, Listener, PoolConfig
 from grpcpool.testing import ManualClock, manual_clock
 from support.connections import connections_to
-from support.pools import PoolMaker
+from support.pools import PoolMaker, pool_threads
 from support.servers import Server
 from support.waiting import eventually
 
@@ -45,10 +44,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
 
 
-def _pool_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _quick_collection() -> Iterator[None]:
     """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
@@ -61,15 +56,15 @@ def _quick_collection() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test of a driver leaves no thread of a pool."""
-    before = _pool_threads()
+    before = pool_threads()
     yield
     if any(folder in request.path.parents for folder in _WITH_THREADS):
-        eventually(lambda: _pool_threads() <= before, timeout=5)
+        eventually(lambda: pool_threads() <= before, timeout=5)
 
 
 @pytest.fixture(scope="session")
 def _shared_server() -> Iterator[Server]:
-    with Server(threads=256) as server:
+    with Server() as server:
         yield server
 
 

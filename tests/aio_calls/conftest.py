@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from calls.support_server import CallServer
+from support.call_server import CallServer
 from support.connections import connections_to
 from support.waiting import eventually
 

@@ -13,15 +13,17 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_calls.support import KINDS, STREAM, UNARY, WAYS, Full, Way, World, at_rest, begun, outcome_of, until, world
+from aio_calls.support import Full, World, begun, world
 from aio_calls.support_refusing import refusing
-from calls.support_server import CallServer, new_tag
 from grpcpool import PoolConfig
 from grpcpool._aio.calls import Shell
 from grpcpool._aio.failed_call import FailedCall
 from grpcpool._aio.pool_calls import CallWaiter
 from grpcpool.aio import ChannelPool
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, STREAM, UNARY, WAYS, Way, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -7,20 +7,11 @@ from typing import Any
 
 import pytest
 
-from aio_calls.support import (
-    KINDS,
-    LONG,
-    UNARY,
-    WAYS,
-    Way,
-    failing,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
-from support.loops import in_loop
+from aio_calls.support import failing, world
+from support.aio_ways import KINDS, UNARY, WAYS, Way, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -42,7 +33,7 @@ async def test_callbacks_run_however_it_ends(calls: CallServer, way: Way, end: s
             call.add_done_callback(lambda call, name=name: told.append((name, call, call.done())))
         using = asyncio.create_task(outcome_of(way.use(call, command)))
         using.add_done_callback(lambda _: told.append("used"))
-        await turns()
+        await settle(10)
         assert told == []
         if end == "cancelled":
             call.cancel()
@@ -54,7 +45,7 @@ async def test_callbacks_run_however_it_ends(calls: CallServer, way: Way, end: s
             await at.until_held(tag)
             call.cancel()
         await using
-        await turns(1)
+        await settle(1)
         assert told == [("a", call, True), ("b", call, True), ("c", call, True), "used"]
 
 

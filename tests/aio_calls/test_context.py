@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import KINDS, UNARY, WAYS, Full, Way, at_rest, world
+from aio_calls.support import Full, world
 from aio_calls.support_interceptors import append, of_all_kinds
 from aio_calls.support_refusing import refusing
-from calls.support_server import CallServer
 from grpcpool import PoolConfig, isolated
 from grpcpool.aio import ChannelPool
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, UNARY, WAYS, Way
+from support.call_server import CallServer
 from support.loops import in_loop
 
 pytestmark = pytest.mark.timeout(60)

@@ -14,24 +14,11 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import (
-    WAYS,
-    Outcome,
-    Way,
-    World,
-    at_rest,
-    bad_async_requests,
-    bad_requests,
-    begun,
-    crowded,
-    failing,
-    outcome_of,
-    status_of,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
-from support.loops import in_loop
+from aio_calls.support import World, bad_async_requests, bad_requests, begun, crowded, failing, world
+from support.aio_pools import at_rest
+from support.aio_ways import WAYS, Outcome, Way, outcome_of, status_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.long]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,20 +11,7 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_calls.support import (
-    LONG,
-    STREAM,
-    UNARY,
-    WAYS,
-    Way,
-    at_rest,
-    begun,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
+from aio_calls.support import begun, world
 from grpcpool import (
     PoolClosedError,
     PoolError,
@@ -34,7 +20,12 @@ from grpcpool import (
     PoolTimeoutError,
     isolated,
 )
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.servers import RECONNECT_SOON, dead_target
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -43,10 +34,9 @@ Code = grpc.StatusCode
 
 @pytest.fixture
 def dead() -> Iterator[str]:
-    """A target at which nobody listens: the port is taken, so that nobody else can."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
+    """A target that refuses connections."""
+    with dead_target() as target:
+        yield target
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -109,7 +99,7 @@ async def test_refused_when_too_many_wait(calls: CallServer, way: Way) -> None:
         full = await at.full(max_waiters=2)
         waiting = [way.begin(full.pool) for _ in range(2)]
         refused = way.begin(full.pool)
-        await turns(2)
+        await settle(2)
         assert refused.done()
         await _assert_failed(refused, way, Code.RESOURCE_EXHAUSTED, PoolExhaustedError)
         using = [asyncio.create_task(way.use(call)) for call in waiting]
@@ -186,8 +176,7 @@ async def test_who_waits_for_ready_waits_for_the_server() -> None:
     server = CallServer()
     with server:
         pass
-    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-    async with grpcpool.aio.insecure_channel(server.target, options) as pool:
+    async with grpcpool.aio.insecure_channel(server.target, RECONNECT_SOON) as pool:
         waiting = [asyncio.create_task(way.whole(pool, wait_for_ready=True)) for way in WAYS]
         await until(lambda: pool.stats().open_failures >= 1)
         assert not any(task.done() for task in waiting)

@@ -11,21 +11,7 @@ import pytest
 from grpc.aio._interceptor import InterceptedCall
 
 import grpcpool
-from aio_calls.support import (
-    KINDS,
-    LONG,
-    UNARY,
-    WAYS,
-    Full,
-    Outcome,
-    Way,
-    at_rest,
-    begun,
-    crowded,
-    each,
-    outcome_of,
-    world,
-)
+from aio_calls.support import Full, begun, crowded, world
 from aio_calls.support_interceptors import (
     PLACES,
     POOLS,
@@ -44,8 +30,11 @@ from aio_calls.support_interceptors import (
     raises_status,
     wraps_responses,
 )
-from calls.support_server import UU, CallServer, new_tag
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, UNARY, WAYS, Outcome, Way, each, outcome_of
+from support.call_server import UU, CallServer, new_tag
 from support.loops import in_loop
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 

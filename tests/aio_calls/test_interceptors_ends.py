@@ -9,19 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import (
-    KINDS,
-    UNARY,
-    WAYS,
-    Full,
-    Way,
-    World,
-    at_rest,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
+from aio_calls.support import Full, World, world
 from aio_calls.support_interceptors import (
     POOLS,
     Intercept,
@@ -32,9 +20,11 @@ from aio_calls.support_interceptors import (
     passes,
     wraps_responses,
 )
-from calls.support_server import CallServer, new_tag
 from grpcpool._grpc_release import GRPC_RELEASE
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, UNARY, WAYS, Way, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -134,10 +124,10 @@ async def test_callbacks_pass_through(calls: CallServer, place: Place, way: Way)
             call = way.begin(pool)
             call.add_done_callback(outer.append)
             using = asyncio.create_task(way.use(call))
-            await turns()
+            await settle(10)
             full.make_room()
             assert await using
-            await turns()
+            await settle(10)
             assert outer == [call]
             assert len(inner) == number
             del call
@@ -198,7 +188,7 @@ async def test_writing_passes_through(calls: CallServer, place: Place, way: Way)
             full = await Full.of(pool) if wait else None
             call = way.begin(pool)
             sending = asyncio.create_task(way.send(call))
-            await turns()
+            await settle(10)
             if full is not None:
                 full.make_room()
             await sending

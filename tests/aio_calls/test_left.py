@@ -14,22 +14,11 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import (
-    WAYS,
-    Outcome,
-    Way,
-    World,
-    at_rest,
-    bad_requests,
-    crowded,
-    failing,
-    status_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
-from support.loops import in_loop
+from aio_calls.support import World, bad_requests, crowded, failing, world
+from support.aio_pools import at_rest
+from support.aio_ways import WAYS, Outcome, Way, status_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.long]
 
@@ -77,7 +66,7 @@ async def _held(channel: Any, way: Way, left: Left) -> Outcome:
     if left.ends(way):
         await until(call.done)
         return (call.cancelled(),)
-    await turns(200)
+    await settle(200)
     assert not call.done()
     call.cancel()
     return ()
@@ -91,7 +80,7 @@ async def _told(channel: Any, way: Way, left: Left) -> Outcome:
     if left.ends(way):
         await until(lambda: told)
     else:
-        await turns(200)
+        await settle(200)
         assert not told
         call.cancel()
     assert told == [call]
@@ -242,7 +231,7 @@ async def _ends(call: Any, how: str) -> None:
             assert await asyncio.wait_for(call.code(), 5) is not grpc.StatusCode.OK
             assert call.done()
         case "held":
-            await turns(50)
+            await settle(50)
 
 
 @pytest.mark.parametrize("invalid", _INVALID)

@@ -12,27 +12,18 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import (
-    LONG,
-    UNARY,
-    WAYS,
-    Full,
-    Way,
-    at_rest,
-    begun,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import UU, CallServer, new_tag
+from aio_calls.support import Full, begun, world
 from grpcpool import (
     PoolConfig,
     isolated,
 )
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock, aio
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import UNARY, WAYS, Way, outcome_of
+from support.call_server import UU, CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -247,7 +238,7 @@ async def test_calls_that_race_with_their_cancel(calls: CallServer) -> None:
             made = [way.begin(pool) for _ in range(60)]
             tasks = [asyncio.create_task(outcome_of(way.use(call))) for call in made]
             for call in dice.sample(made, 40):
-                await turns(dice.randrange(3))
+                await settle(dice.randrange(3))
                 call.cancel()
             outcomes = await asyncio.gather(*tasks)
             assert {outcome[0] for outcome in outcomes} <= {"answer", "cancelled", asyncio.InvalidStateError}

@@ -20,26 +20,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import grpcpool
-from aio_calls.support import (
-    LONG,
-    STREAM,
-    UNARY,
-    WAYS,
-    Full,
-    Way,
-    World,
-    at_rest,
-    each,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
+from aio_calls.support import Full, World, world
 from aio_calls.support_interceptors import Counting, append
-from calls.support_server import CallServer, new_tag
 from grpcpool import PoolConfig
 from grpcpool.aio import ChannelPool
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import STREAM, UNARY, WAYS, Way, each, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -98,7 +87,7 @@ async def test_reflection(services: CallServer) -> None:
         full = await Full.of(pool)
         talk = stub.ServerReflectionInfo(timeout=LONG)
         asking = asyncio.create_task(talk.write(question))
-        await turns()
+        await settle(10)
         full.make_room()
         await asking
         answers.append(await talk.read())
@@ -203,7 +192,7 @@ async def test_one_span_a_call(calls: CallServer, spans: InMemorySpanExporter, w
             if not wait:
                 full.make_room()
             using = asyncio.create_task(way.whole(pool))
-            await turns()
+            await settle(10)
             assert not wait or len(spans.get_finished_spans()) == number - 1
             full.make_room()
             assert await using
@@ -276,7 +265,7 @@ async def test_opentelemetrys_interceptors_around_the_pool(calls: CallServer, ex
         for number, way in enumerate(_TRACED, start=1):
             full = await Full.of(pool) if pool.stats().ready else None
             using = asyncio.create_task(way.whole(pool))
-            await turns()
+            await settle(10)
             if full is not None:
                 full.make_room()
             assert await using

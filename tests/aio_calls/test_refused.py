@@ -12,13 +12,15 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_calls.support import KINDS, UNARY, WAYS, Way, at_rest, begun, each, outcome_of, turns, until
+from aio_calls.support import begun
 from aio_calls.support_interceptors import Counting, append, of_all_kinds
 from aio_calls.support_refusing import Refusing, refusing
 from grpcpool import PoolConfig, isolated
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock, aio
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, UNARY, WAYS, Way, each, outcome_of
+from support.loops import in_loop, settle, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -136,7 +138,7 @@ async def test_cancelled_between_attempts(way: Way) -> None:
         assert await call.code() is grpc.StatusCode.CANCELLED
         await at_rest(pool)
         seen = peer.refused
-        await turns(100)
+        await settle(100)
         assert peer.refused <= seen + 1
 
 
@@ -237,7 +239,7 @@ async def test_exactly_when(clock: ManualClock, way: Way) -> None:
         await pool.open()
         call = way.begin(pool, timeout=60)
         taking = asyncio.create_task(way.take(call))
-        await turns()
+        await settle(10)
         clock.advance(20.0)
         channel.calls[0].fail(grpc.StatusCode.UNAVAILABLE, REFUSED)
         assert not call.done()
@@ -288,7 +290,7 @@ async def test_other_failures_are_not_repeated() -> None:
         ):
             call = UNARY.begin(pool)
             taking = asyncio.create_task(outcome_of(call))
-            await turns()
+            await settle(10)
             channel.calls[-1].fail(code, details)
             assert await taking == ("error", code, details)
         assert len(channel.calls) == 3

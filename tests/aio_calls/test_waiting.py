@@ -7,7 +7,6 @@ somebody who takes the connection and never says a word.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -15,26 +14,13 @@ import grpc
 import pytest
 from grpc.aio import EOF
 
-from aio_calls.support import (
-    LONG,
-    STREAM,
-    WAYS,
-    Full,
-    Outcome,
-    Way,
-    World,
-    begun,
-    failing,
-    outcome_of,
-    read_out,
-    status_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
+from aio_calls.support import Full, World, begun, failing, world
 from grpcpool import isolated
-from support.loops import in_loop
+from support.aio_ways import STREAM, WAYS, Outcome, Way, outcome_of, read_out, status_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.servers import mute_target
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -68,11 +54,9 @@ _BOTH = [
 
 @pytest.fixture
 def mute() -> Iterator[str]:
-    """A target that takes connections and never says a word, so that channels to it stay connecting."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
+    """A target that accepts connections and never sends anything, so that channels to it stay connecting."""
+    with mute_target() as target:
+        yield target
 
 
 # --- while it waits -------------------------------------------------------------------------------------------------
@@ -156,7 +140,7 @@ async def test_who_no_longer_waits(calls: CallServer, mute: str, way: Way, ask: 
         for channel in (connecting, full.pool):
             call = way.begin(channel)
             asking = asyncio.create_task(_ASKS[ask](way, call))
-            await turns()
+            await settle(10)
             early = asking.done()
             asking.cancel()
             outcomes.append((early, await outcome_of(asking), call.cancelled(), call.done()))
@@ -217,7 +201,7 @@ async def test_several_tasks_await_it(calls: CallServer, way: Way, command: str,
             await until(lambda: full.pool.stats().in_flight == 0)
         call, native = way.begin(full.pool, command), way.begin(at.plain, command)
         tasks = [asyncio.create_task(way.take(call)) for _ in range(3)]
-        await turns()
+        await settle(10)
         full.make_room()
         await way.send(call, command)
         expected = await outcome_of(way.use(native, command))
@@ -248,10 +232,10 @@ async def test_one_of_several_is_cancelled(calls: CallServer, mute: str, way: Wa
             shielded = way.begin(channel)
             (task,) = await begun(outcome_of(asyncio.shield(shielded)))
             task.cancel()
-            await turns()
+            await settle(10)
             assert not shielded.done()
             shielded.cancel()
-            await turns()
+            await settle(10)
         await connecting.close()
 
 
@@ -370,7 +354,7 @@ async def test_writing_too_late(calls: CallServer, way: Way, where: str) -> None
     async with world(calls) as at:
         full, call = await _begun_where(at, way, where)
         sending = asyncio.create_task(way.send(call))
-        await turns()
+        await settle(10)
         full.make_room()
         await sending
         # The answer may be here already.
@@ -405,7 +389,7 @@ async def test_reading_both_ways(calls: CallServer, where: str, first: str) -> N
         full, call = await _begun_where(at, STREAM, where)
         if first == "read":
             begin = asyncio.create_task(call.read())
-            await turns()
+            await settle(10)
             full.make_room()
             assert await begin == b"0"
             with pytest.raises(grpc.aio.UsageError):
@@ -429,7 +413,7 @@ async def test_two_who_iterate_at_once(calls: CallServer, where: str, same: bool
         first = aiter(call)
         second = first if same else aiter(call)
         tasks = [asyncio.create_task(outcome_of(anext(one))) for one in (first, second)]
-        await turns()
+        await settle(10)
         full.make_room()
         (_, answer), (error, _) = await asyncio.gather(*tasks)
         assert (answer, error) == (b"0", RuntimeError)
@@ -459,9 +443,9 @@ async def test_cancelled_before_its_start(calls: CallServer, mute: str, way: Way
         outcomes = []
         for channel in (connecting, full.pool):
             call = way.begin(channel)
-            await turns()
+            await settle(10)
             answers = (call.cancel(), call.cancel())
-            await turns()
+            await settle(10)
             # gRPC itself would wait for ever.
             skips = way.streams_in and channel is connecting
             rest = [] if skips else [await outcome_of(call.wait_for_connection())]

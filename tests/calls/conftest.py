@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from calls.support_server import CallServer
 from grpcpool import ChannelPool
+from support.call_server import CallServer
 from support.connections import connections_to
 from support.pools import PoolMaker
 from support.waiting import eventually

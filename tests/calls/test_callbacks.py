@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from calls.support_server import NOT_BLOCKING, UU, CallServer, Way, new_tag
 from grpcpool import ChannelPool
+from support.call_server import UU, CallServer, new_tag
+from support.ways import NOT_BLOCKING, Way
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 import grpc
 import pytest
 
-from calls.support_server import NOT_BLOCKING, UU, WAYS, CallServer, Way, assert_at_rest, new_tag, outcome_of
 from grpcpool import ChannelPool, PoolClosedError, PoolTimeoutError
-from support.pools import PoolMaker
+from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
 from support.waiting import background, eventually
+from support.ways import NOT_BLOCKING, WAYS, Way, outcome_of
 
 pytestmark = pytest.mark.timeout(60)
 

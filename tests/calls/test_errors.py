@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import socket
 import subprocess
 import sys
 import threading
@@ -14,20 +13,21 @@ import grpc
 import pytest
 
 import grpcpool
-from calls.support_server import UU, WAYS, CallServer, Way, assert_at_rest, new_tag, outcome_of
 from grpcpool import ChannelPool, PoolClosedError, PoolOpenError, PoolTimeoutError
-from support.pools import PoolMaker
+from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
+from support.servers import dead_target
 from support.waiting import LONG, background, eventually
+from support.ways import WAYS, Way, outcome_of
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
 def dead() -> Iterator[str]:
-    """A target at which nobody listens: the port is taken, so that nobody else can."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
+    """A target that refuses connections."""
+    with dead_target() as target:
+        yield target
 
 
 def _error(work: Any) -> Any:

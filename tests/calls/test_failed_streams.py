@@ -12,10 +12,11 @@ import grpc
 import pytest
 from grpc.experimental import ChannelOptions
 
-from calls.support_server import SS, US, CallServer, Way, new_tag
 from grpcpool import ChannelPool, isolated
+from support.call_server import SS, US, CallServer, new_tag
 from support.pools import PoolMaker
 from support.waiting import background, eventually
+from support.ways import Way
 
 pytestmark = pytest.mark.timeout(60)
 

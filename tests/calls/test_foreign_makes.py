@@ -11,9 +11,9 @@ import grpc
 import pytest
 
 import grpcpool
-from calls.support_server import UU, CallServer
 from grpcpool import PoolConfig
 from grpcpool.testing import FakeChannel, FakeFactory
+from support.call_server import UU, CallServer
 from support.pools import PoolMaker
 from support.waiting import background, eventually
 

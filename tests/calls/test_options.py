@@ -11,13 +11,14 @@ import grpc
 import pytest
 
 import grpcpool
-from calls.support_server import CERTIFICATE, UU, WAYS, CallServer, assert_at_rest
 from grpcpool import PoolConfig, isolated
 from grpcpool._options import shared_out
+from support.call_server import CERTIFICATE, UU, CallServer
 from support.connections import addresses_of_connections_to, connections_to
-from support.pools import PoolMaker
+from support.pools import PoolMaker, assert_at_rest
 from support.servers import unary
 from support.waiting import LONG, eventually, together
+from support.ways import WAYS
 
 pytestmark = pytest.mark.timeout(60)
 

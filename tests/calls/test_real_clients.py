@@ -24,10 +24,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import grpcpool
-from calls.support_server import UU, WAYS, CallServer, Way, assert_at_rest, new_tag
 from grpcpool import ChannelPool, PoolConfig
-from support.pools import PoolMaker
+from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
 from support.waiting import LONG, background, eventually, together
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 

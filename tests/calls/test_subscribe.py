@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 import threading
 import time
 from typing import Any
@@ -12,10 +11,12 @@ import grpc
 import pytest
 
 import grpcpool
-from calls.support_server import WAYS, CallServer
 from grpcpool import ChannelPool
+from support.call_server import CallServer
 from support.pools import PoolMaker
+from support.servers import dead_target
 from support.waiting import LONG, eventually
+from support.ways import WAYS
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -94,25 +95,21 @@ def test_channel_ready_future(calls: CallServer, pool: ChannelPool) -> None:
 
 def test_channel_ready_future_may_be_cancelled() -> None:
     """Nothing is left of a wait for a server that is not there."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        with grpcpool.insecure_channel(f"127.0.0.1:{taken.getsockname()[1]}") as pool:
-            future: Any = grpc.channel_ready_future(pool)
-            with pytest.raises(grpc.FutureTimeoutError):
-                future.result(timeout=0.1)
-            future.cancel()
-            eventually(lambda: not _watchers(pool))
+    with dead_target() as target, grpcpool.insecure_channel(target) as pool:
+        future: Any = grpc.channel_ready_future(pool)
+        with pytest.raises(grpc.FutureTimeoutError):
+            future.result(timeout=0.1)
+        future.cancel()
+        eventually(lambda: not _watchers(pool))
 
 
 def test_a_failing_pool_says_so() -> None:
     """Where nobody listens the state is `TRANSIENT_FAILURE`."""
     told: list[State] = []
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        with grpcpool.insecure_channel(f"127.0.0.1:{taken.getsockname()[1]}") as pool:
-            pool.subscribe(told.append, try_to_connect=True)
-            eventually(lambda: State.TRANSIENT_FAILURE in told)
-            assert State.READY not in told
+    with dead_target() as target, grpcpool.insecure_channel(target) as pool:
+        pool.subscribe(told.append, try_to_connect=True)
+        eventually(lambda: State.TRANSIENT_FAILURE in told)
+        assert State.READY not in told
 
 
 def test_ready_if_any_is() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import UU, WAYS, CallServer, assert_at_rest
 from grpcpool import ChannelPool
+from support.call_server import UU, CallServer
 from support.fakes import FakeChannel, FakeFactory
-from support.pools import PoolMaker
+from support.pools import PoolMaker, assert_at_rest
 from support.waiting import together
+from support.ways import WAYS
 
 pytestmark = pytest.mark.timeout(60)
 

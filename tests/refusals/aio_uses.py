@@ -10,8 +10,10 @@ from typing import Any, Literal
 import grpc
 from grpc.aio import EOF
 
-from aio_calls.support import LONG, read_out, until
 from refusals.uses import US, UU
+from support.aio_ways import read_out
+from support.loops import until
+from support.waiting import LONG
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pytest
 from grpc.experimental import ChannelOptions
 
 from grpcpool import ChannelPool, isolated
-from refusals.servers import RefusingServer
 from support.connections import connections_to
 from support.pools import PoolMaker, Recorder
+from support.refusing_server import RefusingServer
 from support.waiting import eventually
 
 

@@ -9,14 +9,14 @@ import asyncio
 
 import pytest
 
-from aio_calls.support import at_rest, until
-from aio_pool.pools import pool_over
 from grpcpool.testing import ManualClock
 from refusals.aio_uses import USES, Use
-from refusals.servers import Count, RefusingServer
 from refusals.test_calls import STEP, assert_refused
-from support.loops import in_loop
+from support.aio_pools import at_rest, pool_over
+from support.loops import in_loop, until
 from support.pools import Recorder
+from support.refusing_counts import Count
+from support.refusing_server import RefusingServer
 
 pytestmark = pytest.mark.timeout(60)
 

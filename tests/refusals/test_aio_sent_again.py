@@ -11,13 +11,14 @@ import grpc
 import pytest
 
 import grpcpool.aio
-from aio_calls.support import LONG, WAYS, Way, at_rest, until
-from aio_pool.pools import pool_over
 from grpcpool import PoolConfig, isolated
 from grpcpool.testing import ManualClock
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP
-from support.loops import in_loop
+from support.aio_pools import at_rest, pool_over
+from support.aio_ways import WAYS, Way
+from support.loops import in_loop, until
+from support.refusing_server import RefusingServer
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -15,14 +15,14 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import STREAM, UNARY, WAYS, Way, at_rest, outcome_of, status_of, turns, until
-from aio_pool.pools import pool_over
 from grpcpool import PoolClosedError, PoolTimeoutError
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP
-from support.loops import in_loop
+from support.aio_pools import at_rest, pool_over
+from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of, status_of
+from support.loops import in_loop, settle, until
+from support.refusing_server import RefusingServer
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -52,7 +52,7 @@ async def _assert_never_handled(refusing: RefusingServer, pool: ChannelPool, clo
     await at_rest(pool)
     refusing.begin()
     clock.advance(STEP)
-    await turns()
+    await settle(10)
     await at_rest(pool)
     assert refusing.told().all.begun == 0
 

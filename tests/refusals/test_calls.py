@@ -8,14 +8,14 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from calls.support_server import assert_at_rest
 from grpcpool import ChannelPool, aio
 from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import Count, RefusingServer
 from refusals.uses import USES, Use
-from support.pools import Recorder
+from support.pools import Recorder, assert_at_rest
+from support.refusing_counts import Count
+from support.refusing_server import RefusingServer
 from support.waiting import background, eventually
 
 pytestmark = pytest.mark.timeout(60)

@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from aio_calls.support import at_rest
-from aio_pool.pools import pool_over
-from calls.support_server import assert_at_rest
 from grpcpool import PoolStats
 from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer, Told
 from refusals.uses import US, UU
+from support.aio_pools import at_rest, pool_over
 from support.loops import in_loop
-from support.pools import Recorder
+from support.pools import Recorder, assert_at_rest
+from support.refusing_server import RefusingServer, Told
 from support.waiting import together
 
 pytestmark = pytest.mark.timeout(120)

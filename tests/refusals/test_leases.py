@@ -11,20 +11,21 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls import support as aio_support
-from aio_pool.pools import pool_over
-from calls.support_server import WAYS, Way, assert_at_rest
 from grpcpool import ChannelPool
 from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import Count, RefusingServer
 from refusals.test_calls import STEP
 from refusals.test_limit import FUTURE
 from refusals.test_request_iterators import aio_refusal
+from support import aio_ways
+from support.aio_pools import at_rest, pool_over
 from support.loops import in_loop
-from support.pools import Recorder
+from support.pools import Recorder, assert_at_rest
+from support.refusing_counts import Count
+from support.refusing_server import RefusingServer
 from support.waiting import eventually
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -125,15 +126,13 @@ def test_a_call_that_outlives_its_lease(refusing: RefusingServer, open_pool: Poo
 # --- on asyncio -----------------------------------------------------------------------------------------------------
 
 
-AIO_WAYS = pytest.mark.parametrize("way", [way for way in aio_support.WAYS if not way.writes], ids=str)
+AIO_WAYS = pytest.mark.parametrize("way", [way for way in aio_ways.WAYS if not way.writes], ids=str)
 
 
 @ASKS
 @AIO_WAYS
 @in_loop
-async def test_the_caller_is_told_on_asyncio(
-    refusing: RefusingServer, way: aio_support.Way, streams: int | None
-) -> None:
+async def test_the_caller_is_told_on_asyncio(refusing: RefusingServer, way: aio_ways.Way, streams: int | None) -> None:
     """The refusal reaches the caller as gRPC's own error, and nothing is made again; the place comes back."""
     refusing.begin(open=0)
     async with refusing.aio_channel() as plain:
@@ -146,14 +145,14 @@ async def test_the_caller_is_told_on_asyncio(
             assert refusing.told().all == Count(begun=1, refused=1)
             refusing.begin()
             assert await way.whole(lease)
-        await aio_support.at_rest(pool)
+        await at_rest(pool)
 
 
 @ASKS
 @AIO_WAYS
 @in_loop
 async def test_it_is_counted_on_asyncio(
-    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_support.Way, streams: int | None
+    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_ways.Way, streams: int | None
 ) -> None:
     """It is counted, and told of; the limit is lowered to what is leased."""
     async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
@@ -162,5 +161,5 @@ async def test_it_is_counted_on_asyncio(
         async with pool.acquire(streams=streams) as lease:
             await aio_refusal(lease, way)
             await aio_refusal(lease, way)
-        await aio_support.at_rest(pool)
+        await at_rest(pool)
         _assert_learned(pool, recorder, 2, streams or 1)

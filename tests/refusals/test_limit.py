@@ -8,16 +8,16 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import WAYS, Way, assert_at_rest
 from grpcpool import ChannelPool
 from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP, assert_refused
 from refusals.test_waiting_again import ONE_REQUEST
-from support.pools import Recorder
+from support.pools import Recorder, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import background, eventually
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 

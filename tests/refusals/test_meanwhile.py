@@ -9,22 +9,22 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls import support as aio_support
-from aio_pool.pools import pool_over
-from calls.support_server import Way, assert_at_rest
 from grpcpool import Listener, Mode, PoolClosedError
 from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_limit import FUTURE, hold, loads
 from refusals.test_waiting_again import ONE_REQUEST
-from support.loops import in_loop
-from support.pools import PoolMaker
+from support import aio_ways
+from support.aio_pools import at_rest, pool_over
+from support.loops import in_loop, until
+from support.pools import PoolMaker, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
+from support.ways import Way
 
 pytestmark = pytest.mark.timeout(60)
 
-AIO_ONE_REQUEST = tuple(way for way in aio_support.WAYS if not way.streams_in)
+AIO_ONE_REQUEST = tuple(way for way in aio_ways.WAYS if not way.streams_in)
 SOON = 10.0
 """Seconds within which a call fails that need not wait for anything but a step of a limit."""
 
@@ -49,19 +49,19 @@ def test_its_connection_is_replaced(refusing: RefusingServer, open_pool: PoolOpe
 
 @pytest.mark.parametrize("way", AIO_ONE_REQUEST, ids=str)
 @in_loop
-async def test_its_connection_is_replaced_on_asyncio(refusing: RefusingServer, way: aio_support.Way) -> None:
+async def test_its_connection_is_replaced_on_asyncio(refusing: RefusingServer, way: aio_ways.Way) -> None:
     """So it does on asyncio."""
     async with pool_over(refusing.aio_channel, max_size=1) as pool:
         await pool.open()
         refusing.begin(open=0, held=True)
         task = asyncio.create_task(way.whole(pool))
-        await aio_support.until(lambda: refusing.told().all.begun == 1)
+        await until(lambda: refusing.told().all.begun == 1)
         pool.refresh()
-        await aio_support.until(lambda: pool.stats().draining == 1)
+        await until(lambda: pool.stats().draining == 1)
         refusing.refuse(held=True)
         refusing.let_go("refusals")
         assert await task
-        await aio_support.at_rest(pool)
+        await at_rest(pool)
         stats = pool.stats()
         assert (stats.refused_streams, stats.closed["refresh"], stats.size) == (1, 1, 1)
         assert refusing.told().handled == {"ok": 1}
@@ -104,20 +104,20 @@ def test_the_server_dies(make_pool: PoolMaker, way: Way) -> None:
 
 @pytest.mark.parametrize("way", AIO_ONE_REQUEST, ids=str)
 @in_loop
-async def test_the_server_dies_on_asyncio(way: aio_support.Way) -> None:
+async def test_the_server_dies_on_asyncio(way: aio_ways.Way) -> None:
     """So it does on asyncio."""
     with RefusingServer("--open=0") as mortal:
         async with pool_over(mortal.aio_channel, max_size=1) as pool:
             await pool.open()
             task = asyncio.create_task(way.whole(pool))
-            await aio_support.until(lambda: pool.stats().refused_streams)
+            await until(lambda: pool.stats().refused_streams)
             mortal.kill()
             began = time.monotonic()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await task
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             assert time.monotonic() - began < SOON
-            await aio_support.at_rest(pool)
+            await at_rest(pool)
 
 
 def test_the_pool_may_open_more_than_it_should(refusing: RefusingServer, open_pool: PoolOpener) -> None:

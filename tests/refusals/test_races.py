@@ -11,17 +11,17 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import Way, assert_at_rest
 from grpcpool import ChannelPool, Listener
 from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP, assert_refused
 from refusals.test_waiting_again import HANDED_OUT
 from refusals.uses import USES, Use
-from support.pools import PoolMaker, Recorder
+from support.pools import PoolMaker, Recorder, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
+from support.ways import Way
 
 pytestmark = pytest.mark.timeout(120)
 

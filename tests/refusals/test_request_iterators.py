@@ -8,20 +8,21 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls import support as aio_support
-from aio_pool.pools import pool_over
-from calls.support_server import WAYS, Way, assert_at_rest
 from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
-from refusals.servers import Count, RefusingServer
-from support.loops import in_loop
-from support.pools import Recorder
+from support import aio_ways
+from support.aio_pools import at_rest, pool_over
+from support.loops import in_loop, until
+from support.pools import Recorder, assert_at_rest
+from support.refusing_counts import Count
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, eventually
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 
 STREAMS_IN = tuple(way for way in WAYS if way.streams_in)
-AIO_STREAMS_IN = tuple(way for way in aio_support.WAYS if way.streams_in)
+AIO_STREAMS_IN = tuple(way for way in aio_ways.WAYS if way.streams_in)
 
 
 class _Requests:
@@ -104,13 +105,13 @@ def test_a_limit_is_lowered_to_what_was_carried(refusing: RefusingServer, open_p
 # --- on asyncio -----------------------------------------------------------------------------------------------------
 
 
-async def aio_refusal(channel: Any, way: aio_support.Way) -> tuple[Any, ...]:
+async def aio_refusal(channel: Any, way: aio_ways.Way) -> tuple[Any, ...]:
     """How the caller of a call with no requests but those that it must have is told of a refusal.
 
     One that is just being sent when the refusal comes has asyncio's gRPC report an internal error instead, now and
     then, of which nobody can tell what it was.
     """
-    requests = {"iterator": iter(()), "async iterator": aio_support.each()}.get(way.gives)
+    requests = {"iterator": iter(()), "async iterator": aio_ways.each()}.get(way.gives)
     call = way.begin(channel, requests=requests)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await way.take(call)
@@ -120,7 +121,7 @@ async def aio_refusal(channel: Any, way: aio_support.Way) -> tuple[Any, ...]:
 @pytest.mark.parametrize("way", AIO_STREAMS_IN, ids=str)
 @in_loop
 async def test_its_refusal_is_grpcs_own_error_on_asyncio(
-    refusing: RefusingServer, recorder: Recorder, way: aio_support.Way
+    refusing: RefusingServer, recorder: Recorder, way: aio_ways.Way
 ) -> None:
     """The error is that of gRPC's own channel; nothing is made again; the pool learns from it all the same."""
     refusing.begin(open=0)
@@ -130,7 +131,7 @@ async def test_its_refusal_is_grpcs_own_error_on_asyncio(
         await pool.open()
         refusing.begin(open=0)
         assert await aio_refusal(pool, way) == expected
-        await aio_support.at_rest(pool)
+        await at_rest(pool)
         told = refusing.told()
         assert told.all == Count(begun=1, refused=1)
         assert pool.stats().refused_streams == 1
@@ -144,17 +145,17 @@ async def test_a_limit_is_lowered_to_what_was_carried_on_asyncio(refusing: Refus
     async with pool_over(refusing.aio_channel, max_size=1, max_streams=10) as pool:
         await pool.open()
         refusing.begin(open=2)
-        way = aio_support.WAYS[-1]
+        way = aio_ways.WAYS[-1]
         held = [way.begin(pool, f"hold:{tag}") for tag in "ab"]
         for call, tag in zip(held, "ab", strict=True):
             await way.send(call, f"hold:{tag}")
             assert await way.first(call) == b"0"
         await aio_refusal(pool, AIO_STREAMS_IN[0])
-        await aio_support.until(lambda: pool.stats().in_flight == 2, LONG)
+        await until(lambda: pool.stats().in_flight == 2, LONG)
         assert [channel.limit for channel in pool.stats().channels] == [2]
         for tag in "ab":
             refusing.let_go(tag)
         for call in held:
             await call.done_writing()
             assert [message async for message in call] == [b"1"]
-        await aio_support.at_rest(pool)
+        await at_rest(pool)

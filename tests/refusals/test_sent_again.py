@@ -9,15 +9,15 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import Way, assert_at_rest
 from grpcpool import isolated
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP
 from refusals.test_waiting_again import HANDED_OUT, ONE_REQUEST
-from support.pools import PoolMaker
+from support.pools import PoolMaker, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
+from support.ways import Way
 
 pytestmark = pytest.mark.timeout(60)
 

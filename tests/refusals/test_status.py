@@ -7,14 +7,14 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls import support as aio_support
-from aio_pool.pools import pool_over
-from calls.support_server import assert_at_rest
 from grpcpool import ChannelPool
 from grpcpool._status import is_refused, is_refused_stream
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
+from support import aio_ways
+from support.aio_pools import at_rest, pool_over
 from support.loops import in_loop
+from support.pools import assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
@@ -160,11 +160,11 @@ async def test_a_stream_that_was_answered_is_not_begun_again_on_asyncio(refusing
         await pool.open()
         multicallable: Any = pool.unary_stream(STREAM)
         call = multicallable(b"late:7", timeout=LONG)
-        responses = aiter(call) if way == "async for" else aio_support.read_out(call)
+        responses = aiter(call) if way == "async for" else aio_ways.read_out(call)
         assert await anext(responses) == b"0"
         refusing.let_go("resets")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await anext(responses)
         assert caught.value.code() is await call.code() is grpc.StatusCode.UNAVAILABLE
-        await aio_support.at_rest(pool)
+        await at_rest(pool)
         assert refusing.told().handled == {"late:7": 1}

@@ -18,14 +18,14 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import NOT_BLOCKING, WAYS, Way, assert_at_rest, outcome_of
 from grpcpool import ChannelPool, PoolClosedError, PoolTimeoutError
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP
-from support.pools import PoolMaker
+from support.pools import PoolMaker, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
+from support.ways import NOT_BLOCKING, WAYS, Way, outcome_of
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,7 +13,7 @@ import textwrap
 
 import pytest
 
-from resilience.servers import Server
+from support.servers import Server
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -20,7 +20,7 @@ import textwrap
 import pytest
 
 from grpcpool._grpc_release import GRPC_RELEASE
-from resilience.servers import Server
+from support.servers import Server
 
 pytestmark = [
     pytest.mark.timeout(150),

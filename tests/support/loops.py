@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from support.waiting import LONG
+
 T = TypeVar("T")
 
 KINDS = [
@@ -108,7 +110,12 @@ async def settle(turns: int = _TURNS) -> None:
         await asyncio.sleep(0)
 
 
-async def until(predicate: Callable[[], T], timeout: float = 20.0) -> T:  # noqa: ASYNC109 -- as `eventually`
+async def until(
+    predicate: Callable[[], T],
+    timeout: float = LONG,  # noqa: ASYNC109 -- as `eventually`
+    *,
+    pause: float = 0.002,
+) -> T:
     """Returns what `predicate` returns as soon as that is true: for facts seen from outside, and other threads.
 
     Raises:
@@ -118,7 +125,7 @@ async def until(predicate: Callable[[], T], timeout: float = 20.0) -> T:  # noqa
     deadline = loop.time() + timeout
     while not (value := predicate()):
         assert loop.time() < deadline, f"still {value!r} after {timeout} s"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause)
     return value
 
 

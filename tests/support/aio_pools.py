@@ -10,10 +10,11 @@ from typing import Any
 
 import grpc
 
-from grpcpool import Listener, PoolConfig, isolated
+from grpcpool import Listener, PoolConfig
 from grpcpool.aio import ChannelPool
 from grpcpool.testing.aio import FakeChannel
-from support.servers import Server
+from support.loops import until
+from support.pools import assert_carries_nothing
 
 _OF_POOLS = ("open_channel", "AioSlotChannel.close")
 
@@ -53,6 +54,13 @@ def assert_nothing_left(pool: ChannelPool) -> None:
     assert timer_of(pool) is None
 
 
+async def at_rest(pool: ChannelPool) -> None:
+    """Returns when the pool carries nothing, and nothing waits; what was dropped has been collected."""
+    gc.collect()
+    await until(lambda: pool.stats().in_flight == 0, timeout=5)
+    assert_carries_nothing(pool.stats())
+
+
 def tasks_of_pools() -> list[asyncio.Task[Any]]:
     """The tasks of all pools in this loop."""
     return [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") in _OF_POOLS]
@@ -78,12 +86,6 @@ def silent() -> FakeChannel:
 def holding() -> FakeChannel:
     """A channel whose calls run until the test ends them."""
     return FakeChannel(holds_calls=True)
-
-
-def channel_to(server: Server) -> grpc.aio.Channel:
-    """A factory for pools: a new channel with a connection of its own, which reconnects quickly."""
-    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-    return grpc.aio.insecure_channel(server.target, isolated(options))
 
 
 async def unary(channel: Any, method: str, request: bytes, **how: Any) -> bytes:

@@ -1,12 +1,12 @@
-"""A server that refuses streams as told, run as a process of its own by `servers`. It imports nothing of the project.
+"""A server that refuses streams by a rule, run as a process of its own by `refusing_server`.
 
-gRPC's own servers refuse only now and then. This one is a small HTTP/2 server that speaks enough gRPC, on the h2
-library. It announces a generous limit of streams, and refuses with ``RST_STREAM(REFUSED_STREAM)`` by its rule, at the
-headers, before it has looked at a request.
+It imports nothing of the project. gRPC's own servers refuse only now and then. This one is a small HTTP/2 server that
+speaks enough gRPC, on the h2 library. It announces a generous limit of streams, and refuses with
+``RST_STREAM(REFUSED_STREAM)`` by its rule, at the headers, before it has looked at a request.
 
 It prints its port when it serves. A line on its standard input is a command, answered by a line on its standard output
 (see `_Control`); it ends when its standard input does, so that it never outlives who started it. What its methods do is
-said by the (first) request; see `servers.RefusingServer`.
+said by the (first) request; see `refusing_server.RefusingServer`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import struct
 import sys
 from collections import Counter
@@ -29,6 +30,11 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, Event, RequestReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from support.refusing_counts import Count
 
 _OK, _UNAVAILABLE = 0, 14
 _PREFIX = struct.Struct(">?I")
@@ -51,27 +57,6 @@ class Rule:
     next: int = 0
     methods: list[str] | None = None
     held: bool = False
-
-
-@dataclasses.dataclass
-class Count:
-    """What became of the streams of one connection.
-
-    Attributes:
-        begun: All that came.
-        refused: Those refused.
-        completed: Those that the server ended.
-        cancelled: Those that the client ended, or whose connection went.
-        open: Those that run.
-        most: The most that ran at once.
-    """
-
-    begun: int = 0
-    refused: int = 0
-    completed: int = 0
-    cancelled: int = 0
-    open: int = 0
-    most: int = 0
 
 
 class World:

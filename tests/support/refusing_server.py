@@ -7,31 +7,8 @@ import json
 import pathlib
 from typing import Any
 
-import grpc
-
-from grpcpool import isolated
-from support.servers import Server
-
-
-@dataclasses.dataclass(frozen=True)
-class Count:
-    """What became of streams: of one connection, or of all together (`most`: the most on any one).
-
-    Attributes:
-        begun: All that came.
-        refused: Those refused.
-        completed: Those that the server ended.
-        cancelled: Those that the client ended.
-        open: Those that run.
-        most: The most that ran at once.
-    """
-
-    begun: int = 0
-    refused: int = 0
-    completed: int = 0
-    cancelled: int = 0
-    open: int = 0
-    most: int = 0
+from support.refusing_counts import Count
+from support.servers import ServerProcess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +33,7 @@ class Told:
         return Count(**{**summed, "most": max((count["most"] for count in each), default=0)})
 
 
-class RefusingServer(Server):
+class RefusingServer(ServerProcess):
     """A server that refuses streams by a rule.
 
     It serves any service with methods named ``Uu``, ``Us``, ``Su`` and ``Ss``, one of each kind. Their first request
@@ -67,15 +44,10 @@ class RefusingServer(Server):
     ``0`` and ``resets`` are let go; anything else is echoed.
     """
 
-    script = pathlib.Path(__file__).with_name("server_script.py")
-
-    def __init__(self, *arguments: str) -> None:
-        """Does not start it yet; `arguments` are the script's."""
-        super().__init__()
-        self.arguments = arguments
+    script = pathlib.Path(__file__).with_name("refusing_server_script.py")
 
     def begin(self, **rule: Any) -> None:
-        """Refuses by this rule from here on, and counts anew; see `server_script.Rule`."""
+        """Refuses by this rule from here on, and counts anew; see `refusing_server_script.Rule`."""
         self._do(f"begin {json.dumps(rule)}")
 
     def refuse(self, **rule: Any) -> None:
@@ -92,20 +64,12 @@ class RefusingServer(Server):
         counts = {peer: Count(**count) for peer, count in told["counts"].items()}
         return Told(counts, told["handled"], told["held"])
 
-    def aio_channel(self) -> grpc.aio.Channel:
-        """A factory for asyncio pools: as `channel`."""
-        return grpc.aio.insecure_channel(self.target, isolated())
-
     def _do(self, line: str) -> Any:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said, "the server has ended"
-        return json.loads(said)
+        commands, answers = self.process.stdin, self.process.stdout
+        assert commands is not None
+        assert answers is not None
+        commands.write(line + "\n")
+        commands.flush()
+        answer = answers.readline()
+        assert answer, "the server has ended"
+        return json.loads(answer)
