@@ -75,7 +75,7 @@ async def test_callbacks_added_late(calls: CallServer, way: Way) -> None:
 @pytest.mark.parametrize("error", [ArithmeticError, asyncio.CancelledError])
 @pytest.mark.parametrize("end", ["answered", "cancelled", "refused"])
 @in_loop
-async def test_a_callback_that_raises_harms_nobody(calls: CallServer, end: str, error: type[BaseException]) -> None:
+async def test_a_callback_that_raises_affects_no_other_call(calls: CallServer, end: str, error: type[BaseException]) -> None:
     """The other callbacks run, and so do the calls behind; the loop is told of what was raised."""
     uncaught: list[Any] = []
     async with world(calls) as at:

@@ -162,7 +162,7 @@ async def test_a_dead_target_stays_unavailable(dead: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
-async def test_who_waits_for_ready_waits_to_his_deadline(dead: str, way: Way) -> None:
+async def test_wait_for_ready_fails_at_the_deadline(dead: str, way: Way) -> None:
     """If nobody comes the call fails `DEADLINE_EXCEEDED`, as gRPC's does; the cause tells why nobody could."""
     async with grpcpool.aio.insecure_channel(dead) as pool:
         call = way.begin(pool, wait_for_ready=True, timeout=0.3)
@@ -171,7 +171,7 @@ async def test_who_waits_for_ready_waits_to_his_deadline(dead: str, way: Way) ->
 
 
 @in_loop
-async def test_who_waits_for_ready_waits_for_the_server() -> None:
+async def test_wait_for_ready_waits_for_the_server() -> None:
     """Calls with `wait_for_ready` do not fail while nobody is there; they run when the server has come up."""
     server = CallServer()
     with server:

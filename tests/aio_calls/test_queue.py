@@ -267,7 +267,7 @@ async def test_the_deadline_includes_the_wait(calls: CallServer, way: Way) -> No
 
 
 @in_loop
-async def test_a_deadline_that_is_no_number_is_over(calls: CallServer) -> None:
+async def test_a_deadline_of_nan_has_passed(calls: CallServer) -> None:
     """As with gRPC; and it hides no other: who waits behind it is told in time."""
     async with world(calls) as at:
         full = await at.full()

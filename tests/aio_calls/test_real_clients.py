@@ -294,7 +294,7 @@ async def test_uninstrumented_there_are_no_spans(calls: CallServer, exporter: An
 
 
 @in_loop
-async def test_a_pool_in_the_place_of_grpcs_own(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pool_in_place_of_grpcs_constructor(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who puts `grpcpool.aio.insecure_channel` in gRPC's place has pools of channels, not of pools."""
     counting = Counting()
     monkeypatch.setattr(grpc.aio, "insecure_channel", grpcpool.aio.insecure_channel)
