@@ -1,6 +1,6 @@
-"""The ways in which asyncio calls are made, and the world of one test: a server, gRPC's own channel to it, and pools.
+"""The world of one test of asyncio calls: a server, gRPC's own channel to it, and pools.
 
-The server is that of the sync tests: its methods do what the (first) request says; see `calls.support_server`.
+The server is that of the sync tests: its methods do what the (first) request says; see `support.call_server`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from support.loops import settle, until
 
 
 class World:
-    """What a test of calls is played in; made by `world`."""
+    """The server, channels and pools of one test; made by `world`."""
 
     def __init__(self, server: CallServer, stack: contextlib.AsyncExitStack) -> None:
         """Nothing is connected yet; `stack` is left when the test is over."""
@@ -32,25 +32,25 @@ class World:
         self._asks: Any = grpc.aio.insecure_channel(server.target, isolated())
 
     def enter(self, channel: Any) -> Any:
-        """Has a channel closed when the test is over; returns it."""
+        """Returns the channel, which is closed when the test is over."""
         self._stack.push_async_callback(channel.close)
         return channel
 
     async def pool(self, **config: Any) -> ChannelPool:
-        """A pool with room for one call unless told otherwise, connected."""
+        """A connected pool, with room for one call by default."""
         config = {"max_size": 1, "max_streams": 1, **config}
         pool: ChannelPool = self.enter(grpcpool.aio.insecure_channel(self.server.target, config=PoolConfig(**config)))
         await pool.open()
         return pool
 
     async def full(self, **config: Any) -> Full:
-        """A pool with room for one call, and one call that takes it."""
+        """A pool with room for one call, and a lease that takes it."""
         full = await Full.of(await self.pool(**config))
         self._stack.push_async_callback(full.end)
         return full
 
     async def tell(self, what: Literal["held", "notes", "most"]) -> Any:
-        """As `CallServer.tell`."""
+        """Same as `CallServer.tell`."""
         return json.loads(await unary(self._asks, TELL, what.encode()))
 
     async def until_held(self, tag: str) -> None:
@@ -70,7 +70,7 @@ class World:
 
 
 class Full:
-    """A pool with one place, which is taken until it is freed; by a lease, so that no interceptor sees it."""
+    """A pool whose one place is taken until it is freed; by a lease, so that no interceptor sees it."""
 
     def __init__(self, pool: ChannelPool, lease: Lease) -> None:
         """The place is that of `lease`."""
@@ -83,23 +83,23 @@ class Full:
         return cls(pool, await pool.acquire(timeout=0, streams=1))
 
     def make_room(self) -> None:
-        """Frees the place, and has the first who waits begin."""
+        """Frees the place, so that the first waiter starts."""
         self._lease.release()
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many calls wait."""
         return self.pool.stats().waiting
 
     async def end(self) -> None:
-        """Frees the place; then nothing must be left."""
+        """Frees the place; then nothing may be left."""
         self.make_room()
         await at_rest(self.pool)
 
 
 @contextlib.asynccontextmanager
 async def world(server: CallServer) -> AsyncIterator[World]:
-    """A world around one server; what was made in it is closed in the end."""
+    """A world around one server; what was made in it is closed at the end."""
     _ignore_what_grpc_leaves()
     async with contextlib.AsyncExitStack() as stack:
         made = World(server, stack)
@@ -108,9 +108,9 @@ async def world(server: CallServer) -> AsyncIterator[World]:
 
 
 def _ignore_what_grpc_leaves() -> None:
-    """GRPC's own tasks fail, with nobody to see, when metadata is invalid, a codec raises, or a channel is closed.
+    """Ignores gRPC's own tasks that fail unseen: with invalid metadata, a codec that raises, or a closed channel.
 
-    So do its callbacks if an interceptor answers with a stream.
+    Its callbacks fail the same way if an interceptor answers with a stream.
     """
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
@@ -132,7 +132,7 @@ def _is_grpcs(context: dict[str, Any]) -> bool:
 
 @contextlib.asynccontextmanager
 async def crowded(pool: ChannelPool) -> AsyncIterator[None]:
-    """The one place of the pool is taken until somebody waits for it."""
+    """The pool's one place is taken until a call waits for it."""
     full = await Full.of(pool)
 
     async def make_room() -> None:
@@ -149,7 +149,7 @@ async def crowded(pool: ChannelPool) -> AsyncIterator[None]:
 
 
 async def begun(*work: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
-    """Tasks that do this work, once they have come to where they wait."""
+    """Tasks that do this work, once each has reached the point where it waits."""
     tasks = [asyncio.create_task(one) for one in work]
     await settle(10)
     assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
@@ -162,13 +162,13 @@ def failing(value: Any) -> Any:
 
 
 def bad_requests(first: int) -> Iterator[bytes]:
-    """Requests of which so many come, and then an error."""
+    """Requests: `first` good ones, and then an error."""
     for _ in range(first):
         yield b"ok"
     raise ArithmeticError("a request iterator failed, as the test wants")
 
 
 async def bad_async_requests(first: int) -> AsyncIterator[bytes]:
-    """As `bad_requests`."""
+    """Same as `bad_requests`, for asyncio."""
     for request in bad_requests(first):
         yield request

@@ -32,7 +32,7 @@ inside_and_around = pytest.mark.parametrize("place", ["argument", "channels"])
 
 
 def since(major: int, minor: int, fault: str) -> pytest.MarkDecorator:
-    """The test is skipped on releases of gRPC whose own intercepted calls have this fault."""
+    """Skips the test on releases of gRPC whose own intercepted calls have this fault."""
     return pytest.mark.skipif((major, minor) > GRPC_RELEASE, reason=f"gRPC's own intercepted calls {fault}")
 
 
@@ -47,7 +47,7 @@ STREAMS = tuple(way for way in WAYS if way.streams_out)
 @each_way
 @in_loop
 async def test_cancel_passes_through(calls: CallServer, place: Place, way: Way) -> None:
-    """A call that is cancelled through interceptors ends on the server, or leaves the queue."""
+    """Cancelling a call through interceptors ends it on the server, or removes it from the queue."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         tag = new_tag()
@@ -68,7 +68,7 @@ async def test_cancel_passes_through(calls: CallServer, place: Place, way: Way) 
 @each_way
 @in_loop
 async def test_a_cancelled_task_passes_through(calls: CallServer, place: Place, way: Way) -> None:
-    """A task that is cancelled while it uses an intercepted call, running or waiting, ends that."""
+    """Cancelling a task that uses an intercepted call, running or waiting, ends the call."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         tag = new_tag()
@@ -90,8 +90,8 @@ async def test_a_cancelled_task_passes_through(calls: CallServer, place: Place, 
 @inside_and_around
 @pytest.mark.parametrize("way", [way for way in WAYS if way.writes], ids=str)
 @in_loop
-async def test_a_writer_that_gives_up_while_it_waits(calls: CallServer, place: Place, way: Way) -> None:
-    """A task that is cancelled while it writes to an intercepted call that waits leaves nothing behind."""
+async def test_a_task_cancelled_while_it_writes(calls: CallServer, place: Place, way: Way) -> None:
+    """A task cancelled while it writes to an intercepted waiting call leaves nothing."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         full = await Full.of(pool)
@@ -142,7 +142,7 @@ async def test_callbacks_pass_through(calls: CallServer, place: Place, way: Way)
 async def test_streams_that_are_dropped(
     calls: CallServer, place: Place, way: Way, intercept: Intercept, read: int
 ) -> None:
-    """The place of an intercepted stream that was never read, or half, comes back when it is collected."""
+    """An intercepted stream, unread or half read, releases its place when it is collected."""
     async with world(calls) as at:
         pool = await intercepted(at, place, intercept)
         tag = new_tag()
@@ -160,7 +160,7 @@ async def test_streams_that_are_dropped(
 @pytest.mark.parametrize("way", [way for way in KINDS if not way.streams_out], ids=str)
 @in_loop
 async def test_calls_that_are_dropped(calls: CallServer, place: Place, way: Way) -> None:
-    """So does that of a call with one response that nobody awaited, running or waiting."""
+    """An intercepted call with one response that is dropped, running or waiting, releases its place."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         tag = new_tag()
@@ -181,7 +181,7 @@ async def test_calls_that_are_dropped(calls: CallServer, place: Place, way: Way)
 @pytest.mark.parametrize("way", [way for way in WAYS if way.writes], ids=str)
 @in_loop
 async def test_writing_passes_through(calls: CallServer, place: Place, way: Way) -> None:
-    """Requests are written to an intercepted call as to any, at once and after a wait."""
+    """Requests can be written to an intercepted call as to any other, at once and after a wait."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         for wait in (False, True):
@@ -206,7 +206,7 @@ async def test_writing_passes_through(calls: CallServer, place: Place, way: Way)
 @inside_and_around
 @in_loop
 async def test_after_the_close(calls: CallServer, place: Place) -> None:
-    """An intercepted call on a closed pool fails as one on a closed channel of gRPC's."""
+    """An intercepted call on a closed pool fails as on a closed channel of gRPC's."""
     async with world(calls) as at:
         pool, plain = await intercepted(at, place, passes), native(at, passes)
         outcomes = []
@@ -223,7 +223,7 @@ async def test_after_the_close(calls: CallServer, place: Place) -> None:
 
 @in_loop
 async def test_closed_meanwhile(calls: CallServer) -> None:
-    """Intercepted calls that run or wait when the pool is closed are over when it is."""
+    """Intercepted calls that run or wait when the pool closes are over when `close()` returns."""
     async with world(calls) as at:
         for place in POOLS:
             pool = await intercepted(at, place, passes)

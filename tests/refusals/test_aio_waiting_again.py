@@ -59,7 +59,7 @@ async def _assert_never_handled(refusing: RefusingServer, pool: ChannelPool, clo
 
 @EACH_WAY
 @in_loop
-async def test_it_looks_alive(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+async def test_it_answers_like_a_running_call(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
     """It is not done, and the time that it has been about counts."""
     async with refused_pool(refusing) as pool:
         call = way.begin(pool, timeout=20)

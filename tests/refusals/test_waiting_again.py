@@ -63,7 +63,7 @@ def _assert_never_handled(refusing: RefusingServer, pool: ChannelPool, clock: Ma
 
 
 @pytest.mark.parametrize("way", HANDED_OUT, ids=str)
-def test_it_looks_alive(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
+def test_it_answers_like_a_running_call(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
     """It is active and not done, and the time that it has been about counts."""
     call = _begun(pool, way, timeout=20)
     clock.advance(2.0)
