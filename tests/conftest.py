@@ -28,7 +28,7 @@ _LONG = (
     "contrib/inspector/test_page.py",
     "aio_calls/test_interceptors.py",
     "aio_calls/test_left.py",
-    # Of its lives, `nox -s simulate` plays more.
+    # `nox -s simulate` plays more of its lives.
     "machine/test_simulation.py",
 )
 _LONG_FOLDERS = ("components", "examples", "resilience")
@@ -36,7 +36,7 @@ _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is long."""
+    """Marks the long tests."""
     for item in items:
         path = item.path.relative_to(_HERE).as_posix()
         long = path in _LONG or path.startswith(_LONG_FOLDERS) or any(loop in item.name for loop in _LONG_LOOPS)
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_collection() -> Iterator[None]:
-    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
+    """Excludes what exists before the first test from the tests' frequent garbage collections."""
     gc.collect()
     gc.freeze()
     yield
@@ -55,7 +55,7 @@ def _quick_collection() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test of a driver leaves no thread of a pool."""
+    """No thread of a pool is left after a test of a driver."""
     before = pool_threads()
     yield
     if any(folder in request.path.parents for folder in _WITH_THREADS):
@@ -70,12 +70,12 @@ def _shared_server() -> Iterator[Server]:
 
 @pytest.fixture
 def server(_shared_server: Server) -> Iterator[Server]:
-    """A server that a test neither kills nor freezes; when the test is over, no connection to it is left."""
+    """A server that no test kills or freezes; after each test, no connection to it is left."""
     yield _shared_server
     try:
         eventually(lambda: connections_to(_shared_server.port) == 0, timeout=5)
     except AssertionError:
-        # The next test is to begin without what this one left.
+        # The next test must begin without these connections.
         _shared_server.kill()
         _shared_server.port = 0
         _shared_server.start()
@@ -84,7 +84,7 @@ def server(_shared_server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def clock() -> Iterator[ManualClock]:
-    """The pools of the test live by this clock."""
+    """The clock of the test's pools."""
     with manual_clock() as clock:
         yield clock
 

@@ -1,4 +1,4 @@
-"""Asyncio pools for tests, which look after what is left of them."""
+"""Asyncio pools for tests, and checks of what is left of them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def pool_over(
 
 
 def assert_nothing_left(pool: ChannelPool) -> None:
-    """A pool that is closed has no task, timer or connection, and nobody waits or holds a place."""
+    """A closed pool has no task, timer, connection or waiter, and nothing in flight."""
     stats = pool.stats()
     assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), pool
     assert not pool._core._tasks
@@ -67,13 +67,13 @@ def tasks_of_pools() -> list[asyncio.Task[Any]]:
 
 
 def timer_of(pool: ChannelPool) -> asyncio.TimerHandle | None:
-    """What the pool has set in its loop, if anything."""
+    """The timer that the pool has set in its loop, if any."""
     timer = pool._core._timer
     return None if timer is None or timer.cancelled() else timer
 
 
 def drop(held: list[Any]) -> None:
-    """Lets go of what nobody else holds."""
+    """Drops references that nothing else holds."""
     held.clear()
     gc.collect()
 

@@ -38,7 +38,7 @@ class Way:
 
     @property
     def writes(self) -> bool:
-        """Whether its requests are written, by `use` or by the test, once it has begun."""
+        """Whether the requests are written after the call has begun, by `use` or by the test."""
         return self.gives == "writes"
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Way:
                 return multicallable(**how)
 
     async def send(self, call: Any, command: str = "ok") -> None:
-        """Sends what is not sent by itself."""
+        """Sends what a call with written requests does not send by itself."""
         if self.writes:
             await call.write(command.encode())
             if not command.startswith("hold:"):
@@ -88,12 +88,12 @@ class Way:
                 return [response async for response in read_out(call)]
 
     async def use(self, call: Any, command: str = "ok") -> Any:
-        """Sends, and takes."""
+        """Sends, and takes the answer."""
         await self.send(call, command)
         return await self.take(call)
 
     async def whole(self, channel: Any, command: str = "ok", **how: Any) -> Any:
-        """A call from its beginning to its end; returns its answer."""
+        """Makes a call from start to end; returns its answer."""
         return await self.use(self.begin(channel, command, **how), command)
 
     async def first(self, call: Any) -> Any:
@@ -108,8 +108,8 @@ async def each(*values: Any) -> AsyncIterator[Any]:
 
 
 async def read_out(call: Any) -> AsyncIterator[Any]:
-    """The responses that are left, taken by `read`."""
-    # Intercepted calls of old releases of gRPC know no EOF.
+    """The remaining responses, taken by `read`."""
+    # Intercepted calls of gRPC's old releases do not return EOF.
     with contextlib.suppress(StopAsyncIteration):
         while (response := await call.read()) is not EOF:
             yield response
@@ -133,7 +133,7 @@ UNARY, STREAM = WAYS[0], WAYS[1]
 
 
 async def outcome_of(work: Awaitable[Any]) -> Outcome:
-    """How work ended, as far as who waits for it can tell."""
+    """How work ended, as far as its awaiter can see."""
     try:
         return ("answer", await work)
     except asyncio.CancelledError:
@@ -153,5 +153,5 @@ def _is_cancelled() -> bool:
 
 
 async def status_of(call: Any) -> Outcome:
-    """What a call that is over says of itself."""
+    """What a finished call reports."""
     return (call.done(), call.cancelled(), await call.code(), await call.details())

@@ -1,4 +1,4 @@
-"""The server of the tests of calls: its four methods, one of each kind, do what the request says."""
+"""The server for the tests of calls: its four methods, one of each kind, do what the request says."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _tags = itertools.count(1)
 
 
 class CallServer(ServerProcess):
-    """One server process with four methods, which do what the request says; a streamed request, what its first says.
+    """A server with four methods, which do what the request says; if requests are streamed, what the first one says.
 
     ``ok`` answers ``0`` (a stream: ``0``, ``1``, ``2``) with metadata before and after; ``fail`` fails
-    ``PERMISSION_DENIED``; ``hold:tag`` runs until the call is over for other reasons (a stream sends ``0`` first);
-    ``left`` tells the time remaining; ``note:text`` writes down; ``work:ms`` takes as long and counts; ``metadata``
-    and ``peer`` tell what the server sees; anything else is echoed.
+    ``PERMISSION_DENIED``; ``hold:tag`` runs until the call ends for other reasons (a stream sends ``0`` first);
+    ``left`` answers the time remaining; ``note:text`` records the text; ``work:ms`` runs that long, and is counted;
+    ``metadata`` and ``peer`` answer what the server sees; anything else is echoed.
     """
 
     script = _HERE / "call_server_script.py"
 
     def tell(self, what: Literal["held", "notes", "most"]) -> Any:
-        """Asks the server.
+        """Returns what the server reports.
 
         Args:
-            what: The tags of the calls that are held now; or, since the last time this was asked, what was written
-                down, or the most calls at once on each connection.
+            what: ``held``: the tags of the calls that are held now; ``notes``: what was recorded since the last
+                time; ``most``: the most calls at once on each connection since the last time.
         """
         with self.channel() as channel:
             return json.loads(unary(channel, TELL, what.encode()))
@@ -52,5 +52,5 @@ class CallServer(ServerProcess):
 
 
 def new_tag() -> str:
-    """A name for a held call, unlike all others."""
+    """A tag for a held call, different from all others."""
     return f"call-{next(_tags)}"

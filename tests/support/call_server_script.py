@@ -1,4 +1,4 @@
-"""The server of the tests of calls, run as a process of its own by `call_server`. It imports nothing of the project.
+"""The server for the tests of calls, run in its own process by `call_server`. It imports nothing of the project.
 
 Four methods, one of each kind, do what the (first) request says; see `call_server.CallServer`.
 """
@@ -38,7 +38,7 @@ def _hold(tag: str, context: grpc.ServicerContext) -> None:
 
 
 def _answers(command: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-    """What the command says, as a stream; the first of it is the answer where there is but one."""
+    """What the command asks for, as a stream; a call with one response gets the first item."""
     verb, _, argument = command.decode().partition(":")
     match verb:
         case "fail":
@@ -124,7 +124,7 @@ def _fields(message: bytes) -> Iterable[tuple[int, bytes]]:
 
 
 def _add_health(server: grpc.Server) -> None:
-    # An extra of few tests.
+    # Only a few tests need this extra.
     from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # noqa: PLC0415
     from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped] # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What tests make pools with."""
+"""Makes pools for tests, records their events, and checks that they are at rest."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class PoolMaker(Protocol):
 
 
 class Recorder(Listener):
-    """Writes down what it is told."""
+    """Records events."""
 
     def __init__(self) -> None:
-        """Has been told nothing yet."""
+        """Starts with no events."""
         self.told: list[PoolEvent] = []
 
     def of(self, kind: type[PoolEvent]) -> list[Any]:
-        """What it was told of one kind, in order."""
+        """The events of one kind, in order."""
         return [event for event in self.told if type(event) is kind]
 
 

@@ -1,4 +1,4 @@
-"""The refusing server as tests see it: a process that is told whom to refuse, and that says what it counted."""
+"""The refusing server as tests see it: a process that refuses by a rule, and reports what it counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.servers import ServerProcess
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class Report:
     """What the server has counted since its last `begin`.
 
     Attributes:
@@ -37,32 +37,32 @@ class RefusingServer(ServerProcess):
     """A server that refuses streams by a rule.
 
     It serves any service with methods named ``Uu``, ``Us``, ``Su`` and ``Ss``, one of each kind. Their first request
-    says what they do: ``ok`` answers ``0`` (a stream: ``0``, ``1``, ``2``) with metadata before and after;
-    ``count:n`` answers n messages; ``hold:tag`` answers ``1`` when it is let go (a stream sends ``0`` at once);
-    ``work:ms`` answers after so long (``work:ms,x`` for an x of one's own); ``metadata`` tells the headers;
-    ``unavailable:details`` fails like that; ``reset:code`` has the stream reset, ``late:code`` when it has answered
-    ``0`` and ``resets`` are let go; anything else is echoed.
+    says what they do: ``ok`` answers ``0`` (a stream: ``0``, ``1``, ``2``) with metadata before and after; ``count:n``
+    answers n messages; ``hold:tag`` answers ``1`` when it is let go (a stream sends ``0`` at once); ``work:ms`` answers
+    after that time (``work:ms,x`` for any x); ``metadata`` answers the headers; ``unavailable:details`` fails with
+    these details; ``reset:code`` resets the stream, ``late:code`` after it has answered ``0`` and ``resets`` are let
+    go; anything else is echoed.
     """
 
     script = pathlib.Path(__file__).with_name("refusing_server_script.py")
 
     def begin(self, **rule: Any) -> None:
-        """Refuses by this rule from here on, and counts anew; see `refusing_server_script.Rule`."""
+        """Refuses by this rule from now on, and restarts the counts; see `refusing_server_script.Rule`."""
         self._do(f"begin {json.dumps(rule)}")
 
     def refuse(self, **rule: Any) -> None:
-        """Refuses by this rule from here on."""
+        """Refuses by this rule from now on."""
         self._do(f"rule {json.dumps(rule)}")
 
     def let_go(self, tag: str) -> None:
-        """Has the calls ``hold:tag`` end, those to come included."""
+        """Ends the calls ``hold:tag``, including later ones."""
         self._do(f"let_go {tag}")
 
-    def told(self) -> Told:
+    def report(self) -> Report:
         """What was counted."""
-        told = self._do("tell")
-        counts = {peer: Count(**count) for peer, count in told["counts"].items()}
-        return Told(counts, told["handled"], told["held"])
+        report = self._do("report")
+        counts = {peer: Count(**count) for peer, count in report["counts"].items()}
+        return Report(counts, report["handled"], report["held"])
 
     def _do(self, line: str) -> Any:
         commands, answers = self.process.stdin, self.process.stdout

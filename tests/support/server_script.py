@@ -1,6 +1,6 @@
-"""The tests' gRPC server, on asyncio, run as a process of its own by `servers`. It imports nothing of the project.
+"""The tests' gRPC server, on asyncio, run in its own process by `servers`. It imports nothing of the project.
 
-Hundreds of calls at once cost it little. It prints its port when it serves, and ends when its standard input does.
+It bears hundreds of calls at once. It prints its port when it serves, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def fail(request: bytes, context: Any) -> bytes:
 
 
 async def count(request: bytes, context: Any) -> AsyncIterator[bytes]:
-    """For ``n,ms``: n messages with so many milliseconds before each."""
+    """For ``n,ms``: n messages, each after a pause of ms milliseconds."""
     number, _, pause = request.decode().partition(",")
     with RUNNING.one(context.peer()):
         for i in range(int(number)):

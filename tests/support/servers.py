@@ -57,7 +57,7 @@ class ServerProcess:
         return self.process.pid
 
     def start(self) -> Self:
-        """Serves when this returns: on a port that the system chooses, and on the same when it is started again."""
+        """Serves when this returns: on a port chosen by the system, or on its earlier port when started again."""
         command = [sys.executable, str(self.script), f"--port={self.port}", *self._arguments]
         environment = {**os.environ, "GRPC_VERBOSITY": "NONE"}
         self._process = subprocess.Popen(  # noqa: S603 -- our own script
@@ -130,8 +130,8 @@ class Server(ServerProcess):
 
     Its methods, under ``/test.Test/``, take and return bytes: ``Echo``; ``Slow`` (answers after as many milliseconds
     as the request says); ``Fail`` (with the status code that the request names); ``Pid``; ``Peer`` (the address of
-    the client's end of the connection); ``Count`` (request ``n,ms``: a stream of n messages with so many
-    milliseconds before each); ``Collect`` (a stream of requests, answered joined); ``Chat`` (each answered with
+    the client's end of the connection); ``Count`` (request ``n,ms``: a stream of n messages, each after a
+    pause of ms milliseconds); ``Collect`` (a stream of requests, answered joined); ``Chat`` (each answered with
     itself).
     """
 

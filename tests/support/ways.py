@@ -49,7 +49,7 @@ class Way:
         method: str | None = None,
         **how: Any,
     ) -> Any:
-        """Begins a call; returns the call, or what it returned if it blocks."""
+        """Begins a call; returns the call, or its result if it blocks."""
         how.setdefault("timeout", 20)
         request: Any = command.encode()
         if self.streams_in:
@@ -78,7 +78,7 @@ NOT_BLOCKING = tuple(way for way in WAYS if not way.blocks)
 
 
 def outcome_of(work: Callable[[], Any]) -> tuple[Any, ...]:
-    """How a call ended, as far as its caller can tell."""
+    """How a call ended, as far as its caller can see."""
     try:
         value = work()
     except grpc.FutureCancelledError:
@@ -89,7 +89,7 @@ def outcome_of(work: Callable[[], Any]) -> tuple[Any, ...]:
     except Exception as error:  # noqa: BLE001 -- whatever is raised is what is compared
         return (type(error), str(error))
     if isinstance(value, tuple):
-        # What with_call returned.
+        # The result of with_call.
         response, call = value
         return ("answer", response, call.code(), call.details(), tuple(call.trailing_metadata()))
     return ("answer", value)
