@@ -28,13 +28,14 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from grpcpool import Mode, PoolConfig
 from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
 from grpcpool._machine.queue import Waiter
 from grpcpool._machine.slot import Slot
-from grpcpool._values.config import Mode, PickerName, PoolConfig
+from grpcpool._values.config import PickerName
 from machine.drive import Recorder
 
 T = TypeVar("T")

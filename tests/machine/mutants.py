@@ -172,7 +172,8 @@ MUTANTS = (
     Mutant(
         "close forgets who waits in open()",
         "machine",
-        "        for opener in tuple(self.openers):\n            self._refuse(opener, Refusal.CLOSED, now)\n            del self.openers[opener]\n",
+        "        for opener in tuple(self.openers):\n            self._refuse(opener, Refusal.CLOSED, now)\n"
+        "            del self.openers[opener]\n",
         "",
         "open() has waiters of its own",
     ),

@@ -7,15 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from grpcpool import PoolConfig, PoolStats
 from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
 from grpcpool._machine.queue import Waiter
 from grpcpool._machine.slot import Slot
-from grpcpool._values.config import PoolConfig
-from grpcpool._values.events import Closed, Draining
-from grpcpool._values.stats import PoolStats
+from grpcpool.events import Closed, Draining
 from machine.drive import Recorder
 
 START = 1000.0

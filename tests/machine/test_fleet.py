@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from grpcpool import Mode
 from grpcpool._machine.places import Holding
-from grpcpool._values.config import Mode
 from grpcpool._values.slot_states import CloseReason
 from machine.play import START, Play
 

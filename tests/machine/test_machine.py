@@ -11,11 +11,11 @@ import math
 
 import pytest
 
+from grpcpool import Mode
 from grpcpool._machine.effects import Grant, Notify
 from grpcpool._machine.queue import Waiter
-from grpcpool._values.config import Mode
 from grpcpool._values.errors import Refusal
-from grpcpool._values.events import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
+from grpcpool.events import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
 from machine.play import START, Play
 
 

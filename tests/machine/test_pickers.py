@@ -8,9 +8,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from grpcpool import PoolConfig
 from grpcpool._machine.pickers import Picker, make_picker
 from grpcpool._machine.slot import Slot, SlotEvent
-from grpcpool._values.config import PickerName, PoolConfig
+from grpcpool._values.config import PickerName
 from machine.model import dice
 
 ALL: list[PickerName] = ["least_loaded", "fill", "round_robin"]

@@ -11,17 +11,17 @@ import pytest
 from grpc.experimental import ChannelOptions
 
 from grpcpool import ChannelPool, isolated
-from refusals.servers import RefusingServer
 from support.connections import connections_to
 from support.pools import PoolMaker, Recorder
+from support.refusing_server import RefusingServer
 from support.waiting import eventually
 
 
 class PoolOpener(Protocol):
-    """Makes a pool over the refusing server, connected, with the test's recorder."""
+    """Makes a connected pool over the refusing server, with the test's recorder."""
 
     def __call__(self, *, single_threaded: bool = False, **config: Any) -> ChannelPool:
-        """Makes one; `config` are fields of `PoolConfig`, `single_threaded` is about streams of responses."""
+        """Makes one; `config` are fields of `PoolConfig`, `single_threaded` is an option for streams of responses."""
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def _refusing_server() -> Iterator[RefusingServer]:
 
 @pytest.fixture
 def refusing(_refusing_server: RefusingServer) -> Iterator[RefusingServer]:
-    """A server that refuses nothing until it is told; when the test is over, no connection to it is left."""
+    """A server that refuses nothing until the test says so; after each test, no connection to it is left."""
     _refusing_server.begin()
     yield _refusing_server
     gc.collect()
@@ -41,7 +41,7 @@ def refusing(_refusing_server: RefusingServer) -> Iterator[RefusingServer]:
 
 @pytest.fixture
 def recorder() -> Recorder:
-    """Writes down what the test's pools tell."""
+    """Records the events of the test's pools."""
     return Recorder()
 
 
@@ -62,6 +62,6 @@ def open_pool(refusing: RefusingServer, make_pool: PoolMaker, recorder: Recorder
 
 @pytest.fixture
 def plain(refusing: RefusingServer) -> Iterator[grpc.Channel]:
-    """What the pool is measured by: gRPC's own channel to the same server."""
+    """The reference: gRPC's own channel to the same server."""
     with refusing.channel() as channel:
         yield channel

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Iterator
 
 import pytest
 
-from resilience.servers import Server
 from resilience.tasks import LoopThread, Tasks
 from resilience.threads import Threads
 from resilience.worlds import World
 from support.connections import connections_to
+from support.pools import pool_threads
+from support.servers import Server
 from support.waiting import eventually
-
-
-def _pool_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
 
 
 @pytest.fixture(params=["threads", "asyncio"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Each world in turn; in the end no thread or task of a pool is left."""
-    before = _pool_threads()
+    before = pool_threads()
     if request.param == "threads":
         yield Threads()
     else:
         with LoopThread() as loop:
             yield Tasks(loop)
-    eventually(lambda: _pool_threads() <= before, timeout=5)
+    eventually(lambda: pool_threads() <= before, timeout=5)
 
 
 @pytest.fixture

@@ -1,29 +1,12 @@
-"""Servers of these tests: one that bears many calls and takes channel options, and one that accepts and hangs up."""
+"""A server that accepts connections and hangs up."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
-
-from support.servers import AioServer
-
-
-class Server(AioServer):
-    """A server that bears many calls."""
-
-    def __init__(self, options: Mapping[str, int] | None = None) -> None:
-        """Does not start it yet; `options` are gRPC's channel options, by name without ``grpc.``."""
-        super().__init__(options or {})
-
-    @property
-    def address(self) -> str:
-        """For a target that lists several."""
-        return f"127.0.0.1:{self.port}"
 
 
 class HangsUp:
@@ -67,11 +50,3 @@ class HangsUp:
         socket.create_connection(("127.0.0.1", self.port)).close()
         self._thread.join(10)
         self._socket.close()
-
-
-@contextlib.contextmanager
-def dead_target() -> Iterator[str]:
-    """An address at which every attempt to connect is refused, for as long as the block lasts."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{holder.getsockname()[1]}"

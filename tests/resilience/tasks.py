@@ -15,7 +15,8 @@ import grpc
 
 from grpcpool import PoolConfig, aio, isolated
 from grpcpool.testing.aio import FakeChannel, FakeFactory
-from resilience.worlds import RECONNECT_SOON, Load, Options, Subject, World
+from resilience.worlds import Load, Options, Subject, World
+from support.servers import RECONNECT_SOON
 from support.waiting import LONG
 
 T = TypeVar("T")

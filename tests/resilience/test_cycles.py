@@ -5,15 +5,12 @@ Each test is a program of its own, so that what it measures is of nobody else's 
 
 from __future__ import annotations
 
-import os
-import pathlib
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
-from resilience.servers import Server
+from support.programs import run_python
+from support.servers import Server
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -34,7 +31,7 @@ WARM_UP, CYCLES, MEGABYTE = 20, 120, 1 << 20
 
 
 class Costs:
-    '''What the process has, compared with what it had when it was warm.'''
+    '''What the process uses, compared with its use after the warm-up.'''
 
     def __init__(self):
         gc.collect()
@@ -54,15 +51,7 @@ class Costs:
 
 
 def _run(server: Server, program: str) -> None:
-    done = subprocess.run(  # noqa: S603 -- our own program
-        [sys.executable, "-W", "error", "-c", _PRELUDE + textwrap.dedent(program), server.target],
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "GRPC_VERBOSITY": "ERROR"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python(_PRELUDE + textwrap.dedent(program), server.target, seconds=100)
     assert done.stdout.startswith("fine"), done.stdout + done.stderr
 
 

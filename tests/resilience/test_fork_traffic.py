@@ -12,15 +12,13 @@ the second leaves out what gRPC's core does.
 from __future__ import annotations
 
 import os
-import pathlib
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
 from grpcpool._grpc.release import GRPC_RELEASE
-from resilience.servers import Server
+from support.programs import run_python
+from support.servers import Server
 
 pytestmark = [
     pytest.mark.timeout(150),
@@ -154,15 +152,8 @@ print("fared", dict(fared), "late", len(late))
 
 
 def _run(server: Server, program: str) -> None:
-    done = subprocess.run(  # noqa: S603 -- our own program
-        [sys.executable, "-W", "error", "-c", _PROGRAM + textwrap.dedent(program) + _END, server.target],
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "GRPC_VERBOSITY": "NONE"},
-        capture_output=True,
-        text=True,
-        timeout=140,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    program = _PROGRAM + textwrap.dedent(program) + _END
+    done = run_python(program, server.target, seconds=140, environment={"GRPC_VERBOSITY": "NONE"})
     assert done.stdout.startswith("fared"), done.stdout + done.stderr
 
 

@@ -8,10 +8,9 @@ from concurrent.futures import Future
 import grpc
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import Subject, World, failure_of
 from support.connections import connections_to
-from support.servers import COUNT, ECHO, SLOW
+from support.servers import COUNT, ECHO, SLOW, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(90)

@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import World
 from support.connections import addresses_of_connections_to, connections_to
-from support.servers import SLOW
+from support.servers import SLOW, Server
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(120)

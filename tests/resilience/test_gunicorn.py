@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from resilience.servers import Server
+from support.servers import Server
 from support.waiting import eventually
 
 pytestmark = [

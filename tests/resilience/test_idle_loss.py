@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import World
 from support.connections import addresses_of_connections_to, connections_to
-from support.servers import ECHO
+from support.servers import ECHO, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import Subject, World
 from support.connections import connections_to
-from support.servers import SLOW
+from support.servers import SLOW, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,7 +35,7 @@ def pair() -> Iterator[tuple[Server, Server]]:
 
 def target_of(pair: tuple[Server, Server]) -> str:
     """Names both."""
-    return "ipv4:" + ",".join(server.address for server in pair)
+    return "ipv4:" + ",".join(server.target for server in pair)
 
 
 def spread(subject: Subject, pair: tuple[Server, Server]) -> None:

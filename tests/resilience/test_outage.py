@@ -7,10 +7,9 @@ import time
 import grpc
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import World, failure_of
 from support.connections import connections_to
-from support.servers import ECHO, SLOW
+from support.servers import ECHO, SLOW, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from resilience.servers import HangsUp, Server
+from resilience.servers import HangsUp
 from resilience.worlds import World
 from support.connections import connections_to
-from support.servers import ECHO, SLOW
+from support.servers import ECHO, SLOW, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)

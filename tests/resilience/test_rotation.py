@@ -8,10 +8,9 @@ from concurrent.futures import CancelledError
 import grpc
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import World, failure_of
 from support.connections import addresses_of_connections_to, connections_to
-from support.servers import COUNT, SLOW
+from support.servers import COUNT, SLOW, Server
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(120)

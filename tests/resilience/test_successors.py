@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from resilience.servers import Server, dead_target
 from resilience.worlds import World
 from support.connections import addresses_of_connections_to
-from support.servers import SLOW
+from support.servers import SLOW, Server, dead_target
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,9 +10,8 @@ import grpc
 import pytest
 
 from grpcpool import PoolTimeoutError
-from resilience.servers import Server
 from resilience.worlds import Subject, World, failure_of
-from support.servers import ECHO, SLOW
+from support.servers import ECHO, SLOW, Server
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(90)

@@ -13,8 +13,8 @@ import grpc
 import grpcpool
 from grpcpool import ChannelPool, PoolConfig, isolated
 from grpcpool.testing import FakeChannel, FakeFactory
-from resilience.worlds import RECONNECT_SOON, Load, Options, Subject, World
-from support.servers import unary
+from resilience.worlds import Load, Options, Subject, World
+from support.servers import RECONNECT_SOON, unary
 from support.waiting import LONG, background
 
 

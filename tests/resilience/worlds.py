@@ -19,10 +19,8 @@ from typing import Any, Self
 import grpc
 
 from grpcpool import PoolConfig, PoolStats
+from support.servers import RECONNECT_SOON
 from support.waiting import LONG, eventually
-
-# So that a connection that was lost tries again soon.
-RECONNECT_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
 
 # How long the names in a target are resolved plays no part: all are addresses.
 Options = list[tuple[str, Any]]

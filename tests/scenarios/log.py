@@ -7,7 +7,8 @@ import threading
 import grpc
 
 from grpcpool import Listener, PoolError
-from grpcpool._values.events import (
+from grpcpool._values.listener import HOOKS
+from grpcpool.events import (
     Closed,
     Draining,
     Granted,
@@ -20,7 +21,6 @@ from grpcpool._values.events import (
     Rejected,
     TimedOut,
 )
-from grpcpool._values.listener import HOOKS
 
 
 def event_text(event: PoolEvent) -> str:

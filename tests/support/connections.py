@@ -1,4 +1,4 @@
-"""Counts TCP connections from outside gRPC and the pool: by asking the operating system."""
+"""Counts TCP connections from outside gRPC and the pool, by asking the operating system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def connections_to(port: int) -> int:
 
 
 def addresses_of_connections_to(port: int) -> set[str]:
-    """This process's ends of its established TCP connections to `port`, as gRPC's `context.peer()` writes them."""
+    """This process's ends of its established TCP connections to `port`, in the form of gRPC's `context.peer()`."""
     return {
         f"ipv4:{connection.laddr.ip.removeprefix('::ffff:')}:{connection.laddr.port}"
         for connection in psutil.Process().net_connections("tcp")
