@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -11,10 +10,9 @@ import pytest
 from grpc.experimental import ChannelOptions
 
 from grpcpool import ChannelPool, isolated
-from support.connections import connections_to
+from support.connections import assert_no_connections
 from support.pools import PoolMaker, Recorder
 from support.refusing_server import RefusingServer
-from support.waiting import eventually
 
 
 class PoolOpener(Protocol):
@@ -35,8 +33,7 @@ def refusing(_refusing_server: RefusingServer) -> Iterator[RefusingServer]:
     """A server that refuses nothing until the test says so; after each test, no connection to it is left."""
     _refusing_server.begin()
     yield _refusing_server
-    gc.collect()
-    eventually(lambda: connections_to(_refusing_server.port) == 0, timeout=10)
+    assert_no_connections(_refusing_server.port)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from resilience.tasks import LoopThread, Tasks
 from resilience.threads import Threads
 from resilience.worlds import World
-from support.connections import connections_to
+from support.connections import assert_no_connections
 from support.pools import pool_threads
 from support.servers import Server
 from support.waiting import eventually
@@ -18,7 +17,7 @@ from support.waiting import eventually
 
 @pytest.fixture(params=["threads", "asyncio"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Each world in turn; in the end no thread or task of a pool is left."""
+    """Each world in turn; at the end no thread or task of a pool is left."""
     before = pool_threads()
     if request.param == "threads":
         yield Threads()
@@ -30,9 +29,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @pytest.fixture
 def mortal() -> Iterator[Server]:
-    """A server of the test's own; when the test is over, no connection to it is left."""
+    """A server of the test's own; after the test, no connection to it is left."""
     with Server() as server:
         yield server
-        # Calls that errors still refer to keep gRPC's connections open.
-        gc.collect()
-        eventually(lambda: connections_to(server.port) == 0, timeout=5)
+        assert_no_connections(server.port)

@@ -10,9 +10,9 @@ from typing import Self
 
 
 class HangsUp:
-    """Listens beside a server that is about to go; accepts, hangs up, and writes down when that was.
+    """Listens beside a server that is about to go; accepts, hangs up, and records the times.
 
-    As gRPC's servers it lets others listen on the port. As long as the server is there, nobody may connect anew.
+    Like gRPC's servers it shares the port. No client may connect while the server is still there.
     """
 
     def __init__(self, port: int) -> None:
@@ -37,7 +37,7 @@ class HangsUp:
             connection.close()
 
     def __enter__(self) -> Self:
-        """Begins to accept."""
+        """Starts to accept."""
         self._thread.start()
         return self
 
@@ -46,7 +46,7 @@ class HangsUp:
     ) -> None:
         """Closes the port."""
         self._over = True
-        # Wakes the thread, which no close of its socket would.
+        # Wakes the thread, which closing the socket would not.
         socket.create_connection(("127.0.0.1", self.port)).close()
         self._thread.join(10)
         self._socket.close()

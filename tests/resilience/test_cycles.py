@@ -1,6 +1,6 @@
-"""Pools that are made, used and closed again and again leave nothing behind.
+"""Pools that are opened, used and closed repeatedly leave nothing behind.
 
-Each test is a program of its own, so that what it measures is of nobody else's making.
+Each test is a program of its own, so that it measures nothing else.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _run(server: Server, program: str) -> None:
 
 
 def test_120_cycles_with_threads(mortal: Server) -> None:
-    """Calls of each kind and a lease in each: descriptors and threads are what they were, memory nearly."""
+    """After cycles with calls of each kind and a lease, descriptors and threads are as before, memory nearly."""
     _run(
         mortal,
         """
@@ -80,7 +80,7 @@ def test_120_cycles_with_threads(mortal: Server) -> None:
 
 @pytest.mark.parametrize("loops", ["one loop", "a loop each"])
 def test_120_cycles_with_asyncio(mortal: Server, loops: str) -> None:
-    """Calls of each kind and a lease in each, in one loop or in a loop for each: as with threads."""
+    """The same holds for asyncio, in one loop or in a loop for each cycle."""
     _run(
         mortal,
         f"""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import psutil
+
+from support.waiting import eventually
 
 
 def connections_to(port: int) -> int:
@@ -17,3 +21,10 @@ def addresses_of_connections_to(port: int) -> set[str]:
         for connection in psutil.Process().net_connections("tcp")
         if connection.status == psutil.CONN_ESTABLISHED and connection.raddr[1:] == (port,)
     }
+
+
+def assert_no_connections(*ports: int) -> None:
+    """Within seconds, this process has no connection to any of the `ports`."""
+    # Calls that errors still refer to keep gRPC's connections open.
+    gc.collect()
+    eventually(lambda: sum(map(connections_to, ports)) == 0, timeout=10)

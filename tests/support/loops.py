@@ -9,7 +9,7 @@ import gc
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -68,14 +68,12 @@ def run(main: Coroutine[Any, Any, T], *, limit: float = 60) -> T:
     """
     uncaught: list[str] = []
     with asyncio.Runner(debug=_kind[-1] == "debug", loop_factory=new_loop) as runner:
-        runner.get_loop().set_exception_handler(lambda loop, context: uncaught.append(_told(context)))
+        runner.get_loop().set_exception_handler(lambda loop, context: uncaught.append(_text_of(context)))
         result = runner.run(_watched(main, limit))
         # Calls that errors still refer to keep gRPC's connections open; and a task reports an error that was never
         # retrieved only when it is collected.
         gc.collect()
-    # gRPC's poller serves several loops, and complains of events that another loop has taken.
-    wanted = [error for error in uncaught if "PollerCompletionQueue" not in error]
-    assert not wanted, f"nobody has caught: {wanted}"
+    assert not not_of_poller(uncaught), f"uncaught: {uncaught}"
     return result
 
 
@@ -92,15 +90,29 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 async def _watched(main: Coroutine[Any, Any, T], limit: float) -> T:
     async with asyncio.timeout(limit):
         result = await main
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    if left:
-        # gRPC's own tasks end when its thread has notified them.
-        _, left = await asyncio.wait(left, timeout=_TO_END)
+    left = await tasks_left()
     assert not left, f"tasks are left over: {left}"
     return result
 
 
-def _told(context: dict[str, Any]) -> str:
+async def tasks_left() -> set[asyncio.Task[Any]]:
+    """The loop's tasks, besides this one, that do not end within seconds."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        # gRPC's own tasks end when its thread has notified them.
+        _, left = await asyncio.wait(left, timeout=_TO_END)
+    return left
+
+
+def not_of_poller(errors: Iterable[str]) -> list[str]:
+    """The uncaught errors besides those of gRPC's poller.
+
+    It serves several loops, and complains of events that another loop has taken.
+    """
+    return [error for error in errors if "PollerCompletionQueue" not in error]
+
+
+def _text_of(context: dict[str, Any]) -> str:
     return f"{context.get('message')}: {context.get('exception')!r}"
 
 
