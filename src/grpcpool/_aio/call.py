@@ -90,7 +90,7 @@ class End:
         self.over: Callable[[Any, End], None] | None = over
         self.call = weakref.ref(call)
         # As the holder of the call's place; a call on a lease has none.
-        self._slot = slot
+        self._slot: Any = slot
         self._released = False
         self.arguments = arguments
         self.context = context
@@ -103,18 +103,11 @@ class End:
         # See `Shell.add_done_callback`.
         self.kept: Shell | None = None
 
-    @property
-    def slot(self) -> Slot:
-        """The slot that the call runs on."""
-        slot = self._slot
-        assert slot is not None  # noqa: S101 -- the call has begun
-        return slot
-
     def __call__(self, native: Any) -> None:
         """The native call is over. Never raises: gRPC would lose the call's status."""
         over, self.over = self.over, None
         if over is not None:
-            self.slot.channel.running.discard(native)
+            self._slot.channel.running.discard(native)
             over(native, self)
             self.kept = None
 
@@ -147,7 +140,7 @@ class Shell:
         self._native = native
         self._end = end
         # What runs is held there, until its end.
-        end.slot.channel.running.add(native)
+        end._slot.channel.running.add(native)
         inner = getattr(native, "_cython_call", None) if _HOLDS_ITSELF else None
         if inner is None:
             native.add_done_callback(end)
@@ -233,7 +226,7 @@ class Shell:
     def _tell_of_refusal(self) -> None:
         end, self._end = self._end, None
         if end is not None and not end.refused:
-            self._driver.tell(self._driver.machine.crowded, end.slot)
+            self._driver.tell(self._driver.machine.crowded, end._slot)
 
     def __del__(self) -> None:
         native, waiter, driver = self._native, self._waiter, self._driver

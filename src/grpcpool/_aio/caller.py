@@ -135,19 +135,19 @@ class PoolCaller:
         driver = self._pool._driver
         call = end.call()
         if has_succeeded(native):
-            driver.release(end.slot, 1, end)
+            driver.release(end._slot, 1, end)
         else:
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
                 end.refused = True
-                driver.tell(driver.machine.refused_stream, end.slot, end)
+                driver.tell(driver.machine.refused_stream, end._slot, end)
                 if call is not None and self._method.may_repeat and not call.heard:
                     method = end.method or (self._method.with_sent(*end.sent) if end.sent else self._method)
                     self._wait(call, method, end.arguments, end.context, end.began)
                     return
             else:
                 # In this order, for a slot that carries less by a failed call is the more attractive.
-                driver.call_failed(end.slot, code, details_of_done(native))
-                driver.release(end.slot, 1, end)
+                driver.call_failed(end._slot, code, details_of_done(native))
+                driver.release(end._slot, 1, end)
         if call is not None:
             call.end()

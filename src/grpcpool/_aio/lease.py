@@ -126,9 +126,9 @@ class LeaseCaller:
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
                 end.refused = True
-                self.driver.tell(self.driver.machine.crowded, end.slot)
+                self.driver.tell(self.driver.machine.crowded, end._slot)
             else:
-                self.driver.call_failed(end.slot, code, details_of_done(native))
+                self.driver.call_failed(end._slot, code, details_of_done(native))
         lease.end_call()
         call = end.call()
         if call is not None:
