@@ -56,8 +56,8 @@ def test_every_event_is_in_the_table() -> None:
     page = read("reference/events.md")
     hooks = [name for name, _ in inspect.getmembers(grpcpool.Listener, inspect.isfunction) if not name.startswith("_")]
     assert sorted(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)) == sorted(hooks)
-    told = {event for event in events.__all__ if not event.endswith("Event")}
-    assert {event for event in told if f"| `{event}` |" in page} == told
+    names = {event for event in events.__all__ if not event.endswith("Event")}
+    assert {event for event in names if f"| `{event}` |" in page} == names
 
 
 def test_every_metric_is_in_its_table() -> None:
