@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.failed_streams import end_failed
+from .._grpc.failed_streams import end_failed, reference
 from .._grpc.status import is_refused_stream
 from .._machine.queue import Waiter
 from .._shared.announcer import logger
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
-from .call_end import Once, on_end, reference
+from .call_end import Once, on_end
 from .failed_call import CallNotStartedError, call_error, not_started
 from .place import Place, place_on
 
