@@ -58,8 +58,9 @@ def has_answered(error: Any) -> bool | None:
     """
     state: Any = getattr(error, "_state", None)
     if hasattr(state, "initial_metadata"):
-        # `None` before gRPC has heard of any.
-        return None if state.initial_metadata is None else bool(state.initial_metadata)
+        # `None` if none has come: gRPC's thread takes note of what came before it takes note of the end (measured on
+        # 1.60 and 1.85, also of metadata and a reset in one packet).
+        return bool(state.initial_metadata)
     kind = type(error)
     if isinstance(error, grpc.aio.AioRpcError) or (kind.__name__ == _NAME and kind.__module__ in CLIENT_MODULES):
         said = error.initial_metadata()
