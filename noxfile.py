@@ -75,11 +75,12 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style, format, and that the diagram in the documentation is that of the code."""
+    """Checks style, format, and that what the documentation draws from the code is up to date."""
     session.install("--group", "lint", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("python", "docs/draw_states.py", "--check")
+    session.run("python", "docs/draw_facts.py", "--check")
 
 
 @nox.session

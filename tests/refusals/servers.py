@@ -63,8 +63,9 @@ class RefusingServer(Server):
     says what they do: ``ok`` answers ``0`` (a stream: ``0``, ``1``, ``2``) with metadata before and after;
     ``count:n`` answers n messages; ``hold:tag`` answers ``1`` when it is let go (a stream sends ``0`` at once);
     ``work:ms`` answers after so long (``work:ms,x`` for an x of one's own); ``metadata`` tells the headers;
-    ``unavailable:details`` fails like that; ``reset:code`` has the stream reset, ``late:code`` when it has answered
-    ``0`` and ``resets`` are let go; anything else is echoed.
+    ``unavailable:details`` fails like that, ``answered:details`` after metadata; ``reset:code`` has the stream reset,
+    ``answered_reset:code`` after metadata, ``late:code`` when it has answered ``0`` and ``resets`` are let go;
+    anything else is echoed.
     """
 
     script = pathlib.Path(__file__).with_name("server_script.py")

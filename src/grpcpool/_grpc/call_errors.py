@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, TypeVar
 
 import grpc
@@ -13,6 +14,10 @@ from .missing import warn_of_missing
 E = TypeVar("E", bound=Exception)
 
 _NAME = "_InactiveRpcError"
+
+# Seconds. What is pending comes within a millisecond, unless gRPC's thread is held up.
+_PENDING_AT_MOST = 0.5
+_PAUSE = 0.0005
 
 # By the class that was asked about.
 _kinds: dict[type, type] = {}
@@ -54,13 +59,11 @@ def has_answered(error: Any) -> bool | None:
 
     The public method of a sync call may wait for the thread of gRPC's on which this may run, so it is asked only of
     errors known not to wait. Anything else is unknown: what interceptors raise, calls of another make, and calls of a
-    pool within this one, which has dealt with the refusal itself.
+    pool within this one, which has dealt with the refusal itself. It may also be unknown yet: see `is_answer_pending`.
     """
     state: Any = getattr(error, "_state", None)
     if hasattr(state, "initial_metadata"):
-        # `None` if none has come: gRPC's thread takes note of what came before it takes note of the end (measured on
-        # 1.60 and 1.85, also of metadata and a reset in one packet).
-        return bool(state.initial_metadata)
+        return None if state.initial_metadata is None else bool(state.initial_metadata)
     kind = type(error)
     if isinstance(error, grpc.aio.AioRpcError) or (kind.__name__ == _NAME and kind.__module__ in CLIENT_MODULES):
         said = error.initial_metadata()
@@ -68,3 +71,21 @@ def has_answered(error: Any) -> bool | None:
     if kind.__module__ in CLIENT_MODULES:
         warn_of_missing("_state")
     return None
+
+
+def is_answer_pending(call: Any) -> bool:
+    """Whether gRPC has yet to see if the server of a stream sent initial metadata.
+
+    gRPC's thread often takes note of the end of a stream first (measured: of most that are refused, and of up to a
+    third that are answered and reset in one packet), and of the metadata, or that there is none, at once afterwards.
+    """
+    state: Any = getattr(call, "_state", None)
+    return hasattr(state, "initial_metadata") and state.initial_metadata is None and type(call).__name__ != _NAME
+
+
+def has_answered_in_the_end(call: Any) -> bool | None:
+    """As `has_answered`, but waits a moment if it is pending. Not on gRPC's thread, which would wait for itself."""
+    until = time.monotonic() + _PENDING_AT_MOST
+    while (answered := has_answered(call)) is None and is_answer_pending(call) and time.monotonic() < until:
+        time.sleep(_PAUSE)
+    return answered

@@ -1,6 +1,6 @@
 """What the pool depends on in gRPC and gRPC does not promise: one row each.
 
-The rows are read by `missing.warn_of_missing`, by ``docs/draw_facts.py``, which draws the page for whoever upgrades
+The rows are read by `missing.warn_of_missing`, by ``docs/draw_facts.py``, which draws a page for those that upgrade
 grpcio, and by a test that allows these names in no other folder. The functions that use them, each with its guard, are
 in the other modules of this folder.
 """
@@ -89,8 +89,8 @@ FACTS: Final = (
         "_state",
         "private name",
         "1.60",
-        "has the initial metadata of a sync call, which shows whether the server has answered; the public method would "
-        "wait for the very thread that asks",
+        "has the initial metadata of a sync call, or nothing while gRPC has yet to see it, which shows whether the "
+        "server has answered; the public method would wait for the very thread that asks",
         "the refusal of a `future()` or stream counts as a failure, because the server may have answered; the call is "
         "not sent again",
         f"{_REFUSALS}::test_an_answered_call_is_not_sent_again",
@@ -132,7 +132,7 @@ FACTS: Final = (
         "private name",
         "1.60",
         "the class of calls whose callbacks come from a thread of gRPC's",
-        "every stream is treated like a single-threaded one, which costs a finalizer per call",
+        "streams of unknown classes of gRPC's are treated like single-threaded ones, which costs a finalizer per call",
         f"{_SYNC}::test_streams_of_unknown_classes",
     ),
     Fact(
@@ -154,6 +154,14 @@ FACTS: Final = (
         f"{_SYNC}::test_errors_of_the_pool_without_grpcs_class",
     ),
     # --- asyncio calls ------------------------------------------------------------------------------------------
+    Fact(
+        "grpc.aio._call",
+        "private name",
+        "1.60",
+        "the module of asyncio calls: only of gRPC's own calls is it worth a warning that a name is missing",
+        "there is no warning when one of the names below is missing",
+        f"{_AIO}::test_calls_without_a_private_name",
+    ),
     Fact(
         "_cython_call",
         "private name",
@@ -192,8 +200,8 @@ FACTS: Final = (
         "private name",
         "1.60",
         "gRPC's interceptors read it from the calls below them, which are the pool's",
-        "`write` on an intercepted call does not report that `done_writing` was called before",
-        f"{_AIO}::test_calls_without_a_private_name",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
     ),
     # --- asyncio interceptors -----------------------------------------------------------------------------------
     Fact(
@@ -327,7 +335,7 @@ FACTS: Final = (
         "1.83",
         "its stream would stay taken: the pool returns a shell that cancels the call when it is dropped",
         "the shell costs a little, and changes nothing",
-        "tests/aio_calls/test_abandoned.py::test_a_dropped_call_is_cancelled",
+        "tests/aio_calls/test_abandoned.py::test_a_running_call",
     ),
     Fact(
         "`close()` of an asyncio channel ends its streams",

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import grpc
 
+from .call_errors import is_answer_pending
 from .client_modules import CLIENT_MODULES
 from .missing import warn_of_missing
 
@@ -72,6 +73,12 @@ def end_failed(call: Any) -> None:
         warn_of_missing("_call")
     if runs_only_while_iterated(call):
         _take_note_of_end(call)
+
+
+def take_note_of_metadata(call: Any) -> None:
+    """Takes note of initial metadata that is pending. On the thread that read the stream: nothing else would do it."""
+    if is_answer_pending(call) and runs_only_while_iterated(call):
+        call.initial_metadata()
 
 
 def _take_note_of_end(call: Any) -> None:

@@ -24,9 +24,13 @@ _CLASSES = {
     "stream_unary": "InterceptedStreamUnaryCall",
     "stream_stream": "InterceptedStreamStreamCall",
 }
-# The names that `_WritesWithoutHolding` stands on, in what it replaces.
 _PROXY = "_proxy_writes_as_request_iterator"
-_USED_BY_PROXY = ("_interceptors_task", "_write_to_iterator_queue", "_FINISH_ITERATOR_SENTINEL")
+# What methods of gRPC's must use for ours to fit in: what `_WritesWithoutHolding` replaces, and what reads the pool's
+# calls.
+_USED = {
+    _PROXY: ("_interceptors_task", "_write_to_iterator_queue", "_FINISH_ITERATOR_SENTINEL"),
+    "write": ("_done_writing_flag",),
+}
 _PARAMETERS = (
     "interceptors",
     "request",
@@ -105,7 +109,11 @@ def _takes_what_is_known(kind: type) -> bool:
 
 def _missing_for_writes(kind: Any) -> str | None:
     """What is not as known in how this class of calls with a stream of requests takes what is written."""
-    code = getattr(getattr(kind, _PROXY, None), "__code__", None)
-    if code is None:
-        return _PROXY
-    return next((name for name in _USED_BY_PROXY if name not in code.co_names), None)
+    for method, used in _USED.items():
+        code = getattr(getattr(kind, method, None), "__code__", None)
+        if code is None:
+            return _PROXY
+        for name in used:
+            if name not in code.co_names:
+                return name
+    return None

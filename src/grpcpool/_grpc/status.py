@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from .aio_calls import is_grpcs_own
-from .call_errors import has_answered
+from .call_errors import has_answered, is_answer_pending
 from .missing import warn_of_missing
 
 # gRPC's own words, in nothing but its own parentheses: a server that tells what it heard from another has more to say.
@@ -48,10 +48,11 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
 
     HTTP/2 has an error for it, ``REFUSED_STREAM`` (code 7), and promises that the server did nothing, so that the call
     may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
+    A stream counts as refused while `is_answer_pending`: whether it is sent again is decided when that is known.
     """
-    return is_refused(code_of(error), _said(error, "details")) and (
-        has_answered(error) is False and _is_empty(_said(error, "trailing_metadata"))
-    )
+    if not is_refused(code_of(error), _said(error, "details")) or not _is_empty(_said(error, "trailing_metadata")):
+        return False
+    return has_answered(error) is False or is_answer_pending(error)
 
 
 def is_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
@@ -113,7 +114,11 @@ def has_succeeded(native: Any) -> bool:
 
 
 def has_been_refused(native: Any, code: grpc.StatusCode | None) -> bool:
-    """As `is_refused_stream`, of an asyncio call that is over with `code`."""
+    """As `is_refused_stream`, of an asyncio call that is over with `code`.
+
+    gRPC itself may report no initial metadata of a stream although there was some, if that came in one packet with the
+    end (measured: more often on 1.60 than on 1.85). No one can tell such a stream from one that was refused.
+    """
     if code is not grpc.StatusCode.UNAVAILABLE:
         return False
     said = (native.details, native.initial_metadata, native.trailing_metadata)

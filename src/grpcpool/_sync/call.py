@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.failed_streams import end_failed, reference
+from .._grpc.call_errors import has_answered, has_answered_in_the_end
+from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
 from .._grpc.status import is_refused_stream
 from .._machine.queue import Waiter
 from .._shared.announcer import logger
@@ -245,15 +246,25 @@ class PoolCall(_Base):
         return True
 
     def is_begun_again(self, native: Any) -> bool:
-        """The server refused `native`: has the call wait for another place, if it may; says whether it does."""
+        """The server refused `native`: has the call wait for another place, if it may; says whether it does, or may."""
+        answered = has_answered(native)
         with self._lock:
-            if not self._may_repeat or (self._native is not None and self._native is not native):
+            if answered or not self._may_repeat or (self._native is not None and self._native is not native):
                 return False
+            if answered is None:
+                self._driver.starter.do(partial(self._begin_again_if_unanswered, native))
+                return True
             self._native = self._end = None
             waiter = self._new_waiter()
             self._tell()
         self._driver.request(waiter)
         return True
+
+    def _begin_again_if_unanswered(self, native: Any) -> None:
+        """Has the call wait for another place if the server did not answer `native`; otherwise it is over."""
+        if has_answered_in_the_end(native) is not False or not self.is_begun_again(native):
+            self.end()
+            self._driver.teller.do(self.callbacks.call)
 
     def end(self) -> None:
         """The native call is over, for good."""
@@ -479,6 +490,7 @@ class PoolCall(_Base):
             try:
                 response = next(native)
             except grpc.RpcError as error:
+                take_note_of_metadata(native)
                 if not self._goes_on(native, error):
                     end_failed(native)
                     raise
