@@ -75,12 +75,13 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style, format, wording, and that the diagram in the documentation matches the code."""
+    """Checks style, format, wording, and that what the documentation draws from the code is up to date."""
     session.install("--group", "lint", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("python", "docs/draw_states.py", "--check")
     session.run("python", "docs/check_words.py")
+    session.run("python", "docs/draw_facts.py", "--check")
 
 
 @nox.session

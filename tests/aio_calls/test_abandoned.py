@@ -181,11 +181,12 @@ async def test_abandoned_by_the_thousand(calls: CallServer) -> None:
 
 # --- finished -------------------------------------------------------------------------------------------------------
 
+_GRPC: Any = grpc.aio
 _NATIVE = (
-    grpc.aio._call.UnaryUnaryCall,
-    grpc.aio._call.UnaryStreamCall,
-    grpc.aio._call.StreamUnaryCall,
-    grpc.aio._call.StreamStreamCall,
+    _GRPC._call.UnaryUnaryCall,
+    _GRPC._call.UnaryStreamCall,
+    _GRPC._call.StreamUnaryCall,
+    _GRPC._call.StreamStreamCall,
 )
 # Without `End`, which gRPC's own call holds in a cycle of its own.
 _OURS = (Shell, FailedCall, CallWaiter)

@@ -129,6 +129,12 @@ class Stream:
         self.ended = True
         self.requests.put_nowait(None)
 
+    def begin_answer(self) -> None:
+        """Has the headers sent with what comes next, in one packet."""
+        self._has_answered = True
+        headers = [(":status", "200"), ("content-type", "application/grpc"), ("initial", "yes")]
+        self.connection.h2.send_headers(self.number, headers)
+
     def answer(self, message: bytes, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         """Sends a response, and before the first the headers."""
         if not self._has_answered:
@@ -169,6 +175,12 @@ class Stream:
             case "unavailable":
                 self.finish(_UNAVAILABLE, argument)
             case "reset":
+                self.reset(int(argument))
+            case "answered":
+                self.begin_answer()
+                self.finish(_UNAVAILABLE, argument)
+            case "answered_reset":
+                self.begin_answer()
                 self.reset(int(argument))
             case "late":
                 self.answer(b"0")

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._grpc.release import GRPC_RELEASE
+from .._grpc.aio_calls import add_done_callback_unheld, has_done_writing, sending_of
+from .._grpc.release import CALLS_HOLD_THEMSELVES
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .failed_call import FailedCall, locally_cancelled
@@ -51,10 +52,6 @@ else:
 # Of these, the native call is none the worse: it was used in a way that it does not have, or is over.
 _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
-
-# Before 1.83 a call with a done callback holds itself, and the connection of its channel stays open after the close,
-# until a garbage collection.
-_HOLDS_ITSELF = GRPC_RELEASE < (1, 83)
 
 MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
 """What gRPC says of it."""
@@ -141,11 +138,10 @@ class Shell:
         self._end = end
         # What runs is held there, until its end.
         end._slot.channel.running.add(native)
-        inner = getattr(native, "_cython_call", None) if _HOLDS_ITSELF else None
-        if inner is None:
-            native.add_done_callback(end)
+        if CALLS_HOLD_THEMSELVES:
+            add_done_callback_unheld(native, end)
         else:
-            inner.add_done_callback(partial(_end_of, weakref.ref(native), end))
+            native.add_done_callback(end)
         if self._waiter is not None:
             # It has waited, so that there may be who waits for it.
             self._waiter = None
@@ -297,7 +293,7 @@ class Shell:
     def _end_if_not_sent(self) -> None:
         """Has a call end of which gRPC cannot even send the request, and which nobody awaits, who would notice."""
         native = self._native
-        sending = getattr(native, "_call_response", None) or getattr(native, "_preparation", None)
+        sending = sending_of(native)
         if sending is not None:
             sending.add_done_callback(partial(_cancel_if_not_sent, native))
 
@@ -360,10 +356,6 @@ def _is_over(native: Any) -> bool:
         return bool(native.done())
     except Exception:  # noqa: BLE001 -- as above
         return True
-
-
-def _end_of(native: Callable[[], Any], end: End) -> None:
-    end(native())
 
 
 def _raise(error: BaseException) -> None:
@@ -473,7 +465,7 @@ class _ManyRequests(Shell):
     @property
     def _done_writing_flag(self) -> bool:
         """GRPC's own interceptors look at it."""
-        return self._native is not None and bool(self._native._done_writing_flag)
+        return self._native is not None and has_done_writing(self._native)
 
     async def write(self, request: Any) -> None:
         native = await self._begun_for_writing()

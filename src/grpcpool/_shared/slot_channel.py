@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import abc
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 
+from .._grpc.registered_methods import takes_registered
 from .methods import MOST_METHODS, Method
 
 
@@ -47,14 +47,6 @@ class SlotChannel(abc.ABC):
         """A multicallable of the channel for `method`, which is not kept."""
         make: Callable[..., Any] = getattr(self.channel, method.kind)
         *arguments, registered = method.arguments
-        if registered and _takes_registered(make):
+        if registered and takes_registered(make):
             arguments.append(registered)
         return make(*arguments)
-
-
-def _takes_registered(make: Callable[..., Any]) -> bool:
-    """Whether this method takes ``_registered_method``: gRPC's do since 1.63, other implementations may not."""
-    try:
-        return "_registered_method" in inspect.signature(make).parameters
-    except (TypeError, ValueError):
-        return False

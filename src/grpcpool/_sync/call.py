@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.failed_streams import end_failed
+from .._grpc.call_errors import has_answered, has_answered_in_the_end
+from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
 from .._grpc.status import is_refused_stream
 from .._shared.announcer import logger
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
-from .call_end import Once, on_end, reference
+from .call_end import Once, on_end
 from .channel import ChannelSurface
 from .driver import SyncDriver
 from .failed_call import CallNotStartedError, call_error, not_started
@@ -214,15 +215,25 @@ class PoolCall(_Base):
         return True
 
     def is_begun_again(self, native: Any) -> bool:
-        """The server refused `native`: has the call wait for another place, if it may; says whether it does."""
+        """The server refused `native`: has the call wait for another place, if it may; says whether it does, or may."""
+        answered = has_answered(native)
         with self._lock:
-            if not self._may_repeat or (self._native is not None and self._native is not native):
+            if answered or not self._may_repeat or (self._native is not None and self._native is not native):
                 return False
+            if answered is None:
+                self._driver.starter.do(partial(self._begin_again_if_unanswered, native))
+                return True
             self._native = self._end = None
             waiter = self._new_waiter()
             self._tell()
         self._driver.request(waiter)
         return True
+
+    def _begin_again_if_unanswered(self, native: Any) -> None:
+        """Has the call wait for another place if the server did not answer `native`; otherwise it is over."""
+        if has_answered_in_the_end(native) is not False or not self.is_begun_again(native):
+            self.end()
+            self._driver.teller.do(self.callbacks.call)
 
     def end(self) -> None:
         """The native call is over, for good."""
@@ -448,6 +459,7 @@ class PoolCall(_Base):
             try:
                 response = next(native)
             except grpc.RpcError as error:
+                take_note_of_metadata(native)
                 if not self._goes_on(native, error):
                     end_failed(native)
                     raise
