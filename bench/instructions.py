@@ -4,11 +4,11 @@ Each measurement is a process of its own under ``valgrind --tool=callgrind``, wi
 up and then runs blocks of the same work. A call of `os.getppid` between the blocks has callgrind write what it has
 counted, in all threads. ``PYTHONPATH`` chooses another source tree to measure.
 
-The figure is the least of the blocks. Leases repeat to a thousandth. Calls wait for the server, and gRPC's threads wake
-up meanwhile: on an idle machine calls repeat to a hundredth, on a busy one they cost up to four hundredths more. So
-compare two source trees only if the machine was equally busy.
+The figure is the least of the blocks. Leases repeat to a quarter of a hundredth. Calls wait for the server, and gRPC's
+threads wake up meanwhile: calls repeat to a hundredth on an idle machine, and cost up to five hundredths more on a busy
+one. So compare two source trees only where the machine is equally busy.
 
-The hash seed is fixed, unless ``PYTHONHASHSEED`` is set: another seed changes a lease by some thousandths.
+The hash seed is fixed unless ``PYTHONHASHSEED`` is set. Other seeds gave the same figures, within those bounds.
 
 In the measurements of leases the clock of the pool stands still. Time passes fifty times faster under valgrind, and a
 pool looks at a connection before a lease if it has not done so for some milliseconds.
