@@ -5,8 +5,8 @@ up and then runs blocks of the same work. A call of `os.getppid` between the blo
 counted, in all threads. ``PYTHONPATH`` chooses another source tree to measure.
 
 The figure is the least of the blocks. Leases repeat to a quarter of a hundredth. Calls wait for the server, and gRPC's
-threads wake up meanwhile: calls repeat to a hundredth on an idle machine, and cost up to five hundredths more on a busy
-one. So compare two source trees only where the machine is equally busy.
+threads wake up meanwhile: on a busy machine calls differed by up to five hundredths from run to run. So compare two
+source trees only where the machine is equally busy, and more than once.
 
 The hash seed is fixed unless ``PYTHONHASHSEED`` is set. Other seeds gave the same figures, within those bounds.
 
