@@ -1,4 +1,4 @@
-"""Asyncio pools for tests, which look after what is left of them."""
+"""Asyncio pools for tests, which check that nothing is left of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def pool_over(
     listeners: Iterable[Listener] = (),
     **config: Any,
 ) -> AsyncIterator[ChannelPool]:
-    """A pool that is closed, without grace, at the end; then nothing of it may be left.
+    """Yields a pool and closes it without grace at the end; then nothing of it may be left.
 
     Args:
         factory: The pool's.
@@ -46,7 +46,7 @@ async def pool_over(
 
 
 def assert_nothing_left(pool: ChannelPool) -> None:
-    """A pool that is closed has no task, timer or connection, and nobody waits or holds a place."""
+    """A closed pool has no task, timer, connection or waiter, and nothing in flight."""
     stats = pool.stats()
     assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), pool
     assert not pool._core._tasks
@@ -59,13 +59,13 @@ def tasks_of_pools() -> list[asyncio.Task[Any]]:
 
 
 def timer_of(pool: ChannelPool) -> asyncio.TimerHandle | None:
-    """What the pool has set in its loop, if anything."""
+    """The timer that the pool has set in its loop, if any."""
     timer = pool._core._timer
     return None if timer is None or timer.cancelled() else timer
 
 
 def drop(held: list[Any]) -> None:
-    """Lets go of what nobody else holds."""
+    """Drops the only reference to an object."""
     held.clear()
     gc.collect()
 
@@ -81,7 +81,7 @@ def holding() -> FakeChannel:
 
 
 def channel_to(server: Server) -> grpc.aio.Channel:
-    """A factory for pools: a new channel with a connection of its own, which reconnects quickly."""
+    """A factory for pools: each channel has a connection of its own, which reconnects quickly."""
     options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
     return grpc.aio.insecure_channel(server.target, isolated(options))
 
