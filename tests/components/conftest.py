@@ -1,4 +1,4 @@
-"""Fixtures for the tests with programs of other makes."""
+"""Fixtures for the tests with servers and proxies of other projects."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from components.programs import Program
 from grpcpool import ChannelPool, PoolConfig
 from support.waiting import eventually
 
-# So that a connection that was lost soon tries again.
+# So that a lost connection soon reconnects.
 RECONNECT_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
 
 
 class PoolOpener(Protocol):
-    """Makes a pool over a program that serves."""
+    """Creates a pool over a program that serves."""
 
     def __call__(self, served: Program, **config: Any) -> ChannelPool:
-        """Makes one; `config` are fields of `PoolConfig`."""
+        """Creates a pool; `config` are fields of `PoolConfig`."""
 
 
 def _pool_threads() -> set[threading.Thread]:
@@ -31,7 +31,7 @@ def _pool_threads() -> set[threading.Thread]:
 
 @pytest.fixture
 def pool_of() -> Iterator[PoolOpener]:
-    """Makes pools, which are closed when the test is over: in the end no call is in flight, and no thread is left."""
+    """Creates pools and closes them after the test: in the end no call is in flight, and no thread is left."""
     pools: list[ChannelPool] = []
     before = _pool_threads()
 

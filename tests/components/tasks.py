@@ -30,7 +30,7 @@ async def eventually(predicate: Callable[[], object], *, within: float = LONG, p
     """Returns when `predicate` is true.
 
     Raises:
-        AssertionError: It was not within `within` seconds.
+        AssertionError: It was not true within `within` seconds.
     """
     deadline = time.monotonic() + within
     while not (value := predicate()):
@@ -39,10 +39,10 @@ async def eventually(predicate: Callable[[], object], *, within: float = LONG, p
 
 
 class Load:
-    """As `components.load.Load`, with tasks."""
+    """Same as `components.load.Load`, with tasks."""
 
     def __init__(self, callers: int, call: Callable[[], Awaitable[bytes]]) -> None:
-        """So many tasks, each of which makes one call after the other."""
+        """This many tasks; each makes one call after another."""
         self._callers = callers
         self._call = call
         self._over = False
@@ -51,13 +51,13 @@ class Load:
         self.errors: list[grpc.RpcError] = []
 
     async def answers_to_come(self, number: int = 100) -> Counter[bytes]:
-        """Waits for so many answers from now on; returns how often there was which."""
+        """Waits for this many further answers; returns how often each occurred."""
         self._answers.clear()
         await eventually(lambda: self._answers.total() >= number)
         return self._answers.copy()
 
     async def wait_for_answers_of(self, names: set[bytes]) -> None:
-        """Waits until the answers are these and no others."""
+        """Waits until the answers are exactly these."""
         async with asyncio.timeout(LONG):
             while set(await self.answers_to_come()) != names:
                 pass
@@ -77,6 +77,6 @@ class Load:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Ends it when the calls that run have ended; what was no failed call is raised."""
+        """Ends once the running calls have ended; errors other than failed calls are raised."""
         self._over = True
         await asyncio.gather(*self._tasks)
