@@ -78,11 +78,11 @@ async def test_each_way_releases_it(way: Callable[[Lease], Awaitable[None] | Non
 async def test_another_thread_may_release() -> None:
     """A release or discard on a thread without a loop serves the waiter in the loop."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
-        for give_back in (Lease.release, Lease.discard):
+        for end in (Lease.release, Lease.discard):
             lease = await pool.acquire()
             waiting = asyncio.create_task(pool.acquire())
             await settle()
-            await in_thread(lambda give_back=give_back, lease=lease: give_back(lease))  # type: ignore[misc]
+            await in_thread(lambda end=end, lease=lease: end(lease))  # type: ignore[misc]
             (await waiting).release()
         assert pool.stats().in_flight == 0
 
@@ -169,9 +169,9 @@ async def test_a_call_after_the_release_is_refused(call: Callable[[Any], Any]) -
     """It raises `LeaseReleasedError`, which names the pool, and does not reach the connection."""
     factory = FakeFactory()
     async with pool_over(factory, name="orders") as pool:
-        for give_back in (Lease.release, Lease.discard):
+        for end in (Lease.release, Lease.discard):
             lease = await pool.acquire()
-            give_back(lease)
+            end(lease)
             with pytest.raises(LeaseReleasedError, match="'orders'"):
                 call(lease)
         assert not any(channel.calls for channel in factory.made)
@@ -331,9 +331,9 @@ async def test_a_lease_in_the_result_of_a_dropped_task_is_released() -> None:
 async def test_a_released_lease_is_collected_silently() -> None:
     """A lease that was released or discarded causes no warning when collected."""
     async with pool_over(FakeFactory()) as pool:
-        for give_back in (Lease.release, Lease.discard):
+        for end in (Lease.release, Lease.discard):
             lease = await pool.acquire()
-            give_back(lease)
+            end(lease)
             del lease
             gc.collect()
         assert pool.stats().in_flight == 0

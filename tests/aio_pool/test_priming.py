@@ -22,20 +22,20 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 State = grpc.ChannelConnectivity
 
 
-def _plain(told: list[Any]) -> Callable[[Any], object]:
-    return told.append
+def _plain(primed: list[Any]) -> Callable[[Any], object]:
+    return primed.append
 
 
-def _coroutine(told: list[Any]) -> Callable[[Any], object]:
+def _coroutine(primed: list[Any]) -> Callable[[Any], object]:
     async def prime(channel: Any) -> None:
         await settle(3)
-        told.append(channel)
+        primed.append(channel)
 
     return prime
 
 
-def _returning_a_future(told: list[Any]) -> Callable[[Any], object]:
-    return lambda channel: asyncio.ensure_future(_coroutine(told)(channel))  # type: ignore[call-overload]
+def _returning_a_future(primed: list[Any]) -> Callable[[Any], object]:
+    return lambda channel: asyncio.ensure_future(_coroutine(primed)(channel))  # type: ignore[call-overload]
 
 
 _PRIMES = pytest.mark.parametrize(

@@ -171,6 +171,6 @@ def test_a_dropped_pool_is_not_reported(sdk: Sdk) -> None:
 
 def test_anything_but_a_pool_is_refused(sdk: Sdk) -> None:
     """Anything but a pool is refused at once, by name."""
-    nobody: Any = object()
+    not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
-        instrument(nobody, sdk.provider)
+        instrument(not_a_pool, sdk.provider)

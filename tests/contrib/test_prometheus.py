@@ -116,9 +116,9 @@ def test_a_dropped_pool_is_not_reported(registry: CollectorRegistry, url: str) -
 
 def test_anything_but_a_pool_is_refused() -> None:
     """Anything but a pool is refused at once, by name."""
-    nobody: Any = object()
+    not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
-        PoolCollector(nobody)
+        PoolCollector(not_a_pool)
 
 
 def test_the_dashboard_shows_existing_metrics(make_pool: PoolMaker) -> None:
@@ -128,8 +128,8 @@ def test_the_dashboard_shows_existing_metrics(make_pool: PoolMaker) -> None:
     expressions += [variable["query"] for variable in dashboard["templating"]["list"]]
     named = set(re.findall(r"grpcpool_\w+", " ".join(expressions)))
     collected = PoolCollector(make_pool(FakeFactory())).collect()
-    told = {metric.name + ("_total" if metric.type == "counter" else "") for metric in collected}
-    assert named == told
+    names = {metric.name + ("_total" if metric.type == "counter" else "") for metric in collected}
+    assert named == names
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     cells = [(place["x"] + x, place["y"]) for place in places for x in range(place["w"])]
     assert len(cells) == len(set(cells))

@@ -340,7 +340,7 @@ def test_a_channel_that_cannot_be_unsubscribed_from_is_closed(make_pool: PoolMak
 
     class Sticky(FakeChannel):
         def unsubscribe(self, callback: Any) -> None:
-            raise RuntimeError("once subscribed, for ever subscribed")
+            raise RuntimeError("cannot unsubscribe")
 
     factory = FakeFactory(Sticky)
     pool = make_pool(factory)

@@ -141,8 +141,8 @@ def test_events_come_with_reasons(server: Server, make_pool: PoolMaker) -> None:
     # Counted first, then reported.
     eventually(lambda: len(ask(inspector)["pools"][0]["events"]) == 3)
     (shown,) = ask(inspector)["pools"]
-    told = [(event["kind"], event["channel"]) for event in shown["events"]]
-    assert told == [("opened", 1), ("opened", 2), ("closed", 1)]
+    events = [(event["kind"], event["channel"]) for event in shown["events"]]
+    assert events == [("opened", 1), ("opened", 2), ("closed", 1)]
     assert shown["events"][1]["details"]["replaces"] == 1
     assert shown["events"][2]["details"] == {"reason": "refresh", "cancelled": 0}
 
