@@ -193,7 +193,7 @@ def single_threaded(services: CallServer) -> Iterator[ChannelPool]:
 
 def test_the_option_is_what_it_says(single_threaded: ChannelPool) -> None:
     """The calls are of gRPC's other class: if that is renamed, the pool must learn the new name."""
-    assert type(STREAM.begin(single_threaded)._native).__name__ == "_SingleThreadedRendezvous"
+    assert type(STREAM.begin(single_threaded)._stage.native).__name__ == "_SingleThreadedRendezvous"
 
 
 def test_single_threaded_read(single_threaded: ChannelPool) -> None:

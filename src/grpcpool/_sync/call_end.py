@@ -1,17 +1,22 @@
-"""How a call that was handed out reports its end, exactly once, whichever way it ends."""
+"""How a call reports its end, exactly once, whichever way it ends."""
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .._grpc.failed_streams import CANCELLED, end_when_it_fails, runs_only_while_iterated
+from .serial_runner import run_logged
+
+if TYPE_CHECKING:
+    from .place import Place
 
 
 class Once:
-    """Calls `end` at its first call. `list.pop` is what makes that so for two threads at once."""
+    """Calls `end` at its first call. `list.pop` ensures that, also if two threads call it at once."""
 
     __slots__ = ("_end",)
 
@@ -20,12 +25,77 @@ class Once:
         self._end = [end]
 
     def __call__(self) -> None:
-        """Calls it, if nobody has yet."""
+        """Calls `end`, the first time."""
         try:
             end = self._end.pop()
         except IndexError:
             return
         end()
+
+
+class Callbacks:
+    """What is called when a call is over. They outlive the call's object if that is dropped."""
+
+    __slots__ = ("_callbacks", "_lock")
+
+    def __init__(self) -> None:
+        """Has none yet."""
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] | None = []
+
+    def add(self, callback: Callable[[], None]) -> bool:
+        """Adds `callback`; returns `False` if the call is over."""
+        with self._lock:
+            if self._callbacks is None:
+                return False
+            self._callbacks.append(callback)
+            return True
+
+    def close(self) -> list[Callable[[], None]]:
+        """Removes and returns all callbacks. From here on none can be added."""
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks, None
+        return callbacks or []
+
+    def call(self) -> None:
+        """Calls each of them, whatever they raise."""
+        for callback in self.close():
+            run_logged(callback)
+
+
+class End:
+    """What the native call of a `PoolCall` calls when it is over. Acts once, as `Once` does."""
+
+    __slots__ = ("_call", "_callbacks", "_native", "_place", "_pool")
+
+    def __init__(
+        self, place: Place, native: Callable[[], Any], pool: object, call: Callable[[], Any], callbacks: Callbacks
+    ) -> None:
+        """Prepares the end.
+
+        Args:
+            place: The place of the native call.
+            native: A weak reference to it; a strong one would keep a dropped stream running.
+            pool: Kept alive by its running calls, as gRPC's calls keep their channel.
+            call: A weak reference to the `PoolCall`.
+            callbacks: Those of the `PoolCall`.
+        """
+        self._place = [place]
+        self._native = native
+        self._pool = pool
+        self._call = call
+        self._callbacks = callbacks
+
+    def __call__(self) -> None:
+        """Releases the place, and calls the callbacks unless the call is sent again. Never raises."""
+        try:
+            place = self._place.pop()
+        except IndexError:
+            return
+        refused = place.end(self._native())
+        call = self._call()
+        if call is None or not call.end(self, refused=refused):
+            self._callbacks.call()
 
 
 Defer = Callable[[Callable[[], object]], None]

@@ -18,8 +18,8 @@ from .._shared.driver import Driver
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .opening import open_channel
+from .serial_runner import SerialRunner
 from .slot_channel import SyncSlotChannel
-from .starter import Starter
 from .subscriptions import Subscriptions
 from .threads import Threads
 from .worker import Worker
@@ -47,9 +47,9 @@ class SyncDriver(Driver):
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
         self.worker = Worker(self, f"grpcpool-{name}", clock)
         self.threads = Threads(f"grpcpool-{name}")
-        self.starter = Starter(f"grpcpool-{name}-starter")
-        # Callbacks may make calls, and wait for them to be started.
-        self.teller = Starter(f"grpcpool-{name}-teller")
+        self.starter = SerialRunner(f"grpcpool-{name}-starter")
+        # Not the starter: callbacks may make calls and wait until these are started.
+        self.callback_runner = SerialRunner(f"grpcpool-{name}-callbacks")
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         self.finished = threading.Event()
         self.unsubscribe = clock.subscribe(self._tick_by_hand)
@@ -126,7 +126,7 @@ class SyncDriver(Driver):
 
     def is_at_rest(self) -> bool:
         """Whether there is no connection, and nobody waits for one."""
-        return self.alarm == math.inf and not len(self.machine.fleet.slots) and not self.deferred
+        return not len(self.machine.fleet.slots) and not self.deferred and self.alarm == math.inf
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -137,13 +137,13 @@ class SyncDriver(Driver):
 
     def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. On a thread that this depends on, returns at once."""
-        own = (self.worker, self.threads, self.starter, self.teller)
+        own = (self.worker, self.threads, self.starter, self.callback_runner)
         if any(each.is_current() for each in own) or _is_within_grpc() or sys.is_finalizing():
             return
         self.finished.wait()
         self.subscriptions.close(_JOIN_TIMEOUT)
         self.starter.join(_JOIN_TIMEOUT)
-        self.teller.join(_JOIN_TIMEOUT)
+        self.callback_runner.join(_JOIN_TIMEOUT)
         self.worker.join(_JOIN_TIMEOUT)
         if not self.threads.join(_JOIN_TIMEOUT):
             text = f"pool {self.name!r}: a factory, a prime or a channel's close() still runs after the pool was closed"
@@ -160,7 +160,7 @@ class SyncDriver(Driver):
         self.close(0.0)
         self.subscriptions.close(0.0)
         self.starter.join(0.0)
-        self.teller.join(0.0)
+        self.callback_runner.join(0.0)
         self.unsubscribe()
 
 

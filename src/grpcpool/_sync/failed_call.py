@@ -138,3 +138,8 @@ def not_started(code: grpc.StatusCode, details: str, cause: BaseException | None
 def call_error(error: PoolError, *, own_deadline: bool) -> CallNotStartedError:
     """What a call fails with because of the pool's `error`; `own_deadline`: the call came with a timeout."""
     return not_started(*status_of(error, own_deadline=own_deadline), error)
+
+
+def locally_cancelled() -> CallNotStartedError:
+    """What a call fails with that its caller cancels while it waits."""
+    return not_started(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", None)
