@@ -17,9 +17,9 @@ from aio_calls.support import KINDS, STREAM, UNARY, WAYS, Full, Way, World, at_r
 from aio_calls.support_refusing import refusing
 from calls.support_server import CallServer, new_tag
 from grpcpool import PoolConfig
-from grpcpool._aio.call import Shell
-from grpcpool._aio.failed_call import FailedCall
-from grpcpool._aio.waiter import CallWaiter
+from grpcpool._aio.call import CallProxy
+from grpcpool._aio.call_stages import Waiting
+from grpcpool._aio.failed_call import Failed
 from grpcpool.aio import ChannelPool
 from support.loops import in_loop
 
@@ -185,8 +185,8 @@ _NATIVE = (
     grpc.aio._call.StreamUnaryCall,
     grpc.aio._call.StreamStreamCall,
 )
-# Not `End`, which gRPC's own call has, that is in a cycle of its own.
-_OURS = (Shell, FailedCall, CallWaiter)
+# Not `Running`, which gRPC's own call has, that is in a cycle of its own.
+_OURS = (CallProxy, Failed, Waiting)
 
 
 class _Left:
@@ -292,7 +292,7 @@ async def test_nothing_is_left_of_a_call(calls: CallServer, use: Use, wait: bool
             del using
             await _given_back(pool)
         # What it waited with lies in the queue's heap until many are there.
-        assert left(CallWaiter) == []
+        assert left(Waiting) == []
 
 
 @pytest.mark.usefixtures("_not_collecting")
@@ -313,7 +313,7 @@ async def test_nothing_is_left_of_refused_calls(calls: CallServer) -> None:
         assert (await outcome_of(waiting))[0] == "error"
         full.make_room()
         del waiting
-        assert left(CallWaiter) == []
+        assert left(Waiting) == []
 
 
 @pytest.mark.usefixtures("_not_collecting")
@@ -330,7 +330,7 @@ async def test_nothing_is_left_of_repeated_calls() -> None:
                     assert await way.whole(pool)
             assert peer.refused == 6
             await _given_back(pool)
-            assert left(CallWaiter) == []
+            assert left(Waiting) == []
 
 
 @in_loop

@@ -62,7 +62,7 @@ class PoolCall(_Base):
     _stage: Stage
 
     def __init__(self, pool: ChannelSurface, start: Start, arguments: Arguments, *, may_repeat: bool) -> None:
-        """Has no stage yet: `begin` or `wait` follows.
+        """Sets no stage: `begin` or `wait` does.
 
         Args:
             pool: A call keeps its pool, as gRPC's calls keep their channel.

@@ -21,7 +21,7 @@ class Once:
     __slots__ = ("_end",)
 
     def __init__(self, end: Callable[[], None]) -> None:
-        """Prepares the one call of `end`."""
+        """Prepares the call of `end`."""
         self._end = [end]
 
     def __call__(self) -> None:
@@ -39,7 +39,7 @@ class Callbacks:
     __slots__ = ("_callbacks", "_lock")
 
     def __init__(self) -> None:
-        """Has none yet."""
+        """Starts empty."""
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] | None = []
 
@@ -99,31 +99,31 @@ class End:
 
 
 Defer = Callable[[Callable[[], object]], None]
-"""Has something done soon; may be called in a finalizer."""
+"""Does something soon; may be called in a finalizer."""
 
 
 def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = False) -> Any:
-    """Has `end` called when `call` is over; at once if it is over already.
+    """Calls `end` when `call` is over; at once if it is over already.
 
     Args:
         call: What gRPC, or an interceptor, returned for a call that runs.
         end: Must be short, call no gRPC, and never raise: gRPC's thread would die of it.
         defer: See `Defer`.
-        within: Whether it is read by another call, which sees to it that a stream that fails ends.
+        within: Whether it is read by a `PoolCall`, which ends a stream that fails.
 
     Returns:
-        What to hand out for the call: the call itself, but for iterators that tell nobody of their end.
+        What the caller gets: the call itself, or a proxy of an iterator that does not report its end.
     """
     if not within:
         end_when_it_fails(call)
     if runs_only_while_iterated(call):
-        # Its callbacks run on the thread that iterates; when it is dropped unfinished, nobody does any more.
+        # Its callbacks run on the thread that iterates, so they never run if it is dropped unfinished.
         end = Once(end)
         weakref.finalize(call, defer, end).atexit = False
     elif not hasattr(call, "add_callback") and not hasattr(call, "add_done_callback"):
         if hasattr(call, "__next__"):
             return WatchedIterator(call, end, defer)
-        # Nothing tells when that is over; a place that never comes back is worse than one that comes back early.
+        # It does not report its end. A place that is released early is better than one that is never released.
         end()
         return call
     if not tell_at_end(call, end):
@@ -132,21 +132,21 @@ def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = F
 
 
 def tell_at_end(call: Any, callback: Callable[[], None]) -> bool:
-    """Has `callback` called when `call` is over; `False` if it is over already."""
-    # add_done_callback would keep a stream that was dropped alive for ever, and running.
+    """Calls `callback` when `call` is over; returns `False` if it is over already."""
+    # Not add_done_callback, which would keep a dropped stream alive, and running, forever.
     add = getattr(call, "add_callback", None)
     if add is not None:
         return bool(add(callback))
-    # What interceptors return may be a future and no more.
+    # What interceptors return may be a future only.
     call.add_done_callback(lambda _: callback())
     return True
 
 
 class WatchedIterator:
-    """An interceptor's iterator or generator, which is over when it has been read, has failed, or is dropped."""
+    """A proxy of an interceptor's iterator or generator, which is over when it is exhausted, fails, or is dropped."""
 
     def __init__(self, iterator: Any, end: Callable[[], None], defer: Defer) -> None:
-        """Stands for `iterator`."""
+        """Reads `iterator`."""
         self._iterator = iterator
         self._end = Once(end)
         weakref.finalize(self, defer, self._end).atexit = False
