@@ -120,26 +120,20 @@ def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = F
         # Its callbacks run on the thread that iterates, so they never run if it is dropped unfinished.
         end = Once(end)
         weakref.finalize(call, defer, end).atexit = False
-    elif not hasattr(call, "add_callback") and not hasattr(call, "add_done_callback"):
-        if hasattr(call, "__next__"):
-            return WatchedIterator(call, end, defer)
-        # It does not report its end. A place that is released early is better than one that is never released.
-        end()
-        return call
-    if not tell_at_end(call, end):
-        end()
-    return call
-
-
-def tell_at_end(call: Any, callback: Callable[[], None]) -> bool:
-    """Calls `callback` when `call` is over; returns `False` if it is over already."""
-    # Not add_done_callback, which would keep a dropped stream alive, and running, forever.
+    # Rather than add_done_callback, which would keep a dropped stream alive, and running, forever.
     add = getattr(call, "add_callback", None)
     if add is not None:
-        return bool(add(callback))
-    # What interceptors return may be a future only.
-    call.add_done_callback(lambda _: callback())
-    return True
+        if not add(end):
+            end()
+    elif hasattr(call, "add_done_callback"):
+        # What interceptors return may be a future only.
+        call.add_done_callback(lambda _: end())
+    elif hasattr(call, "__next__"):
+        return WatchedIterator(call, end, defer)
+    else:
+        # It does not report its end. A place that is released early is better than one that is never released.
+        end()
+    return call
 
 
 class WatchedIterator:
