@@ -6,8 +6,8 @@ deadline. It starts at the first deadline, and ends when nothing of the pool can
 pool: a pool that is dropped without `close()` is collected, and the worker closes its connections.
 
 How a new deadline reaches it: a thread that changes the machine brings the alarm forward under the lock, and then reads
-`wakes_at`. The worker sets `wakes_at`, and then reads the alarm. In any order of the four steps, one of the two sees
-what the other wrote, so no deadline is missed.
+`wakes_at`. The worker sets `wakes_at` to infinity, and then reads the alarm. In any order of the four steps, either the
+worker reads the new alarm, or the other thread finds a `wakes_at` that is later and nudges. So no deadline is missed.
 """
 
 from __future__ import annotations
@@ -111,9 +111,8 @@ class Worker:
                 driver.tick()
             except BaseException:  # noqa: BLE001 -- deadlines come whatever happens
                 logger.exception("a tick failed")
+            self.wakes_at = math.inf
             self.wakes_at = alarm = driver.alarm
-            if driver.alarm < alarm:
-                continue
             if self._may_end(driver):
                 return
             with contextlib.suppress(queue.Empty):
