@@ -203,8 +203,8 @@ def _report(counts: dict[str, list[float]]) -> None:
     for name, median in medians.items():
         base = _MEASUREMENTS[name].base
         ratio = f"{median / medians[base]:.4f}" if base in medians else ""
-        figures = [f"{figure:,.0f}" for figure in (median, min(counts[name]), max(counts[name]))]
-        rows.append((_MEASUREMENTS[name].title, *figures, ratio))
+        low, high = min(counts[name]), max(counts[name])
+        rows.append((_MEASUREMENTS[name].title, f"{median:,.0f}", f"{low:,.0f}", f"{high:,.0f}", ratio))
     screen = Screen(sys.stdout)
     screen.table(rows, align="<>>>>")
     screen.write(footer())

@@ -9,13 +9,13 @@ import weakref
 import grpc
 import pytest
 
-from aio_pool.pools import assert_nothing_left, pool_over, silent, tasks_of_pools
 from grpcpool import Listener, PoolClosedError, PoolConfig
 from grpcpool._aio import driver as driver_module
-from grpcpool._values.events import Opening
 from grpcpool.aio import ChannelPool
+from grpcpool.events import Opening
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.aio_pools import assert_nothing_left, pool_over, silent, tasks_of_pools
 from support.loops import in_loop, in_thread, settle
 from support.servers import ECHO
 

@@ -13,10 +13,10 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_pool.pools import assert_nothing_left, drop, pool_over, silent, tasks_of_pools
 from grpcpool import PoolConfig, WrongEventLoopError
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing.aio import FakeFactory
+from support.aio_pools import assert_nothing_left, drop, pool_over, silent, tasks_of_pools
 from support.loops import in_loop, in_thread, new_loop, run, settle
 from support.servers import ECHO
 from support.waiting import LONG, background

@@ -13,7 +13,7 @@ from grpcpool import ChannelPool, Lease, Listener, PoolClosedError, PoolExhauste
 from grpcpool._machine.slot import Slot
 from grpcpool._shared.clock import SystemClock
 from grpcpool._sync.waiter import BlockedWaiter
-from grpcpool._values.events import Opening, TimedOut
+from grpcpool.events import Opening, TimedOut
 from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, HangingFactory
 from support.pools import PoolMaker

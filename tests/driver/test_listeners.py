@@ -10,20 +10,9 @@ import pytest
 
 from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError, events
 from grpcpool._shared.announcer import Announcer
-from grpcpool._values.events import (
-    Closed,
-    Draining,
-    Granted,
-    Leaked,
-    Opened,
-    OpenFailed,
-    Opening,
-    Rejected,
-    Released,
-    TimedOut,
-)
 from grpcpool._values.listener import HOOKS
 from grpcpool._values.slot_states import CloseReason
+from grpcpool.events import Closed, Draining, Granted, Leaked, Opened, OpenFailed, Opening, Rejected, Released, TimedOut
 from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, failing_factory
 from support.pools import PoolMaker, Recorder

@@ -1,4 +1,4 @@
-"""A machine with a hand on it: events in, effects out as short words, so that a test reads like a story."""
+"""A machine driven by hand: events go in, effects come out as short texts that a test can compare."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from grpcpool import PoolConfig, PoolStats
 from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
 from grpcpool._machine.queue import Waiter
 from grpcpool._machine.slot import Slot
-from grpcpool._values.config import PoolConfig
-from grpcpool._values.events import Closed, Draining
-from grpcpool._values.stats import PoolStats
+from grpcpool.events import Closed, Draining
 from machine.drive import Recorder
 
 START = 1000.0
 
 
-def told(effect: Effect) -> str | None:
-    """The effect in a word or two; `None` for what is only told to listeners and is not about an end."""
+def effect_text(effect: Effect) -> str | None:
+    """The effect as a short text; `None` for a notification that does not report an end."""
     word: str | None = type(effect).__name__.lower()
     match effect:
         case Open(slot=slot) if slot.replaces is not None:
@@ -43,15 +42,15 @@ def told(effect: Effect) -> str | None:
 
 
 def words(effects: Sequence[Effect]) -> list[str]:
-    """The effects, each in a word or two."""
-    return [word for effect in effects if (word := told(effect)) is not None]
+    """The effects as short texts."""
+    return [word for effect in effects if (word := effect_text(effect)) is not None]
 
 
 class Play:
-    """A machine, its moment, and every slot that it ever dialled by number."""
+    """A machine, the current time, and every slot ever dialled, by number."""
 
     def __init__(self, *, random: Callable[[], float] = lambda: 0.0, **config: Any) -> None:
-        """Makes an unused pool with this `PoolConfig`; by default with two streams at most, one as target."""
+        """Creates an unused pool with this `PoolConfig`; by default `max_streams` is 2 and `target_streams` is 1."""
         settings = {"max_streams": 2, "target_streams": 1, "min_size": 0, "max_size": 3, "idle_timeout": None}
         self.machine = PoolMachine(PoolConfig(**(settings | config)), name="pool", random=random)
         self.recorder = Recorder(self.machine)
@@ -61,17 +60,17 @@ class Play:
         self.waiter: Waiter = Waiter(None, since=self.now, deadline=self.now)
 
     def __getitem__(self, number: int) -> Slot:
-        """The slot of that number, closed or not."""
+        """The slot with that number, closed or not."""
         return self.slots[number]
 
     def did(self, effects: Sequence[Effect]) -> list[str]:
-        """Notes the effects and puts them in words."""
+        """Records the effects and returns them as short texts."""
         self.effects = effects
         self.slots |= {effect.slot.id: effect.slot for effect in effects if isinstance(effect, Open)}
         return words(effects)
 
     def request(self, streams: int | None = None, *, wait: float = math.inf, fail_fast: bool = False) -> list[str]:
-        """Someone asks for a place; he is `self.waiter` from then on."""
+        """A caller makes a request; its waiter is `self.waiter` from then on."""
         self.waiter = Waiter(streams, since=self.now, deadline=self.now + wait, fail_fast=fail_fast)
         return self.did(self.recorder.effects(self.machine.request, self.waiter, self.now))
 
@@ -80,17 +79,17 @@ class Play:
         return self.recorder.acquire(streams)
 
     def release(self, number: int, streams: int | None = None) -> list[str]:
-        """A place on the slot of that number is given back."""
+        """A caller releases what it holds on slot `number`."""
         return self.did(self.recorder.release(self[number], streams, self.now))
 
     def discard(self, number: int, streams: int | None = None) -> list[str]:
-        """A place on that slot is given back to be closed."""
+        """A caller releases what it holds on slot `number` and asks to close the connection."""
         return self.did(
             self.recorder.effects(self.machine.discard, self[number], streams, Holding(self[number]), self.now)
         )
 
     def opened(self, *numbers: int) -> list[str]:
-        """Those slots are ready."""
+        """These slots are ready."""
         return [
             word
             for n in numbers
@@ -124,13 +123,13 @@ class Play:
         return self.did(self.recorder.effects(self.machine.recovered, self[number], self.now))
 
     def open(self, *, wait: float = math.inf) -> OpenWaiter:
-        """Someone calls `open()`."""
+        """A caller calls `open()`."""
         waiter = OpenWaiter(since=self.now, deadline=self.now + wait)
         self.did(self.recorder.effects(self.machine.open, waiter, self.now))
         return waiter
 
     def cancel(self, waiter: Waiter | OpenWaiter | None = None) -> tuple[bool, list[str]]:
-        """The last who asked, or `waiter`, gives up."""
+        """The last waiter, or `waiter`, gives up."""
         said, effects = self.recorder.cancel(waiter or self.waiter, self.now)
         return said, self.did(effects)
 
@@ -139,7 +138,7 @@ class Play:
         return self.did(self.recorder.effects(self.machine.resize, min_size, max_size, self.now))
 
     def refresh(self) -> list[str]:
-        """Every connection is to be replaced."""
+        """`refresh()` is called."""
         return self.did(self.recorder.effects(self.machine.refresh, self.now))
 
     def close(self, grace: float = 0.0) -> list[str]:
@@ -147,17 +146,17 @@ class Play:
         return self.did(self.recorder.effects(self.machine.close, self.now + grace, self.now))
 
     def tick(self, after: float = 0.0) -> list[str]:
-        """A tick after so many seconds."""
+        """A tick after this many seconds."""
         self.now += after
         return self.did(self.recorder.effects(self.machine.tick, self.now))
 
     def tick_in_time(self) -> list[str]:
-        """A tick at the very moment that is due next."""
+        """A tick exactly at the next deadline."""
         self.now = self.machine.next_deadline()
         return self.tick()
 
     def filled(self, *streams: int | None) -> None:
-        """Brings the pool to where each of these asks is granted; dials what that takes."""
+        """Brings the pool to a state in which all these requests are granted, dialling as needed."""
         for ask in streams:
             self.request(ask)
             for slot in list(self.slots.values()):
@@ -166,15 +165,15 @@ class Play:
 
     @property
     def stats(self) -> PoolStats:
-        """The snapshot of the moment."""
+        """A snapshot of the current state."""
         return self.machine.stats(lambda at: dt.datetime.fromtimestamp(at, tz=dt.UTC), self.now)
 
     @property
     def refusal(self) -> Refuse:
-        """The only refusal of the last event."""
+        """The only refusal among the last effects."""
         (refusal,) = [effect for effect in self.effects if isinstance(effect, Refuse)]
         return refusal
 
     def states(self) -> dict[int, str]:
-        """What is open or opening, by number."""
+        """The states of the open and opening slots, by number."""
         return {slot.id: str(slot.state) for slot in self.machine.fleet.slots}

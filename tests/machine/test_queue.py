@@ -1,4 +1,4 @@
-"""The queue: first come, first served among equal asks, cheap to leave, and counted."""
+"""The queue: first come, first served among equal requests; leaving is cheap, and the counts are exact."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from grpcpool._machine.slot import Slot
 
 
 def waiter(streams: int | None = 1, *, deadline: float = math.inf, fail_fast: bool = False) -> Waiter:
-    """Someone who asks for so much."""
+    """A waiter for that many streams."""
     return Waiter(streams, since=0.0, deadline=deadline, fail_fast=fail_fast)
 
 
 def queue_of(*waiters: Waiter, target: int = 4) -> WaitQueue:
-    """A queue in which these wait, in that order."""
+    """A queue in which these waiters were queued in that order."""
     queue = WaitQueue(target)
     for each in waiters:
         queue.push(each)
@@ -24,7 +24,7 @@ def queue_of(*waiters: Waiter, target: int = 4) -> WaitQueue:
 
 
 def slot_with(in_flight: int = 0, *, limit: int = 4) -> Slot:
-    """A slot that carries so much."""
+    """A slot that carries this many streams."""
     slot = Slot(1, limit=limit, now=0.0, deadline=1.0)
     slot.in_flight = in_flight
     return slot
@@ -43,13 +43,13 @@ def pop_expired(queue: WaitQueue, now: float) -> Waiter | None:
 
 
 def test_order_of_arrival() -> None:
-    """Waiters come in the order of their arrival, whatever they ask for."""
+    """Iteration yields waiters in order of arrival, whatever they request."""
     waiters = [waiter(1), waiter(None), waiter(2), waiter(1), waiter(None)]
     assert list(queue_of(*waiters)) == waiters
 
 
 def test_first_come_first_served() -> None:
-    """Among those for whom there is room the first is taken, and he waits no more."""
+    """The first waiter that fits is taken, and it is no longer queued."""
     first, second, third = waiter(2), waiter(1), waiter(2)
     queue = queue_of(first, second, third)
     assert [pop_fitting(queue, slot_with()) for _ in range(4)] == [first, second, third, None]
@@ -61,15 +61,15 @@ def test_first_come_first_served() -> None:
     ("in_flight", "taken"),
     [(0, 0), (1, 1), (2, 2), (3, 3), (4, None)],
 )
-def test_who_does_not_fit_holds_nobody_up(in_flight: int, taken: int | None) -> None:
-    """Who asks for more than there is room for is passed by those who ask for less."""
+def test_a_waiter_that_does_not_fit_blocks_no_other(in_flight: int, taken: int | None) -> None:
+    """A waiter for more than there is room for is overtaken by those that fit."""
     waiters = [waiter(None), waiter(3), waiter(2), waiter(1)]
     expected = None if taken is None else waiters[taken]
     assert pop_fitting(queue_of(*waiters), slot_with(in_flight)) is expected
 
 
 def test_fail_fast_only() -> None:
-    """For a lost slot only those count who would rather fail than wait."""
+    """On a lost slot only fail-fast waiters are served."""
     waiters = [waiter(1), waiter(1, fail_fast=True), waiter(2), waiter(2, fail_fast=True)]
     queue = queue_of(*waiters)
     taken = [pop_fitting(queue, slot_with(), fail_fast=True) for _ in range(3)]
@@ -79,7 +79,7 @@ def test_fail_fast_only() -> None:
 
 @pytest.mark.parametrize(("streams", "weight"), [(1, 1), (3, 3), (4, 4), (5, 4), (None, 4)])
 def test_weight(streams: int | None, weight: int) -> None:
-    """A waiter weighs what he asks for, but never more than the target of one connection."""
+    """A waiter counts as the streams it requests, but never as more than the target of one connection."""
     one = waiter(streams)
     queue = queue_of(one)
     assert (queue.length, queue.asked) == (1, weight)
@@ -87,8 +87,8 @@ def test_weight(streams: int | None, weight: int) -> None:
     assert (queue.length, queue.asked) == (0, 0)
 
 
-def test_remove_says_whether_he_waited() -> None:
-    """Who leaves from the middle is gone; who has left or never came was not waiting."""
+def test_remove_says_whether_the_waiter_was_queued() -> None:
+    """Removing a queued waiter returns true; one that has left or never came was not queued."""
     waiters = [waiter(), waiter(), waiter()]
     queue = queue_of(*waiters)
     assert queue.remove(waiters[1])
@@ -98,7 +98,7 @@ def test_remove_says_whether_he_waited() -> None:
 
 
 def test_expiry() -> None:
-    """Who has a deadline is taken out when it has come, not before, the earliest first."""
+    """A waiter is taken out when its deadline has come, not before, the earliest first."""
     late, early, never = waiter(deadline=7.0), waiter(None, deadline=5.0), waiter()
     queue = queue_of(late, early, never)
     assert queue.next_deadline() == 5.0
@@ -108,8 +108,8 @@ def test_expiry() -> None:
     assert list(queue) == [never]
 
 
-def test_who_has_left_has_no_deadline() -> None:
-    """Someone who left neither expires nor counts as the next deadline."""
+def test_a_removed_waiter_has_no_deadline() -> None:
+    """A removed waiter neither expires nor counts for the next deadline."""
     gone, here = waiter(deadline=5.0), waiter(deadline=6.0)
     queue = queue_of(gone, here)
     queue.remove(gone)
@@ -117,8 +117,8 @@ def test_who_has_left_has_no_deadline() -> None:
     assert pop_expired(queue, 5.0) is None
 
 
-def test_who_comes_again_goes_to_the_end() -> None:
-    """A waiter who was answered may wait again, behind the others, and expires once."""
+def test_a_waiter_that_comes_again_goes_to_the_end() -> None:
+    """A waiter that was answered may queue again; it is last, and expires once."""
     again, other = waiter(deadline=5.0), waiter()
     queue = queue_of(again, other)
     queue.remove(again)
@@ -127,8 +127,8 @@ def test_who_comes_again_goes_to_the_end() -> None:
     assert [pop_expired(queue, 5.0), pop_expired(queue, 5.0)] == [again, None]
 
 
-def test_leavers_do_not_pile_up() -> None:
-    """The heap of deadlines is swept when those who left are the majority."""
+def test_removed_waiters_do_not_pile_up() -> None:
+    """The heap of deadlines is pruned when removed waiters are the majority."""
     queue = WaitQueue(4)
     for number in range(10_000):
         leaver = waiter(deadline=float(number))

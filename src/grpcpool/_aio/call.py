@@ -19,14 +19,14 @@ replaced it.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._grpc.release import GRPC_RELEASE
+from .._grpc.aio_calls import add_done_callback_unheld, has_done_writing, sending_of
+from .._grpc.release import CALLS_HOLD_THEMSELVES
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .call_stages import Running, Stage, Waiting
@@ -49,10 +49,6 @@ else:
 # After these errors the native call is over, or unaffected: it does not support what was tried.
 _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
-
-# Before 1.83 a call with a done callback holds itself, and the connection of its channel stays open after the close,
-# until a garbage collection.
-_HOLDS_ITSELF = GRPC_RELEASE < (1, 83)
 
 MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
 """gRPC's text."""
@@ -84,11 +80,10 @@ class CallProxy:
         self._stage = running
         # What runs is held there, until its end.
         running._slot.channel.running.add(native)
-        inner = getattr(native, "_cython_call", None) if _HOLDS_ITSELF else None
-        if inner is None:
-            native.add_done_callback(running)
+        if CALLS_HOLD_THEMSELVES:
+            add_done_callback_unheld(native, running)
         else:
-            inner.add_done_callback(partial(_end_of, weakref.ref(native), running))
+            native.add_done_callback(running)
         if waiting is not None:
             if self._callbacks is not None:
                 self._end_if_not_sent()
@@ -236,7 +231,7 @@ class CallProxy:
     def _end_if_not_sent(self) -> None:
         """Ends a call whose request gRPC cannot send, because such a call may not be awaited and would never end."""
         native = self._stage.native
-        sending = getattr(native, "_call_response", None) or getattr(native, "_preparation", None)
+        sending = sending_of(native)
         if sending is not None:
             sending.add_done_callback(partial(_cancel_if_not_sent, native))
 
@@ -293,10 +288,6 @@ def _is_over(native: Any) -> bool:
         return bool(native.done())
     except Exception:  # noqa: BLE001 -- as above
         return True
-
-
-def _end_of(native: Callable[[], Any], running: Running) -> None:
-    running(native())
 
 
 def _raise(error: BaseException) -> None:
@@ -408,7 +399,7 @@ class _ManyRequests(CallProxy):
     def _done_writing_flag(self) -> bool:
         """GRPC's own interceptors read it."""
         native = self._stage.native
-        return native is not None and bool(native._done_writing_flag)
+        return native is not None and has_done_writing(native)
 
     async def write(self, request: Any) -> None:
         native = await self._begun_for_writing()

@@ -1,26 +1,18 @@
 """Interceptors of a pool or a lease: applied once a call, before a connection is chosen for it.
 
 gRPC applies a channel's interceptors to calls on that channel. Those of a pool stand before the choice of a channel:
-one that calls twice is given two places, and one that sleeps holds none. So the chain is run by gRPC's own classes,
-with one more interceptor at its end that goes on to the pool instead of to a channel.
+one that calls twice is given two places, and one that sleeps holds none. So the chain is run
+(by `interceptor_chain`) with one more interceptor at its end that goes on to the pool instead of to a channel.
 """
 
 from __future__ import annotations
 
-import asyncio
-import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-# There is no public way to run a chain; these have had the same parameters since 1.60.
-from grpc.aio._interceptor import (
-    InterceptedStreamStreamCall,
-    InterceptedStreamUnaryCall,
-    InterceptedUnaryStreamCall,
-    InterceptedUnaryUnaryCall,
-)
+from .._grpc.interceptor_chain import chain_of
 
 if TYPE_CHECKING:
     from .._shared.methods import Method
@@ -54,46 +46,6 @@ class _Last(
     intercept_stream_stream: Any = _go_on
 
 
-class _WritesWithoutHolding:
-    """Requests that are written to a call, for the chain to iterate.
-
-    gRPC's own generator holds the call that it is for, which is then held by who iterates: one that is dropped while
-    it waits for a place would be kept for ever.
-    """
-
-    _write_to_iterator_queue: asyncio.Queue[Any]
-    _FINISH_ITERATOR_SENTINEL: object
-
-    def _proxy_writes_as_request_iterator(self) -> AsyncIterator[Any]:
-        return _written(weakref.ref(self), self._write_to_iterator_queue, self._FINISH_ITERATOR_SENTINEL)
-
-
-async def _written(call: Callable[[], Any], queue: asyncio.Queue[Any], finish: object) -> AsyncIterator[Any]:
-    task = getattr(call(), "_interceptors_task", None)
-    if task is None:
-        return
-    await task
-    del task
-    while (request := await queue.get()) is not finish:
-        yield request
-
-
-class _StreamUnaryCall(_WritesWithoutHolding, InterceptedStreamUnaryCall):  # type: ignore[misc]
-    """A call with a stream of requests and one response."""
-
-
-class _StreamStreamCall(_WritesWithoutHolding, InterceptedStreamStreamCall):  # type: ignore[misc]
-    """A call with a stream of requests and a stream of responses."""
-
-
-_RUNS_CHAIN: dict[str, Any] = {
-    "unary_unary": InterceptedUnaryUnaryCall,
-    "unary_stream": InterceptedUnaryStreamCall,
-    "stream_unary": _StreamUnaryCall,
-    "stream_stream": _StreamStreamCall,
-}
-
-
 def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arguments: Arguments) -> Any:
     """Begins a call that goes through `interceptors`, and then on by way of `caller`."""
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
@@ -101,7 +53,7 @@ def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arg
     if not isinstance(metadata, grpc.aio.Metadata):
         metadata = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
     name, serializer, deserializer, _ = method.arguments
-    return _RUNS_CHAIN[method.kind](
+    return chain_of(method.kind)(
         [*interceptors, _Last(caller, method, compression)],
         request,
         timeout,

@@ -111,8 +111,8 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._used_at = used_at
         if driver.leaks is not None:
             lease.watch_for_leak(driver.leaks, stack)
-        if driver.announcer.tells_releases:
-            lease.tell_when_released()
+        if driver.announcer.emits_releases:
+            lease.watch_release()
         return lease
 
     # --- being a channel ----------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import grpc
 
 from .._values.errors import ConnectError
-from .release import GRPC_RELEASE
+from .client_modules import learn_module_of
+from .missing import warn_of_missing
+from .release import NOTICES_LOSSES
 
 _STATES = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
@@ -27,12 +29,10 @@ _DEEPEST = 16
 _GLANCE = 0.1
 
 
-# From 1.80 on, gRPC notices by itself that a connection nobody uses was lost. Before, it does so only while somebody
-# waits for a change, which takes some 2 ms however short the wait (measured on 1.60 to 1.85).
+# How long an older gRPC is given to notice that a connection was lost.
 _LOOK = 0.002
-_NOTICES_BY_ITSELF = GRPC_RELEASE >= (1, 80)
 
-TRUSTED_FOR = 0.01 if _NOTICES_BY_ITSELF else 0.5
+TRUSTED_FOR = 0.01 if NOTICES_LOSSES else 0.5
 """Seconds for which a connection that was found up is not asked again before it is leased.
 
 To ask costs as much as half an acquire. What counts is that it was seen up, not that it was used meanwhile: a dead
@@ -85,7 +85,7 @@ class NativeConnectivity:
     def look(self, *, connect: bool) -> grpc.ChannelConnectivity:
         """As `state`, but that an older gRPC is made to look first."""
         state = self.state(connect=connect)
-        if not _NOTICES_BY_ITSELF:
+        if not NOTICES_LOSSES:
             self.wait_for_change(state, _LOOK)
             state = self.state(connect=connect)
         return state
@@ -166,9 +166,22 @@ def connectivity_of(channel: grpc.Channel) -> Connectivity:
         if inner is None:
             break
         if hasattr(inner, "check_connectivity_state") and hasattr(inner, "watch_connectivity_state"):
+            learn_module_of(outer)
             return NativeConnectivity(outer, inner)
         outer = inner
+    _note_what_is_missing(outer)
     return SubscribedConnectivity(channel)
+
+
+def _note_what_is_missing(channel: Any) -> None:
+    """Warns if `channel`, the innermost, is gRPC's own, or what gRPC's own has within."""
+    module = type(channel).__module__
+    if module.startswith("grpc._cython"):
+        known = hasattr(channel, "check_connectivity_state")
+        warn_of_missing("watch_connectivity_state" if known else "check_connectivity_state")
+    elif module.startswith("grpc."):
+        learn_module_of(channel)
+        warn_of_missing("Channel._channel")
 
 
 def wait_until_ready(connectivity: Connectivity, timeout: float, given_up: Callable[[], bool]) -> None:

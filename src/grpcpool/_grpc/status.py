@@ -8,6 +8,10 @@ from typing import Any
 
 import grpc
 
+from .aio_calls import is_grpcs_own
+from .call_errors import has_answered, is_answer_pending
+from .missing import warn_of_missing
+
 # gRPC's own words, in nothing but its own parentheses: a server that tells what it heard from another has more to say.
 _REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7\)*")
 
@@ -44,17 +48,26 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
 
     HTTP/2 has an error for it, ``REFUSED_STREAM`` (code 7), and promises that the server did nothing, so that the call
     may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
+    A stream counts as refused while `is_answer_pending`: whether it is sent again is decided when that is known.
     """
-    # To ask for its initial metadata could wait for the thread of gRPC's on which this may run.
-    answered = getattr(getattr(error, "_state", None), "initial_metadata", None)
-    return is_refused(code_of(error), _said(error, "details"), answered, _said(error, "trailing_metadata"))
+    if not is_refused(code_of(error), _said(error, "details")) or not _is_empty(_said(error, "trailing_metadata")):
+        return False
+    return has_answered(error) is False or is_answer_pending(error)
 
 
 def is_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
-    """As `is_refused_stream`, by what a call was told. A server that sent metadata has done something."""
-    if code is not grpc.StatusCode.UNAVAILABLE or any(metadata):
+    """As `is_refused_stream`, by what a call says.
+
+    A server that sent metadata has done something, and one of which that is not known (`None`) may have: a call that
+    may have been processed is never sent again.
+    """
+    if code is not grpc.StatusCode.UNAVAILABLE or _REFUSED.fullmatch(str(details or "")) is None:
         return False
-    return _REFUSED.fullmatch(str(details or "")) is not None
+    return all(map(_is_empty, metadata))
+
+
+def _is_empty(metadata: Any) -> bool:
+    return metadata is not None and not metadata
 
 
 def answer_of_done(ask: Callable[[], Any]) -> Any:
@@ -95,11 +108,17 @@ def has_succeeded(native: Any) -> bool:
     try:
         return bool(native._cython_call.is_ok())
     except AttributeError:
+        if is_grpcs_own(native):
+            warn_of_missing("is_ok" if hasattr(native, "_cython_call") else "_cython_call")
         return answer_of_done(native.code) is grpc.StatusCode.OK
 
 
 def has_been_refused(native: Any, code: grpc.StatusCode | None) -> bool:
-    """As `is_refused_stream`, of an asyncio call that is over with `code`."""
+    """As `is_refused_stream`, of an asyncio call that is over with `code`.
+
+    gRPC itself may report no initial metadata of a stream although there was some, if that came in one packet with the
+    end (measured: more often on 1.60 than on 1.85). No one can tell such a stream from one that was refused.
+    """
     if code is not grpc.StatusCode.UNAVAILABLE:
         return False
     said = (native.details, native.initial_metadata, native.trailing_metadata)

@@ -1,7 +1,7 @@
 """When to dial again after dialling has failed.
 
 Exponential with full downward jitter on half of the delay: attempt ``n`` comes after ``d/2 .. d`` seconds, where
-``d`` doubles from 0.1 s up to 10 s, so that many pools do not come back to a server in one wave. While attempts
+``d`` doubles from 0.1 s up to 10 s, so that many pools do not return to a server in one wave. While attempts
 fail, one is made at a time.
 """
 

@@ -1,15 +1,14 @@
-"""Which connections there are: dialling, growing, shrinking, replacing, retiring. Who uses them is not decided here.
+"""Which connections exist: dialling, growing, shrinking, replacing, retiring. Their use is decided elsewhere.
 
-The fleet is the half of the machine that knows slots but no waiters. Like the machine it is pure: it is told the
-moment and appends to the effects.
+The fleet is the half of the machine that knows slots but no waiters. It is as pure as the machine.
 
 Growth. `fill` dials what waiters and `min_size` need; `grow` dials ahead of need when every ready slot carries
 `target_streams`, one evaluation at a time and at most doubling. A slot that drains only because there were too many
 is taken back before anything is dialled. After a failure there is one attempt at a time, with backoff.
 
 Shrinking. A slot idle for `idle_timeout` closes, above `min_size`. And when for a whole `idle_timeout` the peak of
-the load would have fit on fewer slots at `target_streams` each, the least missed one is drained and the watch
-begins anew.
+the load would have fitted on fewer slots at `target_streams` each, the least needed slot is drained and a new
+watch begins.
 
 Replacing. At `retire_at` a successor is dialled; when that is ready the old slot drains. At most a quarter of the
 pool is replaced at a time. A successor that fails leaves the old one in service until backoff allows the next.
@@ -58,18 +57,18 @@ class Fleet:
         # From first use on, until close, `min_size` connections are kept.
         self.active = False
         self._peak_until = math.inf
-        # So many connections were too few the last time that the pool grew, and the load that showed it.
+        # The number of connections that was too small the last time the pool grew, and the load that showed it.
         self._outgrown, self._outgrown_at = 0, math.inf
-        # The next deadline. Brought forward as deadlines arise; found anew by `rearm`.
+        # The next deadline. Brought forward as deadlines arise; derived again by `rearm`.
         self.alarm = math.inf
         self._random = random
 
     # --- limits -------------------------------------------------------------------------------------------------
 
     def lower_limit(self, slot: Slot, now: float, *, leaving: int) -> None:
-        """The server refuses a call of the slot's: it may carry what it carries, but what is `leaving`, and no more.
+        """The server refused a call on the slot: from now on it may carry what it carries now, less `leaving`.
 
-        A limit of 0 keeps the slot from being asked at once again by a server that refuses everything.
+        A limit of 0 keeps calls from a server that refuses everything.
         """
         self.counters.refused_streams += 1
         slot.limit = min(slot.limit, slot.in_flight - leaving)
@@ -78,7 +77,7 @@ class Fleet:
             self.alarm_at(slot.limit_grows_at)
 
     def grow_limit(self, slot: Slot, now: float) -> bool:
-        """Gives a lowered limit a step back if its time has come; says whether it did."""
+        """Raises a lowered limit by one step if that is due; returns whether it did."""
         if slot.limit_grows_at > now:
             return False
         most = self.config.max_streams
@@ -104,7 +103,7 @@ class Fleet:
         return max(-(-asked // self.target) - opening, self.min_size - self.slots.connections)
 
     def fill(self, asked: int, now: float) -> list[Slot]:
-        """Dials what is needed, so far as bounds and backoff allow; returns draining slots taken back instead."""
+        """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead."""
         shortage = self.shortage(asked)
         if shortage <= 0:
             return []
@@ -159,14 +158,14 @@ class Fleet:
         """The connection that `slot` was opened to replace, if any, retires."""
         replaced = slot.replaces
         if replaced is not None:
-            # Else nothing would ever be idle long enough in a pool whose max_age is below its idle_timeout.
+            # Otherwise nothing would ever be idle long enough in a pool whose max_age is below its idle_timeout.
             if not replaced.in_flight:
                 slot.unused_since = replaced.idle_since()
             self.slots.part(slot)
             self.retire(replaced, replaced.reason, now)
 
     def open_failed(self, slot: Slot, now: float) -> float:
-        """Strikes a connection that could not be made; returns the seconds until the next attempt."""
+        """Removes a connection that could not be made; returns the seconds until the next attempt."""
         self.slots.part(slot)
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
         self.gone(slot)
@@ -175,7 +174,7 @@ class Fleet:
         return self.backoff.failed(now)
 
     def _may_open(self, now: float, bound: int) -> int:
-        """How many connections may be dialled now, with `bound` as the most places."""
+        """How many connections may be dialled now, if there may be `bound` of them."""
         if now < self.backoff.retry_at:
             return 0
         room = bound - self.slots.connections
@@ -197,7 +196,7 @@ class Fleet:
         return restored
 
     def _regauge(self, now: float) -> None:
-        """The number of places or a bound has changed: sees when to think of growing, and of shrinking."""
+        """The number of connections, or a bound, has changed: decides when to consider growing and shrinking."""
         self.places.growth_load = self.target if self.slots.connections < self.max_size else math.inf
         if self.config.idle_timeout is None or self.slots.connections <= self.min_size:
             self._peak_until = math.inf
@@ -207,14 +206,14 @@ class Fleet:
     # --- shrinking and replacing --------------------------------------------------------------------------------
 
     def resize(self, min_size: int, max_size: int, now: float) -> None:
-        """Changes the bounds and drains what is too many."""
+        """Changes the bounds and drains surplus connections."""
         self.min_size, self.max_size = min_size, max_size
         while self.slots.connections > max_size and (slot := self._dispensable(dialled=True)) is not None:
             self.retire(slot, CloseReason.SHRINK, now)
         self._regauge(now)
 
     def refresh(self, now: float) -> None:
-        """Has every connection of this moment replaced."""
+        """Marks every connection of this moment for replacement."""
         for slot in self.slots:
             if slot.state is not SlotState.DRAINING:
                 slot.retire_at, slot.reason = -math.inf, CloseReason.REFRESH
@@ -223,7 +222,7 @@ class Fleet:
         self.rotate(now)
 
     def rotate(self, now: float) -> None:
-        """Dials successors for those whose time has come."""
+        """Dials successors for the slots that are due."""
         if not self.active or now < self.backoff.retry_at:
             return
         due = [slot for slot in self.slots.in_service() if slot.retire_at <= now and slot.successor is None]
@@ -239,7 +238,7 @@ class Fleet:
         most = max(self.places.peak, self.places.load + asked)
         needed = max(self.min_size, -(-most // self.target))
         if most >= self._outgrown_at:
-            # Else what is drained now would be dialled at the next such peak.
+            # Otherwise what is drained now would be dialled again at the next such peak.
             needed = max(needed, self._outgrown + 1)
         if len(self.slots.in_service()) > needed and (slot := self._dispensable(dialled=False)) is not None:
             self.retire(slot, CloseReason.SHRINK, now)
@@ -255,9 +254,9 @@ class Fleet:
         deadline: float | None = None,
         leaving: int = 0,
     ) -> None:
-        """Lets a slot take nothing new; it is closed when it carries nothing, and at `deadline` in any case.
+        """Takes a slot out of service; it is closed when it carries nothing, and at `deadline` in any case.
 
-        Nobody is told that it drains if it carries only what is `leaving`, because that is given back next.
+        Emits no `Draining` if the slot carries only what is `leaving`, which is released next.
         """
         if slot.successor is not None:
             successor = slot.successor
@@ -293,13 +292,13 @@ class Fleet:
         self.gone(slot)
 
     def gone(self, slot: Slot) -> None:
-        """A slot has reached its end: has what there is of its channel closed, and forgets it."""
+        """Closes what there is of a closed slot's channel, and forgets the slot."""
         self.outbox.append(Close(slot))
         self.counters.acquired_of_closed += slot.calls
         self.slots.forget(slot)
 
     def _dispensable(self, *, dialled: bool) -> Slot | None:
-        """The slot that would be missed least: opening (if `dialled`), then lost, then the least loaded."""
+        """The least needed slot: opening (if `dialled`), then lost, then the least loaded."""
         rank = {SlotState.LOST: 1, SlotState.READY: 2}
         if dialled:
             rank[SlotState.OPENING] = 0
@@ -329,11 +328,11 @@ class Fleet:
             self.retire(slot, CloseReason.LOST if down else CloseReason.IDLE, now)
 
     def alarm_at(self, at: float) -> None:
-        """Sees to it that the next deadline is not after `at`."""
+        """Brings the next deadline forward to `at`, if it is later."""
         self.alarm = min(self.alarm, at)
 
     def rearm(self, asked: int, now: float) -> None:
-        """Finds the next deadline of the slots anew."""
+        """Derives the next deadline of the slots."""
         self.alarm = self._peak_until
         for slot in self.slots:
             self.alarm_at(self._attention(slot, now))
@@ -351,7 +350,7 @@ class Fleet:
         return slot.idle_since() + self.config.idle_timeout
 
     def _attention(self, slot: Slot, now: float) -> float:
-        """When the slot next needs a tick. A busy one is looked at after `idle_timeout`, so that no release has to."""
+        """When the slot next needs a tick. A busy slot is checked after `idle_timeout`, so that no release has to."""
         if slot.state in (SlotState.OPENING, SlotState.DRAINING):
             return slot.deadline
         at = slot.limit_grows_at

@@ -26,9 +26,9 @@ some streams of one slot or, as `None`, for a whole connection. The queue holds 
 connections (`fleet.py`), its picker those with room (`pickers.py`). Here they are put together.
 
 Invariants, checked after every step of the model test:
-    1.  What the slots carry is what was granted and not released.
+    1.  The slots carry what was granted and not released.
     2.  ``0 <= in_flight <= limit`` for each slot.
-    3.  Nobody waits while a ready slot has the room asked for.
+    3.  No waiter waits while a ready slot has the room that it asks for.
     4.  First come, first served, among equal asks.
     5.  Each waiter is answered exactly once.
     6.  Connections never exceed `max_size`, plus `max_overflow` in loose mode.

@@ -1,19 +1,19 @@
 """Which slot serves the next call.
 
-A picker holds the slots that are ready and have room for at least one more stream; the machine tells it of every
-change. What a pick costs does not depend on the number of slots, but for an ask for several streams that the first
-choice has no room for, which looks at each.
+A picker holds the slots that are ready and have room for at least one more stream; the machine reports every change
+to it. The cost of a pick does not depend on the number of slots, with one exception: an ask for several streams for
+which the first choice has no room looks at every slot.
 
 `LeastLoaded`
     Slots lie in buckets by what they carry; a pick takes a random one of the lowest bucket that is not empty. This
-    is join-the-shortest-queue with ties broken at random: of all ways that do not look at the calls themselves, it
+    is join-the-shortest-queue with ties broken at random: of all policies that do not look at the calls themselves, it
     keeps the loads closest (Winston 1977), and no two pools fall into step. The fullest slot is at most one above
     the emptiest while calls only arrive.
 `Fill`
-    The same buckets; takes from the highest bucket below the target, the last that came in first. Few connections
-    are in use and the others fall idle. When all have reached the target it does as `LeastLoaded`.
+    The same buckets; a pick takes from the highest bucket below the target, last in first out. Few connections are
+    in use and the others become idle. When all have reached the target it works like `LeastLoaded`.
 `RoundRobin`
-    Each in turn, in one circle; blind to load but for skipping the full.
+    Each slot in turn; it ignores load, except that it skips full slots.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 from .._values.config import PoolConfig
 from .slot import Slot
 
-# Ties are broken by a cycle of so many random numbers; a prime, so that no even pattern of calls falls into step.
+# Ties are broken by a cycle of this many random numbers: a prime, so that no regular pattern of calls falls into step.
 _THROWS = 1021
 _SIDES = 1 << 30
 
@@ -36,11 +36,11 @@ class Picker(abc.ABC):
 
     @abc.abstractmethod
     def reload(self, slot: Slot, before: int) -> None:
-        """What a ready slot carries, or may carry, has changed; it carried `before`. Takes it in or lets it go."""
+        """What a ready slot carries, or may carry, has changed; it carried `before`. Adds or removes it."""
 
     @abc.abstractmethod
     def remove(self, slot: Slot) -> None:
-        """Lets go of a slot that leaves service; does nothing if the slot is not here."""
+        """Removes a slot that leaves service; does nothing if the slot is not here."""
 
     def rebuild(self, ready: Iterable[Slot]) -> None:
         """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
@@ -162,12 +162,12 @@ class RoundRobin(Picker):
     """Each slot in turn."""
 
     def __init__(self) -> None:
-        """Makes an empty circle."""
+        """Creates an empty circle."""
         self._circle: OrderedDict[Slot, None] = OrderedDict()
         self._idle: OrderedDict[Slot, None] = OrderedDict()
 
     def reload(self, slot: Slot, before: int) -> None:
-        """A slot that was given more has had its turn; one that got rid of some keeps its place in the circle."""
+        """A slot that carries more than before has had its turn; one that carries less keeps its turn."""
         if slot.in_flight >= slot.limit or slot.exclusive:
             self.remove(slot)
             return
@@ -181,7 +181,7 @@ class RoundRobin(Picker):
             self._idle[slot] = None
 
     def remove(self, slot: Slot) -> None:
-        """Lets go of a slot; does nothing if the slot is not here."""
+        """Removes a slot; does nothing if the slot is not here."""
         slot.position = -1
         self._circle.pop(slot, None)
         self._idle.pop(slot, None)
@@ -198,7 +198,7 @@ class RoundRobin(Picker):
 
 
 def make_picker(config: PoolConfig, random: Callable[[], float]) -> Picker:
-    """Makes the picker that `config` names; `random` returns a float from 0 to below 1."""
+    """Creates the picker that `config` names; `random` returns a float from 0 to below 1."""
     match config.picker:
         case "least_loaded":
             return LeastLoaded(random, config.max_streams)

@@ -1,11 +1,11 @@
 """Places: what the slots carry. Every place is taken and released here, and nowhere else.
 
 `acquire` and `release` are what every call pays for. Both change everything that is counted in one go, in which no
-signal handler can run, together with the holder: who holds a place and what its slot carries never disagree. What a
+signal handler can run, together with the holder: the holder of a place and the count of its slot never disagree. What a
 signal handler may interrupt is the update of the picker, which can be rebuilt.
 
 Invariants:
-    * What the slots carry is what was acquired and not released.
+    * The slots carry what was acquired and not released.
     * `load` is the sum of what the slots carry, in streams; a whole connection weighs as much as `target`.
 """
 

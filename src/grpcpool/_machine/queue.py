@@ -1,13 +1,13 @@
-"""Those who wait for a place: first come, first served among equal asks, and cheap to leave.
+"""The waiters: first come, first served among equal asks, and cheap to leave.
 
-An ask is a number of streams, or `None` for a whole connection. Each ask has a queue of its own, so that someone
-who asks for a whole connection does not hold up those for whom there is room. A queue is a dict, which keeps the
-order of arrival and lets anyone leave from the middle at once. Deadlines lie in a heap; who has left stays in it
-until his deadline, or until the leavers are the majority.
+An ask is a number of streams, or `None` for a whole connection. Each ask has a queue of its own, so that a waiter for a
+whole connection does not hold up others for which there is room. A queue is a dict, which keeps the order of arrival
+and lets any waiter leave from the middle at once. Deadlines are in a heap; a waiter that has left stays in it until its
+deadline, or until such waiters are the majority.
 
 Invariants:
     * A waiter is queued, or answered; never both, and answered once.
-    * ``length`` is the number of the queued, `asked` the streams that they ask for, in sum.
+    * `length` is the number of queued waiters, `asked` the sum of the streams that they ask for.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class WaitQueue:
     """The waiters of one pool."""
 
     def __init__(self, target_streams: int) -> None:
-        """Makes an empty queue; a whole connection weighs as much as `target_streams`."""
+        """Creates an empty queue; a whole connection weighs as much as `target_streams`."""
         self._target = target_streams
         self._by_ask: dict[int | None, dict[Waiter, None]] = {}
         self._deadlines: list[tuple[float, int, Waiter]] = []
@@ -76,12 +76,12 @@ class WaitQueue:
         self.asked = 0
 
     def __iter__(self) -> Iterator[Waiter]:
-        """Those who wait, in the order in which they came."""
+        """The waiters, in the order of arrival."""
         waiters = [waiter for queue in self._by_ask.values() for waiter in queue]
         return iter(sorted(waiters, key=lambda waiter: waiter.number))
 
     def push(self, waiter: Waiter) -> None:
-        """Queues `waiter` behind those who ask for the same."""
+        """Queues `waiter` behind the others with the same ask."""
         queue = self._by_ask.setdefault(waiter.streams, {})
         arrivals = self._arrivals = self._arrivals + 1
         queue[waiter] = None
@@ -92,7 +92,7 @@ class WaitQueue:
             heapq.heappush(self._deadlines, (waiter.deadline, waiter.number, waiter))
 
     def remove(self, waiter: Waiter) -> bool:
-        """Lets `waiter` leave; says whether he was still waiting."""
+        """Removes `waiter`; returns whether it was still queued."""
         if not waiter.number:
             return False
         queue = self._by_ask[waiter.streams]
@@ -136,7 +136,7 @@ class WaitQueue:
         heapq.heapify(self._deadlines)
 
     def next_deadline(self) -> float:
-        """The earliest deadline of those who wait; `math.inf` for none."""
+        """The earliest deadline of a waiter; `math.inf` for none."""
         while self._deadlines and self._deadlines[0][1] != self._deadlines[0][2].number:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else math.inf

@@ -1,7 +1,7 @@
 """One connection's life: its states, the table of its transitions, and what it carries.
 
-A slot is a place in the pool for one connection. It is born when the pool decides to dial and is gone when it is
-closed; a number is never used twice.
+A slot holds one connection. It is created when the pool decides to dial, and is gone when it is closed; its number is
+never used again.
 
 ::
 
@@ -18,7 +18,7 @@ closed; a number is never used twice.
 Invariants:
     * A slot moves only along `TRANSITIONS`; anything else is a bug of the machine and raises.
     * ``0 <= in_flight <= limit``.
-    * An exclusive slot carries exactly one, the lease that has it.
+    * An exclusive slot carries exactly one whole-connection lease.
     * A closed slot carries nothing.
 """
 
@@ -32,7 +32,7 @@ from .._values.slot_states import CloseReason, SlotState
 
 
 class SlotEvent(enum.StrEnum):
-    """What moves a connection on."""
+    """What moves a slot from one state to the next."""
 
     OPENED = "opened"
     OPEN_FAILED = "open_failed"
@@ -58,11 +58,11 @@ TRANSITIONS: dict[tuple[SlotState, SlotEvent], SlotState] = {
 
 
 class TransitionError(AssertionError):
-    """The machine tried to move a slot along a way that does not exist: a bug, never a user's mistake."""
+    """The machine tried a transition that does not exist: a bug, never a user's mistake."""
 
 
 class Slot:
-    """One connection: where it is in its life and what it carries. Moments are those of the driver's clock."""
+    """Holds one connection: its state and what it carries. Moments are those of the driver's clock."""
 
     __slots__ = (
         "calls",
@@ -88,7 +88,7 @@ class Slot:
     )
 
     def __init__(self, number: int, *, limit: int, now: float, deadline: float) -> None:
-        """Begins the life of a connection that is about to be dialled.
+        """Creates the slot of a connection that is about to be dialled.
 
         Args:
             number: Its number in the pool.
@@ -104,13 +104,13 @@ class Slot:
         self.in_flight = 0
         self.exclusive = False
         self.calls = 0
-        # The driver's: a grpc.Channel, a grpc.aio.Channel, or a fake. The machine only carries it.
+        # Belongs to the driver: a grpc.Channel, a grpc.aio.Channel, or a fake. The machine only carries it.
         self.channel: Any = None
-        # Whether the driver has begun to open it; the driver's to set.
+        # Whether the driver has begun to open it; set by the driver.
         self.dialled = False
         self.opened_at = now
         self.used_at = now
-        # Of a slot that has carried nothing yet: since when it, or the one that it replaced, has been idle.
+        # For a slot that has carried nothing yet: since when it, or the slot that it replaced, has been idle.
         self.unused_since = now
         # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
         self.deadline = deadline
@@ -121,14 +121,14 @@ class Slot:
         self.down = False
         self.successor: Slot | None = None
         self.replaces: Slot | None = None
-        # Where the picker keeps it; -1 when the picker does not have it.
+        # Its position in the picker; -1 when it is not in the picker.
         self.position = -1
 
     def move(self, event: SlotEvent) -> None:
-        """Moves on along the table.
+        """Moves to the next state, according to the table.
 
         Raises:
-            TransitionError: There is no such way.
+            TransitionError: There is no such transition.
         """
         state = TRANSITIONS.get((self.state, event))
         if state is None:
@@ -146,6 +146,6 @@ class Slot:
         return self.used_at if self.calls else self.unused_since
 
     def __repr__(self) -> str:
-        """Names the slot for whoever debugs the machine."""
+        """The slot at a glance, for debugging the machine."""
         how = " exclusive" if self.exclusive else ""
         return f"<Slot {self.id} {self.state} {self.in_flight}/{self.limit}{how}>"

@@ -1,7 +1,7 @@
 """The slots of a pool, counted by state as they move.
 
-A *place* is what `max_size` bounds: a connection that is open or opening. A successor that is being opened shares
-the place of the connection that it is to replace; a draining connection has given its place up.
+`connections` is what `max_size` bounds: connections that are open or opening. A successor that is being opened counts
+together with the connection that it is to replace; a draining connection does not count.
 
 Invariant: the counts are those of the slots held, and no slot held is closed.
 """
@@ -20,7 +20,7 @@ class SlotTable:
     """Holds every slot that is not closed."""
 
     def __init__(self) -> None:
-        """Makes an empty table."""
+        """Creates an empty table."""
         self._slots: dict[int, Slot] = {}
         self._born = 0
         self._count = dict.fromkeys(SlotState, 0)
@@ -32,7 +32,7 @@ class SlotTable:
         return len(self._slots)
 
     def __iter__(self) -> Iterator[Slot]:
-        """The slots, oldest first; safe against changes on the way."""
+        """The slots, oldest first; the table may change meanwhile."""
         return iter(tuple(self._slots.values()))
 
     def __contains__(self, slot: Slot) -> bool:
@@ -41,7 +41,7 @@ class SlotTable:
 
     @property
     def opening(self) -> int:
-        """Connections being made."""
+        """Connections being opened."""
         return self._count[SlotState.OPENING]
 
     @property
@@ -66,7 +66,7 @@ class SlotTable:
         return count[SlotState.OPENING] + count[SlotState.READY] + count[SlotState.LOST] - self.successors
 
     def in_service(self) -> list[Slot]:
-        """The ready and the lost, oldest first."""
+        """The ready and the lost slots, oldest first."""
         return [slot for slot in self._slots.values() if slot.state in _IN_SERVICE]
 
     def in_state(self, state: SlotState) -> list[Slot]:
@@ -74,7 +74,7 @@ class SlotTable:
         return [slot for slot in self._slots.values() if slot.state is state]
 
     def add(self, *, limit: int, now: float, deadline: float, replaces: Slot | None = None) -> Slot:
-        """Makes a slot that is about to be dialled, the successor of `replaces` if that is given."""
+        """Adds a slot that is about to be dialled, the successor of `replaces` if that is given."""
         self._born += 1
         slot = Slot(self._born, limit=limit, now=now, deadline=deadline)
         self._slots[slot.id] = slot
@@ -85,7 +85,7 @@ class SlotTable:
         return slot
 
     def move(self, slot: Slot, event: SlotEvent) -> None:
-        """Moves `slot` along its table. A closed slot stays here until `forget`."""
+        """Moves `slot` to its next state. A closed slot stays here until `forget`."""
         self._count[slot.state] -= 1
         slot.move(event)
         self._count[slot.state] += 1
@@ -103,7 +103,7 @@ class SlotTable:
         self.successors = sum(slot.replaces is not None for slot in self)
 
     def part(self, successor: Slot) -> Slot | None:
-        """Ends the relation of `successor` to the slot that it was to replace; returns that one, if there is one."""
+        """Separates `successor` from the slot that it was to replace; returns that slot, if there is one."""
         replaced = successor.replaces
         if replaced is not None:
             successor.replaces = replaced.successor = None

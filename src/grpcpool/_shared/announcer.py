@@ -1,7 +1,7 @@
-"""Tells what happens in a pool: to the log, and to the listeners.
+"""Emits what happens in a pool: to the log, and to the listeners.
 
 Logger ``grpcpool``: the life of connections at INFO, trouble at WARNING, nothing per call, and never credentials,
-metadata or payload. Listeners are foreign code: what they raise is logged and counted, and goes no further.
+metadata or payload. Listeners are foreign code: what they raise is logged and goes no further.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _LOGGED = (Opening, Opened, OpenFailed, Draining, Closed, Leaked)
 
 
 class Announcer:
-    """Passes events on."""
+    """Passes events to the log and the listeners."""
 
     def __init__(self, listeners: Iterable[Listener]) -> None:
-        """Tells `listeners`, in their order, after the log."""
-        self.hear(listeners)
+        """Passes events to `listeners`, in their order, after the log."""
+        self.set_listeners(listeners)
 
-    def hear(self, listeners: Iterable[Listener]) -> None:
-        """Tells these listeners from now on."""
+    def set_listeners(self, listeners: Iterable[Listener]) -> None:
+        """Passes events to these listeners from now on."""
         self.listeners = tuple(listeners)
-        self.tells_releases = any(map(hears_releases, self.listeners))
+        self.emits_releases = any(map(hears_releases, self.listeners))
 
     def emit(self, event: AnyEvent) -> None:
         """Logs `event` and calls the hook for it on each listener."""
@@ -49,10 +49,10 @@ class Announcer:
 
 
 def _may_be_a_signals(error: BaseException) -> bool:
-    """Whether a signal's handler may have raised this, which is not the listener's doing: only the main thread is told.
+    """Whether a signal handler, not the listener, may have raised this: handlers run in the main thread only.
 
-    On any other thread nothing that a hook raises may pass: it would end the pool's worker, or gRPC's for callbacks.
-    Nor may `asyncio.CancelledError` on any: a hook awaits nothing, so it was not the task that was cancelled.
+    On any other thread nothing that a hook raises may pass: it would end the pool's worker, or gRPC's callback thread.
+    `asyncio.CancelledError` may not pass on any thread: a hook awaits nothing, so no task was cancelled.
     """
     if isinstance(error, Exception | asyncio.CancelledError):
         return False
@@ -60,6 +60,6 @@ def _may_be_a_signals(error: BaseException) -> bool:
 
 
 def _log(event: AnyEvent) -> None:
-    # Waits, timeouts, rejections and refusals come with calls: their callers are told, and the counters.
+    # Waits, timeouts, rejections and refusals belong to calls: their callers see them, and the counters do.
     if isinstance(event, _LOGGED):
         logger.log(level_of(event), "%s", told(event))

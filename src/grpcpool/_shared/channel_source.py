@@ -1,4 +1,4 @@
-"""What of the user's makes the connections of a pool: its factory and its prime."""
+"""What creates the channels of a pool: the user's factory, and prime."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class ChannelSource:
-    """The two callables. Only the pool holds them, and its background work knows them weakly.
+    """The two callables. Only the pool holds them; its background work refers to them weakly.
 
-    They are often methods of the object that has the pool. Held by a thread that works for the pool, they would keep
-    both for ever, and a pool that is dropped without `close()` would never be closed.
+    They are often methods of the object that owns the pool. If a thread of the pool held them, they would keep both
+    alive for ever, and a pool dropped without `close()` would never be closed.
     """
 
     __slots__ = ("__weakref__", "factory", "prime")

@@ -1,13 +1,12 @@
-"""What both drivers of a pool are: one lock around the machine, and the order in which its effects are carried out.
+"""What both drivers of a pool share: one lock around the machine, and the order in which its effects are carried out.
 
-Every change goes the same way: take the lock, tell the machine, let go, carry out the effects (`commit`). Nothing
-foreign (factory, prime, listeners, gRPC) is ever called with the lock held. The asyncio driver has a lock too: a
-lease may be dropped, and a snapshot be taken, on any thread.
+Every change goes the same way: take the lock, report the event to the machine, release the lock, carry out the effects
+(`commit`). No foreign code (factory, prime, listeners, gRPC) runs with the lock held. The asyncio driver has a lock as
+well: a lease may be dropped, and a snapshot taken, on any thread.
 
-What a driver adds are hands: how connections are opened and closed, who ticks, how the end is waited for
-(`_sync/driver.py`,
-`_aio/driver.py`). It does not know the pool that it serves, so that a pool that nobody holds any more
-is collected although its background work goes on. Leases and calls hold both.
+A driver adds how connections are opened and closed, what calls `tick`, and how the end is awaited (`_sync/driver.py`,
+`_aio/driver.py`). It does not know the pool that it serves, so that a pool without references is collected although its
+background work goes on. Leases and calls hold both.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from typing import Any, TypeVar, assert_never
 
 import grpc
 
-from .._grpc.status import tells_of_loss
 from .._machine.effects import Act, Close, EffectQueue, Grant, Notify, Open, Refuse, Started, Watch
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
@@ -34,42 +32,23 @@ from .._values.config import PoolConfig
 from .._values.errors import ConnectError, PoolError, PoolForkedError, Refusal, refusal_error
 from .._values.events import Leaked, Released
 from .._values.listener import Listener
-from .._values.slot_states import SlotState
 from .announcer import Announcer, logger
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
 from .leaks import LeakWatch
+from .losses import LossWatch
 from .methods import Methods
 from .pool_state import pool_state
-from .slot_channel import SlotChannel
-
-# How often a lost connection is asked whether it is back: soon at first, then with patience. One that failed a call
-# and looks well is asked as often, until `_SUSPECT_FOR`: gRPC may come to know of a loss a little later than its calls.
-_FIRST_POLL, _LONGEST_POLL, _SUSPECT_FOR = 0.001, 0.25, 0.05
-_NOTICED_WITHIN = 0.02
-
-# How often connections are looked at that nobody uses: their server may have closed them. To wait to be told is no
-# way: on asyncio, what waits for a channel at a fork makes gRPC crash in a quarter of the children (measured, 1.85.1).
-_LOOKS_EVERY = 1.0
-
-# When a server goes away it takes many connections with it, and should not be met by all of them at once.
-_SPREAD = 0.05
-
 
 T = TypeVar("T")
-
-
-def _reconnect_delay(lost: int) -> float:
-    """Seconds that a connection is to wait before it connects again, the last of so many that were `lost`."""
-    return random.random() * _SPREAD * max(0, lost - 1)  # noqa: S311 -- no secret
 
 
 class Driver(abc.ABC):
     """What acts for one pool."""
 
-    # Seconds for which a connection that was found up is not asked again before it is leased. To ask costs as much as
-    # half an acquire. What counts is that it was seen up, not that it was used meanwhile: a dead connection fails its
-    # calls faster than a live one serves them, and would be used ever more often.
+    # Seconds for which a connection that was seen up is leased without another check, which costs as much as half an
+    # acquire. Only a check counts, not that the connection was used meanwhile: a dead connection fails its calls faster
+    # than a live one serves them, and would be used ever more often.
     trusted_for: float
 
     # What to do in a forked child.
@@ -84,7 +63,7 @@ class Driver(abc.ABC):
         listeners: Iterable[Listener],
         clock: Clock,
     ) -> None:
-        """Makes an empty pool's driver; see `ChannelPool` for the arguments."""
+        """Creates the driver of an empty pool; see `ChannelPool` for the arguments."""
         self._source = weakref.ref(source)
         self.config = config.replace(prime=None)
         self.name = name
@@ -97,19 +76,17 @@ class Driver(abc.ABC):
         self.announcer = Announcer(listeners)
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.methods = Methods()
-        # Slots that are lost, or may be, with the moment of the next look and the time between the looks.
-        self._watched: dict[Slot, tuple[float, float]] = {}
-        self._looks_at = self.monotonic() + _LOOKS_EVERY
-        # What finalizers leave to be done, for they must not take the lock.
+        self.losses = LossWatch(self.machine, self.tell, self.monotonic)
+        # Work that finalizers leave, because they must not take the lock.
         self.deferred: deque[Callable[[], object]] = deque()
-        # In a forked child, the parent's driver: never touched again, but to be told that it is void.
+        # Set on the parent's driver in a forked child, where it is never used again.
         self.void = False
 
-    # --- hands --------------------------------------------------------------------------------------------------
+    # --- what a driver adds -------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def open_channel(self, slot: Slot) -> None:
-        """Has the slot's connection opened in the background; how that ends is reported to the machine."""
+        """Opens the slot's connection in the background, and reports the result to the machine."""
 
     @abc.abstractmethod
     def close_channel(self, slot: Slot) -> None:
@@ -125,14 +102,14 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def see_to_alarm(self) -> None:
-        """Has `tick` called at `alarm`, which may have changed."""
+        """Ensures that `tick` is called at `alarm`, which may have changed."""
 
     @abc.abstractmethod
     def defer(self, work: Callable[[], object]) -> None:
-        """Has `work` done soon, where the driver's work is done. Safe in finalizers."""
+        """Does `work` soon, where the driver's work is done. Safe in finalizers."""
 
     def source(self) -> ChannelSource:
-        """What of the user's makes connections.
+        """The user's factory and prime.
 
         Raises:
             ConnectError: The pool has been dropped.
@@ -149,7 +126,7 @@ class Driver(abc.ABC):
         """Raises an error where the pool may not be used; `anywhere`: also by threads and loops it is not bound to."""
 
     def forked_error(self, what: str) -> PoolForkedError:
-        """What whoever uses something of before a fork is told: `what` it is; the figures are those of the fork."""
+        """The error for using something from before a fork; `what` says which. The figures are those of the fork."""
         return PoolForkedError(
             f"pool {self.name!r}: {what} before the fork ({self.machine.figures()}); {self.after_fork}"
         )
@@ -168,7 +145,7 @@ class Driver(abc.ABC):
         return answer
 
     def recover(self) -> None:
-        """An exception, as of a signal handler, has ended a step halfway: has it completed."""
+        """Completes a step that an exception, such as one of a signal handler, has ended halfway."""
         with self.lock:
             self.machine.repair(self.monotonic())
         self.commit()
@@ -185,14 +162,14 @@ class Driver(abc.ABC):
             self.changed()
         # An act stays in the queue while another thread carries it out.
         if self.machine.closing and not len(self.machine.fleet.slots) and not (outbox.acts or outbox.opens):
-            self._watched.clear()
+            self.losses.clear()
             self.finish()
         self.see_to_alarm()
 
     def _carry_out(self, queue: EffectQueue[T], carry_out_next: Callable[[EffectQueue[T]], None]) -> None:
         """Carries out a queue of effects in its order, unless another thread, or a caller of this one, is doing so.
 
-        Whoever leaves the queue looks at it once more afterwards, so nothing that was added meanwhile stays in it.
+        The thread looks at the queue once more after it has left it, so that nothing added meanwhile stays in it.
         """
         while queue:
             mine = False
@@ -233,7 +210,7 @@ class Driver(abc.ABC):
             case Started(waiter=waiter):
                 waiter.started()
             case Watch(slot=slot):
-                self._watch(slot)
+                self.losses.lost(slot)
             case _:
                 assert_never(act)
 
@@ -296,10 +273,8 @@ class Driver(abc.ABC):
 
     def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
         """Whether the connection of the place just taken is up; if it is not, the place is released."""
-        channel: SlotChannel = slot.channel
-        now = self.monotonic()
-        if slot.state is not SlotState.READY or channel.is_up(connect=True):
-            channel.trusted_until = now + self.trusted_for
+        if self.losses.is_up(slot):
+            slot.channel.trusted_until = self.monotonic() + self.trusted_for
             return True
         self.tell(self.machine.unfit, slot, streams, holder)
         return False
@@ -307,28 +282,15 @@ class Driver(abc.ABC):
     # --- calls --------------------------------------------------------------------------------------------------
 
     def call_deadline(self, timeout: float | None, now: float) -> float:
-        """Until when a call may wait: its own deadline, or, if it has none, the configured time."""
+        """The moment until which a call may wait: its own deadline or, if it has none, that of `acquire_timeout`."""
         if timeout is None:
             timeout = self.config.acquire_timeout
-        # In this order `max` takes what is no number for past, as gRPC does: among the deadlines it would hide others.
+        # In this order `max` treats NaN as past, as gRPC does. Among the deadlines NaN would hide others.
         return math.inf if timeout is None else max(now, now + timeout)
 
     def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> None:
         """A call failed; if its connection is down, the slot gets no more while another is up."""
-        channel: SlotChannel = slot.channel
-        if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
-            return
-        error = ConnectError(details)
-        if channel.state() is not grpc.ChannelConnectivity.READY:
-            self.tell(self.machine.lost, slot, error)
-        elif tells_of_loss(code, details):
-            self.tell(self.machine.lost, slot, error)
-            # Not before gRPC has had the time to notice it, too.
-            at, pause = self._watched.get(slot, (0.0, _FIRST_POLL))
-            self._watched[slot] = (max(at, self.monotonic() + _NOTICED_WITHIN), pause)
-            self.see_to_alarm()
-        else:
-            self._watched.setdefault(slot, (self.monotonic() + _FIRST_POLL, _FIRST_POLL))
+        if self.losses.call_failed(slot, code, details):
             self.see_to_alarm()
 
     def connectivity(self) -> grpc.ChannelConnectivity:
@@ -342,7 +304,7 @@ class Driver(abc.ABC):
     # --- what finalizers leave ----------------------------------------------------------------------------------
 
     def do_deferred(self) -> None:
-        """Does what finalizers left to be done."""
+        """Does the work that finalizers left."""
         while self.deferred:
             try:
                 work = self.deferred.popleft()
@@ -350,17 +312,17 @@ class Driver(abc.ABC):
                 return
             try:
                 work()
-            except Exception:  # noqa: BLE001 -- whoever operates the pool now has nothing to do with it
+            except Exception:  # noqa: BLE001 -- the thread that happens to be here is not concerned
                 logger.exception("pool %r: what a finalizer left to be done failed", self.name)
 
     def forget_leak(self, ticket: int) -> None:
-        """A lease that was watched for being held too long has been given back."""
+        """A lease that was watched for leaks has been released."""
         if self.leaks is not None:
             with self.lock:
                 self.leaks.returned(ticket)
 
-    def tell_released(self, channel: int, since: float) -> None:
-        """A lease that listeners want to know of has been given back."""
+    def emit_release(self, channel: int, since: float) -> None:
+        """Emits the release of a lease, which was taken at the moment `since`."""
         self.announcer.emit(Released(pool=self.name, channel=channel, held=self.monotonic() - since))
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -368,15 +330,8 @@ class Driver(abc.ABC):
     @property
     def alarm(self) -> float:
         """When the next tick is due."""
-        alarm = self.machine.next_deadline()
-        if self.leaks is not None:
-            alarm = min(alarm, self.leaks.next_deadline())
-        if self.machine.fleet.slots.ready:
-            alarm = min(alarm, self._looks_at)
-        # A copy: another thread may add a slot meanwhile.
-        for at, _ in tuple(self._watched.values()):
-            alarm = min(alarm, at)
-        return alarm
+        alarm = min(self.machine.next_deadline(), self.losses.next_check)
+        return alarm if self.leaks is None else min(alarm, self.leaks.next_deadline())
 
     def tick(self) -> None:
         """Does what is due."""
@@ -384,57 +339,17 @@ class Driver(abc.ABC):
         now = self.monotonic()
         if self.machine.next_deadline() <= now:
             self.tell(self.machine.tick)
-        self._look_after_watched(now)
-        if self._looks_at <= now:
-            self._looks_at = now + _LOOKS_EVERY
-            self._look_after_ready()
-        self._report_leaks(now)
+        if self.losses.next_check <= now and self.losses.check_due(now):
+            self.changed()
+        if self.leaks is not None and self.leaks.next_deadline() <= now:
+            self._report_leaks(self.leaks, now)
 
-    def _report_leaks(self, now: float) -> None:
-        if self.leaks is None or self.leaks.next_deadline() > now:
-            return
+    def _report_leaks(self, leaks: LeakWatch, now: float) -> None:
         with self.lock:
-            late = self.leaks.overdue(now)
+            late = leaks.overdue(now)
         for held in late:
             leaked = Leaked(pool=self.name, channel=held.channel, held=now - held.since, stack=held.stack)
             self.announcer.emit(leaked)
-
-    # --- connections that are down, or may be -------------------------------------------------------------------
-
-    def _watch(self, slot: Slot) -> None:
-        """The slot's connection is down: has it looked after, which has it connect."""
-        delay = _FIRST_POLL + _reconnect_delay(self.machine.fleet.slots.lost)
-        self._watched[slot] = (self.monotonic() + delay, _FIRST_POLL)
-
-    def _look_after_watched(self, now: float) -> None:
-        for slot, (at, pause) in tuple(self._watched.items()):
-            if slot.state not in (SlotState.LOST, SlotState.READY):
-                self._watched.pop(slot, None)
-            elif at <= now:
-                longer = min(2 * pause, _LONGEST_POLL)
-                self._watched[slot] = (now + longer, longer)
-                self._look_at(slot)
-                if slot.state is SlotState.READY and longer > _SUSPECT_FOR:
-                    self._watched.pop(slot, None)
-                self.changed()
-
-    def _look_after_ready(self) -> None:
-        with self.lock:
-            ready = self.machine.fleet.slots.in_state(SlotState.READY)
-        for slot in ready:
-            # Without having it connect, which is not to be done by all at once.
-            self._look_at(slot, connect=False)
-
-    def _look_at(self, slot: Slot, *, connect: bool = True) -> None:
-        """Looks whether the connection of the slot, ready or lost, is up, and tells the machine if that is news."""
-        channel: SlotChannel = slot.channel
-        up = channel.is_up(connect=connect)
-        if up and slot.state is SlotState.LOST:
-            self._watched.pop(slot, None)
-            self.tell(self.machine.recovered, slot)
-        elif not up and slot.state is SlotState.READY:
-            self._watched.pop(slot, None)
-            self.tell(self.machine.lost, slot, None)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -443,6 +358,6 @@ class Driver(abc.ABC):
         return self.machine.closing
 
     def close(self, grace: float) -> None:
-        """Begins the end: who waits is refused; what is in flight has `grace` seconds."""
+        """Begins the end: waiters are refused; what is in flight has `grace` seconds."""
         self.do_deferred()
         self.tell(self.machine.close, self.monotonic() + grace)

@@ -1,8 +1,8 @@
 """Finalizers: they may interrupt any line of a thread, also one that holds a pool's lock.
 
-To wait for the lock there would be to wait for oneself. The pool's own finalizers leave their work to others
-(`Driver.defer`). Those of users, and of gRPC's intercepted calls, release leases and cancel calls; these defer it, too,
-where the lock is held and it may be this thread that holds it.
+There, waiting for the lock would be a deadlock. The pool's own finalizers leave their work to others (`Driver.defer`).
+Finalizers of users, and of gRPC's intercepted calls, release leases and cancel calls. These methods defer the work as
+well when the lock is held, possibly by this very thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PACKAGE = "grpcpool."
 def interrupts_package() -> bool:
     """Whether foreign code that calls into this package interrupts, on the same thread, code of the package.
 
-    So does code that the package has called: a listener, a callback.
+    Code that the package has called, such as a listener or a callback, counts as foreign.
     """
     frame: FrameType | None = sys._getframe()
     foreign = False

@@ -13,10 +13,10 @@ from typing import Protocol
 
 
 class Forkable(Protocol):
-    """Something that has to be told that it is in a forked child."""
+    """Something that must know when it is in a forked child."""
 
     def after_fork_in_child(self) -> object:
-        """Starts afresh; returns what has to be kept untouched."""
+        """Starts empty; returns what has to be kept untouched."""
 
 
 _alive: weakref.WeakSet[Forkable] = weakref.WeakSet()
@@ -24,7 +24,7 @@ _parked: list[object] = []
 
 
 def watch_for_fork(pool: Forkable) -> None:
-    """Has `pool` told, in a child of a fork, that it is there."""
+    """Calls `pool.after_fork_in_child` in every forked child."""
     _alive.add(pool)
 
 

@@ -1,7 +1,7 @@
-"""Leases that are held for suspiciously long, and the stacks that took them.
+"""Leases that are held for suspiciously long, and the stacks that acquired them.
 
-All are given the same time, so the order in which they were taken is the order in which they fall due, and a dict,
-which keeps that order and forgets from its middle at no cost, is all it takes. Pure, like the machine.
+All have the same time limit, so they fall due in the order in which they were taken. A dict is all it takes: it keeps
+that order and removes from its middle at no cost. Pure, like the machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import traceback
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Held:
-    """A lease that somebody holds.
+    """A lease that is held.
 
     Attributes:
         channel: The number of its slot.
@@ -32,7 +32,7 @@ def stack_of_caller() -> str:
 
 
 class LeakWatch:
-    """Remembers who took what; each lease is reported at most once."""
+    """Remembers which lease was acquired where; each is reported at most once."""
 
     def __init__(self, threshold: float) -> None:
         """Reports what is held for `threshold` seconds."""
@@ -43,7 +43,7 @@ class LeakWatch:
         self._taken = 0
 
     def taken(self, channel: int, since: float, stack: str) -> int:
-        """Notes a lease; returns the ticket to `returned` it with."""
+        """Notes a lease; returns its ticket, for `returned`."""
         self._taken += 1
         self._held[self._taken] = Held(channel, since, stack)
         self._rearm()
@@ -55,7 +55,7 @@ class LeakWatch:
         self._rearm()
 
     def overdue(self, now: float) -> list[Held]:
-        """Takes out what has been held for too long."""
+        """Removes and returns the leases that have been held for too long."""
         late: list[Held] = []
         while self._held and self.next_deadline() <= now:
             late.append(self._held.pop(next(iter(self._held))))

@@ -1,7 +1,7 @@
-"""What a lease is in both worlds: a place on one connection, which is given back exactly once.
+"""What leases of both worlds share: a place on one connection, or all of it, which is released exactly once.
 
-By the first release, or, if calls still run then, by the last of them; by the garbage collector for a lease that
-nobody released.
+The first `release` does that or, if calls still run then, the end of the last of them. For a lease that was never
+released, the garbage collector does.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .leaks import LeakWatch
 
 
 class LeaseBase:
-    """A place on one connection of a pool."""
+    """Some streams of one connection of a pool, or all of it."""
 
-    # What it is called where it is shown.
+    # Its name in its `repr`.
     _shown_as: str
 
-    # Set by `ChannelPool.acquire`: to call an __init__ would cost as much again as all else that makes a lease; to read
-    # a default of the class would cost more than to set it.
+    # Set by `ChannelPool.acquire`: calling an __init__ would double the cost of creating a lease; reading a default of
+    # the class would cost more than setting it.
     _released: bool
-    # Calls that run on this lease: the last one gives the place back if the lease is released by then.
+    # Calls that run on this lease: the last one releases the place if the lease is released by then.
     _calls: int
-    # What else ends with the lease: the watch for a leak, subscriptions.
+    # What else to end with the lease: the leak watch, subscriptions.
     _at_release: tuple[Callable[[], None], ...]
     _driver: Driver
     # The pool must live as long as its leases do.
@@ -40,22 +40,22 @@ class LeaseBase:
     _used_at: float
 
     def watch_for_leak(self, leaks: LeakWatch, stack: str) -> None:
-        """Has the lease, which was asked for there, reported if it is held for too long."""
+        """Reports the lease, acquired at `stack`, if it is held for too long."""
         driver = self._driver
         with driver.lock:
             ticket = leaks.taken(self._slot.id, driver.monotonic(), stack)
         self._at_release = (*self._at_release, partial(driver.forget_leak, ticket))
         driver.see_to_alarm()
 
-    def tell_when_released(self) -> None:
-        """Has listeners told when the lease is given back, and how long it was held."""
+    def watch_release(self) -> None:
+        """Emits the release of the lease, and how long it was held."""
         driver = self._driver
-        self._at_release = (*self._at_release, partial(driver.tell_released, self._slot.id, driver.monotonic()))
+        self._at_release = (*self._at_release, partial(driver.emit_release, self._slot.id, driver.monotonic()))
 
-    # --- giving back --------------------------------------------------------------------------------------------
+    # --- releasing ----------------------------------------------------------------------------------------------
 
     def release(self) -> None:
-        """Gives the lease back; its place is free at once, or when the last of its calls ends.
+        """Releases the lease; its place is free at once, or when the last of its calls ends.
 
         Later releases do nothing; so does a release in a forked child.
         """
@@ -87,10 +87,10 @@ class LeaseBase:
             self._end_the_rest()
 
     def discard(self) -> None:
-        """Gives the lease back and closes its connection, which is not used again.
+        """Releases the lease and closes its connection, which is not used again.
 
         A whole connection is closed at once, and calls on it are cancelled. A shared one takes no new calls, and
-        closes when those of the others have ended. After a release, does nothing.
+        closes when the calls of others have ended. After a release this does nothing.
         """
         driver = self._driver
         if driver.void:
@@ -115,7 +115,7 @@ class LeaseBase:
         self._at_release = ()
 
     def __del__(self) -> None:
-        """Gives back a lease that nobody released. No call runs on it: calls hold their lease."""
+        """Releases a lease that was never released. No call runs on it: calls hold their lease."""
         slot = self._slot
         if slot is None or self._released or self._driver.void:
             return
@@ -159,7 +159,7 @@ class LeaseBase:
         """A call begins.
 
         Raises:
-            LeaseReleasedError: The lease has been given back.
+            LeaseReleasedError: The lease has been released.
             PoolForkedError: The lease was taken before a fork.
         """
         driver = self._driver

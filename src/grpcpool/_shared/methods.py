@@ -7,19 +7,19 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-# Who makes serializers on the spot makes a new method at each call; such are not kept without end.
+# A serializer created on the spot makes a new method at each call; these are not kept without end.
 MOST_METHODS = 1024
 
 
 class Note(Protocol):
-    """What takes note of the request that a call sends."""
+    """Takes note of the request that a call sends."""
 
     sent: tuple[Any, Any] | None
     """The message and what it was serialized to; `None` until then."""
 
 
 SENDING: contextvars.ContextVar[Note | None] = contextvars.ContextVar("grpcpool_sending", default=None)
-"""Who takes note, while a call is being started."""
+"""What takes note while a call is being started."""
 
 
 class Method:
@@ -35,12 +35,12 @@ class Method:
 
     @property
     def may_repeat(self) -> bool:
-        """Whether a call may be begun again. A request iterator that has been read from cannot be read again."""
+        """Whether a call may be sent again. A request iterator that has been read from cannot be read again."""
         return self.kind.startswith("unary_")
 
     @property
     def noting(self) -> Method:
-        """The method for a call that may be begun again: its serializer has `SENDING` take note."""
+        """The method for a call that may be sent again: its serializer makes `SENDING` take note."""
         if self._noting is None:
             name, serializer, *rest = self.arguments
             if serializer is None or not self.may_repeat:
@@ -49,7 +49,7 @@ class Method:
         return self._noting
 
     def with_request_serialized(self, request: Any) -> Method:
-        """The method for a call that begins later: whatever the caller does to `request` meanwhile does not show.
+        """The method for a call that starts later: changes that the caller makes to `request` meanwhile do not show.
 
         Raises:
             Exception: What the serializer raises.
@@ -79,10 +79,10 @@ def _serialize_and_note(serializer: Callable[[Any], Any], message: Any) -> Any:
 
 
 class Methods:
-    """The methods that a pool has been asked for."""
+    """The methods that stubs of a pool use."""
 
     def __init__(self) -> None:
-        """Knows none yet."""
+        """Contains none yet."""
         self._known: dict[tuple[Any, ...], Method] = {}
 
     def get(self, kind: str, arguments: tuple[Any, ...]) -> Method:

@@ -1,4 +1,4 @@
-"""What a pool is in both worlds: its settings, its figures, and the checks of what it is asked for."""
+"""What pools of both worlds share: settings, figures, and the checks of arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .fork import watch_for_fork
 
 
 class Configured:
-    """Stands for a timeout that is to be the configured one."""
+    """Stands for the configured timeout."""
 
     def __repr__(self) -> str:
         return "<as configured>"
@@ -35,9 +35,9 @@ def _checked(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
 
 
 class PoolBase(abc.ABC):
-    """A pool, but for what leases and calls are made of."""
+    """A pool without what leases and calls need."""
 
-    # What it is called where it is shown, and what its factory makes.
+    # Its name in its `repr`, and the type that its factory returns.
     _shown_as: str
     _channel_type: str
 
@@ -49,14 +49,14 @@ class PoolBase(abc.ABC):
         name: str | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
-        """Makes a pool; nothing is opened yet.
+        """Creates a pool; nothing is opened yet.
 
         Args:
-            factory: Makes a new channel at each call. Pass `grpcpool.isolated()` among its options: gRPC has
+            factory: Returns a new channel at each call. Pass `grpcpool.isolated()` among its options: in gRPC,
                 channels with equal arguments share one connection.
             config: The settings; the defaults of `PoolConfig` if not given.
-            name: What logs, events, errors and metrics call the pool.
-            listeners: Told of every event, see `Listener`.
+            name: The pool's name in logs, events, errors and metrics.
+            listeners: Notified of every event, see `Listener`.
 
         Raises:
             TypeError: `factory` is not callable, `config` is not a `PoolConfig`, `name` is not text, or a listener is
@@ -77,14 +77,14 @@ class PoolBase(abc.ABC):
 
     @abc.abstractmethod
     def _new_driver(self) -> Any:
-        """Makes the driver of an empty pool."""
+        """Creates the driver of an empty pool."""
 
     @abc.abstractmethod
     def after_fork_in_child(self) -> object:
-        """In a forked child: starts afresh or becomes void; returns what must be kept untouched."""
+        """In a forked child: starts empty or becomes void; returns what must be kept untouched."""
 
     def _begin(self) -> Any:
-        """Starts afresh; returns the driver."""
+        """Starts with a new driver; returns it."""
         self._driver = driver = self._new_driver()
         # The background work does not hold the pool; when the pool is collected, it closes what it had.
         self._finalizer = weakref.finalize(self, driver.dropped)
@@ -117,7 +117,7 @@ class PoolBase(abc.ABC):
     # --- the whole pool -----------------------------------------------------------------------------------------
 
     def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
-        """Changes the bounds from now on. What is too many is drained, what is missing is opened.
+        """Changes the bounds from now on. Surplus connections are drained, missing ones opened.
 
         Args:
             min_size: The new `PoolConfig.min_size`; `None` leaves it.
@@ -139,22 +139,23 @@ class PoolBase(abc.ABC):
             self._config = self._config.replace(min_size=low, max_size=high)
 
     def refresh(self) -> None:
-        """Has every connection replaced, gracefully: a successor is ready before the old one takes no new calls.
+        """Replaces every connection gracefully: a successor is ready before the old one takes no new calls.
 
-        For new credentials, or a target whose addresses have changed. Returns at once; it goes on in the background.
+        Use it for new credentials, or for a target whose addresses have changed. Returns at once, and goes on in the
+        background.
         """
         driver = self._driver
         driver.check_use()
         driver.tell(driver.machine.refresh)
 
     def add_listener(self, listener: Listener) -> None:
-        """Tells `listener`, too, of every event from now on.
+        """Notifies `listener` as well of every event from now on.
 
         Raises:
             TypeError: It is not a `Listener`.
         """
         self._listeners = (*self._listeners, *_checked((listener,)))
-        self._driver.announcer.hear(self._listeners)
+        self._driver.announcer.set_listeners(self._listeners)
 
     def stats(self) -> PoolStats:
         """A snapshot of one consistent moment."""
@@ -173,7 +174,7 @@ class PoolBase(abc.ABC):
 
     @property
     def name(self) -> str:
-        """What logs, events, errors and metrics call the pool."""
+        """The pool's name in logs, events, errors and metrics."""
         return self._name
 
     @property

@@ -1,4 +1,4 @@
-"""The state of a whole pool as a channel: it is ready if any of its connections is."""
+"""The state of a whole pool as a channel: ready if any of its connections is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which status a call has that failed because of the pool: callers who know only gRPC see it as any other failure."""
+"""The gRPC status of a call that failed because of the pool."""
 
 from __future__ import annotations
 

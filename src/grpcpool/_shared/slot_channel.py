@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import abc
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 
+from .._grpc.registered_methods import takes_registered
 from .methods import MOST_METHODS, Method
 
 
@@ -17,11 +17,11 @@ class SlotChannel(abc.ABC):
     """One channel in service of a pool."""
 
     def __init__(self, channel: Any) -> None:
-        """Takes over `channel`, which nobody else uses."""
+        """Takes over `channel`, which nothing else uses."""
         self.channel = channel
-        # Until then the connection is taken to be up without a look.
+        # Until then the connection counts as up without a check.
         self.trusted_until = -math.inf
-        # To build a multicallable costs as much as a tenth of a call.
+        # Creating a multicallable costs a tenth of a call.
         self._multicallables: dict[Method, Any] = {}
 
     @abc.abstractmethod
@@ -30,7 +30,7 @@ class SlotChannel(abc.ABC):
 
     @abc.abstractmethod
     def is_up(self, *, connect: bool) -> bool:
-        """Looks at the connection; `connect` has one that is not up connect."""
+        """Checks the connection; `connect` makes one that is not up connect."""
 
     def multicallable(self, method: Method) -> Any:
         """The channel's own multicallable for `method`."""
@@ -47,14 +47,6 @@ class SlotChannel(abc.ABC):
         """A multicallable of the channel for `method`, which is not kept."""
         make: Callable[..., Any] = getattr(self.channel, method.kind)
         *arguments, registered = method.arguments
-        if registered and _takes_registered(make):
+        if registered and takes_registered(make):
             arguments.append(registered)
         return make(*arguments)
-
-
-def _takes_registered(make: Callable[..., Any]) -> bool:
-    """Whether this maker knows ``_registered_method``: gRPC's do since 1.63, those of other makes may not."""
-    try:
-        return "_registered_method" in inspect.signature(make).parameters
-    except (TypeError, ValueError):
-        return False

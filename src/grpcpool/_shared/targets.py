@@ -1,7 +1,8 @@
-"""Keeps pools from consisting of pools.
+"""The arguments of a pool over a target, and the guard that keeps pools from consisting of pools.
 
-Some put `insecure_channel` and `secure_channel` in the place of gRPC's own, to have every channel of a program pooled;
-and pools look gRPC's up each time they make a channel, for instrumentation replaces them.
+Programs may replace gRPC's `insecure_channel` and `secure_channel` by the pool's, so that every channel is a pool.
+Pools look gRPC's functions up each time they create a channel, because instrumentation replaces them. Within such a
+look-up the pool's functions create a plain channel.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Callable, Iterator
 import grpc
 
 Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
-"""Channel credentials, or what makes them."""
+"""Channel credentials, or a callable that creates them."""
 
 _making = threading.local()
 
 
 @contextlib.contextmanager
 def making_a_channel() -> Iterator[None]:
-    """Within, this thread makes a channel for a pool, not a pool."""
+    """Within this block, the thread creates a channel for a pool, not a pool."""
     _making.a_channel = True
     try:
         yield
@@ -29,18 +30,18 @@ def making_a_channel() -> Iterator[None]:
 
 
 def is_making_a_channel() -> bool:
-    """Whether what this thread is about to make is a channel for a pool."""
+    """Whether this thread is creating a channel for a pool."""
     return getattr(_making, "a_channel", False)
 
 
 def named_after(target: str | bytes) -> str:
-    """What a pool over `target` is called if it is given no name.
+    """The default name of a pool over `target`.
 
     Raises:
-        TypeError: It is no target. gRPC, too, says so at once.
+        TypeError: It is not a valid target. gRPC, too, raises at once.
     """
     if isinstance(target, bytes):
-        # Which gRPC takes, undocumented.
+        # Undocumented, but gRPC accepts it.
         return target.decode(errors="backslashreplace")
     if not isinstance(target, str):
         raise TypeError(f"target must be text, not {target!r}")
@@ -48,10 +49,10 @@ def named_after(target: str | bytes) -> str:
 
 
 def check_credentials(credentials: Credentials) -> None:
-    """Looks whether these are credentials, or can make them.
+    """Checks that these are credentials, or a callable that may create them.
 
     Raises:
-        TypeError: They are neither. What they are is not told: it may be the text of a key.
+        TypeError: They are neither. The message does not show them: they may be the text of a key.
     """
     if not callable(credentials):
         _check(credentials, "credentials must be grpc.ChannelCredentials, or a callable that makes them")
@@ -61,7 +62,7 @@ def credentials_of(credentials: Credentials) -> grpc.ChannelCredentials:
     """The credentials for one more channel.
 
     Raises:
-        TypeError: What was to make them made something else.
+        TypeError: The callable returned something else.
     """
     if not callable(credentials):
         return credentials

@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.failed_streams import end_failed
+from .._grpc.call_errors import has_answered, has_answered_in_the_end
+from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
-from .call_end import Callbacks, End, on_end, reference
+from .call_end import Callbacks, End, on_end
 from .call_stages import Failed, Running, Stage, Waiting
 from .channel import ChannelSurface
 from .driver import SyncDriver
@@ -139,20 +140,39 @@ class PoolCall(_Base):
         running.native = on_end(native, end, defer, within=True)
 
     def end(self, end: End, *, refused: bool) -> bool:
-        """The native call of this `end` is over; returns whether the call is sent again: the server refused it."""
+        """The native call of this `end` is over; returns whether it is sent again, or may be: the server refused it."""
         running = self._stage
         if not isinstance(running, Running) or running.end is not end:
             return False
-        if refused and self._may_repeat:
-            waiting = self._new_waiting()
-            self._change(running, waiting)
-            self._driver.request(waiting)
-            return True
+        answered = has_answered(running.native) if refused and self._may_repeat else True
+        if answered is None:
+            self._driver.starter.do(partial(self._send_again_if_unanswered, running))
+        elif answered:
+            self._finish(running)
+            return False
+        else:
+            self._send_again(running)
+        return True
+
+    def _send_again_if_unanswered(self, running: Running) -> None:
+        """The server refused the call: sends it again, unless the server has answered. Waits until that is known."""
+        if has_answered_in_the_end(running.native) is False and self._may_repeat:
+            self._send_again(running)
+        else:
+            self._finish(running)
+            self._driver.callback_runner.do(self._callbacks.call)
+
+    def _send_again(self, running: Running) -> None:
+        waiting = self._new_waiting()
+        self._change(running, waiting)
+        self._driver.request(waiting)
+
+    def _finish(self, running: Running) -> None:
+        """The call is over for good."""
         with self._lock:
             running.over = True
             if self._awaiting_change:
                 self._wake()
-        return False
 
     def refuse(self, waiting: Waiting, error: PoolError) -> None:
         """There will be no place."""
@@ -379,6 +399,7 @@ class PoolCall(_Base):
             try:
                 response = next(stage.native)
             except grpc.RpcError as error:
+                take_note_of_metadata(stage.native)
                 if not self._is_sent_again(stage, error):
                     end_failed(stage.native)
                     raise

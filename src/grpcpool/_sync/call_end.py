@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from .._grpc.failed_streams import CANCELLED, end_when_it_fails, runs_only_while_iterated
+from .._grpc.failed_streams import Defer, end_when_it_fails, runs_only_while_iterated
 from .serial_runner import run_logged
 
 if TYPE_CHECKING:
@@ -98,10 +97,6 @@ class End:
             self._callbacks.call()
 
 
-Defer = Callable[[Callable[[], object]], None]
-"""Does something soon; may be called in a finalizer."""
-
-
 def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = False) -> Any:
     """Calls `end` when `call` is over; at once if it is over already.
 
@@ -160,21 +155,3 @@ class WatchedIterator:
     def __getattr__(self, name: str) -> Any:
         """Whatever else the iterator has."""
         return getattr(self._iterator, name)
-
-
-def reference(call: Any, defer: Defer) -> Callable[[], Any]:
-    """A weak reference to `call`, for what is to be told of its end; if that never comes, the call's end comes by it.
-
-    gRPC forgets to cancel a stream whose deserializer raised: it is over for the caller, and runs on for ever for the
-    server. Its callbacks hold this reference; they are gone if it has ended well, and otherwise they hear when it is
-    dropped, and cancel it.
-    """
-    native = getattr(call, "_call", None)
-    cancel = getattr(native, "cancel", None)
-    try:
-        if cancel is None:
-            return weakref.ref(call)
-        return weakref.ref(call, lambda _: defer(partial(cancel, CANCELLED, "Cancelled upon garbage collection!")))
-    except TypeError:
-        # It cannot be referred to weakly.
-        return lambda: None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from .._grpc.failed_streams import reference
 from .._shared.methods import SENDING
 from .._values.errors import PoolError
 from .arguments import failure_of, with_metadata_read
 from .call import PoolCall
-from .call_end import on_end, reference
+from .call_end import on_end
 from .channel import ChannelSurface
 from .failed_call import call_error, not_started
 from .place import Place

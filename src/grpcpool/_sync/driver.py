@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import threading
-import types
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from .._grpc.client_modules import is_within_call
 from .._grpc.connectivity import TRUSTED_FOR
 from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
@@ -138,7 +138,7 @@ class SyncDriver(Driver):
     def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. Returns at once on a thread that the end depends on."""
         own = (self.worker, self.threads, self.starter, self.callback_runner)
-        if any(each.is_current() for each in own) or _is_within_grpc() or sys.is_finalizing():
+        if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing():
             return
         self.finished.wait()
         self.subscriptions.close(_JOIN_TIMEOUT)
@@ -162,17 +162,3 @@ class SyncDriver(Driver):
         self.starter.join(0.0)
         self.callback_runner.join(0.0)
         self.unsubscribe()
-
-
-def _is_within_grpc() -> bool:
-    """Whether gRPC is below us on the stack: this is a callback, a request iterator or a serializer.
-
-    gRPC closes a channel by waiting for its calls to end, and a call does not end before its callbacks have. Who
-    waits for the close in a callback waits for himself, even if another thread does the closing (measured).
-    """
-    frame: types.FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "grpc._channel":
-            return True
-        frame = frame.f_back
-    return False

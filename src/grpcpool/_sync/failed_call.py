@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
+from .._grpc.call_errors import with_grpcs_own
 from .._shared.rpc_status import status_of
 from .._values.errors import PoolError
 
@@ -116,23 +116,12 @@ class CallNotStartedError(_CallError):
         return not_started, self.args
 
 
-# Made when it is first needed, of one of gRPC's.
-_kinds: list[type[CallNotStartedError]] = []
-
-
 def not_started(code: grpc.StatusCode, details: str, cause: BaseException | None) -> CallNotStartedError:
     """The error of a call that never left the pool.
 
-    It is of the class, too, of which errors of gRPC's blocking calls are. That is private, and many an except clause
-    names it all the same. To import it would fix settings that gRPC reads from the environment when it is imported.
+    It is also of the class that errors of gRPC's blocking calls are of, if there is one.
     """
-    if not _kinds:
-        grpcs_own = getattr(sys.modules.get("grpc._channel"), "_InactiveRpcError", None)
-        if grpcs_own is None:
-            return CallNotStartedError(code, details, cause)
-        shown_as = {"__module__": __name__, "__doc__": CallNotStartedError.__doc__}
-        _kinds.append(type(CallNotStartedError.__name__, (CallNotStartedError, grpcs_own), shown_as))
-    return _kinds[0](code, details, cause)
+    return with_grpcs_own(CallNotStartedError, code, details, cause)(code, details, cause)
 
 
 def call_error(error: PoolError, *, own_deadline: bool) -> CallNotStartedError:

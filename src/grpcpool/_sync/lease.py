@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from .._grpc.failed_streams import reference
 from .._grpc.status import code_of, details_of, is_refused_stream
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, Caller
-from .call_end import on_end, reference
+from .call_end import on_end
 from .channel import ChannelSurface
 
 if TYPE_CHECKING:

@@ -92,8 +92,8 @@ class ChannelPool(PoolBase, ChannelSurface):
                 self._wait_for_place(lease, timeout)
         if driver.leaks is not None:
             lease.watch_for_leak(driver.leaks, stack_of_caller())
-        if driver.announcer.tells_releases:
-            lease.tell_when_released()
+        if driver.announcer.emits_releases:
+            lease.watch_release()
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:

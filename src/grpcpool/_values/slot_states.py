@@ -13,7 +13,7 @@ class SlotState(enum.StrEnum):
     READY = "ready"
     """In service."""
     LOST = "lost"
-    """Known to be down, left to gRPC's own reconnecting; keeps its calls and its place."""
+    """Known to be down, left to gRPC's own reconnecting; keeps its calls, and counts against `max_size`."""
     DRAINING = "draining"
     """Takes nothing new, closes when the last it carries ends."""
     CLOSED = "closed"

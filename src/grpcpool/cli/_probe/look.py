@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]
 from h2.settings import SettingCodes
 
+from grpcpool._grpc.servers_words import server_by_its_words
+
 from .._target import Address
 from .dial import DialError, Dialled, dial
 from .wire import Answer, Wire, WireError, announced
@@ -174,15 +176,7 @@ def _note_answer(finding: Finding, answer: Answer) -> None:
 
 def _by_words(answer: Answer) -> str | None:
     """Which gRPC server this is, by its words about a method that it does not have."""
-    if answer.status != _UNIMPLEMENTED:
-        return None
-    if answer.details == "Method not found!":
-        return "gRPC Python"
-    if answer.details.startswith("unknown service"):
-        return "gRPC Go"
-    if answer.details.startswith("Method not found: "):
-        return "gRPC Java"
-    return None
+    return server_by_its_words(answer.details) if answer.status == _UNIMPLEMENTED else None
 
 
 def _note_health(finding: Finding, answer: Answer) -> None:

@@ -1,64 +1,44 @@
-"""The server of these tests, run as a process of its own by `support_server`. It imports nothing of the project.
+"""The server for the tests of calls, run in its own process by `call_server`. It imports nothing of the project.
 
-Four methods, one of each kind, do what the (first) request says; see `support_server.CallServer`.
+Four methods, one of each kind, do what the (first) request says; see `call_server.CallServer`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
+import queue
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
-_GUARD = threading.Lock()
-_HELD: Counter[str] = Counter()
-_NOTES: list[str] = []
-_RUNNING: Counter[str] = Counter()
-_MOST: Counter[str] = Counter()
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from support.serving import Running, serve_until_input_ends
 
-@contextmanager
-def _held(tag: str) -> Iterator[None]:
-    with _GUARD:
-        _HELD[tag] += 1
-    try:
-        yield
-    finally:
-        with _GUARD:
-            _HELD[tag] -= 1
-
-
-@contextmanager
-def _counted(peer: str) -> Iterator[None]:
-    with _GUARD:
-        _RUNNING[peer] += 1
-        _MOST[peer] = max(_MOST[peer], _RUNNING[peer])
-    try:
-        yield
-    finally:
-        with _GUARD:
-            _RUNNING[peer] -= 1
+_HELD = Running()
+"""By tag."""
+_WORKING = Running()
+"""By the client's address."""
+_NOTES: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 
 def _hold(tag: str, context: grpc.ServicerContext) -> None:
     over = threading.Event()
-    with _held(tag):
+    with _HELD.one(tag):
         if context.add_callback(over.set):
             over.wait(60)
 
 
 def _answers(command: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-    """What the command says, as a stream; the first of it is the answer where there is but one."""
+    """What the command asks for, as a stream; a call with one response gets the first item."""
     verb, _, argument = command.decode().partition(":")
     match verb:
         case "fail":
@@ -70,11 +50,10 @@ def _answers(command: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         case "left":
             yield str(context.time_remaining()).encode()
         case "note":
-            with _GUARD:
-                _NOTES.append(argument)
+            _NOTES.put(argument)
             yield command
         case "work":
-            with _counted(context.peer()):
+            with _WORKING.one(context.peer()):
                 time.sleep(int(argument) / 1000)
             yield command
         case "metadata":
@@ -115,17 +94,14 @@ def _ss(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[by
 
 
 def _tell(request: bytes, context: grpc.ServicerContext) -> bytes:
-    with _GUARD:
-        match request:
-            case b"held":
-                told: Any = [tag for tag, number in _HELD.items() if number]
-            case b"notes":
-                told = _NOTES.copy()
-                _NOTES.clear()
-            case _:
-                told = dict(_MOST)
-                _MOST.clear()
-    return json.dumps(told).encode()
+    match request:
+        case b"held":
+            answer: Any = _HELD.names()
+        case b"notes":
+            answer = [_NOTES.get() for _ in range(_NOTES.qsize())]
+        case _:
+            answer = _WORKING.take_peaks()
+    return json.dumps(answer).encode()
 
 
 def _publish(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -148,7 +124,7 @@ def _fields(message: bytes) -> Iterable[tuple[int, bytes]]:
 
 
 def _add_health(server: grpc.Server) -> None:
-    # An extra of few tests.
+    # Only a few tests need this extra.
     from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # noqa: PLC0415
     from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped] # noqa: PLC0415
 
@@ -198,10 +174,7 @@ def main() -> None:
     parser.add_argument("--services", action="store_true")
     server, port = _make_server(parser.parse_args())
     server.start()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-    sys.stdin.buffer.read()
-    os._exit(0)
+    serve_until_input_ends(port)
 
 
 if __name__ == "__main__":

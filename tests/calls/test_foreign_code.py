@@ -1,4 +1,4 @@
-"""What the pool must survive of code that is not its own: errors, metadata, callbacks, and who takes gRPC's place."""
+"""The pool survives foreign code: odd errors, metadata and callbacks, and pools in place of gRPC's channels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import grpc
 import pytest
 
 import grpcpool
-from calls.support_server import UU, CallServer
 from grpcpool import PoolConfig
 from grpcpool.testing import FakeChannel, FakeFactory
+from support.call_server import UU, CallServer
 from support.pools import PoolMaker
 from support.waiting import background, eventually
 
@@ -21,10 +21,10 @@ LONG = 20.0
 
 
 class Odd(grpc.RpcError):
-    """An error of an interceptor's, with a code and no details."""
+    """An interceptor's error, with a code and without details."""
 
     def code(self) -> grpc.StatusCode:
-        """As gRPC's."""
+        """As in gRPC."""
         return grpc.StatusCode.UNAVAILABLE
 
 
@@ -33,8 +33,8 @@ def _raise(error: BaseException) -> Any:
 
 
 @pytest.mark.parametrize("error", [Odd(), grpc.RpcError(), SystemExit()], ids=lambda error: type(error).__name__)
-def test_whatever_a_call_raises_its_place_comes_back(make_pool: PoolMaker, error: BaseException) -> None:
-    """An error without code or details, as interceptors raise, reaches the caller as it is, and costs no place."""
+def test_whatever_a_call_raises_its_place_is_released(make_pool: PoolMaker, error: BaseException) -> None:
+    """An error without code or details, as interceptors raise, reaches the caller unchanged and releases the place."""
     pool = make_pool(FakeFactory(lambda: FakeChannel({UU: lambda _: _raise(error)})))
     call: Any = pool.unary_unary(UU)
     with pytest.raises(type(error)):
@@ -47,8 +47,8 @@ def _metadata_that_fails() -> Iterator[tuple[str, str]]:
     raise ArithmeticError("as the test wants")
 
 
-def test_metadata_that_cannot_be_read_costs_no_place(make_pool: PoolMaker) -> None:
-    """Neither what is no metadata, nor an iterator of metadata that raises."""
+def test_unreadable_metadata_takes_no_place(make_pool: PoolMaker) -> None:
+    """Metadata of a wrong type, or an iterator of metadata that raises, leaves no place taken."""
     pool = make_pool(FakeFactory())
     call: Any = pool.unary_unary(UU)
     assert call(b"a") == b"a"
@@ -59,8 +59,8 @@ def test_metadata_that_cannot_be_read_costs_no_place(make_pool: PoolMaker) -> No
     assert pool.stats().in_flight == 0
 
 
-def test_a_connect_error_that_cannot_say_what_it_is_wedges_nothing(make_pool: PoolMaker) -> None:
-    """Who waits is told in time, however odd the error of the factory is."""
+def test_a_connect_error_without_text_does_not_delay_waiters(make_pool: PoolMaker) -> None:
+    """The waiter is answered in time even if the `str()` of the factory's error raises."""
 
     class Mute(Exception):  # noqa: N818 -- as foreign errors are named
         def details(self, language: str) -> str:
@@ -76,7 +76,7 @@ def test_a_connect_error_that_cannot_say_what_it_is_wedges_nothing(make_pool: Po
 
 
 def test_a_call_keeps_its_pool(calls: CallServer) -> None:
-    """Who has a call need not have the pool, as who has one of gRPC's calls need not have the channel."""
+    """A call keeps its pool alive, as gRPC's calls keep their channel alive."""
     pool = grpcpool.insecure_channel(calls.target)
     multicallable: Any = pool.unary_unary(UU)
     assert multicallable(b"ok", timeout=LONG)
@@ -90,17 +90,17 @@ def test_a_call_keeps_its_pool(calls: CallServer) -> None:
 
 
 def test_a_callback_may_make_calls_and_wait_for_them(make_pool: PoolMaker) -> None:
-    """A done-callback of a call that waited in vain makes a call that waits; calls that have places still start."""
+    """A done-callback of a timed-out call can make a call that waits; calls that have places still start."""
     channel = FakeChannel(holds_calls=True)
     pool = make_pool(FakeFactory(lambda: channel), max_size=1, max_streams=1)
     call: Any = pool.unary_unary(UU)
     first = call.future(b"a")
     eventually(lambda: len(channel.calls) == 1)
-    in_vain = call.future(b"b", timeout=0.05)
+    timed_out = call.future(b"b", timeout=0.05)
     answers: list[Any] = []
-    in_vain.add_done_callback(lambda _: answers.append(call(b"again", timeout=LONG)))
+    timed_out.add_done_callback(lambda _: answers.append(call(b"again", timeout=LONG)))
     second = call.future(b"c")
-    eventually(lambda: in_vain.done() and pool.stats().waiting == 2)
+    eventually(lambda: timed_out.done() and pool.stats().waiting == 2)
     channel.calls[0].finish([b"1"])
     eventually(lambda: len(channel.calls) == 2)
     channel.calls[1].finish([b"2"])
@@ -111,7 +111,7 @@ def test_a_callback_may_make_calls_and_wait_for_them(make_pool: PoolMaker) -> No
 
 
 def test_each_callback_is_called(make_pool: PoolMaker) -> None:
-    """One that raises, even `SystemExit`, does not keep the others from being called, nor later calls from starting."""
+    """A callback that raises, even `SystemExit`, stops neither the other callbacks nor later calls."""
     channel = FakeChannel(holds_calls=True)
     pool = make_pool(FakeFactory(lambda: channel), max_size=1, max_streams=1)
     call: Any = pool.unary_unary(UU)
@@ -130,8 +130,8 @@ def test_each_callback_is_called(make_pool: PoolMaker) -> None:
     assert (first.result(LONG), following.result(LONG)) == (b"1", b"3")
 
 
-def test_a_pool_in_the_place_of_grpcs_own(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who puts `grpcpool.insecure_channel`, or a wrapper, in gRPC's place has pools of channels, not of pools."""
+def test_a_pool_in_place_of_grpcs_constructor(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `grpcpool.insecure_channel`, or a wrapper, in place of gRPC's, pools consist of channels, not of pools."""
     config = PoolConfig(min_size=2)
     monkeypatch.setattr(
         grpc, "insecure_channel", lambda *how, **more: grpcpool.insecure_channel(*how, config=config, **more)

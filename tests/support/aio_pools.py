@@ -1,4 +1,4 @@
-"""Asyncio pools for tests, which look after what is left of them."""
+"""Asyncio pools for tests, and checks of what is left of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import grpc
 
-from grpcpool import Listener, PoolConfig, isolated
+from grpcpool import Listener, PoolConfig
 from grpcpool.aio import ChannelPool
 from grpcpool.testing.aio import FakeChannel
-from support.servers import Server
+from support.loops import until
+from support.pools import assert_carries_nothing
 
 _OF_POOLS = ("AioDriver._open", "AioSlotChannel.close")
 
@@ -46,11 +47,18 @@ async def pool_over(
 
 
 def assert_nothing_left(pool: ChannelPool) -> None:
-    """A pool that is closed has no task, timer or connection, and nobody waits or holds a place."""
+    """A closed pool has no task, timer, connection or waiter, and nothing in flight."""
     stats = pool.stats()
     assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), pool
     assert not pool._driver._tasks
     assert timer_of(pool) is None
+
+
+async def at_rest(pool: ChannelPool) -> None:
+    """Returns when the pool carries nothing, and nothing waits; what was dropped has been collected."""
+    gc.collect()
+    await until(lambda: pool.stats().in_flight == 0, timeout=5)
+    assert_carries_nothing(pool.stats())
 
 
 def tasks_of_pools() -> list[asyncio.Task[Any]]:
@@ -59,13 +67,13 @@ def tasks_of_pools() -> list[asyncio.Task[Any]]:
 
 
 def timer_of(pool: ChannelPool) -> asyncio.TimerHandle | None:
-    """What the pool has set in its loop, if anything."""
+    """The timer that the pool has set in its loop, if any."""
     timer = pool._driver._timer
     return None if timer is None or timer.cancelled() else timer
 
 
 def drop(held: list[Any]) -> None:
-    """Lets go of what nobody else holds."""
+    """Drops references that nothing else holds."""
     held.clear()
     gc.collect()
 
@@ -78,12 +86,6 @@ def silent() -> FakeChannel:
 def holding() -> FakeChannel:
     """A channel whose calls run until the test ends them."""
     return FakeChannel(holds_calls=True)
-
-
-def channel_to(server: Server) -> grpc.aio.Channel:
-    """A factory for pools: a new channel with a connection of its own, which reconnects quickly."""
-    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-    return grpc.aio.insecure_channel(server.target, isolated(options))
 
 
 async def unary(channel: Any, method: str, request: bytes, **how: Any) -> bytes:

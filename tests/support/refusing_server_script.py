@@ -1,12 +1,12 @@
-"""A server that refuses streams as told, run as a process of its own by `servers`. It imports nothing of the project.
+"""A server that refuses streams by a rule, run in its own process by `refusing_server`.
 
-gRPC's own servers refuse only now and then. This one is a small HTTP/2 server that speaks enough gRPC, on the h2
-library. It announces a generous limit of streams, and refuses with ``RST_STREAM(REFUSED_STREAM)`` by its rule, at the
-headers, before it has looked at a request.
+It imports nothing of the project. gRPC's own servers refuse only occasionally. This one is a small HTTP/2 server that
+speaks enough gRPC, on the h2 library. It announces a generous limit of streams, and refuses with
+``RST_STREAM(REFUSED_STREAM)`` by its rule, at the headers, before it has looked at a request.
 
 It prints its port when it serves. A line on its standard input is a command, answered by a line on its standard output
-(see `_Control`); it ends when its standard input does, so that it never outlives who started it. What its methods do is
-said by the (first) request; see `servers.RefusingServer`.
+(see `_Control`). It ends when its standard input does, so that it never outlives the process that started it. The
+(first) request says what a method does; see `refusing_server.RefusingServer`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import struct
 import sys
 from collections import Counter
@@ -30,6 +31,11 @@ from h2.events import ConnectionTerminated, DataReceived, Event, RequestReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from support.refusing_counts import Count
+
 _OK, _UNAVAILABLE = 0, 14
 _PREFIX = struct.Struct(">?I")
 
@@ -39,9 +45,9 @@ class Rule:
     """Which streams are refused.
 
     Attributes:
-        open: Those beyond so many open ones on a connection; `None`: any number may be open.
-        first: So many of each connection, the first ones.
-        next: So many of all connections together, the next that come.
+        open: Those beyond this many open ones on a connection; `None`: any number may be open.
+        first: This many of each connection, the first ones.
+        next: This many of all connections together, the next ones.
         methods: If given, only streams of the methods with these names.
         held: Whether they are refused only when ``refusals`` are let go.
     """
@@ -53,37 +59,16 @@ class Rule:
     held: bool = False
 
 
-@dataclasses.dataclass
-class Count:
-    """What became of the streams of one connection.
-
-    Attributes:
-        begun: All that came.
-        refused: Those refused.
-        completed: Those that the server ended.
-        cancelled: Those that the client ended, or whose connection went.
-        open: Those that run.
-        most: The most that ran at once.
-    """
-
-    begun: int = 0
-    refused: int = 0
-    completed: int = 0
-    cancelled: int = 0
-    open: int = 0
-    most: int = 0
-
-
 class World:
     """What all connections share."""
 
     def __init__(self, rule: Rule, announced: int) -> None:
-        """Nothing has come yet."""
+        """Goes by `rule`, and announces a limit of `announced` streams."""
         self.announced = announced
         self.begin(rule)
 
     def begin(self, rule: Rule) -> None:
-        """Goes by `rule` from here on, and counts anew."""
+        """Refuses by `rule` from now on, and restarts the counts."""
         self.rule = rule
         self._let_go: dict[str, asyncio.Event] = {}
         self.counts: dict[str, Count] = {}
@@ -101,10 +86,10 @@ class World:
         return (rule.open is not None and count.open >= rule.open) or count.begun <= rule.first
 
     def let_go(self, tag: str) -> asyncio.Event:
-        """Set when what goes by this name is let go."""
+        """The event that is set when `tag` is let go."""
         return self._let_go.setdefault(tag, asyncio.Event())
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """All that was counted, for JSON."""
         return {
             "counts": {peer: dataclasses.asdict(count) for peer, count in self.counts.items()},
@@ -117,7 +102,7 @@ class Stream:
     """One call."""
 
     def __init__(self, connection: Connection, number: int, headers: dict[str, str]) -> None:
-        """Of the stream with this number; its task is yet to be started."""
+        """A call on the stream with this number; its task is not started yet."""
         self.connection = connection
         self.number = number
         self.headers = headers
@@ -129,7 +114,7 @@ class Stream:
         self._has_answered = False
 
     def receive(self, data: bytes) -> None:
-        """Some of the client's bytes have come."""
+        """Takes some of the client's bytes."""
         self._received += data
         while len(self._received) >= _PREFIX.size:
             _, length = _PREFIX.unpack_from(self._received)
@@ -140,12 +125,18 @@ class Stream:
             self._received = self._received[end:]
 
     def end_requests(self) -> None:
-        """The client has no more to send."""
+        """Notes that the client has no more to send."""
         self.ended = True
         self.requests.put_nowait(None)
 
+    def begin_answer(self) -> None:
+        """Has the headers sent with what comes next, in one packet."""
+        self._has_answered = True
+        headers = [(":status", "200"), ("content-type", "application/grpc"), ("initial", "yes")]
+        self.connection.h2.send_headers(self.number, headers)
+
     def answer(self, message: bytes, metadata: tuple[tuple[str, str], ...] = ()) -> None:
-        """Sends a response; before the first, the headers."""
+        """Sends a response, and before the first the headers."""
         if not self._has_answered:
             self._has_answered = True
             headers = [(":status", "200"), ("content-type", "application/grpc"), *metadata]
@@ -185,6 +176,12 @@ class Stream:
                 self.finish(_UNAVAILABLE, argument)
             case "reset":
                 self.reset(int(argument))
+            case "answered":
+                self.begin_answer()
+                self.finish(_UNAVAILABLE, argument)
+            case "answered_reset":
+                self.begin_answer()
+                self.reset(int(argument))
             case "late":
                 self.answer(b"0")
                 await world.let_go("resets").wait()
@@ -193,9 +190,9 @@ class Stream:
                 await self._answer_all(command)
 
     async def _answer_all(self, command: str) -> None:
-        told = (("initial", "yes"),) if command == "ok" else ()
+        metadata = (("initial", "yes"),) if command == "ok" else ()
         async for message in self._messages(command):
-            self.answer(message, told)
+            self.answer(message, metadata)
             if self.method not in ("Us", "Ss"):
                 break
         self.finish(metadata=(("trailing", "yes"),) if command == "ok" else ())
@@ -238,7 +235,7 @@ class Connection(asyncio.Protocol):
     count: Count
 
     def __init__(self, world: World) -> None:
-        """In a world of others."""
+        """A connection that shares `world` with others."""
         self.world = world
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         settings = {SettingCodes.MAX_CONCURRENT_STREAMS: world.announced}
@@ -246,7 +243,7 @@ class Connection(asyncio.Protocol):
         self._streams: dict[int, Stream] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come."""
+        """Begins to serve the client."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         host, port = transport.get_extra_info("peername")[:2]
@@ -256,12 +253,12 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """Cancels the client's streams."""
         for number in tuple(self._streams):
             self._cancel(number)
 
     def data_received(self, data: bytes) -> None:
-        """Some of the client's bytes have come."""
+        """Takes some of the client's bytes."""
         try:
             events = self.h2.receive_data(data)
         except ProtocolError:
@@ -273,7 +270,7 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     def flush(self) -> None:
-        """Sends what is to be sent."""
+        """Sends what is waiting to be sent."""
         self.transport.write(self.h2.data_to_send())
 
     def _take(self, event: Event) -> None:
@@ -293,7 +290,7 @@ class Connection(asyncio.Protocol):
                 self.transport.close()
 
     def _begin(self, number: int, headers: dict[str, str]) -> None:
-        # By its address, so that a connection that is counted anew is listed again.
+        # By its address, so that a connection appears again after the counts were restarted.
         count = self.count = self.world.counts.setdefault(self._peer, Count(open=len(self._streams)))
         count.begun += 1
         stream = Stream(self, number, headers)
@@ -331,8 +328,8 @@ class Connection(asyncio.Protocol):
 class _Control:
     """Carries out the lines on standard input.
 
-    ``begin {...}`` sets the rule and counts anew; ``rule {...}`` changes the rule alone; ``tell`` tells what was
-    counted; ``let_go tag`` lets the calls ``hold:tag`` end, those to come included. The answer is a line of JSON.
+    ``begin {...}`` sets the rule and restarts the counts; ``rule {...}`` changes only the rule; ``report`` returns what
+    was counted; ``let_go tag`` ends the calls ``hold:tag``, including later ones. The answer is a line of JSON.
     """
 
     def __init__(self, world: World) -> None:
@@ -347,8 +344,8 @@ class _Control:
                 self._world.rule = Rule(**json.loads(argument))
             case "let_go":
                 self._world.let_go(argument).set()
-            case "tell":
-                return self._world.told()
+            case "report":
+                return self._world.report()
             case _:
                 raise ValueError(line)
         return None
@@ -377,9 +374,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--announce", type=int, default=1000, help="SETTINGS_MAX_CONCURRENT_STREAMS")
-    parser.add_argument("--open", type=int, default=None, help="refuse streams beyond so many on a connection")
-    parser.add_argument("--first", type=int, default=0, help="refuse the first so many of each connection")
-    parser.add_argument("--next", type=int, default=0, help="refuse the first so many of all connections")
+    parser.add_argument("--open", type=int, default=None, help="refuse streams beyond this number on a connection")
+    parser.add_argument("--first", type=int, default=0, help="refuse the first ones of each connection")
+    parser.add_argument("--next", type=int, default=0, help="refuse the next ones of all connections")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(parser.parse_args()))
 
