@@ -35,7 +35,7 @@ from .failed_call import Failed, locally_cancelled
 if TYPE_CHECKING:
     from .driver import AioDriver
 
-    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    # gRPC's classes take no type parameters at run time. The messages are the user's.
     _UnaryUnaryCall = grpc.aio.UnaryUnaryCall[Any, Any]
     _UnaryStreamCall = grpc.aio.UnaryStreamCall[Any, Any]
     _StreamUnaryCall = grpc.aio.StreamUnaryCall[Any, Any]
@@ -148,7 +148,7 @@ class CallProxy:
         elif not isinstance(error, _HARMLESS) and not _is_over(native):
             native.cancel()
         elif isinstance(error, grpc.RpcError) and not self.may_repeat and is_refused_stream(error):
-            # Of a call that writes gRPC reports at first only that it failed.
+            # For a call that writes, gRPC first reports only that it failed.
             self._report_refusal()
         return False
 

@@ -184,7 +184,7 @@ class AioDriver(Driver):
             self._openings.pop(slot, None)
             self.tell(self.machine.open_failed, slot, error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                # The program is to end.
+                # The program should end.
                 raise
         else:
             self._openings.pop(slot, None)
