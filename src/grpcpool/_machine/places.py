@@ -23,7 +23,7 @@ from .slot import Slot
 from .slot_table import SlotTable
 
 # Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
-_READY, _CLOSED = SlotState.READY, SlotState.CLOSED
+_READY = SlotState.READY
 
 
 class Holder(Protocol):
@@ -96,11 +96,9 @@ class Places:
         If this is interrupted, the place has been released, and `PoolMachine.repair` has to follow.
         """
         holder._released = True
-        state = slot.state
-        if state is _CLOSED:
-            # It was closed with calls on it, and has forgotten them.
-            return False
         before = slot.in_flight
+        if slot.state is not _READY:
+            return self._release_out_of_service(slot, streams, now)
         if streams is None:
             slot.exclusive = False
             slot.in_flight = 0
@@ -108,9 +106,17 @@ class Places:
             slot.in_flight = before - streams
         slot.used_at = now
         self.load -= streams or self.target
-        if state is _READY:
-            self.picker.reload(slot, before)
-            return self.queue.length > 0 or slot.overflow
+        self.picker.reload(slot, before)
+        return slot.overflow or self.queue.length > 0
+
+    def _release_out_of_service(self, slot: Slot, streams: int | None, now: float) -> bool:
+        if slot.state is SlotState.CLOSED:
+            # It was closed with calls on it, and has forgotten them.
+            return False
+        slot.exclusive = False
+        slot.in_flight = 0 if streams is None else slot.in_flight - streams
+        slot.used_at = now
+        self.load -= streams or self.target
         return True
 
     def drop(self, slot: Slot) -> None:

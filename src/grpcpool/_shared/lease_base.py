@@ -65,19 +65,18 @@ class LeaseBase:
         if driver.lock.locked() and interrupts_package():
             driver.defer(self.release)
             return
-        more = False
         try:
             with driver.lock:
                 if self._released:
                     return
                 if self._calls:
                     # The last of them releases the place.
-                    self._released = True
+                    self._released, more = True, False
                 else:
-                    monotonic, slot = driver.monotonic, self._slot
-                    if driver.places.release(slot, self._streams, monotonic(), self):
-                        more = True
-                        driver.machine.settle(slot, monotonic())
+                    monotonic = driver.monotonic
+                    more = driver.places.release(self._slot, self._streams, monotonic(), self)
+                    if more:
+                        driver.machine.settle(self._slot, monotonic())
             if more:
                 driver.commit()
         except BaseException:
