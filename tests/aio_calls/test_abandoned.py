@@ -16,9 +16,9 @@ import grpcpool
 from aio_calls.support import Full, World, begun, world
 from aio_calls.support_refusing import refusing
 from grpcpool import PoolConfig
-from grpcpool._aio.call import Shell
-from grpcpool._aio.failed_call import FailedCall
-from grpcpool._aio.waiter import CallWaiter
+from grpcpool._aio.call import CallProxy
+from grpcpool._aio.call_stages import Waiting
+from grpcpool._aio.failed_call import Failed
 from grpcpool.aio import ChannelPool
 from support.aio_pools import at_rest
 from support.aio_ways import KINDS, STREAM, UNARY, WAYS, Way, outcome_of
@@ -188,8 +188,8 @@ _NATIVE = (
     _GRPC._call.StreamUnaryCall,
     _GRPC._call.StreamStreamCall,
 )
-# Without `End`, which gRPC's own call holds in a cycle of its own.
-_OURS = (Shell, FailedCall, CallWaiter)
+# Without `Running`, which gRPC's own call holds in a cycle of its own.
+_OURS = (CallProxy, Failed, Waiting)
 
 
 class _Left:
@@ -295,7 +295,7 @@ async def test_nothing_is_left_of_a_call(calls: CallServer, use: Use, wait: bool
             del using
             await _released(pool)
         # Its waiter stays in the queue's heap until there are many.
-        assert left(CallWaiter) == []
+        assert left(Waiting) == []
 
 
 @pytest.mark.usefixtures("_not_collecting")
@@ -316,7 +316,7 @@ async def test_nothing_is_left_of_refused_calls(calls: CallServer) -> None:
         assert (await outcome_of(waiting))[0] == "error"
         full.make_room()
         del waiting
-        assert left(CallWaiter) == []
+        assert left(Waiting) == []
 
 
 @pytest.mark.usefixtures("_not_collecting")
@@ -333,7 +333,7 @@ async def test_nothing_is_left_of_repeated_calls() -> None:
                     assert await way.whole(pool)
             assert peer.refused == 6
             await _released(pool)
-            assert left(CallWaiter) == []
+            assert left(Waiting) == []
 
 
 @in_loop

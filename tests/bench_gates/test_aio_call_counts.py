@@ -21,10 +21,10 @@ from support.servers import COUNT, ECHO, Server
 Work = Callable[[grpc.aio.Channel], Callable[[], Awaitable[None]]]
 """Returns, for a channel, a function that begins a call and waits for its end."""
 
-# To begin: UnaryUnary.__call__, PoolCaller.call, Fleet.acquire (called past the machine), pick, reload, two calls of
-# __init__ (Shell, End), multicallable, start, Shell.begin, gRPC's add_done_callback, and what records what is
-# serialized. To await: Shell.__await__, twice. To end: End.__call__, PoolCaller.over, has_succeeded, two calls of
-# release (driver, machine), reload, Shell.end and Shell.__del__.
+# To begin: UnaryUnary.__call__, PoolCaller.call, Places.acquire, pick, reload, two calls of __init__ (CallProxy,
+# Running), multicallable, start, CallProxy.begin, gRPC's add_done_callback, and what keeps what is serialized. To
+# await: CallProxy.__await__, twice. To end: Running.__call__, PoolCaller.ended, has_succeeded, two calls of release
+# (driver, places), reload, CallProxy.end and CallProxy.__del__.
 _UNARY = 22
 
 # In addition, the proxy of the responses.

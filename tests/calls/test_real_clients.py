@@ -194,7 +194,7 @@ def single_threaded(services: CallServer) -> Iterator[ChannelPool]:
 
 def test_the_option_selects_grpcs_other_class(single_threaded: ChannelPool) -> None:
     """The option gives calls of gRPC's other class; if gRPC renames it, the pool must learn the new name."""
-    assert type(STREAM.begin(single_threaded)._native).__name__ == "_SingleThreadedRendezvous"
+    assert type(STREAM.begin(single_threaded)._stage.native).__name__ == "_SingleThreadedRendezvous"
 
 
 def test_single_threaded_read(single_threaded: ChannelPool) -> None:

@@ -1,4 +1,4 @@
-"""What a call is made with, and what runs it."""
+"""The arguments of a call, and what runs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
 
 
 def start(native: Any, arguments: Arguments) -> Any:
-    """Starts a call by gRPC's own multicallable `native`."""
+    """Starts a call with gRPC's own multicallable `native`."""
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
     return native(
         request,
@@ -34,4 +34,4 @@ class Caller(Protocol):
         """Begins a call and returns it."""
 
     def of_other_method(self, name: str) -> Caller:
-        """The caller for the same method under another name: an interceptor has changed it."""
+        """The caller for a method with another name, if an interceptor has changed it."""

@@ -1,26 +1,25 @@
-"""The calls that pools and leases hand out: gRPC's own, each in a shell that sees to it that its place is given back.
+"""The calls that pools and leases return: proxies of gRPC's own, which ensure that their places are released.
 
 ::
 
-    waiting --granted--> begun: everything is the native call's
-       |   <--refused by the server--   (a call that may be repeated waits again)
-       | refused, cancelled
+    Waiting --granted--> Running: everything is the native call's
+       |   <--refused by the server--   (a call that may be sent again)
+       | refused by the pool, cancelled
        v
-    failed: over without ever having been started; a `FailedCall` stands for the native one
+    Failed: over without having been started; it serves in place of a native call
 
-The shell is there for three reasons. From 1.83 on gRPC never lets go of a call that was abandoned, so the shell, which
-nobody but the caller holds, cancels the native call when it is dropped. A call has to be whole before it has a place.
-And a call that the server refused for its limit of streams is begun again without the caller's seeing it.
+There are three reasons for the proxy. From 1.83 on gRPC never frees a call that was abandoned; the proxy, which only
+the caller holds, cancels the native call when it is dropped. A call has to be usable before it has a place. And a call
+that the server refused for its limit of streams is sent again, which its caller does not notice.
 
-Where a method waits for the native call it goes on from there in a loop: by the time the native call has ended, another
-may have taken its place.
+A method that waits for the native call does so in a loop: by the time the native call has ended, another may have
+replaced it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import weakref
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,15 +29,13 @@ from .._grpc.aio_calls import add_done_callback_unheld, has_done_writing, sendin
 from .._grpc.release import CALLS_HOLD_THEMSELVES
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
-from .failed_call import FailedCall, locally_cancelled
-from .waiter import CallWaiter
+from .call_stages import Running, Stage, Waiting
+from .failed_call import Failed, locally_cancelled
 
 if TYPE_CHECKING:
-    from .._machine.slot import Slot
-    from .._shared.methods import Method
     from .driver import AioDriver
 
-    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    # gRPC's classes take no type parameters at run time. The messages are the user's.
     _UnaryUnaryCall = grpc.aio.UnaryUnaryCall[Any, Any]
     _UnaryStreamCall = grpc.aio.UnaryStreamCall[Any, Any]
     _StreamUnaryCall = grpc.aio.StreamUnaryCall[Any, Any]
@@ -49,250 +46,191 @@ else:
     _StreamUnaryCall = grpc.aio.StreamUnaryCall
     _StreamStreamCall = grpc.aio.StreamStreamCall
 
-# Of these, the native call is none the worse: it was used in a way that it does not have, or is over.
+# After these errors the native call is over, or unaffected: it does not support what was tried.
 _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
 MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
-"""What gRPC says of it."""
+"""gRPC's text."""
 
 
-class End:
-    """What a native call is told to call when it is over, with all that its caller then has to know; acts once."""
+class CallProxy:
+    """What the four kinds of call share."""
 
-    __slots__ = (
-        "_released",
-        "_slot",
-        "arguments",
-        "began",
-        "call",
-        "context",
-        "kept",
-        "method",
-        "over",
-        "refused",
-        "sent",
-    )
-
-    def __init__(
-        self,
-        over: Callable[[Any, End], None],
-        call: Shell,
-        slot: Slot | None,
-        arguments: Any = None,
-        context: Any = None,
-        began: float = 0.0,
-    ) -> None:
-        """Has `over` called for `call` on `slot`; the rest is for beginning it again."""
-        self.over: Callable[[Any, End], None] | None = over
-        self.call = weakref.ref(call)
-        # As the holder of the call's place; a call on a lease has none.
-        self._slot: Any = slot
-        self._released = False
-        self.arguments = arguments
-        self.context = context
-        self.began = began
-        # What has been sent, or the method that sends it: for who has to begin it again.
-        self.sent: tuple[Any, Any] | None = None
-        self.method: Method | None = None
-        # Whether the machine has been told that the server refused the call.
-        self.refused = False
-        # See `Shell.add_done_callback`.
-        self.kept: Shell | None = None
-
-    def __call__(self, native: Any) -> None:
-        """The native call is over. Never raises: gRPC would lose the call's status."""
-        over, self.over = self.over, None
-        if over is not None:
-            self._slot.channel.running.discard(native)
-            over(native, self)
-            self.kept = None
-
-
-class Shell:
-    """What the four kinds of call have in common."""
-
-    _native: Any = None
-    _end: End | None = None
-    _waiter: CallWaiter | None = None
-    _over = False
-    # Whether it can be begun again: its request is no iterator.
+    # Absent until `begin` or `wait`.
+    _stage: Stage
+    # Whether it may be sent again: its request is not an iterator.
     may_repeat = True
-    # Whether a response has been handed out: then it is not begun again.
-    heard = False
-    # Whether the call ends although nobody reads its responses.
+    # Whether a response has been read: then it is not sent again.
+    has_responded = False
+    # Whether the call ends even if its responses are not read.
     _ends_unread = True
     _callbacks: list[Callable[[Any], None]] | None = None
-    _told: list[asyncio.Future[None]] | None = None
 
     def __init__(self, driver: AioDriver, owner: Any) -> None:
         """Neither waits nor runs yet; keeps `owner` (a pool or a lease) as gRPC's calls keep their channel."""
         self._driver = driver
         self._owner = owner
 
-    # --- its life, told by whoever runs it ----------------------------------------------------------------------
+    # --- its stages ---------------------------------------------------------------------------------------------
 
-    def begin(self, native: Any, end: End) -> None:
-        """The native call runs; `end` is told when it is over."""
-        self._native = native
-        self._end = end
+    def begin(self, native: Any, running: Running, waiting: Waiting | None = None) -> None:
+        """The native call runs; `waiting`: the stage before, if the call waited."""
+        running.native = native
+        self._stage = running
         # What runs is held there, until its end.
-        end._slot.channel.running.add(native)
+        running._slot.channel.running.add(native)
         if CALLS_HOLD_THEMSELVES:
-            add_done_callback_unheld(native, end)
+            add_done_callback_unheld(native, running)
         else:
-            native.add_done_callback(end)
-        if self._waiter is not None:
-            # It has waited, so that there may be who waits for it.
-            self._waiter = None
+            native.add_done_callback(running)
+        if waiting is not None:
             if self._callbacks is not None:
                 self._end_if_not_sent()
                 if self._ends_unread:
-                    end.kept = self
-            told, self._told = self._told, None
-            _wake(told)
+                    running.kept = self
+            waiting.left()
 
-    def wait(self, waiter: CallWaiter) -> None:
+    def wait(self, waiting: Waiting) -> None:
         """The call waits for a place, at first or again."""
-        self._native = self._end = None
-        self._waiter = waiter
+        self._stage = waiting
         if self._callbacks is not None and self._ends_unread:
-            waiter.kept = self
+            waiting.kept = self
 
-    def fail(self, failed: FailedCall) -> None:
+    def fail(self, waiting: Waiting, failed: Failed) -> None:
         """The call is over, and was never started."""
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            failed.ends_at(waiter.own_deadline, self._driver.monotonic)
-        self._native = failed
-        told, self._told = self._told, None
-        _wake(told)
-        self.end()
+        failed.ends_at(waiting.own_deadline, self._driver.monotonic)
+        self._stage = failed
+        waiting.left()
+        self._run_callbacks()
 
-    def end(self) -> None:
-        """The call is over for good."""
-        self._over = True
+    def end(self, running: Running) -> None:
+        """The native call is over, and the call with it."""
+        running.over = True
         if self._callbacks is not None:
-            callbacks, self._callbacks = self._callbacks, None
-            _call_all(callbacks, self, self._driver.loop)
+            self._run_callbacks()
 
-    def waits_as(self, waiter: CallWaiter) -> bool:
-        """Whether this still waits, and for the answer to `waiter`."""
-        return self._waiter is waiter
+    def _run_callbacks(self) -> None:
+        callbacks, self._callbacks = self._callbacks, None
+        _call_all(callbacks or (), self, self._driver.loop)
 
     async def _begun(self) -> Any:
         """The native call; waits for it if need be."""
-        while (native := self._native) is None:
+        while isinstance(stage := self._stage, Waiting):
             future = self._driver.loop.create_future()
-            if self._told is None:
-                self._told = []
-            self._told.append(future)
+            stage.awaiting_start.append(future)
             await future
-        return native
+        return stage.native
 
     async def _begun_or_cancelled(self) -> Any:
-        """As `_begun`; should the caller be cancelled meanwhile, so is the call."""
+        """As `_begun`; if the waiting coroutine is cancelled, so is the call."""
         try:
             return await self._begun()
         except asyncio.CancelledError:
             self.cancel()
             raise
 
-    def _goes_on(self, native: Any, error: BaseException) -> bool:
-        """Whether, after `native` failed with `error`, another stands for it now.
+    def _is_sent_again(self, native: Any, error: BaseException) -> bool:
+        """Whether, after `native` failed with `error`, the call goes on with another native call.
 
-        A call that could not even send what it has to send (gRPC refuses its metadata, say) gRPC itself would never
-        end; it is cancelled here, so that its place comes back.
+        gRPC never ends a call that could not send what it has to send (because gRPC refuses its metadata, say). It is
+        cancelled here, so that its place is released.
         """
-        if native is self._native and self._end is not None and _is_over(native):
+        running = self._stage
+        if isinstance(running, Running) and running.native is native and _is_over(native):
             # A callback before ours may have raised; then gRPC called no further ones.
-            self._end(native)
-        if native is not self._native:
+            running(native)
+        if native is not self._stage.native:
             if isinstance(error, grpc.RpcError):
                 return True
-            # It was not the call that ended: who waits for it was cancelled.
+            # The call has not ended: the coroutine that waits for it was cancelled.
             self.cancel()
         elif not isinstance(error, _HARMLESS) and not _is_over(native):
             native.cancel()
         elif isinstance(error, grpc.RpcError) and not self.may_repeat and is_refused_stream(error):
-            # Of a call that writes gRPC says at first only that it failed.
-            self._tell_of_refusal()
+            # For a call that writes, gRPC first reports only that it failed.
+            self._report_refusal()
         return False
 
-    def _tell_of_refusal(self) -> None:
-        end, self._end = self._end, None
-        if end is not None and not end.refused:
-            self._driver.tell(self._driver.machine.crowded, end._slot)
+    def _report_refusal(self) -> None:
+        running = self._stage
+        if isinstance(running, Running) and not running.refused:
+            running.refused = True
+            self._driver.tell(self._driver.machine.crowded, running._slot)
 
     def __del__(self) -> None:
-        native, waiter, driver = self._native, self._waiter, self._driver
-        if self._over or (native is None and waiter is None):
+        stage: Stage | None = self.__dict__.get("_stage")
+        if stage is None:
             return
-        if waiter is not None:
-            driver.defer(partial(driver.withdraw, waiter))
+        if isinstance(stage, Running):
+            # Would be a cycle: the native call holds the stage, which is its callback.
+            native, stage.native = stage.native, None
+            if stage.over:
+                return
+            self._driver.defer(partial(stage, native) if _is_over(native) else native.cancel)
+        elif isinstance(stage, Waiting):
+            self._driver.defer(partial(self._driver.withdraw, stage))
             native = locally_cancelled()
-        elif not _is_over(native):
-            driver.defer(native.cancel)
-        elif self._end is not None:
-            driver.defer(partial(self._end, native))
+        else:
+            return
         if self._callbacks is not None:
-            driver.defer(partial(_call_all, self._callbacks, native, driver.loop))
+            self._driver.defer(partial(_call_all, self._callbacks, native, self._driver.loop))
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else gRPC's calls have: its interceptors look at more than is public."""
-        native = self.__dict__.get("_native")
-        if native is None:
+        """Whatever else gRPC's calls have: its interceptors use more than is public."""
+        stage = self.__dict__.get("_stage")
+        if stage is None or stage.native is None:
             raise AttributeError(f"{type(self).__name__!r} object that waits for a place has no attribute {name!r}")
-        return getattr(native, name)
+        return getattr(stage.native, name)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} that waits for a place>" if self._native is None else repr(self._native)
+        native = self._stage.native
+        return f"<{type(self).__name__} that waits for a place>" if native is None else repr(native)
 
     # --- grpc.aio.RpcContext and grpc.aio.Call ------------------------------------------------------------------
 
     def cancelled(self) -> bool:
-        return self._native is not None and bool(self._native.cancelled())
+        native = self._stage.native
+        return native is not None and bool(native.cancelled())
 
     def done(self) -> bool:
-        return self._native is not None and bool(self._native.done())
+        native = self._stage.native
+        return native is not None and bool(native.done())
 
     def time_remaining(self) -> float | None:
-        if self._native is not None:
-            left: float | None = self._native.time_remaining()
-            return left
-        return self._waiter.time_remaining() if self._waiter is not None else None
+        stage = self._stage
+        left: float | None = (stage if isinstance(stage, Waiting) else stage.native).time_remaining()
+        return left
 
     def cancel(self) -> bool:
         if self._driver.lock.locked() and interrupts_package():
             self._driver.defer(self.cancel)
             return not self.done()
-        if self._native is not None:
-            return bool(self._native.cancel())
-        waiter = self._waiter
-        self.fail(locally_cancelled())
-        if waiter is not None:
-            self._driver.withdraw(waiter)
-            # It stays in the queue's heap until its deadline.
-            waiter.forget()
+        stage = self._stage
+        if not isinstance(stage, Waiting):
+            return bool(stage.native.cancel())
+        self.fail(stage, locally_cancelled())
+        self._driver.withdraw(stage)
+        stage.forget()
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        if self._over:
+        stage = self._stage
+        if isinstance(stage, Failed) or stage.over:
             callback(self)
             return
         if self._callbacks is None:
             self._callbacks = []
             self._end_if_not_sent()
-            keeper = self._end if self._end is not None else self._waiter
-            if self._ends_unread and keeper is not None:
-                # Who waits for the end of a call that nobody holds is told nonetheless, as gRPC does. A stream of
-                # responses has no end unless somebody reads it: one that is dropped is cancelled.
-                keeper.kept = self
+            if self._ends_unread:
+                # The callback is called even if the call is dropped, as with gRPC. A stream of responses has no end
+                # unless it is read: one that is dropped is cancelled.
+                stage.kept = self
         self._callbacks.append(callback)
 
     def _end_if_not_sent(self) -> None:
-        """Has a call end of which gRPC cannot even send the request, and which nobody awaits, who would notice."""
-        native = self._native
+        """Ends a call whose request gRPC cannot send, because such a call may not be awaited and would never end."""
+        native = self._stage.native
         sending = sending_of(native)
         if sending is not None:
             sending.add_done_callback(partial(_cancel_if_not_sent, native))
@@ -302,7 +240,7 @@ class Shell:
             native = await self._begun()
             self._end_if_not_sent()
             answer = await getattr(native, name)()
-            if native is self._native:
+            if native is self._stage.native:
                 return answer
 
     async def initial_metadata(self) -> Any:
@@ -326,21 +264,15 @@ class Shell:
             try:
                 await native.wait_for_connection()
             except BaseException as error:
-                if not self._goes_on(native, error):
+                if not self._is_sent_again(native, error):
                     raise
             else:
-                if native is self._native:
+                if native is self._stage.native:
                     return
 
 
-def _wake(told: list[asyncio.Future[None]] | None) -> None:
-    for future in told or ():
-        if not future.done():
-            future.set_result(None)
-
-
-def _call_all(callbacks: list[Callable[[Any], None]], call: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Calls done callbacks, one like the other, whatever they raise."""
+def _call_all(callbacks: Iterable[Callable[[Any], None]], call: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Calls each of the done callbacks, whatever they raise."""
     for callback in callbacks:
         try:
             callback(call)
@@ -351,7 +283,7 @@ def _call_all(callbacks: list[Callable[[Any], None]], call: Any, loop: asyncio.A
 
 
 def _is_over(native: Any) -> bool:
-    """Whether a call is over, or cannot tell: what gRPC makes of an interceptor's own answer may not."""
+    """Whether a call is over, or does not say: what gRPC makes of an interceptor's own answer may not."""
     try:
         return bool(native.done())
     except Exception:  # noqa: BLE001 -- as above
@@ -367,23 +299,23 @@ def _cancel_if_not_sent(native: Any, sending: asyncio.Task[Any]) -> None:
         native.cancel()
 
 
-class _OneResponse(Shell):
+class _OneResponse(CallProxy):
     """A call with one response."""
 
     def __await__(self) -> Generator[Any, None, Any]:
         while True:
-            native = self._native
+            native = self._stage.native
             if native is None:
                 native = yield from self._begun_or_cancelled().__await__()
             try:
                 return (yield from native.__await__())
             except BaseException as error:
-                if not self._goes_on(native, error):
+                if not self._is_sent_again(native, error):
                     raise
 
 
 class _Responses(AsyncIterator[Any]):
-    """The responses of a call, which is held by who iterates them."""
+    """The responses of a call. Holds the call for as long as it is iterated."""
 
     def __init__(self, call: _ManyResponses) -> None:
         self._call = call
@@ -393,7 +325,7 @@ class _Responses(AsyncIterator[Any]):
         return self
 
     def __anext__(self) -> Any:
-        # A call of which something has been heard is not begun again: from here on the native iterator serves.
+        # A call that has responded is not sent again: from here on the native iterator serves.
         return self._first() if self._iterator is None else self._iterator.__anext__()
 
     async def _first(self) -> Any:
@@ -405,14 +337,14 @@ class _Responses(AsyncIterator[Any]):
                 message = await iterator.__anext__()
             except BaseException as error:
                 if getattr(iterator, "ag_running", False):
-                    # Another task iterates the call: to be told so ends nothing.
+                    # Another task iterates the call: this error ends nothing.
                     raise
-                if not call._goes_on(native, error):
+                if not call._is_sent_again(native, error):
                     self._iterator = iterator
                     raise
             else:
                 self._iterator = iterator
-                call.heard = True
+                call.has_responded = True
                 return message
 
     async def aclose(self) -> None:
@@ -422,50 +354,52 @@ class _Responses(AsyncIterator[Any]):
             await close()
 
 
-class _ManyResponses(Shell):
+class _ManyResponses(CallProxy):
     """A call with a stream of responses."""
 
     _ends_unread = False
-    # How it is read, noted while there is no native call yet that notes it.
+    # How it is read, for as long as there is no native call to keep it.
     _is_iterated: bool | None = None
 
-    def _note_that_it_is(self, *, iterated: bool) -> None:
+    def _set_reading_style(self, *, iterated: bool) -> None:
         if self._is_iterated is (not iterated):
             raise grpc.aio.UsageError(MIXED_STYLES)
         self._is_iterated = iterated
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        if self._native is None or self._is_iterated is not None:
-            self._note_that_it_is(iterated=True)
-        if self._native is not None:
+        native = self._stage.native
+        if native is None or self._is_iterated is not None:
+            self._set_reading_style(iterated=True)
+        if native is not None:
             # Raises if the responses are being read the other way.
-            self._native.__aiter__()
+            native.__aiter__()
         return _Responses(self)
 
     async def read(self) -> Any:
-        if self._native is None or (self._is_iterated is not None and not self.done()):
-            self._note_that_it_is(iterated=False)
+        if self._stage.native is None or (self._is_iterated is not None and not self.done()):
+            self._set_reading_style(iterated=False)
         while True:
             native = await self._begun_or_cancelled()
             try:
                 message = await native.read()
             except BaseException as error:
-                if not self._goes_on(native, error):
+                if not self._is_sent_again(native, error):
                     raise
             else:
-                self.heard = True
+                self.has_responded = True
                 return message
 
 
-class _ManyRequests(Shell):
-    """A call with a stream of requests; never begun again."""
+class _ManyRequests(CallProxy):
+    """A call with a stream of requests; never sent again."""
 
     may_repeat = False
 
     @property
     def _done_writing_flag(self) -> bool:
-        """GRPC's own interceptors look at it."""
-        return self._native is not None and has_done_writing(self._native)
+        """GRPC's own interceptors read it."""
+        native = self._stage.native
+        return native is not None and has_done_writing(native)
 
     async def write(self, request: Any) -> None:
         native = await self._begun_for_writing()
@@ -480,15 +414,15 @@ class _ManyRequests(Shell):
         await native.done_writing()
 
     async def _begun_for_writing(self) -> Any:
-        """As gRPC has it, who is cancelled while he waits to write does not cancel the call."""
-        waiter = self._waiter
-        if waiter is None:
-            return await self._begun()
-        if waiter.arguments[0] is not None:
+        """As `_begun`. As with gRPC, a coroutine that is cancelled while it waits to write does not cancel the call."""
+        stage = self._stage
+        if not isinstance(stage, Waiting):
+            return stage.native
+        if stage.arguments[0] is not None:
             raise grpc.aio.UsageError(MIXED_STYLES)
         native = await self._begun()
-        if isinstance(native, FailedCall):
-            # It ended while this waited: that is what is to be told, and not that it had ended before.
+        if isinstance(native, Failed):
+            # It failed while this waited: raises that error, and not that the call was over before.
             await native.wait_for_connection()
         return native
 
@@ -513,7 +447,7 @@ class StreamStreamCall(_ManyRequests, _ManyResponses, _StreamStreamCall):
     """A call with a stream of requests and a stream of responses."""
 
 
-SHELLS: dict[str, type[Shell]] = {
+PROXIES: dict[str, type[CallProxy]] = {
     "unary_unary": UnaryUnaryCall,
     "unary_stream": UnaryStreamCall,
     "stream_unary": StreamUnaryCall,

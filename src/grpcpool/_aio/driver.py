@@ -1,12 +1,11 @@
-"""The asyncio driver of a pool: hands for the machine's effects, and the tasks they need.
+"""The asyncio driver of a pool: carries out the machine's effects, in the tasks that they need.
 
-All that the machine asks for is done on the event loop that the pool is bound to, which is the loop of its first use.
-There is no ``await`` between telling the machine and carrying out its effects. What happens on another thread (a
-finalizer, a change of the bounds) tells the machine there, under the lock, and has the effects carried out on the loop.
+The machine's effects are carried out on the event loop that the pool is bound to, which is the loop of its first use.
+There is no ``await`` between an event and its effects. What happens on another thread (a finalizer, a change of the
+bounds) is reported to the machine there, under the lock; the effects are carried out on the loop.
 
-Each connection is opened by a task (`opening.py`) and closed by another; a pool at rest has no task, and one timer for
-the next deadline. Nothing of gRPC exists before there is a running loop: a channel binds to the loop
-in which it is made.
+Each connection is opened by one task (`opening.py`) and closed by another. An idle pool has no task, and one timer for
+the next deadline. Nothing of gRPC is created before a loop runs, because a channel binds to the loop that creates it.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ from .._values.slot_states import SlotState
 from .opening import open_channel
 from .slot_channel import AioSlotChannel
 
-# Tasks of a closed pool have nothing left to do; one that a foreign coroutine holds up is not waited for longer.
+# Tasks of a closed pool have nothing left to do. One that a foreign coroutine blocks is not waited for longer.
 _JOIN_TIMEOUT = 2.0
 
-# Who waits for a change looks as often himself, for the clock may be a test's.
-_LOOKS_EVERY = 0.05
+# A wait for a change also checks the clock this often, because the clock may be a test's.
+_CHECKS_EVERY = 0.05
 
 
 class AioDriver(Driver):
@@ -58,14 +57,14 @@ class AioDriver(Driver):
         listeners: Iterable[Listener],
         clock: Clock,
     ) -> None:
-        """Makes an empty pool's driver, not bound to a loop yet; see `ChannelPool` for the arguments."""
+        """Creates the driver of an empty pool, not bound to a loop yet; see `ChannelPool` for the arguments."""
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
-        # In a forked child, something that is no loop, so that whoever compares loops finds another.
+        # In a forked child, an object that equals no loop.
         self.loop: Any = None
         self.finished = asyncio.Event()
         # Whether the pool is about to be closed.
         self.leaving = False
-        # Not that of whoever happens to cause a connection to be opened: its deadline, its trace, are not the pool's.
+        # Not that of the task that happens to make the pool open a connection, whose deadline and trace are its own.
         self._context = contextvars.Context()
         self._openings: dict[Slot, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +91,7 @@ class AioDriver(Driver):
             raise self._wrong_loop()
 
     def enter(self) -> None:
-        """Whoever uses the loop begins here: binds the pool to the loop that runs, if it is not bound yet.
+        """Called before each use of the loop: binds the pool to the running loop, if it is not bound yet.
 
         Raises:
             PoolForkedError: This is a forked child.
@@ -122,13 +121,13 @@ class AioDriver(Driver):
     def commit(self) -> None:
         """Carries out what the machine asked for; on the loop, if there is one.
 
-        What is asked for meanwhile is carried out after it, not within: a place for which a thousand waiters in turn
-        have no use would otherwise be released a thousand calls deep.
+        What is asked for meanwhile is carried out afterwards, not nested: a place that a thousand waiters in turn do
+        not need would otherwise be released a thousand calls deep.
         """
         if self.loop is None:
             super().commit()
         elif self.void or self.loop.is_closed():
-            # There is no one to notify, and nothing that could still be closed.
+            # No waiter can be notified, and no channel can be closed.
             return
         elif self._is_at_home():
             super().commit()
@@ -143,27 +142,27 @@ class AioDriver(Driver):
             raise
 
     def _call_soon(self, work: Callable[[], object]) -> None:
-        # A loop that has been closed has nothing more to do.
+        # A closed loop has nothing more to do.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(work, context=self._context)
 
     def defer(self, work: Callable[[], object]) -> None:
-        """Has `work` done by the next operation, or by the loop."""
+        """Queues `work` for the next operation, or for the loop."""
         self.deferred.append(work)
         if self.loop is not None and not self.void:
             self._call_soon(self.do_deferred)
 
     def become_void(self) -> None:
-        """In a forked child: nothing of this is used any more."""
+        """In a forked child: this is not used any more."""
         self.void = True
         self.loop = object()
-        # It may have been held by a thread that is not here.
+        # The old one may have been held by a thread of the parent.
         self.lock = threading.Lock()
 
-    # --- hands --------------------------------------------------------------------------------------------------
+    # --- what the machine asks for ------------------------------------------------------------------------------
 
     def open_channel(self, slot: Slot) -> None:
-        """By a task of its own, unless the slot has been given up while this was on its way."""
+        """In a task of its own, unless the slot has been given up meanwhile."""
         if slot.state is SlotState.CLOSED:
             return
         self._openings[slot] = task = self._start(self._open(slot))
@@ -181,18 +180,18 @@ class AioDriver(Driver):
                 raise
             # The machine keeps the error; a call in its frames would keep the connection of its channel open.
             traceback.clear_frames(error.__traceback__)
-            # From here on this task ends by itself: closing the slot must not cancel it.
+            # From here on the task ends anyway: closing the slot must not cancel it.
             self._openings.pop(slot, None)
             self.tell(self.machine.open_failed, slot, error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                # The program is to end.
+                # The program should end.
                 raise
         else:
             self._openings.pop(slot, None)
             self.tell(self.machine.opened, slot, channel)
 
     def close_channel(self, slot: Slot) -> None:
-        """By a task of its own; a connection that is still being opened is given up."""
+        """In a task of its own; an opening that is under way is cancelled."""
         opening = self._openings.pop(slot, None)
         if opening is not None:
             opening.cancel()
@@ -201,7 +200,7 @@ class AioDriver(Driver):
             self._start(channel.close())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # Not `create_task`: where tasks are eager, it would run within what asked for it.
+        # Not `create_task`: where tasks are eager, it would run at once, within the code that asked for it.
         make = partial(asyncio.Task, work, loop=self.loop)
         task: asyncio.Task[None] = self._context.copy().run(make)
         self._tasks.add(task)
@@ -209,14 +208,14 @@ class AioDriver(Driver):
         return task
 
     def changed(self) -> None:
-        """Has those told who wait for a change."""
+        """Wakes the coroutines that wait for a change."""
         waiting, self._awaits_change = self._awaits_change, set()
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
     async def wait_for_change(self, within: float) -> None:
-        """Waits until the state of the pool as a channel may have changed, so many seconds at most."""
+        """Waits until the state of the pool as a channel may have changed, for at most `within` seconds."""
         future = self.loop.create_future()
         self._awaits_change.add(future)
         try:
@@ -227,7 +226,7 @@ class AioDriver(Driver):
     # --- time ---------------------------------------------------------------------------------------------------
 
     def see_to_alarm(self) -> None:
-        """Sets the timer, if it would ring too late. One that rings early finds nothing to do, and is set anew."""
+        """Sets the timer, if it would ring too late. If it rings early, it finds nothing to do and is set again."""
         alarm = self.alarm
         if alarm >= self._rings_at or self.loop is None:
             return
@@ -248,14 +247,14 @@ class AioDriver(Driver):
         self._stop_timer()
         try:
             self.tick()
-        except Exception:  # noqa: BLE001 -- deadlines fall due whatever happens
+        except Exception:  # noqa: BLE001 -- deadlines come whatever happens
             logger.exception("pool %r: a tick failed", self.name)
         finally:
-            # A signal's handler may have raised what is no Exception, and the loop goes on after most of that.
+            # A signal handler may have raised a `BaseException`, and the loop survives most of these.
             self.see_to_alarm()
 
     def _tick_at_home(self) -> None:
-        """A test has turned the clock."""
+        """A test has set the clock."""
         if self.loop is None or self._is_at_home():
             self.tick()
         else:
@@ -264,9 +263,9 @@ class AioDriver(Driver):
     # --- the end ------------------------------------------------------------------------------------------------
 
     async def let_first_calls_begin(self, grace: float, is_call: Callable[[Waiter], bool]) -> None:
-        """Gives calls that wait for the very first connection, which for gRPC are in flight, so many seconds for it.
+        """Gives calls that wait for the very first connection, which gRPC counts as in flight, `grace` seconds for it.
 
-        Nobody else is let in meanwhile, and who waits for anything else is refused.
+        Meanwhile nothing new is admitted, and all other waiters are refused.
         """
         if grace <= 0 or not self._waits_for_the_first(is_call):
             return
@@ -279,14 +278,14 @@ class AioDriver(Driver):
             self.tell(self.machine.cancel_open, opener)
             opener.refused(self.closed_error())
         while self._waits_for_the_first(is_call) and self.monotonic() < end:
-            await self.wait_for_change(_LOOKS_EVERY)
+            await self.wait_for_change(_CHECKS_EVERY)
 
     def _waits_for_the_first(self, is_call: Callable[[Waiter], bool]) -> bool:
         slots = self.machine.fleet.slots
         return bool(slots.opening) and not slots.ready and any(map(is_call, self.machine.queue))
 
     def closed_error(self) -> PoolError:
-        """What whoever comes too late is told."""
+        """The error for those that come too late."""
         return refusal_error(self.name, Refusal.CLOSED, self.machine.figures(), None)
 
     def is_closing(self) -> bool:
@@ -294,7 +293,7 @@ class AioDriver(Driver):
         return self.leaving or super().is_closing()
 
     def finish(self) -> None:
-        """Whoever waits for the end is told."""
+        """Wakes the coroutines that wait for the end."""
         self.finished.set()
         self.changed()
         self._stop_timer()
@@ -316,7 +315,7 @@ class AioDriver(Driver):
                 warnings.warn(text, ResourceWarning, stacklevel=3)
 
     def dropped(self) -> None:
-        """The pool is being collected: has the loop close what there is. Safe in finalizers."""
+        """The pool is being collected: the loop closes what is left. Safe in finalizers."""
         self.defer(partial(self.close, 0.0))
 
 

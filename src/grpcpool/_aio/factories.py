@@ -1,4 +1,4 @@
-"""Pools over a target: what replaces `grpc.aio.insecure_channel` and `grpc.aio.secure_channel`."""
+"""Pools over a target: replacements for `grpc.aio.insecure_channel` and `grpc.aio.secure_channel`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .._values.listener import Listener
 from .interceptors import add_interceptors
 from .pool import ChannelPool
 
-# What there was before anybody put these in gRPC's place.
+# gRPC's own, from before these may have been put in their place.
 _grpc_insecure_channel, _grpc_secure_channel = grpc.aio.insecure_channel, grpc.aio.secure_channel
 
 
@@ -35,17 +35,17 @@ def insecure_channel(
     name: str | None = None,
     listeners: Iterable[Listener] = (),
 ) -> ChannelPool:
-    """Makes a pool of insecure channels to `target`: a drop-in for `grpc.aio.insecure_channel`.
+    """Creates a pool of insecure channels to `target`: a drop-in for `grpc.aio.insecure_channel`.
 
     Args:
         target: The server's address, as for `grpc.aio.insecure_channel`. If it resolves to several, the connections
-            are shared out among them, unless a service config among the options names a policy of its own.
+            are distributed among them, unless a service config among the options names a policy of its own.
         options: Channel options, for each of the connections.
         compression: The default compression of calls.
         interceptors: Applied once to each call, whatever connection serves it.
         config: The pool's settings.
-        name: What logs, events, errors and metrics call the pool; the target if not given.
-        listeners: Told of every event.
+        name: The pool's name in logs, events, errors and metrics; the target if not given.
+        listeners: Notified of every event.
 
     Returns:
         A pool, which is a `grpc.aio.Channel`. It connects at first use, and is bound to the event loop of that.
@@ -76,11 +76,11 @@ def secure_channel(
     name: str | None = None,
     listeners: Iterable[Listener] = (),
 ) -> ChannelPool:
-    """Makes a pool of secure channels to `target`: a drop-in for `grpc.aio.secure_channel`.
+    """Creates a pool of secure channels to `target`: a drop-in for `grpc.aio.secure_channel`.
 
     Args:
         target: As for `insecure_channel`.
-        credentials: Credentials, or a callable that makes them, which is called for each connection. Use a callable
+        credentials: Credentials, or a callable that creates them, which is called for each connection. Use a callable
             for `grpc.compute_engine_channel_credentials`, which must not be shared between channels, and for
             certificates that are renewed (then `ChannelPool.refresh`).
         options: As for `insecure_channel`.

@@ -1,8 +1,9 @@
-"""What stands for gRPC's call where a call was never started: over from the beginning, with a code and details."""
+"""The call that replaces gRPC's own where one was never started: over from the beginning, with a code and details."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, NoReturn
 
@@ -14,15 +15,16 @@ from .._values.errors import PoolError
 _LOCALLY_CANCELLED = "Locally cancelled by application!"
 
 
-class FailedCall:
-    """A call of any kind that never left the pool.
+class Failed:
+    """The stage of a call, of any kind, that is over and was never started. It serves in place of a native call.
 
-    It behaves as gRPC's own calls do that are over. The errors that it raises have the pool's error as ``__cause__``.
+    It behaves as gRPC's own calls that are over. The errors that it raises have the pool's error as ``__cause__``.
     """
 
+    __slots__ = ("_cause", "_code", "_deadline", "_details", "_monotonic", "_raises")
+
+    over = True
     _done_writing_flag = True
-    _deadline: float | None = None
-    _monotonic: Callable[[], float]
 
     def __init__(
         self,
@@ -32,14 +34,21 @@ class FailedCall:
         *,
         raises: BaseException | type[BaseException] | None = None,
     ) -> None:
-        """With gRPC's status `code` and `details`; `raises`: what awaiting it raises, if no `grpc.RpcError`."""
+        """With gRPC's status `code` and `details`; `raises`: what awaiting it raises instead of a `grpc.RpcError`."""
         self._code = code
         self._details = details
         self._cause = cause
         self._raises = raises
+        self._deadline: float | None = None
+        self._monotonic = time.monotonic
+
+    @property
+    def native(self) -> Any:
+        """Itself."""
+        return self
 
     def ends_at(self, deadline: float | None, monotonic: Callable[[], float]) -> None:
-        """Notes the deadline that the call came with, if any, and by which clock: gRPC's calls tell it to the last."""
+        """Sets the call's own deadline, if any, for `time_remaining`: gRPC's calls report that after their end, too."""
         self._deadline = deadline
         self._monotonic = monotonic
 
@@ -106,12 +115,12 @@ class FailedCall:
         return f'<Call that was never started:\n\tstatus = {self._code}\n\tdetails = "{self._details}"\n>'
 
 
-def locally_cancelled() -> FailedCall:
-    """What a call becomes that its caller cancels while it waits."""
-    return FailedCall(grpc.StatusCode.CANCELLED, _LOCALLY_CANCELLED, None, raises=asyncio.CancelledError)
+def locally_cancelled() -> Failed:
+    """The stage of a call that was cancelled while it waited."""
+    return Failed(grpc.StatusCode.CANCELLED, _LOCALLY_CANCELLED, None, raises=asyncio.CancelledError)
 
 
-def failed_by(error: PoolError, *, own_deadline: bool) -> FailedCall:
-    """What a call becomes because of the pool's `error`; `own_deadline`: the call came with a timeout."""
+def failed_by(error: PoolError, *, own_deadline: bool) -> Failed:
+    """The stage of a call that fails because of the pool's `error`; `own_deadline`: the call has a timeout."""
     code, details = status_of(error, own_deadline=own_deadline)
-    return FailedCall(code, details, error)
+    return Failed(code, details, error)

@@ -11,7 +11,8 @@ import grpc
 from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, start
-from .call import SHELLS, End
+from .call import PROXIES
+from .call_stages import Running
 from .channel import ChannelSurface
 
 if TYPE_CHECKING:
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
 class Lease(LeaseBase, ChannelSurface):
     """A place on one connection of a pool, as a channel.
 
-    Leave the ``async with`` block, or `release()` it, to give it back. Calls that still run then run on, and the place
-    is free when the last of them ends. A call that is begun after the release raises `LeaseReleasedError`.
+    Leave the ``async with`` block, or call `release()`, to release it. Calls that still run then continue, and the
+    place is free when the last of them ends. A call that is begun after the release raises `LeaseReleasedError`.
 
-    Leases are made by `ChannelPool.acquire`. A lease is used in the event loop of its pool. One that is dropped
-    without release is given back by the garbage collector, with a `ResourceWarning`.
+    `ChannelPool.acquire` returns leases. A lease is used in the event loop of its pool. One that is dropped without a
+    release is released by the garbage collector, with a `ResourceWarning`.
     """
 
     _shown_as = "grpcpool.aio.Lease"
     _driver: AioDriver
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002 -- gRPC's
-        """Gives the lease back: the same as `release`."""
+        """Releases the lease: the same as `release`."""
         self.release()
 
     async def __aenter__(self) -> Self:
@@ -44,7 +45,7 @@ class Lease(LeaseBase, ChannelSurface):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Gives the lease back."""
+        """Releases the lease."""
         self.release()
 
     # --- being a channel ----------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ class Lease(LeaseBase, ChannelSurface):
         await self._channel.channel.channel_ready()
 
     def _inherited(self, attribute: str) -> list[Any]:
-        """Those of the pool: a token is wanted on a lease as well."""
+        """Those of the pool, because a lease needs what they add (a token, say) as well."""
         return [*getattr(self._pool, attribute)]
 
     @property
@@ -83,7 +84,7 @@ class Lease(LeaseBase, ChannelSurface):
 
 
 class LeaseCaller:
-    """Runs the calls of one method on the lease's connection, and has the lease count them."""
+    """Runs the calls of one method on the lease's connection; the lease counts them."""
 
     def __init__(self, lease: Lease, method: Method) -> None:
         """For calls of `method`."""
@@ -101,10 +102,10 @@ class LeaseCaller:
         return self._lease._caller(self._method.kind, name, *self._method.arguments[1:])[0]
 
     def call(self, arguments: Arguments) -> Any:
-        """Begins a call; the lease is told when it is over.
+        """Begins a call, which the lease counts until its end.
 
         Raises:
-            LeaseReleasedError: The lease has been given back.
+            LeaseReleasedError: The lease has been released.
             PoolForkedError: The lease was taken before a fork.
         """
         lease = self._lease
@@ -115,30 +116,30 @@ class LeaseCaller:
         except BaseException:
             lease.end_call()
             raise
-        call = SHELLS[self._method.kind](self.driver, lease)
-        call.begin(native, End(self.over, call, lease._slot))
+        call = PROXIES[self._method.kind](self.driver, lease)
+        call.begin(native, Running(self.ended, call, lease._slot))
         return call
 
-    def over(self, native: Any, end: End) -> None:
-        """A native call is over: the lease is told."""
-        lease = self._lease
+    def ended(self, native: Any, running: Running) -> None:
+        """A native call is over: the lease counts it no longer."""
+        driver, lease = self.driver, self._lease
         if not has_succeeded(native):
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
-                end.refused = True
-                self.driver.tell(self.driver.machine.crowded, end._slot)
+                running.refused = True
+                driver.tell(driver.machine.crowded, running._slot)
             else:
-                self.driver.call_failed(end._slot, code, details_of_done(native))
+                driver.call_failed(running._slot, code, details_of_done(native))
         lease.end_call()
-        call = end.call()
+        call = running.call()
         if call is not None:
-            call.end()
+            call.end(running)
 
 
 class Acquire(Coroutine[Any, Any, Lease]):
     """What `ChannelPool.acquire` returns: await it for a lease to release, or use it with ``async with``.
 
-    It is a coroutine, so that `asyncio.create_task` and its sisters take it.
+    It is a coroutine, so that `asyncio.create_task` and similar functions accept it.
     """
 
     def __init__(self, acquires: Coroutine[Any, Any, Lease]) -> None:
@@ -170,6 +171,6 @@ class Acquire(Coroutine[Any, Any, Lease]):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Gives the lease back."""
+        """Releases the lease."""
         if self._lease is not None:
             self._lease.release()

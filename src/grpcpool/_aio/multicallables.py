@@ -1,7 +1,7 @@
-"""The four kinds of multicallable, as leases and pools hand them out.
+"""The four kinds of multicallable that leases and pools return.
 
-A multicallable knows gRPC's signatures, and the interceptors that its pool or lease has. What a call runs on is its
-`Caller`'s business: a lease's (`lease.py`) or a pool's (`pool_calls.py`).
+A multicallable knows gRPC's signatures, and the interceptors of its pool or lease. Its `Caller`, of a lease
+(`lease.py`) or a pool (`caller.py`), chooses the connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .interceptors import intercepted
 if TYPE_CHECKING:
     from .._shared.methods import Method
 
-    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    # gRPC's classes take no type parameters at run time. The messages are the user's.
     _UnaryUnary = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
     _UnaryStream = grpc.aio.UnaryStreamMultiCallable[Any, Any]
     _StreamUnary = grpc.aio.StreamUnaryMultiCallable[Any, Any]
@@ -32,7 +32,7 @@ class Multicallable:
     """What the four kinds share."""
 
     def __init__(self, caller: Caller, method: Method, interceptors: list[Any]) -> None:
-        """Calls `method` by way of `caller`; `interceptors` may be added to later."""
+        """Calls `method` through `caller`; `interceptors` may grow later."""
         self._caller = caller
         self._method = method
         self._interceptors = interceptors

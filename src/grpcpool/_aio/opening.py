@@ -13,7 +13,7 @@ from .slot_channel import AioSlotChannel
 
 
 async def open_channel(driver: Driver, slot: Slot) -> AioSlotChannel:
-    """Opens the slot's connection: makes the channel, connects and primes it.
+    """Opens the slot's connection: creates the channel, connects and primes it.
 
     Giving up the slot cancels this, and closes the channel that is in the slot by then. The machine has a deadline of
     its own for the opening.

@@ -13,23 +13,24 @@ from .._shared.clock import current_clock
 from .._shared.leaks import stack_of_caller
 from .._shared.methods import Method
 from .._shared.pool_base import CONFIGURED, Configured, PoolBase
+from .call_stages import Waiting
 from .caller import PoolCaller
 from .channel import ChannelSurface
 from .driver import AioDriver
 from .lease import Acquire, Lease
-from .waiter import AwaitedOpenWaiter, AwaitedWaiter, CallWaiter
+from .waiter import AwaitedOpenWaiter, AwaitedWaiter
 
-# How often who waits for another state looks, besides being told of what the pool knows; and how often who waits for
-# the pool to be ready asks it to connect.
-_LOOKS_EVERY, _ASKS_EVERY = 0.05, 0.2
+# How often a wait for another state checks it, besides the changes that the pool notices; and how often a wait for the
+# pool to be ready asks it to connect.
+_CHECKS_EVERY, _ASKS_EVERY = 0.05, 0.2
 
 
 class ChannelPool(PoolBase, ChannelSurface):
     """A `grpc.aio.Channel` over several connections, and a pool from which they are leased.
 
-    Same as `grpcpool.ChannelPool`, but for asyncio. A pool may be made anywhere; it is bound to the event loop of its
-    first use, and is to be closed before that loop ends. In a forked child a pool that was used before the fork raises
-    `PoolForkedError`, for asyncio gRPC does not survive a fork.
+    Same as `grpcpool.ChannelPool`, on asyncio. A pool may be created anywhere. It is bound to the event loop of its
+    first use, and must be closed before that loop ends. In a forked child a pool that was used before the fork raises
+    `PoolForkedError`, because asyncio gRPC does not survive a fork.
     """
 
     _shown_as = "grpcpool.aio.ChannelPool"
@@ -40,7 +41,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         return AioDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
     def after_fork_in_child(self) -> AioDriver:
-        """In a forked child: a pool that was not used yet starts afresh, another is void. Returns what to keep."""
+        """In a forked child: an unused pool starts with a new driver, a used one is void. Returns what must be kept."""
         old = self._driver
         if old.loop is not None:
             old.become_void()
@@ -57,20 +58,20 @@ class ChannelPool(PoolBase, ChannelSurface):
     def acquire(self, timeout: float | Configured | None = CONFIGURED, *, streams: int | None = None) -> Acquire:
         """Leases a connection, or streams of one. Use it with ``async with``, or await it and `release()` the lease.
 
-        Same as `grpcpool.ChannelPool.acquire`, but awaits. Who is cancelled while waiting leaves no trace.
+        Same as `grpcpool.ChannelPool.acquire`, but awaits. A task that is cancelled while it waits holds no place.
 
         Args:
-            timeout: Seconds to wait for a place at most; 0 tries once, `None` waits for ever. If not given,
+            timeout: Seconds to wait for a place at most; 0 tries once, `None` waits without limit. If not given,
                 `PoolConfig.acquire_timeout`.
-            streams: `None` leases a whole connection. A number leases so many streams of one connection that is
-                shared; it is the promise of how many calls there will be on the lease at once.
+            streams: `None` leases a whole connection. A number leases this many streams of a connection that is
+                shared: the most calls that the lease will carry at once.
 
         Returns:
-            What gives a lease, which is a `grpc.aio.Channel`, when it is awaited or entered.
+            An object that gives a lease, which is a `grpc.aio.Channel`, when it is awaited or entered.
 
         Raises:
-            PoolTimeoutError: No place came free in time; its cause is the last connect error, if there was one.
-            PoolExhaustedError: `PoolConfig.max_waiters` wait already.
+            PoolTimeoutError: No place became free in time; its cause is the last connect error, if there was one.
+            PoolExhaustedError: There are `PoolConfig.max_waiters` waiters already.
             PoolClosedError: The pool is closed, or was closed meanwhile.
             WrongEventLoopError: The pool is bound to another event loop.
             PoolForkedError: The pool was used before a fork.
@@ -79,7 +80,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         if streams is not None:
             self._check_streams(streams)
         self._seconds(timeout)
-        # Here, for a task that waits for the lease does not know who started it.
+        # Here, because a task that waits for the lease does not know what started it.
         stack = stack_of_caller() if self._driver.leaks is not None else ""
         return Acquire(self._acquire(timeout, streams, stack))
 
@@ -139,12 +140,12 @@ class ChannelPool(PoolBase, ChannelSurface):
         if self.closed:
             raise grpc.aio.UsageError("Channel is closed.")
         while self.get_state() is last_observed_state:
-            await driver.wait_for_change(_LOOKS_EVERY)
+            await driver.wait_for_change(_CHECKS_EVERY)
 
     async def channel_ready(self) -> None:
-        """As `grpc.aio.Channel.channel_ready`: waits until a connection is ready, for ever if need be."""
+        """As `grpc.aio.Channel.channel_ready`: waits until a connection is ready, without limit."""
         while (state := self.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-            # A pool that keeps no connections open dials again only when it is asked again.
+            # A pool that keeps no connections open dials again only if it is asked again.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ASKS_EVERY):
                     await self.wait_for_state_change(state)
@@ -157,11 +158,11 @@ class ChannelPool(PoolBase, ChannelSurface):
         Same as `grpcpool.ChannelPool.open`, but awaits.
 
         Args:
-            timeout: Seconds it may take; `None` leaves it to `PoolConfig.connect_timeout`.
+            timeout: Seconds that this may take; `None`: only `PoolConfig.connect_timeout` limits it.
 
         Raises:
-            PoolOpenError: A connection could not be made, which its cause explains, or not in time. What had been
-                opened is closed again, and the pool is as before.
+            PoolOpenError: A connection could not be opened in time, or at all, which its cause explains. What had
+                been opened is closed again, and the pool is as before.
             PoolClosedError: The pool is closed.
         """
         driver = self._driver
@@ -174,8 +175,8 @@ class ChannelPool(PoolBase, ChannelSurface):
     async def close(self, grace: float | None = None) -> None:
         """Closes the pool: nothing of it, neither task nor connection, is left.
 
-        Same as `grpcpool.ChannelPool.close`, but awaits. Who is cancelled while waiting has the rest done in the
-        background. A call that waits for the very first connection is in flight, as it is for gRPC.
+        Same as `grpcpool.ChannelPool.close`, but awaits. If the task is cancelled while it waits, the rest is done in
+        the background. A call that waits for the very first connection is in flight, as it is for gRPC.
 
         Args:
             grace: Seconds; `PoolConfig.close_grace` if not given.
@@ -187,7 +188,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         driver.enter()
         began = driver.monotonic()
         try:
-            await driver.let_first_calls_begin(seconds, lambda waiter: isinstance(waiter, CallWaiter))
+            await driver.let_first_calls_begin(seconds, lambda waiter: isinstance(waiter, Waiting))
         finally:
             driver.close(max(0.0, seconds - (driver.monotonic() - began)))
         await driver.wait_closed()

@@ -20,16 +20,16 @@ class AioSlotChannel(SlotChannel):
     _closed = False
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        """Takes over `channel`, which nobody else uses."""
+        """Takes over `channel`, which nothing else uses."""
         super().__init__(channel)
         # gRPC's own calls that run on it: before 1.83 its `close` leaves streams running.
         self.running: set[Any] = set()
 
     async def connect(self) -> None:
-        """Has the channel connect, and waits until it is ready; for how long is the machine's to say.
+        """Connects the channel, and waits until it is ready. The machine limits the time.
 
         Raises:
-            ConnectError: It was closed meanwhile.
+            ConnectError: The channel was closed meanwhile.
             Exception: gRPC's reason, as soon as it reports a transient failure.
         """
         while (state := self.state(connect=True)) is not _State.READY:
@@ -41,16 +41,16 @@ class AioSlotChannel(SlotChannel):
                 await self._wait_for_change(state)
 
     async def _fail(self) -> None:
-        """Raises gRPC's reason, which it tells nobody but calls; returns if the channel is ready by now.
+        """Raises gRPC's reason, which only calls get to see; returns if the channel is ready by now.
 
-        The call does not wait for ready, so while the channel is down it never leaves the process. Should the
-        channel have connected just now, the server answers that it does not know the method, which is as good.
+        The call does not wait for ready, so while the channel is down it never leaves the process. If the channel has
+        just connected, the server answers that it does not know the method, which is as good.
         """
         probe: Any = self.channel.unary_unary("/grpcpool.Connectivity/Probe")
         try:
             await probe(b"", wait_for_ready=False)
         except grpc.RpcError:
-            # Whatever its code: a target or service config that is wrong has one of its own.
+            # With any code: a wrong target or service config has its own.
             if self.state() is not _State.READY:
                 raise
         if self.state() is _State.TRANSIENT_FAILURE:
@@ -58,11 +58,11 @@ class AioSlotChannel(SlotChannel):
             raise ConnectError(f"the channel reports {_State.TRANSIENT_FAILURE.name}")
 
     def state(self, *, connect: bool = False) -> _State:
-        """The state of the connection; `connect` has an idle one connect."""
+        """The state of the connection; with `connect`, an idle one connects."""
         return self.channel.get_state(connect)
 
     def is_up(self, *, connect: bool) -> bool:
-        """Looks at the connection; `connect` has one that is not up connect."""
+        """Checks the connection; with `connect`, one that is not up connects."""
         return self.state(connect=connect) is _State.READY
 
     async def _wait_for_change(self, state: _State) -> None:
@@ -70,7 +70,7 @@ class AioSlotChannel(SlotChannel):
         try:
             await self.channel.wait_for_state_change(state)
         except (grpc.aio.UsageError, RuntimeError, AssertionError):
-            # Closed meanwhile: the one or the other, by release of gRPC.
+            # Closed meanwhile: which error it is depends on the release of gRPC.
             if self.state() is not _State.SHUTDOWN:
                 raise
 

@@ -1,7 +1,7 @@
-"""What a call is made with, what runs it, and what gRPC rejects before it looks for a connection.
+"""The arguments of a call, what runs it, and what gRPC rejects before it looks for a connection.
 
-A call that can never run must not wait for a place to find out. gRPC checks metadata when it starts a call; here the
-same is checked, in the same words, for the calls that are not started at once.
+A call that can never run must not wait for a place first. gRPC checks metadata when it starts a call. Here the same
+is checked, with the same texts, for calls that are not started at once.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class Caller(Protocol):
     """Runs the calls of one method."""
 
     def block(self, how: str, arguments: Arguments) -> Any:
-        """Runs a call that is over when this returns; `how` names the method of gRPC's multicallable."""
+        """Runs a call until it is over; `how` names the method of gRPC's multicallable."""
 
     def run(self, how: str, arguments: Arguments) -> Any:
-        """Begins a call and returns the object that it goes by."""
+        """Begins a call and returns its object."""
 
 
-# RFC 7540, 8.1.2, as gRPC keeps it.
+# RFC 7540, 8.1.2, as gRPC applies it.
 _KEY = re.compile(rb"[0-9a-z_.-]+")
 _VALUE = re.compile(rb"[ -~]*")
 
 
 def with_metadata_read(arguments: Arguments) -> Arguments:
-    """The arguments, with metadata that can be read again, and is the same then: it may be an iterator, or a list."""
+    """The arguments, with metadata as a tuple: an iterator could not be read again, and a list could change."""
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
     if metadata is None or isinstance(metadata, tuple):
         return arguments
@@ -41,10 +41,10 @@ def with_metadata_read(arguments: Arguments) -> Arguments:
 
 
 def failure_of(arguments: Arguments) -> CallNotStartedError | None:
-    """What a call with these arguments, their metadata read, has failed with, if it has.
+    """The error of a call with invalid metadata (which has been read); `None` if it is valid.
 
     Raises:
-        TypeError: The metadata is none; in gRPC's words.
+        TypeError: It is not metadata; with gRPC's text.
         ValueError: Likewise.
     """
     for key, value in arguments[2] or ():

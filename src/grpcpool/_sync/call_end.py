@@ -1,25 +1,30 @@
-"""How a call that was handed out reports its end, exactly once, whichever way it ends."""
+"""How a call reports its end, exactly once, whichever way it ends."""
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .._grpc.failed_streams import Defer, end_when_it_fails, runs_only_while_iterated
+from .serial_runner import run_logged
+
+if TYPE_CHECKING:
+    from .place import Place
 
 
 class Once:
-    """Calls `end` at its first call. `list.pop` is what makes that so for two threads at once."""
+    """Calls `end` at its first call. `list.pop` ensures that, also if two threads call it at once."""
 
     __slots__ = ("_end",)
 
     def __init__(self, end: Callable[[], None]) -> None:
-        """Prepares the one call of `end`."""
+        """Prepares the call of `end`."""
         self._end = [end]
 
     def __call__(self) -> None:
-        """Calls it, if nobody has yet."""
+        """Calls `end`, the first time."""
         try:
             end = self._end.pop()
         except IndexError:
@@ -27,51 +32,110 @@ class Once:
         end()
 
 
+class Callbacks:
+    """What is called when a call is over. They outlive the call's object if that is dropped."""
+
+    __slots__ = ("_callbacks", "_lock")
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] | None = []
+
+    def add(self, callback: Callable[[], None]) -> bool:
+        """Adds `callback`; returns `False` if the call is over."""
+        with self._lock:
+            if self._callbacks is None:
+                return False
+            self._callbacks.append(callback)
+            return True
+
+    def close(self) -> list[Callable[[], None]]:
+        """Removes and returns all callbacks. From here on none can be added."""
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks, None
+        return callbacks or []
+
+    def call(self) -> None:
+        """Calls each of them, whatever they raise."""
+        for callback in self.close():
+            run_logged(callback)
+
+
+class End:
+    """What the native call of a `PoolCall` calls when it is over. Acts once, as `Once` does."""
+
+    __slots__ = ("_call", "_callbacks", "_native", "_place", "_pool")
+
+    def __init__(
+        self, place: Place, native: Callable[[], Any], pool: object, call: Callable[[], Any], callbacks: Callbacks
+    ) -> None:
+        """Prepares the end.
+
+        Args:
+            place: The place of the native call.
+            native: A weak reference to it; a strong one would keep a dropped stream running.
+            pool: Kept alive by its running calls, as gRPC's calls keep their channel.
+            call: A weak reference to the `PoolCall`.
+            callbacks: Those of the `PoolCall`.
+        """
+        self._place = [place]
+        self._native = native
+        self._pool = pool
+        self._call = call
+        self._callbacks = callbacks
+
+    def __call__(self) -> None:
+        """Releases the place, and calls the callbacks unless the call is sent again. Never raises."""
+        try:
+            place = self._place.pop()
+        except IndexError:
+            return
+        refused = place.end(self._native())
+        call = self._call()
+        if call is None or not call.end(self, refused=refused):
+            self._callbacks.call()
+
+
 def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = False) -> Any:
-    """Has `end` called when `call` is over; at once if it is over already.
+    """Calls `end` when `call` is over; at once if it is over already.
 
     Args:
         call: What gRPC, or an interceptor, returned for a call that runs.
         end: Must be short, call no gRPC, and never raise: gRPC's thread would die of it.
         defer: See `Defer`.
-        within: Whether it is read by another call, which sees to it that a stream that fails ends.
+        within: Whether it is read by a `PoolCall`, which ends a stream that fails.
 
     Returns:
-        What to hand out for the call: the call itself, but for iterators that tell nobody of their end.
+        What the caller gets: the call itself, or a proxy of an iterator that does not report its end.
     """
     if not within:
         end_when_it_fails(call)
     if runs_only_while_iterated(call):
-        # Its callbacks run on the thread that iterates; when it is dropped unfinished, nobody does any more.
+        # Its callbacks run on the thread that iterates, so they never run if it is dropped unfinished.
         end = Once(end)
         weakref.finalize(call, defer, end).atexit = False
-    elif not hasattr(call, "add_callback") and not hasattr(call, "add_done_callback"):
-        if hasattr(call, "__next__"):
-            return WatchedIterator(call, end, defer)
-        # Nothing tells when that is over; a place that never comes back is worse than one that comes back early.
-        end()
-        return call
-    if not tell_at_end(call, end):
+    # Rather than add_done_callback, which would keep a dropped stream alive, and running, forever.
+    add = getattr(call, "add_callback", None)
+    if add is not None:
+        if not add(end):
+            end()
+    elif hasattr(call, "add_done_callback"):
+        # What interceptors return may be a future only.
+        call.add_done_callback(lambda _: end())
+    elif hasattr(call, "__next__"):
+        return WatchedIterator(call, end, defer)
+    else:
+        # It does not report its end. A place that is released early is better than one that is never released.
         end()
     return call
 
 
-def tell_at_end(call: Any, callback: Callable[[], None]) -> bool:
-    """Has `callback` called when `call` is over; `False` if it is over already."""
-    # add_done_callback would keep a stream that was dropped alive for ever, and running.
-    add = getattr(call, "add_callback", None)
-    if add is not None:
-        return bool(add(callback))
-    # What interceptors return may be a future and no more.
-    call.add_done_callback(lambda _: callback())
-    return True
-
-
 class WatchedIterator:
-    """An interceptor's iterator or generator, which is over when it has been read, has failed, or is dropped."""
+    """A proxy of an interceptor's iterator or generator, which is over when it is exhausted, fails, or is dropped."""
 
     def __init__(self, iterator: Any, end: Callable[[], None], defer: Defer) -> None:
-        """Stands for `iterator`."""
+        """Reads `iterator`."""
         self._iterator = iterator
         self._end = Once(end)
         weakref.finalize(self, defer, self._end).atexit = False

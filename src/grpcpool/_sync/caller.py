@@ -1,4 +1,4 @@
-"""Calls over a pool: each takes one stream of the best connection when it begins, and gives it back when it is over."""
+"""Calls over a pool: each takes one stream of the best connection when it begins, and releases it at its end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PoolCaller:
         self._may_repeat = method.may_repeat
 
     def block(self, how: str, arguments: Arguments) -> Any:
-        """Runs a call that is over when this returns. One that a server refuses goes elsewhere, or waits."""
+        """Runs a call until it is over. One that a server refuses is sent again, elsewhere or after a wait."""
         driver = self._pool._driver
         began = driver.monotonic()
         if self._may_repeat and arguments[2] is not None:
@@ -65,7 +65,7 @@ class PoolCaller:
             slot = None
 
     def run(self, how: str, arguments: Arguments) -> Any:
-        """Begins a call; if there is no place for it, one that begins by itself when there is."""
+        """Begins a call. If there is no place for it, returns a call that begins when there is."""
         driver = self._pool._driver
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
@@ -75,8 +75,8 @@ class PoolCaller:
             slot = driver.places.acquire(1, place)
         if slot is None:
             driver.check_open(blocking=False)
-            later = self._start_later(how, arguments[0])
-            call = PoolCall(self._pool, later, arguments, may_repeat=self._may_repeat)
+            start = self._start_later(how, arguments[0])
+            call = PoolCall(self._pool, start, arguments, may_repeat=self._may_repeat)
             call.wait()
             return call
         if not self._may_repeat:
@@ -85,13 +85,13 @@ class PoolCaller:
             except BaseException:
                 place.release()
                 raise
-            return _watched(native, place, self._pool)
+            return _release_at_end(native, place, self._pool)
         return self._run_repeatable(how, place, slot, arguments)
 
     def _run_repeatable(self, how: str, place: Place, slot: Slot, arguments: Arguments) -> Any:
-        """Begins a call on the slot that is begun again if the server refuses it."""
-        again = _Again(self._method, how, contextvars.copy_context())
-        noted = SENDING.set(again)
+        """Begins a call on the slot that is sent again if the server refuses it."""
+        start = _Start(self._method, how, contextvars.copy_context())
+        noted = SENDING.set(start)
         try:
             native = getattr(slot.channel.multicallable(self._method.noting), how)(*arguments)
         except BaseException:
@@ -100,28 +100,28 @@ class PoolCaller:
         finally:
             SENDING.reset(noted)
         if not hasattr(native, "add_callback"):
-            # An interceptor's, which may be anything.
-            return _watched(native, place, self._pool)
-        call = PoolCall(self._pool, again, arguments, may_repeat=True)
+            # What an interceptor returned, which may be anything.
+            return _release_at_end(native, place, self._pool)
+        call = PoolCall(self._pool, start, arguments, may_repeat=True)
         call.begin(native, place)
         return call
 
     def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:
-        """What starts the call on a slot as if it were started now: with the request and the context of this moment.
+        """Returns what starts the call on a slot with the request and the context of this moment.
 
         Raises:
-            grpc.RpcError: The serializer raises; in gRPC's words.
+            grpc.RpcError: The serializer raised; with gRPC's text.
         """
         try:
             method = self._method.with_request_serialized(request)
         except Exception as error:
             text = "Exception serializing request!"
             raise not_started(grpc.StatusCode.INTERNAL, text, error) from error
-        return _Again(method, how, contextvars.copy_context())
+        return _Start(method, how, contextvars.copy_context())
 
 
-class _Again:
-    """Starts a call as it was first made: with the request and in the context of that moment."""
+class _Start:
+    """Starts a call, also repeatedly, with the request and in the context of the moment at which it was made."""
 
     __slots__ = ("_context", "_how", "_method", "sent")
 
@@ -129,7 +129,7 @@ class _Again:
         self._method = method
         self._how = how
         self._context = context
-        # Set when the call is first started, unless the method has the request serialized already.
+        # Set at the first start, unless the method has the request serialized already.
         self.sent: tuple[Any, Any] | None = None
 
     def __call__(self, slot: Slot, arguments: Arguments) -> Any:
@@ -138,10 +138,10 @@ class _Again:
         return self._context.copy().run(getattr(slot.channel.make(self._method), self._how), *arguments)
 
 
-def _watched(native: Any, place: Place, pool: object) -> Any:
-    """Has the place released when the native call is over; returns the object that stands for the call.
+def _release_at_end(native: Any, place: Place, pool: object) -> Any:
+    """Releases the place when the native call is over; returns what the caller gets.
 
-    A call keeps its pool, as gRPC's calls keep their channel.
+    A running call keeps its pool, as gRPC's calls keep their channel.
     """
     defer = place.driver.defer
     return on_end(native, partial(_end, place, reference(native, defer), pool), defer)
@@ -152,10 +152,10 @@ def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:
 
 
 def _wait_for_place(place: Place, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:
-    """Waits for a place for a call that began then; returns its slot and the arguments with the time that is left.
+    """Waits for a place for a call that `began` then; returns its slot, and the arguments with the time that is left.
 
     Raises:
-        grpc.RpcError: There is none; its cause is the pool's error.
+        grpc.RpcError: No place was granted; the cause is the pool's error.
     """
     driver = place.driver
     arguments = with_metadata_read(arguments)

@@ -1,4 +1,4 @@
-"""What leases and pools share of being a `grpc.Channel`: the four makers of multicallables."""
+"""What leases and pools share as a `grpc.Channel`: the four makers of multicallables."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Codec = Callable[[Any], Any] | None
 
 
 class ChannelSurface(grpc.Channel):
-    """Makes multicallables whose calls go by way of a `Caller`."""
+    """Creates multicallables that make their calls through a `Caller`."""
 
     _driver: SyncDriver
 
     def _get_registered_call_handle(self, method: str) -> int:  # noqa: ARG002 -- gRPC's
-        """Asked by `grpc.experimental`, whose calls without a channel pass it on as ``_registered_method``."""
+        """For `grpc.experimental`, whose calls without a channel pass this on as ``_registered_method``."""
         return 1
 
     @abc.abstractmethod
@@ -30,7 +30,7 @@ class ChannelSurface(grpc.Channel):
 
         Args:
             kind: The name of the maker: ``unary_unary``, ``unary_stream``, ``stream_unary`` or ``stream_stream``.
-            arguments: The maker's: full name of the method, serializer, deserializer, and whether it is registered.
+            arguments: Full name of the method, serializer, deserializer, and whether the method is registered.
         """
 
     def unary_unary(

@@ -1,4 +1,4 @@
-"""How the pool's errors reach callers who know only gRPC: as a `grpc.RpcError`, like any other failure of a call."""
+"""How the pool's errors reach code that knows only gRPC: as a `grpc.RpcError`, like any other failure of a call."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class CallNotStartedError(_CallError):
         return self._code
 
     def details(self) -> str:
-        """Why."""
+        """The reason."""
         return self._details
 
     def debug_error_string(self) -> str:
-        """What the pool says."""
+        """The text of the pool's error."""
         return str(self.__cause__ or self._details)
 
     def initial_metadata(self) -> tuple[()]:
-        """None: no server was asked."""
+        """Empty: the call was not sent."""
         return ()
 
     def trailing_metadata(self) -> tuple[()]:
-        """None: no server was asked."""
+        """Empty: the call was not sent."""
         return ()
 
     def is_active(self) -> bool:
@@ -68,7 +68,7 @@ class CallNotStartedError(_CallError):
         return False
 
     def cancel(self) -> bool:
-        """Comes too late."""
+        """Without effect: the call is over."""
         return False
 
     def cancelled(self) -> bool:
@@ -112,7 +112,7 @@ class CallNotStartedError(_CallError):
     __repr__ = __str__
 
     def __reduce__(self) -> tuple[Callable[..., CallNotStartedError], tuple[Any, ...]]:
-        """As what it was made by, for its class is not found by its name."""
+        """Pickled as a call of `not_started`, because its class is not found by its name."""
         return not_started, self.args
 
 
@@ -125,5 +125,10 @@ def not_started(code: grpc.StatusCode, details: str, cause: BaseException | None
 
 
 def call_error(error: PoolError, *, own_deadline: bool) -> CallNotStartedError:
-    """What a call fails with because of the pool's `error`; `own_deadline`: the call came with a timeout."""
+    """The error of a call that fails because of the pool's `error`; `own_deadline`: the call has a timeout."""
     return not_started(*status_of(error, own_deadline=own_deadline), error)
+
+
+def locally_cancelled() -> CallNotStartedError:
+    """The error of a call that was cancelled while it waited."""
+    return not_started(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", None)

@@ -1,7 +1,7 @@
 """A lease: one connection, or some of its streams, for a while, as a `grpc.Channel`.
 
-The place is given back exactly once: by the first release, or, if calls still run then, by the last of them; by
-the garbage collector for a lease that nobody released.
+The place is released exactly once: by the first release or, if calls still run then, by the end of the last of them. A
+lease that was never released is released by the garbage collector.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 class Lease(LeaseBase, ChannelSurface):
     """A place on one connection of a pool, as a channel.
 
-    Leave the ``with`` block, or `release()` it, to give it back. Calls that still run then run on, and the place is
+    Leave the ``with`` block, or call `release()`, to release it. Calls that still run then continue, and the place is
     free when the last of them ends. A call that is begun after the release raises `LeaseReleasedError`.
 
-    Leases are made by `ChannelPool.acquire`. A lease may be used from any thread. One that is dropped without release
-    is given back by the garbage collector, with a `ResourceWarning`.
+    `ChannelPool.acquire` returns leases. A lease may be used from any thread. One that is dropped without a release is
+    released by the garbage collector, with a `ResourceWarning`.
     """
 
     _shown_as = "grpcpool.Lease"
     _driver: SyncDriver
 
     def close(self) -> None:
-        """Gives the lease back: the same as `release`."""
+        """Releases the lease: the same as `release`."""
         self.release()
 
     def __enter__(self) -> Self:
@@ -49,7 +49,7 @@ class Lease(LeaseBase, ChannelSurface):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Gives the lease back."""
+        """Releases the lease."""
         self.release()
 
     # --- being a channel ----------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class _Unsubscribe:
 
 
 class LeaseCaller:
-    """Runs the calls of one method on the lease's connection, and has the lease count them."""
+    """Runs the calls of one method on the lease's connection; the lease counts them."""
 
     def __init__(self, lease: Lease, native: Any) -> None:
         """For the channel's own multicallable `native`."""
@@ -103,7 +103,7 @@ class LeaseCaller:
         self._native = native
 
     def block(self, how: str, arguments: Arguments) -> Any:
-        """Runs a call that is over when this returns."""
+        """Runs a call until it is over."""
         lease = self._lease
         lease.begin_call()
         try:
@@ -115,7 +115,7 @@ class LeaseCaller:
             lease.end_call()
 
     def run(self, how: str, arguments: Arguments) -> Any:
-        """Begins a call; the lease is told when it is over."""
+        """Begins a call, which the lease counts until its end."""
         lease = self._lease
         lease.begin_call()
         try:
@@ -127,12 +127,12 @@ class LeaseCaller:
         return on_end(call, partial(self._over, reference(call, defer)), defer)
 
     def _over(self, call: Callable[[], Any]) -> None:
-        """A call that was handed out is over. Never raises."""
+        """A call that was returned is over. Never raises."""
         self._failed(call())
         self._lease.end_call()
 
     def _failed(self, call: Any) -> None:
-        """A call is over, and maybe failed for what concerns its connection."""
+        """A call is over: reports to the driver if it failed because of its connection."""
         code = code_of(call)
         if code is not grpc.StatusCode.UNAVAILABLE:
             return

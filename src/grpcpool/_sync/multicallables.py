@@ -1,7 +1,7 @@
-"""The four kinds of multicallable, as leases and pools hand them out.
+"""The four kinds of multicallable that leases and pools return.
 
-A multicallable knows gRPC's signatures and nothing else. What a call runs on, and who is told of its beginning and
-end, is its `Caller`'s business: a lease's (`lease.py`) or a pool's.
+A multicallable knows gRPC's signatures and nothing else. Its `Caller`, of a lease (`lease.py`) or a pool (`caller.py`),
+chooses the connection, and follows the call from beginning to end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import grpc
 from .arguments import Caller
 
 if TYPE_CHECKING:
-    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    # gRPC's classes take no type parameters at run time. The messages are the user's.
     _UnaryUnary = grpc.UnaryUnaryMultiCallable[Any, Any]
     _UnaryStream = grpc.UnaryStreamMultiCallable[Any, Any]
     _StreamUnary = grpc.StreamUnaryMultiCallable[Any, Any]
@@ -29,7 +29,7 @@ class Multicallable:
     """What the four kinds share."""
 
     def __init__(self, caller: Caller, registered: Any = None) -> None:
-        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
+        """Makes its calls through `caller`; gRPC reads whether the method is `registered`."""
         self._caller = caller
         self._registered_call_handle = registered or None
 

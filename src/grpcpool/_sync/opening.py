@@ -1,4 +1,4 @@
-"""Opens one connection: factory, connect, prime. Runs on a thread of its own, for all three may block."""
+"""Opens one connection: factory, connect, prime. Runs on a thread of its own, because all three may block."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .slot_channel import SyncSlotChannel
 
 
 def open_channel(driver: Driver, slot: Slot) -> SyncSlotChannel:
-    """Opens the slot's connection: makes the channel, connects and primes it.
+    """Opens the slot's connection: creates the channel, connects and primes it.
 
-    The machine has a deadline of its own for this, so a factory that hangs uses up a connection for no longer. An
+    The machine has a deadline of its own for this, so a factory that hangs does not block the slot for longer. An
     attempt that ends after the slot was given up closes its channel: the thread that gives up the slot closes the
     channel that it finds there, and the thread that puts a channel there checks whether the slot was given up.
 
@@ -45,7 +45,7 @@ def _make(driver: Driver, slot: Slot) -> SyncSlotChannel:
     if not isinstance(made, grpc.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.Channel")
     channel = SyncSlotChannel(made)
-    # Looked at and put there in one go, so that of two who get the same channel, one finds the other.
+    # Checked and stored under one lock, so that of two threads that get the same channel, one finds the other.
     with driver.lock:
         others = [other.channel.channel for other in driver.machine.fleet.slots if other.channel is not None]
         if any(other is made for other in others):

@@ -5,16 +5,18 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import grpc
+
 from .._grpc.status import code_of, details_of, is_refused_stream
 from .._machine.slot import Slot
 from .driver import SyncDriver
 
 
 class Place:
-    """Exists before the place is taken, and releases it when it is collected, should nothing else have done so.
+    """Releases the place at the latest when it is collected. It exists before the place is taken.
 
-    So a place is not lost when a signal handler raises between the pool and the call, on the way there or back. What
-    waits for the end of the call holds this.
+    So a place is not lost when a signal handler raises between the pool and the call, on the way in or out. What waits
+    for the end of the call holds this.
     """
 
     __slots__ = ("_released", "_slot", "driver")
@@ -42,22 +44,16 @@ class Place:
             driver.recover()
             raise
 
-    def release_refused(self) -> None:
-        """As `release`, for a call that the server refused."""
-        self.driver.tell(self._release_refused)
-
-    def _release_refused(self, now: float) -> None:
-        if self._slot is not None and not self._released:
-            self.driver.machine.refused_stream(self._slot, self, now)
-
     def end(self, ended: Any) -> bool:
         """Releases the place of the call, or error, that `ended`; returns whether the server refused the call."""
-        if is_refused_stream(ended):
-            self.release_refused()
-            return True
-        # In this order: a slot that carries less because a call failed on it is the more attractive.
-        if self._slot is not None and not self._released:
-            self.driver.call_failed(self._slot, code_of(ended), details_of(ended))
+        driver, slot = self.driver, self._slot
+        code = code_of(ended)
+        if code is not grpc.StatusCode.OK and slot is not None and not self._released:
+            if is_refused_stream(ended):
+                driver.tell(driver.machine.refused_stream, slot, self)
+                return True
+            # Before the release: a slot that carries less because a call failed on it is the more attractive.
+            driver.call_failed(slot, code, details_of(ended))
         self.release()
         return False
 

@@ -24,7 +24,7 @@ class ChannelPool(PoolBase, ChannelSurface):
 
     As a channel, each call runs on one stream of the best connection. As a pool, `acquire` leases a whole connection
     or some of its streams. A pool opens by itself at first use; `open()` it to wait for `min_size` connections
-    beforehand. Every method may be called from any thread. In a forked child the pool starts empty.
+    first. Every method may be called from any thread. In a forked child the pool starts empty.
     """
 
     _shown_as = "grpcpool.ChannelPool"
@@ -35,7 +35,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         return SyncDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
     def after_fork_in_child(self) -> SyncDriver:
-        """In a forked child: starts afresh, and returns the parent's driver, which must be kept untouched."""
+        """In a forked child: starts with a new driver, and returns the parent's, which must be kept untouched."""
         old = self._driver
         old.void = True
         self._finalizer.detach()
@@ -52,17 +52,17 @@ class ChannelPool(PoolBase, ChannelSurface):
         """Leases a connection, or streams of one. Use the lease with ``with``, or `release()` it.
 
         Args:
-            timeout: Seconds to wait for a place at most; 0 tries once, `None` waits for ever. If not given,
+            timeout: Seconds to wait for a place at most; 0 tries once, `None` waits without limit. If not given,
                 `PoolConfig.acquire_timeout`.
-            streams: `None` leases a whole connection. A number leases so many streams of one connection that is
-                shared; it is the promise of how many calls there will be on the lease at once.
+            streams: `None` leases a whole connection. A number leases this many streams of a connection that is
+                shared: the most calls that the lease will carry at once.
 
         Returns:
             A lease, which is a `grpc.Channel`.
 
         Raises:
-            PoolTimeoutError: No place came free in time; its cause is the last connect error, if there was one.
-            PoolExhaustedError: `PoolConfig.max_waiters` wait already.
+            PoolTimeoutError: No place became free in time; its cause is the last connect error, if there was one.
+            PoolExhaustedError: There are `PoolConfig.max_waiters` waiters already.
             PoolClosedError: The pool is closed, or was closed meanwhile.
             ValueError: `timeout` is negative, or `streams` is not a number from 1 to `PoolConfig.max_streams`.
         """
@@ -71,7 +71,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         if timeout is not CONFIGURED:
             self._seconds(timeout)
         driver = self._driver
-        # The lease comes first: should this thread be interrupted once the place is taken, the lease gives it back.
+        # The lease comes first: if this thread is interrupted once the place is taken, the lease releases it.
         lease = Lease()
         lease._driver = driver
         lease._pool = self
@@ -85,7 +85,7 @@ class ChannelPool(PoolBase, ChannelSurface):
             self._wait_for_place(lease, timeout)
         else:
             lease._used_at = slot.used_at
-            # The clock's function is an attribute: it is called quicker by a name of its own.
+            # The clock's function is an attribute: as a local name it is faster to call.
             monotonic = driver.monotonic
             if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams, lease):
                 lease._slot, lease._released = None, False
@@ -97,7 +97,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:
-        """The long way to a place: asks, waits if need be, and looks whether what it got is up."""
+        """Asks for a place, waits for it, and checks that its connection is up."""
         driver = lease._driver
         now = driver.monotonic()
         deadline = self._deadline(timeout, now)
@@ -117,7 +117,7 @@ class ChannelPool(PoolBase, ChannelSurface):
     def subscribe(
         self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
     ) -> None:
-        """As `grpc.Channel.subscribe`: tells the state of the pool, which is `READY` if any connection is."""
+        """As `grpc.Channel.subscribe`, for the state of the pool, which is `READY` if any connection is."""
         if not self.closed:
             self._driver.subscriptions.subscribe(callback, connect=bool(try_to_connect))
 
@@ -130,14 +130,14 @@ class ChannelPool(PoolBase, ChannelSurface):
     def open(self, timeout: float | None = None) -> None:
         """Opens `min_size` connections and waits until they are ready.
 
-        A pool need not be opened: it opens by itself at first use. To open it tells early whether it can.
+        This is optional: a pool opens at first use. It shows early whether the server can be reached.
 
         Args:
-            timeout: Seconds it may take; `None` leaves it to `PoolConfig.connect_timeout`.
+            timeout: Seconds that this may take; `None`: only `PoolConfig.connect_timeout` limits it.
 
         Raises:
-            PoolOpenError: A connection could not be made, which its cause explains, or not in time. What had been
-                opened is closed again, and the pool is as before.
+            PoolOpenError: A connection could not be opened in time, or at all, which its cause explains. What had
+                been opened is closed again, and the pool is as before.
             PoolClosedError: The pool is closed.
         """
         driver = self._driver
@@ -147,9 +147,9 @@ class ChannelPool(PoolBase, ChannelSurface):
     def close(self, grace: float | None = None) -> None:
         """Closes the pool: nothing of it, neither thread nor connection, is left.
 
-        There are no new leases, and who waits for one is refused. Leases and calls in flight have `grace` seconds
-        to end; then they are cancelled. Idempotent; a later call may shorten the grace. On a thread of gRPC's (in a
-        call's callback) or of the pool's (in a listener) it does not wait, and the rest is done in the background.
+        It grants no new leases, and refuses waiters. Leases and calls in flight have `grace` seconds to end, and are
+        cancelled then. Idempotent; a later call may shorten the grace. On a thread of gRPC's (in a call's callback)
+        or of the pool's (in a listener) it does not wait, and the rest is done in the background.
 
         Args:
             grace: Seconds; `PoolConfig.close_grace` if not given.

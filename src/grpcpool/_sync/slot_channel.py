@@ -1,4 +1,4 @@
-"""A slot's `grpc.Channel`, and how it is connected, watched and closed by threads."""
+"""A slot's `grpc.Channel`, and how threads connect, watch and close it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class SyncSlotChannel(SlotChannel):
     """One `grpc.Channel` in service of a pool."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        """Takes over `channel`, which nobody else uses."""
+        """Takes over `channel`, which nothing else uses."""
         super().__init__(channel)
         self._connectivity: Connectivity | None = None
 
     def connect(self, timeout: float, given_up: Callable[[], bool]) -> None:
-        """Has the channel connect, and waits until it is ready; raises as `wait_until_ready`."""
+        """Connects the channel, and waits until it is ready; raises as `wait_until_ready`."""
         self._connectivity = connectivity_of(self.channel)
         wait_until_ready(self._connectivity, timeout, given_up)
 
@@ -29,7 +29,7 @@ class SyncSlotChannel(SlotChannel):
         return grpc.ChannelConnectivity.IDLE if self._connectivity is None else self._connectivity.state()
 
     def is_up(self, *, connect: bool) -> bool:
-        """Looks at the connection; `connect` has one that is not up connect."""
+        """Checks the connection; with `connect`, one that is not up connects."""
         if self._connectivity is None:
             return False
         return self._connectivity.look(connect=connect) is grpc.ChannelConnectivity.READY

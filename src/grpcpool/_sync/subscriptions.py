@@ -1,7 +1,7 @@
-"""The state of a whole pool, for who subscribes to it as to a channel.
+"""Subscriptions to the state of a whole pool, as to that of a channel.
 
-The pool is ready if any of its connections is. Nobody is told of the changes of a channel for nothing (gRPC's own
-`subscribe` polls), so there is a thread that looks as long as there are subscribers, and none else.
+The pool is ready if any of its connections is. Channels do not report their changes (gRPC's own `subscribe` polls), so
+a thread checks them. It exists only while there are subscribers.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from .._shared.driver import Driver
 Callback = Callable[[grpc.ChannelConnectivity], None]
 
 # gRPC's own interval.
-_LOOKS_EVERY = 0.2
+_CHECKS_EVERY = 0.2
 
 _State = grpc.ChannelConnectivity
 
 
 class Subscriptions:
-    """Tells callbacks the state of a pool, and its changes."""
+    """Calls callbacks with the state of a pool, and at its changes."""
 
     def __init__(self, driver: Driver, name: str) -> None:
-        """Has no subscribers yet, and no thread."""
+        """Starts without subscribers, and without a thread."""
         self._driver = driver
         self._name = name
         self._changed = threading.Condition()
-        # Each subscriber with the state it was told last.
+        # Each subscriber with the state it was last called with.
         self._subscribers: list[tuple[Callback, _State | None]] = []
         self._connect = False
         self._thread: threading.Thread | None = None
         self._runs = False
-        # Set without a lock, also by a finalizer; whoever looks next sees it.
+        # Set without a lock, also by a finalizer; the next check sees it.
         self.over = False
 
     def subscribe(self, callback: Callback, *, connect: bool) -> None:
-        """Tells `callback` the state now and at each change; `connect` has the pool open a connection."""
+        """Calls `callback` with the state now and at each change; with `connect`, the pool opens a connection."""
         with self._changed:
             self._subscribers.append((callback, None))
             self._connect = self._connect or connect
-            self._look()
+            self._check()
 
     def unsubscribe(self, callback: Callback) -> None:
-        """Tells `callback` no more; the last one to leave ends the thread."""
+        """Ends the subscription of `callback`. The thread ends with the last one."""
         with self._changed:
             for place, (other, _) in enumerate(self._subscribers):
                 if other == callback:
@@ -56,18 +56,18 @@ class Subscriptions:
             self._changed.notify_all()
 
     def nudge(self) -> None:
-        """Something may have changed."""
+        """The state may have changed."""
         if self._subscribers:
             with self._changed:
-                self._look()
+                self._check()
 
     def adopt(self, parent: Subscriptions) -> None:
-        """In a forked child: takes over who was subscribed. They are told again once the pool is used here."""
+        """In a forked child: takes over the subscribers, which are called again once the pool is used here."""
         self._subscribers = [(callback, None) for callback, _ in parent._subscribers]
         self._connect = parent._connect
 
-    def _look(self) -> None:
-        """Has the thread look; starts one if there is none. Called under the condition."""
+    def _check(self) -> None:
+        """Wakes the thread, or starts one. Called under the condition."""
         if self._subscribers and not self._runs and not self.over and not sys.is_finalizing():
             self._thread = threading.Thread(target=self._run, name=f"{self._name}-connectivity", daemon=True)
             try:
@@ -97,21 +97,21 @@ class Subscriptions:
                     self._connect = False
                     self._runs = False
                     return
-                news = [callback for callback, told in self._subscribers if told is not state]
+                news = [callback for callback, last in self._subscribers if last is not state]
                 self._subscribers = [(callback, state) for callback, _ in self._subscribers]
                 connect = self._connect
             for callback in news:
-                _tell(callback, state)
+                _notify(callback, state)
             if connect and state is not _State.READY:
                 self._driver.tell(self._driver.machine.connect)
-            # To connect has changed it already, and nobody else would say so before it has been done.
+            # `connect` may have changed the state, which nothing else reports before the connection is open.
             unchanged = self._driver.connectivity() is state
             with self._changed:
-                if unchanged and all(told is state for _, told in self._subscribers) and self._subscribers:
-                    self._changed.wait(_LOOKS_EVERY)
+                if unchanged and all(last is state for _, last in self._subscribers) and self._subscribers:
+                    self._changed.wait(_CHECKS_EVERY)
 
 
-def _tell(callback: Callback, state: _State) -> None:
+def _notify(callback: Callback, state: _State) -> None:
     try:
         callback(state)
     except BaseException:  # noqa: BLE001 -- a user's callback may raise anything

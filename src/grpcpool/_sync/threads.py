@@ -18,17 +18,17 @@ class Threads:
         self._guard = threading.Lock()
 
     def run(self, work: Callable[[], None], what: str) -> None:
-        """Has `work`, which must not raise, done by a thread of its own.
+        """Does `work`, which must not raise, on a thread of its own.
 
         Raises:
             RuntimeError: No thread can be started (the process is at its limit, or the interpreter shuts down).
         """
         if sys.is_finalizing():
-            # On some versions of Python a thread that is started now is waited for in vain.
+            # On some versions of Python a thread that is started now never ends for those that wait for it.
             raise RuntimeError("the interpreter shuts down")
         thread = threading.Thread(target=work, name=f"{self._name}-{what}", daemon=True)
-        # Started under the guard, so that `join` does not meet a thread that has not started. It is known before it
-        # runs, so that it finds itself. No thread removes itself: it would still be ending when it is known no more.
+        # Started under the guard, so that `join` sees no thread that has not started. It is known before it runs, so
+        # that `is_current` finds it. No thread removes itself, because it would still be running then.
         with self._guard:
             known = [known for known in self._known if known.is_alive()]
             self._known = [*known, thread]
@@ -43,7 +43,7 @@ class Threads:
         return threading.current_thread() in self._known
 
     def join(self, timeout: float) -> bool:
-        """Waits up to `timeout` seconds until none runs; says whether that is so."""
+        """Waits up to `timeout` seconds until none runs; returns whether that is so."""
         deadline = time.monotonic() + timeout
         with self._guard:
             threads = list(self._known)

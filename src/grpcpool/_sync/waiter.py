@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-import weakref
-from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from .._machine.openers import OpenWaiter
 from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._values.errors import PoolError, Refusal
 from .driver import SyncDriver
-from .place import Place, new_place
 
-# By then the worker has told who waits. If it has not, because a listener holds it up, or because the process is at its
-# limit of threads and there is no worker, he sees for himself what the time has come for.
+# By then the worker has delivered a refusal. If it has not, because a listener blocks it, or because the process is at
+# its limit of threads and there is no worker, the waiting thread does what is due itself.
 _LATE = 0.1
 
 
@@ -28,7 +25,7 @@ class _Blocked:
     error: PoolError | None = None
 
     def prepare(self) -> Self:
-        """Makes `wait` wait."""
+        """Prepares `wait`."""
         self._answered = False
         self._wakes = threading.Lock()
         self._wakes.acquire()
@@ -54,7 +51,7 @@ class _Blocked:
         while not self._wakes.acquire(timeout=self._patience(driver)):
             driver.tick()
             if self.is_decided():
-                # The thread that should deliver the answer is held up.
+                # The thread that should deliver the answer is blocked.
                 break
         # Not kept here: a waiter stays in the queue's heap for a while, and an error holds the frames that it passes.
         error, self.error = self.error, None
@@ -73,7 +70,7 @@ class _Blocked:
 
 
 class BlockedWaiter(_Blocked, Waiter):
-    """A thread that waits for a place. A thread that is interrupted meanwhile leaves no trace."""
+    """A thread that waits for a place. If it is interrupted, it leaves the queue and holds no place."""
 
     def granted(self, slot: Slot) -> None:  # noqa: ARG002 -- it is known from the decision
         """Wakes the thread with its place."""
@@ -111,7 +108,7 @@ class BlockedOpenWaiter(_Blocked, OpenWaiter):
         """Opens `min_size` connections and waits for them.
 
         Raises:
-            PoolError: That failed.
+            PoolError: They could not be opened.
         """
         try:
             driver.open(self)
@@ -119,42 +116,3 @@ class BlockedOpenWaiter(_Blocked, OpenWaiter):
         except BaseException:
             driver.tell(driver.machine.cancel_open, self)
             raise
-
-
-class CallWaiter(Waiter):
-    """Waits for a place on behalf of a call, and does not keep it alive unless a done-callback waits for its end."""
-
-    driver: SyncDriver
-    call: weakref.ref[Any]
-    kept: Any = None
-
-    def granted(self, slot: Slot) -> None:  # noqa: ARG002 -- it is known from the decision
-        """Has the starter begin the call."""
-        self.driver.starter.do(self._begin)
-
-    def refused(self, error: PoolError) -> None:
-        """Has the starter notify the call."""
-        self.driver.starter.do(partial(self._fail, error))
-
-    def _begin(self) -> None:
-        place = self._take_over()
-        call, self.kept = self.call(), None
-        if place is None:
-            return
-        if call is None:
-            place.release()
-        else:
-            call.begin_waiting(place)
-
-    def _take_over(self) -> Place | None:
-        """The place as the call's; `None` if it was taken over or released before."""
-        with self.driver.lock:
-            if self._released:
-                return None
-            self._released = True
-            return new_place(self.driver, self._slot)
-
-    def _fail(self, error: PoolError) -> None:
-        call, self.kept = self.call(), None
-        if call is not None:
-            call.refuse(error)

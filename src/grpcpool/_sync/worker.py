@@ -1,13 +1,13 @@
 """The one background thread of a pool: it ticks the machine when a deadline has come.
 
-It runs no foreign code that may block (listeners, and what finalizers left to be done, are to be quick): channels are
-opened and closed by threads of their own, so that a factory that hangs or a channel that does not close never delays a
-deadline. It starts when there is a first deadline, and ends when the pool has nothing left that could need it. It knows
-the driver, not the pool: a pool that is dropped without `close()` is collected, and the worker closes its connections.
+It runs no foreign code that may block (listeners, and the work that finalizers leave, must be quick). Channels are
+opened and closed by other threads, so that a factory that hangs or a channel that does not close never delays a
+deadline. It starts at the first deadline, and ends when nothing of the pool can need it. It knows the driver, not the
+pool: a pool that is dropped without `close()` is collected, and the worker closes its connections.
 
-How a new deadline reaches it. Whoever changes the machine brings the alarm forward under the lock, and then reads
-`wakes_at`. The worker sets `wakes_at`, and then reads the alarm. In whichever order the four steps fall, one of the
-two sees the other's, so no deadline is slept through.
+How a new deadline reaches it: a thread that changes the machine brings the alarm forward under the lock, and then reads
+`wakes_at`. The worker sets `wakes_at` to infinity, and then reads the alarm. In any order of the four steps, either the
+worker reads the new alarm, or the other thread finds a `wakes_at` that is later and nudges. So no deadline is missed.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Worker:
         self._driver = weakref.ref(driver)
         self._name = name
         self._clock = clock
-        # put() of a SimpleQueue is safe in finalizers, which may interrupt any line, also one that holds a lock.
-        # What is put says whether the pool is still there.
+        # put() of a SimpleQueue is safe in finalizers, which may interrupt any line, also one that holds a lock. The
+        # value says whether the pool still exists.
         self._nudges: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -58,15 +58,15 @@ class Worker:
         self.wakes_at = math.inf
 
     def nudge(self) -> None:
-        """Has a running worker look again. Safe in finalizers."""
+        """Wakes a running worker. Safe in finalizers."""
         self._nudges.put(True)
 
     def abandon(self) -> None:
-        """Has a running worker close everything and end. Safe in finalizers."""
+        """Makes a running worker close everything and end. Safe in finalizers."""
         self._nudges.put(False)
 
     def see_to(self, alarm: float) -> None:
-        """Sees to it that a worker runs if there is any need of one, and that it does not sleep past `alarm`."""
+        """Ensures that a worker runs if one is needed, and that it does not sleep past `alarm`."""
         if self._runs and alarm >= self.wakes_at:
             return
         with self._guard:
@@ -80,12 +80,12 @@ class Worker:
         driver = self._driver()
         if driver is None or driver.is_at_rest() or sys.is_finalizing():
             return
-        # The thread holds the driver; the driver holds this object, and not the other way round.
+        # The thread holds the driver, and the driver this object, which refers to the driver only weakly.
         self._thread = threading.Thread(target=self._run, args=(driver,), name=self._name, daemon=True)
         try:
             self._thread.start()
         except RuntimeError:
-            # The interpreter shuts down: nothing will fall due any more.
+            # The interpreter shuts down: no deadline will come.
             self._thread = None
             return
         self._runs = True
@@ -97,7 +97,7 @@ class Worker:
 
     def join(self, timeout: float) -> None:
         """Waits until the thread has ended, if there is one and this is not it."""
-        # Under the guard, so that the thread has been started if there is one.
+        # Under the guard, so that a thread that is being started is seen.
         with self._guard:
             thread = self._thread
         if thread is not None and not self.is_current():
@@ -109,11 +109,10 @@ class Worker:
             self.wakes_at = -math.inf
             try:
                 driver.tick()
-            except BaseException:  # noqa: BLE001 -- deadlines fall due whatever happens
+            except BaseException:  # noqa: BLE001 -- deadlines come whatever happens
                 logger.exception("a tick failed")
+            self.wakes_at = math.inf
             self.wakes_at = alarm = driver.alarm
-            if driver.alarm < alarm:
-                continue
             if self._may_end(driver):
                 return
             with contextlib.suppress(queue.Empty):
@@ -121,7 +120,7 @@ class Worker:
         driver.abandon()
 
     def _may_end(self, driver: Ticked) -> bool:
-        """Ends under the guard, so that whoever needs a worker from now on finds none and starts one."""
+        """Ends under the guard, so that a thread that needs a worker from now on finds none and starts one."""
         if not driver.is_at_rest():
             return False
         with self._guard:

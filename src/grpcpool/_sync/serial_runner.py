@@ -1,8 +1,9 @@
-"""Starts calls that waited for their place, and tells those that waited in vain.
+"""A thread that runs work in order.
 
-Places come free on gRPC's callback threads, on which no call may be begun and no foreign code may run for long; so
-one thread of the pool begins them, in the order in which they got their places. It ends when there has been nothing
-to do for a while.
+A pool has two. One starts the calls that waited for their place, in the order of their grants, and fails those that
+were refused: places become free on gRPC's callback threads, where no call may be started and no foreign code may run
+for long. The other runs the callbacks of calls that failed before they were started. A thread ends when it has been
+idle for a while.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from collections.abc import Callable
 
 from .._shared.announcer import logger
 
-# A thread costs as much as a hundred of its rounds; a busy pool keeps it.
+# Starting a thread costs as much as a hundred pieces of work. A busy pool keeps it.
 _LINGERS_FOR = 0.5
 
 
-class Starter:
-    """A thread that does one thing after the other, when there is any."""
+class SerialRunner:
+    """Runs work in order on a thread, which exists only while there is work."""
 
     def __init__(self, name: str) -> None:
-        """Does not start a thread yet."""
+        """Does not start the thread, called `name`, yet."""
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._guard = threading.Lock()
@@ -32,7 +33,7 @@ class Starter:
         self._lingers_for = _LINGERS_FOR
 
     def do(self, work: Callable[[], None]) -> None:
-        """Has `work` done. If no thread can be started, as at the end of the process, by this one."""
+        """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
         self._work.put(work)
         with self._guard:
             if not self._runs:
@@ -53,14 +54,14 @@ class Starter:
         self._runs = True
 
     def is_current(self) -> bool:
-        """Whether this is the starter's thread."""
+        """Whether the caller runs on this thread."""
         return self._thread is threading.current_thread()
 
     def join(self, timeout: float) -> None:
-        """Waits until what is to be done is done and the thread has ended."""
+        """Waits until the queued work is done and the thread has ended."""
         self._lingers_for = 0.0
         self._work.put(_nothing)
-        # Under the guard, so that the thread has been started if there is one.
+        # Under the guard, so that a thread that is being started is seen.
         with self._guard:
             thread = self._thread
         if thread is not None and not self.is_current():
@@ -71,26 +72,27 @@ class Starter:
             try:
                 work = self._work.get(timeout=self._lingers_for)
             except queue.Empty:
-                # Under the guard: who puts more in from now on finds no thread, and starts one.
+                # Under the guard: work that is queued from now on starts a new thread.
                 with self._guard:
                     if self._work.empty():
                         self._runs = False
                         return
             else:
-                _do(work)
+                run_logged(work)
 
     def _work_off(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                _do(self._work.get_nowait())
+                run_logged(self._work.get_nowait())
 
 
 def _nothing() -> None:
     pass
 
 
-def _do(work: Callable[[], None]) -> None:
+def run_logged(work: Callable[[], None]) -> None:
+    """Runs `work`, and logs what it raises."""
     try:
         work()
-    except BaseException:  # noqa: BLE001 -- a user's callback may raise anything, and the next is another's
+    except BaseException:  # noqa: BLE001 -- a user's callback may raise anything, and other work follows it
         logger.exception("a callback of a call failed")

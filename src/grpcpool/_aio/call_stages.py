@@ -1,0 +1,175 @@
+"""The stages of a call: it waits for a place, it runs, or it has failed before it ran (`Failed`).
+
+A `CallProxy` is in one stage at a time, and changes from one to the next in `call.py`. What all three have in common:
+
+Attributes:
+    native: The call that serves: gRPC's own, or `Failed`; `None` for one that waits.
+    over: Whether it is over for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .._machine.queue import Waiter
+from .failed_call import Failed, failed_by
+
+if TYPE_CHECKING:
+    from .._machine.slot import Slot
+    from .._shared.methods import Method
+    from .._values.errors import PoolError
+    from .arguments import Arguments
+    from .driver import AioDriver
+
+
+class Waiting(Waiter):
+    """The call waits for a place; this is its waiter. It does not hold the call, unless a done callback waits for it.
+
+    Attributes:
+        start: Starts the call on the slot that has been granted.
+        asking: Whether the machine is being asked, by the caller of the call.
+        kept: The call, if a done callback waits for its end.
+        awaiting_start: Wakes coroutines when the call is no longer in this stage.
+    """
+
+    __slots__ = (
+        "arguments",
+        "asking",
+        "awaiting_start",
+        "began",
+        "call",
+        "context",
+        "driver",
+        "kept",
+        "method",
+        "start",
+    )
+
+    native: Any = None
+    over = False
+
+    driver: AioDriver
+    call: weakref.ref[Any]
+    start: Callable[[Waiting, Any, Slot], None]
+    method: Method
+    arguments: Arguments
+    context: contextvars.Context
+    asking: bool
+    began: float
+    kept: Any
+    awaiting_start: list[asyncio.Future[None]]
+
+    def granted(self, slot: Slot) -> None:
+        """Starts the call, as if it were started where it was made."""
+        call, self.kept = self.call(), None
+        if self._released:
+            # Cancelled while the grant was on its way.
+            return
+        if call is None or call._stage is not self:
+            self.driver.release(slot, 1, self)
+        else:
+            self.start(self, call, slot)
+
+    def refused(self, error: PoolError) -> None:
+        """Fails the call; as with gRPC, a call is never over before its caller has it."""
+        if self.asking:
+            self.driver.loop.call_soon(self._fail, error)
+        else:
+            self._fail(error)
+
+    def _fail(self, error: PoolError) -> None:
+        call, self.kept = self.call(), None
+        if call is not None and call._stage is self:
+            call.fail(self, failed_by(error, own_deadline=self.arguments[1] is not None))
+
+    def left(self) -> None:
+        """The call is not in this stage any more: wakes those that wait for that."""
+        awaiting, self.awaiting_start = self.awaiting_start, []
+        for future in awaiting:
+            if not future.done():
+                future.set_result(None)
+
+    def forget(self) -> None:
+        """Drops what it holds, because it stays in the queue's heap until its deadline."""
+        self.kept = None
+        self.arguments = (None,) * 6
+
+    @property
+    def own_deadline(self) -> float | None:
+        """The deadline that the call came with, if any."""
+        return None if self.arguments[1] is None else self.deadline
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the call's own deadline, if it has one."""
+        deadline = self.own_deadline
+        return None if deadline is None else max(0.0, deadline - self.driver.monotonic())
+
+
+class Running:
+    """The native call runs, or is over for good. It calls this when it is over, with all that the end needs.
+
+    Made before the call has a place, as the holder of it: every call has one, and no other object.
+
+    Attributes:
+        arguments: Those of the call; like `context` and `began`, for sending it again.
+        sent: What has been sent, for sending it again.
+        method: The method that sends it, if the call has waited.
+        refused: Whether the machine knows that the server refused the call.
+        kept: The call, if a done callback waits for its end.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_released",
+        "_slot",
+        "arguments",
+        "began",
+        "call",
+        "context",
+        "kept",
+        "method",
+        "native",
+        "over",
+        "refused",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        ended: Callable[[Any, Running], None],
+        call: Any,
+        slot: Slot | None,
+        arguments: Any = None,
+        context: Any = None,
+        began: float = 0.0,
+    ) -> None:
+        """Calls `ended` once, when the native call of `call` on `slot` is over."""
+        self.native: Any = None
+        self.over = False
+        self._ended: Callable[[Any, Running], None] | None = ended
+        self.call = weakref.ref(call)
+        # `None` only until the place is taken. A call on a lease holds no place, but runs on a slot as well.
+        self._slot: Any = slot
+        self._released = False
+        self.arguments = arguments
+        self.context = context
+        self.began = began
+        self.sent: tuple[Any, Any] | None = None
+        self.method: Method | None = None
+        self.refused = False
+        self.kept: Any = None
+
+    def __call__(self, native: Any) -> None:
+        """The native call is over. Never raises: gRPC would lose the call's status."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            self._slot.channel.running.discard(native)
+            ended(native, self)
+            self.kept = None
+
+
+Stage = Waiting | Running | Failed

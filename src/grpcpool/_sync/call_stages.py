@@ -1,0 +1,109 @@
+"""The stages of a call that need not run at once: it waits for a place, it runs, or it has failed before it ran.
+
+A `PoolCall` is in one stage at a time. It changes from one to the next in `call.py`, under its lock.
+"""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from .._machine.queue import Waiter
+from .failed_call import not_started
+from .place import new_place
+
+if TYPE_CHECKING:
+    from .._machine.slot import Slot
+    from .._values.errors import PoolError
+    from .call_end import Callbacks, End
+    from .driver import SyncDriver
+
+
+class Waiting(Waiter):
+    """The call waits for a place; this is its waiter.
+
+    It does not hold the call, which leaves the queue when it is dropped. Done-callbacks hold the call, and this holds
+    them: a call that a done-callback waits for stays in the queue.
+    """
+
+    __slots__ = ("call", "callbacks", "driver")
+
+    driver: SyncDriver
+    call: weakref.ref[Any]
+    callbacks: Callbacks
+
+    def granted(self, slot: Slot) -> None:  # noqa: ARG002 -- it is known from the decision
+        """The starter starts the call."""
+        self.driver.starter.do(self._start)
+
+    def refused(self, error: PoolError) -> None:
+        """The starter fails the call."""
+        self.driver.starter.do(partial(self._refuse, error))
+
+    def _start(self) -> None:
+        with self.driver.lock:
+            if self._released:
+                # Cancelled while the grant was on its way.
+                return
+            # The call's from here on.
+            self._released = True
+            place = new_place(self.driver, self._slot)
+        call = self.call()
+        if call is None:
+            place.release()
+        else:
+            call.start(self, place)
+
+    def _refuse(self, error: PoolError) -> None:
+        call = self.call()
+        if call is not None:
+            call.refuse(self, error)
+
+
+class Running:
+    """The native call runs, or is over for good."""
+
+    __slots__ = ("end", "native", "over")
+
+    def __init__(self, native: Any, end: End) -> None:
+        """Runs as `native`, which calls `end` when it is over."""
+        self.native = native
+        self.end = end
+        # Whether it is over, and the call is not sent again.
+        self.over = False
+
+
+class Failed:
+    """The call is over, and was never started."""
+
+    __slots__ = ("cancelled", "error")
+
+    def __init__(self, error: BaseException, *, cancelled: bool = False) -> None:
+        """Failed with `error`; `cancelled`: by its caller."""
+        self.error = error
+        self.cancelled = cancelled
+
+    def as_call(self) -> Any:
+        """The error as a call, as gRPC's errors are: with a code and details."""
+        if isinstance(self.error, grpc.Call):
+            return self.error
+        return not_started(grpc.StatusCode.INTERNAL, str(self.error), self.error)
+
+    def outcome(self, name: str) -> Any:
+        """What the method `name` of a future returns: `result`, `exception` or `traceback`.
+
+        Raises:
+            grpc.FutureCancelledError: The call was cancelled.
+            BaseException: The result is asked for, and the call failed.
+        """
+        if self.cancelled:
+            raise grpc.FutureCancelledError
+        if name == "result":
+            raise self.error
+        return self.error if name == "exception" else self.error.__traceback__
+
+
+Stage = Waiting | Running | Failed
