@@ -1,4 +1,4 @@
-"""A Chromium without a window, driven by Debian's own driver for it, of the same version."""
+"""A headless Chromium, controlled by Debian's driver of the same version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 _FLAGS = (
     "--headless=new",
-    "--no-sandbox",  # which root, as in CI, has no other way
+    "--no-sandbox",  # Chromium requires it for root, as in CI
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--no-first-run",
@@ -27,10 +27,10 @@ _FLAGS = (
 
 
 class Browser:
-    """One page at a time; ends with the block."""
+    """A browser with one page; closed at the end of the ``with`` block."""
 
     def __init__(self, chromium: str, driver: str) -> None:
-        """Starts the browser; `chromium` and `driver` are where the programs are."""
+        """Starts the browser; `chromium` and `driver` are the paths of the programs."""
         self._folder = tempfile.TemporaryDirectory(prefix="grpcpool-chromium-", ignore_cleanup_errors=True)
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
@@ -44,7 +44,7 @@ class Browser:
     # --- the page -----------------------------------------------------------------------------------------------
 
     def open(self, url: str, *, width: int = 1280, height: int = 900, scale: float = 1) -> None:
-        """Shows the page at `url`, on a screen of that size; what was logged before is forgotten."""
+        """Opens the page at `url` on a screen of that size; clears the logs first."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
         self.tell("Emulation.setDeviceMetricsOverride", **metrics)
         self.tell("Emulation.setScrollbarsHidden", hidden=True)
@@ -53,80 +53,80 @@ class Browser:
         self._driver.get(url)
 
     def leave(self) -> None:
-        """Shows nothing."""
+        """Opens an empty page."""
         self._driver.get("about:blank")
 
     def prefer(self, **preferences: str) -> None:
-        """Sets what the reader prefers: ``color_scheme="dark"``, ``reduced_motion="reduce"``."""
+        """Sets the reader's preferences: ``color_scheme="dark"``, ``reduced_motion="reduce"``."""
         features = [
             {"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in preferences.items()
         ]
         self.tell("Emulation.setEmulatedMedia", features=features)
 
     def tell(self, command: str, **parameters: Any) -> Any:
-        """Gives the browser a command of its own protocol."""
+        """Sends a command of the DevTools protocol."""
         return self._driver.execute_cdp_cmd(command, parameters)
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """Runs a function's body in the page; returns what it returns."""
+        """Runs the body of a function in the page; returns its result."""
         return self._driver.execute_script(script, *arguments)
 
     def run_later(self, script: str, *arguments: Any) -> Any:
-        """The same, for what calls its last argument with what it returns."""
+        """Same as `run`, for a script that passes its result to its last argument."""
         return self._driver.execute_async_script(script, *arguments)
 
-    # --- what is seen -------------------------------------------------------------------------------------------
+    # --- content ------------------------------------------------------------------------------------------------
 
     def all(self, selector: str) -> list[WebElement]:
-        """The elements."""
+        """Returns the matching elements."""
         return self._driver.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        """What stands in them, hidden or not; of one moment."""
+        """Returns the texts of the matching elements, hidden or not, all read at once."""
         found: list[str] = self.run(
             "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent.trim())", selector
         )
         return found
 
     def style(self, selector: str, name: str) -> str:
-        """How the first of them is shown."""
+        """Returns a computed style of the first matching element."""
         script = "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
         return str(self.run(script, selector, name))
 
     def press(self, *keys: str) -> None:
-        """Presses keys, as on the keyboard."""
+        """Presses keys on the keyboard."""
         webdriver.ActionChains(self._driver).send_keys(*keys).perform()
 
     def tab(self) -> str:
-        """Moves on by the tabulator; says to what: its tag, then its id or its text."""
+        """Presses Tab; returns the focused element's tag, and its id or text."""
         self.press(Keys.TAB)
         script = "const it = document.activeElement; return `${it.tagName} ${it.id || it.textContent.trim()}`"
         return str(self.run(script))
 
     def problems(self) -> list[str]:
-        """What the page complained about since this was asked last."""
+        """Returns the messages that the browser logged since the last call."""
         return [entry["message"] for entry in self._driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def requested(self) -> list[str]:
-        """The addresses that were asked for since this was asked last."""
+        """Returns the addresses requested since the last call."""
         entries = self._driver.get_log("performance")  # type: ignore[no-untyped-call]
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         return [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
 
     def screenshot(self, path: pathlib.Path) -> None:
-        """Writes the whole page into a file, as PNG."""
+        """Writes the whole page to a PNG file."""
         shot = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    # --- its end ------------------------------------------------------------------------------------------------
+    # --- closing ------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        """Is there already."""
+        """Returns itself: the browser is already running."""
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Ends the browser and its driver."""
+        """Closes the browser and its driver."""
         self._driver.quit()
         self._folder.cleanup()
