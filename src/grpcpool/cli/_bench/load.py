@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 
-from ..._demo.tally import named
-from ..._demo.tcp import count_connections
-from ..._demo.watch import pauses
+from ..._demo.call_counter import failure_name
+from ..._demo.monitor import poll
+from ..._demo.tcp_connections import count_connections
 from .._errors import CommandError
 from .methods import Method
 from .recorder import CallRecorder
@@ -112,7 +112,7 @@ def _keep_calling(call: Callable[[], object], recorder: CallRecorder) -> None:
         try:
             call()
         except Exception as error:  # noqa: BLE001 -- every failure is counted
-            failure = named(error)
+            failure = failure_name(error)
         recorder.record(began, failure)
 
 
@@ -156,8 +156,8 @@ class _Connections:
         """Waits a moment for the connections to close, so that the next measurement starts without them."""
         # Some releases of gRPC close connections only when their channels are garbage collected.
         gc.collect()
-        for pause in pauses(lambda: self._before is None or (self._count() or 0) <= self._before, _GRACE):
-            time.sleep(pause)
+        for seconds in poll(lambda: self._before is None or (self._count() or 0) <= self._before, _GRACE):
+            time.sleep(seconds)
 
     def _count(self) -> int | None:
         return None if self._port is None else count_connections(self._port)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import grpc
 from rich.console import Console
 
-from ..._demo.tally import named
+from ..._demo.call_counter import failure_name
 from .._errors import CommandError, ExitCode, UsageError
 from .._target import parse_target
 from .channels import WAYS, Server
@@ -107,7 +107,9 @@ def _call_once(channel: grpc.Channel, method: Method, timeout: float) -> None:
     try:
         call_once(channel, method, timeout)
     except grpc.RpcError as error:
-        raise CommandError(f"the first call of {method.path} failed: {named(error)}: {error.details()}") from error
+        raise CommandError(
+            f"the first call of {method.path} failed: {failure_name(error)}: {error.details()}"
+        ) from error
 
 
 def _measure_all(server: Server, plan: Plan, options: BenchOptions) -> tuple[list[Result], bool]:
