@@ -23,7 +23,7 @@ from ._listener import (
     Opening,
     hears_releases,
 )
-from ._story import level_of, told
+from ._story import describe, level_of
 
 logger = logging.getLogger("grpcpool")
 
@@ -74,4 +74,4 @@ def _may_be_a_signals(error: BaseException) -> bool:
 def _log(event: AnyEvent) -> None:
     # Waits, timeouts, rejections and refusals come with calls: their callers are told, and the counters.
     if isinstance(event, _LOGGED):
-        logger.log(level_of(event), "%s", told(event))
+        logger.log(level_of(event), "%s", describe(event))

@@ -303,7 +303,7 @@ class Driver(abc.ABC):
             try:
                 work()
             except Exception:  # noqa: BLE001 -- whoever operates the pool now has nothing to do with it
-                logger.exception("pool %r: what a finalizer left to be done failed", self.name)
+                logger.exception("pool %r: work that a finalizer queued failed", self.name)
 
     def forget_leak(self, ticket: int) -> None:
         """A lease that was watched for being held too long has been given back."""

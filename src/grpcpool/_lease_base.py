@@ -144,7 +144,7 @@ class LeaseBase:
 
     def _check_usable(self) -> None:
         if self._core.void:
-            raise self._core.forked_error("this lease was taken")
+            raise self._core.forked_error("this lease was acquired")
         if self._released:
             figures = self._core.machine.figures()
             text = f"pool {self._core.name!r}: the lease has been released ({figures}); acquire a new one"

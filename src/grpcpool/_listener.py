@@ -1,7 +1,7 @@
-"""What a pool tells those who listen: one hook for each event, each with one small frozen object.
+"""The events that a pool emits, one small frozen object for each, and the hooks that receive them.
 
-Events are for people and dashboards. They are told after the fact, without the pool's lock; two threads may tell
-theirs in either order.
+Events are for people and dashboards. They are emitted afterwards, without the pool's lock; events of different threads
+may be emitted in either order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ._slot import CloseReason
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PoolEvent:
-    """Something happened in a pool.
+    """An event of a pool.
 
     Attributes:
         pool: The pool's name.
@@ -24,10 +24,10 @@ class PoolEvent:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelEvent(PoolEvent):
-    """Something happened to one connection.
+    """An event of one connection.
 
     Attributes:
-        channel: Its number in the pool, as in `ChannelStats.id`.
+        channel: The connection's number in the pool, as in `ChannelStats.id`.
     """
 
     channel: int
@@ -35,10 +35,10 @@ class ChannelEvent(PoolEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Opening(ChannelEvent):
-    """A connection is being made.
+    """A connection is being opened.
 
     Attributes:
-        replaces: The connection whose successor it is to be.
+        replaces: The connection that it will replace.
     """
 
     replaces: int | None = None
@@ -49,7 +49,7 @@ class Opened(ChannelEvent):
     """A connection is ready and primed.
 
     Attributes:
-        seconds: How long that took.
+        seconds: How long it took.
     """
 
     seconds: float
@@ -57,11 +57,11 @@ class Opened(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFailed(ChannelEvent):
-    """A connection could not be made.
+    """A connection failed to open.
 
     Attributes:
-        error: Why.
-        retry_in: Seconds before the pool tries again, if there is still need.
+        error: The reason.
+        retry_in: Seconds before the pool tries again, if it still needs the connection.
     """
 
     error: BaseException
@@ -73,8 +73,8 @@ class Closed(ChannelEvent):
     """A connection left the pool.
 
     Attributes:
-        reason: Why.
-        cancelled: Leases and calls that were still on it.
+        reason: The reason.
+        cancelled: Leases and calls that were cancelled because they were still on it.
     """
 
     reason: CloseReason
@@ -83,10 +83,10 @@ class Closed(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Draining(ChannelEvent):
-    """A connection takes no new calls and closes when its last ends.
+    """A connection takes no new calls and closes when its last call ends.
 
     Attributes:
-        reason: Why.
+        reason: The reason.
         in_flight: Leases and calls that it waits for.
     """
 
@@ -96,7 +96,7 @@ class Draining(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Granted(ChannelEvent):
-    """A waiter got its place.
+    """A waiter got a place.
 
     Attributes:
         waited: Seconds that it waited.
@@ -107,7 +107,7 @@ class Granted(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TimedOut(PoolEvent):
-    """A waiter waited in vain.
+    """A waiter timed out.
 
     Attributes:
         waited: Seconds that it waited.
@@ -118,10 +118,10 @@ class TimedOut(PoolEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(PoolEvent):
-    """An acquire or call was refused at once.
+    """An acquire or call failed at once because the queue was full.
 
     Attributes:
-        waiting: How many waited already.
+        waiting: The number of waiters.
     """
 
     waiting: int
@@ -129,10 +129,10 @@ class Rejected(PoolEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedStream(ChannelEvent):
-    """A server refused a call for its own limit of streams.
+    """A server refused a call at its stream limit.
 
     Attributes:
-        limit: What the connection may carry from now on.
+        limit: The connection's new limit of leases and calls.
     """
 
     limit: int
@@ -140,7 +140,7 @@ class RefusedStream(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Released(ChannelEvent):
-    """A lease was given back. Told of leases, not of calls, and only if a listener wants to know.
+    """A lease was released. Emitted for leases, not for calls, and only if a listener has the hook.
 
     Attributes:
         held: Seconds that it was held.
@@ -155,7 +155,7 @@ class Leaked(ChannelEvent):
 
     Attributes:
         held: Seconds so far.
-        stack: The stack that took it, formatted.
+        stack: The stack that acquired it, formatted.
     """
 
     held: float
@@ -175,49 +175,49 @@ AnyEvent = (
     | Released
     | Leaked
 )
-"""Every event there is."""
+"""Any event."""
 
 
 class Listener:
     """Hooks that do nothing; override those of interest and pass an instance as `listeners=[...]`.
 
-    Hooks are synchronous and must be quick: they run on whichever thread the event happened on, gRPC's callback
-    threads included. What they raise is logged and goes no further. A listener that refers to its pool keeps
-    it until `close()`, for it is to be told of the last connections, too.
+    Hooks are synchronous and must be quick: they run on the thread on which the event happened, which may be one of
+    gRPC's callback threads. Exceptions are logged and not raised further. A listener that refers to its pool keeps the
+    pool alive until `close()`, so that it also receives the events of the last connections.
     """
 
     def opening(self, event: Opening) -> None:
-        """A connection is being made."""
+        """A connection is being opened."""
 
     def opened(self, event: Opened) -> None:
         """A connection is ready and primed."""
 
     def open_failed(self, event: OpenFailed) -> None:
-        """A connection could not be made."""
+        """A connection failed to open."""
 
     def closed(self, event: Closed) -> None:
         """A connection left the pool."""
 
     def draining(self, event: Draining) -> None:
-        """A connection takes no new calls and closes when its last ends."""
+        """A connection takes no new calls and closes when its last call ends."""
 
     def granted(self, event: Granted) -> None:
-        """A waiter got its place, after a wait."""
+        """A waiter got a place."""
 
     def timed_out(self, event: TimedOut) -> None:
-        """A waiter waited in vain."""
+        """A waiter timed out."""
 
     def rejected(self, event: Rejected) -> None:
-        """An acquire or call was refused at once, for too many waited."""
+        """An acquire or call failed at once because the queue was full."""
 
     def refused_stream(self, event: RefusedStream) -> None:
-        """A server refused a call for its own limit of streams."""
+        """A server refused a call at its stream limit."""
 
     def released(self, event: Released) -> None:
-        """A lease was given back. A pool that nobody asks to tell this does not measure it."""
+        """A lease was released. The pool measures this only if a listener overrides this hook."""
 
     def leaked(self, event: Leaked) -> None:
-        """A lease is held for suspiciously long."""
+        """A lease has been held for longer than `PoolConfig.leak_threshold`."""
 
 
 HOOKS: dict[type[PoolEvent], str] = {
@@ -233,9 +233,9 @@ HOOKS: dict[type[PoolEvent], str] = {
     Released: "released",
     Leaked: "leaked",
 }
-"""The hook that tells of each event."""
+"""The hook for each event."""
 
 
 def hears_releases(listener: Listener) -> bool:
-    """Whether a listener has a hook of its own for `Released`."""
+    """Returns whether a listener overrides the hook for `Released`."""
     return type(listener).released is not Listener.released

@@ -233,11 +233,11 @@ class Shell:
         """Whatever else gRPC's calls have: its interceptors look at more than is public."""
         native = self.__dict__.get("_native")
         if native is None:
-            raise AttributeError(f"{type(self).__name__!r} object that waits for a place has no attribute {name!r}")
+            raise AttributeError(f"{type(self).__name__!r} object waiting for a place has no attribute {name!r}")
         return getattr(native, name)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} that waits for a place>" if self._native is None else repr(self._native)
+        return f"<{type(self).__name__} waiting for a place>" if self._native is None else repr(self._native)
 
     # --- grpc.aio.RpcContext and grpc.aio.Call ------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ def end_failed(call: Any) -> None:
     """The reader of `call` has been told that it failed. Does nothing if it is over for gRPC, too."""
     if not _is_grpcs_own(call):
         return
-    call._call.cancel(CANCELLED, "Cancelled, for its reader was told that it failed!")
+    call._call.cancel(CANCELLED, "Cancelled after its reader got an error!")
     if runs_only_while_iterated(call):
         # Nobody else takes note of the end.
         while call._state.due:

@@ -490,7 +490,7 @@ class PoolCall(_Base):
         """The call at a glance."""
         if self._native is not None:
             return repr(self._native)
-        return "<PoolCall that waits for a place>" if self._error is None else repr(self._failure())
+        return "<PoolCall waiting for a place>" if self._error is None else repr(self._failure())
 
     __str__ = __repr__
 

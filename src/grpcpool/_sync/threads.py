@@ -25,7 +25,7 @@ class Threads:
         """
         if sys.is_finalizing():
             # On some versions of Python a thread that is started now is waited for in vain.
-            raise RuntimeError("the interpreter shuts down")
+            raise RuntimeError("the interpreter is shutting down")
         thread = threading.Thread(target=work, name=f"{self._name}-{what}", daemon=True)
         # Started under the guard: who joins must not meet one that has not been. None takes itself out, for it would
         # not be known any more while it still ends.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 
 from .._listener import HOOKS, AnyEvent, Listener
-from .._story import level_of, told
+from .._story import describe, level_of
 
 
 class LoggingListener(Listener):
@@ -28,7 +28,7 @@ class LoggingListener(Listener):
     def _log(self, event: AnyEvent) -> None:
         level = level_of(event)
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", told(event))
+            self._logger.log(level, "%s", describe(event))
 
 
 for _hook in HOOKS.values():
