@@ -126,9 +126,7 @@ def bench(
     method: Annotated[
         str, typer.Argument(help="package.Service/Method, unary or server-streaming", show_default=False)
     ],
-    data: Annotated[
-        str, typer.Option(help="The request as JSON, or @ and the path of a file that contains it.")
-    ] = "{}",
+    data: Annotated[str, typer.Option(help="The request as JSON, or @ and the path of a JSON file.")] = "{}",
     proto: Annotated[
         list[Path] | None,
         typer.Option(help="A .proto file that describes the method; may be repeated. Default: server reflection."),
