@@ -201,7 +201,9 @@ def test_what_a_refusal_says(calls: CallServer, make_pool: PoolMaker, way: Way) 
         error = _error(lambda: way.finish(way.begin(pool, timeout=None)))
     assert isinstance(error.__cause__, PoolTimeoutError)
     assert error.details() == str(error.__cause__)
-    assert error.details().startswith("pool 'orders': timed out waiting for a place (1 of 1 connections open, 1 in flight")
+    assert error.details().startswith(
+        "pool 'orders': timed out waiting for a place (1 of 1 connections open, 1 in flight"
+    )
     assert "raise max_size or max_streams" in error.details()
 
 

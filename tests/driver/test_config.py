@@ -16,6 +16,7 @@ NAN, INF = float("nan"), float("inf")
 _COUNT_1, _COUNT_0 = "must be a whole number of at least 1", "must be a whole number of at least 0"
 _STREAMS = "must be a whole number from 1 to 1000000"
 _SECONDS, _POSITIVE = "must be seconds, 0 or more", "must be seconds, greater than 0"
+_FRACTION = "must be a fraction, at least 0 and less than 1"
 _NEVER = "must be seconds, greater than 0, or None for never"
 _NO_COUNTS: list[object] = [-1, 1.0, NAN, True, "1"]
 _NO_SECONDS: list[object] = [-1, -0.5, NAN, INF, -INF, True, "1", 10**400, 1j]
@@ -34,7 +35,7 @@ _WRONG: list[tuple[str, object, str]] = [
     *(("idle_timeout", value, _NEVER) for value in [*_NO_SECONDS, 0]),
     *(("max_age", value, _NEVER) for value in [*_NO_SECONDS, 0.0]),
     *(("leak_threshold", value, _NEVER) for value in [*_NO_SECONDS, 0]),
-    *(("age_jitter", value, "must be a fraction, at least 0 and less than 1") for value in [*_NO_SECONDS, 1, 1.5, None]),
+    *(("age_jitter", value, _FRACTION) for value in [*_NO_SECONDS, 1, 1.5, None]),
     *(("mode", value, "must be Mode.STRICT or Mode.LOOSE") for value in ["strict", None, 1]),
     *(("picker", value, "must be one of least_loaded, round_robin, fill") for value in ["random", None, 1, ["fill"]]),
     *(("prime", value, "must be a callable that takes a channel, or None") for value in [1, "x", True]),
