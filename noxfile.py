@@ -1,6 +1,6 @@
-"""The front door: every task of the project, the same locally and in CI. ``nox --list`` names them.
+"""Every task of the project, the same locally and in CI. ``nox --list`` lists them.
 
-``nox`` alone runs what a change must pass. What follows ``--`` goes to the tool: ``nox -s tests-3.12 -- -k fork``.
+``nox`` alone runs what a change must pass. Arguments after ``--`` go to the tool: ``nox -s tests-3.12 -- -k fork``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "imports", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
-# A task takes the interpreters that there are.
+# Only use installed interpreters.
 nox.options.download_python = "never"
 
 
 def lowest_grpcio() -> str:
-    """Returns the requirement of exactly the oldest grpcio that the project claims to work with."""
+    """Returns the requirement of exactly the oldest supported grpcio."""
     (bound,) = re.findall(r"^grpcio>=([\w.]+)", "\n".join(PROJECT["project"]["dependencies"]), re.MULTILINE)
     return f"grpcio=={bound}"
 
@@ -54,47 +54,49 @@ def long(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Runs the programs under ``examples``, with all that they need."""
+    """Runs the programs under ``examples``, with everything that they need."""
     session.install("--group", "examples", ".[test,inspector]")
     session.run("pytest", "-n", "2", "-m", "long", "tests/examples", *session.posargs)
 
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Lives through 2,000 simulated lives of a pool, or through others: ``nox -s simulate -- FIRST COUNT``."""
+    """Simulates 2,000 lives of a pool, or others: ``nox -s simulate -- FIRST COUNT``."""
     session.install(".")
     session.run("python", "tests/machine/simulation.py", *(session.posargs or ("0", "2000")))
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Has a pool live through a minute of trouble under load, or more: ``nox -s soak -- --minutes N --seed SEED``."""
+    """Runs a pool under load and faults for a minute, or longer: ``nox -s soak -- --minutes N --seed SEED``."""
     session.install(".", "psutil")
     session.run("python", "-W", "error", "tests/soak/soak.py", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style, format, and that the diagram in the documentation is that of the code."""
+    """Checks style, format, wording, and that what the documentation draws from the code is up to date."""
     session.install("--group", "lint", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("python", "docs/draw_states.py", "--check")
+    session.run("python", "docs/check_words.py")
+    session.run("python", "docs/draw_facts.py", "--check")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Checks the types of the package, the tests and the benchmarks."""
-    # The tests import what the extra brings.
+    # The tests import what the extra installs.
     session.install("--group", "lint", ".[test]")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Checks programs as users write them, with mypy and pyright, against the package as it is installed."""
+    """Checks programs as users write them, with mypy and pyright, against the installed package."""
     session.install("--group", "typing", ".")
-    # From outside of the checkout: both look for settings in the folders above.
+    # Outside the checkout, because both look for settings in the folders above.
     with tempfile.TemporaryDirectory() as folder:
         programs = shutil.copytree("typing_tests", pathlib.Path(folder, "programs"))
         with session.chdir(programs):
@@ -113,14 +115,14 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def imports(session: nox.Session) -> None:
-    """Checks that the machine imports nothing it must not know."""
+    """Checks that each folder of the package imports only folders below it."""
     session.install("--group", "lint", ".")
     session.run("lint-imports")
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Builds sdist and, from that, wheel into ``dist``, and looks into the wheel."""
+    """Builds the sdist and, from it, the wheel into ``dist``, and checks the files in the wheel."""
     session.install("--group", "dev")
     shutil.rmtree(DIST, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(DIST))
@@ -132,21 +134,21 @@ def build(session: nox.Session) -> None:
 
 @nox.session(requires=["build"], reuse_venv=False)
 def demo(session: nox.Session) -> None:
-    """Installs the wheel into a fresh environment and runs the demonstration, far from the checkout."""
+    """Installs the wheel into a fresh environment and runs the demonstration outside the checkout."""
     session.install(str(built_wheel().resolve()))
     with session.chdir(session.create_tmp()):
         session.run("python", "-m", "grpcpool", "demo")
 
 
 def built_wheel() -> pathlib.Path:
-    """Returns the one wheel in ``dist``."""
+    """Returns the only wheel in ``dist``."""
     (wheel,) = DIST.glob("*.whl")
     return wheel
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Runs the benchmarks, or those named: ``nox -s bench -- bench/one.py``."""
+    """Runs all benchmarks, or the given ones: ``nox -s bench -- bench/one.py``."""
     session.install(".[test]")
     for script in session.posargs or sorted(map(str, pathlib.Path("bench").glob("[!_]*.py"))):
         session.run("python", script)
@@ -154,6 +156,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def changelog(session: nox.Session) -> None:
-    """Prints what the fragments in ``changelog.d`` would add to the changelog."""
+    """Prints what the fragments in ``changelog.d`` will add to the changelog."""
     session.install("--group", "dev")
     session.run("towncrier", "build", "--draft", "--version", "next")

@@ -29,26 +29,26 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-# What a fake has of gRPC is documented by gRPC, in its own terms.
+# What a fake inherits from gRPC is documented by gRPC.
 autodoc_inherit_docstrings = False
 autoclass_content = "both"
 napoleon_numpy_docstring = False
-# Prompts are not to be copied.
+# Prompts are not copied.
 copybutton_prompt_text = "$ "
 
-# In the docstrings, single backticks hold whatever is code: names, parameters, values. What is a name gets a link.
+# In the docstrings, single backticks hold all code: names, parameters, values. Names get a link.
 default_role = "py:obj"
 
 nitpick_ignore_regex = [
     # As said above, not everything in backticks is a name.
     ("py:obj", r".*"),
-    # Python's and gRPC's own: their pages are elsewhere, and the build needs no internet.
+    # Names of Python and gRPC: their pages are elsewhere, and the build needs no internet.
     ("py:.*", r"(grpc|datetime|dt|collections|contextlib|enum|logging|socket|typing|types|asyncio|concurrent)\..*"),
-    # And those of what the integrations are for.
+    # Names of the packages that the integrations are for.
     ("py:class", r"(opentelemetry|prometheus_client|starlette|uvicorn)\..*"),
     ("py:exc", r"[A-Z]\w*(Error|Warning)"),
     ("py:class", r"(str|int|float|bool|bytes|object|None|optional|callable|tuple|Callable|Sequence|Any|Self)"),
-    # Private: readers need to know what they do, which the text says, and not their names.
+    # Private names: readers need what the text says of them, not a link.
     ("py:.*", r"(.*\.)?_\w.*"),
     ("py:.*", r".*\b(Configured|PickerName|Acquire|Credentials|SlotState|CloseReason|PoolBase)|.*\.C"),
 ]
@@ -62,7 +62,7 @@ _PUBLIC = {
 
 
 def by_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, _: nodes.Element) -> nodes.Node | None:
-    """Finds what an annotation names by the module that defines it, under the name that it is public by."""
+    """Resolves an annotation, which names the defining module, to the public name."""
     public = _PUBLIC.get(node.get("reftarget", ""))
     if public is None:
         return None
@@ -73,5 +73,5 @@ def by_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, _: no
 
 
 def setup(app: Sphinx) -> None:
-    """Has names found."""
+    """Registers the resolver of public names."""
     app.connect("missing-reference", by_public_name)

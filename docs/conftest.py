@@ -1,4 +1,4 @@
-"""What the tests of the documentation share: a server for the examples, in a process of its own."""
+"""What the tests of the documentation share: a server for the examples, in its own process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SERVER = pathlib.Path(__file__).with_name("code") / "orders.py"
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    """Where the server of ``docs/code/orders.py`` listens."""
+    """The address of the server of ``docs/code/orders.py``."""
     command = [sys.executable, str(_SERVER)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (our own script)
         assert process.stdin is not None

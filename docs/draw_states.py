@@ -1,7 +1,7 @@
-"""Draws the life of a slot, from the table that the machine runs on, into ``states.md`` and ``states.svg``.
+"""Draws the life of a slot, from the table that the machine uses, into ``states.md`` and ``states.svg``.
 
-``python docs/draw_states.py`` writes the drawing, and the page anew between its markers; with ``--check`` it writes
-nothing and fails when either is not what it would write.
+``python docs/draw_states.py`` writes the drawing, and the part of the page between its markers. With ``--check`` it
+writes nothing, and fails if either file is stale.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import pathlib
 import sys
 from collections import defaultdict
 
-from grpcpool._slot import TRANSITIONS, SlotState
+from grpcpool._machine.slot import TRANSITIONS
+from grpcpool._values.slot_states import SlotState
 
 PAGE = pathlib.Path(__file__).with_name("states.md")
 BEGIN = "<!-- begin: drawn by docs/draw_states.py, do not edit -->"
 END = "<!-- end -->"
 DRAWING = PAGE.with_suffix(".svg")
 
-# Where each state is drawn; one without a place raises KeyError.
+# Where each state is drawn; a state without a position raises KeyError.
 PLACES = {
     SlotState.OPENING: (160, 60),
     SlotState.READY: (370, 60),
@@ -38,7 +39,7 @@ HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 260" width="6
 
 
 def arrows() -> list[tuple[SlotState, SlotState, str]]:
-    """Returns what leads from where to where; ways between the same two states share an arrow."""
+    """Returns source, target and label of each arrow; transitions between the same two states share one."""
     events: defaultdict[tuple[SlotState, SlotState], list[str]] = defaultdict(list)
     for (source, event), target in TRANSITIONS.items():
         events[source, target].append(event)
@@ -46,7 +47,7 @@ def arrows() -> list[tuple[SlotState, SlotState, str]]:
 
 
 def diagram() -> str:
-    """Returns the table as a drawing."""
+    """Returns the drawing of the table."""
     states = {state: complex(*PLACES[state]) for state in SlotState}
     (first, *_), last = states, SlotState.CLOSED
     both_ways = {(source, target) for source, target, _ in arrows()}
@@ -62,7 +63,7 @@ def diagram() -> str:
 
 
 def box(place: complex, text: str) -> str:
-    """Returns a state."""
+    """Returns the box of a state."""
     corner = place - HALF
     size = f'width="{2 * HALF.real:g}" height="{2 * HALF.imag:g}"'
     frame = f'<rect x="{corner.real:g}" y="{corner.imag:g}" {size} rx="8" fill="#eef3fb" stroke="#345"/>'
@@ -70,25 +71,25 @@ def box(place: complex, text: str) -> str:
 
 
 def dot(place: complex, radius: str) -> str:
-    """Returns where a life begins or, as a ring around it, ends."""
+    """Returns the dot where a life begins or, with a ring around it, ends."""
     fill = "#345" if radius == "5" else "none"
     return f'<circle cx="{place.real:g}" cy="{place.imag:g}" r="{radius}" fill="{fill}" stroke="#345"/>'
 
 
 def line(start: complex, end: complex) -> str:
-    """Returns a line with a head."""
+    """Returns a line with an arrow head."""
     ends = f'x1="{start.real:.1f}" y1="{start.imag:.1f}" x2="{end.real:.1f}" y2="{end.imag:.1f}"'
     return f'<line {ends} stroke="#345" marker-end="url(#head)"/>'
 
 
 def arrow(source: complex, target: complex, label: str, *, aside: bool) -> str:
-    """Returns a way from one box to another, to the side of the middle if there is one back."""
+    """Returns an arrow from one box to another, beside the middle if there is also an arrow back."""
     along = (target - source) / abs(target - source)
     side = along * (1j if aside else -1j)
     shift = side * 14 if aside else 0
     start, end = (place + shift + way * reach(way) for place, way in ((source, along), (target, -along)))
     middle = (start + end) / 2 + side * 8
-    # Beside a line that goes up or down, the text begins or ends; above or below one that lies, it is centred.
+    # The text stands beside a steep line, and is centred above or below a flat one.
     steep = abs(along.imag) > abs(along.real) / 2
     anchor = ("start" if side.real > 0 else "end") if steep else "middle"
     drop = 5 if steep else 5 + 6 * side.imag
@@ -97,13 +98,13 @@ def arrow(source: complex, target: complex, label: str, *, aside: bool) -> str:
 
 
 def reach(way: complex) -> float:
-    """Returns how far it is from the middle of a box to its edge."""
+    """Returns the distance from the middle of a box to its edge, in this direction."""
     sides = [half / abs(part) for half, part in ((HALF.real, way.real), (HALF.imag, way.imag)) if part]
     return min(sides)
 
 
 def meanings() -> str:
-    """Returns a table of what is written under each state in the source."""
+    """Returns a table of the states with their docstrings."""
     (states,) = ast.parse(inspect.getsource(SlotState)).body
     assert isinstance(states, ast.ClassDef)  # noqa: S101 (for mypy)
     texts: dict[str, str] = {}
@@ -113,13 +114,13 @@ def meanings() -> str:
                 texts[name] = " ".join(text.split())
             case _:
                 pass
-    # A state without a text raises KeyError: better no page than one with a gap.
+    # A state without a docstring raises KeyError: better no page than one with a gap.
     rows = (f"| `{state}` | {texts[state.name]} |" for state in SlotState)
     return "\n".join(["| state | meaning |", "|---|---|", *rows])
 
 
 def drawn(page: str) -> str:
-    """Returns the page with what is between its markers drawn anew."""
+    """Returns the page with a new drawing and table between its markers."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     shown = f"![{described()}]({DRAWING.name})"
@@ -127,7 +128,7 @@ def drawn(page: str) -> str:
 
 
 def described() -> str:
-    """Returns the table in words, for those who do not see the drawing."""
+    """Returns the table in words, for readers who cannot see the drawing."""
     return "; ".join(f"{source} to {target}: {label}" for source, target, label in arrows())
 
 

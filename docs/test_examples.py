@@ -4,16 +4,16 @@ The blocks of a page run in their order, in one namespace and one folder:
 
 ``python``
     runs; at its top level it may await. If its first line is a comment with the name of a file, it is saved under
-    that name instead, for what follows.
+    that name instead, for later blocks.
 ``console``
-    has each of its lines that begin with ``$`` run by a shell. The lines below, if any, are what that prints.
+    contains commands, on lines that begin with ``$``, which a shell runs. The lines below, if any, are the output.
 ``output``
-    is what the ``python`` block before it has printed. Here and in a console, ``...`` stands for anything.
+    is what the ``python`` block before it prints. Here and in a console, ``...`` stands for anything.
 ``json``
-    is read. A ``text`` is nothing to be tried.
+    is parsed. A ``text`` is ignored.
 
-Nothing else is there untried but what a comment before it says, with the reason: ``<!--- skip: next "reason" -->``.
-Where the pages say ``orders:50051`` or ``localhost:50051``, a real server listens.
+Every other block is run, unless a comment before it gives a reason: ``<!--- skip: next "reason" -->``. A real server
+listens at the addresses ``orders:50051`` and ``localhost:50051`` of the pages.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Page:
         self._folder = folder
         self._address = address
         self._printed = ""
-        # As `python -m asyncio` has it: one loop for all that is awaited.
+        # As in `python -m asyncio`: one loop for everything that is awaited.
         self._runner = asyncio.Runner()
         self.namespace: dict[str, Any] = {"__name__": "__main__", "grpc": grpc, "grpcpool": grpcpool}
 
@@ -83,10 +83,10 @@ class Page:
             case "text":
                 pass
             case "sh":
-                # What it installs and runs, .ci/run does, in a fresh environment.
+                # .ci/run installs and runs it, in a fresh environment.
                 assert example.path == str(README), "outside of the README, say console"
             case other:
-                pytest.fail(f"{example.path}, line {example.line}: a block of {other} is not tried, and says not why")
+                pytest.fail(f"{example.path}, line {example.line}: a block of {other} is not run, and gives no reason")
 
     def _python(self, source: str, example: Example) -> None:
         if named := _FILE.match(source):
@@ -123,7 +123,7 @@ class Page:
         assert same, f"printed was:\n{printed}\nand not:\n{expected}"
 
     def close(self) -> None:
-        """Closes what the page left open, as the end of a program would."""
+        """Closes what the page left open, as the end of a program does."""
         for value in self.namespace.values():
             if isinstance(value, grpcpool.ChannelPool):
                 value.close(0)
@@ -134,17 +134,17 @@ class Page:
 
 
 class BlockParser(CodeBlockParser):
-    """Finds the blocks of every language."""
+    """Finds the code blocks in all languages."""
 
     language = "any"
 
     def __init__(self, page: Page) -> None:
-        """Has them run on `page`."""
+        """Runs them on `page`."""
         super().__init__()
         self._page = page
 
     def __call__(self, document: Document) -> Iterable[Region]:
-        """The blocks of a page; what is in braces is Sphinx's."""
+        """Yields the blocks of a page, except those with a language in braces, which are Sphinx directives."""
         for region in self.lexers(document):
             if not region.lexemes["arguments"].startswith("{"):
                 region.parsed = region.lexemes["source"]
@@ -154,7 +154,7 @@ class BlockParser(CodeBlockParser):
 
 @pytest.fixture
 def page(tmp_path: pathlib.Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
-    """A page in a folder of its own, in which `orders.py` has been saved."""
+    """A page in its own folder, which contains `orders.py`."""
     shutil.copy(DOCS / "code" / "orders.py", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -173,18 +173,18 @@ def documents(path: pathlib.Path, page: Page) -> Document:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS.parent)))
 def test_page(path: pathlib.Path, page: Page) -> None:
-    """Each block of the page does what the page says, in the order in which one reads."""
+    """Each block of the page does what the page says, in reading order."""
     if path == README:
-        # What a reader has: a stub, a request, and somebody who awaits.
+        # Its examples use a stub and a request.
         exec("from orders import OrdersStub\nrequest = '42'", page.namespace)  # noqa: S102
     for example in documents(path, page).examples():
-        # Sybil's word for a block that is not to run, with its reason.
+        # Sybil raises this for a block that is skipped, with its reason.
         with contextlib.suppress(unittest.SkipTest):
             example.evaluate()
 
 
 def test_a_block_that_is_wrong_fails(page: Page, tmp_path: pathlib.Path) -> None:
-    """A page fails with a block that raises, prints something else, or is in a language that nobody tries."""
+    """A page fails if a block raises, prints something else, or is in an unknown language."""
     for wrong in (
         "```python\nraise ValueError\n```\n",
         "```python\nprint(1)\n```\n\n```output\n2\n```\n",

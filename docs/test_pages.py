@@ -1,4 +1,4 @@
-"""What the pages say of the package in tables and headings is what the package says of itself."""
+"""The tables and headings of the pages agree with the package."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _SETTING = re.compile(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL
 
 
 def read(name: str) -> str:
-    """The text of a page."""
+    """Returns the text of a page."""
     return (DOCS / name).read_text(encoding="utf-8")
 
 
 def test_every_setting_has_its_section() -> None:
-    """The page of the configuration has a section for each field of `PoolConfig`, and for nothing else."""
+    """The page on configuration has exactly one section for each field of `PoolConfig`."""
     described = [name for name, _ in _SETTING.findall(read("reference/configuration.md"))]
     assert sorted(described) == sorted(field.name for field in dataclasses.fields(grpcpool.PoolConfig))
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(grpcpool.PoolConfig), ids=lambda field: field.name)
 def test_a_setting_has_its_default(field: dataclasses.Field[object]) -> None:
-    """A setting's section gives the default that it has."""
+    """The section of a setting gives its default."""
     section = dict(_SETTING.findall(read("reference/configuration.md")))[field.name]
     default = str(field.default) if isinstance(field.default, grpcpool.Mode) else repr(field.default).replace("'", '"')
     assert f"- **Default:** `{default}`\n" in section
@@ -46,22 +46,22 @@ def test_a_setting_has_its_default(field: dataclasses.Field[object]) -> None:
 
 
 def test_every_error_is_in_the_table() -> None:
-    """The page of the errors names each of the package's."""
+    """The page on errors names each error of the package."""
     public = {name for name in grpcpool.__all__ if name.endswith("Error")}
     assert {name for name in public if f"`{name}`" in read("reference/errors.md")} == public - {"PoolError"}
 
 
 def test_every_event_is_in_the_table() -> None:
-    """The page of the events has a row for each hook of a listener, and names each event."""
+    """The page on events has a row for each hook of a listener, and names each event."""
     page = read("reference/events.md")
     hooks = [name for name, _ in inspect.getmembers(grpcpool.Listener, inspect.isfunction) if not name.startswith("_")]
     assert sorted(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)) == sorted(hooks)
-    told = {event for event in events.__all__ if not event.endswith("Event")}
-    assert {event for event in told if f"| `{event}` |" in page} == told
+    names = {event for event in events.__all__ if not event.endswith("Event")}
+    assert {event for event in names if f"| `{event}` |" in page} == names
 
 
 def test_every_metric_is_in_its_table() -> None:
-    """The page of the metrics has the names of all that is exported, and no others."""
+    """The page on metrics names exactly the exported metrics."""
     reader = InMemoryMetricReader()
     registry = CollectorRegistry()
     with grpcpool.ChannelPool(FakeFactory(), grpcpool.PoolConfig(max_size=1)) as pool:
@@ -83,7 +83,7 @@ def test_every_metric_is_in_its_table() -> None:
 
 
 def test_the_experiments_table_is_that_of_its_data() -> None:
-    """No row of the experiment's table says other than the raw data: the failed calls are those that were counted."""
+    """Each row of the experiment's table has the failed calls of the raw data."""
     with (DOCS / "experiments" / "one_channel.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     shown = re.findall(r"^\| (\d+) \| ([^|]+) \| ([\d.]+) \|", read("explanation/why.md"), re.MULTILINE)

@@ -1,7 +1,6 @@
 """An interceptor that adds a token to each call, and renews it when the server says that it has expired.
 
-It goes around the pool, so it runs once for each call, before a connection is chosen, and what it waits for holds no
-place.
+It wraps the pool, so it runs once for each call, before a connection is chosen. While it waits, it holds no place.
 
 TARGET=127.0.0.1:50051 python examples/auth_interceptor.py
 """
@@ -22,16 +21,16 @@ import grpcpool
 
 
 class Tokens:
-    """Fetches a token when there is none, or when the one at hand has expired; one thread fetches for all."""
+    """Fetches a token if there is none or it has expired; one thread fetches it for all."""
 
     def __init__(self, fetch: Callable[[], str]) -> None:
-        """Asks `fetch`, which may take its time."""
+        """Fetches tokens with `fetch`, which may be slow."""
         self._fetch = fetch
         self._guard = threading.Lock()
         self._token = ""
 
     def get(self, *, instead_of: str = "") -> str:
-        """A token that is another than `instead_of`."""
+        """Returns a token that differs from `instead_of`."""
         with self._guard:
             if self._token == instead_of:
                 self._token = self._fetch()
@@ -39,7 +38,7 @@ class Tokens:
 
 
 class _Details(grpc.ClientCallDetails):
-    """The details of a call with a token in its metadata."""
+    """The details of a call, with a token in its metadata."""
 
     def __init__(self, details: grpc.ClientCallDetails, token: str) -> None:
         self.method = details.method
@@ -51,7 +50,7 @@ class _Details(grpc.ClientCallDetails):
 
 
 class TokenInterceptor(grpc.UnaryUnaryClientInterceptor):
-    """Adds a token; if the server does not take it, tries once more with a new one."""
+    """Adds a token; if the server refuses it, tries once more with a new one."""
 
     def __init__(self, tokens: Tokens) -> None:
         """Takes tokens from `tokens`."""
@@ -67,7 +66,7 @@ class TokenInterceptor(grpc.UnaryUnaryClientInterceptor):
 
 
 def main() -> None:
-    """Calls a service that wants a token; the first one that is fetched has expired already."""
+    """Calls a service that requires a token; the first token has already expired."""
     numbers = itertools.count(1)
     tokens = Tokens(lambda: f"token-{next(numbers)}")
     with grpcpool.insecure_channel(os.environ["TARGET"], name="orders") as pool:

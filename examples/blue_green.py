@@ -1,10 +1,9 @@
-"""Blue and green: moves a pool to other servers, while calls go on, and loses none.
+"""Blue and green: moves a pool to other servers during calls, without losing one.
 
 python examples/blue_green.py BLUE GREEN    # two addresses
 
-The factory says where new connections go. `refresh()` has each old one replaced by a new one that is ready, and closed
-when its last call has ended. (Where a name is moved, DNS or a balancer does the factory's part, and `refresh()` is
-all there is to do.)
+The factory decides where new connections go. `refresh()` opens a successor for each old connection, which closes when
+its last call has ended. (If the same name moves to other servers, in DNS or a balancer, `refresh()` alone is enough.)
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ import grpcpool
 
 
 class Deployment:
-    """Where the service is."""
+    """Knows where the service is."""
 
     def __init__(self, target: str) -> None:
-        """Begins at `target`."""
+        """Starts at `target`."""
         self.target = target
 
     def channel(self) -> grpc.Channel:
-        """The pool's factory: a connection to where the service is now."""
+        """The pool's factory: returns a channel to where the service is now."""
         return grpc.insecure_channel(self.target, grpcpool.isolated())
 
 
 def call_until(over: threading.Event, stub: HealthStub, outcomes: Counter[str]) -> None:
-    """What the callers do, who know nothing of the move."""
+    """Makes calls like any user of the pool, unaware of the move."""
     while not over.is_set():
         try:
             stub.Check(HealthCheckRequest(service="orders"), timeout=5)

@@ -1,9 +1,9 @@
-"""Celery: a pool in each process of a worker.
+"""Celery: a pool in each worker process.
 
 TARGET=127.0.0.1:50051 celery --workdir examples --app celery_worker worker --concurrency 4
 
-The pool is made when the module is imported. Celery forks its processes after that, and in each the pool starts empty.
-It closes when the process ends, so that calls of a task that is being stopped have a moment to end.
+The pool is created when the module is imported. Celery forks its processes afterwards, and in each the pool starts
+empty. When the process ends, the pool is closed with a grace period for the calls of stopped tasks.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ stub = HealthStub(pool)
 
 @worker_process_shutdown.connect
 def close_pool(**_: Any) -> None:
-    """Celery ends the process."""
+    """Closes the pool when Celery ends the process."""
     pool.close(grace=5.0)
 
 
 @app.task(autoretry_for=(grpc.RpcError,), retry_backoff=True, max_retries=3)
 def check(service: str) -> dict[str, int]:
-    """One call, on the best of the pool's connections in this process."""
+    """Makes one call, on the best of the pool's connections in this process."""
     answer = stub.Check(HealthCheckRequest(service=service), timeout=2)
     return {"status": answer.status, "pid": os.getpid()}

@@ -1,4 +1,4 @@
-"""FastAPI: an asyncio pool for the life of the application, and the live page of it.
+"""FastAPI: an asyncio pool that lives as long as the application, and its live page.
 
 TARGET=127.0.0.1:50051 uvicorn --app-dir examples fastapi_app:app
 """
@@ -22,7 +22,7 @@ inspector = Inspector()
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The pool is opened before the first request, and its calls have 5 s to end after the last."""
+    """Opens the pool before the first request; at shutdown its calls have 5 s to end."""
     config = grpcpool.PoolConfig.from_env("ORDERS_POOL").replace(close_grace=5.0)
     async with grpcpool.aio.insecure_channel(os.environ["TARGET"], config=config, name="orders") as pool:
         await pool.open()
@@ -38,7 +38,7 @@ app.mount("/grpcpool", inspector)
 
 @app.get("/health/{service}")
 async def health(service: str, request: Request) -> dict[str, int]:
-    """One call, on the best of the pool's connections."""
+    """Makes one call, on the best of the pool's connections."""
     try:
         answer = await request.app.state.health.Check(HealthCheckRequest(service=service), timeout=2)
     except grpc.aio.AioRpcError as error:

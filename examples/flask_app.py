@@ -1,9 +1,9 @@
-"""Flask under gunicorn: the pool is made when the module is imported, before the workers are forked.
+"""Flask under gunicorn: the pool is created when the module is imported, before the workers are forked.
 
 TARGET=127.0.0.1:50051 gunicorn --chdir examples --preload --workers 4 flask_app:app
 
-In each worker the pool starts empty and opens connections of its own; those of the master, if it has used the pool,
-stay the master's.
+In each worker the pool starts empty and opens its own connections. If the master has used the pool, its connections
+stay untouched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ stub = HealthStub(pool)
 
 @app.get("/health/<service>")
 def health(service: str) -> tuple[dict[str, Any], int]:
-    """One call, on the best of the pool's connections in this worker."""
+    """Makes one call, on the best of the pool's connections in this worker."""
     try:
         answer = stub.Check(HealthCheckRequest(service=service), timeout=2)
     except grpc.RpcError as error:

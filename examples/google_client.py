@@ -1,4 +1,4 @@
-"""Google's generated clients over a pool: they take any channel by their transport.
+"""Google's generated clients over a pool: their transport accepts any channel.
 
 python examples/google_client.py 127.0.0.1:8085    # the address of a Pub/Sub emulator
 """
@@ -17,7 +17,7 @@ TOPIC = "projects/shop/topics/orders"
 
 
 def main(target: str) -> None:
-    """Publishes from many threads; more of them than one connection would carry."""
+    """Publishes from many threads, more than one connection can carry calls."""
     config = grpcpool.PoolConfig(max_size=4)
     with grpcpool.insecure_channel(target, config=config, name="pubsub") as pool:
         client = pubsub_v1.PublisherClient(transport=PublisherGrpcTransport(channel=pool))

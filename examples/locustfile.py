@@ -20,34 +20,39 @@ from locust import User, between, task
 
 import grpcpool
 
-# Locust runs its users on gevent: gRPC has to know.
+# Locust runs its users on gevent; this makes gRPC work with it.
 grpc.experimental.gevent.init_gevent()
 
 
 @functools.cache
 def pool_of(target: str) -> grpcpool.ChannelPool:
-    """The pool of this process."""
+    """Returns the pool of this process."""
     return grpcpool.insecure_channel(target, config=grpcpool.PoolConfig(max_size=8), name="load")
 
 
 class HealthUser(User):
-    """Asks for the health of a service, time and again."""
+    """Checks the health of a service repeatedly."""
 
     wait_time = between(0.0, 0.01)
 
     def on_start(self) -> None:
-        """Each user has a stub; it costs nothing."""
+        """Creates a stub per user, which is cheap."""
         self.stub = HealthStub(pool_of(self.host))
 
     @task
     def check(self) -> None:
-        """One call, told to Locust."""
+        """Makes one call, and reports it to Locust."""
         began = time.perf_counter()
-        told: dict[str, Any] = {"request_type": "grpc", "name": "Health.Check", "response_length": 0, "exception": None}
+        report: dict[str, Any] = {
+            "request_type": "grpc",
+            "name": "Health.Check",
+            "response_length": 0,
+            "exception": None,
+        }
         try:
             answer = self.stub.Check(HealthCheckRequest(service="orders"), timeout=5)
-            told["response_length"] = answer.ByteSize()
+            report["response_length"] = answer.ByteSize()
         except grpc.RpcError as error:
-            told["exception"] = error
-        told["response_time"] = 1000 * (time.perf_counter() - began)
-        self.environment.events.request.fire(**told)
+            report["exception"] = error
+        report["response_time"] = 1000 * (time.perf_counter() - began)
+        self.environment.events.request.fire(**report)

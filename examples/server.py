@@ -1,4 +1,4 @@
-"""A server with gRPC's health service, for the other examples: prints its address, and serves until it is ended.
+"""A server with gRPC's health service, for the other examples: prints its address, and serves until it is stopped.
 
 python examples/server.py
 """
@@ -18,18 +18,18 @@ SERVICE = "orders"
 
 
 class SlowHealth(HealthServicer):
-    """Takes as long as a small query would."""
+    """Takes as long as a small query."""
 
     def Check(self, request: HealthCheckRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802 -- gRPC's name
-        """Answers after a while; wants a token for the service ``secret``."""
+        """Answers after a while; requires a token for the service ``secret``."""
         time.sleep(0.01)
         if request.service == "secret" and ("authorization", "Bearer token-2") not in context.invocation_metadata():
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is missing, or has expired")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is missing or has expired")
         return super().Check(request, context)
 
 
 def main() -> None:
-    """Serves until the process is ended."""
+    """Serves until the process is stopped."""
     server = grpc.server(futures.ThreadPoolExecutor(32))
     health = SlowHealth()
     for service in (SERVICE, "secret"):

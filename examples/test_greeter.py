@@ -1,4 +1,4 @@
-"""Unit tests of one's own code, with `grpcpool.testing`: no server, no network, no waiting.
+"""Unit tests of your own code with `grpcpool.testing`: no server, no network, no waiting.
 
 pytest examples/test_greeter.py
 """
@@ -24,7 +24,7 @@ class Greeter:
         self._health = HealthStub(channel)
 
     def greet(self) -> str:
-        """A greeting; an apology if the shop cannot be reached."""
+        """Returns a greeting; an apology if the shop is unreachable."""
         try:
             answer = self._health.Check(HealthCheckRequest(service="orders"), timeout=1)
         except grpc.RpcError:
@@ -33,7 +33,7 @@ class Greeter:
 
 
 def answer(status: HealthCheckResponse.ServingStatus) -> FakeFactory:
-    """A factory of channels whose server answers so. Fakes speak bytes, as servers do."""
+    """Returns a factory of channels whose server answers with `status`. Fakes use bytes, as servers do."""
     response = HealthCheckResponse(status=status).SerializeToString()
     return FakeFactory(lambda: FakeChannel({CHECK: lambda request: response}))
 
@@ -45,18 +45,18 @@ def test_an_open_shop_welcomes() -> None:
         assert pool.stats().acquired == 1
 
 
-def test_a_shop_that_cannot_be_reached_apologises() -> None:
+def test_an_unreachable_shop_apologises() -> None:
     """A handler may fail the call as a server would."""
 
     def fail(request: bytes) -> bytes:
-        raise error(grpc.StatusCode.UNAVAILABLE, "nobody there")
+        raise error(grpc.StatusCode.UNAVAILABLE, "the server is unreachable")
 
     with grpcpool.ChannelPool(FakeFactory(lambda: FakeChannel({CHECK: fail}))) as pool:
         assert Greeter(pool).greet() == "Please come back later."
 
 
 def test_idle_connections_close() -> None:
-    """Time is turned by hand."""
+    """An idle connection closes when the clock passes `idle_timeout`."""
     factory = answer(HealthCheckResponse.SERVING)
     with manual_clock() as clock:
         config = grpcpool.PoolConfig(min_size=0, idle_timeout=600)
@@ -69,6 +69,6 @@ def test_idle_connections_close() -> None:
 
 @pytest.mark.parametrize("status", [HealthCheckResponse.NOT_SERVING, HealthCheckResponse.UNKNOWN])
 def test_a_closed_shop_says_so(status: HealthCheckResponse.ServingStatus) -> None:
-    """Whatever else the server says, the shop is closed."""
+    """With any other status, the shop is closed."""
     with grpcpool.ChannelPool(answer(status)) as pool:
         assert Greeter(pool).greet() == "We are closed."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import pathlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from grpcpool import ChannelPool, Listener, PoolConfig
 from grpcpool.testing import ManualClock, manual_clock
 from support.connections import connections_to
-from support.pools import PoolMaker
+from support.pools import PoolMaker, pool_threads
 from support.servers import Server
 from support.waiting import eventually
 
@@ -29,7 +28,7 @@ _LONG = (
     "contrib/inspector/test_page.py",
     "aio_calls/test_interceptors.py",
     "aio_calls/test_left.py",
-    # Of its lives, `nox -s simulate` plays more.
+    # `nox -s simulate` plays more of its lives.
     "machine/test_simulation.py",
 )
 _LONG_FOLDERS = ("components", "examples", "resilience")
@@ -37,7 +36,7 @@ _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is long."""
+    """Marks the long tests."""
     for item in items:
         path = item.path.relative_to(_HERE).as_posix()
         long = path in _LONG or path.startswith(_LONG_FOLDERS) or any(loop in item.name for loop in _LONG_LOOPS)
@@ -45,13 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
 
 
-def _pool_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _quick_collection() -> Iterator[None]:
-    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
+    """Excludes what exists before the first test from the tests' frequent garbage collections."""
     gc.collect()
     gc.freeze()
     yield
@@ -60,27 +55,27 @@ def _quick_collection() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test of a driver leaves no thread of a pool."""
-    before = _pool_threads()
+    """No thread of a pool is left after a test of a driver."""
+    before = pool_threads()
     yield
     if any(folder in request.path.parents for folder in _WITH_THREADS):
-        eventually(lambda: _pool_threads() <= before, timeout=5)
+        eventually(lambda: pool_threads() <= before, timeout=5)
 
 
 @pytest.fixture(scope="session")
 def _shared_server() -> Iterator[Server]:
-    with Server(threads=256) as server:
+    with Server() as server:
         yield server
 
 
 @pytest.fixture
 def server(_shared_server: Server) -> Iterator[Server]:
-    """A server that a test neither kills nor freezes; when the test is over, no connection to it is left."""
+    """A server that no test kills or freezes; after each test, no connection to it is left."""
     yield _shared_server
     try:
         eventually(lambda: connections_to(_shared_server.port) == 0, timeout=5)
     except AssertionError:
-        # The next test is to begin without what this one left.
+        # The next test must begin without these connections.
         _shared_server.kill()
         _shared_server.port = 0
         _shared_server.start()
@@ -89,7 +84,7 @@ def server(_shared_server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def clock() -> Iterator[ManualClock]:
-    """The pools of the test live by this clock."""
+    """The clock of the test's pools."""
     with manual_clock() as clock:
         yield clock
 

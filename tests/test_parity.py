@@ -1,7 +1,7 @@
-"""`grpcpool` and `grpcpool.aio` side by side: names, parameters and docstrings, so that nothing reaches only one.
+"""`grpcpool` and `grpcpool.aio` have the same names, parameters and docstrings, so that no feature reaches only one.
 
-The two are two programs. Where gRPC's own two worlds have other names or parameters, so may ours: what may differ is
-taken from gRPC itself. What differs beside that is spelled out here, with the reason.
+They are two programs. Where gRPC's own two worlds have different names or parameters, ours may differ, too: the
+permitted differences are read from gRPC itself. All others are listed here, with the reason.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SHARED = {
     "Advice",
     "Verdict",
     "advise",
-    # Settings, figures, events and errors are one for both; `isolated` makes options for either.
+    # Both share settings, figures, events and errors; `isolated` makes options for either.
     *("ChannelStats", "Listener", "Mode", "PoolConfig", "PoolStats", "isolated"),
     *("LeaseReleasedError", "PoolClosedError", "PoolError", "PoolExhaustedError", "PoolForkedError"),
     *("PoolOpenError", "PoolTimeoutError", "WrongEventLoopError"),
 }
 _SHARED_BY_TESTS = {"Codec", "Handler", "ManualClock", "aio", "manual_clock"}
-# A call of asyncio's is one of four kinds, where the other world's is all of them at once; who takes requests is told
-# them by an object of its own.
+# A call of asyncio's is one of four kinds, where a call of the other world is all of them at once; requests come in
+# an object of their own.
 _KINDS_OF_CALLS = {
     "FakeStreamStreamCall",
     "FakeStreamUnaryCall",
@@ -40,7 +40,7 @@ _KINDS_OF_CALLS = {
     "FakeUnaryUnaryCall",
     "Requests",
 }
-# What a fake channel has its call do on the loop; not for tests.
+# Runs a fake call on the loop; not for tests.
 _OF_LOOPS = {"handle"}
 
 _CLASSES = [
@@ -57,7 +57,8 @@ _FUNCTIONS = [
 _GRPCS: dict[str, Any] = {"insecure_channel": grpc.insecure_channel, "secure_channel": grpc.secure_channel}
 _GRPCS_AIO: dict[str, Any] = {"insecure_channel": grpc.aio.insecure_channel, "secure_channel": grpc.aio.secure_channel}
 
-# What blocks in the one world is awaited in the other; `acquire` is no coroutine function, for it gives a block too.
+# These block in one world and are awaited in the other; `acquire` is not a coroutine function, because it also opens
+# an `async with` block.
 _AWAITED = {"__aenter__", "__aexit__", "channel_ready", "close", "open", "wait_for_state_change"}
 
 _SPECIAL = {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__"}
@@ -68,7 +69,7 @@ def _members(it: type) -> set[str]:
 
 
 def _twins() -> dict[str, tuple[Any, Any]]:
-    """Every function and method that both have, unless they are one and the same."""
+    """Every function and method that both have, except those that are the same object."""
     twins: dict[str, tuple[Any, Any]] = {name: (sync, aio) for name, sync, aio in _FUNCTIONS}
     for name, sync, aio in _CLASSES:
         twins[name] = (sync, aio)
@@ -87,14 +88,14 @@ _every_twin = pytest.mark.parametrize("name", _TWINS)
 
 
 def test_both_have_the_same_names() -> None:
-    """What `grpcpool` offers `grpcpool.aio` offers too, but for what is one for both."""
+    """`grpcpool.aio` offers every name of `grpcpool`, except those that both share."""
     assert set(grpcpool.__all__) - set(grpcpool.aio.__all__) == _SHARED
     assert set(grpcpool.aio.__all__) <= set(grpcpool.__all__)
     assert set(grpcpool.aio.__all__) == {"ChannelPool", "Lease", "insecure_channel", "secure_channel"}
 
 
 def test_both_have_the_same_fakes() -> None:
-    """So it is with what is offered to users' tests."""
+    """`grpcpool.testing.aio` offers every fake of `grpcpool.testing`."""
     sync, aio = set(grpcpool.testing.__all__), set(grpcpool.testing.aio.__all__)
     assert sync - aio == _SHARED_BY_TESTS
     assert aio - sync == _KINDS_OF_CALLS
@@ -102,7 +103,7 @@ def test_both_have_the_same_fakes() -> None:
 
 @pytest.mark.parametrize(("name", "sync", "aio"), _CLASSES, ids=[name for name, *_ in _CLASSES])
 def test_both_have_the_same_members(name: str, sync: type, aio: type) -> None:
-    """A member that only one has is a member that only gRPC's own channel of that world has."""
+    """A member that only one world has is a member that only gRPC's own channel of that world has."""
     only_sync, only_aio = _members(sync) - _members(aio), _members(aio) - _members(sync)
     if not issubclass(sync, grpc.Channel):
         assert (only_sync, only_aio) == (set(), set())
@@ -111,10 +112,10 @@ def test_both_have_the_same_members(name: str, sync: type, aio: type) -> None:
     assert only_aio == _members(grpc.aio.Channel) - _members(grpc.Channel)
 
 
-def test_both_fake_calls_are_told_the_same() -> None:
-    """What a test may do with a fake call that gRPC's own calls do not have is the same."""
+def test_both_fake_calls_have_the_same_members() -> None:
+    """Beyond the members of gRPC's own calls, the fake calls of both worlds have the same members."""
     of_grpc = _members(grpc.Call) | _members(grpc.Future) | _members(grpc.RpcError) | {"add_callback"}
-    # The last is no member of the abstract class, but of every call that gRPC makes.
+    # The last is not a member of the abstract class, but of every call that gRPC makes.
     of_grpc_aio = _members(grpc.aio.Call) | {"debug_error_string"}
     kinds = (grpc.aio.UnaryUnaryCall, grpc.aio.UnaryStreamCall, grpc.aio.StreamUnaryCall, grpc.aio.StreamStreamCall)
     of_grpc_aio |= {member for kind in kinds for member in _members(kind)}
@@ -124,22 +125,22 @@ def test_both_fake_calls_are_told_the_same() -> None:
     assert aio - _OF_LOOPS == sync
 
 
-def test_what_a_user_may_ask_of_a_lease_is_all_there() -> None:
-    """The members that the design names are there, in both worlds: none was lost in both at once."""
+def test_the_designs_members_are_there() -> None:
+    """Both worlds have the members that the design names."""
     for pool, lease in ((grpcpool.ChannelPool, grpcpool.Lease), (grpcpool.aio.ChannelPool, grpcpool.aio.Lease)):
         assert {"acquire", "open", "close", "resize", "refresh", "stats", "closed", "name", "config"} <= _members(pool)
         assert {"release", "close", "discard", "created_at", "used_at"} <= _members(lease)
 
 
 def test_they_are_grpcs_channels() -> None:
-    """Each is a channel of its world, and of no other."""
+    """Each class is a channel of its own world only."""
     for _, sync, aio in _CLASSES[:3]:
         assert (grpc.Channel in sync.__mro__, grpc.aio.Channel in sync.__mro__) == (True, False)
         assert (grpc.Channel in aio.__mro__, grpc.aio.Channel in aio.__mro__) == (False, True)
 
 
 def test_reprs_name_the_world() -> None:
-    """The same dashboard, under the name by which a user knows the class."""
+    """The `repr` of both worlds differs only in the class's public name."""
     sync, aio = (
         grpcpool.ChannelPool(grpcpool.testing.FakeFactory(), name="a"),
         grpcpool.aio.ChannelPool(grpcpool.testing.aio.FakeFactory(), name="a"),
@@ -151,7 +152,7 @@ def test_reprs_name_the_world() -> None:
 
 
 def _parameters(it: Any) -> dict[str, tuple[Any, Any]]:
-    """Kind and default of each, in order; a default that is a twin counts as one with its own."""
+    """Kind and default of each parameter, in order; a class as default counts by its name."""
     found = {}
     for name, parameter in inspect.signature(it).parameters.items():
         default = parameter.default
@@ -160,7 +161,7 @@ def _parameters(it: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def _grpcs_pair(name: str) -> tuple[Any, Any] | None:
-    """The two of gRPC's own for this one, if there are two."""
+    """The two functions of gRPC's own for this name, if there are two."""
     if name in _GRPCS:
         return _GRPCS[name], _GRPCS_AIO[name]
     member = name.rpartition(".")[2]
@@ -171,12 +172,12 @@ def _grpcs_pair(name: str) -> tuple[Any, Any] | None:
 
 @_every_twin
 def test_both_take_the_same_parameters(name: str) -> None:
-    """Names, order, kinds and defaults are the same; only what gRPC's own twin takes in addition, this one may too."""
+    """Names, order, kinds and defaults are the same, except what gRPC's own asyncio twin takes in addition."""
     sync, aio = (_parameters(it) for it in _TWINS[name])
     pair = _grpcs_pair(name)
     extra = set() if pair is None else set(_parameters(pair[1])) - set(_parameters(pair[0]))
     if name == "FakeChannel.admit":
-        # A test's channel makes the call in the one world, and is given what makes one of four kinds in the other.
+        # One fake channel makes the call itself, the other gets a maker for one of four kinds.
         extra = {"make"}
     assert {it: what for it, what in aio.items() if it not in extra or it in sync} == sync
     assert [it for it in aio if it in sync] == list(sync)
@@ -184,7 +185,7 @@ def test_both_take_the_same_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", _GRPCS)
 def test_both_begin_as_grpcs_own(name: str) -> None:
-    """The first parameters are gRPC's, in its order, so that a call by position means the same; the rest is by name."""
+    """The first parameters are gRPC's, in its order, so positional calls keep their meaning; others are by name."""
     for ours, theirs in ((getattr(grpcpool, name), _GRPCS[name]), (getattr(grpcpool.aio, name), _GRPCS_AIO[name])):
         of_ours, of_theirs = inspect.signature(ours).parameters, inspect.signature(theirs).parameters
         assert list(of_ours)[: len(of_theirs)] == list(of_theirs)
@@ -196,7 +197,7 @@ def test_both_begin_as_grpcs_own(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "aio"), [("ChannelPool", grpcpool.aio.ChannelPool), ("Lease", grpcpool.aio.Lease)])
 def test_what_waits_is_awaited(name: str, aio: type) -> None:
-    """Just those members are coroutine functions that wait, or that gRPC's own channel has as such."""
+    """Exactly the members that wait are coroutine functions."""
     coroutines = {
         member for member in _members(aio) if inspect.iscoroutinefunction(inspect.getattr_static(aio, member))
     }
@@ -205,7 +206,7 @@ def test_what_waits_is_awaited(name: str, aio: type) -> None:
 
 @_every_twin
 def test_the_sync_world_awaits_nothing(name: str) -> None:
-    """None of the other world's twins is a coroutine function."""
+    """No function or method of the sync world is a coroutine function."""
     assert not asyncio.iscoroutinefunction(_TWINS[name][0])
 
 
@@ -245,7 +246,7 @@ def test_everything_says_what_it_does(name: str) -> None:
 
 
 def _in_sync_words(doc: str) -> str:
-    """What a docstring of the asyncio world would say in the other."""
+    """A docstring of the asyncio world, in the words of the sync world."""
     doc = doc.replace("grpc.aio.", "grpc.").replace("grpcpool.aio.", "grpcpool.").replace("async with", "with")
     return re.sub(r"\s+", " ", doc)
 
@@ -256,7 +257,7 @@ def _first_line(doc: str) -> str:
 
 @_every_twin
 def test_the_twin_says_the_same(name: str) -> None:
-    """The same sentence in the words of its world, or "Same as" with the other's name, or gRPC's own it stands for."""
+    """A twin's docstring is the same in its world's words, begins the same, or says "Same as" with the other's name."""
     sync, aio = _TWINS[name]
     said, says = _doc(sync), _doc(aio)
     if name in _SAYS_ITS_OWN:
@@ -269,18 +270,18 @@ def test_the_twin_says_the_same(name: str) -> None:
 
 
 _SAYS_ITS_OWN = {
-    # What becomes of a pool in a forked child is not the same.
+    # A pool behaves differently in a forked child.
     "ChannelPool.after_fork_in_child",
-    # It is given what makes the call, and raises what its world raises.
+    # It gets a maker of the call, and raises its own world's error.
     "FakeChannel.admit",
-    # It has the grace that gRPC's own has there.
+    # It has the grace of gRPC's own asyncio channel.
     "FakeChannel.close",
 }
 
 
 @_every_twin
 def test_the_twin_names_its_own_world(name: str) -> None:
-    """A docstring of the asyncio world does not send its reader to gRPC's other one, nor the other way round."""
+    """No docstring refers its reader to the channels of the other world."""
     sync, aio = _TWINS[name]
     assert "grpc.aio" not in _doc(sync)
     if not re.search(r"Same as `grpcpool\.", _doc(aio)):
@@ -288,14 +289,14 @@ def test_the_twin_names_its_own_world(name: str) -> None:
 
 
 def _section(doc: str, title: str) -> set[str]:
-    """The names that a section of a Google-style docstring explains."""
+    """The names explained in a section of a Google-style docstring."""
     found = re.search(rf"^{title}:\n((?:    .*\n?|\n)+)", doc, re.MULTILINE)
     return set(re.findall(r"^    (\w+):", found.group(1), re.MULTILINE)) if found else set()
 
 
 @_every_twin
 def test_both_explain_the_same_arguments_and_errors(name: str) -> None:
-    """What the one explains the other does; each explains only what it takes, and the twin may raise more."""
+    """Twins explain the same arguments, each only its own parameters; the asyncio twin may raise more."""
     sync, aio = _TWINS[name]
     if name in _SAYS_ITS_OWN:
         return
@@ -310,7 +311,7 @@ def test_both_explain_the_same_arguments_and_errors(name: str) -> None:
 
 
 def test_the_comparison_finds_what_differs() -> None:
-    """It is no comparison of a thing with itself: a twin that lacks a parameter, or says something else, is found."""
+    """The comparison finds a twin that lacks a parameter or has another docstring."""
 
     def sync(timeout: float | None = None, *, streams: int = 1) -> None:
         """Waits.

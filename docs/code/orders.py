@@ -1,8 +1,8 @@
 """A shop's orders: a gRPC server, and the stub for its clients.
 
-``python orders.py 50051`` serves on that port, or, without one, on a port that is free. It prints its address, and ends
-when its standard input does (Ctrl-D), or by Ctrl-C. The stub is what ``protoc`` generates from a ``.proto`` file, but
-for the messages, which are text here.
+``python orders.py 50051`` serves on that port; without an argument, on a free port. It prints its address, and ends
+when its standard input does (Ctrl-D), or on Ctrl-C. ``protoc`` generates such a stub from a ``.proto`` file; here
+messages are plain text.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import grpc
 
 
 class OrdersStub:
-    """Calls the service ``shop.Orders`` over a channel, whichever kind of channel it is."""
+    """Calls the service ``shop.Orders`` over any kind of channel."""
 
     def __init__(self, channel: Any) -> None:
-        """Over `channel`: a `grpc.Channel`, a `grpc.aio.Channel`, a pool or a lease."""
+        """Takes a `channel`: a `grpc.Channel`, a `grpc.aio.Channel`, a pool or a lease."""
         self.Get = channel.unary_unary("/shop.Orders/Get", str.encode, bytes.decode)
         self.List = channel.unary_stream("/shop.Orders/List", str.encode, bytes.decode)
         self.Import = channel.stream_unary("/shop.Orders/Import", str.encode, bytes.decode)
@@ -29,7 +29,7 @@ class OrdersStub:
 
 
 def get(request: str, context: grpc.ServicerContext) -> str:
-    """One order, after 50 ms of work; there is none without a number."""
+    """Returns one order, after 50 ms of work; an order must have a number."""
     time.sleep(0.05)
     if not request:
         context.abort(grpc.StatusCode.NOT_FOUND, "which order?")
@@ -37,19 +37,19 @@ def get(request: str, context: grpc.ServicerContext) -> str:
 
 
 def list_(request: str, _: grpc.ServicerContext) -> Iterator[str]:
-    """As many orders as the request says, one every millisecond."""
+    """Yields as many orders as the request says, one every millisecond."""
     for number in range(1, int(request) + 1):
         time.sleep(0.001)
         yield f"order {number}"
 
 
 def import_(requests: Iterator[str], _: grpc.ServicerContext) -> str:
-    """Takes orders; says how many."""
+    """Returns how many orders it received."""
     return f"{sum(1 for _ in requests)} orders"
 
 
 def track(requests: Iterator[str], _: grpc.ServicerContext) -> Iterator[str]:
-    """Says of each order where it is."""
+    """Yields where each order is."""
     for request in requests:
         yield f"order {request} is on its way"
 

@@ -1,9 +1,9 @@
-"""Measures what becomes of many calls at once over one channel, over more of them, and over a pool.
+"""Measures many concurrent calls over one channel, over several equal channels, and over a pool.
 
 ``python docs/experiments/one_channel.py`` measures, writes ``one_channel.csv`` and draws it; with ``--draw`` it only
-draws what is in the file. A server in a process of its own, gRPC's for Python with a pool of threads, answers each
-call after 50 ms and allows 100 streams a connection. As many tasks as there are to be calls at once make one call
-after the other. Each way, at each load, begins with a new server and new channels.
+draws the existing file. A server in its own process, gRPC's Python server with a pool of threads, answers each call
+after 50 ms and allows 100 streams per connection. One task per concurrent call makes one call after another. Each way,
+at each load, starts with a new server and new channels.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Way = Callable[[str], Channels]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One way at one load, in one round: what ended within the time measured."""
+    """One way at one load, in one round: the calls that ended within the measured time."""
 
     way: str
     concurrent: int
@@ -57,23 +57,23 @@ class Row:
 
 
 def one_channel(target: str) -> Channels:
-    """What everybody begins with."""
+    """Returns one channel, as most programs use it."""
     return [grpc.aio.insecure_channel(target)]
 
 
 def equal_channels(target: str) -> Channels:
-    """What looks as if it would help."""
+    """Returns several equal channels, which look as if they would help."""
     return [grpc.aio.insecure_channel(target) for _ in range(MOST)]
 
 
 def scaling(target: str) -> Channels:
-    """What gRPC itself has for it, since 1.84."""
+    """Returns one channel with gRPC's own connection scaling, available since 1.84."""
     config = {"connectionScaling": {"maxConnectionsPerSubchannel": MOST}}
     return [grpc.aio.insecure_channel(target, [("grpc.service_config", json.dumps(config))])]
 
 
 def pool(target: str) -> Channels:
-    """The defaults, but for the bound that the others have."""
+    """Returns a pool with the defaults, except for the same bound on connections as the others."""
     return [grpcpool.aio.insecure_channel(target, config=grpcpool.PoolConfig(max_size=MOST))]
 
 
@@ -89,10 +89,10 @@ WAYS: dict[str, Way] = {
 
 
 class Tally:
-    """Counts calls that end within the time measured, and the connections at their peak."""
+    """Counts calls that end within the measured time, and the peak number of connections."""
 
     def __init__(self, port: int) -> None:
-        """Begins with the warm-up."""
+        """Starts the warm-up."""
         self.begins = time.monotonic() + WARM_UP
         self.ends = self.begins + MEASURED
         self.latencies: list[float] = []
@@ -101,7 +101,7 @@ class Tally:
         self._port = port
 
     async def call_on(self, channel: grpc.aio.Channel) -> None:
-        """Makes one call after the other."""
+        """Makes one call after another."""
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         while (began := time.monotonic()) < self.ends:
             failed = False
@@ -116,7 +116,7 @@ class Tally:
                     self.latencies.append(now - began)
 
     async def watch_connections(self) -> None:
-        """Looks how many this process has, by what the system knows."""
+        """Counts the connections of this process, as the operating system reports them."""
         this = psutil.Process()
         while time.monotonic() < self.ends:
             connections = [one for one in this.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
@@ -138,7 +138,7 @@ async def measure(way: Way, concurrent: int) -> Tally:
 
 
 def rows() -> Iterator[Row]:
-    """Measures everything; the ways take turns, so that what else the machine does meets all of them."""
+    """Measures everything; the ways alternate, so that other load on the machine affects all of them."""
     for number, concurrent, (name, way) in itertools.product(range(1, ROUNDS + 1), LOADS, WAYS.items()):
         tally = asyncio.run(measure(way, concurrent))
         percentiles = statistics.quantiles(tally.latencies, n=100)
@@ -155,7 +155,7 @@ def rows() -> Iterator[Row]:
 
 
 def write() -> None:
-    """Measures, and writes each row when it is there."""
+    """Measures, and writes each row as soon as it is complete."""
     with DATA.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, [field.name for field in dataclasses.fields(Row)], lineterminator="\n")
         table.writeheader()
@@ -169,7 +169,7 @@ def write() -> None:
 
 
 def medians() -> dict[str, list[dict[str, float]]]:
-    """What was measured, by way, in the order of the load: medians of the rounds, and the failed calls in percent."""
+    """Returns the results by way, ordered by load: medians of the rounds, and failed calls in percent."""
     with DATA.open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     result: dict[str, list[dict[str, float]]] = {}
@@ -187,10 +187,10 @@ def medians() -> dict[str, list[dict[str, float]]]:
 
 def draw() -> None:
     """Draws the file into ``one_channel.svg``."""
-    import matplotlib as mpl  # noqa: PLC0415 (measuring does without)
+    import matplotlib as mpl  # noqa: PLC0415 (not needed to measure)
 
     mpl.use("svg")
-    # The same file gives the same drawing.
+    # The same data give the same drawing.
     mpl.rcParams["svg.hashsalt"] = DATA.stem
     from matplotlib import pyplot as plt  # noqa: PLC0415 (as above)
 
@@ -233,7 +233,7 @@ def table() -> str:
 def main() -> None:
     """Measures and draws, or only draws."""
     parser = argparse.ArgumentParser(description="Measures one channel against more of them and a pool.")
-    parser.add_argument("--draw", action="store_true", help="measure nothing, draw what is in the file")
+    parser.add_argument("--draw", action="store_true", help="only draw the existing file")
     if not parser.parse_args().draw:
         write()
     draw()

@@ -1,8 +1,8 @@
 """Takes the pictures of the live page in this folder: ``python docs/screenshots/inspector.py``.
 
-Starts a server and two pools, has one of them used for three quarters of a minute, more than it can bear at times, and
-has the page shown by Chromium: light and dark, wide and narrow. Needs the extra ``test``, and Debian's ``chromium``
-and ``chromium-driver``, which ``.ci/components`` installs.
+Starts a server and two pools, and uses one of them for 45 seconds, at times beyond its capacity. Then Chromium renders
+the page: light and dark, wide and narrow. Needs the extra ``test``, and Debian's ``chromium`` and ``chromium-driver``,
+which ``.ci/components`` installs.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ sys.path.insert(0, str(HERE.parents[1] / "tests"))
 import grpcpool  # noqa: E402
 from contrib.inspector.browser import Browser  # noqa: E402 -- of the tests
 from grpcpool.contrib.inspector import Inspector, serve  # noqa: E402
-from resilience.servers import Server  # noqa: E402 -- of the tests
+from support.servers import Server  # noqa: E402 -- of the tests
 
 EVERY, KEEP = 0.2, 45.0
 SLOW = "/test.Test/Slow"
 
-# Of each picture: its name, what the reader prefers, and the screen's width and height.
+# Name, colour scheme, width and height of each picture.
 PICTURES = (
     ("inspector-light", "light", 1280, 1000),
     ("inspector-dark", "dark", 1280, 1000),
@@ -40,7 +40,7 @@ PICTURES = (
 
 
 def use(pool: grpcpool.ChannelPool, over: threading.Event) -> None:
-    """Makes calls, of 50 to 400 ms, as many at once as a wave says."""
+    """Makes calls of 50 to 400 ms; their number at once follows a wave."""
     chance = random.Random(7)  # noqa: S311 -- no secret
     slow = pool.unary_unary(SLOW)
     running: list[Any] = []
@@ -53,14 +53,14 @@ def use(pool: grpcpool.ChannelPool, over: threading.Event) -> None:
 
 
 def lease(pool: grpcpool.ChannelPool, over: threading.Event) -> None:
-    """Leases a connection as a whole, and keeps it beyond its age."""
+    """Leases a whole connection, and keeps it beyond `max_age`."""
     with pool.acquire():
         over.wait()
 
 
 @contextlib.contextmanager
 def busy_pool(target: str) -> Iterator[grpcpool.ChannelPool]:
-    """A pool that has a little too much to do."""
+    """Yields a pool with slightly more load than it can carry."""
     config = grpcpool.PoolConfig(
         min_size=2, max_size=4, max_streams=16, acquire_timeout=0.35, max_waiters=24, idle_timeout=6.0, max_age=20.0
     )
@@ -79,7 +79,7 @@ def busy_pool(target: str) -> Iterator[grpcpool.ChannelPool]:
 
 @contextlib.contextmanager
 def failing_pool() -> Iterator[grpcpool.ChannelPool]:
-    """A pool whose server is not there."""
+    """Yields a pool whose server is unreachable."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{holder.getsockname()[1]}"
@@ -89,7 +89,7 @@ def failing_pool() -> Iterator[grpcpool.ChannelPool]:
 
 
 def take_pictures(inspector: Inspector, seconds: float) -> None:
-    """Waits until the timeline is full, and takes them."""
+    """Waits until the timeline is full, and takes the pictures."""
     programs = (shutil.which("chromium") or "chromium", shutil.which("chromedriver") or "chromedriver")
     with serve(inspector) as served, Browser(*programs) as browser:
         time.sleep(seconds)
@@ -103,7 +103,7 @@ def take_pictures(inspector: Inspector, seconds: float) -> None:
 
 
 def main() -> None:
-    """Takes the pictures; with seconds as an argument, of a timeline that long."""
+    """Takes the pictures; an argument sets the length of the timeline in seconds."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else KEEP + 2
     with Server() as server, busy_pool(server.target) as busy, failing_pool() as failing:
         take_pictures(Inspector(busy, failing, every=EVERY, keep=KEEP), seconds)

@@ -1,8 +1,8 @@
-"""Makes the pictures of the command that the documentation shows: two terminals as SVG, a report as PNG.
+"""Makes the documentation's pictures of the command: two terminals as SVG, a report as PNG.
 
-``python docs/screenshots/terminal.py`` starts a server of its own, runs ``grpcpool probe`` and ``grpcpool bench`` and
-writes the pictures beside itself. It needs the extra ``cli`` and, for the report, Chromium. The numbers are those of
-the machine that it runs on.
+``python docs/screenshots/terminal.py`` starts a server, runs ``grpcpool probe`` and ``grpcpool bench``, and writes the
+pictures into its own folder. It needs the extra ``cli`` and, for the report, Chromium. The numbers are those of the
+machine that it runs on.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PAUSE = 0.03
 
 
 class _Slow(health.HealthServicer):  # type: ignore[misc]
-    """Takes as long as a service that asks a database."""
+    """Takes as long as a service that queries a database."""
 
     def Check(self, request: object, context: object) -> object:  # noqa: N802 -- gRPC's name
         time.sleep(_PAUSE)
@@ -50,7 +50,7 @@ class _Slow(health.HealthServicer):  # type: ignore[misc]
 
 
 def serve() -> None:
-    """Serves, in a process of its own, until standard input ends."""
+    """Serves, in its own process, until standard input ends."""
     options = [("grpc.max_concurrent_streams", _STREAMS), ("grpc.so_reuseport", 0)]
     server = grpc.server(ThreadPoolExecutor(512), options=options)
     servicer = _Slow()
@@ -67,29 +67,29 @@ def serve() -> None:
 
 @contextlib.contextmanager
 def terminal(name: str, command: str) -> Iterator[Console]:
-    """A terminal on which `command` was typed; a picture of it is written when the ``with`` block ends."""
+    """Yields a terminal that shows `command`; the end of the ``with`` block writes a picture of it."""
     console = Console(record=True, width=_WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print(f"[bold]$ {command}[/bold]")
     yield console
-    # A picture loads no fonts: whoever has not this one has another.
+    # A picture loads no fonts; a viewer without this font uses another.
     svg = _FONT_FACE.sub("", console.export_svg(title="grpcpool", theme=MONOKAI))
     (_HERE / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 def picture_of(report: pathlib.Path) -> None:
-    """Has Chromium draw the report."""
+    """Renders the report with Chromium."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        sys.stderr.write("there is no Chromium: the report's picture stays as it is\n")
+        sys.stderr.write("Chromium is not installed: the report's picture is unchanged\n")
         return
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000"]
     out = _HERE / "report.png"
     command = [chromium, *options, f"--window-size={_WINDOW}", f"--screenshot={out}", report.as_uri()]
-    subprocess.run(command, capture_output=True, timeout=120, check=True)  # noqa: S603 -- as found
+    subprocess.run(command, capture_output=True, timeout=120, check=True)  # noqa: S603 -- found on PATH
 
 
 def main() -> None:
-    """Makes all pictures."""
+    """Makes all the pictures."""
     with running_server([__file__, "serve"]) as port, tempfile.TemporaryDirectory() as folder:
         target, tls, report = f"localhost:{port}", Tls(), pathlib.Path(folder, "report.html")
         with terminal("probe", f"grpcpool probe {target}") as console:

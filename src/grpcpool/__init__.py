@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from ._advice import Advice, Verdict, advise
-from ._config import Mode, PoolConfig
-from ._errors import (
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._grpc.options import isolated
+from ._sync.factories import insecure_channel, secure_channel
+from ._sync.lease import Lease
+from ._sync.pool import ChannelPool
+from ._values.advice import Advice, Verdict, advise
+from ._values.config import Mode, PoolConfig
+from ._values.errors import (
     LeaseReleasedError,
     PoolClosedError,
     PoolError,
@@ -14,12 +21,12 @@ from ._errors import (
     PoolTimeoutError,
     WrongEventLoopError,
 )
-from ._listener import Listener
-from ._options import isolated
-from ._stats import ChannelStats, PoolStats
-from ._sync.factories import insecure_channel, secure_channel
-from ._sync.lease import Lease
-from ._sync.pool import ChannelPool
+from ._values.listener import Listener
+from ._values.stats import ChannelStats, PoolStats
+
+if TYPE_CHECKING:
+    # The alias tells type checkers that the name is public.
+    from . import aio as aio
 
 __all__ = [
     "Advice",
@@ -44,3 +51,10 @@ __all__ = [
     "isolated",
     "secure_channel",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `grpcpool.aio` at first use: programs without asyncio do not pay for it."""
+    if name == "aio":
+        return importlib.import_module(".aio", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._listener import (
+from ._values.events import (
     ChannelEvent,
     Closed,
     Draining,

@@ -1,1 +1,1 @@
-"""Calls over asyncio's pools, measured by gRPC's own."""
+"""Calls over asyncio's pools, compared with gRPC's own."""

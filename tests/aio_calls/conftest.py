@@ -8,14 +8,14 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from calls.support_server import CallServer
+from support.call_server import CallServer
 from support.connections import connections_to
 from support.waiting import eventually
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_tracebacks_kept() -> Iterator[None]:
-    """GRPC logs what codecs raise; pytest would keep the traceback, that the call, and that its connection."""
+    """GRPC logs what codecs raise; pytest would keep the traceback, and with it the call and its connection."""
     logger = logging.getLogger("grpc._common")
     logger.disabled = True
     yield

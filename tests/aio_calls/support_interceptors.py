@@ -63,7 +63,7 @@ class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
 
 
 def of_all_kinds(intercept: Intercept) -> list[Any]:
-    """One interceptor of each kind, in the order of `LISTS`; gRPC takes one of several kinds for one of the first."""
+    """One interceptor of each kind, in the order of `LISTS`; gRPC lists one of several kinds under its first kind."""
     return [kind(intercept) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
 
 
@@ -74,7 +74,7 @@ def native(at: World, *intercepts: Intercept) -> Any:
 
 
 async def intercepted(at: World, place: Place, *intercepts: Intercept, **config: Any) -> ChannelPool:
-    """A pool with room for one call unless told otherwise, with these interceptors, in this order."""
+    """A pool with these interceptors, in this order, and with room for one call by default."""
     settings = PoolConfig(**{"max_size": 1, "max_streams": 1, **config})
     interceptors = [one for intercept in intercepts for one in of_all_kinds(intercept)]
     target = at.server.target
@@ -94,53 +94,53 @@ async def intercepted(at: World, place: Place, *intercepts: Intercept, **config:
 
 
 def append(pool: Any, *intercepts: Intercept) -> None:
-    """Appends to the lists, as the clients do that Google generates."""
+    """Appends to the pool's lists of interceptors, as Google's generated clients do."""
     for intercept in intercepts:
         for name, interceptor in zip(LISTS, of_all_kinds(intercept), strict=True):
             getattr(pool, name).append(interceptor)
 
 
-# --- what they do ---------------------------------------------------------------------------------------------------
+# --- what interceptors do -------------------------------------------------------------------------------------------
 
 
 class Counting:
-    """Counts, and adds to the metadata."""
+    """Counts the calls, and adds to the metadata."""
 
     def __init__(self, name: str = "intercepted") -> None:
-        """Has seen none; adds `name`."""
+        """Counts from 0; adds `name`."""
         self.name = name
         self.methods: list[str] = []
 
     async def __call__(self, go_on: Any, details: Any, request: Any) -> Any:
-        """Goes on."""
+        """Calls on."""
         self.methods.append(details.method.decode())
         metadata = grpc.aio.Metadata(*(details.metadata or ()), (self.name, "yes"))
         return await go_on(details._replace(metadata=metadata), request)
 
 
 async def passes(go_on: Any, details: Any, request: Any) -> Any:
-    """Goes on."""
+    """Calls on."""
     return await go_on(details, request)
 
 
 async def raises(go_on: Any, details: Any, request: Any) -> Any:
-    """Fails."""
+    """Raises an error."""
     raise ArithmeticError("an interceptor failed, as the test wants")
 
 
 async def raises_status(go_on: Any, details: Any, request: Any) -> Any:
-    """Fails as a call does."""
+    """Raises an error with a status, as a call does."""
     empty = grpc.aio.Metadata()
     raise grpc.aio.AioRpcError(grpc.StatusCode.FAILED_PRECONDITION, empty, empty, "as the test wants", "debug")
 
 
 async def answers(go_on: Any, details: Any, request: Any) -> Any:
-    """Answers itself, and does not go on."""
+    """Answers itself, and makes no call."""
     return b"answered"
 
 
 async def answers_with_a_stream(go_on: Any, details: Any, request: Any) -> AsyncIterator[bytes]:
-    """Likewise, with responses."""
+    """Answers itself with responses, and makes no call."""
 
     async def responses() -> AsyncIterator[bytes]:
         for response in (b"a", b"b"):
@@ -161,14 +161,14 @@ async def wraps_responses(go_on: Any, details: Any, request: Any) -> AsyncIterat
 
 
 async def awaits(go_on: Any, details: Any, request: Any) -> Any:
-    """Waits for the end of the call before it returns it, as those that log or measure do."""
+    """Waits for the end of the call before it returns it, as interceptors that log or measure do."""
     call = await go_on(details, request)
     await call.code()
     return call
 
 
 async def goes_on_twice(go_on: Any, details: Any, request: Any) -> Any:
-    """Makes the call again if it failed, with another request."""
+    """Makes the call again, with another request, if it failed."""
     call = await go_on(details, request)
     if await call.code() is grpc.StatusCode.OK:
         return call

@@ -1,8 +1,8 @@
-"""A peer that refuses streams, when a test wants it to.
+"""A peer that refuses streams when a test wants it to.
 
-gRPC's own servers refuse streams only under load, and by chance. This speaks just enough of HTTP/2 to do so at will:
-it runs in the loop of the test, answers each call with its requests, one response for each, and refuses as many
-streams as it is told to.
+gRPC's own servers refuse streams only under load, and by chance. This one speaks just enough HTTP/2 to refuse at will:
+it runs in the loop of the test, answers each call with its requests, one response for each, and refuses the given
+number of streams. Unlike `support.refusing_server` it can refuse a stream when its request arrives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STATUS_200: Final = b"\x88"
 
 
 def _header(name: bytes, value: bytes) -> bytes:
-    """One header, as HPACK writes what is not to be indexed."""
+    """One header, encoded by HPACK as not indexed."""
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
@@ -52,7 +52,7 @@ class Refusing:
         writer.close()
 
     def refuses(self, *, on_request: bool) -> bool:
-        """Whether the stream that begins, or has a request, is to be refused."""
+        """Whether to refuse the stream that begins, or that has a request."""
         if on_request is not self._on_requests or self.refused >= self.times:
             return False
         self.refused += 1

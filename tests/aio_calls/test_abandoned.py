@@ -1,4 +1,4 @@
-"""Calls that nobody holds any more are over, and nothing of a call that is over is left; without a collector's help."""
+"""A dropped call is over, and nothing of a finished call is left, without help of the garbage collector."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_calls.support import KINDS, STREAM, UNARY, WAYS, Full, Way, World, at_rest, begun, outcome_of, until, world
+from aio_calls.support import Full, World, begun, world
 from aio_calls.support_refusing import refusing
-from calls.support_server import CallServer, new_tag
 from grpcpool import PoolConfig
-from grpcpool._aio.calls import Shell
+from grpcpool._aio.call import Shell
 from grpcpool._aio.failed_call import FailedCall
-from grpcpool._aio.pool_calls import CallWaiter
+from grpcpool._aio.waiter import CallWaiter
 from grpcpool.aio import ChannelPool
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, STREAM, UNARY, WAYS, Way, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -30,7 +32,7 @@ STREAMS = tuple(way for way in WAYS if way.streams_out)
 
 @pytest.fixture(params=[True, False], ids=["collecting", "not_collecting"])
 def collecting(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether Python's garbage collector is on; without it only what is in no cycle is freed."""
+    """Whether Python's garbage collector is on; without it only objects outside cycles are freed."""
     gc.collect()
     if not request.param:
         gc.disable()
@@ -46,12 +48,12 @@ def _not_collecting() -> Iterator[None]:
     gc.enable()
 
 
-async def _given_back(pool: ChannelPool) -> None:
+async def _released(pool: ChannelPool) -> None:
     await until(lambda: pool.stats().in_flight == 0, timeout=5)
     assert pool.stats().waiting == 0
 
 
-# --- abandoned ------------------------------------------------------------------------------------------------------
+# --- dropped --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["at_once", "after_a_wait"])
@@ -59,7 +61,7 @@ async def _given_back(pool: ChannelPool) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_a_running_call(calls: CallServer, collecting: bool, way: Way, read: int, wait: bool) -> None:
-    """A call that is dropped while it runs is cancelled on the server, and its place comes back."""
+    """A call dropped while it runs is cancelled on the server, and its place is released."""
     if read and not way.streams_out:
         pytest.skip("there is one response, or none")
     async with world(calls) as at:
@@ -78,26 +80,26 @@ async def test_a_running_call(calls: CallServer, collecting: bool, way: Way, rea
         gone = weakref.ref(call)
         del call
         assert gone() is None
-        await _given_back(pool)
+        await _released(pool)
         await at.until_let_go(tag)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_a_call_that_was_just_made(calls: CallServer, collecting: bool, way: Way) -> None:
-    """A call that nobody ever holds gives its place back, whether it had one or waited for it."""
+    """A call dropped at once releases its place, or leaves the queue."""
     async with world(calls) as at:
         pool = await at.pool()
         for _ in range(3):
             way.begin(pool)
         assert pool.stats().acquired >= 1
-        await _given_back(pool)
+        await _released(pool)
 
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 @in_loop
-async def test_an_iteration_that_is_broken_off(calls: CallServer, collecting: bool, way: Way) -> None:
-    """`break` out of a loop over a call, or over `read`, and the place comes back; so it does if the loop raises."""
+async def test_a_loop_left_by_an_exception(calls: CallServer, collecting: bool, way: Way) -> None:
+    """A loop over a call, or over `read`, that is left by an exception releases the place."""
     async with world(calls) as at:
         pool = await at.pool()
 
@@ -114,14 +116,14 @@ async def test_an_iteration_that_is_broken_off(calls: CallServer, collecting: bo
         tag = new_tag()
         with pytest.raises(ArithmeticError):
             await break_off(tag)
-        await _given_back(pool)
+        await _released(pool)
         await at.until_let_go(tag)
 
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 @in_loop
 async def test_an_iterator_holds_the_call(calls: CallServer, collecting: bool, way: Way) -> None:
-    """Who has the iterator has the call, which goes on; it is over when he lets go of that."""
+    """The iterator holds the call, which continues until the iterator is dropped."""
     if way.takes == "read":
         pytest.skip("there is no iterator")
     async with world(calls) as at:
@@ -135,14 +137,14 @@ async def test_an_iterator_holds_the_call(calls: CallServer, collecting: bool, w
         await at.until_held(tag)
         assert pool.stats().in_flight == 1
         del responses
-        await _given_back(pool)
+        await _released(pool)
         await at.until_let_go(tag)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
-async def test_a_task_that_is_given_up(calls: CallServer, collecting: bool, way: Way) -> None:
-    """A task that is cancelled while it uses a call, whether that runs or waits, leaves nothing."""
+async def test_a_cancelled_task(calls: CallServer, collecting: bool, way: Way) -> None:
+    """A task cancelled while it uses a call, running or waiting, leaves nothing."""
     async with world(calls) as at:
         pool = await at.pool()
         tag = new_tag()
@@ -153,16 +155,16 @@ async def test_a_task_that_is_given_up(calls: CallServer, collecting: bool, way:
         for task in (waiting, running):
             task.cancel()
             await asyncio.wait([task])
-        # A task that was cancelled holds where it was.
+        # A cancelled task holds the frame in which it was.
         del task, running, waiting
-        await _given_back(pool)
+        await _released(pool)
         await at.until_let_go(tag)
 
 
 @pytest.mark.usefixtures("_not_collecting")
 @in_loop
 async def test_abandoned_by_the_thousand(calls: CallServer) -> None:
-    """Two thousand calls that are made and dropped, running and waiting, leave neither places nor objects."""
+    """Two thousand calls made and dropped, running and waiting, leave neither places nor objects."""
     left = _Left()
     async with world(calls) as at:
         pool = await at.pool(max_size=2, max_streams=20, max_waiters=None)
@@ -170,27 +172,28 @@ async def test_abandoned_by_the_thousand(calls: CallServer) -> None:
             made = [way.begin(pool, "hold:nobody") for way in KINDS * 10]
             await asyncio.sleep(0)
             del made
-        await _given_back(pool)
+        await _released(pool)
         assert left() == []
         gc.collect()
-        # gRPC's own are in cycles; but there are none that nobody can ever free.
+        # gRPC's own are in cycles, but none of them is impossible to free.
         assert not [each for each in gc.get_objects() if isinstance(each, _NATIVE) and not each.done()]
 
 
-# --- over -----------------------------------------------------------------------------------------------------------
+# --- finished -------------------------------------------------------------------------------------------------------
 
+_GRPC: Any = grpc.aio
 _NATIVE = (
-    grpc.aio._call.UnaryUnaryCall,
-    grpc.aio._call.UnaryStreamCall,
-    grpc.aio._call.StreamUnaryCall,
-    grpc.aio._call.StreamStreamCall,
+    _GRPC._call.UnaryUnaryCall,
+    _GRPC._call.UnaryStreamCall,
+    _GRPC._call.StreamUnaryCall,
+    _GRPC._call.StreamStreamCall,
 )
-# Not `End`, which gRPC's own call has, that is in a cycle of its own.
+# Without `End`, which gRPC's own call holds in a cycle of its own.
 _OURS = (Shell, FailedCall, CallWaiter)
 
 
 class _Left:
-    """What there is of the pool's own about calls that was not there before."""
+    """The pool's own objects for calls that did not exist before."""
 
     def __init__(self) -> None:
         gc.collect()
@@ -201,7 +204,7 @@ class _Left:
         return [each for each in gc.get_objects() if isinstance(each, _OURS)]
 
     def __call__(self, *but: type) -> list[str]:
-        """All of it, `but` what is of these types."""
+        """All of them, except those of the types `but`."""
         return [repr(each) for each in self._all() if id(each) not in self._before and not isinstance(each, but)]
 
 
@@ -277,7 +280,7 @@ _USES: tuple[Use, ...] = (
 @pytest.mark.parametrize("wait", [False, True], ids=["at_once", "after_a_wait"])
 @in_loop
 async def test_nothing_is_left_of_a_call(calls: CallServer, use: Use, wait: bool) -> None:
-    """No cycle of the pool's holds a call that is over, its waiter or its end, whatever became of it."""
+    """No cycle of the pool's objects holds a finished call, its waiter or its end, however it ended."""
     left = _Left()
     async with world(calls) as at:
         pool = await at.pool()
@@ -290,15 +293,15 @@ async def test_nothing_is_left_of_a_call(calls: CallServer, use: Use, wait: bool
             full.make_room()
             await using
             del using
-            await _given_back(pool)
-        # What it waited with lies in the queue's heap until many are there.
+            await _released(pool)
+        # Its waiter stays in the queue's heap until there are many.
         assert left(CallWaiter) == []
 
 
 @pytest.mark.usefixtures("_not_collecting")
 @in_loop
 async def test_nothing_is_left_of_refused_calls(calls: CallServer) -> None:
-    """Nor of those that a pool refused: too many, too late, closed, or nobody there."""
+    """Nothing is left of calls that the pool refused: too many waiters, timed out, or closed."""
     left = _Left()
     async with world(calls) as at:
         pool = await at.pool(max_waiters=1, acquire_timeout=0.05)
@@ -319,7 +322,7 @@ async def test_nothing_is_left_of_refused_calls(calls: CallServer) -> None:
 @pytest.mark.usefixtures("_not_collecting")
 @in_loop
 async def test_nothing_is_left_of_repeated_calls() -> None:
-    """Nor of those that a server refused, and that were begun again."""
+    """Nothing is left of calls that a server refused and that were sent again."""
     left = _Left()
     async with refusing(6) as peer:
         config = PoolConfig(min_size=10, max_size=10)
@@ -329,13 +332,13 @@ async def test_nothing_is_left_of_repeated_calls() -> None:
                 for _ in range(3):
                     assert await way.whole(pool)
             assert peer.refused == 6
-            await _given_back(pool)
+            await _released(pool)
             assert left(CallWaiter) == []
 
 
 @in_loop
 async def test_a_call_keeps_its_pool(calls: CallServer) -> None:
-    """Who has a call need not have the pool, as who has one of gRPC's calls need not have the channel."""
+    """A call keeps its pool alive, as gRPC's calls keep their channel alive."""
     async with world(calls):
         pool = grpcpool.aio.insecure_channel(calls.target)
         await pool.open()
@@ -350,7 +353,7 @@ async def test_a_call_keeps_its_pool(calls: CallServer) -> None:
 
 @in_loop
 async def test_at_the_end_of_the_loop(calls: CallServer) -> None:
-    """Calls that are dropped after their pool was closed harm nobody."""
+    """Calls dropped after the close of their pool do no harm."""
     async with world(calls) as at:
         pool = await at.pool()
         made = [way.begin(pool) for way in WAYS]

@@ -1,4 +1,4 @@
-"""Done callbacks: called once, with the call, when it is over, however that comes about."""
+"""Done-callbacks are called once, with the call, when it is over, however it ended."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from typing import Any
 
 import pytest
 
-from aio_calls.support import (
-    KINDS,
-    LONG,
-    UNARY,
-    WAYS,
-    Way,
-    failing,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
-from support.loops import in_loop
+from aio_calls.support import failing, world
+from support.aio_ways import KINDS, UNARY, WAYS, Way, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -31,7 +22,7 @@ _ENDS = ("answered", "cancelled", "cancelled running", "refused", "closed")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_callbacks_run_however_it_ends(calls: CallServer, way: Way, end: str) -> None:
-    """Each runs once, in the order in which they were added, with the call, which is done; then who awaits goes on."""
+    """Callbacks run once each, in the order of their addition, with the finished call; then awaiters continue."""
     async with world(calls) as at:
         full = await at.full()
         told: list[Any] = []
@@ -42,7 +33,7 @@ async def test_callbacks_run_however_it_ends(calls: CallServer, way: Way, end: s
             call.add_done_callback(lambda call, name=name: told.append((name, call, call.done())))
         using = asyncio.create_task(outcome_of(way.use(call, command)))
         using.add_done_callback(lambda _: told.append("used"))
-        await turns()
+        await settle(10)
         assert told == []
         if end == "cancelled":
             call.cancel()
@@ -54,20 +45,20 @@ async def test_callbacks_run_however_it_ends(calls: CallServer, way: Way, end: s
             await at.until_held(tag)
             call.cancel()
         await using
-        await turns(1)
+        await settle(1)
         assert told == [("a", call, True), ("b", call, True), ("c", call, True), "used"]
 
 
 @pytest.mark.parametrize("way", KINDS, ids=str)
 @in_loop
 async def test_callbacks_added_late(calls: CallServer, way: Way) -> None:
-    """Of a call that is over, one is called at once, within `add_done_callback`; what it raises comes out there."""
+    """On a finished call `add_done_callback` calls the callback at once, and raises what it raises."""
     async with world(calls) as at:
         full = await at.full()
         refused, cancelled, native = way.begin(full.pool, timeout=0), way.begin(full.pool), way.begin(at.plain)
         told: list[Any] = []
         refused.add_done_callback(told.append)
-        # As with gRPC, a call is never over before who makes it has it.
+        # As with gRPC, a call is never over before its caller has it.
         assert not told
         cancelled.cancel()
         native.cancel()
@@ -84,8 +75,10 @@ async def test_callbacks_added_late(calls: CallServer, way: Way) -> None:
 @pytest.mark.parametrize("error", [ArithmeticError, asyncio.CancelledError])
 @pytest.mark.parametrize("end", ["answered", "cancelled", "refused"])
 @in_loop
-async def test_a_callback_that_raises_harms_nobody(calls: CallServer, end: str, error: type[BaseException]) -> None:
-    """The other callbacks run, and so do the calls behind; the loop is told of what was raised."""
+async def test_a_callback_that_raises_affects_no_other_call(
+    calls: CallServer, end: str, error: type[BaseException]
+) -> None:
+    """The other callbacks run, and so do later calls; the loop's exception handler gets the error."""
     uncaught: list[Any] = []
     async with world(calls) as at:
         loop = asyncio.get_running_loop()
@@ -116,7 +109,7 @@ async def test_a_callback_that_raises_harms_nobody(calls: CallServer, end: str, 
 
 @in_loop
 async def test_a_callback_may_use_the_pool(calls: CallServer) -> None:
-    """One that makes calls, cancels others, and asks for figures finds a pool in order."""
+    """A callback may make calls, cancel others, and read the figures."""
     async with world(calls) as at:
         full = await at.full()
         made: list[Any] = []

@@ -1,4 +1,4 @@
-"""The context variables that a call sees are those of the moment when it was made, however late it begins."""
+"""The context variables that a call sees are those of the moment when it was made, however late it starts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import KINDS, UNARY, WAYS, Full, Way, at_rest, world
+from aio_calls.support import Full, world
 from aio_calls.support_interceptors import append, of_all_kinds
 from aio_calls.support_refusing import refusing
-from calls.support_server import CallServer
 from grpcpool import PoolConfig, isolated
 from grpcpool.aio import ChannelPool
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, UNARY, WAYS, Way
+from support.call_server import CallServer
 from support.loops import in_loop
 
 pytestmark = pytest.mark.timeout(60)
@@ -24,7 +26,7 @@ WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody
 
 
 class _Seen:
-    """An interceptor that writes down the variable, and changes it."""
+    """An interceptor that records the variable, and changes it."""
 
     def __init__(self) -> None:
         self.values: list[str] = []
@@ -48,12 +50,12 @@ def _pool(target: str, inside: _Seen, around: _Seen, **config: Any) -> ChannelPo
 
 
 def _in(who: str, way: Way, pool: ChannelPool, **how: Any) -> Any:
-    """Makes a call in a context of its own, in which `who` is."""
+    """Makes a call in a context of its own, in which the variable has the value `who`."""
 
     def begin() -> Any:
         WHO.set(who)
         call = way.begin(pool, **how)
-        WHO.set("somebody later")
+        WHO.set("a later value")
         return call
 
     return contextvars.copy_context().run(begin)
@@ -63,7 +65,7 @@ def _in(who: str, way: Way, pool: ChannelPool, **how: Any) -> Any:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_native_calls_begin_in_the_callers_context(calls: CallServer, way: Way, wait: bool) -> None:
-    """Interceptors of the channels, which run where gRPC's call begins, see what the caller saw."""
+    """Interceptors of the channels, which run where gRPC's call starts, see what the caller saw."""
     seen = _Seen()
     async with world(calls) as at:
         pool = at.enter(_pool(calls.target, seen, seen))
@@ -72,14 +74,14 @@ async def test_native_calls_begin_in_the_callers_context(calls: CallServer, way:
         if not wait:
             full.make_room()
         call = _in("the caller", way, pool)
-        WHO.set("who makes room")
+        WHO.set("the releasing task")
         full.make_room()
         assert await way.use(call)
         assert seen.values == ["the caller"]
-        # What an interceptor sets is seen neither by the caller nor by the next.
+        # A change by an interceptor is seen neither by the caller nor by the next one.
         assert await way.whole(pool)
-        assert seen.values == ["the caller", "who makes room"]
-        assert WHO.get() == "who makes room"
+        assert seen.values == ["the caller", "the releasing task"]
+        assert WHO.get() == "the releasing task"
         await at_rest(pool)
 
 
@@ -87,7 +89,7 @@ async def test_native_calls_begin_in_the_callers_context(calls: CallServer, way:
 @pytest.mark.parametrize("way", KINDS, ids=str)
 @in_loop
 async def test_interceptors_around_the_pool(calls: CallServer, way: Way, wait: bool) -> None:
-    """They see what the caller saw; what they set is seen further in."""
+    """Interceptors around the pool see what the caller saw; inner ones see their changes."""
     inside, around = _Seen(), _Seen()
     async with world(calls) as at:
         pool = at.enter(_pool(calls.target, inside, around))
@@ -97,7 +99,7 @@ async def test_interceptors_around_the_pool(calls: CallServer, way: Way, wait: b
             full.make_room()
         using = asyncio.create_task(way.use(_in("the caller", way, pool)))
         await asyncio.sleep(0.01)
-        WHO.set("who makes room")
+        WHO.set("the releasing task")
         full.make_room()
         assert await using
         assert (around.values, inside.values) == (["the caller"], ["an interceptor"])
@@ -117,7 +119,7 @@ async def test_requests_are_iterated_in_the_callers_context(calls: CallServer, w
     async with world(calls) as at:
         full = await at.full()
         call = _in("the caller", way, full.pool, requests=requests())
-        WHO.set("who makes room")
+        WHO.set("the releasing task")
         full.make_room()
         assert await way.use(call)
         assert values == ["the caller"]
@@ -126,7 +128,7 @@ async def test_requests_are_iterated_in_the_callers_context(calls: CallServer, w
 @pytest.mark.parametrize("way", [way for way in WAYS if not way.streams_in], ids=str)
 @in_loop
 async def test_each_attempt_is_made_in_the_callers_context(way: Way) -> None:
-    """A call that the server refused is begun again as it was begun first."""
+    """A call that the server refused is sent again in the same context."""
     seen = _Seen()
     async with refusing(2) as peer:
         pool = _pool(peer.target, seen, seen, min_size=3, max_size=3)
@@ -138,8 +140,8 @@ async def test_each_attempt_is_made_in_the_callers_context(way: Way) -> None:
 
 
 @in_loop
-async def test_connections_are_opened_in_nobodys_context(calls: CallServer) -> None:
-    """Factory and prime do not see the context of the call that happens to have a connection opened."""
+async def test_connections_are_opened_in_no_callers_context(calls: CallServer) -> None:
+    """Factory and prime do not see the context of the call that causes a connection to be opened."""
     values: list[str] = []
 
     def factory() -> grpc.aio.Channel:

@@ -1,7 +1,7 @@
-"""The count is the product: however a call ends, its place comes back, and its caller sees what plain gRPC shows.
+"""However a call ends, its place is released once, and its caller sees what plain gRPC shows.
 
-Each way to make a call is brought to each end that it can come to: on gRPC's own channel, on a pool with a place at
-once, and on a pool after a wait for it. `test_left.py` has the calls of which nobody waits for the end.
+Each way of calling is brought to each possible end: on gRPC's own channel, on a pool with a place at once, and on a
+pool after a wait for it. `test_left.py` has the calls whose end is not awaited.
 """
 
 from __future__ import annotations
@@ -14,24 +14,11 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import (
-    WAYS,
-    Outcome,
-    Way,
-    World,
-    at_rest,
-    bad_async_requests,
-    bad_requests,
-    begun,
-    crowded,
-    failing,
-    outcome_of,
-    status_of,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
-from support.loops import in_loop
+from aio_calls.support import World, bad_async_requests, bad_requests, begun, crowded, failing, world
+from support.aio_pools import at_rest
+from support.aio_ways import WAYS, Outcome, Way, outcome_of, status_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.long]
 
@@ -45,7 +32,7 @@ async def _ended(way: Way, call: Any, command: str = "ok") -> Outcome:
     return (await outcome_of(way.use(call, command)), await status_of(call))
 
 
-# --- ends that a call can come to; each runs on a pool as on gRPC's own channel -------------------------------------
+# --- how a call can end; each function runs on a pool and on gRPC's own channel -------------------------------------
 
 
 async def _ok(world: World, channel: Any, way: Way) -> Outcome:
@@ -59,7 +46,7 @@ async def _status_error(world: World, channel: Any, way: Way) -> Outcome:
 async def _unknown_method(world: World, channel: Any, way: Way) -> Outcome:
     call = way.begin(channel, method=NOWHERE)
     outcome = await outcome_of(way.take(call))
-    # A request that comes when all is over has gRPC report an internal error instead, on its own channel, too.
+    # For a request that comes after the end gRPC reports an internal error instead, on its own channel, too.
     return outcome[:1] if way.streams_in else (outcome, await status_of(call))
 
 
@@ -82,7 +69,7 @@ async def _deserializer_raises(world: World, channel: Any, way: Way) -> Outcome:
 
 async def _invalid_metadata(world: World, channel: Any, way: Way) -> Outcome:
     call = way.begin(channel, metadata=INVALID, timeout=None)
-    # What it would write gRPC itself waits to send for ever.
+    # gRPC itself would wait for ever to send further requests.
     return (await outcome_of(way.take(call)))[:1]
 
 
@@ -201,7 +188,7 @@ _ENDINGS: dict[Ending, tuple[Way, ...]] = {
     _deserializer_raises: WAYS,
     _invalid_metadata: WAYS,
     _requests_raise_at_once: _ITERATORS,
-    # Not of streams of responses: those may be answered first; and of such gRPC itself at times leaves a task.
+    # Without streams of responses: they may be answered first, and gRPC itself sometimes leaves a task of them.
     _requests_raise_later: tuple(way for way in _ITERATORS if not way.streams_out),
     _cancelled_at_once: WAYS,
     _cancelled_while_running: WAYS,
@@ -218,14 +205,14 @@ _PRODUCT = [
     for ending, ways in _ENDINGS.items()
     for way in ways
 ]
-# These end while they wait, or the wait would be part of what is measured.
+# These end while they wait; otherwise the wait would be part of the comparison.
 _NEVER_BEGUN = (_cancelled_at_once, _task_cancelled_at_once, _wait_for_it_times_out)
 
 
 @pytest.mark.parametrize(("ending", "way"), _PRODUCT)
 @in_loop
 async def test_with_a_place_at_once(calls: CallServer, ending: Ending, way: Way) -> None:
-    """The call ends as on gRPC's own channel, and its place comes back."""
+    """With a place at once, the call ends as on gRPC's own channel, and its place is released."""
     async with world(calls) as at:
         pool = await at.pool()
         expected = await ending(at, at.plain, way)
@@ -238,7 +225,7 @@ async def test_with_a_place_at_once(calls: CallServer, ending: Ending, way: Way)
 @pytest.mark.parametrize(("ending", "way"), [each for each in _PRODUCT if each.values[0] not in _NEVER_BEGUN])
 @in_loop
 async def test_after_a_wait(calls: CallServer, ending: Ending, way: Way) -> None:
-    """A call that waited for its place ends as on gRPC's own channel, and its place comes back."""
+    """After a wait for its place, the call ends as on gRPC's own channel, and its place is released."""
     async with world(calls) as at:
         pool = await at.pool()
         expected = await ending(at, at.plain, way)
@@ -250,11 +237,11 @@ async def test_after_a_wait(calls: CallServer, ending: Ending, way: Way) -> None
 
 
 @pytest.mark.parametrize("ending", _NEVER_BEGUN, ids=lambda ending: ending.__name__.strip("_"))
-# Who no longer waits to write has not given up the call.
+# A task that stops waiting to write has not given up the call.
 @pytest.mark.parametrize("way", [way for way in WAYS if not way.writes], ids=str)
 @in_loop
 async def test_while_it_waits(calls: CallServer, ending: Ending, way: Way) -> None:
-    """A call that is given up while it waits leaves the queue, and looks as if it had been given up when it ran."""
+    """A call given up while it waits leaves the queue, and looks as if it had been given up while it ran."""
     async with world(calls) as at:
         full = await at.full()
         expected = await ending(at, at.plain, way)
@@ -262,11 +249,11 @@ async def test_while_it_waits(calls: CallServer, ending: Ending, way: Way) -> No
         assert (full.waiting, full.pool.stats().acquired) == (0, 1)
 
 
-# --- ends that come to many at once ---------------------------------------------------------------------------------
+# --- ends of many calls at once -------------------------------------------------------------------------------------
 
 
 async def _held(at: World, pool: Any) -> list[asyncio.Task[Outcome]]:
-    """One call of each way that runs, and one of each that waits; of each, the outcome."""
+    """One running call of each way, as tasks that return their outcomes."""
     tags = [new_tag() for _ in WAYS]
     running = [
         asyncio.create_task(_ended(way, way.begin(pool, f"hold:{tag}"), f"hold:{tag}"))
@@ -279,7 +266,7 @@ async def _held(at: World, pool: Any) -> list[asyncio.Task[Outcome]]:
 
 @in_loop
 async def test_closed_meanwhile(calls: CallServer) -> None:
-    """Calls that run when the pool is closed end as gRPC's do when their channel is; nothing is left in flight."""
+    """Calls that run when the pool closes end as gRPC's do when their channel closes; nothing is left in flight."""
     async with world(calls) as at:
         pool = await at.pool(max_streams=len(WAYS))
         outcomes = []
@@ -295,7 +282,7 @@ async def test_closed_meanwhile(calls: CallServer) -> None:
 
 @in_loop
 async def test_server_killed_meanwhile() -> None:
-    """Calls that run when the server dies, and calls that wait, fail `UNAVAILABLE`, soon; their places come back."""
+    """When the server dies, running and waiting calls fail `UNAVAILABLE` soon; their places are released."""
     with CallServer() as mortal:
         async with world(mortal) as at:
             pool = await at.pool(max_streams=len(WAYS))

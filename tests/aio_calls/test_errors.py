@@ -1,9 +1,8 @@
-"""What callers are told when there is no place in time, nobody there, or no pool any more."""
+"""What callers get when no place is free in time, the server is unreachable, or the pool is closed."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,20 +11,7 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_calls.support import (
-    LONG,
-    STREAM,
-    UNARY,
-    WAYS,
-    Way,
-    at_rest,
-    begun,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
+from aio_calls.support import begun, world
 from grpcpool import (
     PoolClosedError,
     PoolError,
@@ -34,7 +20,12 @@ from grpcpool import (
     PoolTimeoutError,
     isolated,
 )
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.servers import RECONNECT_SOON, dead_target
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -43,10 +34,9 @@ Code = grpc.StatusCode
 
 @pytest.fixture
 def dead() -> Iterator[str]:
-    """A target at which nobody listens: the port is taken, so that nobody else can."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
+    """A target that refuses connections."""
+    with dead_target() as target:
+        yield target
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -94,7 +84,7 @@ async def test_refused_at_the_acquire_timeout(calls: CallServer, way: Way) -> No
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_refused_at_its_own_deadline(calls: CallServer, way: Way) -> None:
-    """A call with a deadline waits until that, not until the configured time, and fails `DEADLINE_EXCEEDED`."""
+    """A call with a deadline waits until then, not for the configured time, and fails `DEADLINE_EXCEEDED`."""
     async with world(calls) as at:
         full = await at.full(acquire_timeout=0.001)
         call = way.begin(full.pool, timeout=0.1)
@@ -104,12 +94,12 @@ async def test_refused_at_its_own_deadline(calls: CallServer, way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_refused_when_too_many_wait(calls: CallServer, way: Way) -> None:
-    """Beyond `max_waiters` a call fails `RESOURCE_EXHAUSTED` at once; those that wait are not harmed."""
+    """Beyond `max_waiters` a call fails `RESOURCE_EXHAUSTED` at once; the waiters are not affected."""
     async with world(calls) as at:
         full = await at.full(max_waiters=2)
         waiting = [way.begin(full.pool) for _ in range(2)]
         refused = way.begin(full.pool)
-        await turns(2)
+        await settle(2)
         assert refused.done()
         await _assert_failed(refused, way, Code.RESOURCE_EXHAUSTED, PoolExhaustedError)
         using = [asyncio.create_task(way.use(call)) for call in waiting]
@@ -121,7 +111,7 @@ async def test_refused_when_too_many_wait(calls: CallServer, way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_closed_while_it_waits(calls: CallServer, way: Way) -> None:
-    """`close()` fails a waiting call `CANCELLED`, and its callbacks run; when `close()` returns, that has happened."""
+    """`close()` fails a waiting call `CANCELLED`, and runs its callbacks before it returns."""
     async with world(calls) as at:
         full = await at.full()
         told: list[Any] = []
@@ -134,13 +124,13 @@ async def test_closed_while_it_waits(calls: CallServer, way: Way) -> None:
         await _assert_failed(call, way, Code.CANCELLED, PoolClosedError)
 
 
-# --- nobody is there ------------------------------------------------------------------------------------------------
+# --- the server is unreachable --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_a_dead_target_is_unavailable(dead: str, way: Way) -> None:
-    """A call fails long before its deadline, with gRPC's own words and the connect error as the pool's cause."""
+    """A call fails long before its deadline, with gRPC's own words; the pool's cause is the connect error."""
     async with grpc.aio.insecure_channel(dead, isolated()) as plain:
         expected = await outcome_of(way.take(way.begin(plain)))
     async with grpcpool.aio.insecure_channel(dead) as pool:
@@ -161,7 +151,7 @@ async def test_a_dead_target_is_unavailable(dead: str, way: Way) -> None:
 
 @in_loop
 async def test_a_dead_target_stays_unavailable(dead: str) -> None:
-    """The next calls fail at once, although the pool pauses between its attempts to connect."""
+    """Further calls fail at once, although the pool pauses between its attempts to connect."""
     async with grpcpool.aio.insecure_channel(dead) as pool:
         for _ in range(200):
             outcome = await outcome_of(UNARY.whole(pool))
@@ -172,8 +162,8 @@ async def test_a_dead_target_stays_unavailable(dead: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
-async def test_who_waits_for_ready_waits_to_his_deadline(dead: str, way: Way) -> None:
-    """If nobody comes the call fails `DEADLINE_EXCEEDED`, as gRPC's does; the cause tells why nobody could."""
+async def test_wait_for_ready_fails_at_the_deadline(dead: str, way: Way) -> None:
+    """Without a server the call fails `DEADLINE_EXCEEDED`, as gRPC's does; the cause is the connect error."""
     async with grpcpool.aio.insecure_channel(dead) as pool:
         call = way.begin(pool, wait_for_ready=True, timeout=0.3)
         await _assert_failed(call, way, Code.DEADLINE_EXCEEDED, PoolTimeoutError)
@@ -181,13 +171,12 @@ async def test_who_waits_for_ready_waits_to_his_deadline(dead: str, way: Way) ->
 
 
 @in_loop
-async def test_who_waits_for_ready_waits_for_the_server() -> None:
-    """Calls with `wait_for_ready` do not fail while nobody is there; they run when the server has come up."""
+async def test_wait_for_ready_waits_for_the_server() -> None:
+    """Calls with `wait_for_ready` do not fail while the server is unreachable; they run once the server is up."""
     server = CallServer()
     with server:
         pass
-    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-    async with grpcpool.aio.insecure_channel(server.target, options) as pool:
+    async with grpcpool.aio.insecure_channel(server.target, RECONNECT_SOON) as pool:
         waiting = [asyncio.create_task(way.whole(pool, wait_for_ready=True)) for way in WAYS]
         await until(lambda: pool.stats().open_failures >= 1)
         assert not any(task.done() for task in waiting)
@@ -208,7 +197,7 @@ async def test_a_name_that_does_not_resolve() -> None:
 
 @in_loop
 async def test_closing_while_calls_wait_for_the_first_connection(dead: str) -> None:
-    """A call that waits for a connection when the pool is closed fails `CANCELLED`, with the pool's error behind."""
+    """A call waiting for a connection when the pool closes fails `CANCELLED`; its cause is the pool's error."""
     pool = grpcpool.aio.insecure_channel(dead)
     call = UNARY.begin(pool, wait_for_ready=True)
     await until(lambda: pool.stats().waiting == 1)
@@ -216,14 +205,14 @@ async def test_closing_while_calls_wait_for_the_first_connection(dead: str) -> N
     await _assert_failed(call, UNARY, Code.CANCELLED, PoolClosedError)
 
 
-# --- after the end --------------------------------------------------------------------------------------------------
+# --- after the close ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["used", "unused"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_after_the_close(calls: CallServer, way: Way, used: bool) -> None:
-    """A call on a closed pool raises at once what one on a closed channel raises: the same type, the same text."""
+    """A call on a closed pool raises at once what a closed channel raises: the same type, the same text."""
     raised = []
     plain = grpc.aio.insecure_channel(calls.target, isolated())
     for channel in (plain, grpcpool.aio.insecure_channel(calls.target)):
@@ -241,7 +230,7 @@ async def test_after_the_close(calls: CallServer, way: Way, used: bool) -> None:
 
 @in_loop
 async def test_a_call_during_the_grace_is_refused(calls: CallServer) -> None:
-    """While `close(grace)` waits for the calls in flight, a new one is refused as after the close."""
+    """While `close(grace)` waits for the calls in flight, a new call is refused as after the close."""
     async with world(calls) as at:
         pool = await at.pool()
         running = STREAM.begin(pool, f"hold:{new_tag()}")

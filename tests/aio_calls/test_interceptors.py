@@ -11,21 +11,7 @@ import pytest
 from grpc.aio._interceptor import InterceptedCall
 
 import grpcpool
-from aio_calls.support import (
-    KINDS,
-    LONG,
-    UNARY,
-    WAYS,
-    Full,
-    Outcome,
-    Way,
-    at_rest,
-    begun,
-    crowded,
-    each,
-    outcome_of,
-    world,
-)
+from aio_calls.support import Full, begun, crowded, world
 from aio_calls.support_interceptors import (
     PLACES,
     POOLS,
@@ -44,8 +30,11 @@ from aio_calls.support_interceptors import (
     raises_status,
     wraps_responses,
 )
-from calls.support_server import UU, CallServer, new_tag
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, UNARY, WAYS, Outcome, Way, each, outcome_of
+from support.call_server import UU, CallServer, new_tag
 from support.loops import in_loop
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -68,14 +57,14 @@ async def _outcome(way: Way, channel: Any, command: str = "ok") -> Outcome:
     return (outcome, await outcome_of(call.code()), await outcome_of(call.details()), call.done(), call.cancelled())
 
 
-# --- once a call ----------------------------------------------------------------------------------------------------
+# --- once for each call ---------------------------------------------------------------------------------------------
 
 
 @each_place
 @each_way
 @in_loop
 async def test_an_interceptor_is_applied_once(calls: CallServer, place: Place, way: Way) -> None:
-    """It sees each call once, also one that waits, and what it adds reaches the server."""
+    """An interceptor sees each call once, also a waiting one, and what it adds reaches the server."""
     counting = Counting()
     async with world(calls) as at:
         pool = await intercepted(at, place, counting)
@@ -85,7 +74,7 @@ async def test_an_interceptor_is_applied_once(calls: CallServer, place: Place, w
         answer = await way.whole(pool, "metadata", metadata=(("own", "value"),))
         assert _text(answer).count(b'["intercepted", "yes"]') == 1
         assert _text(answer).count(b'["own", "value"]') == 1
-        # A multicallable that was made before is intercepted like any other.
+        # A multicallable made earlier is intercepted like any other.
         request = None if way.writes else b"metadata" if way.gives == "request" else each(b"metadata")
         call = multicallable(request, timeout=LONG)
         assert b"intercepted" in _text(await way.use(call, "metadata"))
@@ -100,7 +89,7 @@ async def test_an_interceptor_is_applied_once(calls: CallServer, place: Place, w
 @around_the_pool
 @in_loop
 async def test_interceptors_in_order(calls: CallServer, place: Place) -> None:
-    """The first is the outermost, as in gRPC."""
+    """The first interceptor is the outermost, as in gRPC."""
     order: list[str] = []
 
     def named(name: str) -> Intercept:
@@ -122,8 +111,8 @@ async def test_interceptors_in_order(calls: CallServer, place: Place) -> None:
 
 
 @in_loop
-async def test_what_is_no_interceptor(calls: CallServer) -> None:
-    """It is refused in gRPC's words; one of several kinds is one of the first, as in gRPC."""
+async def test_an_object_that_is_not_an_interceptor(calls: CallServer) -> None:
+    """An object that is not an interceptor is refused in gRPC's words."""
     wrong: Any = object()
     raised = []
     for make in (grpc.aio.insecure_channel, grpcpool.aio.insecure_channel):
@@ -141,7 +130,7 @@ async def test_what_is_no_interceptor(calls: CallServer) -> None:
 async def test_calls_end_as_without_a_pool(
     calls: CallServer, place: Place, way: Way, intercept: Intercept, command: str
 ) -> None:
-    """Answers and errors of calls with one response are those of an intercepted channel of gRPC's own."""
+    """Answers and errors of calls with one response are those of an intercepted plain channel."""
     if way.writes and intercept is awaits:
         pytest.skip("gRPC's own waits for ever: nothing can be written before the interceptor returns")
     async with world(calls) as at:
@@ -162,7 +151,7 @@ async def test_calls_end_as_without_a_pool(
 async def test_streams_end_as_without_a_pool(
     calls: CallServer, place: Place, way: Way, intercept: Intercept, command: str
 ) -> None:
-    """Those of streams, too, also if a generator is put around the responses."""
+    """Streams end as on an intercepted plain channel, also with a generator around the responses."""
     async with world(calls) as at:
         pool = await intercepted(at, place, intercept)
         expected = await _outcome(way, native(at, intercept), command)
@@ -173,13 +162,13 @@ async def test_streams_end_as_without_a_pool(
         await at_rest(pool)
 
 
-# --- instead of going on --------------------------------------------------------------------------------------------
+# --- instead of making the call -------------------------------------------------------------------------------------
 
 
 @inside_and_around
 @in_loop
 async def test_an_answer_instead_of_a_call(calls: CallServer, place: Place) -> None:
-    """An interceptor may return the response; around the pool that takes no place, around a channel it frees it."""
+    """An interceptor may return the response: around the pool this takes no place, in a channel it releases it."""
     async with world(calls) as at:
         pool = await intercepted(at, place, answers)
         expected = await _outcome(UNARY, native(at, answers))
@@ -195,8 +184,8 @@ async def test_an_answer_instead_of_a_call(calls: CallServer, place: Place) -> N
 async def test_a_stream_instead_of_a_call(
     calls: CallServer, monkeypatch: pytest.MonkeyPatch, place: Place, way: Way
 ) -> None:
-    """Or the responses; then there is no call at all, and the place comes back when the responses are dropped."""
-    # GRPC's own finalizer fails then.
+    """An interceptor may return responses: there is no call then, and dropping the responses releases the place."""
+    # GRPC's own finalizer fails on such a call.
     monkeypatch.delattr(InterceptedCall, "__del__")
     async with world(calls) as at:
         pool = await intercepted(at, place, answers_with_a_stream)
@@ -205,7 +194,7 @@ async def test_a_stream_instead_of_a_call(
             assert await way.take(call) == [b"a", b"b"]
             del call
             await at_rest(pool)
-        # Nor can its channel be closed while it is there.
+        # While such a call exists, gRPC cannot close its channel.
         gc.collect()
 
 
@@ -214,7 +203,7 @@ async def test_a_stream_instead_of_a_call(
 @pytest.mark.parametrize("intercept", [raises, raises_status], ids=lambda intercept: intercept.__name__)
 @in_loop
 async def test_an_interceptor_that_raises(calls: CallServer, place: Place, way: Way, intercept: Intercept) -> None:
-    """The caller sees what he sees without a pool, and there is no place taken, or it comes back."""
+    """The caller sees what it would see without a pool, and no place stays taken."""
     async with world(calls) as at:
         pool = await intercepted(at, place, intercept)
         expected = await _outcome(way, native(at, intercept))
@@ -227,7 +216,7 @@ async def test_an_interceptor_that_raises(calls: CallServer, place: Place, way: 
 @pytest.mark.parametrize("way", KINDS, ids=str)
 @in_loop
 async def test_an_interceptor_that_is_never_done(calls: CallServer, place: Place, way: Way) -> None:
-    """A call that is cancelled, or dropped, while its interceptor still works takes no place, or gives it back."""
+    """A call cancelled while its interceptor still works takes no place, or releases it."""
 
     async def hangs(go_on: Any, details: Any, request: Any) -> Any:
         await asyncio.Event().wait()
@@ -249,7 +238,7 @@ async def test_an_interceptor_that_is_never_done(calls: CallServer, place: Place
 
 @in_loop
 async def test_going_on_twice(calls: CallServer) -> None:
-    """Each time it goes on the call takes a place of its own, one after the other."""
+    """Each time the interceptor calls on, the call takes a place of its own, one after the other."""
     async with world(calls) as at:
         pool = await intercepted(at, "argument", goes_on_twice)
         assert await UNARY.whole(pool, "fail") == b"0"
@@ -260,7 +249,7 @@ async def test_going_on_twice(calls: CallServer) -> None:
 
 @in_loop
 async def test_hedging(calls: CallServer) -> None:
-    """Two at once take two places; the one that loses gives its place back when it is cancelled, or dropped."""
+    """Two attempts at once take two places; the losing one releases its place when it is cancelled or dropped."""
 
     async def hedges(go_on: Any, details: Any, request: Any) -> Any:
         slow, fast = await go_on(details, f"hold:{new_tag()}".encode()), await go_on(details, request)
@@ -280,7 +269,7 @@ async def test_hedging(calls: CallServer) -> None:
 
 @in_loop
 async def test_one_that_sleeps_holds_no_place(calls: CallServer) -> None:
-    """While an interceptor waits for something else (a token, say) other calls have the place."""
+    """While an interceptor waits for something else, such as a token, other calls have the place."""
     go = asyncio.Event()
 
     async def waits(go_on: Any, details: Any, request: Any) -> Any:
@@ -302,7 +291,7 @@ async def test_one_that_sleeps_holds_no_place(calls: CallServer) -> None:
 @pytest.mark.parametrize("way", [way for way in WAYS if not way.writes], ids=str)
 @in_loop
 async def test_details_may_be_changed(calls: CallServer, place: Place, way: Way) -> None:
-    """A deadline, metadata and even a method that an interceptor sets are those of the call."""
+    """A deadline, metadata and even a method set by an interceptor apply to the call."""
 
     async def changes(go_on: Any, details: Any, request: Any) -> Any:
         if details.metadata.get("shorter"):
@@ -319,7 +308,7 @@ async def test_details_may_be_changed(calls: CallServer, place: Place, way: Way)
         outcome = await outcome_of(way.whole(pool, command, metadata=(("shorter", "yes"),)))
         assert outcome[:2] == ("error", grpc.StatusCode.DEADLINE_EXCEEDED)
         outcome = await outcome_of(way.take(way.begin(pool, metadata=(("elsewhere", "yes"),))))
-        # GRPC itself is sometimes too late with a request for a method that there is not.
+        # GRPC itself is sometimes too late with a request for a nonexistent method.
         assert outcome[0] == "error"
         assert way.streams_in or outcome[1] is grpc.StatusCode.UNIMPLEMENTED
         if place != "channels":
@@ -328,8 +317,8 @@ async def test_details_may_be_changed(calls: CallServer, place: Place, way: Way)
 
 
 @in_loop
-async def test_what_an_interceptor_is_told(calls: CallServer) -> None:
-    """The details are what gRPC tells: the method as bytes, and what the call was made with."""
+async def test_the_details_that_an_interceptor_gets(calls: CallServer) -> None:
+    """The details are gRPC's: the method as bytes, and the arguments of the call."""
     told: list[Any] = []
 
     async def notes(go_on: Any, details: Any, request: Any) -> Any:
@@ -348,7 +337,7 @@ async def test_what_an_interceptor_is_told(calls: CallServer) -> None:
 
 @in_loop
 async def test_a_deadline_that_an_interceptor_sets_includes_the_wait(calls: CallServer) -> None:
-    """A call that the interceptor gave a deadline fails `DEADLINE_EXCEEDED` in the queue."""
+    """A call to which the interceptor gave a deadline fails `DEADLINE_EXCEEDED` in the queue."""
 
     async def hurries(go_on: Any, details: Any, request: Any) -> Any:
         return await go_on(details._replace(timeout=0.05 if request == b"hurry" else details.timeout), request)

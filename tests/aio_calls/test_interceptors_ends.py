@@ -9,19 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import (
-    KINDS,
-    UNARY,
-    WAYS,
-    Full,
-    Way,
-    World,
-    at_rest,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
+from aio_calls.support import Full, World, world
 from aio_calls.support_interceptors import (
     POOLS,
     Intercept,
@@ -32,9 +20,11 @@ from aio_calls.support_interceptors import (
     passes,
     wraps_responses,
 )
-from calls.support_server import CallServer, new_tag
-from grpcpool._grpc_release import GRPC_RELEASE
-from support.loops import in_loop
+from grpcpool._grpc.release import GRPC_RELEASE
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, UNARY, WAYS, Way, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -42,7 +32,7 @@ inside_and_around = pytest.mark.parametrize("place", ["argument", "channels"])
 
 
 def since(major: int, minor: int, fault: str) -> pytest.MarkDecorator:
-    """The test is skipped on releases of gRPC whose own intercepted calls have this fault."""
+    """Skips the test on releases of gRPC whose own intercepted calls have this fault."""
     return pytest.mark.skipif((major, minor) > GRPC_RELEASE, reason=f"gRPC's own intercepted calls {fault}")
 
 
@@ -57,7 +47,7 @@ STREAMS = tuple(way for way in WAYS if way.streams_out)
 @each_way
 @in_loop
 async def test_cancel_passes_through(calls: CallServer, place: Place, way: Way) -> None:
-    """A call that is cancelled through interceptors ends on the server, or leaves the queue."""
+    """Cancelling a call through interceptors ends it on the server, or removes it from the queue."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         tag = new_tag()
@@ -78,7 +68,7 @@ async def test_cancel_passes_through(calls: CallServer, place: Place, way: Way) 
 @each_way
 @in_loop
 async def test_a_cancelled_task_passes_through(calls: CallServer, place: Place, way: Way) -> None:
-    """A task that is cancelled while it uses an intercepted call, running or waiting, ends that."""
+    """Cancelling a task that uses an intercepted call, running or waiting, ends the call."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         tag = new_tag()
@@ -100,8 +90,8 @@ async def test_a_cancelled_task_passes_through(calls: CallServer, place: Place, 
 @inside_and_around
 @pytest.mark.parametrize("way", [way for way in WAYS if way.writes], ids=str)
 @in_loop
-async def test_a_writer_that_gives_up_while_it_waits(calls: CallServer, place: Place, way: Way) -> None:
-    """A task that is cancelled while it writes to an intercepted call that waits leaves nothing behind."""
+async def test_a_task_cancelled_while_it_writes(calls: CallServer, place: Place, way: Way) -> None:
+    """A task cancelled while it writes to an intercepted waiting call leaves nothing."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         full = await Full.of(pool)
@@ -134,10 +124,10 @@ async def test_callbacks_pass_through(calls: CallServer, place: Place, way: Way)
             call = way.begin(pool)
             call.add_done_callback(outer.append)
             using = asyncio.create_task(way.use(call))
-            await turns()
+            await settle(10)
             full.make_room()
             assert await using
-            await turns()
+            await settle(10)
             assert outer == [call]
             assert len(inner) == number
             del call
@@ -152,7 +142,7 @@ async def test_callbacks_pass_through(calls: CallServer, place: Place, way: Way)
 async def test_streams_that_are_dropped(
     calls: CallServer, place: Place, way: Way, intercept: Intercept, read: int
 ) -> None:
-    """The place of an intercepted stream that was never read, or half, comes back when it is collected."""
+    """An intercepted stream, unread or half read, releases its place when it is collected."""
     async with world(calls) as at:
         pool = await intercepted(at, place, intercept)
         tag = new_tag()
@@ -170,7 +160,7 @@ async def test_streams_that_are_dropped(
 @pytest.mark.parametrize("way", [way for way in KINDS if not way.streams_out], ids=str)
 @in_loop
 async def test_calls_that_are_dropped(calls: CallServer, place: Place, way: Way) -> None:
-    """So does that of a call with one response that nobody awaited, running or waiting."""
+    """An intercepted call with one response that is dropped, running or waiting, releases its place."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         tag = new_tag()
@@ -191,14 +181,14 @@ async def test_calls_that_are_dropped(calls: CallServer, place: Place, way: Way)
 @pytest.mark.parametrize("way", [way for way in WAYS if way.writes], ids=str)
 @in_loop
 async def test_writing_passes_through(calls: CallServer, place: Place, way: Way) -> None:
-    """Requests are written to an intercepted call as to any, at once and after a wait."""
+    """Requests can be written to an intercepted call as to any other, at once and after a wait."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         for wait in (False, True):
             full = await Full.of(pool) if wait else None
             call = way.begin(pool)
             sending = asyncio.create_task(way.send(call))
-            await turns()
+            await settle(10)
             if full is not None:
                 full.make_room()
             await sending
@@ -216,7 +206,7 @@ async def test_writing_passes_through(calls: CallServer, place: Place, way: Way)
 @inside_and_around
 @in_loop
 async def test_after_the_close(calls: CallServer, place: Place) -> None:
-    """An intercepted call on a closed pool fails as one on a closed channel of gRPC's."""
+    """An intercepted call on a closed pool fails as on a closed channel of gRPC's."""
     async with world(calls) as at:
         pool, plain = await intercepted(at, place, passes), native(at, passes)
         outcomes = []
@@ -233,7 +223,7 @@ async def test_after_the_close(calls: CallServer, place: Place) -> None:
 
 @in_loop
 async def test_closed_meanwhile(calls: CallServer) -> None:
-    """Intercepted calls that run or wait when the pool is closed are over when it is."""
+    """Intercepted calls that run or wait when the pool closes are over when `close()` returns."""
     async with world(calls) as at:
         for place in POOLS:
             pool = await intercepted(at, place, passes)

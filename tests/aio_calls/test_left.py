@@ -1,6 +1,6 @@
-"""Calls of which nobody waits for the end: never awaited, or only asked to tell when they are over.
+"""Calls whose end is not awaited: held or dropped without an await, or with a done-callback.
 
-A call that ends by itself gives its place back then, whether it is still held or not; another one when it is dropped.
+A call that ends by itself releases its place then, whether it is still held or not; any other call when it is dropped.
 """
 
 from __future__ import annotations
@@ -14,39 +14,28 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import (
-    WAYS,
-    Outcome,
-    Way,
-    World,
-    at_rest,
-    bad_requests,
-    crowded,
-    failing,
-    status_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
-from support.loops import in_loop
+from aio_calls.support import World, bad_requests, crowded, failing, world
+from support.aio_pools import at_rest
+from support.aio_ways import WAYS, Outcome, Way, status_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.long]
 
-# Of the ways that differ only in how they are used, one.
+# One of the ways that differ only in how they are used.
 _KINDS = tuple(way for way in WAYS if way.gives != "async iterator" and not (way.writes and way.takes == "async for"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Left:
-    """What is begun and then left alone."""
+    """A call that is started and then left alone."""
 
     name: str
     how: Callable[[], dict[str, Any]]
     ends: Callable[[Way], bool] = lambda way: True
-    """Whether it ends although nobody sends, reads or awaits anything."""
+    """Whether it ends although nothing is sent, read or awaited."""
     says: bool = True
-    """Whether it always ends with the same status; gRPC itself may be too late with a request, and then has another."""
+    """Whether it always ends with the same status; gRPC itself may send a request too late, and then has another."""
 
     def __str__(self) -> str:
         """As tests are named."""
@@ -72,26 +61,26 @@ _PRODUCT = [pytest.param(left, way, id=f"{left}-{way}") for left in _LEFT for wa
 
 
 async def _held(channel: Any, way: Way, left: Left) -> Outcome:
-    """Never awaited, but held to its end, or until the test has seen that it has none."""
+    """Never awaited, but held until its end, or until the test has seen that it does not end."""
     call = way.begin(channel, **left.how())
     if left.ends(way):
         await until(call.done)
         return (call.cancelled(),)
-    await turns(200)
+    await settle(200)
     assert not call.done()
     call.cancel()
     return ()
 
 
-async def _told(channel: Any, way: Way, left: Left) -> Outcome:
-    """Held, and told once of its end."""
+async def _with_callback(channel: Any, way: Way, left: Left) -> Outcome:
+    """Held, with a done-callback, which is called once at its end."""
     told: list[Any] = []
     call = way.begin(channel, **left.how())
     call.add_done_callback(told.append)
     if left.ends(way):
         await until(lambda: told)
     else:
-        await turns(200)
+        await settle(200)
         assert not told
         call.cancel()
     assert told == [call]
@@ -99,11 +88,11 @@ async def _told(channel: Any, way: Way, left: Left) -> Outcome:
     return status[:2] if not left.says else status[:3]
 
 
-@pytest.mark.parametrize("how", [_held, _told])
+@pytest.mark.parametrize("how", [_held, _with_callback])
 @pytest.mark.parametrize(("left", "way"), _PRODUCT)
 @in_loop
 async def test_left_alone(calls: CallServer, left: Left, way: Way, how: Any) -> None:
-    """It ends by itself if one of gRPC's own does, at once and after a wait, and gives its place back."""
+    """The call ends by itself if gRPC's own does, at once and after a wait, and releases its place."""
     async with world(calls) as at:
         pool = await at.pool()
         expected = await how(at.plain, way, left)
@@ -127,8 +116,8 @@ async def _drop(at: World, pool: Any, way: Way, command: str, told: list[Any]) -
 @pytest.mark.parametrize("wait", [False, True], ids=["at_once", "after_a_wait"])
 @pytest.mark.parametrize("way", [way for way in _KINDS if not way.streams_out and not way.writes], ids=str)
 @in_loop
-async def test_dropped_but_awaited_by_a_callback(calls: CallServer, way: Way, wait: bool) -> None:
-    """A call with one response runs on, for whoever wants to be told of its end; he is told once, with the call."""
+async def test_dropped_with_a_done_callback(calls: CallServer, way: Way, wait: bool) -> None:
+    """A dropped call with one response and a done-callback continues; the callback gets the call, once."""
     async with world(calls) as at:
         pool = await at.pool()
         told: list[Any] = []
@@ -149,7 +138,7 @@ async def test_dropped_but_awaited_by_a_callback(calls: CallServer, way: Way, wa
 @pytest.mark.parametrize("way", [way for way in _KINDS if way.streams_out], ids=str)
 @in_loop
 async def test_a_stream_dropped_with_a_callback(calls: CallServer, way: Way, read: bool) -> None:
-    """Nobody can read it any more, so that it would never end: it is cancelled, and who wants to know is told."""
+    """A dropped stream with a done-callback, which can no longer be read, is cancelled; the callback is called."""
     async with world(calls) as at:
         pool = await at.pool()
         told: list[Any] = []
@@ -171,7 +160,7 @@ async def test_a_stream_dropped_with_a_callback(calls: CallServer, way: Way, rea
 @pytest.mark.parametrize("way", [way for way in _KINDS if way.streams_out], ids=str)
 @in_loop
 async def test_a_stream_dropped_with_a_callback_while_it_waits(calls: CallServer, way: Way) -> None:
-    """It leaves the queue, and who wants to know is told."""
+    """A dropped waiting stream leaves the queue, and its done-callback is called."""
     async with world(calls) as at:
         full = await at.full()
         told: list[Any] = []
@@ -187,7 +176,7 @@ async def test_a_stream_dropped_with_a_callback_while_it_waits(calls: CallServer
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_dropped_while_it_waits(calls: CallServer, way: Way) -> None:
-    """A call that nobody holds leaves the queue and never reaches the server; those behind it move up."""
+    """A dropped waiting call leaves the queue and never reaches the server; later waiters move up."""
     async with world(calls) as at:
         full = await at.full()
         await at.tell("notes")
@@ -215,9 +204,9 @@ _INVALID = {
 @pytest.mark.parametrize("way", _KINDS, ids=str)
 @in_loop
 async def test_invalid_metadata(calls: CallServer, way: Way, invalid: str, how: str) -> None:
-    """Whoever asks for the end of a call whose metadata is invalid is told of one, even where gRPC never ends it.
+    """A call with invalid metadata ends for everything that asks for its end, even where gRPC's never ends.
 
-    A call of which nobody asks anything has its place at the latest until it is dropped.
+    If nothing asks, it releases its place when it is dropped, at the latest.
     """
     async with world(calls) as at:
         pool = await at.pool()
@@ -242,14 +231,14 @@ async def _ends(call: Any, how: str) -> None:
             assert await asyncio.wait_for(call.code(), 5) is not grpc.StatusCode.OK
             assert call.done()
         case "held":
-            await turns(50)
+            await settle(50)
 
 
 @pytest.mark.parametrize("invalid", _INVALID)
 @pytest.mark.parametrize("way", [way for way in _KINDS if not way.streams_out and not way.writes], ids=str)
 @in_loop
 async def test_invalid_metadata_of_a_dropped_call(calls: CallServer, way: Way, invalid: str) -> None:
-    """One that is dropped with a callback is over all the same."""
+    """A call with invalid metadata that is dropped with a callback ends, too."""
     async with world(calls) as at:
         pool = await at.pool()
         told: list[Any] = []

@@ -1,4 +1,4 @@
-"""The queue of calls: in order, within their deadlines, none lost, cheap; and what the refused are told."""
+"""The queue of calls: in order, within deadlines, without losses, cheap."""
 
 from __future__ import annotations
 
@@ -12,27 +12,18 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import (
-    LONG,
-    UNARY,
-    WAYS,
-    Full,
-    Way,
-    at_rest,
-    begun,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import UU, CallServer, new_tag
+from aio_calls.support import Full, begun, world
 from grpcpool import (
     PoolConfig,
     isolated,
 )
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock, aio
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import UNARY, WAYS, Way, outcome_of
+from support.call_server import UU, CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -48,7 +39,7 @@ def _fake_pool(factory: aio.FakeFactory, **config: Any) -> ChannelPool:
 
 @in_loop
 async def test_with_room_a_call_starts_at_once(calls: CallServer) -> None:
-    """A call for which there is a place is gRPC's own when the multicallable returns; the queue is not touched."""
+    """With a free place, the call is already gRPC's own when the multicallable returns; the queue is not touched."""
     async with world(calls) as at:
         pool = await at.pool(max_streams=len(WAYS))
         for number, way in enumerate(WAYS, start=1):
@@ -59,7 +50,7 @@ async def test_with_room_a_call_starts_at_once(calls: CallServer) -> None:
 
 @in_loop
 async def test_first_come_first_served(calls: CallServer) -> None:
-    """Calls start in the order in which they were made, whatever their kind."""
+    """Calls of all kinds start in the order in which they were made."""
     async with world(calls) as at:
         full = await at.full()
         await at.tell("notes")
@@ -73,7 +64,7 @@ async def test_first_come_first_served(calls: CallServer) -> None:
 
 @in_loop
 async def test_a_newcomer_does_not_pass(calls: CallServer) -> None:
-    """A call that is made when the place has just come free is served after those who wait."""
+    """A call made when a place has just become free is served after the waiters."""
     async with world(calls) as at:
         full = await at.full()
         await at.tell("notes")
@@ -86,7 +77,7 @@ async def test_a_newcomer_does_not_pass(calls: CallServer) -> None:
 
 @in_loop
 async def test_leases_and_calls_wait_in_one_queue(calls: CallServer) -> None:
-    """Who asks for one stream as a lease and who makes a call are served in the order in which they came."""
+    """Leases of one stream and calls are served in the order in which they came."""
     async with world(calls) as at:
         full = await at.full()
         await at.tell("notes")
@@ -108,8 +99,8 @@ async def test_leases_and_calls_wait_in_one_queue(calls: CallServer) -> None:
 
 
 @in_loop
-async def test_a_new_connection_serves_who_waits(calls: CallServer) -> None:
-    """If there may be more connections, one is opened for those who wait, who need not wait for the running call."""
+async def test_a_new_connection_serves_waiters(calls: CallServer) -> None:
+    """If the pool may grow, a connection is opened for the waiters, which need not wait for the running call."""
     async with world(calls) as at:
         pool = await at.pool(max_size=3)
         blocker = UNARY.begin(pool, f"hold:{new_tag()}")
@@ -124,7 +115,7 @@ async def test_a_new_connection_serves_who_waits(calls: CallServer) -> None:
 
 @in_loop
 async def test_ten_thousand_queued_calls() -> None:
-    """None is lost, they start in order, and never more at once than there is room for."""
+    """No call is lost, all start in order, and never more run at once than there are places."""
     served: list[bytes] = []
     in_flight: set[int] = set()
 
@@ -148,7 +139,7 @@ async def test_ten_thousand_queued_calls() -> None:
 
 @in_loop
 async def test_three_thousand_queued_calls_on_a_server(calls: CallServer) -> None:
-    """The same over two real connections: all are answered, none with another's answer."""
+    """Over two real connections all calls are answered, none with another call's answer."""
     async with world(calls) as at:
         pool = await at.pool(max_size=2, max_streams=20, max_waiters=None)
         requests = [f"echo {i}" for i in range(3000)]
@@ -160,7 +151,7 @@ async def test_three_thousand_queued_calls_on_a_server(calls: CallServer) -> Non
 
 @in_loop
 async def test_what_a_queued_call_costs() -> None:
-    """Less than 5 KB each, and nothing is left of it when it is over, or dropped, without help of the collector."""
+    """A queued call costs less than 5 KB, and is freed when it ends or is dropped, without help of the collector."""
     number = 3000
     channel = aio.FakeChannel(holds_calls=True)
     pool = _fake_pool(aio.FakeFactory(lambda: channel), max_waiters=None)
@@ -190,8 +181,8 @@ async def test_what_a_queued_call_costs() -> None:
 
 
 @in_loop
-async def test_thousands_that_are_gone(calls: CallServer) -> None:
-    """Calls that are dropped or cancelled leave the queue; a place that comes free meanwhile is not lost."""
+async def test_thousands_dropped_or_cancelled(calls: CallServer) -> None:
+    """Calls that are dropped or cancelled leave the queue; a place that becomes free meanwhile is not lost."""
     async with world(calls) as at:
         full = await at.full(max_waiters=None)
         dice = random.Random(7)  # noqa: S311 -- a test's
@@ -204,7 +195,7 @@ async def test_thousands_that_are_gone(calls: CallServer) -> None:
                     call.cancel()
             del call
             made.clear()
-            # In the same turn of the loop, before what was dropped has left.
+            # In the same turn of the loop, before the dropped calls have left.
             full.make_room()
             assert await last == b"0"
             await at_rest(full.pool)
@@ -215,7 +206,7 @@ async def test_thousands_that_are_gone(calls: CallServer) -> None:
 
 @in_loop
 async def test_thousands_that_cannot_start(calls: CallServer) -> None:
-    """Each fails with its own error, and the place goes to the next."""
+    """Each call fails with its own error, and the place goes to the next."""
     async with world(calls) as at:
         pool = ChannelPool(
             lambda: grpc.aio.insecure_channel(calls.target, isolated()),
@@ -238,7 +229,7 @@ async def test_thousands_that_cannot_start(calls: CallServer) -> None:
 
 @in_loop
 async def test_calls_that_race_with_their_cancel(calls: CallServer) -> None:
-    """Calls cancelled while they are being started give their places back, and end one way or the other."""
+    """Calls cancelled while they are being started release their places, and end one way or the other."""
     async with world(calls) as at:
         pool = await at.pool(max_streams=3)
         dice = random.Random(11)  # noqa: S311 -- a test's
@@ -247,7 +238,7 @@ async def test_calls_that_race_with_their_cancel(calls: CallServer) -> None:
             made = [way.begin(pool) for _ in range(60)]
             tasks = [asyncio.create_task(outcome_of(way.use(call))) for call in made]
             for call in dice.sample(made, 40):
-                await turns(dice.randrange(3))
+                await settle(dice.randrange(3))
                 call.cancel()
             outcomes = await asyncio.gather(*tasks)
             assert {outcome[0] for outcome in outcomes} <= {"answer", "cancelled", asyncio.InvalidStateError}
@@ -263,7 +254,7 @@ async def test_calls_that_race_with_their_cancel(calls: CallServer) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_the_deadline_includes_the_wait(calls: CallServer, way: Way) -> None:
-    """The server sees a deadline from which the wait is taken off."""
+    """The server sees a deadline reduced by the wait."""
     async with world(calls) as at:
         full = await at.full()
         call = way.begin(full.pool, "left", timeout=30)
@@ -276,8 +267,8 @@ async def test_the_deadline_includes_the_wait(calls: CallServer, way: Way) -> No
 
 
 @in_loop
-async def test_a_deadline_that_is_no_number_is_over(calls: CallServer) -> None:
-    """As with gRPC; and it hides no other: who waits behind it is told in time."""
+async def test_a_deadline_of_nan_has_passed(calls: CallServer) -> None:
+    """As in gRPC, NaN is a deadline that has passed; later waiters still time out in time."""
     async with world(calls) as at:
         full = await at.full()
         odd, short = UNARY.begin(full.pool, timeout=float("nan")), UNARY.begin(full.pool, timeout=0.05)
@@ -288,7 +279,7 @@ async def test_a_deadline_that_is_no_number_is_over(calls: CallServer) -> None:
 
 @in_loop
 async def test_the_wait_is_measured_exactly(clock: ManualClock) -> None:
-    """A call waits to its own deadline and not a moment longer; one that gets its place has what is left."""
+    """A call waits exactly until its own deadline; one that gets its place has the rest of its time."""
     channel = aio.FakeChannel(holds_calls=True)
     pool = _fake_pool(aio.FakeFactory(lambda: channel), acquire_timeout=1.0)
     async with pool:
@@ -323,7 +314,7 @@ async def test_a_deadline_that_has_passed(
     way: Way,
     timeout: float,  # noqa: ASYNC109 -- of the call
 ) -> None:
-    """A call without any time to wait fails `DEADLINE_EXCEEDED`, and never queues."""
+    """A call whose deadline has passed fails `DEADLINE_EXCEEDED`, and never queues."""
     async with world(calls) as at:
         full = await at.full()
         outcome = await outcome_of(way.take(way.begin(full.pool, timeout=timeout)))

@@ -1,4 +1,4 @@
-"""Clients that other people wrote, and never saw a pool: each takes it for the `grpc.aio.Channel` that it is."""
+"""Clients from other projects work on a pool as on a `grpc.aio.Channel`."""
 
 from __future__ import annotations
 
@@ -20,26 +20,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import grpcpool
-from aio_calls.support import (
-    LONG,
-    STREAM,
-    UNARY,
-    WAYS,
-    Full,
-    Way,
-    World,
-    at_rest,
-    each,
-    outcome_of,
-    turns,
-    until,
-    world,
-)
+from aio_calls.support import Full, World, world
 from aio_calls.support_interceptors import Counting, append
-from calls.support_server import CallServer, new_tag
 from grpcpool import PoolConfig
 from grpcpool.aio import ChannelPool
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import STREAM, UNARY, WAYS, Way, each, outcome_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -59,7 +48,7 @@ def services() -> Iterator[CallServer]:
 
 @in_loop
 async def test_health_check(services: CallServer) -> None:
-    """A generated stub asks for the health of services, also when all places are taken."""
+    """A generated stub gets the health of services, also while all places are taken."""
     async with world(services) as at:
         pool = await at.pool(max_size=2, max_streams=2)
         stub = health_pb2_grpc.HealthStub(pool)
@@ -75,7 +64,7 @@ async def test_health_check(services: CallServer) -> None:
 
 @in_loop
 async def test_health_watch(services: CallServer) -> None:
-    """A watch, which never ends by itself, takes its place until it is cancelled."""
+    """A watch, which never ends by itself, keeps its place until it is cancelled."""
     async with world(services) as at:
         pool = await at.pool()
         watch = health_pb2_grpc.HealthStub(pool).Watch(health_pb2.HealthCheckRequest(service="orders"), timeout=LONG)
@@ -89,7 +78,7 @@ async def test_health_watch(services: CallServer) -> None:
 
 @in_loop
 async def test_reflection(services: CallServer) -> None:
-    """A stub that asks by a stream of requests, iterated or written, at once and after a wait."""
+    """A stub can ask by a stream of requests, iterated or written, at once and after a wait."""
     question = reflection_pb2.ServerReflectionRequest(list_services="")
     async with world(services) as at:
         pool = await at.pool()
@@ -98,7 +87,7 @@ async def test_reflection(services: CallServer) -> None:
         full = await Full.of(pool)
         talk = stub.ServerReflectionInfo(timeout=LONG)
         asking = asyncio.create_task(talk.write(question))
-        await turns()
+        await settle(10)
         full.make_room()
         await asking
         answers.append(await talk.read())
@@ -121,7 +110,7 @@ async def _publish(client: Any, number: int) -> list[str]:
 
 @in_loop
 async def test_a_generated_google_client(calls: CallServer) -> None:
-    """The transport takes the pool as its channel; many calls at once go through a few streams."""
+    """The transport uses the pool as its channel; many calls at once go through a few streams."""
     async with world(calls) as at:
         pool = await at.pool(max_size=2, max_streams=2)
         transport: Any = PublisherGrpcAsyncIOTransport(channel=pool)
@@ -139,7 +128,7 @@ async def test_a_generated_google_client(calls: CallServer) -> None:
 
 @in_loop
 async def test_a_google_client_whose_server_fails(calls: CallServer) -> None:
-    """It turns the errors into its own, as with any channel; its retries are calls like others."""
+    """The client converts errors into its own, as with any channel; its retries are ordinary calls."""
     async with world(calls) as at:
         pool = await at.pool()
         client: Any = PublisherAsyncClient(transport=PublisherGrpcAsyncIOTransport(channel=pool))
@@ -170,7 +159,7 @@ def exporter() -> tuple[TracerProvider, InMemorySpanExporter]:
 
 @pytest.fixture
 def spans(exporter: tuple[TracerProvider, InMemorySpanExporter]) -> Iterator[InMemorySpanExporter]:
-    """The client side of asyncio's gRPC is instrumented, and these are the spans since then."""
+    """Instruments the client side of asyncio's gRPC; returns the spans since then."""
     provider, finished = exporter
     instrumentor: Any = _Instrumentor()
     instrumentor.instrument(tracer_provider=provider)
@@ -187,7 +176,7 @@ async def _instrumented(at: World, **config: Any) -> ChannelPool:
     return pool
 
 
-# GRPC's own intercepted calls take nothing written when OpenTelemetry waits for their end before it returns them.
+# GRPC's own intercepted calls accept no requests while OpenTelemetry waits for their end before it returns them.
 _TRACED = tuple(way for way in WAYS if not way.writes or way.streams_out)
 
 
@@ -195,7 +184,7 @@ _TRACED = tuple(way for way in WAYS if not way.writes or way.streams_out)
 @pytest.mark.parametrize("way", _TRACED, ids=str)
 @in_loop
 async def test_one_span_a_call(calls: CallServer, spans: InMemorySpanExporter, way: Way, wait: bool) -> None:
-    """Each call over a pool of instrumented channels yields one span, named after its method; none is for the pool."""
+    """Each call over a pool of instrumented channels yields one span, named after its method; the pool adds none."""
     async with world(calls) as at:
         pool = await _instrumented(at)
         for number in (1, 2):
@@ -203,7 +192,7 @@ async def test_one_span_a_call(calls: CallServer, spans: InMemorySpanExporter, w
             if not wait:
                 full.make_room()
             using = asyncio.create_task(way.whole(pool))
-            await turns()
+            await settle(10)
             assert not wait or len(spans.get_finished_spans()) == number - 1
             full.make_room()
             assert await using
@@ -215,7 +204,7 @@ async def test_one_span_a_call(calls: CallServer, spans: InMemorySpanExporter, w
 
 @in_loop
 async def test_a_span_says_how_the_call_ended(calls: CallServer, spans: InMemorySpanExporter) -> None:
-    """The status of a call that fails is that of its span; a call that never got a place has none."""
+    """The span of a failed call has its status; a call that never got a place has no span."""
     async with world(calls) as at:
         pool = await _instrumented(at)
         assert (await outcome_of(UNARY.whole(pool, "fail")))[:2] == ("error", grpc.StatusCode.PERMISSION_DENIED)
@@ -238,7 +227,7 @@ async def test_spans_belong_to_the_callers(calls: CallServer, spans: InMemorySpa
         full = await Full.of(pool)
         with tracer.start_as_current_span("caller") as caller:
             call = UNARY.begin(pool)
-        with tracer.start_as_current_span("somebody else"):
+        with tracer.start_as_current_span("another span"):
             full.make_room()
             assert await call == b"0"
         (span,) = [span for span in spans.get_finished_spans() if span.name == UNARY.method]
@@ -251,7 +240,7 @@ async def test_spans_belong_to_the_callers(calls: CallServer, spans: InMemorySpa
 @pytest.mark.parametrize("read", [0, 1])
 @in_loop
 async def test_instrumented_streams_that_are_dropped(calls: CallServer, spans: InMemorySpanExporter, read: int) -> None:
-    """The place of an instrumented stream that was never read, or half, comes back when it is collected."""
+    """An instrumented stream, unread or half read, releases its place when it is collected."""
     async with world(calls) as at:
         pool = await _instrumented(at)
         tag = new_tag()
@@ -266,7 +255,7 @@ async def test_instrumented_streams_that_are_dropped(calls: CallServer, spans: I
 
 @in_loop
 async def test_opentelemetrys_interceptors_around_the_pool(calls: CallServer, exporter: Any) -> None:
-    """Given to the maker of the pool they yield one span a call, too, with the wait in it."""
+    """Given to the pool's constructor, the interceptors yield one span for each call, including its wait."""
     provider, finished = exporter
     finished.clear()
     async with world(calls) as at:
@@ -276,7 +265,7 @@ async def test_opentelemetrys_interceptors_around_the_pool(calls: CallServer, ex
         for number, way in enumerate(_TRACED, start=1):
             full = await Full.of(pool) if pool.stats().ready else None
             using = asyncio.create_task(way.whole(pool))
-            await turns()
+            await settle(10)
             if full is not None:
                 full.make_room()
             assert await using
@@ -288,7 +277,7 @@ async def test_opentelemetrys_interceptors_around_the_pool(calls: CallServer, ex
 
 @in_loop
 async def test_uninstrumented_there_are_no_spans(calls: CallServer, exporter: Any) -> None:
-    """After the instrumentation has been taken off, new connections are plain, as `grpc`'s own are."""
+    """After uninstrumenting, new connections are plain, like those of `grpc`."""
     provider, finished = exporter
     instrumentor: Any = _Instrumentor()
     instrumentor.instrument(tracer_provider=provider)
@@ -301,12 +290,12 @@ async def test_uninstrumented_there_are_no_spans(calls: CallServer, exporter: An
         await at_rest(pool)
 
 
-# --- who takes gRPC's place -----------------------------------------------------------------------------------------
+# --- in place of gRPC's constructor ---------------------------------------------------------------------------------
 
 
 @in_loop
-async def test_a_pool_in_the_place_of_grpcs_own(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who puts `grpcpool.aio.insecure_channel` in gRPC's place has pools of channels, not of pools."""
+async def test_a_pool_in_place_of_grpcs_constructor(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `grpcpool.aio.insecure_channel` in place of gRPC's, pools consist of channels, not of pools."""
     counting = Counting()
     monkeypatch.setattr(grpc.aio, "insecure_channel", grpcpool.aio.insecure_channel)
     async with grpc.aio.insecure_channel(calls.target) as pool:
@@ -327,7 +316,7 @@ async def _numbers(count: int) -> AsyncIterator[bytes]:
 
 @in_loop
 async def test_a_handwritten_stub(calls: CallServer) -> None:
-    """A class in the manner of generated ones, made once and used by many tasks, as applications have it."""
+    """A stub class like the generated ones works when made once and used by many tasks."""
 
     class Stub:
         def __init__(self, channel: grpc.aio.Channel) -> None:

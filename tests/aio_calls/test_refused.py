@@ -1,4 +1,4 @@
-"""Streams that the server refuses: whoever sends one request never sees it, and the connection's limit goes down."""
+"""Callers with one request never see a refused stream, and the refusals lower the connection's limit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_calls.support import KINDS, UNARY, WAYS, Way, at_rest, begun, each, outcome_of, turns, until
+from aio_calls.support import begun
 from aio_calls.support_interceptors import Counting, append, of_all_kinds
 from aio_calls.support_refusing import Refusing, refusing
 from grpcpool import PoolConfig, isolated
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock, aio
-from support.loops import in_loop
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, UNARY, WAYS, Way, each, outcome_of
+from support.loops import in_loop, settle, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -29,9 +31,9 @@ REFUSED = "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))"
 
 @contextlib.asynccontextmanager
 async def _pool(times: int, *, on_requests: bool = False, **config: Any) -> AsyncIterator[tuple[ChannelPool, Refusing]]:
-    """A pool to a peer that refuses so many streams.
+    """A pool to a peer that refuses the first `times` streams.
 
-    A connection that has refused its only call is given a rest; the others serve at once.
+    A connection that refused its only call rests for a while; the others serve at once.
     """
     config = {"min_size": 4, "max_size": 4, "max_streams": 5, **config}
     async with refusing(times, on_requests=on_requests) as peer:
@@ -47,8 +49,8 @@ def _answer(way: Way) -> Any:
 
 
 @in_loop
-async def test_what_grpc_makes_of_it() -> None:
-    """GRPC itself reports `UNAVAILABLE` with these words, by which the pool knows it, and does not repeat the call."""
+async def test_grpcs_own_report_of_a_refusal() -> None:
+    """GRPC reports `UNAVAILABLE` with these words, by which the pool recognizes it, and does not repeat the call."""
     async with refusing(1) as peer, grpc.aio.insecure_channel(peer.target, isolated()) as plain:
         kind, code, details = await outcome_of(UNARY.whole(plain))
         assert (kind, code) == ("error", grpc.StatusCode.UNAVAILABLE)
@@ -60,8 +62,8 @@ async def test_what_grpc_makes_of_it() -> None:
 @pytest.mark.parametrize("on_requests", [False, True], ids=["at_once", "on_requests"])
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
-async def test_one_request_never_shows_it(way: Way, on_requests: bool) -> None:
-    """The call is begun again, as often as need be; the limit is lowered, and the figures say how often."""
+async def test_a_call_with_one_request_shows_no_refusal(way: Way, on_requests: bool) -> None:
+    """A refused call with one request is sent again as often as needed; the limit is lowered, and figures count it."""
     async with _pool(3, on_requests=on_requests) as (pool, peer):
         call = way.begin(pool)
         assert await way.take(call) == _answer(way)
@@ -85,8 +87,8 @@ _ASKS = {
 @pytest.mark.parametrize("ask", _ASKS)
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
-async def test_nobody_hears_of_the_first_attempt(way: Way, ask: str) -> None:
-    """Whatever is asked of the call, early or late, is answered by the attempt that counts."""
+async def test_every_answer_is_of_the_last_attempt(way: Way, ask: str) -> None:
+    """Whatever is asked of the call, early or late, is answered by the attempt that succeeds."""
     async with refusing(0) as peer, grpc.aio.insecure_channel(peer.target, isolated()) as plain:
         call = way.begin(plain)
         assert await way.take(call)
@@ -103,8 +105,8 @@ async def test_nobody_hears_of_the_first_attempt(way: Way, ask: str) -> None:
 
 
 @in_loop
-async def test_it_takes_its_turn_again() -> None:
-    """Of many calls at once each is answered once, although many are refused; none is lost, none shows it."""
+async def test_many_calls_among_refusals() -> None:
+    """Of many calls at once each is answered once, although many are refused; none is lost, and no caller sees it."""
     async with _pool(20, max_streams=20, max_waiters=None) as (pool, peer):
         made = [(way, way.begin(pool, f"{i}")) for i, way in enumerate(REPEATED * 50)]
         answers = await asyncio.gather(*(way.take(call) for way, call in made))
@@ -116,7 +118,7 @@ async def test_it_takes_its_turn_again() -> None:
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
 async def test_within_its_deadline(way: Way) -> None:
-    """A call that is refused for ever fails when its time is over."""
+    """A call that is refused for ever fails at its deadline."""
     async with _pool(10**9) as (pool, peer):
         outcome = await outcome_of(way.whole(pool, timeout=0.3))
         assert outcome[:2] == ("error", grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -126,7 +128,7 @@ async def test_within_its_deadline(way: Way) -> None:
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
 async def test_cancelled_between_attempts(way: Way) -> None:
-    """A call that is cancelled while it is refused again and again is over at once, and makes no further attempt."""
+    """A call cancelled between refusals is over at once, and makes no further attempt."""
     async with _pool(10**9) as (pool, peer):
         call = way.begin(pool)
         (taking,) = await begun(way.take(call))
@@ -136,14 +138,14 @@ async def test_cancelled_between_attempts(way: Way) -> None:
         assert await call.code() is grpc.StatusCode.CANCELLED
         await at_rest(pool)
         seen = peer.refused
-        await turns(100)
+        await settle(100)
         assert peer.refused <= seen + 1
 
 
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
 async def test_dropped_between_attempts(way: Way) -> None:
-    """So is one that is dropped."""
+    """A call dropped between refusals releases its place."""
     async with _pool(10**9) as (pool, peer):
         call = way.begin(pool)
         await until(lambda: peer.refused >= 3)
@@ -154,7 +156,7 @@ async def test_dropped_between_attempts(way: Way) -> None:
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
 async def test_closed_between_attempts(way: Way) -> None:
-    """A call that is refused when the pool is closed is over with it."""
+    """A call refused while the pool closes ends with the close."""
     async with _pool(10**9) as (pool, peer):
         using = asyncio.create_task(outcome_of(way.whole(pool)))
         await until(lambda: peer.refused >= 3)
@@ -164,8 +166,8 @@ async def test_closed_between_attempts(way: Way) -> None:
 
 @pytest.mark.parametrize("way", ONCE, ids=str)
 @in_loop
-async def test_an_iterator_shows_it(way: Way) -> None:
-    """A call that streams requests cannot be begun again: its caller sees gRPC's error, and the limit is lowered."""
+async def test_a_call_with_an_iterator_shows_the_refusal(way: Way) -> None:
+    """A call that streams requests cannot be sent again: its caller gets gRPC's error, and the limit is lowered."""
     async with _pool(1) as (pool, peer):
         call = way.begin(pool, requests=each() if way.gives == "async iterator" else iter(()))
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
@@ -182,7 +184,7 @@ async def test_an_iterator_shows_it(way: Way) -> None:
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
 async def test_a_request_is_sent_as_it_was(way: Way) -> None:
-    """What is sent at the second attempt is the request as it was when it was sent first."""
+    """The second attempt sends the request as it was at the first."""
     async with _pool(2) as (pool, _):
         request = ["first"]
         multicallable: Any = getattr(pool, way.maker)(way.method, lambda value: value[0].encode(), None)
@@ -194,7 +196,7 @@ async def test_a_request_is_sent_as_it_was(way: Way) -> None:
 
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
-async def test_interceptors_of_the_pool_do_not_notice(way: Way) -> None:
+async def test_interceptors_of_the_pool_see_one_call(way: Way) -> None:
     """Interceptors around the pool see one call; those of its channels see each attempt."""
     for place in ("pool", "channels"):
         counting = Counting()
@@ -218,7 +220,7 @@ async def test_interceptors_of_the_pool_do_not_notice(way: Way) -> None:
 
 @in_loop
 async def test_on_another_connection() -> None:
-    """If there is another connection with room, the second attempt goes there at once."""
+    """If another connection has room, the second attempt goes there at once."""
     async with _pool(1, max_size=2, min_size=2) as (pool, peer):
         assert await UNARY.whole(pool) == b"ok"
         stats = pool.stats()
@@ -229,20 +231,20 @@ async def test_on_another_connection() -> None:
 
 @pytest.mark.parametrize("way", [KINDS[0], KINDS[1]], ids=str)
 @in_loop
-async def test_exactly_when(clock: ManualClock, way: Way) -> None:
-    """The second attempt has what is left of the time; the wait for its place is part of it."""
+async def test_the_second_attempt_has_the_rest_of_the_time(clock: ManualClock, way: Way) -> None:
+    """The second attempt has the rest of the call's time; the wait for its place is part of it."""
     channel = aio.FakeChannel(holds_calls=True)
     pool = ChannelPool(aio.FakeFactory(lambda: channel), PoolConfig(max_size=1, max_streams=1))
     async with pool:
         await pool.open()
         call = way.begin(pool, timeout=60)
         taking = asyncio.create_task(way.take(call))
-        await turns()
+        await settle(10)
         clock.advance(20.0)
         channel.calls[0].fail(grpc.StatusCode.UNAVAILABLE, REFUSED)
         assert not call.done()
         assert len(channel.calls) == 1
-        # A server that refuses the only call there is is not asked again at once.
+        # A server that refused the only call is not asked again at once.
         clock.advance(1.0)
         assert len(channel.calls) == 2
         left = channel.calls[1].time_remaining()
@@ -254,8 +256,8 @@ async def test_exactly_when(clock: ManualClock, way: Way) -> None:
 
 
 @in_loop
-async def test_after_the_first_response_it_shows() -> None:
-    """A stream of which something has been read is not begun again; what the server then says is passed on."""
+async def test_after_the_first_response_a_refusal_shows() -> None:
+    """A stream that has been read from is not sent again; its caller gets the server's error."""
     channel = aio.FakeChannel(holds_calls=True)
     pool = ChannelPool(aio.FakeFactory(lambda: channel), PoolConfig(max_size=1, max_streams=1))
     async with pool:
@@ -276,7 +278,7 @@ async def test_after_the_first_response_it_shows() -> None:
 
 @in_loop
 async def test_other_failures_are_not_repeated() -> None:
-    """`UNAVAILABLE` for another reason, and other codes with the same words, are the caller's business."""
+    """`UNAVAILABLE` for another reason, and other codes with the same words, reach the caller."""
     channel = aio.FakeChannel(holds_calls=True)
     pool = ChannelPool(aio.FakeFactory(lambda: channel), PoolConfig(max_size=1, max_streams=1))
     async with pool:
@@ -288,7 +290,7 @@ async def test_other_failures_are_not_repeated() -> None:
         ):
             call = UNARY.begin(pool)
             taking = asyncio.create_task(outcome_of(call))
-            await turns()
+            await settle(10)
             channel.calls[-1].fail(code, details)
             assert await taking == ("error", code, details)
         assert len(channel.calls) == 3

@@ -1,13 +1,12 @@
-"""A call for which there is no place waits, and is a whole call while it waits.
+"""A call for which there is no place waits, and is a complete call while it waits.
 
-What it is measured by is a call of gRPC's own on a channel that is still connecting, which waits, too: it connects to
-somebody who takes the connection and never says a word.
+The reference is a call of gRPC's own on a channel that is still connecting, to a peer that accepts the connection and
+never sends anything: it waits, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -15,26 +14,13 @@ import grpc
 import pytest
 from grpc.aio import EOF
 
-from aio_calls.support import (
-    LONG,
-    STREAM,
-    WAYS,
-    Full,
-    Outcome,
-    Way,
-    World,
-    begun,
-    failing,
-    outcome_of,
-    read_out,
-    status_of,
-    turns,
-    until,
-    world,
-)
-from calls.support_server import CallServer, new_tag
+from aio_calls.support import Full, World, begun, failing, world
 from grpcpool import isolated
-from support.loops import in_loop
+from support.aio_ways import STREAM, WAYS, Outcome, Way, outcome_of, read_out, status_of
+from support.call_server import CallServer, new_tag
+from support.loops import in_loop, settle, until
+from support.servers import mute_target
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -68,11 +54,9 @@ _BOTH = [
 
 @pytest.fixture
 def mute() -> Iterator[str]:
-    """A target that takes connections and never says a word, so that channels to it stay connecting."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
+    """A target that accepts connections and never sends anything, so that channels to it stay connecting."""
+    with mute_target() as target:
+        yield target
 
 
 # --- while it waits -------------------------------------------------------------------------------------------------
@@ -80,8 +64,8 @@ def mute() -> Iterator[str]:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
-async def test_it_looks_alive(calls: CallServer, way: Way) -> None:
-    """A waiting call answers what can be answered of a call that runs, in the same way; then it runs."""
+async def test_it_answers_like_a_running_call(calls: CallServer, way: Way) -> None:
+    """A waiting call answers like a running one whatever a running call can answer; then it runs."""
     async with world(calls) as at:
         full = await at.full()
         tag = new_tag()
@@ -101,7 +85,7 @@ async def test_it_looks_alive(calls: CallServer, way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_without_a_deadline_none_remains(calls: CallServer, way: Way) -> None:
-    """`time_remaining` of a call without a deadline is `None`, though the pool bounds the wait."""
+    """`time_remaining` of a call without a deadline is `None`, although the pool limits the wait."""
     async with world(calls) as at:
         full = await at.full()
         for channel in (at.plain, full.pool):
@@ -114,7 +98,7 @@ async def test_without_a_deadline_none_remains(calls: CallServer, way: Way) -> N
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_what_must_wait_waits_through_the_queue(calls: CallServer, way: Way, command: str) -> None:
-    """Metadata, code and details are those of the call once it has run, however early they are asked for."""
+    """Metadata, code and details wait until the call has run, however early they are asked for."""
     async with world(calls) as at:
         full = await at.full()
         native, call = way.begin(at.plain, command), way.begin(full.pool, command)
@@ -134,7 +118,7 @@ async def test_what_must_wait_waits_through_the_queue(calls: CallServer, way: Wa
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_wait_for_connection(calls: CallServer, way: Way) -> None:
-    """It waits through the queue; afterwards it returns at once."""
+    """`wait_for_connection` waits through the queue; afterwards it returns at once."""
     async with world(calls) as at:
         full = await at.full()
         call = way.begin(full.pool)
@@ -147,8 +131,8 @@ async def test_wait_for_connection(calls: CallServer, way: Way) -> None:
 
 @pytest.mark.parametrize(("way", "ask"), _BOTH)
 @in_loop
-async def test_who_no_longer_waits(calls: CallServer, mute: str, way: Way, ask: str) -> None:
-    """What becomes of the call when a task that waits for something of it is cancelled is for gRPC to say."""
+async def test_cancelling_a_waiting_task(calls: CallServer, mute: str, way: Way, ask: str) -> None:
+    """Cancelling a task that waits for something of a call has the same effect as in gRPC."""
     async with world(calls) as at:
         full = await at.full()
         connecting = grpc.aio.insecure_channel(mute, isolated())
@@ -156,7 +140,7 @@ async def test_who_no_longer_waits(calls: CallServer, mute: str, way: Way, ask: 
         for channel in (connecting, full.pool):
             call = way.begin(channel)
             asking = asyncio.create_task(_ASKS[ask](way, call))
-            await turns()
+            await settle(10)
             early = asking.done()
             asking.cancel()
             outcomes.append((early, await outcome_of(asking), call.cancelled(), call.done()))
@@ -165,15 +149,15 @@ async def test_who_no_longer_waits(calls: CallServer, mute: str, way: Way, ask: 
         assert outcomes[0] == outcomes[1]
 
 
-def _is_told_by_grpc(way: Way, ask: str) -> bool:
-    # Who writes, or waits for the connection of a call that streams requests, waits for ever in gRPC itself.
+def _ends_in_grpc(way: Way, ask: str) -> bool:
+    # In gRPC itself, writes, and waits for the connection of a call that streams requests, never end.
     return ask not in {"write", "done_writing"} and not (ask == "wait_for_connection" and way.streams_in)
 
 
-@pytest.mark.parametrize(("way", "ask"), [each for each in _BOTH if _is_told_by_grpc(*each.values)])  # type: ignore[arg-type]
+@pytest.mark.parametrize(("way", "ask"), [each for each in _BOTH if _ends_in_grpc(*each.values)])  # type: ignore[arg-type]
 @in_loop
-async def test_who_waits_when_it_is_cancelled(calls: CallServer, mute: str, way: Way, ask: str) -> None:
-    """Everyone who waits for something of a call hears the same as gRPC says when it is cancelled."""
+async def test_waiting_tasks_of_a_cancelled_call(calls: CallServer, mute: str, way: Way, ask: str) -> None:
+    """All tasks that wait for something of a cancelled call get what they get in gRPC."""
     async with world(calls) as at:
         full = await at.full()
         connecting = grpc.aio.insecure_channel(mute, isolated())
@@ -190,8 +174,8 @@ async def test_who_waits_when_it_is_cancelled(calls: CallServer, mute: str, way:
 @pytest.mark.parametrize("ask", ["write", "wait_for_connection", "done_writing"])
 @pytest.mark.parametrize("way", WRITERS, ids=str)
 @in_loop
-async def test_who_writes_when_it_is_cancelled(calls: CallServer, way: Way, ask: str) -> None:
-    """Nobody waits for ever on a call that was cancelled while it waited."""
+async def test_writing_tasks_of_a_cancelled_call(calls: CallServer, way: Way, ask: str) -> None:
+    """No task waits for ever on a call that was cancelled while it waited."""
     async with world(calls) as at:
         full = await at.full()
         call = way.begin(full.pool)
@@ -201,7 +185,7 @@ async def test_who_writes_when_it_is_cancelled(calls: CallServer, way: Way, ask:
         assert outcome in {("cancelled",), (asyncio.InvalidStateError, "RPC already finished."), ("answer", None)}
 
 
-# --- several who await it -------------------------------------------------------------------------------------------
+# --- several awaiters -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["placed", "waiting"])
@@ -209,7 +193,7 @@ async def test_who_writes_when_it_is_cancelled(calls: CallServer, way: Way, ask:
 @pytest.mark.parametrize("way", ONE_ANSWER, ids=str)
 @in_loop
 async def test_several_tasks_await_it(calls: CallServer, way: Way, command: str, wait: bool) -> None:
-    """Each of them has the answer, or an error of his own; and so has who comes later."""
+    """Several awaiters each get the answer, or an error of their own; so do later ones."""
     async with world(calls) as at:
         full = await at.full()
         if not wait:
@@ -217,7 +201,7 @@ async def test_several_tasks_await_it(calls: CallServer, way: Way, command: str,
             await until(lambda: full.pool.stats().in_flight == 0)
         call, native = way.begin(full.pool, command), way.begin(at.plain, command)
         tasks = [asyncio.create_task(way.take(call)) for _ in range(3)]
-        await turns()
+        await settle(10)
         full.make_room()
         await way.send(call, command)
         expected = await outcome_of(way.use(native, command))
@@ -230,7 +214,7 @@ async def test_several_tasks_await_it(calls: CallServer, way: Way, command: str,
 @pytest.mark.parametrize("way", ONE_ANSWER, ids=str)
 @in_loop
 async def test_one_of_several_is_cancelled(calls: CallServer, mute: str, way: Way) -> None:
-    """The call is cancelled, and with it all who await it, as in gRPC; unless he shields it."""
+    """As in gRPC, cancelling one of several awaiters cancels the call and so all, unless it shields the call."""
     async with world(calls) as at:
         full = await at.full()
         connecting = grpc.aio.insecure_channel(mute, isolated())
@@ -248,10 +232,10 @@ async def test_one_of_several_is_cancelled(calls: CallServer, mute: str, way: Wa
             shielded = way.begin(channel)
             (task,) = await begun(outcome_of(asyncio.shield(shielded)))
             task.cancel()
-            await turns()
+            await settle(10)
             assert not shielded.done()
             shielded.cancel()
-            await turns()
+            await settle(10)
         await connecting.close()
 
 
@@ -261,7 +245,7 @@ async def test_one_of_several_is_cancelled(calls: CallServer, mute: str, way: Wa
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 @in_loop
 async def test_the_first_response_waits(calls: CallServer, way: Way) -> None:
-    """Who reads waits for the start and goes on from there, by as many loops as he likes."""
+    """Readers wait for the start and continue from there, in any number of loops."""
     async with world(calls) as at:
         full = await at.full()
         call = way.begin(full.pool)
@@ -277,7 +261,7 @@ async def test_the_first_response_waits(calls: CallServer, way: Way) -> None:
 
 @in_loop
 async def test_an_iteration_holds_its_call(calls: CallServer) -> None:
-    """`async for` over what a stub returns, and no more, reads to the end, at once and after a wait."""
+    """`async for` directly over what a stub returns reads to the end, at once and after a wait."""
     async with world(calls) as at:
         full = await at.full()
 
@@ -292,7 +276,7 @@ async def test_an_iteration_holds_its_call(calls: CallServer) -> None:
 
 @in_loop
 async def test_an_iterator_is_at_its_end(calls: CallServer) -> None:
-    """After the last response, `StopAsyncIteration`, as often as it is asked; `read` says `EOF`."""
+    """After the last response the iterator raises `StopAsyncIteration` each time, and `read` returns `EOF`."""
     async with world(calls) as at:
         full = await at.full()
         call = STREAM.begin(full.pool)
@@ -307,7 +291,7 @@ async def test_an_iterator_is_at_its_end(calls: CallServer) -> None:
 
 
 @in_loop
-async def test_a_stream_of_nothing(calls: CallServer) -> None:
+async def test_an_empty_stream(calls: CallServer) -> None:
     """A stream that ends without a response is empty, also if it had to wait."""
     way = WAYS[6]
     async with world(calls) as at:
@@ -326,7 +310,7 @@ async def test_a_stream_of_nothing(calls: CallServer) -> None:
 @pytest.mark.parametrize("way", WRITERS, ids=str)
 @in_loop
 async def test_writing_waits(calls: CallServer, way: Way) -> None:
-    """Requests written to a waiting call are sent when it has begun, in the order in which they were written."""
+    """Requests written to a waiting call are sent in their order once it has started."""
     async with world(calls) as at:
         full = await at.full()
         call = way.begin(full.pool)
@@ -334,7 +318,7 @@ async def test_writing_waits(calls: CallServer, way: Way) -> None:
         tag = new_tag()
 
         async def write() -> None:
-            # A stream ends with the answer to the first, and what comes later would be too late.
+            # A stream ends with the answer to the first request; later ones would be too late.
             for request in (f"hold:{tag}", "b", "c") if way.streams_out else ("a", "b", "c"):
                 await call.write(request.encode())
                 written.append(request)
@@ -354,7 +338,7 @@ async def test_writing_waits(calls: CallServer, way: Way) -> None:
 
 
 async def _begun_where(at: World, way: Way, where: str) -> tuple[Full, Any]:
-    """A call: gRPC's own, or of a pool, where it has a place or waits for one; and that pool."""
+    """A call of gRPC's own, or of a pool with or without a free place; and that pool."""
     full = await at.full()
     if where != "waiting":
         full.make_room()
@@ -366,11 +350,11 @@ async def _begun_where(at: World, way: Way, where: str) -> tuple[Full, Any]:
 @pytest.mark.parametrize("way", WRITERS, ids=str)
 @in_loop
 async def test_writing_too_late(calls: CallServer, way: Way, where: str) -> None:
-    """After `done_writing`, and after the end, `write` raises as in gRPC; `done_writing` does nothing any more."""
+    """After `done_writing`, and after the end, `write` raises as in gRPC; `done_writing` does nothing."""
     async with world(calls) as at:
         full, call = await _begun_where(at, way, where)
         sending = asyncio.create_task(way.send(call))
-        await turns()
+        await settle(10)
         full.make_room()
         await sending
         # The answer may be here already.
@@ -387,7 +371,7 @@ async def test_writing_too_late(calls: CallServer, way: Way, where: str) -> None
 @pytest.mark.parametrize("way", [way for way in WAYS if "iterator" in way.gives], ids=str)
 @in_loop
 async def test_writing_to_a_call_with_an_iterator(calls: CallServer, way: Way, where: str, ask: str) -> None:
-    """`UsageError`, at once; the call is none the worse."""
+    """Writing to a call with a request iterator raises `UsageError` at once, and does not affect the call."""
     async with world(calls) as at:
         full, call = await _begun_where(at, way, where)
         outcome = await outcome_of(asyncio.wait_for(_ASKS[ask](way, call), 2))
@@ -400,12 +384,12 @@ async def test_writing_to_a_call_with_an_iterator(calls: CallServer, way: Way, w
 @pytest.mark.parametrize("first", ["read", "async for"])
 @in_loop
 async def test_reading_both_ways(calls: CallServer, where: str, first: str) -> None:
-    """Who has begun to read one way is told so when he reads the other way; what he began goes on."""
+    """Reading the second way raises `UsageError`; reading the first way continues."""
     async with world(calls) as at:
         full, call = await _begun_where(at, STREAM, where)
         if first == "read":
             begin = asyncio.create_task(call.read())
-            await turns()
+            await settle(10)
             full.make_room()
             assert await begin == b"0"
             with pytest.raises(grpc.aio.UsageError):
@@ -422,21 +406,21 @@ async def test_reading_both_ways(calls: CallServer, where: str, first: str) -> N
 @pytest.mark.parametrize("where", ["native", "placed", "waiting"])
 @pytest.mark.parametrize("same", [True, False], ids=["one iterator", "two iterators"])
 @in_loop
-async def test_two_who_iterate_at_once(calls: CallServer, where: str, same: bool) -> None:
-    """The second is told that this cannot be done; the first reads on."""
+async def test_two_iterations_at_once(calls: CallServer, where: str, same: bool) -> None:
+    """The second of two iterations at once raises; the first continues."""
     async with world(calls) as at:
         full, call = await _begun_where(at, STREAM, where)
         first = aiter(call)
         second = first if same else aiter(call)
         tasks = [asyncio.create_task(outcome_of(anext(one))) for one in (first, second)]
-        await turns()
+        await settle(10)
         full.make_room()
         (_, answer), (error, _) = await asyncio.gather(*tasks)
         assert (answer, error) == (b"0", RuntimeError)
         assert [response async for response in second] == [b"1", b"2"]
 
 
-# --- after it has failed without ever having been started ------------------------------------------------------------
+# --- after a failure before the start --------------------------------------------------------------------------------
 
 
 async def _failed(call: Any, way: Way) -> list[Outcome]:
@@ -452,16 +436,16 @@ async def _failed(call: Any, way: Way) -> list[Outcome]:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_cancelled_before_its_start(calls: CallServer, mute: str, way: Way) -> None:
-    """Everything that can be asked of it has the answer that it has of gRPC's."""
+    """Each member of the call answers as gRPC's does."""
     async with world(calls) as at:
         full = await at.full()
         connecting = grpc.aio.insecure_channel(mute, isolated())
         outcomes = []
         for channel in (connecting, full.pool):
             call = way.begin(channel)
-            await turns()
+            await settle(10)
             answers = (call.cancel(), call.cancel())
-            await turns()
+            await settle(10)
             # gRPC itself would wait for ever.
             skips = way.streams_in and channel is connecting
             rest = [] if skips else [await outcome_of(call.wait_for_connection())]
@@ -484,7 +468,7 @@ async def test_cancelled_before_its_start(calls: CallServer, mute: str, way: Way
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_refused_for_its_deadline(calls: CallServer, mute: str, way: Way) -> None:
-    """Everything that can be asked of it has the answer that it has of a call of gRPC's that came too late."""
+    """Each member of the call answers as that of gRPC's call does after its deadline."""
     async with world(calls) as at:
         full = await at.full()
         connecting = grpc.aio.insecure_channel(mute, isolated())

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
-import subprocess
-import sys
 import textwrap
 
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
+from support.programs import run_python
 from support.servers import Server
 
 # What gRPC up to 1.7x says at the end of an interpreter in which a channel of asyncio's was not closed.
@@ -88,17 +85,13 @@ def run_program(server: Server, program: str, *, expect: str = "fine", seconds: 
 
     It must end well within so many `seconds`, say what is expected, and nothing on its standard error.
     """
-    tests = pathlib.Path(__file__).parent.parent
-    path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(  # noqa: S603 -- our own program
-        [sys.executable, "-X", "dev", "-W", "error", "-c", _PRELUDE + textwrap.dedent(program), server.target],
-        env={**os.environ, "PYTHONPATH": path, "GRPC_VERBOSITY": "ERROR", **environment},
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
+    done = run_python(
+        _PRELUDE + textwrap.dedent(program),
+        server.target,
+        options=("-X", "dev", "-W", "error"),
+        seconds=seconds,
+        environment=environment,
     )
-    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [expect], done.stdout + done.stderr
     said = done.stderr.replace(_OF_OLD_GRPC, "") if GRPC_RELEASE < (1, 80) else done.stderr
     assert not said, said

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import grpc
 import pytest
 
-from aio_pool.pools import assert_nothing_left, tasks_of_pools
 from grpcpool import PoolClosedError, PoolConfig, PoolError
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.aio_pools import assert_nothing_left, tasks_of_pools
 from support.loops import in_loop, settle
 from support.servers import COUNT, ECHO
 

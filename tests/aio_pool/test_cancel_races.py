@@ -10,11 +10,11 @@ from functools import partial
 import grpc
 import pytest
 
-from aio_pool.pools import assert_nothing_left, pool_over, silent
 from grpcpool import PoolClosedError, PoolConfig, PoolOpenError, PoolTimeoutError
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.aio_pools import assert_nothing_left, pool_over, silent
 from support.loops import in_loop, settle
 from support.servers import ECHO
 from support.waiting import together

@@ -9,13 +9,13 @@ import weakref
 import grpc
 import pytest
 
-from aio_pool.pools import assert_nothing_left, pool_over, silent, tasks_of_pools
 from grpcpool import Listener, PoolClosedError, PoolConfig
-from grpcpool._aio import core as core_module
-from grpcpool._listener import Opening
+from grpcpool._aio import driver as driver_module
 from grpcpool.aio import ChannelPool
+from grpcpool.events import Opening
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.aio_pools import assert_nothing_left, pool_over, silent, tasks_of_pools
 from support.loops import in_loop, in_thread, settle
 from support.servers import ECHO
 
@@ -138,7 +138,7 @@ async def test_a_listener_that_has_a_connection_given_up_as_it_is_opened() -> No
 @in_loop
 async def test_a_prime_that_does_not_end_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """`close()` does not wait for ever for a prime that does not let itself be cancelled; its channel is closed."""
-    monkeypatch.setattr(core_module, "_JOIN_TIMEOUT", 0.01)
+    monkeypatch.setattr(driver_module, "_JOIN_TIMEOUT", 0.01)
     go = asyncio.Event()
 
     async def prime(channel: object) -> None:
@@ -165,7 +165,7 @@ async def test_a_prime_that_does_not_end_is_told_of(monkeypatch: pytest.MonkeyPa
 @in_loop
 async def test_a_channel_that_does_not_close_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it wait for ever for a channel of another make that hangs in its `close`."""
-    monkeypatch.setattr(core_module, "_JOIN_TIMEOUT", 0.01)
+    monkeypatch.setattr(driver_module, "_JOIN_TIMEOUT", 0.01)
     go = asyncio.Event()
 
     class Hanging(FakeChannel):

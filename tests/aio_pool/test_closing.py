@@ -7,12 +7,12 @@ import asyncio
 import grpc
 import pytest
 
-from aio_pool.pools import assert_nothing_left, drop, holding, pool_over, silent, timer_of
 from grpcpool import LeaseReleasedError, Listener, PoolClosedError, PoolConfig
-from grpcpool._listener import Closed, Opened, Opening
 from grpcpool.aio import ChannelPool
+from grpcpool.events import Closed, Opened, Opening
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.aio_pools import assert_nothing_left, drop, holding, pool_over, silent, timer_of
 from support.loops import in_loop, settle
 from support.servers import ECHO
 from support.waiting import together
@@ -450,4 +450,3 @@ async def test_a_listener_that_raises_is_no_obstacle(error: type[BaseException])
     async with pool_over(factory, listeners=[Raising()]) as pool:
         (await pool.acquire()).release()
     assert not factory.open
-    assert pool._core.announcer.listener_errors == 3

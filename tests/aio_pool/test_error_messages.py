@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from aio_pool.pools import pool_over, silent
 from grpcpool import LeaseReleasedError, PoolClosedError, PoolExhaustedError, PoolOpenError, PoolTimeoutError
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
+from support.aio_pools import pool_over, silent
 from support.fakes import failing_factory
 from support.loops import in_loop, settle
 

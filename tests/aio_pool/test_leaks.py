@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from aio_pool.pools import drop, pool_over
-from grpcpool._listener import Leaked
 from grpcpool.aio import ChannelPool, Lease
+from grpcpool.events import Leaked
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
+from support.aio_pools import drop, pool_over
 from support.loops import in_loop, settle, until
 from support.pools import Recorder
 

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_pool.pools import drop, holding, pool_over
 from grpcpool import LeaseReleasedError, PoolTimeoutError
 from grpcpool.aio import Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
+from support.aio_pools import drop, holding, pool_over
 from support.loops import in_loop, in_thread, settle
 from support.servers import CHAT, COLLECT, COUNT, ECHO
 from support.waiting import LONG, background

@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_pool.pools import holding, pool_over, silent
 from grpcpool import Mode, PoolConfig, PoolStats
-from grpcpool._listener import Closed, Draining, Granted, Opened, Opening, Rejected, Released, TimedOut
 from grpcpool.aio import ChannelPool
+from grpcpool.events import Closed, Draining, Granted, Opened, Opening, Rejected, Released, TimedOut
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
+from support.aio_pools import holding, pool_over, silent
 from support.loops import in_loop, settle, until
 from support.pools import Recorder
 from support.servers import ECHO

@@ -13,10 +13,10 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_pool.pools import assert_nothing_left, drop, pool_over, silent, tasks_of_pools
 from grpcpool import PoolConfig, WrongEventLoopError
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing.aio import FakeFactory
+from support.aio_pools import assert_nothing_left, drop, pool_over, silent, tasks_of_pools
 from support.loops import in_loop, in_thread, new_loop, run, settle
 from support.servers import ECHO
 from support.waiting import LONG, background
@@ -40,7 +40,7 @@ async def _use(pool: ChannelPool) -> None:
 def test_making_one_binds_and_opens_nothing() -> None:
     """A pool made at import time, or anywhere without a loop, belongs to none yet, and can be looked at."""
     pool = _MADE_AT_IMPORT
-    assert pool._core.loop is None
+    assert pool._driver.loop is None
     assert (pool.stats().size, pool.closed, pool.name, pool.config.min_size) == (0, False, "made at import", 2)
     assert repr(pool).startswith("<grpcpool.aio.ChannelPool 'made at import': 0 of 10 connections open")
     assert pool.get_state() is State.IDLE

@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_pool.pools import pool_over, silent
 from grpcpool import PoolClosedError, PoolOpenError, PoolTimeoutError
-from grpcpool._listener import OpenFailed
+from grpcpool.events import OpenFailed
 from grpcpool.testing import FakeChannel as SyncFakeChannel
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.aio_pools import pool_over, silent
 from support.fakes import ConstantFactory, failing_factory
 from support.loops import in_loop, settle
 from support.pools import Recorder

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_pool.pools import holding, pool_over
 from grpcpool import PoolConfig, PoolOpenError, PoolTimeoutError
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.aio_pools import holding, pool_over
 from support.loops import in_loop, new_loop, settle
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]

@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_pool.pools import assert_nothing_left
 from grpcpool import Mode, PoolConfig, PoolError
 from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
+from support.aio_pools import assert_nothing_left
 from support.loops import in_loop, settle
 from support.servers import ECHO
 from support.waiting import together

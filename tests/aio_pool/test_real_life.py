@@ -13,9 +13,9 @@ import grpc
 import psutil
 import pytest
 
-from aio_pool.pools import channel_to, pool_over, tasks_of_pools, unary
 from grpcpool import PoolConfig, PoolOpenError, PoolTimeoutError, aio, isolated
 from grpcpool.aio import ChannelPool, Lease
+from support.aio_pools import pool_over, tasks_of_pools, unary
 from support.connections import addresses_of_connections_to, connections_to
 from support.loops import in_loop, settle, until
 from support.servers import ECHO, FAIL, PEER, SLOW, Server
@@ -52,7 +52,7 @@ async def _until_connections(port: int, number: int) -> None:
 @in_loop
 async def test_each_connection_is_a_tcp_connection_of_its_own(server: Server) -> None:
     """Of ten leases each has a connection of its own, as the server and the operating system see it; then none."""
-    async with pool_over(lambda: channel_to(server), max_size=10) as pool:
+    async with pool_over(server.aio_channel, max_size=10) as pool:
         leases = await asyncio.gather(*(pool.acquire() for _ in range(10)))
         peers = await asyncio.gather(*(unary(lease, PEER, b"") for lease in leases))
         assert len(set(peers)) == 10
@@ -66,7 +66,7 @@ async def test_each_connection_is_a_tcp_connection_of_its_own(server: Server) ->
 async def test_it_grows_with_the_load_and_shrinks_when_it_is_idle(server: Server) -> None:
     """Fifty calls at once have it grow to the most it may have; unused, it goes back to the least."""
     async with pool_over(
-        lambda: channel_to(server), min_size=1, max_size=4, max_streams=10, target_streams=5, idle_timeout=0.3
+        server.aio_channel, min_size=1, max_size=4, max_streams=10, target_streams=5, idle_timeout=0.3
     ) as pool:
         await pool.open()
         assert connections_to(server.port) == 1
@@ -98,7 +98,7 @@ async def test_pools_of_a_target_are_drop_ins(server: Server) -> None:
 @in_loop
 async def test_a_refresh_makes_new_connections_without_a_gap(server: Server) -> None:
     """After it no TCP connection is what it was; meanwhile each call succeeds, and at no moment was there none."""
-    async with pool_over(lambda: channel_to(server), min_size=3, max_size=3, max_streams=5) as pool:
+    async with pool_over(server.aio_channel, min_size=3, max_size=3, max_streams=5) as pool:
         await pool.open()
         before = addresses_of_connections_to(server.port)
         over = asyncio.Event()
@@ -123,7 +123,7 @@ async def test_a_refresh_makes_new_connections_without_a_gap(server: Server) -> 
 @in_loop
 async def test_what_outlives_drain_timeout_is_cancelled(server: Server) -> None:
     """A call on a connection that was replaced runs on for `drain_timeout`; then it and the connection are over."""
-    async with pool_over(lambda: channel_to(server), drain_timeout=0.5) as pool:
+    async with pool_over(server.aio_channel, drain_timeout=0.5) as pool:
         await pool.open()
         before = addresses_of_connections_to(server.port)
         call = pool.unary_unary(SLOW)(b"20000")
@@ -142,7 +142,7 @@ async def test_what_outlives_drain_timeout_is_cancelled(server: Server) -> None:
 @in_loop
 async def test_connections_are_replaced_by_age(server: Server) -> None:
     """At `max_age` each is replaced, again and again, while calls go on; there are never more than one too many."""
-    async with pool_over(lambda: channel_to(server), min_size=2, max_size=2, max_age=0.2) as pool:
+    async with pool_over(server.aio_channel, min_size=2, max_size=2, max_age=0.2) as pool:
         await pool.open()
         peers: set[bytes] = set()
 
@@ -187,7 +187,7 @@ async def test_a_prime_makes_a_real_call(server: Server) -> None:
     async def prime(channel: grpc.aio.Channel) -> None:
         primed.append(await unary(channel, PEER, b""))
 
-    async with pool_over(lambda: channel_to(server), min_size=3, prime=prime) as pool:
+    async with pool_over(server.aio_channel, min_size=3, prime=prime) as pool:
         await pool.open()
         assert {peer.decode() for peer in primed} == addresses_of_connections_to(server.port)
 
@@ -204,7 +204,7 @@ async def test_a_prime_whose_call_fails_fails_the_connection(server: Server) -> 
             await pool.open()
         assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
 
-    async with pool_over(lambda: channel_to(server), min_size=2, prime=prime) as pool:
+    async with pool_over(server.aio_channel, min_size=2, prime=prime) as pool:
         await fail_to_open(pool)
         await _until_connections(server.port, 0)
 
@@ -216,7 +216,7 @@ async def test_a_prime_whose_call_hangs_is_bounded(server: Server) -> None:
     async def prime(channel: grpc.aio.Channel) -> None:
         await unary(channel, SLOW, b"3000")
 
-    async with pool_over(lambda: channel_to(server), prime=prime, connect_timeout=0.2) as pool:
+    async with pool_over(server.aio_channel, prime=prime, connect_timeout=0.2) as pool:
         with pytest.raises(PoolOpenError, match="connect_timeout"):
             await pool.open()
         await _until_connections(server.port, 0)
@@ -255,7 +255,7 @@ async def test_channel_ready_waits_for_a_server_that_comes_late() -> None:
     server = Server().start()
     server.kill()
     try:
-        async with pool_over(lambda: channel_to(server), min_size=0, max_size=1) as pool:
+        async with pool_over(server.aio_channel, min_size=0, max_size=1) as pool:
             readying = asyncio.create_task(pool.channel_ready())
             await until(lambda: pool.stats().open_failures >= 1)
             assert not readying.done()
@@ -277,7 +277,7 @@ async def test_a_connection_that_is_down_is_not_leased_while_another_is_up(strea
     """Of two servers one is killed: once the pool has noticed, every call goes to the other; then both serve again."""
     with Server() as mortal, Server() as other:
         servers = itertools.cycle([mortal, other])
-        async with pool_over(lambda: channel_to(next(servers)), min_size=2, max_size=2, idle_timeout=None) as pool:
+        async with pool_over(lambda: next(servers).aio_channel(), min_size=2, max_size=2, idle_timeout=None) as pool:
             await pool.open()
             mortal.kill()
             await until(lambda: connections_to(mortal.port) == 0)
@@ -298,7 +298,7 @@ async def test_a_connection_that_is_down_is_not_leased_while_another_is_up(strea
 async def test_the_state_follows_loss_and_recovery() -> None:
     """Whoever waits for a change of the pool's state is told when its only server goes, and when it is back."""
     with Server() as server:
-        async with pool_over(lambda: channel_to(server), max_size=1) as pool:
+        async with pool_over(server.aio_channel, max_size=1) as pool:
             await pool.channel_ready()
             lost = asyncio.create_task(pool.wait_for_state_change(State.READY))
             server.kill()
@@ -315,7 +315,7 @@ async def test_the_state_follows_loss_and_recovery() -> None:
 async def test_a_lease_held_through_the_loss_works_again() -> None:
     """A lost connection is left to gRPC's own reconnecting, not torn down."""
     with Server() as server:
-        async with pool_over(lambda: channel_to(server), max_size=1) as pool, pool.acquire() as lease:
+        async with pool_over(server.aio_channel, max_size=1) as pool, pool.acquire() as lease:
             assert await _works(lease)
             server.kill()
             await until(lambda: connections_to(server.port) == 0)
@@ -330,7 +330,7 @@ async def test_a_lease_held_through_the_loss_works_again() -> None:
 async def test_while_nothing_is_up_an_acquire_keeps_its_timeout() -> None:
     """It raises `PoolTimeoutError` with the connect error as its cause, and the pool works when the server is back."""
     with Server() as server:
-        async with pool_over(lambda: channel_to(server), max_size=2) as pool:
+        async with pool_over(server.aio_channel, max_size=2) as pool:
             await pool.open()
             server.kill()
             await until(lambda: "lost" in {it.state for it in pool.stats().channels})
@@ -349,7 +349,7 @@ async def test_while_nothing_is_up_an_acquire_keeps_its_timeout() -> None:
 async def test_a_frozen_server_costs_a_deadline_and_no_more() -> None:
     """Calls to a server that does not answer end with their deadline, or when they are cancelled; places come back."""
     with Server() as server:
-        async with pool_over(lambda: channel_to(server), max_size=1, max_streams=5) as pool:
+        async with pool_over(server.aio_channel, max_size=1, max_streams=5) as pool:
             assert await _works(pool)
             server.freeze()
             async with pool.acquire(streams=3) as lease:
@@ -371,7 +371,7 @@ async def test_close_of_a_pool_whose_server_is_frozen_or_gone_is_quick() -> None
     """Neither a peer that does not answer nor one that is gone holds `close()` up."""
     for end in (Server.freeze, Server.kill):
         with Server() as server:
-            pool = ChannelPool(lambda server=server: channel_to(server), PoolConfig(min_size=2))  # type: ignore[misc]
+            pool = ChannelPool(lambda server=server: server.aio_channel(), PoolConfig(min_size=2))  # type: ignore[misc]
             await pool.open()
             call = asyncio.create_task(unary(pool, SLOW, b"5000"))
             await asyncio.sleep(0.05)
@@ -387,7 +387,7 @@ async def test_close_of_a_pool_whose_server_is_frozen_or_gone_is_quick() -> None
 async def test_a_server_killed_while_leased_fails_its_calls_only() -> None:
     """Calls in flight end UNAVAILABLE, and their places come back."""
     with Server() as server:
-        async with pool_over(lambda: channel_to(server), max_size=1, max_streams=5) as pool:
+        async with pool_over(server.aio_channel, max_size=1, max_streams=5) as pool:
             async with pool.acquire(streams=3) as lease:
                 calls = [asyncio.create_task(unary(lease, SLOW, b"10000")) for _ in range(3)]
                 await asyncio.sleep(0.2)
@@ -406,7 +406,7 @@ async def test_a_server_killed_while_leased_fails_its_calls_only() -> None:
 @in_loop
 async def test_after_close_there_is_no_connection_and_no_task(server: Server) -> None:
     """With calls in flight, with a lease, and with connections being made: when `close()` returns nothing goes on."""
-    pool = ChannelPool(lambda: channel_to(server), PoolConfig(min_size=2, max_size=4))
+    pool = ChannelPool(server.aio_channel, PoolConfig(min_size=2, max_size=4))
     await pool.open()
     leases: list[Lease] = [await pool.acquire() for _ in range(3)]
     calls = [asyncio.create_task(unary(it, SLOW, b"5000")) for it in (pool, *leases)]
@@ -429,7 +429,7 @@ async def test_fifty_pools_leave_no_descriptor(server: Server) -> None:
 
     async def use_pools(number: int) -> None:
         for _ in range(number):
-            async with pool_over(lambda: channel_to(server), min_size=2, max_size=2) as pool:
+            async with pool_over(server.aio_channel, min_size=2, max_size=2) as pool:
                 await pool.open()
                 assert await _works(pool)
 
@@ -445,7 +445,7 @@ async def test_fifty_pools_leave_no_descriptor(server: Server) -> None:
 @in_loop
 async def test_a_dropped_pool_leaves_no_connection(server: Server) -> None:
     """A pool that is forgotten has its connections closed once it is collected."""
-    pools = [ChannelPool(lambda: channel_to(server), PoolConfig(min_size=3))]
+    pools = [ChannelPool(server.aio_channel, PoolConfig(min_size=3))]
     await pools[0].open()
     assert connections_to(server.port) == 3
     pools.clear()

@@ -7,10 +7,10 @@ import asyncio
 import grpc
 import pytest
 
-from aio_pool.pools import pool_over, silent
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeFactory
+from support.aio_pools import pool_over, silent
 from support.loops import in_loop, settle, until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from calls.support_server import CallServer
 from grpcpool import ChannelPool
+from support.call_server import CallServer
 from support.connections import connections_to
 from support.pools import PoolMaker
 from support.waiting import eventually
@@ -22,7 +22,7 @@ def _call_server() -> Iterator[CallServer]:
 
 @pytest.fixture
 def calls(_call_server: CallServer) -> Iterator[CallServer]:
-    """A server that a test does not kill; when the test is over, no connection to it is left."""
+    """A server that no test kills; after each test, no connection to it is left."""
     yield _call_server
     eventually(lambda: connections_to(_call_server.port) == 0, timeout=10)
 
@@ -37,6 +37,6 @@ def single(calls: CallServer, make_pool: PoolMaker) -> ChannelPool:
 
 @pytest.fixture
 def plain(calls: CallServer) -> Iterator[grpc.Channel]:
-    """What the pool is measured by: gRPC's own channel to the same server."""
+    """The reference: gRPC's own channel to the same server."""
     with calls.channel() as channel:
         yield channel

@@ -1,4 +1,4 @@
-"""Done-callbacks that are added when a call is over; `test_queued` has those that are added before."""
+"""Done-callbacks added after the end of a call; `test_queued` covers those added before."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from calls.support_server import NOT_BLOCKING, UU, CallServer, Way, new_tag
 from grpcpool import ChannelPool
+from support.call_server import UU, CallServer, new_tag
+from support.ways import NOT_BLOCKING, Way
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_added_to_a_call_that_was_cancelled_while_it_ran(calls: CallServer, single: ChannelPool, way: Way) -> None:
-    """It is over at once, whatever gRPC has still to do: the callback is called at once, as by gRPC."""
+    """A callback added after `cancel()` is called at once, as by gRPC, even if gRPC has not finished the call."""
     told: list[Any] = []
     tag = new_tag()
     call = way.begin(single, f"hold:{tag}")
@@ -24,8 +25,8 @@ def test_added_to_a_call_that_was_cancelled_while_it_ran(calls: CallServer, sing
     assert told == [call]
 
 
-def test_what_raises_when_the_call_is_over(single: ChannelPool, caplog: pytest.LogCaptureFixture) -> None:
-    """What a callback raises is logged whether the call is over by now or not: nobody can know beforehand."""
+def test_a_callback_that_raises_after_the_end(single: ChannelPool, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception in a callback is logged, also if the call was over when the callback was added."""
     call = Way("unary_unary", "future", UU).begin(single)
     assert call.result(20)
 

@@ -1,7 +1,7 @@
-"""The count is the product: however a call ends, its place comes back, and its caller sees what plain gRPC shows.
+"""However a call ends, its place is released once, and its caller sees what plain gRPC shows.
 
-Each way of calling (four kinds, in all their forms) is brought to each end that it can come to, once with a place
-at once and once after a wait for it, and beside it on gRPC's own channel.
+Each way of calling (four kinds, in all their forms) is brought to each possible end: once with a place at once, once
+after waiting for a place, and, for comparison, on gRPC's own channel.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 import grpc
 import pytest
 
-from calls.support_server import NOT_BLOCKING, UU, WAYS, CallServer, Way, assert_at_rest, new_tag, outcome_of
 from grpcpool import ChannelPool, PoolClosedError, PoolTimeoutError
-from support.pools import PoolMaker
+from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
 from support.waiting import background, eventually
+from support.ways import NOT_BLOCKING, WAYS, Way, outcome_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -25,7 +26,7 @@ Outcome = tuple[Any, ...]
 Ending = Callable[[CallServer, grpc.Channel, Way], Outcome]
 
 
-# --- ends that a call can come to; each runs on a pool as on gRPC's own channel -------------------------------------
+# --- how a call can end; each function runs on a pool and on gRPC's own channel -------------------------------------
 
 
 def _ok(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
@@ -44,7 +45,7 @@ def _deadline(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
     tag = new_tag()
     outcome = outcome_of(lambda: way.finish(way.begin(channel, f"hold:{tag}", timeout=0.15)))
     calls.wait_until_let_go(tag)
-    # The rest is words, which differ between two deadlines of gRPC's own: "Stream removed (Deadline Exceeded)".
+    # The text differs between two deadlines of gRPC's own: "Stream removed (Deadline Exceeded)".
     return outcome[:2]
 
 
@@ -132,7 +133,7 @@ _PRODUCT = [
     for ending, ways in _ENDINGS.items()
     for way in ways
 ]
-# A request that cannot be serialised is refused at once, as gRPC does it, before anybody waits for a place.
+# A request that cannot be serialized is refused at once, as by gRPC, before it waits for a place.
 _WAITING = [
     each
     for each in _PRODUCT
@@ -142,7 +143,7 @@ _WAITING = [
 
 @contextmanager
 def _crowded(pool: ChannelPool) -> Iterator[None]:
-    """The one place of the pool is taken until somebody waits for it."""
+    """The pool's one place is taken until a call waits for it."""
     multicallable: Any = pool.unary_unary(UU)
     blocker = multicallable.future(f"hold:{new_tag()}".encode(), timeout=20)
 
@@ -159,7 +160,7 @@ def _crowded(pool: ChannelPool) -> Iterator[None]:
 def test_with_a_place_at_once(
     calls: CallServer, plain: grpc.Channel, single: ChannelPool, ending: Ending, way: Way
 ) -> None:
-    """The call ends as on gRPC's own channel, and its place comes back."""
+    """With a place at once, the call ends as on gRPC's own channel, and its place is released."""
     expected = ending(calls, plain, way)
     assert ending(calls, single, way) == expected
     assert_at_rest(single)
@@ -168,7 +169,7 @@ def test_with_a_place_at_once(
 
 @pytest.mark.parametrize(("ending", "way"), _WAITING)
 def test_after_a_wait(calls: CallServer, plain: grpc.Channel, single: ChannelPool, ending: Ending, way: Way) -> None:
-    """A call that waited for its place ends as on gRPC's own channel, and its place comes back."""
+    """After a wait for its place, the call ends as on gRPC's own channel, and its place is released."""
     expected = ending(calls, plain, way)
     with _crowded(single):
         assert ending(calls, single, way) == expected
@@ -176,12 +177,12 @@ def test_after_a_wait(calls: CallServer, plain: grpc.Channel, single: ChannelPoo
     assert single.stats().waited == 1
 
 
-# --- ends that only a call that waits can come to -------------------------------------------------------------------
+# --- ends that only a waiting call can have -------------------------------------------------------------------------
 
 
 @pytest.fixture
 def full(calls: CallServer, single: ChannelPool) -> Iterator[ChannelPool]:
-    """A pool whose one place is taken; in the end the place comes back, and nobody waits."""
+    """A pool whose one place is taken; afterwards the place is free and nothing waits."""
     multicallable: Any = single.unary_unary(UU)
     blocker = multicallable.future(f"hold:{new_tag()}".encode(), timeout=60)
     yield single
@@ -192,7 +193,7 @@ def full(calls: CallServer, single: ChannelPool) -> Iterator[ChannelPool]:
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_cancelled_before_its_start(plain: grpc.Channel, full: ChannelPool, way: Way) -> None:
-    """A call that is cancelled while it waits leaves the queue, and looks as if it had been cancelled later."""
+    """A call cancelled while it waits leaves the queue, and looks as if it had been cancelled later."""
     running = way.begin(plain, f"hold:{new_tag()}")
     waiting = way.begin(full)
     assert full.stats().waiting == 1
@@ -209,7 +210,7 @@ def test_cancelled_before_its_start(plain: grpc.Channel, full: ChannelPool, way:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_deadline_while_it_waits(calls: CallServer, plain: grpc.Channel, full: ChannelPool, way: Way) -> None:
-    """The call fails as one whose deadline passes on a server does; the cause is the pool's."""
+    """The call fails like one whose deadline passes on a server; its cause is the pool's error."""
     expected = _deadline(calls, plain, way)
     with pytest.raises(grpc.RpcError) as caught:
         way.finish(way.begin(full, timeout=0.05))
@@ -222,7 +223,7 @@ def test_deadline_while_it_waits(calls: CallServer, plain: grpc.Channel, full: C
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_dropped_while_it_waits(full: ChannelPool, way: Way) -> None:
-    """A call that nobody holds any more leaves the queue."""
+    """A waiting call that is dropped leaves the queue."""
     call = way.begin(full)
     assert full.stats().waiting == 1
     del call
@@ -231,7 +232,7 @@ def test_dropped_while_it_waits(full: ChannelPool, way: Way) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_closed_while_it_waits(full: ChannelPool, way: Way) -> None:
-    """The call fails `CANCELLED`, as calls do that gRPC's own close finds running; the cause says that it waited."""
+    """The call fails `CANCELLED`, like calls that gRPC's own close finds running; the cause says that it waited."""
     waiting = background(lambda: way.finish(way.begin(full)))
     eventually(lambda: full.stats().waiting == 1)
     full.close()
@@ -244,7 +245,7 @@ def test_closed_while_it_waits(full: ChannelPool, way: Way) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_server_killed_meanwhile(make_pool: PoolMaker, way: Way) -> None:
-    """A call that runs and one that waits both fail `UNAVAILABLE`, soon; their places come back."""
+    """A running call and a waiting one both fail `UNAVAILABLE` soon; their places are released."""
     with CallServer() as mortal:
         pool = make_pool(mortal.channel, max_size=1, max_streams=1)
         tag = new_tag()

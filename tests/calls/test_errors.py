@@ -1,9 +1,8 @@
-"""What callers are told when there is no server, or no pool any more."""
+"""What callers get when the server is unreachable or the pool is closed."""
 
 from __future__ import annotations
 
 import pickle
-import socket
 import subprocess
 import sys
 import threading
@@ -14,20 +13,21 @@ import grpc
 import pytest
 
 import grpcpool
-from calls.support_server import UU, WAYS, CallServer, Way, assert_at_rest, new_tag, outcome_of
 from grpcpool import ChannelPool, PoolClosedError, PoolOpenError, PoolTimeoutError
-from support.pools import PoolMaker
+from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
+from support.servers import dead_target
 from support.waiting import LONG, background, eventually
+from support.ways import WAYS, Way, outcome_of
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
 def dead() -> Iterator[str]:
-    """A target at which nobody listens: the port is taken, so that nobody else can."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
+    """A target that refuses connections."""
+    with dead_target() as target:
+        yield target
 
 
 def _error(work: Any) -> Any:
@@ -36,12 +36,12 @@ def _error(work: Any) -> Any:
     return caught.value
 
 
-# --- nobody is there ------------------------------------------------------------------------------------------------
+# --- the server is unreachable --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_dead_target_is_unavailable(dead: str, way: Way) -> None:
-    """A call fails long before its deadline, with gRPC's own words and the connect error as the pool's cause."""
+    """A call fails long before its deadline, with gRPC's own words; the pool's cause is the connect error."""
     with grpc.insecure_channel(dead) as plain:
         expected = _error(lambda: way.finish(way.begin(plain, timeout=5)))
     with grpcpool.insecure_channel(dead) as pool:
@@ -56,7 +56,7 @@ def test_a_dead_target_is_unavailable(dead: str, way: Way) -> None:
 
 
 def test_a_dead_target_stays_unavailable(dead: str) -> None:
-    """The next calls fail at once, although the pool pauses between its attempts to connect."""
+    """Further calls fail at once, although the pool pauses between its attempts to connect."""
     with grpcpool.insecure_channel(dead) as pool:
         for _ in range(200):
             error = _error(lambda: WAYS[0].begin(pool, timeout=LONG))
@@ -66,8 +66,8 @@ def test_a_dead_target_stays_unavailable(dead: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_who_waits_for_ready_waits_for_the_server(way: Way) -> None:
-    """A call with `wait_for_ready` does not fail while nobody is there; it runs when the server has come up."""
+def test_wait_for_ready_waits_for_the_server(way: Way) -> None:
+    """A call with `wait_for_ready` does not fail while the server is unreachable; it runs once the server is up."""
     server = CallServer()
     with server:
         pass
@@ -82,8 +82,8 @@ def test_who_waits_for_ready_waits_for_the_server(way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_who_waits_for_ready_waits_to_his_deadline(dead: str, way: Way) -> None:
-    """If nobody comes the call fails `DEADLINE_EXCEEDED`, as gRPC's does; the cause tells why nobody could."""
+def test_wait_for_ready_fails_at_the_deadline(dead: str, way: Way) -> None:
+    """Without a server the call fails `DEADLINE_EXCEEDED`, as gRPC's does; the cause is the connect error."""
     with grpcpool.insecure_channel(dead) as pool:
         error = _error(lambda: way.finish(way.begin(pool, wait_for_ready=True, timeout=0.3)))
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -99,13 +99,13 @@ def test_a_name_that_does_not_resolve() -> None:
         assert "nobody.invalid" in error.details() or "resol" in error.details()
 
 
-# --- after the end --------------------------------------------------------------------------------------------------
+# --- after the close ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["used", "unused"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_after_the_close(calls: CallServer, make_pool: PoolMaker, way: Way, used: bool) -> None:
-    """A call on a closed pool raises at once what one on a closed channel raises: the same type, the same text."""
+    """A call on a closed pool raises at once what a closed channel raises: the same type, the same text."""
     raised = []
     for channel in (calls.channel(), make_pool(calls.channel)):
         if used:
@@ -119,7 +119,7 @@ def test_after_the_close(calls: CallServer, make_pool: PoolMaker, way: Way, used
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_multicallables_outlive_the_close(calls: CallServer, make_pool: PoolMaker, way: Way) -> None:
-    """One made before the close raises the same as one made after it; neither making raises."""
+    """A multicallable made before the close raises the same as one made after it; making one never raises."""
     raised = []
     for channel in (calls.channel(), make_pool(calls.channel)):
         before: Any = getattr(channel, way.maker)(way.method)
@@ -133,7 +133,7 @@ def test_multicallables_outlive_the_close(calls: CallServer, make_pool: PoolMake
 
 
 def test_a_call_during_the_grace_is_refused(calls: CallServer, make_pool: PoolMaker) -> None:
-    """While `close(grace)` waits for the calls in flight, a new one is refused as after the close."""
+    """While `close(grace)` waits for the calls in flight, a new call is refused as after the close."""
     pool = make_pool(calls.channel, max_streams=1)
     running = WAYS[2].begin(pool, f"hold:{new_tag()}")
     eventually(lambda: pool.stats().in_flight == 1)
@@ -148,7 +148,7 @@ def test_a_call_during_the_grace_is_refused(calls: CallServer, make_pool: PoolMa
 
 
 def test_a_close_with_grace_leaves_nothing(calls: CallServer) -> None:
-    """When the last call has ended within the grace, `close()` returns, and no thread waits for the grace to pass."""
+    """When the last call ends within the grace, `close()` returns, and no thread waits for the rest of the grace."""
     pool = ChannelPool(calls.channel, name="graceful")
     pool.open()
     running = WAYS[2].begin(pool, f"hold:{new_tag()}")
@@ -157,13 +157,13 @@ def test_a_close_with_grace_leaves_nothing(calls: CallServer) -> None:
     running.cancel()
     closing.result(LONG)
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("grpcpool-graceful")]
-    # Has the thread end, lest it is found by other tests as well.
+    # End the thread, so that other tests do not find it.
     pool.close(grace=0)
     assert left == []
 
 
 def test_close_is_idempotent_as_grpcs(calls: CallServer, plain: grpc.Channel, make_pool: PoolMaker) -> None:
-    """Both may be closed again and again, also by leaving a `with` block."""
+    """A pool and a channel may both be closed repeatedly, also by leaving a `with` block."""
     for channel in (plain, make_pool(calls.channel)):
         with channel as entered:
             assert entered is channel
@@ -176,7 +176,7 @@ def test_close_is_idempotent_as_grpcs(calls: CallServer, plain: grpc.Channel, ma
 
 
 def test_the_text_of_an_error(dead: str) -> None:
-    """`str()` of an error that the pool made has the form of gRPC's own: status, details, and what lies behind."""
+    """`str()` of a pool's error has the form of gRPC's own: status, details, debug text."""
     with grpc.insecure_channel(dead) as plain:
         native = str(_error(lambda: WAYS[0].begin(plain, timeout=5)))
     with grpcpool.insecure_channel(dead, name="orders") as pool:
@@ -193,8 +193,8 @@ def test_the_text_of_an_error(dead: str) -> None:
 
 
 @pytest.mark.parametrize("way", [WAYS[0], WAYS[2]], ids=str)
-def test_what_a_refusal_says(calls: CallServer, make_pool: PoolMaker, way: Way) -> None:
-    """The details of a refusal name the pool, the numbers and the remedy; they are those of the pool's error."""
+def test_the_details_of_a_refusal(calls: CallServer, make_pool: PoolMaker, way: Way) -> None:
+    """The details of a refusal name the pool, the numbers and the remedy, like the pool's error."""
     pool = make_pool(calls.channel, name="orders", max_size=1, max_streams=1, acquire_timeout=0.05)
     pool.open()
     with pool.acquire():
@@ -208,7 +208,7 @@ def test_what_a_refusal_says(calls: CallServer, make_pool: PoolMaker, way: Way) 
 
 
 def test_an_error_is_a_call_and_a_future(dead: str) -> None:
-    """Code that treats an error as the call it was, as with gRPC's own, finds everything there."""
+    """An error of the pool has every member of a call and a future, as gRPC's own has."""
     with grpcpool.insecure_channel(dead) as pool:
         error = _error(lambda: WAYS[0].begin(pool, timeout=5))
     assert error.exception() is error
@@ -227,7 +227,7 @@ def test_an_error_is_a_call_and_a_future(dead: str) -> None:
 
 
 def test_an_error_is_caught_as_grpcs_own_is(dead: str) -> None:
-    """Many programs name gRPC's private class where they catch what a blocking call raises."""
+    """A pool's error is caught by `except` clauses with gRPC's private class, which many programs use."""
     with grpcpool.insecure_channel(dead) as pool, grpc.insecure_channel(dead) as channel:
         ours, grpcs = (_error(lambda one=one: WAYS[0].begin(one, timeout=5)) for one in (pool, channel))
     assert type(grpcs).__name__ == "_InactiveRpcError"
@@ -238,13 +238,13 @@ def test_an_error_is_caught_as_grpcs_own_is(dead: str) -> None:
 
 
 def test_errors_are_known_without_importing_what_is_private() -> None:
-    """GRPC's private module reads settings from the environment when it is imported: that is left to gRPC."""
+    """Importing grpcpool does not import gRPC's private module, which reads settings from the environment."""
     program = "import sys, grpcpool; sys.exit('grpc._channel' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)  # noqa: S603 -- fixed
 
 
 def test_servers_errors_are_grpcs_own(calls: CallServer, plain: grpc.Channel, single: ChannelPool) -> None:
-    """What the server answers comes through untouched: class, text and trailing metadata."""
+    """An error from the server arrives unchanged: class, text and trailing metadata."""
     for way in WAYS:
         errors = [
             _error(lambda channel=channel: way.finish(way.begin(channel, "fail")))  # noqa: B023
@@ -257,7 +257,7 @@ def test_servers_errors_are_grpcs_own(calls: CallServer, plain: grpc.Channel, si
 
 
 def test_closing_while_calls_wait_for_the_first_connection(dead: str) -> None:
-    """A call that waits for a connection when the pool is closed fails `CANCELLED`, with the pool's error behind."""
+    """A call waiting for a connection when the pool closes fails `CANCELLED`; its cause is the pool's error."""
     pool = grpcpool.insecure_channel(dead)
     waiting = background(lambda: pool.unary_unary(UU)(b"", timeout=LONG, wait_for_ready=True))
     eventually(lambda: pool.stats().waiting == 1)

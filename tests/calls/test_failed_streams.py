@@ -1,6 +1,6 @@
-"""A stream that has failed for its reader is over, although its reader still holds it and the server would go on.
+"""A stream that failed for its reader releases its place, although the reader holds it and the server would go on.
 
-gRPC goes on with a stream whose deserializer raised; were a place taken as long, it might be taken for ever.
+gRPC keeps a stream open after its deserializer raised. If its place were taken as long, it might be taken for ever.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import grpc
 import pytest
 from grpc.experimental import ChannelOptions
 
-from calls.support_server import SS, US, CallServer, Way, new_tag
 from grpcpool import ChannelPool, isolated
+from support.call_server import SS, US, CallServer, new_tag
 from support.pools import PoolMaker
 from support.waiting import background, eventually
+from support.ways import Way
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -26,8 +27,8 @@ def _raise(value: Any) -> NoReturn:
     raise ArithmeticError("a deserializer failed, as the test wants")
 
 
-def _read_in_vain(calls: CallServer, channel: grpc.Channel, way: Way, *callbacks: Callable[[Any], None]) -> Any:
-    """Returns a call whose first message could not be read, and of which the server knows that it is over."""
+def _fail_to_read(calls: CallServer, channel: grpc.Channel, way: Way, *callbacks: Callable[[Any], None]) -> Any:
+    """Returns a call whose first message could not be read, after the server has noticed its end."""
     tag = new_tag()
     call = way.begin(channel, f"hold:{tag}", deserializer=_raise, timeout=None)
     for callback in callbacks:
@@ -42,8 +43,8 @@ def _read_in_vain(calls: CallServer, channel: grpc.Channel, way: Way, *callbacks
 
 @pytest.mark.parametrize("way", _WAYS, ids=str)
 def test_its_place_comes_back(calls: CallServer, single: ChannelPool, way: Way) -> None:
-    """The place is free although the call is held, and the next call has it."""
-    held = _read_in_vain(calls, single, way)
+    """The place is free although the call is held, and the next call takes it."""
+    held = _fail_to_read(calls, single, way)
     eventually(lambda: single.stats().in_flight == 0)
     assert way.finish(way.begin(single))
     assert "_MultiThreadedRendezvous" in repr(held)
@@ -51,18 +52,18 @@ def test_its_place_comes_back(calls: CallServer, single: ChannelPool, way: Way) 
 
 @pytest.mark.parametrize("way", _WAYS, ids=str)
 def test_its_done_callbacks_are_called(calls: CallServer, single: ChannelPool, way: Way) -> None:
-    """A done-callback neither waits for ever nor keeps the place."""
+    """Its done-callback is called, and does not keep the place."""
     told: list[Any] = []
-    held = _read_in_vain(calls, single, way, told.append)
+    held = _fail_to_read(calls, single, way, told.append)
     eventually(lambda: told == [held])
     assert single.stats().in_flight == 0
 
 
 @pytest.mark.parametrize("way", _WAYS, ids=str)
 def test_after_a_wait(calls: CallServer, single: ChannelPool, way: Way) -> None:
-    """So it is with a call that waited for its place, also if it is read before it has one."""
+    """The same holds for a call that waited for its place, also if it was read before it got one."""
     lease = single.acquire(streams=1)
-    reading = background(lambda: _read_in_vain(calls, single, way))
+    reading = background(lambda: _fail_to_read(calls, single, way))
     eventually(lambda: single.stats().waiting == 1)
     lease.release()
     held = reading.result(20)
@@ -72,18 +73,18 @@ def test_after_a_wait(calls: CallServer, single: ChannelPool, way: Way) -> None:
 
 @pytest.mark.parametrize("way", _WAYS, ids=str)
 def test_on_a_lease(calls: CallServer, single: ChannelPool, way: Way) -> None:
-    """A lease that is released does not wait for it."""
+    """The slot of a released lease is free, although the failed call is held."""
     with single.acquire() as lease:
-        held = _read_in_vain(calls, lease, way)
+        held = _fail_to_read(calls, lease, way)
     eventually(lambda: single.stats().in_flight == 0)
     assert held.done()
 
 
 def test_read_by_its_reader_alone(calls: CallServer, make_pool: PoolMaker) -> None:
-    """So it is with `SingleThreadedUnaryStream`, where nobody but the reader takes note of the end."""
+    """The same holds with `SingleThreadedUnaryStream`, where only the reader notices the end."""
     options = isolated([(ChannelOptions.SingleThreadedUnaryStream, 1)])
     pool = make_pool(lambda: grpc.insecure_channel(calls.target, options), max_size=1)
     told: list[Any] = []
-    held = _read_in_vain(calls, pool, _WAYS[0], told.append)
+    held = _fail_to_read(calls, pool, _WAYS[0], told.append)
     eventually(lambda: told == [held])
     assert pool.stats().in_flight == 0

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import grpc
 import pytest
 
-from calls.support_server import NOT_BLOCKING, UU, WAYS, CallServer, Way, assert_at_rest, new_tag, outcome_of
 from grpcpool import ChannelPool
-from support.pools import PoolMaker
+from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
 from support.waiting import LONG, background, eventually
+from support.ways import NOT_BLOCKING, WAYS, Way, outcome_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -29,7 +30,7 @@ class _Details(NamedTuple):
     compression: Any
 
 
-# gRPC's stubs want type parameters that its classes do not take at run time.
+# gRPC's stubs need type parameters that its classes do not accept at run time.
 _KINDS: tuple[Any, ...] = (
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
@@ -74,7 +75,7 @@ class _AllKinds(*_KINDS):  # type: ignore[misc]
 
 
 class _Generators(_AllKinds):
-    """Returns generators for streams, as many interceptors do: they are neither calls nor futures."""
+    """Returns generators for streams, as many interceptors do; they are neither calls nor futures."""
 
     def intercept_unary_stream(self, go_on: Any, details: Any, request: Any) -> Any:
         yield from self.intercept(go_on, details, request)
@@ -84,7 +85,7 @@ class _Generators(_AllKinds):
 
 
 class _Fails(_AllKinds):
-    """Raises instead of going on."""
+    """Raises instead of calling on."""
 
     def intercept(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:
         """Fails."""
@@ -92,7 +93,7 @@ class _Fails(_AllKinds):
 
 
 class _Answers(_AllKinds):
-    """Answers futures itself, with something that is a future and no call, and does not go on."""
+    """Answers futures itself, with a future that is not a call, and makes no call."""
 
     def intercept(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:
         """Answers."""
@@ -132,7 +133,7 @@ Wrap = Callable[[_AllKinds], tuple[ChannelPool, grpc.Channel]]
 
 @pytest.fixture(params=["around the pool", "around its channels"])
 def wrap(request: pytest.FixtureRequest, calls: CallServer, make_pool: PoolMaker) -> Iterator[Wrap]:
-    """Puts an interceptor around a pool with room for one call, or around the channels in it; returns both."""
+    """Puts an interceptor around a pool with one place, or around the channels in it; returns both."""
     made: list[ChannelPool] = []
 
     def wrap(interceptor: _AllKinds) -> tuple[ChannelPool, grpc.Channel]:
@@ -153,7 +154,7 @@ def wrap(request: pytest.FixtureRequest, calls: CallServer, make_pool: PoolMaker
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_an_interceptor_is_applied_once(wrap: Wrap, way: Way) -> None:
-    """It sees each call once, and what it adds reaches the server."""
+    """An interceptor sees each call once, and what it adds reaches the server."""
     interceptor = _AllKinds()
     _, channel = wrap(interceptor)
     answer = way.finish(way.begin(channel, "metadata"))
@@ -164,7 +165,7 @@ def test_an_interceptor_is_applied_once(wrap: Wrap, way: Way) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_calls_end_as_without_a_pool(wrap: Wrap, plain: grpc.Channel, way: Way) -> None:
-    """Answers and errors are those of an intercepted channel of gRPC's own."""
+    """Answers and errors are those of an intercepted plain channel."""
     _, channel = wrap(_AllKinds())
     native = grpc.intercept_channel(plain, _AllKinds())
     for command in ("ok", "fail"):
@@ -177,7 +178,7 @@ def test_calls_end_as_without_a_pool(wrap: Wrap, plain: grpc.Channel, way: Way) 
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_a_call_that_waits_is_intercepted_once(wrap: Wrap, way: Way) -> None:
-    """Also if there is no place for it at first."""
+    """A call that has to wait for its place is intercepted once."""
     interceptor = _AllKinds()
     pool, channel = wrap(interceptor)
     multicallable: Any = pool.unary_unary(UU)
@@ -196,7 +197,7 @@ def test_a_call_that_waits_is_intercepted_once(wrap: Wrap, way: Way) -> None:
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_cancel_passes_through(calls: CallServer, wrap: Wrap, way: Way) -> None:
-    """A call that is cancelled through interceptors ends on the server."""
+    """Cancelling a call through interceptors ends it on the server."""
     _, channel = wrap(_AllKinds())
     tag = new_tag()
     call = way.begin(channel, f"hold:{tag}")
@@ -207,7 +208,7 @@ def test_cancel_passes_through(calls: CallServer, wrap: Wrap, way: Way) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_interceptors_that_are_generators(wrap: Wrap, plain: grpc.Channel, way: Way) -> None:
-    """One that yields the responses, as OpenTelemetry's does, works; the place comes back when it has been read."""
+    """An interceptor that yields the responses, as OpenTelemetry's does, works; the place is free when all are read."""
     pool, channel = wrap(_Generators())
     native = grpc.intercept_channel(plain, _Generators())
     for _ in range(2):
@@ -220,7 +221,7 @@ def test_interceptors_that_are_generators(wrap: Wrap, plain: grpc.Channel, way: 
 @pytest.mark.parametrize("way", [way for way in WAYS if way.streams_out], ids=str)
 @pytest.mark.parametrize("read", [0, 1])
 def test_generators_that_are_dropped(calls: CallServer, wrap: Wrap, way: Way, read: int) -> None:
-    """The place of a generator that was never read, or half, comes back when it is dropped."""
+    """A generator dropped unread, or half read, releases its place."""
     pool, channel = wrap(_Generators())
     tag = new_tag()
     call = way.begin(channel, f"hold:{tag}")
@@ -247,7 +248,7 @@ def test_generators_that_wait(wrap: Wrap, way: Way) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_an_interceptor_that_raises(wrap: Wrap, plain: grpc.Channel, way: Way) -> None:
-    """The caller sees what he sees without a pool, and the place comes back."""
+    """The caller sees what it would see without a pool, and the place is released."""
     _, channel = wrap(_Fails())
     native = grpc.intercept_channel(plain, _Fails())
     assert outcome_of(lambda: way.finish(way.begin(channel))) == outcome_of(lambda: way.finish(way.begin(native)))
@@ -255,7 +256,7 @@ def test_an_interceptor_that_raises(wrap: Wrap, plain: grpc.Channel, way: Way) -
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way.how == "future"], ids=str)
 def test_an_interceptor_that_answers_itself(wrap: Wrap, way: Way) -> None:
-    """What it returns may be a future and no more; the place is free again."""
+    """An interceptor may return a plain future; the place is free again."""
     _, channel = wrap(_Answers())
     for _ in range(3):
         assert way.begin(channel).result() == b"answered"
@@ -263,7 +264,7 @@ def test_an_interceptor_that_answers_itself(wrap: Wrap, way: Way) -> None:
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way.how == "future"], ids=str)
 def test_an_answer_to_a_call_that_waited(wrap: Wrap, way: Way) -> None:
-    """Also after a wait; and its callbacks run although the answer knows only done-callbacks."""
+    """The same holds after a wait; the call's callbacks run, although the answer supports only done-callbacks."""
     pool, channel = wrap(_Answers())
     with pool.acquire():
         call = way.begin(channel)
@@ -274,7 +275,7 @@ def test_an_answer_to_a_call_that_waited(wrap: Wrap, way: Way) -> None:
 
 
 class _RetriesTransient(_AllKinds):
-    """Makes a call that failed again, as interceptors do that are found in many programs."""
+    """Repeats a failed call, as interceptors in many programs do."""
 
     def intercept(self, go_on: Callable[..., Any], details: Any, request: Any) -> Any:
         call = super().intercept(go_on, details, request)
@@ -285,7 +286,7 @@ class _RetriesTransient(_AllKinds):
 
 @pytest.mark.parametrize("how", ["__call__", "with_call", "future"])
 def test_an_interceptor_that_makes_a_failed_call_again(calls: CallServer, single: ChannelPool, how: str) -> None:
-    """It tells by the class of what it got, which is gRPC's or derived from it, that it may have failed."""
+    """The interceptor can tell by the class of what it got, gRPC's or a subclass, that the call may have failed."""
     interceptor: Any = _RetriesTransient()
     way = Way("unary_unary", how, UU)  # type: ignore[arg-type]
     answer = way.finish(way.begin(grpc.intercept_channel(single, interceptor), "fail"))

@@ -1,4 +1,4 @@
-"""What the two channel makers make of a target, options, credentials and compression."""
+"""What the two channel constructors do with a target, options, credentials and compression."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import grpc
 import pytest
 
 import grpcpool
-from calls.support_server import CERTIFICATE, UU, WAYS, CallServer, assert_at_rest
 from grpcpool import PoolConfig, isolated
-from grpcpool._options import shared_out
+from grpcpool._grpc.options import shared_out
+from support.call_server import CERTIFICATE, UU, CallServer
 from support.connections import addresses_of_connections_to, connections_to
-from support.pools import PoolMaker
+from support.pools import PoolMaker, assert_at_rest
 from support.servers import unary
 from support.waiting import LONG, eventually, together
+from support.ways import WAYS
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -28,27 +29,27 @@ SHUFFLED = [{"pick_first": {"shuffleAddressList": True}}]
 
 
 def test_isolated_is_unique() -> None:
-    """No two calls give the same, from however many threads."""
+    """No two calls return the same options, from however many threads."""
     made = together(20, lambda _: [isolated() for _ in range(50)])
     assert len({options for some in made for options in some}) == 1000
 
 
 def test_isolated_tells_processes_apart() -> None:
-    """What it adds holds the process id, so that a forked child has connections of its own."""
+    """The added option contains the process id, so that a forked child gets its own connections."""
     ((name, value),) = isolated()
     assert not name.startswith("grpc.")
     assert str(os.getpid()) in value.split("-")
 
 
 def test_isolated_keeps_options() -> None:
-    """The user's options come first, in their order, whatever they are given in."""
+    """The user's options come first, in their order, from any iterable."""
     options = [("grpc.a", 1), ("grpc.b", "two")]
     for given in (options, tuple(options), iter(options)):
         assert isolated(given)[:-1] == tuple(options)
 
 
 def test_isolated_again_separates_again(calls: CallServer, make_pool: PoolMaker) -> None:
-    """Options that were isolated before, as of who isolates a whole pool, give each channel its own all the same."""
+    """Options isolated before, such as those given to a whole pool, still give each channel its own connection."""
     options = isolated([("grpc.a", 1)])
     assert isolated(options)[:-1] == (("grpc.a", 1),)
     for pool in (
@@ -93,7 +94,7 @@ def test_shuffling_is_merged_into_a_service_config() -> None:
 
 
 def test_of_several_service_configs_the_first_counts(calls: CallServer) -> None:
-    """So it is with gRPC, which does not look at the others."""
+    """Only the first of several service configs is used, as in gRPC."""
     options = [("grpc.service_config", text) for text in ('{"methodConfig": []}', '{"loadBalancingConfig": "wrong"}')]
     assert _service_config(options) == {"methodConfig": [], "loadBalancingConfig": SHUFFLED}
     for given in (isolated(options), isolated(shared_out(options))):
@@ -117,19 +118,19 @@ def test_a_policy_by_name_is_the_users(options: list[tuple[str, Any]]) -> None:
     "config", [{"loadBalancingConfig": [{"round_robin": {}}]}, {"loadBalancingPolicy": "round_robin"}]
 )
 def test_a_policy_in_the_service_config_is_the_users(config: dict[str, Any]) -> None:
-    """A service config that names a policy means the same afterwards."""
+    """A service config that names a policy keeps its meaning."""
     assert _service_config([("grpc.service_config", json.dumps(config))]) == config
 
 
 @pytest.mark.parametrize("text", ["{", "", "[]", "3", "null"])
-def test_what_is_no_service_config_is_left_alone(text: str) -> None:
-    """GRPC is to complain about it, or not, as it does without the pool."""
+def test_an_invalid_service_config_is_passed_on(text: str) -> None:
+    """An invalid service config is passed on unchanged; gRPC treats it as it does without the pool."""
     options = (("grpc.a", 1), ("grpc.service_config", text))
     assert shared_out(options) == options
 
 
 def test_connections_reach_all_addresses() -> None:
-    """Twenty connections to a target of two addresses go to both; with the user's own `pick_first`, to the first."""
+    """Twenty connections to a target with two addresses go to both; with the user's own `pick_first`, to the first."""
     own = [("grpc.service_config", json.dumps({"loadBalancingConfig": [{"pick_first": {}}]}))]
     with CallServer() as one, CallServer() as other:
         target = f"ipv4:{one.target},{other.target}"
@@ -143,7 +144,7 @@ def test_connections_reach_all_addresses() -> None:
 
 
 def test_one_of_two_addresses_is_enough() -> None:
-    """If one of the addresses is dead, every connection goes to the other, and no call fails."""
+    """If one of two addresses is dead, every connection goes to the other, and no call fails."""
     with CallServer() as one, CallServer() as other:
         one.kill()
         with grpcpool.insecure_channel(f"ipv4:{one.target},{other.target}", config=PoolConfig(min_size=5)) as pool:
@@ -152,18 +153,18 @@ def test_one_of_two_addresses_is_enough() -> None:
             assert [WAYS[0].begin(pool) for _ in range(20)] == [b"0"] * 20
 
 
-# --- the makers -----------------------------------------------------------------------------------------------------
+# --- the constructors -----------------------------------------------------------------------------------------------
 
 
 def test_the_name_is_the_target_unless_given(calls: CallServer) -> None:
-    """Logs and errors call the pool by its target, or as told, also by an empty name."""
+    """A pool is named after its target, or by `name`, also by an empty one."""
     assert grpcpool.insecure_channel(calls.target).name == calls.target
     assert grpcpool.insecure_channel(calls.target, name="orders").name == "orders"
     assert grpcpool.insecure_channel(calls.target, name="").name == ""
 
 
 def test_options_reach_the_connections(calls: CallServer) -> None:
-    """A channel option, here the bound on what may be received, holds for the pool's calls."""
+    """A channel option, here the limit on received messages, applies to the pool's calls."""
     with grpcpool.insecure_channel(calls.target, [("grpc.max_receive_message_length", 10)]) as pool:
         assert unary(pool, UU, b"a" * 10)
         with pytest.raises(grpc.RpcError) as caught:
@@ -173,9 +174,9 @@ def test_options_reach_the_connections(calls: CallServer) -> None:
 
 
 def test_compression_passes() -> None:
-    """Of a server that refuses gzip, calls fail if and only if gzip was asked for: of the pool, or of the call."""
+    """On a server that refuses gzip, calls fail if and only if the pool or the call asks for gzip."""
     gzip = grpc.Compression.Gzip
-    # What is small is not compressed.
+    # A small message would not be compressed.
     request = b"a" * 10_000
     with CallServer("--no-gzip") as server:
         with grpcpool.insecure_channel(server.target) as pool:
@@ -191,12 +192,12 @@ def test_compression_passes() -> None:
 
 @pytest.fixture
 def credentials() -> grpc.ChannelCredentials:
-    """Trust the test's own certificate."""
+    """Trusts the tests' own certificate."""
     return grpc.ssl_channel_credentials(CERTIFICATE.with_suffix(".crt").read_bytes())
 
 
 def test_tls(credentials: grpc.ChannelCredentials) -> None:
-    """All ways of calling work over TLS; with one credentials object, and with a callable asked per connection."""
+    """All ways of calling work over TLS, with one credentials object and with a callable asked for each connection."""
     asked = []
     guard = threading.Lock()
 
@@ -219,7 +220,7 @@ def test_tls(credentials: grpc.ChannelCredentials) -> None:
     assert len(asked) == 3
 
 
-def test_tls_with_the_wrong_trust() -> None:
+def test_tls_with_an_untrusted_certificate() -> None:
     """Calls fail `UNAVAILABLE` with gRPC's words about the handshake."""
     with (
         CallServer(f"--certificate={CERTIFICATE}") as server,
@@ -233,7 +234,7 @@ def test_tls_with_the_wrong_trust() -> None:
 
 
 def test_a_callable_that_raises(credentials: grpc.ChannelCredentials) -> None:
-    """What credentials cannot be made of is why no connection can be: the calls and the pool's error say so."""
+    """If the credentials callable raises, calls fail `UNAVAILABLE` with its text."""
 
     def fail() -> grpc.ChannelCredentials:
         raise PermissionError("no credentials, as the test wants")

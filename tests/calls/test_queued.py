@@ -1,4 +1,4 @@
-"""A call for which there is no place waits, and is a whole call while it waits."""
+"""A call for which there is no place waits, and is a complete call while it waits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import NOT_BLOCKING, UU, WAYS, CallServer, Way, assert_at_rest, new_tag, outcome_of
 from grpcpool import ChannelPool, PoolClosedError, PoolConfig, PoolError, PoolExhaustedError, PoolTimeoutError
-from support.pools import PoolMaker
+from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
 from support.waiting import LONG, background, eventually
+from support.ways import NOT_BLOCKING, WAYS, Way, outcome_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -27,7 +28,7 @@ STREAMS = tuple(way for way in NOT_BLOCKING if way.streams_out)
 
 
 class Full:
-    """A pool with one place, which is taken until it is freed."""
+    """A pool whose one place is taken until it is freed."""
 
     def __init__(self, pool: ChannelPool) -> None:
         """Takes the place."""
@@ -42,13 +43,13 @@ class Full:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many calls wait."""
         return self.pool.stats().waiting
 
 
 @pytest.fixture
 def full(single: ChannelPool) -> Iterator[Full]:
-    """A full pool; in the end it is at rest."""
+    """A full pool; afterwards it is at rest."""
     made = Full(single)
     yield made
     made.make_room()
@@ -60,7 +61,7 @@ MakeFull = Callable[..., Full]
 
 @pytest.fixture
 def make_full(calls: CallServer, make_pool: PoolMaker) -> Iterator[MakeFull]:
-    """Makes full pools with the configuration of a test; in the end they are at rest."""
+    """Makes full pools with a test's configuration; afterwards they are at rest."""
     with contextlib.ExitStack() as stack:
 
         def make(**config: Any) -> Full:
@@ -78,12 +79,12 @@ def make_full(calls: CallServer, make_pool: PoolMaker) -> Iterator[MakeFull]:
 
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
-def test_it_returns_at_once_and_looks_alive(full: Full, plain: grpc.Channel, way: Way) -> None:
-    """A waiting call answers what can be answered of a call that runs, in the same way."""
+def test_it_answers_like_a_running_call(full: Full, plain: grpc.Channel, way: Way) -> None:
+    """A waiting call answers like a running one whatever a running call can answer."""
     waiting, running = way.begin(full.pool, timeout=30), way.begin(plain, f"hold:{new_tag()}", timeout=30)
     assert full.waiting == 1
     for call in (waiting, running):
-        # The last is how interceptors that retry tell a call that may fail from an answer.
+        # The last is how retrying interceptors distinguish a call, which may fail, from an answer.
         assert all(isinstance(call, kind) for kind in (grpc.Call, grpc.Future, grpc.RpcError))
         assert call.is_active()
         assert call.running()
@@ -100,7 +101,7 @@ def test_it_returns_at_once_and_looks_alive(full: Full, plain: grpc.Channel, way
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_without_a_deadline_none_remains(full: Full, plain: grpc.Channel, way: Way) -> None:
-    """`time_remaining` of a call without a deadline is `None`, though the pool bounds the wait."""
+    """`time_remaining` of a call without a deadline is `None`, although the pool limits the wait."""
     for channel in (full.pool, plain):
         call = way.begin(channel, f"hold:{new_tag()}", timeout=None)
         assert call.time_remaining() is None
@@ -110,7 +111,7 @@ def test_without_a_deadline_none_remains(full: Full, plain: grpc.Channel, way: W
 @pytest.mark.parametrize("way", FUTURES, ids=str)
 @pytest.mark.parametrize("ask", ["result", "exception", "traceback"])
 def test_a_future_that_waits_times_out_as_one_that_runs(full: Full, plain: grpc.Channel, way: Way, ask: str) -> None:
-    """`result`, `exception` and `traceback` raise `FutureTimeoutError` after their timeout; the call waits on."""
+    """`result`, `exception` and `traceback` raise `FutureTimeoutError` after their timeout; the call keeps waiting."""
     for channel in (full.pool, plain):
         call = way.begin(channel, f"hold:{new_tag()}")
         with pytest.raises(grpc.FutureTimeoutError):
@@ -121,7 +122,7 @@ def test_a_future_that_waits_times_out_as_one_that_runs(full: Full, plain: grpc.
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_what_must_wait_waits_through_the_queue(full: Full, plain: grpc.Channel, way: Way) -> None:
-    """Metadata, code and details are those of the call once it has run, however early they are asked for."""
+    """Metadata, code and details block until the call has run, however early they are asked for."""
     asks = ("initial_metadata", "trailing_metadata", "code", "details", "debug_error_string")
     native, call = way.begin(plain), way.begin(full.pool)
     asked = {ask: background(getattr(call, ask)) for ask in asks}
@@ -135,7 +136,7 @@ def test_what_must_wait_waits_through_the_queue(full: Full, plain: grpc.Channel,
 
 @pytest.mark.parametrize("way", FUTURES, ids=str)
 def test_exception_and_traceback(full: Full, plain: grpc.Channel, way: Way) -> None:
-    """A call that waited tells its exception and traceback as gRPC's does: of an error, and of none."""
+    """After its wait a call returns its exception and traceback as gRPC's does, for an error and for success."""
     for command in ("ok", "fail"):
         native, call = way.begin(plain, command), way.begin(full.pool, command)
         told = background(lambda call=call: (call.exception(LONG), call.traceback(LONG)))  # type: ignore[misc]
@@ -151,7 +152,7 @@ def test_exception_and_traceback(full: Full, plain: grpc.Channel, way: Way) -> N
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 def test_iteration_waits(full: Full, way: Way) -> None:
-    """`next()`, the method and the function, and a loop wait for the start and go on from there."""
+    """`next()`, the method `next` and a loop wait for the start and continue from there."""
     call = way.begin(full.pool)
     assert iter(call) is call
     first = background(lambda: next(call))
@@ -169,7 +170,7 @@ def test_iteration_waits(full: Full, way: Way) -> None:
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 @pytest.mark.parametrize("end", ["answered", "cancelled", "cancelled running", "refused"])
 def test_callbacks_run_however_it_ends(calls: CallServer, full: Full, way: Way, end: str) -> None:
-    """Each callback runs once: a done-callback with the call itself, the other without an argument."""
+    """Each callback runs once: a done-callback with the call as its argument, the other without one."""
     told: deque[Any] = deque()
     tag = new_tag()
     timeout = 0.05 if end == "refused" else 20
@@ -194,7 +195,7 @@ def test_callbacks_run_however_it_ends(calls: CallServer, full: Full, way: Way, 
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_callbacks_added_late(full: Full, plain: grpc.Channel, way: Way) -> None:
-    """Of a call that is over, `add_done_callback` calls at once, and `add_callback` says `False` when gRPC knows."""
+    """On a finished call `add_done_callback` calls at once, and `add_callback` returns `False` once gRPC knows."""
     for channel in (full.pool, plain):
         told: list[Any] = []
         call = way.begin(channel, f"hold:{new_tag()}")
@@ -205,7 +206,7 @@ def test_callbacks_added_late(full: Full, plain: grpc.Channel, way: Way) -> None
 
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
-def test_a_callback_that_raises_harms_nobody(full: Full, way: Way, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_raises_affects_no_other_call(full: Full, way: Way, caplog: pytest.LogCaptureFixture) -> None:
     """The other callbacks run, and so do the next calls."""
     told: list[Any] = []
 
@@ -232,7 +233,7 @@ def test_a_callback_that_raises_harms_nobody(full: Full, way: Way, caplog: pytes
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_it_starts_by_itself_with_the_time_that_is_left(full: Full, way: Way) -> None:
-    """Nobody asks the call for anything, and it runs; the server sees a deadline from which the wait is taken off."""
+    """A call starts without being asked for anything; the server sees a deadline reduced by the wait."""
     call = way.begin(full.pool, "left", timeout=30)
     over = threading.Event()
     call.add_done_callback(lambda _: over.set())
@@ -245,8 +246,8 @@ def test_it_starts_by_itself_with_the_time_that_is_left(full: Full, way: Way) ->
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_a_deadline_that_is_no_number_is_over(full: Full, way: Way) -> None:
-    """It does not hide the deadlines of others who wait."""
+def test_a_deadline_of_nan_has_passed(full: Full, way: Way) -> None:
+    """A call with a deadline of NaN fails at once, and the deadlines of other waiters still hold."""
 
     def call(timeout: float) -> Any:
         return way.finish(way.begin(full.pool, timeout=timeout))
@@ -258,7 +259,7 @@ def test_a_deadline_that_is_no_number_is_over(full: Full, way: Way) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_blocking_calls_too_have_the_time_that_is_left(full: Full, way: Way) -> None:
-    """Whichever way a call waits, the wait is part of its deadline."""
+    """For every way of calling, the wait is part of the deadline."""
     answer = background(lambda: way.finish(way.begin(full.pool, "left", timeout=30)))
     eventually(lambda: full.waiting == 1)
     time.sleep(0.15)
@@ -269,7 +270,7 @@ def test_blocking_calls_too_have_the_time_that_is_left(full: Full, way: Way) -> 
 
 
 def test_first_come_first_served(calls: CallServer, full: Full) -> None:
-    """Calls start in the order in which they were made, whatever their kind."""
+    """Calls of all kinds start in the order in which they were made."""
     calls.tell("notes")
     made = [(way, way.begin(full.pool, f"note:{i}")) for i, way in enumerate(NOT_BLOCKING * 5)]
     assert full.waiting == 20
@@ -280,7 +281,7 @@ def test_first_come_first_served(calls: CallServer, full: Full) -> None:
 
 
 def test_a_newcomer_does_not_pass(calls: CallServer, full: Full) -> None:
-    """A blocking call that comes later than a future is served later."""
+    """A blocking call made after a future is served after it."""
     calls.tell("notes")
     first = WAYS[2].begin(full.pool, "note:first")
     second = background(lambda: WAYS[0].begin(full.pool, "note:second"))
@@ -295,7 +296,7 @@ def test_a_newcomer_does_not_pass(calls: CallServer, full: Full) -> None:
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_its_arguments_arrive(full: Full, way: Way) -> None:
-    """Metadata, and what else the call was made with, is passed on when it starts."""
+    """Metadata and the other arguments of the call are passed on when it starts."""
     call = way.begin(full.pool, "metadata", metadata=(("key", "value"),), compression=grpc.Compression.Gzip)
     full.make_room()
     assert b'["key", "value"]' in (b"".join(call) if way.streams_out else call.result(LONG))
@@ -307,7 +308,7 @@ def _fail(value: Any) -> bytes:
 
 @pytest.mark.parametrize("way", [way for way in NOT_BLOCKING if way.streams_in], ids=str)
 def test_a_serializer_that_raises(full: Full, plain: grpc.Channel, way: Way) -> None:
-    """The call ends as gRPC's does, only later; its callbacks run, and its place goes to the next."""
+    """The call ends as gRPC's does, only later; its callbacks run, and its place goes to the next call."""
     told: list[Any] = []
     call = way.begin(full.pool, serializer=_fail)
     call.add_done_callback(told.append)
@@ -322,7 +323,7 @@ def test_a_serializer_that_raises(full: Full, plain: grpc.Channel, way: Way) -> 
 
 @pytest.mark.parametrize("way", [way for way in NOT_BLOCKING if not way.streams_in], ids=str)
 def test_a_request_that_cannot_be_serialised(full: Full, plain: grpc.Channel, way: Way) -> None:
-    """The call is refused where it is made, as by gRPC, and does not wait for a place to find out."""
+    """The call is refused where it is made, as by gRPC, without waiting for a place."""
     assert outcome_of(lambda: way.begin(full.pool, serializer=_fail)) == outcome_of(
         lambda: way.begin(plain, serializer=_fail)
     )
@@ -331,7 +332,7 @@ def test_a_request_that_cannot_be_serialised(full: Full, plain: grpc.Channel, wa
 
 @pytest.mark.parametrize("way", [way for way in NOT_BLOCKING if not way.streams_in], ids=str)
 def test_a_request_that_is_changed_while_it_waits(full: Full, way: Way) -> None:
-    """What is sent is the request as it was when the call was made."""
+    """The request sent is the one passed when the call was made."""
     request = ["note:first"]
     multicallable: Any = getattr(full.pool, way.maker)(way.method, lambda value: value[0].encode(), None)
     call = getattr(multicallable, way.how)(request, timeout=20)
@@ -346,7 +347,7 @@ def test_a_request_that_is_changed_while_it_waits(full: Full, way: Way) -> None:
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_cancelled_while_it_waits(full: Full, way: Way) -> None:
-    """It leaves the queue at once, is never started, and everything that can be asked of it has an answer."""
+    """A cancelled call leaves the queue at once and is never started; each of its members has an answer."""
     call = way.begin(full.pool)
     assert call.cancel()
     assert full.waiting == 0
@@ -368,14 +369,14 @@ def test_cancelled_while_it_waits(full: Full, way: Way) -> None:
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_a_second_cancel_is_answered_as_by_grpc(full: Full, plain: grpc.Channel, way: Way) -> None:
-    """`cancel()` of a call that has been cancelled returns what gRPC's returns."""
+    """A repeated `cancel()` returns what gRPC's returns."""
     waiting, running = way.begin(full.pool), way.begin(plain, f"hold:{new_tag()}")
     assert [waiting.cancel(), waiting.cancel()] == [running.cancel(), running.cancel()]
 
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 def test_cancelling_ends_an_iteration_that_waits(full: Full, way: Way) -> None:
-    """Another thread that waits for the first response is told."""
+    """Another thread that waits for the first response is woken."""
     call = way.begin(full.pool)
     reading = background(lambda: next(call))
     call.cancel()
@@ -386,7 +387,7 @@ def test_cancelling_ends_an_iteration_that_waits(full: Full, way: Way) -> None:
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_dropped_while_it_waits(calls: CallServer, full: Full, way: Way) -> None:
-    """A call that nobody holds leaves the queue and never reaches the server; those behind it move up."""
+    """A dropped call leaves the queue and never reaches the server; later waiters move up."""
     calls.tell("notes")
     dropped = way.begin(full.pool, "note:dropped")
     kept = way.begin(full.pool, "note:kept")
@@ -402,7 +403,7 @@ def test_dropped_while_it_waits(calls: CallServer, full: Full, way: Way) -> None
 
 @pytest.mark.parametrize("way", FUTURES, ids=str)
 def test_dropped_with_a_done_callback_it_still_runs(full: Full, way: Way) -> None:
-    """Who has asked to be told need not hold the call: it runs, and he is told, with the call."""
+    """A call with a done-callback need not be held: it runs, and the callback gets it."""
     told: list[Any] = []
     way.begin(full.pool).add_done_callback(lambda call: told.append(call.result()))
     gc.collect()
@@ -413,7 +414,7 @@ def test_dropped_with_a_done_callback_it_still_runs(full: Full, way: Way) -> Non
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_a_call_that_ran_is_collected(full: Full, way: Way) -> None:
-    """Nothing of the pool holds a call that is over, nor its request."""
+    """The pool holds neither a finished call nor its request."""
     call = way.begin(full.pool)
     call.add_done_callback(lambda _: None)
     full.make_room()
@@ -460,7 +461,7 @@ def test_refused_at_the_acquire_timeout(make_full: MakeFull, way: Way) -> None:
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_refused_at_its_own_deadline(make_full: MakeFull, way: Way) -> None:
-    """A call with a deadline waits until that, not until the configured time, and fails `DEADLINE_EXCEEDED`."""
+    """A call with a deadline waits until then, not for the configured time, and fails `DEADLINE_EXCEEDED`."""
     full = make_full(acquire_timeout=0.001)
     call = way.begin(full.pool, timeout=0.1)
     _assert_failed(call, way, grpc.StatusCode.DEADLINE_EXCEEDED, PoolTimeoutError)
@@ -469,7 +470,7 @@ def test_refused_at_its_own_deadline(make_full: MakeFull, way: Way) -> None:
 @pytest.mark.parametrize("timeout", [0, -1, 1e-9])
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_deadline_that_has_passed(full: Full, way: Way, timeout: float) -> None:
-    """A call without any time to wait fails `DEADLINE_EXCEEDED`."""
+    """A call whose deadline has passed fails `DEADLINE_EXCEEDED`."""
     with pytest.raises(grpc.RpcError) as caught:
         way.finish(way.begin(full.pool, timeout=timeout))
     error: Any = caught.value
@@ -479,7 +480,7 @@ def test_a_deadline_that_has_passed(full: Full, way: Way, timeout: float) -> Non
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_refused_when_too_many_wait(make_full: MakeFull, way: Way) -> None:
-    """Beyond `max_waiters` a call fails `RESOURCE_EXHAUSTED` at once; those that wait are not harmed."""
+    """Beyond `max_waiters` a call fails `RESOURCE_EXHAUSTED` at once; the waiters are not affected."""
     full = make_full(max_waiters=2)
     waiting = [way.begin(full.pool) for _ in range(2)]
     _assert_failed(way.begin(full.pool), way, grpc.StatusCode.RESOURCE_EXHAUSTED, PoolExhaustedError)
@@ -491,7 +492,7 @@ def test_refused_when_too_many_wait(make_full: MakeFull, way: Way) -> None:
 
 @pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
 def test_closed_while_it_waits(make_full: MakeFull, way: Way) -> None:
-    """`close()` fails a waiting call `CANCELLED`, and its callbacks run; when `close()` returns, that has happened."""
+    """`close()` fails a waiting call `CANCELLED`, and runs its callbacks before it returns."""
     full = make_full()
     told: list[Any] = []
     call = way.begin(full.pool)
@@ -517,7 +518,7 @@ def test_blocking_or_not_a_refusal_is_the_same(make_full: MakeFull, way: Way, re
 
 
 def test_a_thousand_queued_futures(calls: CallServer, make_pool: PoolMaker) -> None:
-    """They cost a few threads at most, and all complete."""
+    """A thousand queued futures cost a few threads at most, and all complete."""
     pool = make_pool(calls.channel, max_size=2, max_streams=4)
     pool.open()
     before = threading.active_count()
@@ -538,7 +539,7 @@ def test_a_thousand_queued_futures(calls: CallServer, make_pool: PoolMaker) -> N
 
 
 def test_cancelling_a_thousand_leaves_nothing(full: Full) -> None:
-    """Every one leaves the queue, in whatever order they are cancelled."""
+    """Every cancelled call leaves the queue, in whatever order they are cancelled."""
     made = [NOT_BLOCKING[i % 4].begin(full.pool) for i in range(900)]
     for call in made[::2] + made[1::2]:
         assert call.cancel()
@@ -546,7 +547,7 @@ def test_cancelling_a_thousand_leaves_nothing(full: Full) -> None:
 
 
 def test_calls_that_race_with_their_cancel(calls: CallServer, make_pool: PoolMaker) -> None:
-    """Calls cancelled while they are being started give their places back, and end one way or the other."""
+    """Calls cancelled while they are being started release their places, and end one way or the other."""
     pool = make_pool(calls.channel, max_size=1, max_streams=2)
     pool.open()
     for way in NOT_BLOCKING:

@@ -1,4 +1,4 @@
-"""Clients that other people wrote, and never saw a pool: each takes it for the channel that it is."""
+"""Clients from other projects work on a pool as on a channel."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import grpcpool
-from calls.support_server import UU, WAYS, CallServer, Way, assert_at_rest, new_tag
 from grpcpool import ChannelPool, PoolConfig
-from support.pools import PoolMaker
+from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
 from support.waiting import LONG, background, eventually, together
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -44,14 +45,14 @@ def services() -> Iterator[CallServer]:
 
 @pytest.fixture
 def pool(services: CallServer, make_pool: PoolMaker) -> Iterator[ChannelPool]:
-    """A small pool of it; in the end it is at rest."""
+    """A small pool over it; afterwards it is at rest."""
     made = make_pool(services.channel, max_size=2, max_streams=2)
     yield made
     assert_at_rest(made)
 
 
 def test_health_check(pool: ChannelPool) -> None:
-    """A generated stub asks for the health of services, at once and as a future, also when all places are taken."""
+    """A generated stub gets the health of services, directly and as a future, also while all places are taken."""
     stub = health_pb2_grpc.HealthStub(pool)
     request = health_pb2.HealthCheckRequest(service="orders")
     serving = health_pb2.HealthCheckResponse.SERVING
@@ -64,7 +65,7 @@ def test_health_check(pool: ChannelPool) -> None:
 
 
 def test_health_watch(pool: ChannelPool) -> None:
-    """A watch, which never ends by itself, takes its place until it is cancelled."""
+    """A watch, which never ends by itself, keeps its place until it is cancelled."""
     stub = health_pb2_grpc.HealthStub(pool)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="orders"), timeout=LONG)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
@@ -73,7 +74,7 @@ def test_health_watch(pool: ChannelPool) -> None:
 
 
 def test_reflection(pool: ChannelPool) -> None:
-    """The descriptor database, which sends its questions by a stream of requests, finds services and files."""
+    """The descriptor database, which asks by a stream of requests, finds services and files."""
     database = ProtoReflectionDescriptorDatabase(pool)
     assert "grpc.health.v1.Health" in set(database.get_services())
     file = database.FindFileContainingSymbol("grpc.health.v1.Health")
@@ -88,7 +89,7 @@ TOPIC = "projects/p/topics/t"
 
 
 def test_a_generated_google_client(calls: CallServer, make_pool: PoolMaker) -> None:
-    """The transport takes the pool as its channel, and many threads publish at once through a few streams."""
+    """The transport uses the pool as its channel, and many threads publish at once through a few streams."""
     pool = make_pool(calls.channel, max_size=2, max_streams=2)
     with PublisherClient(transport=PublisherGrpcTransport(channel=pool)) as client:
         answers = together(
@@ -100,7 +101,7 @@ def test_a_generated_google_client(calls: CallServer, make_pool: PoolMaker) -> N
 
 
 def test_the_publisher_that_batches(calls: CallServer, make_pool: PoolMaker) -> None:
-    """The client that people use, with batches, threads and retries of its own, publishes through a pool."""
+    """The high-level client, with its own batches, threads and retries, publishes through a pool."""
     pool = make_pool(calls.channel, max_size=2, max_streams=2)
     settings: Any = pubsub_v1.types.BatchSettings(max_messages=10)
     client: Any = pubsub_v1.PublisherClient(batch_settings=settings, transport=PublisherGrpcTransport(channel=pool))
@@ -118,7 +119,7 @@ _Instrumentor: Any = GrpcInstrumentorClient
 
 @pytest.fixture(scope="session")
 def exporter() -> InMemorySpanExporter:
-    """Where all spans go; the provider is one for the process, for the instrumentation takes no other."""
+    """Where all spans go; there is one provider per process, because the instrumentation accepts no second one."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -128,7 +129,7 @@ def exporter() -> InMemorySpanExporter:
 
 @pytest.fixture
 def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
-    """The client side of gRPC is instrumented, and these are the spans since then."""
+    """Instruments the client side of gRPC; returns the spans since then."""
     instrumentor: Any = _Instrumentor()
     instrumentor.instrument()
     exporter.clear()
@@ -138,7 +139,7 @@ def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_one_span_a_call(calls: CallServer, spans: InMemorySpanExporter, way: Way) -> None:
-    """Each call over a pool of instrumented channels yields one span, named after its method; none is for the pool."""
+    """Each call over a pool of instrumented channels yields one span, named after its method; the pool adds none."""
     with grpcpool.insecure_channel(calls.target, config=PoolConfig(max_size=2, max_streams=1)) as pool:
         pool.open()
         for number in (1, 2, 3):
@@ -149,7 +150,7 @@ def test_one_span_a_call(calls: CallServer, spans: InMemorySpanExporter, way: Wa
 
 
 def test_one_span_for_a_call_that_waits(calls: CallServer, spans: InMemorySpanExporter) -> None:
-    """A call without a place at first has its span when it runs."""
+    """A call that waits for its place has its one span when it runs."""
     with grpcpool.insecure_channel(calls.target, config=PoolConfig(max_size=1, max_streams=1)) as pool:
         multicallable: Any = pool.unary_unary(UU)
         with pool.acquire():
@@ -161,7 +162,7 @@ def test_one_span_for_a_call_that_waits(calls: CallServer, spans: InMemorySpanEx
 
 
 def test_uninstrumented_there_are_no_spans(calls: CallServer, exporter: InMemorySpanExporter) -> None:
-    """After the instrumentation has been taken off, new connections are plain, as `grpc`'s own are."""
+    """After uninstrumenting, new connections are plain, like those of `grpc`."""
     instrumentor: Any = _Instrumentor()
     instrumentor.instrument()
     instrumentor.uninstrument()
@@ -179,10 +180,10 @@ STREAM = next(way for way in WAYS if way.maker == "unary_stream")
 
 @pytest.fixture
 def single_threaded(services: CallServer) -> Iterator[ChannelPool]:
-    """A pool with one place, of channels with the option.
+    """A pool with one place, over channels with the option.
 
-    Not of the server of which no connection may be left: gRPC itself (1.85.1) leaves that of a channel which is closed
-    after such a stream was cancelled or dropped.
+    It uses another server than the one to which no connection may be left: gRPC itself (1.85.1) leaves the connection
+    of a channel that is closed after such a stream was cancelled or dropped.
     """
     config = PoolConfig(max_size=1, max_streams=1)
     with grpcpool.insecure_channel(services.target, OPTIONS, config=config) as pool:
@@ -191,13 +192,13 @@ def single_threaded(services: CallServer) -> Iterator[ChannelPool]:
         assert_at_rest(pool)
 
 
-def test_the_option_is_what_it_says(single_threaded: ChannelPool) -> None:
-    """The calls are of gRPC's other class: if that is renamed, the pool must learn the new name."""
+def test_the_option_selects_grpcs_other_class(single_threaded: ChannelPool) -> None:
+    """The option gives calls of gRPC's other class; if gRPC renames it, the pool must learn the new name."""
     assert type(STREAM.begin(single_threaded)._native).__name__ == "_SingleThreadedRendezvous"
 
 
 def test_single_threaded_read(single_threaded: ChannelPool) -> None:
-    """A stream that is read to its end gives its place back, although it is still held; and so does one that fails."""
+    """A stream read to its end releases its place, although it is still held; so does one that fails."""
     for _ in range(3):
         call = STREAM.begin(single_threaded)
         assert list(call) == [b"0", b"1", b"2"]
@@ -210,7 +211,7 @@ def test_single_threaded_read(single_threaded: ChannelPool) -> None:
 
 @pytest.mark.parametrize("read", [0, 1])
 def test_single_threaded_dropped(services: CallServer, single_threaded: ChannelPool, read: int) -> None:
-    """A stream that was half read, or not at all, gives its place back when it is dropped, and ends on the server."""
+    """A stream dropped unread, or half read, releases its place and ends on the server."""
     tag = new_tag()
     call = STREAM.begin(single_threaded, f"hold:{tag}")
     for _ in range(read):
@@ -225,7 +226,7 @@ def test_single_threaded_dropped(services: CallServer, single_threaded: ChannelP
 
 @pytest.mark.parametrize("read", [0, 1])
 def test_single_threaded_cancelled(services: CallServer, single_threaded: ChannelPool, read: int) -> None:
-    """A stream that is cancelled gives its place back when it is iterated on, or dropped."""
+    """A cancelled stream releases its place when it is iterated again, or dropped."""
     tag = new_tag()
     call = STREAM.begin(single_threaded, f"hold:{tag}")
     for _ in range(read):
@@ -238,7 +239,7 @@ def test_single_threaded_cancelled(services: CallServer, single_threaded: Channe
 
 
 def test_single_threaded_after_a_wait(single_threaded: ChannelPool) -> None:
-    """A stream that had to wait for its place is read, and gives it back."""
+    """A stream that had to wait for its place can be read, and then releases the place."""
     with single_threaded.acquire():
         call = STREAM.begin(single_threaded)
         reading = background(lambda: list(call))
@@ -248,7 +249,7 @@ def test_single_threaded_after_a_wait(single_threaded: ChannelPool) -> None:
 
 
 def test_single_threaded_needs_no_thread(single_threaded: ChannelPool) -> None:
-    """The option keeps its promise under a pool: a stream that runs has no thread of gRPC's."""
+    """Under a pool, too, a stream with this option uses no thread of gRPC's."""
     before = set(threading.enumerate())
     call = STREAM.begin(single_threaded)
     assert next(call) == b"0"

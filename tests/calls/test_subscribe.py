@@ -1,9 +1,8 @@
-"""The state of a pool, for who subscribes to it as to a channel."""
+"""Subscribing to the state of a pool, as to that of a channel."""
 
 from __future__ import annotations
 
 import itertools
-import socket
 import threading
 import time
 from typing import Any
@@ -12,10 +11,12 @@ import grpc
 import pytest
 
 import grpcpool
-from calls.support_server import WAYS, CallServer
 from grpcpool import ChannelPool
+from support.call_server import CallServer
 from support.pools import PoolMaker
+from support.servers import dead_target
 from support.waiting import LONG, eventually
+from support.ways import WAYS
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -30,20 +31,20 @@ def _watchers(pool: ChannelPool) -> list[str]:
 
 @pytest.fixture
 def pool(calls: CallServer, make_pool: PoolMaker) -> ChannelPool:
-    """A pool that has not connected yet, of up to two connections."""
+    """A pool of up to two connections that has not connected yet."""
     return make_pool(calls.channel, max_size=2, max_streams=1)
 
 
-def test_the_first_thing_told_is_the_state(pool: ChannelPool) -> None:
-    """A subscriber of a pool that nobody uses is told `IDLE`, and that has it connect no more than gRPC's would."""
+def test_the_first_report_is_the_state(pool: ChannelPool) -> None:
+    """A subscriber of an unused pool gets `IDLE` first; like gRPC, this does not connect the pool."""
     told: list[State] = []
     pool.subscribe(told.append)
     eventually(lambda: told == [State.IDLE])
     assert pool.stats().size == 0
 
 
-def test_the_changes_are_told(pool: ChannelPool) -> None:
-    """A pool that is asked to connect does, and tells each state once, up to `READY`."""
+def test_each_change_is_reported_once(pool: ChannelPool) -> None:
+    """With `try_to_connect` the pool connects, and reports each state once, up to `READY`."""
     told: list[State] = []
     pool.subscribe(told.append, try_to_connect=True)
     eventually(lambda: State.READY in told)
@@ -52,8 +53,8 @@ def test_the_changes_are_told(pool: ChannelPool) -> None:
     assert pool.stats().ready == 1
 
 
-def test_who_has_it_connect_is_told_so(calls: CallServer, make_pool: PoolMaker) -> None:
-    """A pool that connects within the time between two looks has said that it does: the states are gRPC's, in order."""
+def test_a_quick_connect_is_reported(calls: CallServer, make_pool: PoolMaker) -> None:
+    """A pool that connects between two looks still reports `CONNECTING`: the states are gRPC's, in order."""
     told: list[State] = []
 
     def make() -> grpc.Channel:
@@ -65,8 +66,8 @@ def test_who_has_it_connect_is_told_so(calls: CallServer, make_pool: PoolMaker) 
     eventually(lambda: told == [State.IDLE, State.CONNECTING, State.READY])
 
 
-def test_a_call_is_what_connects_an_idle_pool(pool: ChannelPool) -> None:
-    """Who subscribed without connecting learns of the connection that a call made."""
+def test_a_call_connects_an_idle_pool(pool: ChannelPool) -> None:
+    """A subscriber that did not ask to connect is notified of the connection that a call opened."""
     told: list[State] = []
     pool.subscribe(told.append)
     WAYS[0].begin(pool)
@@ -74,7 +75,7 @@ def test_a_call_is_what_connects_an_idle_pool(pool: ChannelPool) -> None:
 
 
 def test_several_subscribers(pool: ChannelPool) -> None:
-    """Each is told, a late one at once; there is one thread for all of them."""
+    """Each subscriber is notified, a late one at once; all share one thread."""
     told: tuple[list[State], ...] = ([], [], [])
     for one in told[:2]:
         pool.subscribe(one.append, try_to_connect=True)
@@ -85,7 +86,7 @@ def test_several_subscribers(pool: ChannelPool) -> None:
 
 
 def test_channel_ready_future(calls: CallServer, pool: ChannelPool) -> None:
-    """GRPC's own way to wait for a channel works on a pool, and leaves no thread."""
+    """`grpc.channel_ready_future` works on a pool, and leaves no thread."""
     future: Any = grpc.channel_ready_future(pool)
     assert future.result(timeout=LONG) is None
     assert pool.stats().ready == 1
@@ -93,30 +94,26 @@ def test_channel_ready_future(calls: CallServer, pool: ChannelPool) -> None:
 
 
 def test_channel_ready_future_may_be_cancelled() -> None:
-    """Nothing is left of a wait for a server that is not there."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        with grpcpool.insecure_channel(f"127.0.0.1:{taken.getsockname()[1]}") as pool:
-            future: Any = grpc.channel_ready_future(pool)
-            with pytest.raises(grpc.FutureTimeoutError):
-                future.result(timeout=0.1)
-            future.cancel()
-            eventually(lambda: not _watchers(pool))
+    """A cancelled wait for an unreachable server leaves nothing."""
+    with dead_target() as target, grpcpool.insecure_channel(target) as pool:
+        future: Any = grpc.channel_ready_future(pool)
+        with pytest.raises(grpc.FutureTimeoutError):
+            future.result(timeout=0.1)
+        future.cancel()
+        eventually(lambda: not _watchers(pool))
 
 
-def test_a_failing_pool_says_so() -> None:
-    """Where nobody listens the state is `TRANSIENT_FAILURE`."""
+def test_an_unreachable_server_is_a_transient_failure() -> None:
+    """While the server is unreachable the state is `TRANSIENT_FAILURE`."""
     told: list[State] = []
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        with grpcpool.insecure_channel(f"127.0.0.1:{taken.getsockname()[1]}") as pool:
-            pool.subscribe(told.append, try_to_connect=True)
-            eventually(lambda: State.TRANSIENT_FAILURE in told)
-            assert State.READY not in told
+    with dead_target() as target, grpcpool.insecure_channel(target) as pool:
+        pool.subscribe(told.append, try_to_connect=True)
+        eventually(lambda: State.TRANSIENT_FAILURE in told)
+        assert State.READY not in told
 
 
-def test_ready_if_any_is() -> None:
-    """A pool of two servers is `READY` as long as one of them is up, and no longer; and again when one is back."""
+def test_ready_while_any_connection_is() -> None:
+    """A pool over two servers is `READY` exactly while one of them is up, and again when one is back."""
     told: list[State] = []
     with CallServer() as one, CallServer() as other:
         servers = itertools.cycle([one, other])
@@ -126,7 +123,7 @@ def test_ready_if_any_is() -> None:
             pool.subscribe(told.append)
             eventually(lambda: told == [State.READY])
             one.kill()
-            # The pool has seen it when it counts one connection as lost.
+            # The pool has noticed when it counts one connection as lost.
             eventually(lambda: _try(pool) and pool.stats().ready == 1)
             assert told == [State.READY]
             other.kill()
@@ -136,7 +133,7 @@ def test_ready_if_any_is() -> None:
 
 
 def _try(pool: ChannelPool) -> bool:
-    """Has the pool notice what its connections are worth."""
+    """Makes calls, so that the pool notices lost connections."""
     futures = [WAYS[2].begin(pool, timeout=1) for _ in range(2)]
     for future in futures:
         future.exception(LONG)
@@ -144,14 +141,14 @@ def _try(pool: ChannelPool) -> bool:
 
 
 def test_without_a_subscriber_there_is_no_thread(pool: ChannelPool) -> None:
-    """Nobody polls for a pool to which nobody subscribes, however much it is used."""
+    """Without a subscriber no thread polls the pool, however much it is used."""
     for way in WAYS:
         way.finish(way.begin(pool))
     assert _watchers(pool) == []
 
 
 def test_the_thread_ends_with_the_last_subscriber(pool: ChannelPool) -> None:
-    """It runs while there is one, and no longer; and it comes back with the next."""
+    """The thread runs exactly while there is a subscriber, and starts again with the next."""
     told: list[State] = []
     others: list[State] = []
     for _ in range(2):
@@ -165,8 +162,8 @@ def test_the_thread_ends_with_the_last_subscriber(pool: ChannelPool) -> None:
         eventually(lambda: not _watchers(pool))
 
 
-def test_who_unsubscribed_is_told_nothing_more(pool: ChannelPool) -> None:
-    """A callback that has left misses the later changes; a callback that never came may leave as with gRPC."""
+def test_an_unsubscribed_callback_gets_nothing_more(pool: ChannelPool) -> None:
+    """An unsubscribed callback gets no later changes; unsubscribing an unknown callback does nothing, as in gRPC."""
     told: list[State] = []
     other: list[State] = []
     pool.subscribe(told.append)
@@ -180,7 +177,7 @@ def test_who_unsubscribed_is_told_nothing_more(pool: ChannelPool) -> None:
 
 
 def test_a_callback_may_unsubscribe_itself(pool: ChannelPool) -> None:
-    """As gRPC's `channel_ready_future` does."""
+    """A callback may unsubscribe itself, as `grpc.channel_ready_future` does."""
     told: list[State] = []
 
     def once(state: State) -> None:
@@ -193,7 +190,7 @@ def test_a_callback_may_unsubscribe_itself(pool: ChannelPool) -> None:
 
 
 def test_the_close_ends_subscriptions(pool: ChannelPool) -> None:
-    """When `close()` returns, no thread watches; to subscribe to a closed pool is allowed and starts none."""
+    """When `close()` returns, no watcher thread is left; subscribing to a closed pool is allowed and starts none."""
     told: list[State] = []
     pool.subscribe(told.append, try_to_connect=True)
     eventually(lambda: State.READY in told)
@@ -205,7 +202,7 @@ def test_the_close_ends_subscriptions(pool: ChannelPool) -> None:
 
 
 def test_a_callback_that_raises(pool: ChannelPool, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and told again; the other subscribers are told as if nothing had been."""
+    """What a callback raises is logged; it and the other subscribers still get later changes."""
     failed: list[State] = []
     told: list[State] = []
 
@@ -222,7 +219,7 @@ def test_a_callback_that_raises(pool: ChannelPool, caplog: pytest.LogCaptureFixt
 
 
 def test_a_callback_may_close_the_pool(pool: ChannelPool) -> None:
-    """The close is complete soon after, and its own thread does not wait for itself."""
+    """A callback may close the pool: the close completes soon, and the watcher thread does not wait for itself."""
     pool.subscribe(lambda state: pool.close() if state is State.READY else None, try_to_connect=True)
     eventually(lambda: pool.closed and not pool.stats().size)
     eventually(lambda: not _watchers(pool))

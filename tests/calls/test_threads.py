@@ -1,4 +1,4 @@
-"""Many threads on one pool: the bound on the streams of a connection, and what the pool remembers of methods."""
+"""Many threads on one pool: the limit on streams of a connection, and the cache of methods."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import UU, WAYS, CallServer, assert_at_rest
 from grpcpool import ChannelPool
+from support.call_server import UU, CallServer
 from support.fakes import FakeChannel, FakeFactory
-from support.pools import PoolMaker
+from support.pools import PoolMaker, assert_at_rest
 from support.waiting import together
+from support.ways import WAYS
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.mark.parametrize("max_streams", [1, 7])
 def test_no_connection_carries_more_than_it_may(calls: CallServer, make_pool: PoolMaker, max_streams: int) -> None:
-    """Of 240 threads with calls of all kinds, the server never sees more at once on a connection than `max_streams`."""
+    """Under 240 threads with calls of all kinds, the server never sees more than `max_streams` on a connection."""
     pool = make_pool(calls.channel, max_size=4, max_streams=max_streams)
     calls.tell("most")
 
@@ -35,7 +36,7 @@ def test_no_connection_carries_more_than_it_may(calls: CallServer, make_pool: Po
     most = calls.tell("most")
     assert 1 <= len(most) <= 4
     assert max(most.values()) <= max_streams
-    # Otherwise this tells nothing.
+    # Otherwise this proves nothing.
     assert sum(most.values()) >= 4
     assert_at_rest(pool)
     stats = pool.stats()
@@ -44,7 +45,7 @@ def test_no_connection_carries_more_than_it_may(calls: CallServer, make_pool: Po
 
 
 def test_mixed_ends_of_calls(calls: CallServer, make_pool: PoolMaker) -> None:
-    """Of 200 threads that answer, fail, cancel, drop and run out of time in turn, none leaves anything behind."""
+    """200 threads that answer, fail, cancel, drop and time out in turn leave nothing behind."""
     pool = make_pool(calls.channel, max_size=3, max_streams=5)
 
     def work(i: int) -> None:
@@ -67,12 +68,12 @@ def test_mixed_ends_of_calls(calls: CallServer, make_pool: PoolMaker) -> None:
     together(200, work)
     assert_at_rest(pool)
     assert pool.stats().size <= 3
-    # And each place is there: as many calls as there may be run at once.
+    # Each place is free: as many calls as there are places run at once.
     together(15, lambda _: WAYS[0].begin(pool))
 
 
 def test_a_pool_that_is_closed_under_load(calls: CallServer, make_pool: PoolMaker) -> None:
-    """Every call that `close()` finds ends as gRPC's would: answered, cancelled, or refused as on a closed channel."""
+    """Every call that `close()` meets ends as gRPC's would: answered, cancelled, or refused as on a closed channel."""
     pool = make_pool(calls.channel, max_size=2, max_streams=3)
 
     def work(i: int) -> str:
@@ -97,11 +98,11 @@ def test_a_pool_that_is_closed_under_load(calls: CallServer, make_pool: PoolMake
     assert pool.stats().in_flight == pool.stats().size == pool.stats().waiting == 0
 
 
-# --- what is remembered of methods ----------------------------------------------------------------------------------
+# --- the cache of methods -------------------------------------------------------------------------------------------
 
 
 class _Counting(FakeChannel):
-    """Counts how often it is asked to make a multicallable."""
+    """Counts how often it is asked for a multicallable."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,12 +119,12 @@ def _serialize(message: bytes) -> bytes:
 
 def _channel_of(pool: ChannelPool) -> Any:
     """The one slot's channel."""
-    (slot,) = pool._core.machine.fleet.slots
+    (slot,) = pool._driver.machine.fleet.slots
     return slot.channel
 
 
 def test_multicallables_are_made_once(make_pool: PoolMaker) -> None:
-    """However often a stub is made of the pool, its connection makes one multicallable for each method."""
+    """However often stubs are made from the pool, a connection makes one multicallable for each method."""
     factory = FakeFactory(_Counting)
     pool = make_pool(factory, max_size=1)
     for _ in range(100):
@@ -135,10 +136,10 @@ def test_multicallables_are_made_once(make_pool: PoolMaker) -> None:
 
 
 def test_equal_methods_share_one_multicallable(calls: CallServer, make_pool: PoolMaker) -> None:
-    """Of equal arguments the multicallable is one object; of a different serializer, kind or name another."""
+    """Equal arguments share one multicallable; another serializer, kind or name has another."""
     pool = make_pool(calls.channel, max_size=1)
     pool.open()
-    channel, methods = _channel_of(pool), pool._core.methods
+    channel, methods = _channel_of(pool), pool._driver.methods
 
     def made(*arguments: Any) -> int:
         return id(channel.multicallable(methods.get("unary_unary", arguments)))
@@ -149,17 +150,17 @@ def test_equal_methods_share_one_multicallable(calls: CallServer, make_pool: Poo
     assert len({same, *others}) == 3
 
 
-def test_methods_made_on_the_spot_do_not_pile_up(make_pool: PoolMaker) -> None:
-    """Who makes new serializers for each call fills no memory, and gets his answers."""
+def test_the_cache_of_methods_is_bounded(make_pool: PoolMaker) -> None:
+    """New serializers for each call work, and the cache stays bounded."""
     pool = make_pool(FakeFactory(), max_size=1)
     for i in range(3000):
         assert pool.unary_unary(UU, lambda message, i=i: message)(b"a") == b"a"  # type: ignore[misc]
-    assert len(pool._core.methods._known) <= 1024
+    assert len(pool._driver.methods._known) <= 1024
     assert len(_channel_of(pool)._multicallables) <= 1024
 
 
 def test_serializers_that_cannot_be_hashed(make_pool: PoolMaker) -> None:
-    """They serve as any other, and are not remembered without end."""
+    """Unhashable serializers work like any other, and the cache stays bounded."""
 
     class Unhashable:
         __hash__ = None  # type: ignore[assignment]

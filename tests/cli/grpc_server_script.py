@@ -16,7 +16,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 
-_CERTIFICATE = pathlib.Path(__file__).parents[1] / "calls" / "certs" / "localhost"
+_CERTIFICATE = pathlib.Path(__file__).parents[1] / "support" / "certs" / "localhost"
 
 
 def _count(request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:

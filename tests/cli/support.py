@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -16,9 +15,11 @@ import pytest
 
 from grpcpool.__main__ import main
 from grpcpool._demo.process import running_server
+from support.refusing_server import RefusingServer
+from support.servers import dead_target
 
 HERE = pathlib.Path(__file__).parent
-CERTIFICATE = HERE.parent / "calls" / "certs" / "localhost.crt"
+CERTIFICATE = HERE.parent / "support" / "certs" / "localhost.crt"
 KEY = CERTIFICATE.with_suffix(".key")
 COMMAND = [sys.executable, "-W", "error", "-m", "grpcpool"]
 CHECK = "grpc.health.v1.Health/Check"
@@ -36,15 +37,14 @@ def tcp_server(greeting: str) -> AbstractContextManager[int]:
 
 def h2_server(announced: int) -> AbstractContextManager[int]:
     """Runs a small HTTP/2 server that announces this stream limit; yields its port."""
-    return running_server([str(HERE.parent / "refusals" / "server_script.py"), f"--announce={announced}"])
+    return running_server([str(RefusingServer.script), f"--announce={announced}"])
 
 
 @contextlib.contextmanager
 def unused_port() -> Iterator[int]:
     """Yields a port on which no server listens; the port is reserved meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
+    with dead_target() as target:
+        yield int(target.rpartition(":")[2])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -12,10 +11,9 @@ import pytest
 import grpcpool
 from components.programs import Program
 from grpcpool import ChannelPool, PoolConfig
+from support.pools import pool_threads
+from support.servers import RECONNECT_SOON
 from support.waiting import eventually
-
-# So that a connection that was lost soon tries again.
-RECONNECT_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
 
 
 class PoolOpener(Protocol):
@@ -25,15 +23,11 @@ class PoolOpener(Protocol):
         """Makes one; `config` are fields of `PoolConfig`."""
 
 
-def _pool_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
-
-
 @pytest.fixture
 def pool_of() -> Iterator[PoolOpener]:
     """Makes pools, which are closed when the test is over: in the end no call is in flight, and no thread is left."""
     pools: list[ChannelPool] = []
-    before = _pool_threads()
+    before = pool_threads()
 
     with contextlib.ExitStack() as stack:
 
@@ -46,4 +40,4 @@ def pool_of() -> Iterator[PoolOpener]:
         yield make
         for pool in pools:
             eventually(lambda pool=pool: pool.stats().in_flight == 0 == pool.stats().waiting, timeout=5)  # type: ignore[misc]
-    eventually(lambda: _pool_threads() <= before, timeout=5)
+    eventually(lambda: pool_threads() <= before, timeout=5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
@@ -12,9 +11,10 @@ from typing import Any, Self
 
 import grpc
 
-from components.conftest import RECONNECT_SOON
 from components.programs import Program
 from grpcpool import PoolConfig, aio
+from support.loops import until
+from support.servers import RECONNECT_SOON
 from support.waiting import LONG
 
 
@@ -23,19 +23,7 @@ async def pool_of(served: Program, **config: Any) -> AsyncIterator[aio.ChannelPo
     """A pool over a program; when the block ends no call is in flight. `config` are fields of `PoolConfig`."""
     async with aio.insecure_channel(served.target, RECONNECT_SOON, config=PoolConfig(**config)) as pool:
         yield pool
-        await eventually(lambda: pool.stats().in_flight == 0 == pool.stats().waiting, within=5)
-
-
-async def eventually(predicate: Callable[[], object], *, within: float = LONG, pause: float = 0.01) -> None:
-    """Returns when `predicate` is true.
-
-    Raises:
-        AssertionError: It was not within `within` seconds.
-    """
-    deadline = time.monotonic() + within
-    while not (value := predicate()):
-        assert time.monotonic() < deadline, f"still {value!r} after {within} s"
-        await asyncio.sleep(pause)
+        await until(lambda: pool.stats().in_flight == 0 == pool.stats().waiting, timeout=5)
 
 
 class Load:
@@ -53,7 +41,7 @@ class Load:
     async def answers_to_come(self, number: int = 100) -> Counter[bytes]:
         """Waits for so many answers from now on; returns how often there was which."""
         self._answers.clear()
-        await eventually(lambda: self._answers.total() >= number)
+        await until(lambda: self._answers.total() >= number)
         return self._answers.copy()
 
     async def wait_for_answers_of(self, names: set[bytes]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from components import tasks
 from components.proxies import HAProxy, name_of, new_connection_goes_to
 from grpcpool import aio
-from support.loops import run
+from support.loops import run, until
 from support.servers import PID, Server
 from support.waiting import LONG
 
@@ -58,16 +58,16 @@ def test_a_new_server_gets_its_part_by_rotation(how: str) -> None:
                 await load.wait_for_answers_of({name_of(one), name_of(two)})
                 two.kill()
                 await load.wait_for_answers_of({name_of(one)})
-                await tasks.eventually(lambda: pool.stats().ready == 6)
+                await until(lambda: pool.stats().ready == 6)
                 assert all(error.code() is grpc.StatusCode.UNAVAILABLE for error in load.errors)
                 load.errors.clear()
                 two.start()
-                await tasks.eventually(lambda: new_connection_goes_to(two, front))
+                await until(lambda: new_connection_goes_to(two, front))
                 if how == "refresh":
                     assert set(await load.answers_to_come()) == {name_of(one)}
                     pool.refresh()
                 await load.wait_for_answers_of({name_of(one), name_of(two)})
-                await tasks.eventually(lambda: pool.stats().closed[how] >= 6)
+                await until(lambda: pool.stats().closed[how] >= 6)
                 assert not load.errors
 
     with Server() as one, Server() as two, HAProxy([one, two]) as front:

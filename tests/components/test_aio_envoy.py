@@ -11,7 +11,7 @@ import pytest
 from components import tasks
 from components.proxies import Envoy
 from support.connections import connections_to
-from support.loops import run
+from support.loops import run, until
 from support.servers import CHAT, COUNT, SLOW, Server
 from support.waiting import LONG
 
@@ -80,7 +80,7 @@ def test_no_call_fails_when_connections_end(server: Server) -> None:
                 return b",".join([answer async for answer in count(b"8,60", timeout=LONG)])
 
             async with tasks.Load(4, call) as calls, tasks.Load(8, stream) as streams:
-                await tasks.eventually(lambda: envoy.counter("cx_max_duration_reached") >= 4, pause=0.1)
+                await until(lambda: envoy.counter("cx_max_duration_reached") >= 4, pause=0.1)
                 assert set(await streams.answers_to_come(8)) == {b"0,1,2,3,4,5,6,7"}
                 assert set(await calls.answers_to_come()) == {b"5"}
             assert not calls.errors
@@ -102,8 +102,8 @@ def test_connections_that_nobody_uses_come_back(server: Server) -> None:
         async with tasks.pool_of(envoy, min_size=4) as pool:
             await pool.open()
             assert connections_to(envoy.port) == 4
-            await tasks.eventually(have_come_back)
-            await tasks.eventually(lambda: pool.stats().ready == 4)
+            await until(have_come_back)
+            await until(lambda: pool.stats().ready == 4)
             assert pool.stats().opened == 4
 
     with Envoy(server, max_streams=LIMIT, max_duration=1) as envoy:

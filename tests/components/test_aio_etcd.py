@@ -11,7 +11,7 @@ import pytest
 
 from components import tasks
 from components.etcd import Etcd, KeyValueStore, all_under, put, values_of, watch_under
-from support.loops import run
+from support.loops import run, until
 from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
@@ -51,7 +51,7 @@ def test_puts_ranges_and_watches(etcd: Etcd) -> None:
             assert pool.stats().in_flight == 12
             for watch in watches:
                 watch.cancel()
-            await tasks.eventually(lambda: pool.stats().in_flight == 0)
+            await until(lambda: pool.stats().in_flight == 0)
 
     run(main())
 
@@ -78,12 +78,12 @@ def test_etcd_is_killed_and_comes_back(etcd: Etcd) -> None:
             assert time.monotonic() - began < 5
             assert pool.stats().in_flight == 0
             patient = store.put(put("during/0000", "7"), timeout=LONG, wait_for_ready=True)
-            await tasks.eventually(lambda: pool.stats().waiting + pool.stats().in_flight == 1)
+            await until(lambda: pool.stats().waiting + pool.stats().in_flight == 1)
             etcd.restart()
             await patient
             await _put(store, "after", range(50))
             for folder, values in ("before", list(range(50))), ("during", [7]), ("after", list(range(50))):
                 assert values_of((await store.range(all_under(f"{folder}/"), timeout=LONG)).kvs) == values
-            await tasks.eventually(lambda: pool.stats().ready == pool.stats().size >= 2)
+            await until(lambda: pool.stats().ready == pool.stats().size >= 2)
 
     run(main())

@@ -9,7 +9,7 @@ import pytest
 
 from components import tasks
 from components.proxies import Nginx
-from support.loops import run
+from support.loops import run, until
 from support.servers import ECHO, Server
 from support.waiting import LONG
 
@@ -28,14 +28,14 @@ def test_thousands_of_calls(server: Server) -> None:
         async with tasks.pool_of(nginx, min_size=4, max_size=4) as pool:
             echo: Any = pool.unary_unary(ECHO)
             await asyncio.gather(*(call(caller) for caller in range(20)))
-            await tasks.eventually(lambda: nginx.calls_by_connection().total() == 4_000)
+            await until(lambda: nginx.calls_by_connection().total() == 4_000)
             calls = nginx.calls_by_connection()
             assert len(calls) >= 20
             assert max(calls.values()) == 200
             stats = pool.stats()
             assert stats.acquired == 4_000
             assert (stats.opened, sum(stats.closed.values()), stats.refused_streams) == (4, 0, 0)
-            await tasks.eventually(lambda: pool.stats().ready == 4)
+            await until(lambda: pool.stats().ready == 4)
 
     with Nginx(server, calls_per_connection=200) as nginx:
         run(main(nginx))

@@ -29,8 +29,8 @@ EACH = 10
 def front() -> Iterator[HAProxy]:
     """Before two servers, each of which takes 20 calls on a connection."""
     with (
-        Server(max_concurrent_streams=20) as one,
-        Server(max_concurrent_streams=20) as two,
+        Server({"max_concurrent_streams": 20}) as one,
+        Server({"max_concurrent_streams": 20}) as two,
         HAProxy([one, two]) as front,
     ):
         yield front

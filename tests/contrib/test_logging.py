@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from grpcpool import Listener, PoolTimeoutError
-from grpcpool._listener import HOOKS
+from grpcpool._values.listener import HOOKS
 from grpcpool.contrib.logging import LoggingListener
 from grpcpool.testing import FakeFactory, ManualClock
 from support.fakes import failing_factory

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from grpcpool import ChannelPool, Lease, Listener, PoolClosedError, PoolExhaustedError, PoolTimeoutError
-from grpcpool._clock import SystemClock
-from grpcpool._listener import Opening, TimedOut
-from grpcpool._slot import Slot
-from grpcpool._sync.waiting import BlockedWaiter
+from grpcpool._machine.slot import Slot
+from grpcpool._shared.clock import SystemClock
+from grpcpool._sync.waiter import BlockedWaiter
+from grpcpool.events import Opening, TimedOut
 from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, HangingFactory
 from support.pools import PoolMaker
@@ -255,7 +255,7 @@ def test_an_interruption_between_grant_and_delivery_loses_nothing(
     gone = threading.Event()
     deliver = BlockedWaiter.granted
 
-    def interrupt_first(waiter: BlockedWaiter, slot: Slot | None) -> None:
+    def interrupt_first(waiter: BlockedWaiter, slot: Slot) -> None:
         _interrupt_main_thread()
         # Who waits for his answer before he goes makes this wait in vain.
         gone.wait(0.5)
@@ -329,21 +329,20 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
         def request(self, waiter: object) -> None:
             """Has answered already."""
 
-        def cancel(self, waiter: object) -> bool:
+        def withdraw(self, waiter: Any) -> bool:
+            self.released = [waiter._slot]
             return False
-
-        def release(self, slot: Slot, streams: int | None) -> None:
-            self.released = [slot]
 
     waiter: Any = BlockedWaiter(None, since=0, deadline=0).prepare()
     told.acquire()
-    waiter._told = InterruptedLock()
+    waiter._wakes = InterruptedLock()
     slot = Slot(1, limit=1, now=0, deadline=0)
+    waiter._slot = slot
     waiter.granted(slot)
-    core = Answered()
+    driver = Answered()
     with pytest.raises(Interruption):
-        background(lambda: waiter.get(core)).result(2)
-    assert core.released == [slot]
+        background(lambda: waiter.get(driver)).result(2)
+    assert driver.released == [slot]
 
 
 def test_where_no_thread_can_be_started_a_wait_ends_all_the_same(

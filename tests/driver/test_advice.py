@@ -9,9 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from grpcpool import PoolStats, Verdict, advise
-from grpcpool._slot import SlotState
-from grpcpool._stats import ChannelStats
+from grpcpool import ChannelStats, PoolStats, Verdict, advise
+from grpcpool._values.slot_states import SlotState
 from grpcpool.testing import FakeChannel, FakeFactory, ManualClock
 from support.fakes import failing_factory
 from support.pools import PoolMaker

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, LeaseReleasedError, Listener, PoolClosedError, PoolConfig, PoolTimeoutError
-from grpcpool._listener import Closed
+from grpcpool.events import Closed
 from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory
 from support.pools import PoolMaker

@@ -27,7 +27,11 @@ def finalizing(finalize: Callable[[], object]) -> Iterator[None]:
     done: list[bool] = []
 
     def interrupt(frame: FrameType, event: str, argument: Any) -> None:
-        if not done and event == "call" and frame.f_globals["__name__"] in ("grpcpool._fleet", "grpcpool._machine"):
+        if (
+            not done
+            and event == "call"
+            and frame.f_globals["__name__"] in ("grpcpool._machine.machine", "grpcpool._machine.places")
+        ):
             done.append(True)
             sys.setprofile(None)
             finalize()

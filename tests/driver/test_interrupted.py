@@ -6,6 +6,7 @@ package has its turn, one after the other.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import warnings
@@ -15,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from grpcpool import ChannelPool, PoolConfig
+from grpcpool import ChannelPool, Lease, PoolConfig, PoolTimeoutError
 from grpcpool.testing import FakeFactory
 from support.servers import COUNT, ECHO
-from support.waiting import eventually
+from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -105,3 +106,53 @@ def test_whoever_is_interrupted_loses_no_place(work: Callable[[ChannelPool], Non
             if not handler.raised:
                 return
     pytest.fail("there is no end of it")
+
+
+def _release(pool: ChannelPool, lease: Lease) -> None:
+    lease.release()
+
+
+def _discard(pool: ChannelPool, lease: Lease) -> None:
+    lease.discard()
+
+
+def _acquire_another(pool: ChannelPool, lease: Lease) -> None:
+    with contextlib.suppress(PoolTimeoutError):
+        pool.acquire(timeout=0, streams=1)
+    lease.release()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("streams", [None, 1])
+@pytest.mark.parametrize("work", [_release, _discard, _acquire_another])
+def test_a_waiter_gets_its_answer_whatever_is_interrupted(
+    work: Callable[[ChannelPool, Lease], None], streams: int | None
+) -> None:
+    """Wherever a handler raises while a release serves a waiter, the waiter gets its place, and none is lost."""
+    for number in range(1, _MOST):
+        if not _is_interrupted_beside_a_waiter(work, streams, number):
+            return
+    pytest.fail("there is no end of it")
+
+
+def _is_interrupted_beside_a_waiter(
+    work: Callable[[ChannelPool, Lease], None], streams: int | None, number: int
+) -> bool:
+    """Does the work, which releases the only lease, with a handler that raises at the point of that number, if any."""
+    with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+        pool.open()
+        lease = [pool.acquire(streams=streams)]
+        waiting = background(lambda: pool.acquire(timeout=LONG, streams=streams))
+        eventually(lambda: pool.stats().waiting == 1)
+        handler = _Handler(number)
+        handler.interrupt(lambda: work(pool, lease[0]))
+        with warnings.catch_warnings():
+            # A lease whose release was interrupted before it began is released by the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            lease.clear()
+            pool.stats()
+            if not waiting.done():
+                gc.collect()
+        waiting.result(LONG).release()
+        assert pool.stats().in_flight == 0
+    return handler.raised

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from grpcpool import ChannelPool, Lease
-from grpcpool._listener import Leaked
+from grpcpool.events import Leaked
 from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory
 from support.pools import PoolMaker, Recorder

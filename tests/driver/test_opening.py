@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, PoolClosedError, PoolOpenError, PoolTimeoutError
-from grpcpool._listener import OpenFailed
+from grpcpool.events import OpenFailed
 from grpcpool.testing import ManualClock
 from support.fakes import ConstantFactory, FakeChannel, FakeFactory, HangingFactory, failing_factory
 from support.pools import PoolMaker, Recorder

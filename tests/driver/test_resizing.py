@@ -10,7 +10,7 @@ import pytest
 
 import grpcpool.aio
 from grpcpool import ChannelPool, Lease, Mode, PoolConfig, PoolOpenError, PoolTimeoutError
-from grpcpool._listener import Opening
+from grpcpool.events import Opening
 from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory
 from support.pools import PoolMaker, Recorder

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from calls.support_server import CallServer
+from support.call_server import CallServer
 from support.waiting import eventually
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"

@@ -1,1 +1,1 @@
-"""Tests of the machine and its neighbours: pure, so without gRPC, threads, clocks or sleep."""
+"""Tests of the machine and its parts: pure, so without gRPC, threads, clocks or sleep."""

@@ -1,21 +1,21 @@
 """A model of the machine's surroundings, and the invariants that must hold after every step.
 
-A `World` plays the driver and all of its callers. It tells the machine what happens, carries out the effects, and
-keeps books of its own: which grants are not released, who waits and since when, which connections were dialled and
-not closed. The invariants compare the machine with these books, and the machine's counts with what is counted anew.
+A `World` plays the driver and all of its callers. It reports events to the machine, carries out the effects, and keeps
+records of its own: the grants not yet released, the waiters and their arrival, the connections dialled and not closed.
+The invariants compare the machine with these records, and the machine's counts with the model's own.
 
-What the invariants mean here, where the design leaves it open:
+How the model reads the invariants where the design leaves them open:
 
-*   No. 3 also holds for connections: nobody waits for one that may be dialled and is not. And who would rather fail
-    than wait does not wait when nothing is up: he is on a lost slot with room, or refused.
-*   No. 4: equal asks ask for the same streams. A lost slot goes to those who would rather fail, in their order.
-*   No. 6 counts places: what is open or opening, but that a draining slot has none and a successor being opened has
-    that of the slot it is to replace. What is above `max_size` is marked as overflow. A `resize` downwards retires
-    at once whatever is above the new `max_size`, overflow included, so that the bound holds through it.
-*   No. 8: after `tick(now)`, `next_deadline()` is `now` or later, and at all times it is not after anybody's deadline.
+*   No. 3 also holds for connections: nothing waits for a connection that could be dialled and is not. When nothing is
+    up, a fail-fast call does not wait: it is put on a lost slot with room, or refused.
+*   No. 4: equal requests ask for the same streams. A lost slot serves fail-fast waiters only, in their order.
+*   No. 6 counts connections, open or opening. A draining slot does not count, and neither does a successor being
+    opened, because the slot it is to replace still counts. Slots above `max_size` are marked as overflow. A `resize`
+    downwards retires at once whatever is above the new `max_size`, overflow included, so the bound holds throughout.
+*   No. 8: after `tick(now)`, `next_deadline()` is `now` or later, and it is never after the deadline of a waiter.
 
-The model is used by Hypothesis (`test_model.py`) and by a plain random walk (`walk`), which is fast enough to be
-sent through many mutants (`test_mutants.py`). It therefore takes the machine's classes as an argument.
+The model is used by Hypothesis (`test_model.py`) and by a random walk (`walk`) that is fast enough to run over many
+mutants (`test_mutants.py`). It therefore takes the machine's classes as an argument.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from grpcpool._config import Mode, PickerName, PoolConfig
-from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._machine import OpenWaiter, PoolMachine
-from grpcpool._queue import Waiter
-from grpcpool._slot import Slot
+from grpcpool import Mode, PoolConfig
+from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.machine import PoolMachine
+from grpcpool._machine.openers import OpenWaiter
+from grpcpool._machine.places import Holding
+from grpcpool._machine.queue import Waiter
+from grpcpool._machine.slot import Slot
+from grpcpool._values.config import PickerName
+from machine.drive import Recorder
 
 T = TypeVar("T")
 
 
 def dice(seed: int) -> random.Random:
-    """What is random, the same for the same seed."""
+    """A random source that repeats for the same seed."""
     return random.Random(seed)  # noqa: S311 -- tests have no secrets
 
 
@@ -49,7 +53,7 @@ EPOCH = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 class Code:
     """The classes of one copy of the machine: the real one, or a mutant.
 
-    States, reasons and the like compare equal as strings, so that those of any copy will do; classes do not.
+    States, reasons and the like compare equal as strings, so values from any copy work; classes do not.
     """
 
     machine: type[PoolMachine]
@@ -64,7 +68,7 @@ REAL = Code(machine=PoolMachine, waiter=Waiter, open_waiter=OpenWaiter, config=P
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What of a configuration the machine looks at."""
+    """The part of a configuration that the machine uses."""
 
     min_size: int = 1
     max_size: int = 3
@@ -80,7 +84,7 @@ class Settings:
     picker: PickerName = "least_loaded"
 
     def config(self, code: Code) -> PoolConfig:
-        """The same as a configuration of that copy."""
+        """The same settings as a `PoolConfig` of that copy."""
         return code.config(
             min_size=self.min_size,
             max_size=self.max_size,
@@ -99,7 +103,7 @@ class Settings:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Held:
-    """A place that was granted and not released."""
+    """A grant that has not been released."""
 
     slot: Slot
     streams: int | None
@@ -109,42 +113,43 @@ class World:
     """A machine, its driver and its callers. Every step ends with a check of all invariants."""
 
     def __init__(self, settings: Settings, *, seed: int, code: Code = REAL) -> None:
-        """Begins with an unused pool; `seed` decides what is random in the machine."""
+        """Starts with an unused pool; `seed` seeds the machine's randomness."""
         self.code = code
         self.config = settings.config(code)
         self.machine = code.machine(self.config, name="pool", random=dice(seed).random)
+        self.recorder = Recorder(self.machine)
         self.now = 1000.0
         self.min_size = settings.min_size
         self.max_size = settings.max_size
         self.held: list[Held] = []
         self.waiting: dict[Waiter, None] = {}
-        # Who waits in open(), and for what.
-        self.openers: dict[Waiter, list[Slot]] = {}
-        self.asked: list[Waiter] = []
-        self.answers: collections.Counter[Waiter] = collections.Counter()
-        self.gave_up: set[Waiter] = set()
-        # Dialled and not closed, by the effects; and those of all dialled that have not been reported on.
+        # Waiters in open(), each with the slots that it waits for.
+        self.openers: dict[OpenWaiter, list[Slot]] = {}
+        self.asked: list[Waiter | OpenWaiter] = []
+        self.answers: collections.Counter[Waiter | OpenWaiter] = collections.Counter()
+        self.gave_up: set[Waiter | OpenWaiter] = set()
+        # Dialled and not closed, according to the effects; then the dials whose outcome has not been reported.
         self.slots: dict[Slot, None] = {}
         self.dials: list[Slot] = []
         self.drains: dict[Slot, float] = {}
-        # Known to be down, and given back to be closed: neither is to be granted beside a better one.
+        # Known to be down; released to be closed. A grant must use neither while a better slot is ready.
         self.down: set[Slot] = set()
         self.unwanted: set[Slot] = set()
         self.counts: collections.Counter[str] = collections.Counter()
         self.close_deadline = math.inf
         self.closing = False
         self.ticked = False
-        # Set while a step runs: a failed step leaves it set, and nothing more can be said of such a world.
+        # Set while a step runs. A failed step leaves it set, and later checks of such a world mean nothing.
         self.broken = False
 
     # --- callers ------------------------------------------------------------------------------------------------
 
     def request(self, streams: int | None, *, patience: float, fail_fast: bool = False, fast: bool = True) -> None:
-        """Someone asks for a place; as a driver does, the fast way first."""
+        """A caller makes a request; like a driver, it tries the fast path first."""
         self.broken = True
-        slot = self.machine.acquire(streams) if fast else None
+        slot = self.recorder.acquire(streams) if fast else None
         if slot is not None:
-            assert not [waiter for waiter in self.waiting if waiter.streams == streams], "no. 4: passed a waiter"
+            assert not [waiter for waiter in self.waiting if waiter.streams == streams], "no. 4: overtook a waiter"
             self._check_usable(slot)
             self._hold(slot, streams)
             self._step([])
@@ -152,134 +157,133 @@ class World:
         waiter = self.code.waiter(streams, since=self.now, deadline=self.now + patience, fail_fast=fail_fast)
         self.asked.append(waiter)
         self.waiting[waiter] = None
-        self._step(self.machine.request(waiter, self.now))
+        self._step(self.recorder.effects(self.machine.request, waiter, self.now))
         assert waiter in self.waiting or self.answers[waiter] == 1, "no. 5: neither queued nor answered"
-        assert patience > 0 or waiter not in self.waiting, "who has no time waits"
+        assert patience > 0 or waiter not in self.waiting, "a waiter without patience was queued"
 
     def release(self, index: int) -> None:
-        """One of the places held is given back."""
+        """A caller releases one of the grants held."""
         if held := self._some(self.held, index):
             self.broken = True
             self.held.remove(held)
             alive = held.slot in self.slots
-            effects = self.machine.release(held.slot, held.streams, self.now)
-            assert alive or not effects, "the release of what is gone has effects"
+            effects = self.recorder.release(held.slot, held.streams, self.now)
+            assert alive or not effects, "the release of a closed slot has effects"
             self._step(effects)
 
     def discard(self, index: int) -> None:
-        """One of the places held is given back with the wish to close its connection."""
+        """A caller releases one of the grants held and asks to close its connection."""
         if held := self._some(self.held, index):
             self.broken = True
             self.held.remove(held)
             self.unwanted.add(held.slot)
             alive = held.slot in self.slots
-            effects = self.machine.discard(held.slot, held.streams, self.now)
-            assert alive or not effects, "the discard of what is gone has effects"
+            effects = self.recorder.effects(self.machine.discard, held.slot, held.streams, Holding(held.slot), self.now)
+            assert alive or not effects, "the discard of a closed slot has effects"
             self._step(effects)
             assert held.slot.state in ("draining", "closed"), "a discarded slot is in service"
 
     def unfit(self, index: int) -> None:
-        """One of the places held turns out to be on a connection that is down."""
+        """One of the grants held turns out to be on a connection that is down."""
         if held := self._some([held for held in self.held if held.slot in self.slots], index):
             self.broken = True
             self.held.remove(held)
             self.counts["acquired"] -= 1
             self.down |= {held.slot} if held.slot.state == "ready" else set()
-            self._step(self.machine.unfit(held.slot, held.streams, self.now))
+            self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, Holding(held.slot), self.now))
 
     def refused_stream(self, index: int) -> None:
-        """One of the places held for a single call is refused by the server."""
+        """The server refuses the call on one of the single-stream grants."""
         if held := self._some([held for held in self.held if held.streams == 1 and held.slot in self.slots], index):
             self.broken = True
             self.held.remove(held)
             self.counts["refused_streams"] += 1
             others = held.slot.in_flight - 1
-            self._step(self.machine.refused_stream(held.slot, self.now))
+            self._step(self.recorder.effects(self.machine.refused_stream, held.slot, Holding(held.slot), self.now))
             assert held.slot.limit <= others or held.slot not in self.slots, "the limit is above what was refused"
 
     def crowded(self, index: int) -> None:
-        """A call on one of the places held is refused by the server, and the place is kept."""
+        """The server refuses a call on one of the grants held, and the grant is kept."""
         if held := self._some([held for held in self.held if held.slot in self.slots], index):
             self.broken = True
             self.counts["refused_streams"] += 1
-            self._step(self.machine.crowded(held.slot, self.now))
+            self._step(self.recorder.effects(self.machine.crowded, held.slot, self.now))
             assert held.slot.limit <= held.slot.in_flight, "the limit is above what was refused"
 
     def cancel(self, index: int) -> None:
-        """Someone gives up, who may have been answered already."""
+        """A waiter gives up; it may already have been answered."""
         asked = [*self.waiting, *self.openers, *self.asked[-2:]]
         if waiter := self._some(asked, index):
             self.broken = True
             waited = waiter in self.waiting or waiter in self.openers
-            said, effects = self.machine.cancel(waiter, self.now)
-            assert said == waited, "cancel is wrong on whether he still waited"
-            assert said or not effects, "who had his answer was cancelled with effects"
+            said, effects = self.recorder.cancel(waiter, self.now)
+            assert said == waited, "cancel is wrong about whether the waiter was still queued"
+            assert said or not effects, "cancelling an answered waiter has effects"
             if said:
-                self.waiting.pop(waiter, None)
-                self.openers.pop(waiter, None)
+                self._leave(waiter)
                 self.gave_up.add(waiter)
             self._step(effects)
 
     def open(self, *, patience: float) -> None:
-        """Someone calls `open()`."""
+        """A caller calls `open()`."""
         self.broken = True
         waiter = self.code.open_waiter(since=self.now, deadline=self.now + patience)
         self.asked.append(waiter)
         self.openers[waiter] = []
-        self._step(self.machine.open(waiter, self.now), at_will=True)
+        self._step(self.recorder.effects(self.machine.open, waiter, self.now), at_will=True)
         if waiter in self.openers:
             self.openers[waiter] = [slot for slot in in_state(self, "opening") if slot.replaces is None]
-            assert self.openers[waiter], "waits in open() for nothing"
+            assert self.openers[waiter], "waits in open() for no slot"
 
     def connect(self) -> None:
-        """Someone wants a connection, and no place on it."""
+        """A caller wants a connection, but no place on it."""
         self.broken = True
-        self._step(self.machine.connect(self.now))
+        self._step(self.recorder.effects(self.machine.connect, self.now))
         due = self.now >= self.machine.fleet.backoff.retry_at
-        assert self.slots or self.closing or not due, "asked to connect, does not"
+        assert self.slots or self.closing or not due, "connect() did not dial"
 
     def resize(self, min_size: int, max_size: int) -> None:
         """The bounds change."""
         self.broken = True
         if not self.closing:
             self.min_size, self.max_size = min_size, max_size
-        self._step(self.machine.resize(min_size, max_size, self.now))
+        self._step(self.recorder.effects(self.machine.resize, min_size, max_size, self.now))
 
     def refresh(self) -> None:
-        """Every connection is to be replaced."""
+        """`refresh()` is called."""
         self.broken = True
-        self._step(self.machine.refresh(self.now))
+        self._step(self.recorder.effects(self.machine.refresh, self.now))
 
     def close(self, grace: float) -> None:
-        """The pool is closed, maybe again."""
+        """The pool is closed, perhaps for the second time."""
         self.broken = True
         self.closing = True
         self.close_deadline = min(self.close_deadline, self.now + grace)
-        self._step(self.machine.close(self.now + grace, self.now), ticked=True)
-        assert not self.waiting, "no. 9: someone waits in a closed pool"
-        assert not self.openers, "no. 9: someone waits in open() of a closed pool"
+        self._step(self.recorder.effects(self.machine.close, self.now + grace, self.now), ticked=True)
+        assert not self.waiting, "no. 9: a waiter in a closed pool"
+        assert not self.openers, "no. 9: a waiter in open() of a closed pool"
 
     # --- connections --------------------------------------------------------------------------------------------
 
     def opened(self, index: int) -> None:
-        """One of the connections being dialled, or given up meanwhile, is ready."""
+        """One of the dials is ready; the pool may have given it up already."""
         if slot := self._some(self.dials, index):
             self.broken = True
             self.dials.remove(slot)
             alive = slot in self.slots
             self.counts["opened"] += alive
-            effects = self.machine.opened(slot, object(), self.now)
+            effects = self.recorder.effects(self.machine.opened, slot, object(), self.now)
             assert alive or (len(effects) == 1 and self._closes(effects, slot)), "a late connection is not closed"
             self._step(effects)
 
     def open_failed(self, index: int) -> None:
-        """One of the connections being dialled, or given up meanwhile, could not be made."""
+        """One of the dials fails; the pool may have given it up already."""
         if slot := self._some(self.dials, index):
             self.broken = True
             self.dials.remove(slot)
             alive = slot in self.slots
-            effects = self.machine.open_failed(slot, ConnectionError("no"), self.now)
-            assert bool(effects) == alive, "a failure goes unnoticed, or a late one has effects"
+            effects = self.recorder.effects(self.machine.open_failed, slot, ConnectionError("no"), self.now)
+            assert bool(effects) == alive, "a failed dial has no effects, or a late failure has some"
             self._step(effects)
 
     def lost(self, index: int) -> None:
@@ -288,9 +292,9 @@ class World:
             self.broken = True
             was_ready = slot.state == "ready"
             self.down |= {slot} if was_ready else set()
-            effects = self.machine.lost(slot, None, self.now)
+            effects = self.recorder.effects(self.machine.lost, slot, None, self.now)
             watched = [effect for effect in effects if type(effect).__name__ == "Watch"]
-            assert len(watched) == was_ready, "a lost connection is to be watched"
+            assert len(watched) == was_ready, "a lost connection must be watched, no other"
             self._step(effects)
 
     def recovered(self, index: int) -> None:
@@ -299,23 +303,23 @@ class World:
         if slot := self._some(down or [slot for slot in self.slots if slot.state != "opening"], index):
             self.broken = True
             self.down.discard(slot)
-            self._step(self.machine.recovered(slot, self.now))
+            self._step(self.recorder.effects(self.machine.recovered, slot, self.now))
 
     # --- time ---------------------------------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
-        """Time passes without a tick: what was due may be late."""
+        """Time passes without a tick, so what was due may be late."""
         self.now += seconds
 
     def tick(self) -> None:
-        """A tick, be it early or late."""
+        """The machine is ticked, early or late."""
         self.broken = True
         expected = {waiter for waiter in self.waiting if waiter.deadline <= self.now}
-        self._step(self.machine.tick(self.now), ticked=True)
-        assert not expected & self.waiting.keys(), "an expired waiter waits on"
+        self._step(self.recorder.effects(self.machine.tick, self.now), ticked=True)
+        assert not expected & self.waiting.keys(), "an expired waiter still waits"
 
     def tick_in_time(self) -> None:
-        """Time passes until the next deadline, and there is a tick at that very moment."""
+        """Time passes until the next deadline, and the machine is ticked at exactly that time."""
         deadline = self.machine.next_deadline()
         if deadline < math.inf:
             self.now = max(self.now, deadline)
@@ -324,7 +328,7 @@ class World:
     # --- the end ------------------------------------------------------------------------------------------------
 
     def finish(self, *, grace: float = 2.0, rest_first: bool = True) -> None:
-        """Everything comes to its end: whatever was done before, nothing is left open and nobody unanswered."""
+        """Ends every call and closes the pool; then nothing is open and every waiter has been answered."""
         if rest_first:
             self._rest()
         self.close(grace)
@@ -332,7 +336,7 @@ class World:
             if self.machine.next_deadline() == math.inf:
                 break
             self.tick_in_time()
-        assert self.machine.next_deadline() == math.inf, "no. 9: a closed pool wants to be ticked for ever"
+        assert self.machine.next_deadline() == math.inf, "no. 9: a closed pool still wants ticks"
         assert not self.slots, f"no. 9: still open after close: {list(self.slots)}"
         self._rest()
         self.request(1, patience=1.0)
@@ -341,8 +345,8 @@ class World:
             count = self.answers[waiter]
             assert count == (waiter not in self.gave_up), f"no. 5: answered {count} times"
         stats = self.machine.stats(moment, self.now)
-        assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), "at rest nothing is in flight"
-        assert self.machine.fleet.load == 0, "at rest there is no load"
+        assert (stats.size, stats.in_flight, stats.waiting) == (0, 0, 0), "at rest something is in flight"
+        assert self.machine.places.load == 0, "at rest the load is not 0"
 
     def _rest(self) -> None:
         for number in range(1000):
@@ -350,12 +354,12 @@ class World:
                 self.release(len(self.held) // 2)
             elif self.dials:
                 (self.opened if number % 2 else self.open_failed)(0)
-        assert not self.held, "there is no rest"
+        assert not self.held, "the pool does not come to rest"
 
     # --- the driver ---------------------------------------------------------------------------------------------
 
     def _step(self, effects: Sequence[Effect], *, ticked: bool = False, at_will: bool = False) -> None:
-        """Carries the effects out and checks that all is well."""
+        """Carries out the effects and checks every invariant."""
         after_close = self.closing
         backoff = self.machine.fleet.backoff
         dialled = sum(type(effect).__name__ == "Open" for effect in effects)
@@ -383,7 +387,7 @@ class World:
         drained_at = self.drains.pop(slot, math.inf)
         if any(held.slot is slot for held in self.held):
             due = min(drained_at + self.config.drain_timeout, self.close_deadline)
-            assert self.now >= due, f"cut off at {self.now}, which was due at {due}"
+            assert self.now >= due, f"cut off at {self.now}, before {due}"
 
     def _do_grant(self, effect: Grant) -> None:
         waiter, slot = effect.waiter, effect.slot
@@ -392,32 +396,39 @@ class World:
         del self.waiting[waiter]
         equal = [other for other in ahead if other.streams == waiter.streams]
         if slot.state == "lost":
-            assert waiter.fail_fast, "a patient waiter was put on a lost slot"
+            assert waiter.fail_fast, "a wait-for-ready waiter was put on a lost slot"
             assert not in_state(self, "ready"), "put on a lost slot while another is up"
             equal = [other for other in equal if other.fail_fast]
         else:
             self._check_usable(slot)
-        assert not equal, "no. 4: an earlier equal ask was passed"
+        assert not equal, "no. 4: overtook an earlier equal request"
         self._hold(slot, waiter.streams)
 
     def _do_refuse(self, effect: Refuse) -> None:
         waiter = effect.waiter
         self._answer(waiter)
         reason = effect.refusal.name
-        assert reason != "TIMEOUT" or waiter.deadline <= self.now, "timed out before his deadline"
-        assert reason != "OPEN_FAILED" or waiter in self.openers or waiter.fail_fast, "he would have waited"
+        assert reason != "TIMEOUT" or waiter.deadline <= self.now, "timed out before its deadline"
+        assert reason != "OPEN_FAILED" or waiter in self.openers or getattr(waiter, "fail_fast", False), (
+            "refused a patient waiter"
+        )
         self.counts["timeouts"] += reason == "TIMEOUT" and waiter in self.waiting
         self.counts["rejected"] += reason == "EXHAUSTED"
-        self.waiting.pop(waiter, None)
-        self.openers.pop(waiter, None)
+        self._leave(waiter)
+
+    def _leave(self, waiter: Waiter | OpenWaiter) -> None:
+        if isinstance(waiter, self.code.open_waiter):
+            self.openers.pop(waiter, None)
+        elif isinstance(waiter, self.code.waiter):
+            self.waiting.pop(waiter, None)
 
     def _do_started(self, effect: Started) -> None:
         self._answer(effect.waiter)
         awaited = self.openers.pop(effect.waiter)
-        assert not [slot for slot in awaited if slot.state == "opening"], "open() did not wait"
+        assert not [slot for slot in awaited if slot.state == "opening"], "open() answered too early"
 
     def _do_watch(self, effect: Watch) -> None:
-        assert effect.slot.state != "ready", "watches what is up"
+        assert effect.slot.state != "ready", "watches a ready slot"
 
     def _do_notify(self, effect: Notify) -> None:
         event: Any = effect.event
@@ -429,9 +440,9 @@ class World:
             self.counts[f"closed {event.reason}"] += 1
         self.counts["open_failures"] += name == "OpenFailed"
 
-    def _answer(self, waiter: Waiter) -> None:
+    def _answer(self, waiter: Waiter | OpenWaiter) -> None:
         self.answers[waiter] += 1
-        assert waiter in self.waiting or waiter in self.openers, "no. 5: answered twice, or never asked"
+        assert waiter in self.waiting or waiter in self.openers, "no. 5: answered twice, or never requested"
 
     def _check_usable(self, slot: Slot) -> None:
         assert slot.state == "ready", f"granted on {slot}"
@@ -451,11 +462,11 @@ class World:
         return items[index % len(items)] if items else None
 
 
-# --- what is counted anew ---------------------------------------------------------------------------------------
+# --- the model's own counts -------------------------------------------------------------------------------------
 
 
 def moment(at: float) -> dt.datetime:
-    """The date of a moment on the model's clock."""
+    """The date of a time on the model's clock."""
     return EPOCH + dt.timedelta(seconds=at)
 
 
@@ -464,18 +475,18 @@ def in_state(world: World, *states: str) -> list[Slot]:
     return [slot for slot in world.slots if slot.state in states]
 
 
-def places(world: World) -> int:
-    """What `max_size` bounds: see no. 6 above."""
+def connections(world: World) -> int:
+    """The number that `max_size` bounds: see no. 6 above."""
     return sum(slot.replaces is None for slot in in_state(world, "opening", "ready", "lost"))
 
 
 def carried(world: World, slot: Slot) -> list[int | None]:
-    """The asks that were granted on the slot and not released."""
+    """The requests that were granted on the slot and not released."""
     return [held.streams for held in world.held if held.slot is slot]
 
 
 def fits(world: World, slot: Slot, streams: int | None) -> bool:
-    """Whether the ask has room beside what the slot carries."""
+    """Whether the slot has room for this request beside what it carries."""
     asks = carried(world, slot)
     if streams is None:
         return not asks and slot.limit > 0
@@ -483,7 +494,7 @@ def fits(world: World, slot: Slot, streams: int | None) -> bool:
 
 
 def weight(world: World, streams: int | None) -> int:
-    """What of a connection's `target_streams` someone who waits for this much stands for."""
+    """How many of a connection's `target_streams` a waiter for `streams` counts as."""
     target = world.config.resolved_target_streams
     return target if streams is None else min(streams, target)
 
@@ -492,7 +503,7 @@ def weight(world: World, streams: int | None) -> int:
 
 
 def no_1_carried_is_what_was_granted(world: World) -> None:
-    """What the slots carry is what was granted and not released."""
+    """Each slot carries exactly what was granted and not released."""
     for slot in world.slots:
         granted = sum(1 if ask is None else ask for ask in carried(world, slot))
         assert slot.in_flight == granted, f"no. 1: {slot} should carry {granted}"
@@ -504,46 +515,48 @@ def no_2_within_the_limit(world: World) -> None:
         assert 0 <= slot.in_flight <= slot.limit, f"no. 2: {slot}"
 
 
-def no_3_nobody_waits_beside_room(world: World) -> None:
-    """Nobody waits while a ready slot has the room that he asks for."""
+def no_3_nothing_waits_while_there_is_room(world: World) -> None:
+    """No request waits while a ready slot has room for it."""
     ready = in_state(world, "ready")
     for ask in {waiter.streams for waiter in world.waiting}:
-        assert not any(fits(world, slot, ask) for slot in ready), f"no. 3: someone waits for {ask} beside {ready}"
+        assert not any(fits(world, slot, ask) for slot in ready), f"no. 3: waits for {ask} while there is room: {ready}"
 
 
-def no_3_nobody_waits_for_an_undialled_connection(world: World) -> None:
-    """What is missing, for those who wait and to `min_size`, is being dialled so far as bounds and backoff allow."""
+def no_3_what_is_needed_is_dialled(world: World) -> None:
+    """What waiters and `min_size` need is being dialled, as far as bounds and backoff allow."""
     fleet = world.machine.fleet
     asked = sum(weight(world, waiter.streams) for waiter in world.waiting)
     opening = in_state(world, "opening")
     dialled = sum(slot.replaces is None for slot in opening)
-    missing = max(-(-asked // world.config.resolved_target_streams) - dialled, world.min_size - places(world))
-    room = bound(world) - places(world)
+    missing = max(-(-asked // world.config.resolved_target_streams) - dialled, world.min_size - connections(world))
+    room = bound(world) - connections(world)
     if not fleet.active or min(missing, room) <= 0:
         return
     assert fleet.backoff.failures, f"no. 3: {missing} missing, room for {room}, {world.slots}"
     retry_at = max(fleet.backoff.retry_at, world.now)
-    assert opening or world.machine.next_deadline() <= retry_at, "no. 3: nobody thinks of dialling again"
+    assert opening or world.machine.next_deadline() <= retry_at, "no. 3: no dial is planned"
 
 
-def no_3_who_would_rather_fail_does_not_wait(world: World) -> None:
-    """When nothing is up, a call that is not to wait for that is on a lost slot with room, or refused."""
+def no_3_fail_fast_calls_do_not_wait_without_hope(world: World) -> None:
+    """When nothing is up, a fail-fast call is on a lost slot with room, or refused."""
     backoff = world.machine.fleet.backoff
     if in_state(world, "ready"):
         return
     for ask in {waiter.streams for waiter in world.waiting if waiter.fail_fast}:
         lost = in_state(world, "lost")
-        assert not any(fits(world, slot, ask) for slot in lost), f"no. 3: waits for {ask} beside {lost}"
-        assert lost or in_state(world, "opening") or world.now >= backoff.retry_at, "no. 3: waits without hope"
+        assert not any(fits(world, slot, ask) for slot in lost), f"no. 3: fail-fast, waits for {ask} beside {lost}"
+        assert lost or in_state(world, "opening") or world.now >= backoff.retry_at, (
+            "no. 3: fail-fast, waits for nothing"
+        )
 
 
 def no_4_the_queue_is_in_order(world: World) -> None:
-    """Those who wait are those whom the books have waiting, in the order in which they came."""
+    """The machine's queue holds exactly the model's waiters, in order of arrival."""
     assert list(world.machine.queue) == list(world.waiting), "no. 4: the queue is not in order of arrival"
 
 
 def no_5_answered_once(world: World) -> None:
-    """Nobody has more than one answer, and nobody who waits has one."""
+    """Each waiter has at most one answer, and a queued waiter has none."""
     assert max(world.answers.values(), default=0) <= 1, "no. 5: answered twice"
     for waiter in world.waiting:
         assert waiter.queued, "no. 5: waits without being queued"
@@ -551,51 +564,57 @@ def no_5_answered_once(world: World) -> None:
 
 
 def the_queue_is_bounded(world: World) -> None:
-    """No more wait than may."""
+    """At most `max_waiters` wait."""
     most = world.config.max_waiters
-    assert most is None or len(world.waiting) <= most, f"{len(world.waiting)} wait, {most} may"
+    assert most is None or len(world.waiting) <= most, f"{len(world.waiting)} wait, at most {most} allowed"
 
 
 def bound(world: World) -> int:
-    """The most places there may be."""
+    """The most connections that the pool may have."""
     return world.max_size + (world.config.max_overflow if world.config.mode.name == "LOOSE" else 0)
 
 
-def no_6_places_are_bounded(world: World) -> None:
-    """Places never exceed `max_size` plus overflow, and what is above `max_size` is to be closed when it comes back."""
-    assert places(world) <= bound(world), f"no. 6: {places(world)} places of {bound(world)}: {list(world.slots)}"
+def no_6_connections_are_bounded(world: World) -> None:
+    """Connections never exceed `max_size` plus overflow, and an unused one above `max_size` has been closed."""
+    n, most = connections(world), bound(world)
+    assert n <= most, f"no. 6: {n} connections of {most}: {list(world.slots)}"
     overflow = [slot for slot in in_state(world, "opening", "ready", "lost") if slot.overflow and slot.replaces is None]
-    assert places(world) - len(overflow) <= world.max_size, f"no. 6: ordinary slots above max_size: {list(world.slots)}"
+    assert n - len(overflow) <= world.max_size, f"no. 6: ordinary slots above max_size: {list(world.slots)}"
     for slot in in_state(world, "ready", "lost"):
-        assert slot.in_flight or not slot.overflow, f"no. 6: {slot} of overflow is back and open"
+        assert slot.in_flight or not slot.overflow, f"no. 6: unused overflow {slot} is still open"
 
 
 def no_7_closed_is_empty_and_drained_is_gone(world: World) -> None:
-    """A closed slot carries nothing; a slot that has drained is gone; the pool holds what is not closed."""
+    """A closed slot carries nothing; a fully drained slot is gone; the pool holds exactly the slots not closed."""
     assert list(world.machine.fleet.slots) == list(world.slots), "no. 7: dialled and not closed, but not in the pool"
     for slot in world.slots:
         assert slot.state != "closed", f"no. 7: {slot} in the pool"
-        assert slot.in_flight or slot.state != "draining", f"no. 7: {slot} has drained"
+        assert slot.in_flight or slot.state != "draining", f"no. 7: {slot} has drained and is still in the pool"
     for held in world.held:
         if held.slot not in world.slots:
-            assert held.slot.in_flight == 0, f"no. 7: {held.slot} is closed"
-            assert not held.slot.exclusive, f"no. 7: {held.slot} is closed"
+            assert held.slot.in_flight == 0, f"no. 7: {held.slot} is closed and carries something"
+            assert not held.slot.exclusive, f"no. 7: {held.slot} is closed and carries something"
+
+
+def everyone_waiting(world: World) -> list[Waiter | OpenWaiter]:
+    """All that wait, for a place or in `open()`."""
+    return [*world.waiting, *world.openers]
 
 
 def no_8_the_alarm_is_set(world: World) -> None:
-    """The next deadline is not after anybody's deadline, and after a tick nothing is overdue."""
+    """The next deadline is not after any waiter's or slot's deadline, and after a tick nothing is overdue."""
     alarm = world.machine.next_deadline()
-    deadlines = [waiter.deadline for waiter in (*world.waiting, *world.openers)]
+    deadlines = [waiter.deadline for waiter in everyone_waiting(world)]
     deadlines += [slot.deadline for slot in in_state(world, "opening", "draining")]
-    assert alarm <= max(min(deadlines, default=math.inf), world.now), "no. 8: the alarm is after someone's deadline"
+    assert alarm <= max(min(deadlines, default=math.inf), world.now), "no. 8: the next deadline is too late"
     if world.ticked:
         assert alarm >= world.now, f"no. 8: {alarm} is past after tick({world.now})"
         _no_8_nothing_is_overdue(world, again=alarm <= world.now)
 
 
 def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
-    """After a tick, that is; unless the machine wants to be ticked `again`."""
-    for waiter in (*world.waiting, *world.openers):
+    """After a tick nothing is overdue, unless the machine wants to be ticked `again` at once."""
+    for waiter in everyone_waiting(world):
         assert waiter.deadline > world.now, "no. 8: a waiter is overdue"
     for slot in in_state(world, "opening", "draining"):
         assert slot.deadline > world.now or again, f"no. 8: {slot} is overdue"
@@ -607,20 +626,20 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
     for slot in in_state(world, "ready", "lost"):
         assert slot.limit_grows_at > world.now, f"no. 8: the limit of {slot} should have grown"
         lowered = slot.limit < world.config.max_streams
-        assert lowered == (slot.limit_grows_at < math.inf), f"no. 8: the limit of {slot} stays as it is"
+        assert lowered == (slot.limit_grows_at < math.inf), f"no. 8: the limit of {slot} is never raised again"
     due = [slot for slot in in_state(world, "ready", "lost") if slot.retire_at <= world.now and slot.successor is None]
     calm = world.machine.fleet.active and world.machine.fleet.backoff.failures == 0
-    surge = max(1, -(-places(world) // 4))
+    surge = max(1, -(-connections(world) // 4))
     successors = sum(slot.replaces is not None for slot in world.slots)
     assert again or not due or not calm or successors >= surge, f"no. 8: nothing replaces {due}"
 
 
 def no_9_closed_is_closed(world: World) -> None:
-    """After close nothing is in service, nothing is dialled, and nobody waits."""
+    """After close nothing is in service, nothing is dialled, and nothing waits."""
     if world.closing:
         late = world.ticked and world.now >= world.close_deadline
-        assert not late or not world.slots, "no. 9: open after the end of the grace"
-        assert not in_state(world, "opening", "ready", "lost"), "no. 9: in service after close"
+        assert not late or not world.slots, "no. 9: a slot is open after the grace"
+        assert not in_state(world, "opening", "ready", "lost"), "no. 9: a slot is in service after close"
         assert not world.waiting, "no. 9: waiting after close"
 
 
@@ -633,56 +652,56 @@ def no_10_exclusive_is_alone(world: World) -> None:
 
 
 def the_counts_are_right(world: World) -> None:
-    """The table, the queue and the load agree with what is counted anew."""
+    """The counts of the table, the queue and the load equal the model's own counts."""
     fleet, queue = world.machine.fleet, world.machine.queue
     for state in ("opening", "ready", "lost", "draining"):
         assert getattr(fleet.slots, state) == len(in_state(world, state)), f"miscounted: {state}"
     successors = [slot for slot in world.slots if slot.replaces is not None]
     assert fleet.slots.successors == len(successors), "miscounted: successors"
-    assert fleet.slots.places == places(world), "miscounted: places"
+    assert fleet.slots.connections == connections(world), "miscounted: places"
     for slot in successors:
         assert slot.state == "opening", f"{slot} is still a successor"
-        assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} succeeds nobody"  # noqa: PT018
-        assert slot.replaces.state in ("ready", "lost"), f"{slot} succeeds {slot.replaces}"
+        assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} replaces nothing"  # noqa: PT018
+        assert slot.replaces.state in ("ready", "lost"), f"{slot} replaces {slot.replaces}"
     assert queue.length == len(world.waiting), "miscounted: length"
     assert queue.asked == sum(weight(world, waiter.streams) for waiter in world.waiting), "miscounted: asked"
     target = world.config.resolved_target_streams
     load = sum(target if slot.exclusive else slot.in_flight for slot in world.slots)
-    assert fleet.load == load, f"miscounted: the load is {fleet.load}, not {load}"
-    assert fleet.peak >= load or fleet._peak_until == math.inf, "the peak is below the load"
+    assert world.machine.places.load == load, f"miscounted: the load is {world.machine.places.load}, not {load}"
+    assert world.machine.places.peak >= load or fleet._peak_until == math.inf, "the peak is below the load"
 
 
-def growing_and_shrinking_are_thought_of(world: World) -> None:
-    """Growth is thought of below `max_size`, shrinking above `min_size`; neither otherwise."""
+def growth_and_shrinking_are_planned(world: World) -> None:
+    """The growth threshold is set exactly below `max_size`, and the shrink watch exactly above `min_size`."""
     fleet = world.machine.fleet
     target = world.config.resolved_target_streams
-    expected = target if places(world) < world.max_size else math.inf
-    assert fleet.growth_load == expected or not places(world), "growth is not thought of, or in vain"
-    watch = world.config.idle_timeout is not None and places(world) > world.min_size
-    assert (fleet._peak_until < math.inf) == watch, "no watch above min_size, or one at it"
+    expected = target if connections(world) < world.max_size else math.inf
+    assert world.machine.places.growth_load == expected or not connections(world), "the growth threshold is wrong"
+    watch = world.config.idle_timeout is not None and connections(world) > world.min_size
+    assert (fleet._peak_until < math.inf) == watch, "the shrink watch is wrong"
 
 
-def the_picker_has_what_has_room(world: World) -> None:
-    """The picker holds the ready slots with room, each where its load belongs, and nothing else."""
-    picker: Any = world.machine.fleet.picker
+def the_picker_holds_the_slots_with_room(world: World) -> None:
+    """The picker holds exactly the ready slots with room, each filed under its load."""
+    picker: Any = world.machine.places.picker
     roomy = {slot for slot in in_state(world, "ready") if slot.in_flight < slot.limit and not slot.exclusive}
     for slot in world.slots:
         assert (slot.position >= 0) == (slot in roomy), f"{slot} has the wrong position {slot.position}"
     lightest = picker.lightest()
     assert (lightest is None) == (not roomy), f"the lightest is {lightest} of {roomy}"
-    assert lightest is None or lightest.in_flight == min(slot.in_flight for slot in roomy), "the lightest is not"
+    assert lightest is None or lightest.in_flight == min(slot.in_flight for slot in roomy), "the lightest is wrong"
     if type(picker).__name__ == "RoundRobin":
-        assert set(picker._circle) == roomy, "the circle is not what has room"
-        assert set(picker._idle) == {slot for slot in roomy if not slot.in_flight}, "the idle are not what is idle"
+        assert set(picker._circle) == roomy, "the circle is not the slots with room"
+        assert set(picker._idle) == {slot for slot in roomy if not slot.in_flight}, "the idle are not the idle slots"
         return
-    assert {slot for bucket in picker._buckets for slot in bucket} == roomy, "the buckets are not what has room"
+    assert {slot for bucket in picker._buckets for slot in bucket} == roomy, "the buckets are not the slots with room"
     for load, bucket in enumerate(picker._buckets):
         for position, slot in enumerate(bucket):
             assert (slot.in_flight, slot.position) == (load, position), f"{slot} is in the wrong bucket {load}"
 
 
 def the_stats_agree(world: World) -> None:
-    """The snapshot says what the books say."""
+    """The snapshot agrees with the model's records."""
     stats = world.machine.stats(moment, world.now)
     counted = [len(in_state(world, state)) for state in ("ready", "opening", "draining")]
     assert [stats.ready, stats.opening, stats.draining] == counted, "stats: wrong counts"
@@ -696,27 +715,27 @@ def the_stats_agree(world: World) -> None:
     for reason, count in stats.closed.items():
         assert count == world.counts[f"closed {reason}"], f"stats: closed for {reason}"
     assert stats.opened - sum(stats.closed.values()) == stats.size - stats.opening, (
-        "stats: opened is not closed and open"
+        "stats: opened is not closed plus open"
     )
 
 
 INVARIANTS: tuple[Callable[[World], None], ...] = (
     no_1_carried_is_what_was_granted,
     no_2_within_the_limit,
-    no_3_nobody_waits_beside_room,
-    no_3_nobody_waits_for_an_undialled_connection,
-    no_3_who_would_rather_fail_does_not_wait,
+    no_3_nothing_waits_while_there_is_room,
+    no_3_what_is_needed_is_dialled,
+    no_3_fail_fast_calls_do_not_wait_without_hope,
     no_4_the_queue_is_in_order,
     no_5_answered_once,
-    no_6_places_are_bounded,
+    no_6_connections_are_bounded,
     no_7_closed_is_empty_and_drained_is_gone,
     no_8_the_alarm_is_set,
     no_9_closed_is_closed,
     no_10_exclusive_is_alone,
     the_queue_is_bounded,
     the_counts_are_right,
-    growing_and_shrinking_are_thought_of,
-    the_picker_has_what_has_room,
+    growth_and_shrinking_are_planned,
+    the_picker_holds_the_slots_with_room,
     the_stats_agree,
 )
 
@@ -725,7 +744,7 @@ INVARIANTS: tuple[Callable[[World], None], ...] = (
 
 
 def random_settings(rng: random.Random) -> Settings:
-    """Settings of a small pool, in which everything happens soon."""
+    """Settings of a small pool with short timeouts, so that everything happens soon."""
     max_size = rng.randint(1, 4)
     max_streams = rng.randint(1, 4)
     return Settings(
@@ -744,7 +763,7 @@ def random_settings(rng: random.Random) -> Settings:
 
 
 def random_step(world: World, rng: random.Random) -> None:
-    """One step of whoever it may be; asks are common, what concerns the whole pool is rare."""
+    """One random step: requests are frequent, events of the whole pool rare."""
     index = rng.randrange(64)
     kind = rng.randrange(100)
     if kind < 28:
@@ -757,18 +776,18 @@ def random_step(world: World, rng: random.Random) -> None:
     elif kind < 60:
         world.opened(index)
     elif kind < 72:
-        random_passing_of_time(world, rng)
+        random_time_event(world, rng)
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
         rng.choice([*steps, world.open_failed, world.unfit, world.refused_stream, world.crowded])(index)
     elif kind < 99:
-        random_turn_of_the_whole(world, rng)
+        random_pool_event(world, rng)
     elif rng.random() < 0.3:
         world.close(rng.choice([0.0, 2.0]))
 
 
-def random_passing_of_time(world: World, rng: random.Random) -> None:
-    """A tick in time, a tick at any moment, or a late one."""
+def random_time_event(world: World, rng: random.Random) -> None:
+    """Ticks at the next deadline, ticks now, or lets time pass without a tick."""
     kind = rng.randrange(3)
     if kind == 0:
         world.tick_in_time()
@@ -778,8 +797,8 @@ def random_passing_of_time(world: World, rng: random.Random) -> None:
         world.advance(rng.choice([0.25, 1.0, 5.0]))
 
 
-def random_turn_of_the_whole(world: World, rng: random.Random) -> None:
-    """Something that concerns the whole pool, but not its end."""
+def random_pool_event(world: World, rng: random.Random) -> None:
+    """One random event of the whole pool, except closing it."""
     kind = rng.randrange(4)
     if kind == 0:
         world.refresh()
@@ -793,7 +812,7 @@ def random_turn_of_the_whole(world: World, rng: random.Random) -> None:
 
 
 def walk(seed: int, steps: int = 100, code: Code = REAL) -> None:
-    """Walks through a pool's life at random, the same for the same seed.
+    """Takes random steps through a pool's life, the same steps for the same seed.
 
     Raises:
         AssertionError: An invariant does not hold, or the machine went wrong in another way.

@@ -1,7 +1,7 @@
-"""Hand-made slips, each of a kind that is easily made, and the means to load a copy of the machine that has one.
+"""Hand-made mutants, each a mistake that is easily made, and a loader for a copy of the machine with one of them.
 
-A mutant replaces a text that occurs exactly once in a module. When the text is gone because the module was changed,
-the mutant is to be made anew, not dropped: each stands for something that the model must notice.
+A mutant replaces a text that occurs exactly once in a module. If a change of the module removes the text, write the
+mutant again; do not drop it. Each stands for a mistake that the model must catch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +19,20 @@ import grpcpool
 from machine.model import Code
 
 SOURCE = Path(grpcpool.__file__).parent
+# The machine, and the values in which it speaks.
+PACKAGES = ("_machine", "_values")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mutant:
-    """One slip.
+    """One mistake in one module.
 
     Attributes:
         name: What goes wrong.
-        module: Where.
+        module: The module.
         old: The right text.
         new: The wrong text.
-        why: How one comes to write it.
+        why: Why the mistake is easily made.
     """
 
     name: str
@@ -45,7 +48,7 @@ def patched(mutant: Mutant) -> str:
     Raises:
         ValueError: The right text does not occur exactly once.
     """
-    text = (SOURCE / f"{mutant.module}.py").read_text(encoding="utf-8")
+    text = (SOURCE / "_machine" / f"{mutant.module}.py").read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         raise ValueError(f"{mutant.name}: the text occurs {text.count(mutant.old)} times in {mutant.module}")
     return text.replace(mutant.old, mutant.new)
@@ -53,22 +56,25 @@ def patched(mutant: Mutant) -> str:
 
 @contextlib.contextmanager
 def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
-    """Loads a copy of the machine, with the slip if there is one, as a package of its own in `directory`."""
+    """Loads a copy of the machine as a package of its own in `directory`, with the mutation if one is given."""
     name = f"copy_of_grpcpool_{directory.name}"
     package = directory / name
     package.mkdir()
     (package / "__init__.py").touch()
-    for path in SOURCE.glob("_[a-z]*.py"):
-        (package / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    for part in PACKAGES:
+        shutil.copytree(SOURCE / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
     if mutant is not None:
-        (package / f"{mutant.module}.py").write_text(patched(mutant), encoding="utf-8")
+        (package / "_machine" / f"{mutant.module}.py").write_text(patched(mutant), encoding="utf-8")
     sys.path.insert(0, str(directory))
     try:
-        machine, config = (importlib.import_module(f"{name}.{module}") for module in ("_machine", "_config"))
+        machine, openers, queue, config = (
+            importlib.import_module(f"{name}.{module}")
+            for module in ("_machine.machine", "_machine.openers", "_machine.queue", "_values.config")
+        )
         yield Code(
             machine=machine.PoolMachine,
-            waiter=machine.Waiter,
-            open_waiter=machine.OpenWaiter,
+            waiter=queue.Waiter,
+            open_waiter=openers.OpenWaiter,
             config=config.PoolConfig,
             mode=config.Mode,
         )
@@ -81,269 +87,269 @@ def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
 MUTANTS = (
     Mutant(
         "a refused stream leaves the limit",
-        "_fleet",
+        "fleet",
         "        slot.limit = min(slot.limit, slot.in_flight - leaving)\n",
         "        slot.limit = min(slot.limit, slot.in_flight)\n",
         "the load is read before or after the release",
     ),
     Mutant(
         "a lowered limit never grows",
-        "_fleet",
+        "fleet",
         "            slot.limit_grows_at = now + _LIMIT_GROWS_AFTER\n            self.alarm_at",
         "            self.alarm_at",
-        "the moment is only set where the limit grows",
+        "the time is easily set only where the limit grows",
     ),
     Mutant(
-        "the limit grows and nobody is served",
-        "_machine",
-        "                if self.fleet.grow_limit(slot, now):\n                    self._serve(slot, now, effects)\n",
+        "a limit that grows serves no waiter",
+        "machine",
+        "                if self.fleet.grow_limit(slot, now):\n                    self._serve(slot, now)\n",
         "                self.fleet.grow_limit(slot, now)\n",
-        "a limit that grows is room that comes free, which is easily forgotten",
+        "it is easily forgotten that a higher limit means new room",
     ),
     Mutant(
-        "a release serves nobody",
-        "_machine",
-        "            if not self.queue.length and not slot.overflow:\n",
-        "            if not slot.overflow:\n",
-        "the quick way out of the hot path is made a little too wide",
+        "a release serves no waiter",
+        "places",
+        "            return self.queue.length > 0 or slot.overflow\n",
+        "            return slot.overflow\n",
+        "the early return of the hot path covers too much",
     ),
     Mutant(
-        "a discard dials for nobody",
-        "_machine",
-        "now))\n        self._fill(now, effects)\n        return effects\n\n    def cancel",
-        "now))\n        return effects\n\n    def cancel",
-        "a discard closes; that it also frees a place is easily forgotten",
+        "a discard does not dial for waiters",
+        "machine",
+        "        self.release(slot, streams, holder, now)\n        self._fill(now)\n",
+        "        self.release(slot, streams, holder, now)\n",
+        "it is easily forgotten that a discard also makes room for another connection",
     ),
     Mutant(
         "a release after the close is counted",
-        "_machine",
-        "        if state is _CLOSED:\n            return NOTHING\n        before",
-        "        before",
+        "places",
+        "        if state is _CLOSED:\n",
+        "        if False:\n",
         "a lease that outlives its connection is rare",
     ),
     Mutant(
-        "a recovery serves nobody",
-        "_machine",
-        "        self.fleet.backoff.succeeded()\n        effects: list[Effect] = []\n"
-        "        self._settle(slot, now, effects)\n",
-        "        self.fleet.backoff.succeeded()\n        effects: list[Effect] = []\n",
-        "the next release would serve them, were there one",
+        "a recovery serves no waiter",
+        "machine",
+        "        self.fleet.backoff.succeeded()\n        self._reconcile(now, slot)\n",
+        "        self.fleet.backoff.succeeded()\n        self._reconcile(now)\n",
+        "the next release would serve them, if there is one",
     ),
     Mutant(
         "a lost slot is picked",
-        "_machine",
+        "machine",
         "        self._picker.remove(slot)\n        self._slots.move(slot, SlotEvent.LOST)\n",
         "        self._slots.move(slot, SlotEvent.LOST)\n",
-        "the state and the picker are told apart",
+        "the state and the picker are updated separately",
     ),
     Mutant(
         "a call is put on a lost slot while another is up",
-        "_machine",
+        "machine",
         " and waiter.fail_fast and self._slots.ready == 0:\n",
         " and waiter.fail_fast:\n",
-        "that nothing has room is taken for nothing being up",
+        "having no room is confused with having nothing up",
     ),
     Mutant(
         "overflow stays open",
-        "_machine",
-        "slot.overflow = self._slots.places > self.fleet.max_size\n",
-        "slot.overflow = self._slots.places > self.fleet.max_size + self.config.max_overflow\n",
-        "two bounds, and the wrong one",
+        "machine",
+        "slot.overflow = self._slots.connections > self.fleet.max_size\n",
+        "slot.overflow = self._slots.connections > self.fleet.max_size + self.config.max_overflow\n",
+        "there are two bounds, and this is the wrong one",
     ),
     Mutant(
-        "who waits is not on the clock",
-        "_machine",
+        "a waiter's deadline is not scheduled",
+        "machine",
         "        self.fleet.alarm_at(waiter.deadline)\n        self._fill",
         "        self._fill",
-        "any other deadline would do as well, if there is one",
+        "an earlier deadline hides the mistake",
     ),
     Mutant(
-        "the clock set anew forgets who waits",
-        "_machine",
+        "rearming forgets the waiters' deadlines",
+        "machine",
         "        self.fleet.alarm_at(self.queue.next_deadline())\n",
         "",
-        "the slots' deadlines are found in another module",
+        "the slots' deadlines are computed in another module",
     ),
     Mutant(
-        "close forgets who waits in open()",
-        "_machine",
-        "for waiter in [*self.queue, *self._openers]:",
-        "for waiter in list(self.queue):",
-        "open() has waiters of its own",
+        "close forgets the waiters in open()",
+        "machine",
+        "        for opener in tuple(self.openers):\n            self._refuse(opener, Refusal.CLOSED, now)\n"
+        "            del self.openers[opener]\n",
+        "",
+        "open() has separate waiters",
     ),
     Mutant(
-        "close leaves its own deadline to what drains",
-        "_machine",
-        "slot.deadline = min(slot.deadline, deadline)",
-        "slot.deadline = max(slot.deadline, deadline)",
-        "earliest and latest are confused",
+        "close leaves draining slots their later deadline",
+        "machine",
+        "slot.deadline = min(slot.deadline, self._closes_at)",
+        "slot.deadline = max(slot.deadline, self._closes_at)",
+        "min and max are confused",
     ),
     Mutant(
         "close gives drain_timeout as grace",
-        "_machine",
-        "self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, effects, deadline=deadline)",
-        "self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, effects)",
+        "machine",
+        "self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, deadline=self._closes_at)",
+        "self.fleet.retire(slot, CloseReason.POOL_CLOSED, now)",
         "an optional argument is left out",
     ),
     Mutant(
         "a late connection stays open",
-        "_machine",
-        "            return [Close(slot)]\n",
-        "            return NOTHING\n",
-        "the slot is closed already; its new channel is not",
+        "machine",
+        "            self.outbox.append(Close(slot))\n            return\n",
+        "            return\n",
+        "the slot is already closed, but its new channel is not",
     ),
     Mutant(
         "open() is answered by the first connection",
-        "_machine",
+        "machine",
         "            if not opener.pending:\n",
-        "            if made or not opener.pending:\n",
-        "with one connection it is the same",
+        "            if opener.made or not opener.pending:\n",
+        "with one connection the result is the same",
     ),
     Mutant(
         "one more may wait",
-        "_machine",
+        "machine",
         "self.queue.length >= self.config.max_waiters:",
         "self.queue.length > self.config.max_waiters:",
         "off by one",
     ),
     Mutant(
-        "places do not count what is being opened",
-        "_slot_table",
+        "connections being opened are not counted",
+        "slot_table",
         "return count[SlotState.OPENING] + count[SlotState.READY]",
         "return count[SlotState.READY]",
-        "a connection is counted when it is there",
+        "it seems natural to count a connection only once it is open",
     ),
     Mutant(
-        "a successor has a place of its own",
-        "_slot_table",
+        "a successor counts beside the connection it replaces",
+        "slot_table",
         " + count[SlotState.LOST] - self.successors",
         " + count[SlotState.LOST]",
-        "an opening slot is an opening slot",
+        "it is easily forgotten that not every opening slot counts",
     ),
     Mutant(
-        "a successor that parts is still counted",
-        "_slot_table",
+        "a separated successor is still counted as one",
+        "slot_table",
         "            self.successors -= 1\n",
         "",
-        "the pointers are cleared, so it looks done",
+        "with the pointers cleared it looks done",
     ),
     Mutant(
         "last come, first served",
-        "_queue",
+        "queue",
         "else next(iter(queue))",
         "else next(reversed(queue))",
-        "a dict has two ends",
+        "a dict can be read from either end",
     ),
     Mutant(
-        "a waiter stays past his deadline",
-        "_queue",
-        "self._deadlines[0][0] <= now:",
-        "self._deadlines[0][0] < now:",
+        "a waiter stays at its deadline",
+        "queue",
+        "if self.next_deadline() <= now else None",
+        "if self.next_deadline() < now else None",
         "the alarm rings at the deadline, not after it",
     ),
     Mutant(
-        "who leaves is still asked for",
-        "_queue",
+        "a leaving waiter's streams are still counted",
+        "queue",
         "        self.asked -= self._weight(waiter)\n",
         "",
-        "one of two counters",
+        "there are two counters",
     ),
     Mutant(
-        "who leaves is still counted",
-        "_queue",
+        "a leaving waiter is still counted",
+        "queue",
         "        self.length -= 1\n",
         "",
-        "the other of two counters",
+        "there are two counters, and this is the other",
     ),
     Mutant(
         "a whole lease beside calls",
-        "_slot",
+        "slot",
         "            return self.in_flight == 0 < self.limit\n",
         "            return not self.exclusive\n",
-        "alone is taken for the only whole lease",
+        "being alone is read as being the only whole lease",
     ),
     Mutant(
         "calls beside a whole lease",
-        "_slot",
+        "slot",
         "return not self.exclusive and self.in_flight + streams <= self.limit",
         "return self.in_flight + streams <= self.limit",
-        "a whole lease carries but one",
+        "a whole lease counts as one stream only",
     ),
     Mutant(
         "one stream too many",
-        "_slot",
+        "slot",
         "self.in_flight + streams <= self.limit",
         "self.in_flight + streams <= self.limit + 1",
         "off by one",
     ),
     Mutant(
         "a draining slot is picked",
-        "_fleet",
+        "fleet",
         "        self.picker.remove(slot)\n        self.slots.move(slot, SlotEvent.RETIRED)\n",
         "        self.slots.move(slot, SlotEvent.RETIRED)\n",
-        "the state and the picker are told apart",
+        "the state and the picker are updated separately",
     ),
     Mutant(
-        "a slot taken back is not picked",
-        "_fleet",
+        "a restored slot is not picked",
+        "fleet",
         "                self.picker.reload(slot, slot.in_flight)\n",
         "",
-        "the state and the picker are told apart",
+        "the state and the picker are updated separately",
     ),
     Mutant(
-        "too many are taken back",
-        "_fleet",
-        "if len(restored) >= wanted or self.slots.places >= self.max_size:",
+        "too many slots are restored",
+        "fleet",
+        "if len(restored) >= wanted or self.slots.connections >= self.max_size:",
         "if len(restored) >= wanted:",
-        "what is open already is taken for free",
+        "a connection that is already open seems to cost nothing",
     ),
     Mutant(
-        "what is cut off still weighs",
-        "_fleet",
-        "        self.load -= self.target if slot.exclusive else slot.in_flight\n",
-        "",
-        "a release would have taken it off",
+        "calls cut off still count as load",
+        "places",
+        "        self.load -= self.target if slot.exclusive else slot.in_flight\n        slot.in_flight = 0\n",
+        "        slot.in_flight = 0\n",
+        "normally a release subtracts it",
     ),
     Mutant(
-        "the replaced one stays in service",
-        "_fleet",
-        "            self.retire(replaced, replaced.reason, now, effects)\n",
+        "the replaced slot stays in service",
+        "fleet",
+        "            self.retire(replaced, replaced.reason, now)\n",
         "            pass\n",
-        "it would be closed at its next deadline, if it had one",
+        "it would be closed at its next deadline, but has none",
     ),
     Mutant(
-        "a failed successor stays bound",
-        "_fleet",
+        "a failed successor stays linked",
+        "fleet",
         "        self.slots.part(slot)\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
-        "that a failed attempt was somebody's successor is easily forgotten",
+        "it is easily forgotten that a failed attempt may have been a successor",
     ),
     Mutant(
-        "what drains is cut off late",
-        "_fleet",
+        "draining slots are cut off late",
+        "fleet",
         "            if slot.deadline <= now:\n",
         "            if slot.deadline < now:\n",
         "the alarm rings at the deadline, not after it",
     ),
     Mutant(
-        "backoff is not heeded",
-        "_fleet",
+        "backoff is ignored",
+        "fleet",
         "        if now < self.backoff.retry_at:\n            return 0\n",
         "",
-        "one attempt at a time looks like backoff",
+        "making one attempt at a time looks like backoff",
     ),
     Mutant(
         "dialling has no deadline",
-        "_fleet",
+        "fleet",
         "        self.alarm_at(deadline)\n        old = ",
         "        old = ",
-        "connections open or fail, one thinks",
+        "one assumes that every dial ends by itself",
     ),
     Mutant(
-        "a busy slot is taken for idle by the circle",
-        "_pickers",
+        "the circle takes a busy slot for idle",
+        "pickers",
         "        if slot.in_flight:\n            self._idle.pop(slot, None)\n",
         "        if slot.in_flight > before:\n            self._idle.pop(slot, None)\n",
-        "only a slot that was given more can cease to be idle, one thinks",
+        "one assumes that only a slot that is given more can stop being idle",
     ),
 )

@@ -1,4 +1,4 @@
-"""A machine with a hand on it: events in, effects out as short words, so that a test reads like a story."""
+"""A machine driven by hand: events go in, effects come out as short texts that a test can compare."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from grpcpool._config import PoolConfig
-from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._listener import Closed, Draining
-from grpcpool._machine import OpenWaiter, PoolMachine
-from grpcpool._queue import Waiter
-from grpcpool._slot import Slot
-from grpcpool._stats import PoolStats
+from grpcpool import PoolConfig, PoolStats
+from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.machine import PoolMachine
+from grpcpool._machine.openers import OpenWaiter
+from grpcpool._machine.places import Holding
+from grpcpool._machine.queue import Waiter
+from grpcpool._machine.slot import Slot
+from grpcpool.events import Closed, Draining
+from machine.drive import Recorder
 
 START = 1000.0
 
 
-def told(effect: Effect) -> str | None:
-    """The effect in a word or two; `None` for what is only told to listeners and is not about an end."""
+def effect_text(effect: Effect) -> str | None:
+    """The effect as a short text; `None` for a notification that does not report an end."""
     word: str | None = type(effect).__name__.lower()
     match effect:
         case Open(slot=slot) if slot.replaces is not None:
@@ -40,104 +42,121 @@ def told(effect: Effect) -> str | None:
 
 
 def words(effects: Sequence[Effect]) -> list[str]:
-    """The effects, each in a word or two."""
-    return [word for effect in effects if (word := told(effect)) is not None]
+    """The effects as short texts."""
+    return [word for effect in effects if (word := effect_text(effect)) is not None]
 
 
 class Play:
-    """A machine, its moment, and every slot that it ever dialled by number."""
+    """A machine, the current time, and every slot ever dialled, by number."""
 
     def __init__(self, *, random: Callable[[], float] = lambda: 0.0, **config: Any) -> None:
-        """Makes an unused pool with this `PoolConfig`; by default with two streams at most, one as target."""
+        """Creates an unused pool with this `PoolConfig`; by default `max_streams` is 2 and `target_streams` is 1."""
         settings = {"max_streams": 2, "target_streams": 1, "min_size": 0, "max_size": 3, "idle_timeout": None}
         self.machine = PoolMachine(PoolConfig(**(settings | config)), name="pool", random=random)
+        self.recorder = Recorder(self.machine)
         self.now = START
         self.slots: dict[int, Slot] = {}
         self.effects: Sequence[Effect] = ()
         self.waiter: Waiter = Waiter(None, since=self.now, deadline=self.now)
 
     def __getitem__(self, number: int) -> Slot:
-        """The slot of that number, closed or not."""
+        """The slot with that number, closed or not."""
         return self.slots[number]
 
     def did(self, effects: Sequence[Effect]) -> list[str]:
-        """Notes the effects and puts them in words."""
+        """Records the effects and returns them as short texts."""
         self.effects = effects
         self.slots |= {effect.slot.id: effect.slot for effect in effects if isinstance(effect, Open)}
         return words(effects)
 
     def request(self, streams: int | None = None, *, wait: float = math.inf, fail_fast: bool = False) -> list[str]:
-        """Someone asks for a place; he is `self.waiter` from then on."""
+        """A caller makes a request; its waiter is `self.waiter` from then on."""
         self.waiter = Waiter(streams, since=self.now, deadline=self.now + wait, fail_fast=fail_fast)
-        return self.did(self.machine.request(self.waiter, self.now))
+        return self.did(self.recorder.effects(self.machine.request, self.waiter, self.now))
+
+    def acquire(self, streams: int | None) -> Slot | None:
+        """A place is taken the fast way."""
+        return self.recorder.acquire(streams)
 
     def release(self, number: int, streams: int | None = None) -> list[str]:
-        """A place on the slot of that number is given back."""
-        return self.did(self.machine.release(self[number], streams, self.now))
+        """A caller releases what it holds on slot `number`."""
+        return self.did(self.recorder.release(self[number], streams, self.now))
 
     def discard(self, number: int, streams: int | None = None) -> list[str]:
-        """A place on that slot is given back to be closed."""
-        return self.did(self.machine.discard(self[number], streams, self.now))
+        """A caller releases what it holds on slot `number` and asks to close the connection."""
+        return self.did(
+            self.recorder.effects(self.machine.discard, self[number], streams, Holding(self[number]), self.now)
+        )
 
     def opened(self, *numbers: int) -> list[str]:
-        """Those slots are ready."""
-        return [word for n in numbers for word in self.did(self.machine.opened(self[n], object(), self.now))]
+        """These slots are ready."""
+        return [
+            word
+            for n in numbers
+            for word in self.did(self.recorder.effects(self.machine.opened, self[n], object(), self.now))
+        ]
 
     def failed(self, number: int, error: BaseException | None = None) -> list[str]:
         """That slot could not be opened."""
-        return self.did(self.machine.open_failed(self[number], error or ConnectionError("refused"), self.now))
+        return self.did(
+            self.recorder.effects(self.machine.open_failed, self[number], error or ConnectionError("refused"), self.now)
+        )
 
     def lost(self, number: int) -> list[str]:
         """That slot is down."""
-        return self.did(self.machine.lost(self[number], None, self.now))
+        return self.did(self.recorder.effects(self.machine.lost, self[number], None, self.now))
 
     def unfit(self, number: int, streams: int | None = None) -> list[str]:
         """That slot, just granted, turns out to be down."""
-        return self.did(self.machine.unfit(self[number], streams, self.now))
+        return self.did(
+            self.recorder.effects(self.machine.unfit, self[number], streams, Holding(self[number]), self.now)
+        )
 
     def refused_stream(self, number: int) -> list[str]:
         """The server refuses a call on that slot."""
-        return self.did(self.machine.refused_stream(self[number], self.now))
+        return self.did(
+            self.recorder.effects(self.machine.refused_stream, self[number], Holding(self[number]), self.now)
+        )
 
     def recovered(self, number: int) -> list[str]:
         """That slot is up again."""
-        return self.did(self.machine.recovered(self[number], self.now))
+        return self.did(self.recorder.effects(self.machine.recovered, self[number], self.now))
 
     def open(self, *, wait: float = math.inf) -> OpenWaiter:
-        """Someone calls `open()`."""
+        """A caller calls `open()`."""
         waiter = OpenWaiter(since=self.now, deadline=self.now + wait)
-        self.did(self.machine.open(waiter, self.now))
+        self.did(self.recorder.effects(self.machine.open, waiter, self.now))
         return waiter
 
-    def cancel(self, waiter: Waiter | None = None) -> tuple[bool, list[str]]:
-        """The last who asked, or `waiter`, gives up."""
-        said, effects = self.machine.cancel(waiter or self.waiter, self.now)
+    def cancel(self, waiter: Waiter | OpenWaiter | None = None) -> tuple[bool, list[str]]:
+        """The last waiter, or `waiter`, gives up."""
+        said, effects = self.recorder.cancel(waiter or self.waiter, self.now)
         return said, self.did(effects)
 
     def resize(self, min_size: int, max_size: int) -> list[str]:
         """The bounds change."""
-        return self.did(self.machine.resize(min_size, max_size, self.now))
+        return self.did(self.recorder.effects(self.machine.resize, min_size, max_size, self.now))
 
     def refresh(self) -> list[str]:
-        """Every connection is to be replaced."""
-        return self.did(self.machine.refresh(self.now))
+        """`refresh()` is called."""
+        return self.did(self.recorder.effects(self.machine.refresh, self.now))
 
     def close(self, grace: float = 0.0) -> list[str]:
         """The pool is closed."""
-        return self.did(self.machine.close(self.now + grace, self.now))
+        return self.did(self.recorder.effects(self.machine.close, self.now + grace, self.now))
 
     def tick(self, after: float = 0.0) -> list[str]:
-        """A tick after so many seconds."""
+        """A tick after this many seconds."""
         self.now += after
-        return self.did(self.machine.tick(self.now))
+        return self.did(self.recorder.effects(self.machine.tick, self.now))
 
     def tick_in_time(self) -> list[str]:
-        """A tick at the very moment that is due next."""
+        """A tick exactly at the next deadline."""
         self.now = self.machine.next_deadline()
         return self.tick()
 
     def filled(self, *streams: int | None) -> None:
-        """Brings the pool to where each of these asks is granted; dials what that takes."""
+        """Brings the pool to a state in which all these requests are granted, dialling as needed."""
         for ask in streams:
             self.request(ask)
             for slot in list(self.slots.values()):
@@ -146,15 +165,15 @@ class Play:
 
     @property
     def stats(self) -> PoolStats:
-        """The snapshot of the moment."""
+        """A snapshot of the current state."""
         return self.machine.stats(lambda at: dt.datetime.fromtimestamp(at, tz=dt.UTC), self.now)
 
     @property
     def refusal(self) -> Refuse:
-        """The only refusal of the last event."""
+        """The only refusal among the last effects."""
         (refusal,) = [effect for effect in self.effects if isinstance(effect, Refuse)]
         return refusal
 
     def states(self) -> dict[int, str]:
-        """What is open or opening, by number."""
+        """The states of the open and opening slots, by number."""
         return {slot.id: str(slot.state) for slot in self.machine.fleet.slots}

@@ -1,12 +1,12 @@
-"""A pool in a simulated network, in simulated time: one seed, one life of some minutes, in some milliseconds.
+"""A pool in a simulated network, in simulated time: each seed plays some minutes of a pool's life in milliseconds.
 
-Servers die, come back, freeze, refuse streams; connecting takes its time, fails, or hangs; callers come and go with
-deadlines of their own, give up, discard what they hold; someone resizes and refreshes. The network here plays what a
-driver would see, in the order of its moments, and ticks the machine exactly when it asks for it. The books and the
-invariants are those of the model (`model.py`), checked after every step. On top of them: nobody waits past his
-deadline, and when the network is well again, everybody who still waits is served.
+Servers die, come back, freeze and refuse streams. Connecting takes time, fails, or hangs. Callers come and go with
+deadlines of their own, give up, and discard what they hold; the pool is resized and refreshed. The simulated network
+reports what a driver would see, in order of time, and ticks the machine exactly when it asks for a tick. The records
+and the invariants are those of the model (`model.py`), checked after every step. In addition, no waiter waits past its
+deadline, and once the network has recovered, every remaining waiter is served.
 
-A seed is replayed, with its story, by ``python tests/machine/simulation.py SEED``.
+``python tests/machine/simulation.py SEED`` replays a seed and prints its story.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from collections.abc import Callable
 if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from grpcpool._slot import Slot
+from grpcpool._machine.slot import Slot
 from machine.model import REAL, Code, Held, Settings, World, dice
 
-# Seconds of trouble, and of the quiet after it in which all has to come to rest.
+# Seconds of trouble, then seconds of quiet in which everything must come to rest.
 _TROUBLE, _QUIET = 40.0, 150.0
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Backend:
-    """A server: whether it runs, whether it is frozen, and how many streams it bears on one connection."""
+    """A server: whether it runs, whether it is frozen, and how many streams it allows on one connection."""
 
     number: int
     limit: int
@@ -42,10 +42,10 @@ class Backend:
 class Simulation:
     """One seed's network, callers and pool."""
 
-    def __init__(self, seed: int, tell: Callable[[str], object] = lambda _: None, code: Code = REAL) -> None:
-        """Makes up everything that can be known beforehand; `tell` hears the story."""
+    def __init__(self, seed: int, log: Callable[[str], object] = lambda _: None, code: Code = REAL) -> None:
+        """Decides everything that can be decided beforehand; `log` receives the story, line by line."""
         self.rng = rng = dice(seed)
-        self.tell = tell
+        self.log = log
         max_size, max_streams = rng.randint(1, 6), rng.randint(1, 8)
         settings = Settings(
             min_size=rng.randint(0, max_size),
@@ -68,20 +68,20 @@ class Simulation:
         self.backend_of: dict[Slot, Backend] = {}
         self._numbers = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        # Whom the network has seen: connections that it was asked for, and calls that it carries.
+        # What the network has already dealt with: dials, and grants that carry calls.
         self._seen_dials: set[Slot] = set()
         self._seen_held: set[Held] = set()
         self.healed = False
-        tell(str(settings))
+        log(str(settings))
 
     # --- the clock ----------------------------------------------------------------------------------------------
 
     def at(self, delay: float, action: Callable[[], None]) -> None:
-        """Has `action` happen in so many seconds."""
+        """Schedules `action` in `delay` seconds."""
         heapq.heappush(self._events, (self.world.now + delay, next(self._numbers), action))
 
     def run(self) -> None:
-        """Lives the whole life.
+        """Plays the whole life.
 
         Raises:
             AssertionError: The machine went wrong.
@@ -91,8 +91,8 @@ class Simulation:
         self._go_on_until(self.began + _TROUBLE)
         self._heal()
         self._go_on_until(self.began + _TROUBLE + _QUIET)
-        assert not self.world.waiting, "the network is well, and someone waits on"
-        assert not self.world.openers, "the network is well, and someone waits in open() on"
+        assert not self.world.waiting, "the network has recovered, and a waiter still waits"
+        assert not self.world.openers, "the network has recovered, and a waiter still waits in open()"
         self.world.finish(grace=self.rng.choice([0.0, 2.0]), rest_first=self.rng.random() < 0.5)
 
     def _go_on_until(self, end: float) -> None:
@@ -111,7 +111,7 @@ class Simulation:
                 heapq.heappop(self._events)[2]()
             self._notice()
             overdue = [waiter for waiter in world.waiting if waiter.deadline < world.now]
-            assert not overdue, f"waits past his deadline: {overdue}"
+            assert not overdue, f"waits past its deadline: {overdue}"
 
     # --- callers ------------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Simulation:
         moment = 0.0
         while (moment := moment + rng.expovariate(busy)) < _TROUBLE:
             streams = rng.choice([None, 1, 1, 1, 1, 1, min(2, world.config.max_streams)])
-            # Each answer comes within these seconds at the latest: nobody waits longer than the quiet lasts.
+            # Every waiter has its answer within these seconds, so none waits longer than the quiet lasts.
             patience = rng.choice([0.0, 0.5, 3.0, 20.0, 100.0])
             self.at(moment, lambda streams=streams, patience=patience: self._ask(streams, patience))  # type: ignore[misc]
         for action in (self._cancel, self._discard, self._resize, self._refresh, self._open, self._connect):
@@ -130,7 +130,7 @@ class Simulation:
 
     def _ask(self, streams: int | None, patience: float) -> None:
         fail_fast = streams == 1 and self.rng.random() < 0.5
-        self.tell(f"{self.time()} asks for {streams}, for {patience} s{', or fails' if fail_fast else ''}")
+        self.log(f"{self.time()} request for {streams}, patience {patience} s{', fail-fast' if fail_fast else ''}")
         self.world.request(streams, patience=patience, fail_fast=fail_fast)
 
     def _cancel(self) -> None:
@@ -142,11 +142,11 @@ class Simulation:
     def _resize(self) -> None:
         max_size = self.rng.randint(1, 6)
         min_size = self.rng.randint(0, max_size)
-        self.tell(f"{self.time()} resized: {min_size} to {max_size}")
+        self.log(f"{self.time()} resized: {min_size} to {max_size}")
         self.world.resize(min_size, max_size)
 
     def _refresh(self) -> None:
-        self.tell(f"{self.time()} refreshed")
+        self.log(f"{self.time()} refreshed")
         self.world.refresh()
 
     def _open(self) -> None:
@@ -158,7 +158,7 @@ class Simulation:
     # --- the network --------------------------------------------------------------------------------------------
 
     def _notice(self) -> None:
-        """Takes up what the last step has given the network to do, until that is nothing."""
+        """Handles new dials and grants until there are none."""
         while True:
             dials = [slot for slot in self.world.dials if slot not in self._seen_dials]
             held = [held for held in self.world.held if held not in self._seen_held]
@@ -176,18 +176,18 @@ class Simulation:
         takes = self.rng.choice([0.001, 0.05, 0.5])
         if self.healed or self.rng.random() < 0.9:
             self.at(takes, lambda: self._connected(slot, backend))
-        # Else it hangs: the machine has a deadline of its own for that.
+        # Otherwise it hangs: the machine has its own deadline for that.
 
     def _connected(self, slot: Slot, backend: Backend) -> None:
         if slot not in self.world.dials or (backend.frozen and slot in self.world.slots):
             return
         well = backend.up and (self.healed or self.rng.random() < 0.9)
-        self.tell(f"{self.time()} {slot} to server {backend.number}: {'connected' if well else 'failed'}")
+        self.log(f"{self.time()} {slot} to server {backend.number}: {'connected' if well else 'failed'}")
         index = self.world.dials.index(slot)
         (self.world.opened if well else self.world.open_failed)(index)
 
     def _carries(self, held: Held) -> None:
-        """Something was granted: it ends by itself, is refused by the server, or fails with it."""
+        """A grant ends by itself, is refused by the server, or fails with it."""
         backend = self.backend_of[held.slot]
         refuses = held.streams == 1 and held.slot.in_flight > backend.limit
         if refuses and held.slot.state == "ready":
@@ -209,9 +209,9 @@ class Simulation:
     def _is_refused(self, held: Held) -> None:
         candidates = [one for one in self.world.held if one.streams == 1 and one.slot in self.world.slots]
         if held in candidates:
-            self.tell(f"{self.time()} {held.slot} refuses a stream")
+            self.log(f"{self.time()} {held.slot} refuses a stream")
             self.world.refused_stream(candidates.index(held))
-            # As a driver does, the call is made again.
+            # As a driver does, send the call again.
             self.world.request(1, patience=5.0, fail_fast=False)
 
     # --- trouble ------------------------------------------------------------------------------------------------
@@ -228,10 +228,10 @@ class Simulation:
                     self.at(moment, lambda backend=backend, lasts=lasts: self._freezes(backend, lasts))  # type: ignore[misc]
 
     def _dies(self, backend: Backend, lasts: float) -> None:
-        self.tell(f"{self.time()} server {backend.number} dies for {lasts} s")
+        self.log(f"{self.time()} server {backend.number} dies for {lasts} s")
         backend.up = False
         for slot in [slot for slot, other in self.backend_of.items() if other is backend and slot in self.world.slots]:
-            # Its calls may hear of it before the pool does, or after.
+            # The failure may reach its calls before it reaches the pool, or after.
             for held in [held for held in self.world.held if held.slot is slot]:
                 self.at(self.rng.uniform(0, 0.004), lambda held=held: self._ends(held))  # type: ignore[misc]
             self.at(self.rng.uniform(0, 0.004), lambda slot=slot: self._is_lost(slot))  # type: ignore[misc]
@@ -243,7 +243,7 @@ class Simulation:
             self.world.lost(there.index(slot))
 
     def _comes_back(self, backend: Backend) -> None:
-        self.tell(f"{self.time()} server {backend.number} is back")
+        self.log(f"{self.time()} server {backend.number} is back")
         backend.up = True
         for slot in [slot for slot, other in self.backend_of.items() if other is backend and slot in self.world.slots]:
             self.at(self.rng.uniform(0, 1.0), lambda slot=slot: self._is_back(slot))  # type: ignore[misc]
@@ -254,12 +254,12 @@ class Simulation:
             self.world.recovered(down.index(slot))
 
     def _freezes(self, backend: Backend, lasts: float) -> None:
-        self.tell(f"{self.time()} server {backend.number} freezes for {lasts} s")
+        self.log(f"{self.time()} server {backend.number} freezes for {lasts} s")
         backend.frozen = True
         self.at(lasts, lambda: setattr(backend, "frozen", False))
 
     def _heal(self) -> None:
-        self.tell(f"{self.time()} all is well from here on")
+        self.log(f"{self.time()} everything works from here on")
         self.healed = True
         for backend in self.backends:
             backend.up, backend.frozen = True, False
@@ -267,17 +267,17 @@ class Simulation:
             self.at(self.rng.uniform(0, 1.0), lambda slot=slot: self._is_back(slot))  # type: ignore[misc]
 
     def time(self) -> str:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return f"{self.world.now - self.began:8.3f}"
 
 
-def simulate(seed: int, tell: Callable[[str], object] = lambda _: None, code: Code = REAL) -> None:
-    """Lives the life of one seed.
+def simulate(seed: int, log: Callable[[str], object] = lambda _: None, code: Code = REAL) -> None:
+    """Plays the life of one seed.
 
     Raises:
         AssertionError: The machine went wrong; the message has the seed.
     """
-    simulation = Simulation(seed, tell, code)
+    simulation = Simulation(seed, log, code)
     try:
         simulation.run()
     except Exception as error:
@@ -291,7 +291,7 @@ def main() -> None:
     if count:
         for seed in range(first, first + count[0]):
             simulate(seed)
-        print(f"{count[0]} seeds from {first} on: all well")  # noqa: T201 -- a script
+        print(f"{count[0]} seeds from {first} on: all passed")  # noqa: T201 -- a script
     else:
         simulate(first, print)
 

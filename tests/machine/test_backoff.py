@@ -1,4 +1,4 @@
-"""When to dial again: doubling, bounded, jittered downwards, forgotten at the first success."""
+"""When to dial again: delays double, are bounded, are jittered downwards, and are reset by the first success."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from grpcpool._backoff import FIRST_DELAY, LONGEST_DELAY, Backoff
+from grpcpool._machine.backoff import FIRST_DELAY, LONGEST_DELAY, Backoff
 
 
-def test_without_failures_nothing_waits() -> None:
-    """Before the first failure any moment will do."""
+def test_without_failures_there_is_no_delay() -> None:
+    """Before the first failure there is no delay."""
     assert Backoff(lambda: 0.5).retry_at == -math.inf
 
 
@@ -22,7 +22,7 @@ def test_without_failures_nothing_waits() -> None:
     ],
 )
 def test_delays(drawn: float, delays: list[float]) -> None:
-    """Delays double from the first to the longest; what is drawn takes off up to half."""
+    """Delays double from the first to the longest; jitter takes off up to half."""
     backoff = Backoff(lambda: drawn)
     for number, delay in enumerate(delays, 1):
         assert backoff.failed(100.0) == pytest.approx(delay)
@@ -32,15 +32,15 @@ def test_delays(drawn: float, delays: list[float]) -> None:
 
 @pytest.mark.parametrize("drawn", [0.0, 0.3, math.nextafter(1.0, 0.0)])
 def test_bounds(drawn: float) -> None:
-    """However long it goes on, the delay is from half of the longest to the longest, and the arithmetic holds."""
+    """After any number of failures the delay is between half the longest and the longest, without overflow."""
     backoff = Backoff(lambda: drawn)
     assert FIRST_DELAY / 2 <= backoff.failed(0.0) <= FIRST_DELAY
     delays = [backoff.failed(0.0) for _ in range(3000)]
     assert LONGEST_DELAY / 2 <= delays[-1] <= LONGEST_DELAY
 
 
-def test_success_forgets() -> None:
-    """One success forgets all failures."""
+def test_a_success_resets_the_failures() -> None:
+    """One success resets all failures."""
     backoff = Backoff(lambda: 0.0)
     for _ in range(5):
         backoff.failed(0.0)

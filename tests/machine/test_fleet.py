@@ -1,7 +1,7 @@
-"""Which connections there are: growing, shrinking, replacing, retiring; told as stories of effects.
+"""Which connections a pool has: growing, shrinking, replacing and retiring, tested as events in and effects out.
 
-By default a connection carries two streams at most and one by target, `min_size` is 0, `max_size` is 3, and nothing
-is closed for being idle; each test says what differs. A slot's number counts from 1 in order of dialling.
+Unless a test says otherwise, `max_streams` is 2, `target_streams` is 1, `min_size` is 0, `max_size` is 3, and no
+connection is closed for being idle. Slots are numbered from 1 in order of dialling.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from grpcpool._config import Mode
-from grpcpool._slot import CloseReason
+from grpcpool import Mode
+from grpcpool._machine.places import Holding
+from grpcpool._values.slot_states import CloseReason
 from machine.play import START, Play
 
 # --- growing ----------------------------------------------------------------------------------------------------
 
 
 def test_first_use_dials_min_size() -> None:
-    """The first request dials `min_size` connections, not only the one for himself."""
+    """The first request dials `min_size` connections, not only the one it needs."""
     assert Play(min_size=2).request(1) == ["open 1", "open 2"]
 
 
@@ -39,7 +40,7 @@ def test_first_use_dials_min_size() -> None:
     ],
 )
 def test_demand(asks: list[int | None], connections: int) -> None:
-    """Demand dials one connection for each who wants one whole, and ceil(asked / target) for streams, to `max_size`."""
+    """A request for a whole connection dials one; streams dial ceil(requested / target), all within `max_size`."""
     play = Play(max_streams=6, target_streams=3, max_size=6)
     for ask in asks:
         play.request(ask)
@@ -57,25 +58,25 @@ def test_growth_ahead_of_need() -> None:
 
 
 def test_no_growth_below_the_target() -> None:
-    """While some connection carries less than the target nothing is dialled, and the fast way suffices."""
+    """While some connection carries less than the target nothing is dialled, and the fast path is enough."""
     play = Play(max_streams=4, target_streams=2, max_size=4)
     play.filled(1, 1)
-    assert play.machine.acquire(1) is play[2]
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is play[2]
+    assert play.acquire(1) is None
     assert play.request(1) == ["grant 2", "open 3"]
 
 
 def test_no_growth_at_max_size() -> None:
-    """At `max_size` nothing is dialled ahead of need, and the fast way suffices up to the limit."""
+    """At `max_size` nothing is dialled ahead of need, and the fast path is enough up to the limit."""
     play = Play(max_size=1)
     play.filled(1)
-    assert play.machine.acquire(1) is play[1]
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is play[1]
+    assert play.acquire(1) is None
     assert play.request(1) == []
 
 
 def test_no_overflow_ahead_of_need() -> None:
-    """Also a loose pool grows ahead of need to `max_size` only."""
+    """A loose pool, too, grows ahead of need to `max_size` only."""
     play = Play(max_size=1, mode=Mode.LOOSE)
     play.filled(1)
     assert play.request(1) == ["grant 1"]
@@ -83,7 +84,7 @@ def test_no_overflow_ahead_of_need() -> None:
 
 
 def test_whole_leases_do_not_grow_ahead() -> None:
-    """Who leases whole connections gets as many as he asks for, none ahead."""
+    """Whole leases dial as many connections as are requested, none ahead of need."""
     play = Play(min_size=1)
     play.filled(None)
     assert play.states() == {1: "ready"}
@@ -99,15 +100,15 @@ def test_growth_steps_up_to_doubling() -> None:
     assert play.request(3) == ["grant 2", "open 3", "open 4"]
 
 
-def test_growth_is_thought_of_again_after_a_failed_attempt() -> None:
-    """A failed attempt gives its place back to growth: a later call at the target dials again."""
+def test_growth_is_possible_again_after_a_failed_attempt() -> None:
+    """After a failed attempt growth is possible again: a later call at the target dials another connection."""
     play = Play(min_size=1, max_size=2, max_streams=4, target_streams=1)
     play.request(1)
     play.opened(1)
     assert play.request(1) == ["grant 1", "open 2"]
     play.failed(2)
     play.now += 1.0
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is None
     assert play.request(1) == ["grant 1", "open 3"]
 
 
@@ -120,7 +121,7 @@ def loose(overflow: int = 1) -> Play:
 
 
 def test_strict_waits_at_max_size() -> None:
-    """A strict pool opens nothing beyond `max_size`; a release serves who waits."""
+    """A strict pool opens nothing beyond `max_size`; a release serves the waiter."""
     play = Play(max_size=1)
     play.filled(None)
     assert play.request(None) == []
@@ -128,31 +129,31 @@ def test_strict_waits_at_max_size() -> None:
 
 
 def test_loose_opens_overflow_at_once_and_waits_at_its_bound() -> None:
-    """A loose pool opens extra connections at once, up to `max_overflow`, and then waits."""
+    """A loose pool opens extra connections at once, up to `max_overflow`; further requests wait."""
     play = loose(2)
     play.filled(None)
     assert [play.request(None) for _ in range(3)] == [["open 2"], ["open 3"], []]
     assert [play[number].overflow for number in (1, 2, 3)] == [False, True, True]
 
 
-def test_overflow_is_closed_when_it_comes_back() -> None:
-    """An overflow connection that comes back with nobody waiting is closed, an ordinary one is not."""
+def test_overflow_is_closed_when_it_is_released() -> None:
+    """An overflow connection is closed when it is released and nothing waits; an ordinary one is not."""
     play = loose()
     play.filled(None, None)
     assert play.release(2) == ["closed 2: overflow", "close 2"]
     assert play.release(1) == []
 
 
-def test_overflow_serves_who_waits_first() -> None:
-    """An overflow connection that comes back serves who waits before it is closed."""
+def test_released_overflow_serves_a_waiter_first() -> None:
+    """A released overflow connection serves a waiter before it is closed."""
     play = loose()
     play.filled(None, None)
     play.request(None)
     assert play.release(2) == ["grant 2"]
 
 
-def test_overflow_is_promoted_when_a_place_is_free() -> None:
-    """An overflow connection becomes an ordinary one when it comes back and a place has become free."""
+def test_overflow_is_promoted_below_max_size() -> None:
+    """A released overflow connection becomes an ordinary one if the pool has fallen below `max_size`."""
     play = loose()
     play.filled(None, None)
     play.discard(1)
@@ -161,8 +162,8 @@ def test_overflow_is_promoted_when_a_place_is_free() -> None:
     assert not play[2].overflow
 
 
-def test_overflow_that_nobody_needs_any_more_is_closed_when_ready() -> None:
-    """An overflow connection for one who was served otherwise is closed as soon as it is ready."""
+def test_overflow_that_is_no_longer_needed_is_closed_when_ready() -> None:
+    """An overflow connection whose waiter was served by another is closed as soon as it is ready."""
     play = loose()
     play.filled(None)
     play.request(None)
@@ -171,7 +172,7 @@ def test_overflow_that_nobody_needs_any_more_is_closed_when_ready() -> None:
 
 
 def test_a_successor_of_overflow_is_overflow() -> None:
-    """What replaces an overflow connection is no ordinary one: in the end no more than `max_size` are open."""
+    """A successor of an overflow connection is overflow too: in the end at most `max_size` are open."""
     play = loose()
     play.filled(None, None)
     play.refresh()
@@ -182,8 +183,8 @@ def test_a_successor_of_overflow_is_overflow() -> None:
     assert len(play.states()) == 1
 
 
-def test_a_lost_overflow_slot_that_comes_back_makes_room_at_once() -> None:
-    """When an overflow connection that is down comes back, its place is dialled anew for who waits."""
+def test_a_released_lost_overflow_slot_makes_room_at_once() -> None:
+    """When a lost overflow connection is released, it is closed and another is dialled for the waiter."""
     play = loose()
     play.filled(None, None)
     play.request(None)
@@ -195,7 +196,7 @@ def test_a_lost_overflow_slot_that_comes_back_makes_room_at_once() -> None:
 
 
 def test_idle_connections_above_min_size_close() -> None:
-    """A connection unused for `idle_timeout` closes at that moment; `min_size` stay, however idle."""
+    """A connection unused for `idle_timeout` closes at that time; `min_size` stay, however long they are idle."""
     play = Play(min_size=1, idle_timeout=10.0)
     play.filled(None, None, None)
     for number in (1, 2, 3):
@@ -209,7 +210,7 @@ def test_idle_connections_above_min_size_close() -> None:
 
 
 def test_a_busy_connection_is_not_idle() -> None:
-    """What carries something is not closed; idleness begins with the last release."""
+    """A connection in use is not closed; its idle time starts with the last release."""
     play = Play(idle_timeout=10.0)
     play.filled(None)
     play.tick(50.0)
@@ -219,7 +220,7 @@ def test_a_busy_connection_is_not_idle() -> None:
 
 
 def test_without_idle_timeout_nothing_closes() -> None:
-    """With `idle_timeout=None` connections stay, and there is no deadline."""
+    """With `idle_timeout=None` idle connections stay, and there is no deadline."""
     play = Play(idle_timeout=None)
     play.filled(None, None)
     play.release(1)
@@ -238,7 +239,7 @@ def test_a_lost_connection_idles_out_as_lost() -> None:
 
 
 def test_of_two_idle_connections_the_lost_one_goes() -> None:
-    """What is down does not count for `min_size` when the idle are closed: the one that is up stays."""
+    """Of two idle connections the one that is down is closed: only the one that is up counts towards `min_size`."""
     play = Play(min_size=1, idle_timeout=10.0)
     play.filled(None, None)
     play.release(1)
@@ -252,19 +253,19 @@ def test_of_two_idle_connections_the_lost_one_goes() -> None:
 
 
 def calls(*loads: int, **config: Any) -> Play:
-    """A pool whose connections carry these numbers of one-stream calls; they may carry eight, four by target."""
+    """A pool whose connections carry these numbers of calls; `max_streams` is 8 and `target_streams` 4."""
     play = Play(**({"max_size": len(loads), "max_streams": 8, "target_streams": 4} | config))
     play.filled(*[None for _ in loads])
     for number in range(1, len(loads) + 1):
         play.release(number)
     for number, load in enumerate(loads, 1):
         for _ in range(load):
-            play.machine.fleet.acquire(1, play[number])
+            play.machine.places.acquire(1, Holding(), play[number])
     return play
 
 
 def test_the_watch_drains_one_connection_at_a_time() -> None:
-    """When the peak of a whole watch would have fit in fewer, the least loaded drains, and the watch begins anew."""
+    """When the peak of a whole watch would have fitted in fewer, the least loaded drains, and a new watch starts."""
     play = calls(2, 1, 1, idle_timeout=10.0)
     drained = [play.tick(10.0) for _ in range(4)]
     assert drained == [[], ["draining 2: shrink"], ["draining 3: shrink"], []]
@@ -272,7 +273,7 @@ def test_the_watch_drains_one_connection_at_a_time() -> None:
 
 
 def test_a_peak_within_the_watch_keeps_what_it_needed() -> None:
-    """A peak, however short, keeps the connections that it needed until a whole watch has passed without it."""
+    """A peak, however short, keeps the connections it needed until a whole watch has passed without it."""
     play = calls(4, 4, idle_timeout=10.0)
     play.tick(10.0)
     for number in (1, 1, 1, 2, 2, 2):
@@ -281,8 +282,8 @@ def test_a_peak_within_the_watch_keeps_what_it_needed() -> None:
     assert play.tick(10.0) == ["draining 1: shrink"]
 
 
-def test_the_watch_counts_who_waits() -> None:
-    """Nothing is drained that those who wait have need of."""
+def test_the_watch_counts_waiters() -> None:
+    """Nothing is drained that waiters need."""
     play = calls(1, 1, idle_timeout=10.0)
     play.request(None)
     play.tick(10.0)
@@ -291,15 +292,15 @@ def test_the_watch_counts_who_waits() -> None:
 
 
 def test_an_early_tick_does_not_end_the_watch() -> None:
-    """A tick before the end of the watch neither shrinks nor begins it anew."""
+    """A tick before the end of the watch neither shrinks nor restarts it."""
     play = calls(1, 1, idle_timeout=10.0)
     play.tick(10.0)
     assert play.tick(6.0) == []
     assert play.tick(4.0) == ["draining 1: shrink"]
 
 
-def test_the_lost_drain_before_the_ready() -> None:
-    """When there are too many, a connection that is down is drained before one that is up, be it busier or not."""
+def test_lost_connections_drain_before_ready_ones() -> None:
+    """When there are too many, a connection that is down drains before one that is up, whatever their loads."""
     play = calls(1, 3, idle_timeout=10.0)
     play.lost(2)
     play.tick(10.0)
@@ -307,7 +308,7 @@ def test_the_lost_drain_before_the_ready() -> None:
 
 
 def test_there_is_no_watch_at_min_size() -> None:
-    """At `min_size` nothing is watched, so that a pool at rest needs no ticks."""
+    """At `min_size` there is no watch, so a pool at rest needs no ticks."""
     play = calls(1, 0, idle_timeout=10.0, min_size=1)
     assert play.tick(10.0) == ["closed 2: idle", "close 2"]
     assert play.tick(100.0) == []
@@ -315,7 +316,7 @@ def test_there_is_no_watch_at_min_size() -> None:
 
 
 def test_shrinking_keeps_what_is_up_while_another_is_only_dialled() -> None:
-    """The watch does not drain the only connection that is up when the other is not ready yet."""
+    """The watch does not drain the only connection that is up while the other is still being dialled."""
     play = Play(idle_timeout=1.0, connect_timeout=60.0)
     play.filled(None)
     play.request(None)
@@ -325,11 +326,11 @@ def test_shrinking_keeps_what_is_up_while_another_is_only_dialled() -> None:
     assert play.states() == {1: "ready", 2: "opening"}
 
 
-# --- taking back ------------------------------------------------------------------------------------------------
+# --- restoring --------------------------------------------------------------------------------------------------
 
 
-def test_a_draining_connection_is_taken_back_before_another_is_dialled() -> None:
-    """What drains only for being too many serves those who wait, and nothing is dialled."""
+def test_a_draining_connection_is_restored_before_another_is_dialled() -> None:
+    """A connection that drains only because there were too many is restored for waiters instead of a dial."""
     play = calls(8, 1)
     assert play.resize(0, 1) == ["draining 2: shrink"]
     assert play.request(2) == []
@@ -337,8 +338,8 @@ def test_a_draining_connection_is_taken_back_before_another_is_dialled() -> None
     assert play.states() == {1: "ready", 2: "ready"}
 
 
-def test_growth_takes_back_too() -> None:
-    """Growth ahead of need takes a draining connection back, without any effect."""
+def test_growth_restores_too() -> None:
+    """Growth ahead of need restores a draining connection, without any effect."""
     play = calls(3, 1)
     play.resize(0, 1)
     play.resize(0, 2)
@@ -346,8 +347,8 @@ def test_growth_takes_back_too() -> None:
     assert play.states() == {1: "ready", 2: "ready"}
 
 
-def test_a_connection_taken_back_is_not_cut_off() -> None:
-    """The drain deadline of a connection that was taken back is void."""
+def test_a_restored_connection_is_not_cut_off() -> None:
+    """The drain deadline of a restored connection no longer applies."""
     play = calls(3, 1, drain_timeout=5.0)
     play.resize(0, 1)
     play.resize(0, 2)
@@ -357,19 +358,19 @@ def test_a_connection_taken_back_is_not_cut_off() -> None:
 
 
 @pytest.mark.parametrize("reason", [CloseReason.REFRESH, CloseReason.DISCARDED, CloseReason.AGE])
-def test_what_drains_for_another_reason_is_not_taken_back(reason: CloseReason) -> None:
-    """A connection that drains for its age, a refresh or a discard does not come back: another is dialled."""
+def test_connections_draining_for_other_reasons_are_not_restored(reason: CloseReason) -> None:
+    """A connection that drains for its age, a refresh or a discard is not restored: another is dialled."""
     play = calls(2)
     if reason is CloseReason.DISCARDED:
         play.discard(1, 1)
     else:
-        play.machine.fleet.retire(play[1], reason, play.now, [])
+        play.did(play.recorder.effects(play.machine.fleet.retire, play[1], reason, play.now))
     assert play.states() == {1: "draining"}
     assert play.request(1) == ["open 2"]
 
 
-def test_a_refresh_ends_the_hope_of_coming_back() -> None:
-    """What drains for being too many at a refresh is old as well, and is not taken back."""
+def test_after_a_refresh_nothing_is_restored() -> None:
+    """After a refresh, a connection draining because there were too many is not restored."""
     play = calls(3, 1)
     play.resize(1, 1)
     play.refresh()
@@ -377,8 +378,8 @@ def test_a_refresh_ends_the_hope_of_coming_back() -> None:
     assert play[2].state == "draining"
 
 
-def test_a_discarded_connection_is_not_taken_back() -> None:
-    """A discard of a connection that drains for being too many is heeded: it stays out of service."""
+def test_a_discarded_connection_is_not_restored() -> None:
+    """A discarded connection that was draining because there were too many is not restored."""
     play = calls(4, 2)
     play.resize(0, 1)
     play.discard(2, 1)
@@ -386,8 +387,8 @@ def test_a_discarded_connection_is_not_taken_back() -> None:
     assert play[2].state == "draining"
 
 
-def test_a_lost_connection_is_not_taken_back() -> None:
-    """What was down when it was drained is not taken back as if it were up."""
+def test_a_lost_connection_is_not_restored() -> None:
+    """A connection that was down when it was drained is not restored as if it were up."""
     play = calls(4, 1)
     play.lost(2)
     play.resize(0, 1)
@@ -395,8 +396,8 @@ def test_a_lost_connection_is_not_taken_back() -> None:
     assert play[2].state != "ready"
 
 
-def test_what_is_taken_back_without_the_room_does_not_stand_for_a_dial() -> None:
-    """Who waits for a whole connection is dialled for, also if one with calls on it was taken back."""
+def test_a_restored_connection_without_room_does_not_replace_a_dial() -> None:
+    """A request for a whole connection dials one, even if a connection with calls on it is restored."""
     play = calls(1, 1, max_size=3)
     play.resize(0, 1)
     play.resize(0, 3)
@@ -408,7 +409,7 @@ def test_what_is_taken_back_without_the_room_does_not_stand_for_a_dial() -> None
 
 
 def test_successor_first() -> None:
-    """At `max_age` a successor is dialled; when it is ready the old one takes no new calls and closes with its last."""
+    """At `max_age` a successor is dialled; once it is ready, the old one takes nothing new and closes with its last."""
     play = Play(max_age=100.0, age_jitter=0.0)
     play.filled(1)
     assert play.tick(99.9) == []
@@ -427,16 +428,16 @@ def test_an_idle_connection_is_replaced_at_once() -> None:
     assert play.opened(2) == ["closed 1: age", "close 1"]
 
 
-def test_the_successor_shares_the_place() -> None:
-    """A pool at `max_size` replaces its connections all the same, and counts no place twice."""
+def test_the_successor_does_not_count_beside_its_predecessor() -> None:
+    """A pool at `max_size` can replace its connections: a successor does not count beside the one it replaces."""
     play = Play(max_size=1, max_age=100.0)
     play.filled(None)
     assert play.tick(100.0) == ["open 2 for 1"]
-    assert (play.machine.fleet.slots.places, play.stats.size) == (1, 2)
+    assert (play.machine.fleet.slots.connections, play.stats.size) == (1, 2)
 
 
-def test_a_whole_lease_moves_nobody() -> None:
-    """A whole lease keeps its old connection; the successor serves the next one."""
+def test_a_whole_lease_keeps_its_connection() -> None:
+    """A whole lease keeps its old connection; the successor serves the next lease."""
     play = Play(max_size=1, max_age=100.0)
     play.filled(None)
     play.tick(100.0)
@@ -445,12 +446,12 @@ def test_a_whole_lease_moves_nobody() -> None:
 
 
 def test_a_failed_successor_keeps_the_old_one() -> None:
-    """If no successor can be had the old one stays in service, and the next attempt comes after the backoff."""
+    """If the successor fails, the old connection stays in service, and the next attempt comes after the backoff."""
     play = Play(max_age=100.0, age_jitter=0.0)
     play.filled(1)
     play.tick(100.0)
     assert play.failed(2) == ["close 2"]
-    assert play.machine.acquire(None) is None
+    assert play.acquire(None) is None
     assert play.states() == {1: "ready"}
     assert play.machine.next_deadline() == play.now + 0.1
     assert play.tick_in_time() == ["open 3 for 1"]
@@ -467,7 +468,7 @@ def test_a_successor_that_never_answers_keeps_the_old_one() -> None:
 
 @pytest.mark.parametrize(("drawn", "age"), [(0.0, 100.0), (0.5, 80.0), (0.75, 70.0)])
 def test_jitter_is_drawn_once(drawn: float, age: float) -> None:
-    """Up to `age_jitter` of `max_age` is taken off, once per connection, also when its successors fail."""
+    """Up to `age_jitter` of `max_age` is taken off, once per connection, even when its successors fail."""
     play = Play(max_age=100.0, age_jitter=0.4, random=lambda: drawn)
     play.filled(1)
     due = play[1].retire_at
@@ -479,7 +480,7 @@ def test_jitter_is_drawn_once(drawn: float, age: float) -> None:
 
 
 def test_each_connection_draws_its_own_jitter() -> None:
-    """Connections made together are not replaced together."""
+    """Connections opened together are not replaced together."""
     numbers: Iterator[float] = iter([0.5] * 2000)
     later = [0.25, 0.75]
     play = Play(max_age=100.0, age_jitter=0.4, random=lambda: next(numbers))
@@ -492,7 +493,7 @@ def test_each_connection_draws_its_own_jitter() -> None:
 
 @pytest.mark.parametrize(("size", "surge"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
 def test_a_quarter_is_replaced_at_a_time(size: int, surge: int) -> None:
-    """At most a quarter of the pool, rounded up, has successors at a time; the next come as these are ready."""
+    """At most a quarter of the pool, rounded up, has successors at a time; each that becomes ready starts the next."""
     play = Play(max_size=size, min_size=size, max_age=100.0, age_jitter=0.0)
     play.filled(1)
     assert len(play.tick(100.0)) == surge
@@ -505,8 +506,8 @@ def test_a_quarter_is_replaced_at_a_time(size: int, surge: int) -> None:
     assert rounds == size
 
 
-def test_while_failing_one_successor_at_a_time() -> None:
-    """After a failure one attempt at a time is made, also at replacing."""
+def test_while_failing_there_is_one_successor_at_a_time() -> None:
+    """After a failure there is one attempt at a time, for replacements too."""
     play = Play(max_size=8, min_size=8, max_age=100.0, age_jitter=0.0)
     play.filled(1)
     assert play.tick(100.0) == ["open 9 for 1", "open 10 for 2"]
@@ -515,8 +516,8 @@ def test_while_failing_one_successor_at_a_time() -> None:
     assert play.tick_in_time() == ["open 11 for 1"]
 
 
-def test_a_successor_inherits_idleness() -> None:
-    """Replacing does not make a connection young in use: an unused one closes for idleness all the same."""
+def test_a_successor_inherits_idle_time() -> None:
+    """A successor inherits the idle time: an unused connection still closes for idleness."""
     play = Play(max_age=6.0, age_jitter=0.0, idle_timeout=10.0)
     play.filled(None)
     play.release(1)
@@ -525,8 +526,8 @@ def test_a_successor_inherits_idleness() -> None:
     assert play.tick(4.0) == ["closed 2: idle", "close 2"]
 
 
-def test_the_successor_of_a_busy_connection_is_not_idle_from_birth() -> None:
-    """What replaces a connection that was in use all the time is not closed at once as long unused."""
+def test_the_successor_of_a_busy_connection_is_not_idle() -> None:
+    """The successor of a connection in constant use is not closed at once as idle."""
     play = Play(max_age=30.0, age_jitter=0.0, idle_timeout=10.0)
     play.filled(1)
     play.tick(30.0)
@@ -536,7 +537,7 @@ def test_the_successor_of_a_busy_connection_is_not_idle_from_birth() -> None:
 
 
 def test_a_connection_with_a_successor_does_not_idle_out() -> None:
-    """While its successor is being dialled the old one is not closed as idle."""
+    """While its successor is being dialled, the old connection is not closed as idle."""
     play = Play(max_age=6.0, age_jitter=0.0, idle_timeout=10.0, connect_timeout=60.0)
     play.filled(None)
     play.release(1)
@@ -545,7 +546,7 @@ def test_a_connection_with_a_successor_does_not_idle_out() -> None:
 
 
 def test_refresh_replaces_everything() -> None:
-    """A refresh replaces every connection of the moment, a quarter at a time, those just being dialled included."""
+    """A refresh replaces every current connection, a quarter at a time, including those being dialled."""
     play = Play(max_size=3)
     play.filled(None, None)
     play.release(1)
@@ -560,8 +561,8 @@ def test_refresh_replaces_everything() -> None:
     assert play.machine.next_deadline() == START + 600.0
 
 
-def test_refresh_replaces_what_is_being_dialled_whatever_its_age() -> None:
-    """What was dialled before a refresh is replaced when it is ready, though its own age is yet to come."""
+def test_refresh_replaces_what_is_being_dialled() -> None:
+    """A connection dialled before a refresh is replaced when it is ready, though it has not reached its own age."""
     play = Play(max_size=1, max_age=100.0)
     play.request(None)
     play.refresh()
@@ -584,7 +585,7 @@ def test_refresh_keeps_what_cannot_be_replaced() -> None:
 
 
 def test_refresh_does_not_forget_the_next_attempt() -> None:
-    """A refresh between the end of backoff and a late tick leaves the next attempt due, or makes it."""
+    """A refresh between the end of the backoff and a late tick makes the next attempt or leaves it due."""
     play = Play()
     play.request(1)
     play.failed(1)
@@ -592,13 +593,13 @@ def test_refresh_does_not_forget_the_next_attempt() -> None:
     assert "open 2" in play.refresh() or play.machine.next_deadline() <= play.now
 
 
-def test_the_discard_of_the_old_one_frees_the_successor() -> None:
+def test_discarding_the_old_one_makes_the_successor_ordinary() -> None:
     """When a connection that is being replaced is discarded, its successor becomes an ordinary one."""
     play = Play()
     play.filled(None)
     play.refresh()
     assert play.discard(1) == ["closed 1: discarded", "close 1"]
-    assert (play.machine.fleet.slots.places, play.machine.fleet.slots.successors) == (1, 0)
+    assert (play.machine.fleet.slots.connections, play.machine.fleet.slots.successors) == (1, 0)
     play.opened(2)
     assert play.request(None) == ["grant 2"]
 
@@ -606,8 +607,8 @@ def test_the_discard_of_the_old_one_frees_the_successor() -> None:
 # --- resizing and draining --------------------------------------------------------------------------------------
 
 
-def test_resize_upwards_dials_for_who_waits() -> None:
-    """A higher `max_size` is used at once by those who wait, a higher `min_size` is filled at once."""
+def test_resize_upwards_dials_for_waiters() -> None:
+    """A higher `max_size` serves waiters at once; a higher `min_size` is filled at once."""
     play = Play(max_size=1)
     play.filled(None)
     play.request(None)
@@ -615,7 +616,7 @@ def test_resize_upwards_dials_for_who_waits() -> None:
     assert play.resize(4, 4) == ["open 3", "open 4"]
 
 
-def test_resize_downwards_drains_what_is_missed_least() -> None:
+def test_resize_downwards_drains_the_least_useful_first() -> None:
     """A lower `max_size` gives up what is being dialled, then the idle, then the least loaded."""
     play = calls(2, 1, 0, max_size=4)
     play.resize(4, 4)
@@ -625,16 +626,16 @@ def test_resize_downwards_drains_what_is_missed_least() -> None:
     assert play.resize(0, 1) == ["draining 2: shrink"]
 
 
-def test_resize_downwards_takes_the_successor_along() -> None:
-    """A connection that is given up takes the successor being dialled for it along."""
+def test_resize_downwards_gives_up_the_successor_too() -> None:
+    """When a connection is given up, so is the successor being dialled for it."""
     play = calls(0, 1)
     play.refresh()
     assert play.resize(0, 1) == ["close 3", "closed 1: shrink", "close 1"]
     assert play.machine.fleet.slots.successors == 0
 
 
-def test_a_lower_min_size_lets_the_idle_go() -> None:
-    """A lower `min_size` closes nothing by itself, but idle connections from then on."""
+def test_a_lower_min_size_lets_idle_connections_close() -> None:
+    """A lower `min_size` closes nothing by itself, but idle connections close from then on."""
     play = Play(min_size=2, max_size=2, idle_timeout=10.0)
     play.filled(None)
     play.release(1)
@@ -645,7 +646,7 @@ def test_a_lower_min_size_lets_the_idle_go() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 0), (3, 2)])
-def test_resize_refuses_what_contradicts_itself(low: int, high: int) -> None:
+def test_resize_refuses_contradictory_bounds(low: int, high: int) -> None:
     """Bounds that contradict each other are refused and change nothing."""
     play = Play(min_size=1, max_size=3)
     with pytest.raises(ValueError, match="PoolConfig"):
@@ -654,23 +655,23 @@ def test_resize_refuses_what_contradicts_itself(low: int, high: int) -> None:
 
 
 def test_drain_timeout() -> None:
-    """A draining connection is closed at `drain_timeout` with what it still carries, which is forgotten."""
+    """At `drain_timeout` a draining connection is closed, and what it still carries no longer counts."""
     play = calls(3, 2, drain_timeout=5.0)
     play.resize(0, 1)
     assert play.tick(4.9) == []
     assert play.machine.next_deadline() == START + 5.0
     assert play.tick(0.1) == ["closed 2: shrink", "close 2"]
     assert play[2].in_flight == 0
-    assert play.machine.fleet.load == 3
+    assert play.machine.places.load == 3
     assert play.release(2, 1) == []
-    assert play.machine.fleet.load == 3
+    assert play.machine.places.load == 3
 
 
 # --- backoff ----------------------------------------------------------------------------------------------------
 
 
 def test_one_attempt_at_a_time_while_failing() -> None:
-    """After a failure nothing is dialled before the backoff ends, then one at a time, and all at once again after."""
+    """After a failure nothing is dialled before the backoff ends, then one at a time; after a success all at once."""
     play = Play()
     for _ in range(3):
         play.request(None)
@@ -681,8 +682,8 @@ def test_one_attempt_at_a_time_while_failing() -> None:
     assert play.opened(4) == ["grant 4", "open 5", "open 6"]
 
 
-def test_nothing_is_dialled_again_without_need() -> None:
-    """After a failure nothing is dialled, and nothing is due, if nobody waits and `min_size` is kept."""
+def test_without_need_nothing_is_dialled_again() -> None:
+    """After a failure nothing is dialled or due if there are no waiters and `min_size` is met."""
     play = Play()
     play.request(1)
     play.cancel()
@@ -691,8 +692,8 @@ def test_nothing_is_dialled_again_without_need() -> None:
     assert play.tick(100.0) == []
 
 
-def test_min_size_is_kept_up() -> None:
-    """A pool that has been used comes back to `min_size` by itself, however often dialling fails."""
+def test_min_size_is_maintained() -> None:
+    """A pool that has been used returns to `min_size` by itself, however often dialling fails."""
     play = Play(min_size=1)
     play.request(1, wait=0.0)
     for number in range(1, 6):
@@ -700,15 +701,15 @@ def test_min_size_is_kept_up() -> None:
         assert play.tick_in_time() == [f"open {number + 1}"]
 
 
-def test_a_discarded_connection_is_made_up_for() -> None:
+def test_a_discarded_connection_is_replaced() -> None:
     """When a connection of `min_size` is discarded, another is dialled at once."""
     play = Play(min_size=1)
     play.filled(None)
     assert play.discard(1) == ["closed 1: discarded", "close 1", "open 2"]
 
 
-def test_growth_waits_for_the_backoff() -> None:
-    """While dialling fails, growth ahead of need keeps to the backoff."""
+def test_growth_respects_the_backoff() -> None:
+    """While dialling fails, growth ahead of need respects the backoff."""
     play = calls(4, max_size=3)
     assert play.request(1) == ["grant 1", "open 2"]
     play.failed(2)

@@ -1,7 +1,7 @@
-"""Who gets a place, who waits, who is refused, and how a pool opens and closes; told as stories of effects.
+"""Grants, waits and refusals, and how a pool opens and closes, tested as events in and effects out.
 
-By default a connection carries two streams at most and one by target, `min_size` is 0, `max_size` is 3, and nothing
-is closed for being idle; each test says what differs. A slot's number counts from 1 in order of dialling.
+Unless a test says otherwise, `max_streams` is 2, `target_streams` is 1, `min_size` is 0, `max_size` is 3, and no
+connection is closed for being idle. Slots are numbered from 1 in order of dialling.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ import math
 
 import pytest
 
-from grpcpool._config import Mode
-from grpcpool._effects import Grant, Notify
-from grpcpool._errors import Refusal
-from grpcpool._listener import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
-from grpcpool._queue import Waiter
+from grpcpool import Mode
+from grpcpool._machine.effects import Grant, Notify
+from grpcpool._machine.queue import Waiter
+from grpcpool._values.errors import Refusal
+from grpcpool.events import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
 from machine.play import START, Play
 
 
 def granted(play: Play) -> list[Waiter]:
-    """Those to whom the last event granted a place, in order."""
+    """The waiters that the last event granted, in order."""
     return [effect.waiter for effect in play.effects if isinstance(effect, Grant)]
 
 
-# --- asking and giving back -------------------------------------------------------------------------------------
+# --- acquire and release ----------------------------------------------------------------------------------------
 
 
 def test_an_unused_pool_does_nothing() -> None:
-    """A pool opens nothing before it is first asked for something."""
+    """A pool opens nothing before the first request."""
     play = Play(min_size=3)
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is None
     assert play.tick(100.0) == []
     assert play.machine.next_deadline() == math.inf
     assert play.resize(2, 3) == []
 
 
-def test_a_place_is_taken_and_given_back_without_effects() -> None:
-    """An uncontended acquire and release make no effect, and leave the count where it was."""
+def test_an_uncontended_acquire_and_release_have_no_effects() -> None:
+    """An uncontended acquire and release produce no effect and leave the counts as they were."""
     play = Play(max_size=1)
     play.filled(1)
-    assert play.machine.acquire(1) is play[1]
+    assert play.acquire(1) is play[1]
     assert play[1].in_flight == 2
     assert play.release(1, 1) == []
     assert play.release(1, 1) == []
-    assert (play[1].in_flight, play.machine.fleet.load) == (0, 0)
+    assert (play[1].in_flight, play.machine.places.load) == (0, 0)
 
 
 def test_the_first_ready_connection_serves_in_order_of_arrival() -> None:
-    """A connection that becomes ready serves those who wait, first come, first served, as far as there is room."""
+    """A connection that becomes ready serves waiters first come, first served, as far as it has room."""
     play = Play(max_size=1)
     waiters = []
     for _ in range(3):
@@ -60,8 +60,8 @@ def test_the_first_ready_connection_serves_in_order_of_arrival() -> None:
     assert granted(play) == waiters[2:]
 
 
-def test_unequal_asks_do_not_hold_each_other_up() -> None:
-    """A call for which there is room passes one who waits for a whole connection; that one gets the next whole one."""
+def test_unequal_requests_do_not_block_each_other() -> None:
+    """A call that fits overtakes a waiter for a whole connection, which gets the next connection that becomes empty."""
     play = Play(max_size=1)
     play.filled(1)
     assert play.request(None) == []
@@ -75,17 +75,17 @@ def test_several_streams() -> None:
     play = Play(max_size=1, max_streams=3)
     play.filled(2)
     assert play.request(2) == []
-    assert play.machine.acquire(1) is play[1]
+    assert play.acquire(1) is play[1]
     assert play.release(1, 1) == []
     assert play.release(1, 2) == ["grant 1"]
     assert play[1].in_flight == 2
 
 
 def test_a_whole_lease_is_alone() -> None:
-    """Nobody is put beside a whole lease, and it is given nothing that carries a call."""
+    """Nothing is granted beside a whole lease, and a whole lease is not granted on a connection with calls."""
     play = Play(max_size=1)
     play.filled(None)
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is None
     assert play.request(1) == []
     assert play.release(1) == ["grant 1"]
     assert play.request(None) == []
@@ -93,7 +93,7 @@ def test_a_whole_lease_is_alone() -> None:
 
 
 def test_discard_closes_at_once_or_with_the_last() -> None:
-    """A discarded connection closes at once, or when the calls of others on it have ended, and takes nothing new."""
+    """A discarded connection takes nothing new, and closes at once or when the other calls on it have ended."""
     play = Play(max_size=1)
     play.filled(1, 1)
     assert play.discard(1, 1) == ["draining 1: discarded"]
@@ -101,8 +101,8 @@ def test_discard_closes_at_once_or_with_the_last() -> None:
     assert play.release(1, 1) == ["closed 1: discarded", "close 1"]
 
 
-def test_discard_dials_for_who_waits() -> None:
-    """A discard frees a place, which is dialled for who waits."""
+def test_discard_dials_for_a_waiter() -> None:
+    """A discard makes room for another connection, which is dialled for the waiter."""
     play = Play(max_size=1)
     play.filled(None)
     play.request(None)
@@ -113,7 +113,7 @@ def test_discard_dials_for_who_waits() -> None:
 
 
 def test_timeout() -> None:
-    """Who waits is refused at his deadline, not before, and the machine wants to be ticked then."""
+    """A waiter is refused at its deadline, not before, and a tick is due then."""
     play = Play(max_size=1)
     play.filled(None)
     play.request(None, wait=2.0)
@@ -125,8 +125,8 @@ def test_timeout() -> None:
     assert play.release(1) == []
 
 
-def test_no_time_asks_once_but_dials() -> None:
-    """Who has no time is refused at once if there is no room, but is dialled for; if there is room he gets it."""
+def test_without_time_to_wait_it_is_refused_but_dialled_for() -> None:
+    """A request with no time to wait is refused at once without room, though a dial starts; with room it is granted."""
     play = Play(max_size=1)
     assert play.request(None, wait=0.0) == ["open 1", "refuse timeout"]
     assert play.stats.waiting == 0
@@ -137,7 +137,7 @@ def test_no_time_asks_once_but_dials() -> None:
 
 
 def test_max_waiters() -> None:
-    """Beyond `max_waiters` an ask is refused at once; who finds room is not."""
+    """Beyond `max_waiters` a request is refused at once, unless there is room for it."""
     play = Play(max_size=1, max_waiters=1)
     play.filled(1)
     assert play.request(None) == []
@@ -146,16 +146,16 @@ def test_max_waiters() -> None:
     assert play.stats.rejected == 1
 
 
-def test_without_queue_a_pool_opens_all_the_same() -> None:
-    """With `max_waiters=0` and `min_size=0` an ask is refused, but dialled for: the next one finds room."""
+def test_without_a_queue_a_pool_still_dials() -> None:
+    """With `max_waiters=0` and `min_size=0` a request is refused, but starts a dial: the next one finds room."""
     play = Play(max_waiters=0)
     assert sorted(play.request(1)) == ["open 1", "refuse exhausted"]
     play.opened(1)
     assert play.request(1)[0] == "grant 1"
 
 
-def test_cancel_says_whether_he_still_waited() -> None:
-    """Who gives up is told whether he still waited; if not, the place that he was granted is his to release."""
+def test_cancel_says_whether_the_waiter_was_queued() -> None:
+    """`cancel` says whether the waiter was still queued; if not, the driver must release what it was granted."""
     play = Play(max_size=1)
     play.request(None)
     assert play.cancel() == (True, [])
@@ -166,8 +166,8 @@ def test_cancel_says_whether_he_still_waited() -> None:
     assert play[1].in_flight == 1
 
 
-def test_the_cancelled_are_not_served() -> None:
-    """Who has given up is passed over, and is not counted any more."""
+def test_cancelled_waiters_are_not_served() -> None:
+    """A cancelled waiter is skipped and no longer counts."""
     play = Play(max_size=1)
     play.filled(None)
     play.request(None, wait=1.0)
@@ -180,22 +180,22 @@ def test_the_cancelled_are_not_served() -> None:
 
 
 def test_waiting_is_counted() -> None:
-    """A grant after a wait is counted with its seconds, and listeners are told."""
+    """A grant after a wait is counted with its seconds, and listeners are notified."""
     play = Play(max_size=1)
     play.filled(None)
     play.request(None)
     play.now += 3.0
     play.release(1)
     assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (2, 2, 3.0)
-    told = [effect.event for effect in play.effects if isinstance(effect, Notify)]
-    assert told == [Granted(pool="pool", channel=1, waited=3.0)]
+    events = [effect.event for effect in play.effects if isinstance(effect, Notify)]
+    assert events == [Granted(pool="pool", channel=1, waited=3.0)]
 
 
 # --- nothing is up ----------------------------------------------------------------------------------------------
 
 
-def test_a_call_that_would_rather_fail_is_refused_when_nothing_can_be_had() -> None:
-    """Such a call waits while something is being dialled, and fails with the connect error when that fails."""
+def test_a_fail_fast_call_is_refused_when_dialling_fails() -> None:
+    """A fail-fast call waits while something is being dialled, and fails with the connect error when that fails."""
     play = Play()
     assert play.request(1, fail_fast=True) == ["open 1"]
     error = ConnectionError("no route")
@@ -206,8 +206,8 @@ def test_a_call_that_would_rather_fail_is_refused_when_nothing_can_be_had() -> N
     assert play.request(1, fail_fast=True) == ["open 2"]
 
 
-def test_who_would_rather_wait_waits() -> None:
-    """Who waits for a connection to be ready is not refused when dialling fails, but served when it succeeds."""
+def test_a_wait_for_ready_call_waits() -> None:
+    """A wait-for-ready call is not refused when dialling fails, and is served when it succeeds."""
     play = Play()
     play.request(1)
     assert play.failed(1) == ["close 1"]
@@ -215,8 +215,8 @@ def test_who_would_rather_wait_waits() -> None:
     assert play.opened(2) == ["grant 2"]
 
 
-def test_while_one_is_dialled_there_is_hope() -> None:
-    """One of two failed attempts refuses nobody."""
+def test_while_another_dial_runs_no_waiter_is_refused() -> None:
+    """While one of two attempts is still under way, the failure of the other refuses no waiter."""
     play = Play(min_size=2)
     play.request(1, fail_fast=True)
     assert play.failed(1) == ["close 1"]
@@ -224,7 +224,7 @@ def test_while_one_is_dialled_there_is_hope() -> None:
 
 
 def test_a_lost_connection_gets_nothing_while_another_is_up() -> None:
-    """A connection that is down is not picked while another is up, however that one is loaded."""
+    """A connection that is down is not picked while another is up, whatever their loads."""
     play = Play(max_size=2)
     play.filled(None, None)
     play.release(1)
@@ -236,18 +236,18 @@ def test_a_lost_connection_gets_nothing_while_another_is_up() -> None:
 
 
 def test_a_lost_connection_keeps_what_it_carries() -> None:
-    """A lost connection keeps its calls and its place, and takes them up again when it recovers."""
+    """A lost connection keeps its calls, still counts against `max_size`, and serves waiters when it recovers."""
     play = Play(max_size=1)
     play.filled(1)
     play.lost(1)
-    assert (play[1].in_flight, play.machine.fleet.slots.places) == (1, 1)
+    assert (play[1].in_flight, play.machine.fleet.slots.connections) == (1, 1)
     assert play.request(1) == []
     assert play.release(1, 1) == []
     assert play.recovered(1) == ["grant 1"]
 
 
-def test_when_all_are_lost_a_call_that_would_rather_fail_fails_there() -> None:
-    """When nothing is up, such a call is put on the least loaded lost connection, whose own error it gets."""
+def test_when_all_are_lost_a_fail_fast_call_goes_to_a_lost_one() -> None:
+    """When nothing is up, a fail-fast call goes to the least loaded lost connection, whose error it then gets."""
     play = Play(max_size=2)
     play.filled(None, None)
     play.release(2)
@@ -258,8 +258,8 @@ def test_when_all_are_lost_a_call_that_would_rather_fail_fails_there() -> None:
     assert play.request(1, fail_fast=True) == ["grant 2"]
 
 
-def test_the_loss_of_the_last_hands_the_waiting_over() -> None:
-    """When the last connection is lost, those who would rather fail are put on it as far as there is room."""
+def test_the_loss_of_the_last_one_moves_fail_fast_waiters_to_it() -> None:
+    """When the last connection is lost, fail-fast waiters are put on it as far as there is room."""
     play = Play(max_size=1)
     play.filled(1, 1)
     play.request(1, fail_fast=True)
@@ -267,8 +267,8 @@ def test_the_loss_of_the_last_hands_the_waiting_over() -> None:
     assert play.release(1, 1) == ["grant 1"]
 
 
-def test_the_discard_of_the_last_ready_one_hands_the_waiting_over() -> None:
-    """When the last ready connection is discarded, who would rather fail is put on a lost one with room."""
+def test_the_discard_of_the_last_ready_one_moves_fail_fast_waiters() -> None:
+    """When the last ready connection is discarded, a fail-fast waiter is put on a lost one with room."""
     play = Play(max_size=2)
     play.filled(None, None)
     play.lost(2)
@@ -277,8 +277,8 @@ def test_the_discard_of_the_last_ready_one_hands_the_waiting_over() -> None:
     assert "grant 2" in play.discard(1)
 
 
-def test_the_discard_of_the_only_one_while_dialling_fails_refuses() -> None:
-    """When nothing is up and backoff forbids to dial, who would rather fail is refused, not kept for the backoff."""
+def test_a_discard_during_backoff_refuses_fail_fast_waiters() -> None:
+    """When nothing is up and backoff forbids dialling, a fail-fast waiter is refused at once."""
     play = Play(max_size=2)
     play.filled(None)
     play.request(None, fail_fast=True)
@@ -286,8 +286,8 @@ def test_the_discard_of_the_only_one_while_dialling_fails_refuses() -> None:
     assert "refuse open_failed" in play.discard(1)
 
 
-def test_a_refused_call_leaves_the_pool_on_its_way_to_min_size() -> None:
-    """The first call after a failed `open()` is refused while backoff lasts, but the pool dials again by itself."""
+def test_after_a_refused_call_the_pool_still_fills_to_min_size() -> None:
+    """The first call after a failed `open()` is refused during the backoff, but the pool dials again by itself."""
     play = Play(min_size=1)
     play.open()
     play.failed(1)
@@ -296,8 +296,8 @@ def test_a_refused_call_leaves_the_pool_on_its_way_to_min_size() -> None:
     assert play.tick_in_time() == ["open 2"]
 
 
-def test_loss_and_recovery_are_heeded_in_their_states_only() -> None:
-    """The loss of what is not ready, and the recovery of what is not lost, are nothing."""
+def test_loss_and_recovery_in_other_states_do_nothing() -> None:
+    """Reporting the loss of a slot that is not ready, or the recovery of one that is not lost, does nothing."""
     play = Play(max_size=1)
     play.request(None)
     assert (play.lost(1), play.recovered(1)) == ([], [])
@@ -308,7 +308,7 @@ def test_loss_and_recovery_are_heeded_in_their_states_only() -> None:
 
 
 def test_a_refused_stream_lowers_the_limit() -> None:
-    """What a server has just refused is more than the slot carries from then on; who waits goes elsewhere."""
+    """After a refusal the slot's limit is what it still carries; further waiters get another connection."""
     play = Play(max_size=2, max_streams=4, target_streams=4)
     play.filled(1, 1, 1)
     assert play.refused_stream(1) == []
@@ -318,7 +318,7 @@ def test_a_refused_stream_lowers_the_limit() -> None:
 
 
 def test_a_lowered_limit_grows_back_step_by_step() -> None:
-    """After a refusal the limit grows back slowly, and each step serves who waits."""
+    """After a refusal the limit grows back slowly, and each step serves a waiter."""
     play = Play(max_size=1, max_streams=3, target_streams=3)
     play.filled(1, 1)
     play.refused_stream(1)
@@ -330,8 +330,8 @@ def test_a_lowered_limit_grows_back_step_by_step() -> None:
     assert (play[1].limit, play.machine.next_deadline()) == (3, math.inf)
 
 
-def test_a_server_that_refuses_everything_is_not_asked_at_once_again() -> None:
-    """A slot whose only call was refused takes none until its limit has grown, not even a whole lease."""
+def test_a_server_that_refuses_everything_gets_a_pause() -> None:
+    """A slot whose only call was refused takes nothing until its limit has grown, not even a whole lease."""
     play = Play(max_size=1)
     play.filled(1)
     play.refused_stream(1)
@@ -341,7 +341,7 @@ def test_a_server_that_refuses_everything_is_not_asked_at_once_again() -> None:
 
 
 def test_unfit() -> None:
-    """A place on a connection that turns out to be down is given back, uncounted, and the connection is lost."""
+    """A grant on a connection that turns out to be down is taken back, uncounted, and the connection is lost."""
     play = Play(max_size=1)
     play.filled(1)
     play.release(1, 1)
@@ -356,7 +356,7 @@ def test_unfit() -> None:
 
 
 def test_connect_timeout() -> None:
-    """A connection that is not ready within `connect_timeout` has failed; if it comes late it is closed."""
+    """A connection not ready within `connect_timeout` has failed; if it is ready later, it is closed."""
     play = Play(connect_timeout=5.0)
     play.request(1, fail_fast=True)
     assert play.machine.next_deadline() == START + 5.0
@@ -368,18 +368,18 @@ def test_connect_timeout() -> None:
 
 
 def test_connect_dials_one() -> None:
-    """Who only wants to be connected has one connection dialled, or `min_size`, and none if there is one."""
+    """`connect()` dials one connection, or `min_size`, and none if the pool has or dials one already."""
     play = Play()
-    assert play.did(play.machine.connect(play.now)) == ["open 1"]
-    assert play.did(play.machine.connect(play.now)) == []
+    assert play.did(play.recorder.effects(play.machine.connect, play.now)) == ["open 1"]
+    assert play.did(play.recorder.effects(play.machine.connect, play.now)) == []
     other = Play(min_size=2)
-    assert other.did(other.machine.connect(other.now)) == ["open 1", "open 2"]
+    assert other.did(other.recorder.effects(other.machine.connect, other.now)) == ["open 1", "open 2"]
     other.close()
-    assert other.did(other.machine.connect(other.now)) == []
+    assert other.did(other.recorder.effects(other.machine.connect, other.now)) == []
 
 
-def test_what_listeners_are_told() -> None:
-    """Listeners are told of dialling, of success with its seconds, and of failure with the seconds to the next."""
+def test_events_of_dialling() -> None:
+    """Listeners get dials, successes with their duration, and failures with the seconds to the next attempt."""
     play = Play()
     events = []
     error = ConnectionError("no")
@@ -408,13 +408,13 @@ def test_what_listeners_are_told() -> None:
     ]
 
 
-def test_listeners_are_told_of_rejection() -> None:
-    """Listeners are told how many waited when one was refused for that."""
+def test_the_event_of_a_rejection() -> None:
+    """When a request is rejected, listeners get the number of waiters."""
     play = Play(max_size=1, max_waiters=1)
     play.request(None)
     play.request(None)
-    told = [effect.event for effect in play.effects if isinstance(effect, Notify)]
-    assert told == [Rejected(pool="pool", waiting=1)]
+    events = [effect.event for effect in play.effects if isinstance(effect, Notify)]
+    assert events == [Rejected(pool="pool", waiting=1)]
 
 
 # --- open() -----------------------------------------------------------------------------------------------------
@@ -430,7 +430,7 @@ def test_open_waits_for_min_size() -> None:
 
 
 def test_open_of_an_open_pool() -> None:
-    """`open()` of a pool that has what it needs is answered at once."""
+    """`open()` of a pool that has `min_size` connections is answered at once."""
     play = Play(min_size=1)
     play.filled(1)
     play.open()
@@ -439,7 +439,7 @@ def test_open_of_an_open_pool() -> None:
 
 @pytest.mark.parametrize("min_size", [0, 1])
 def test_open_does_not_wait_for_what_others_need(min_size: int) -> None:
-    """With `min_size` ready, `open()` is answered at once, though one more is being dialled, which may fail."""
+    """With `min_size` ready, `open()` is answered at once; it does not wait for a dial that others need."""
     play = Play(min_size=min_size)
     play.filled(*[None] * min_size)
     play.request(None)
@@ -456,7 +456,7 @@ def test_open_without_min_size() -> None:
 
 
 def test_a_failed_open_closes_what_it_opened() -> None:
-    """When one connection fails, `open()` is refused with the error, all it opened is closed, and nothing redialled."""
+    """When a dial fails, `open()` is refused with its error, all it opened is closed, and nothing is dialled again."""
     play = Play(min_size=3)
     waiter = play.open()
     play.opened(1)
@@ -484,7 +484,7 @@ def test_open_may_be_tried_again() -> None:
 
 
 def test_two_opens_share() -> None:
-    """Two who call `open()` at once wait for the same connections, and both are answered."""
+    """Two concurrent calls of `open()` wait for the same connections, and both are answered."""
     play = Play(min_size=1)
     first = play.open()
     second = play.open()
@@ -494,7 +494,7 @@ def test_two_opens_share() -> None:
 
 
 def test_two_opens_fail_together() -> None:
-    """Both who wait in `open()` are refused when their connection fails."""
+    """Two concurrent calls of `open()` are both refused when one of their connections fails."""
     play = Play(min_size=2)
     play.open()
     play.open()
@@ -503,7 +503,7 @@ def test_two_opens_fail_together() -> None:
 
 
 def test_one_of_two_opens_gives_up() -> None:
-    """What another `open()` waits for is not closed when one gives up."""
+    """When one `open()` gives up, connections that another `open()` waits for are not closed."""
     play = Play(min_size=1)
     first = play.open()
     play.open()
@@ -522,8 +522,8 @@ def test_open_times_out() -> None:
     assert play.opened(2) == ["close 2"]
 
 
-def test_a_cancelled_open_leaves_nothing() -> None:
-    """Who gives up `open()` leaves the pool as if he had not called it."""
+def test_a_cancelled_open_leaves_the_pool_as_it_was() -> None:
+    """A cancelled `open()` leaves the pool as it was before the call."""
     play = Play(min_size=1, idle_timeout=10.0)
     waiter = play.open()
     assert play.cancel(waiter) == (True, ["close 1"])
@@ -531,8 +531,8 @@ def test_a_cancelled_open_leaves_nothing() -> None:
     assert play.machine.next_deadline() == math.inf
 
 
-def test_open_takes_nothing_from_who_waits() -> None:
-    """A connection that was being dialled for a request is not closed because an `open()` gives up."""
+def test_a_cancelled_open_takes_nothing_from_a_request() -> None:
+    """A connection being dialled for a request is not closed when an `open()` gives up."""
     play = Play(min_size=1)
     play.request(1)
     waiter = play.open()
@@ -541,22 +541,22 @@ def test_open_takes_nothing_from_who_waits() -> None:
 
 
 def test_resize_may_complete_an_open() -> None:
-    """`open()` does not wait for what a resize gave up."""
+    """`open()` does not wait for a connection that a resize gave up."""
     play = Play(min_size=2)
     play.open()
     play.opened(1)
     assert play.resize(1, 1) == ["close 2", "started"]
 
 
-# --- what is blamed ---------------------------------------------------------------------------------------------
+# --- the cause of a refusal -------------------------------------------------------------------------------------
 
 
-def test_a_loss_of_the_past_is_not_blamed() -> None:
-    """Who is refused while a connection is down learns why it is; not so once it is up again."""
+def test_a_past_loss_is_not_the_cause() -> None:
+    """A refusal while a connection is down has the loss as its cause; once the connection is up again, it has none."""
     play = Play(max_size=1)
     play.filled(None)
     error = ConnectionError("reset")
-    play.did(play.machine.lost(play[1], error, play.now))
+    play.did(play.recorder.effects(play.machine.lost, play[1], error, play.now))
     play.request(None, wait=0.0)
     assert play.refusal.cause is error
     play.recovered(1)
@@ -564,8 +564,8 @@ def test_a_loss_of_the_past_is_not_blamed() -> None:
     assert play.refusal.cause is None
 
 
-def test_a_failure_of_the_past_is_not_blamed() -> None:
-    """The same of a connection that could not be made, once another could."""
+def test_a_past_failure_is_not_the_cause() -> None:
+    """A refusal after a failed dial has that failure as its cause; once another dial succeeded, it has none."""
     play = Play(max_size=1)
     play.request(None)
     error = ConnectionError("refused")
@@ -581,8 +581,8 @@ def test_a_failure_of_the_past_is_not_blamed() -> None:
 # --- close ------------------------------------------------------------------------------------------------------
 
 
-def test_close_refuses_who_waits_and_closes_what_is_idle() -> None:
-    """`close()` refuses waiters and openers, closes what is idle or being dialled, and asks for no more ticks."""
+def test_close_refuses_waiters_and_closes_what_is_idle() -> None:
+    """`close()` refuses waiters and openers, closes what is idle or being dialled, and needs no more ticks."""
     play = Play(min_size=2, max_size=2)
     play.request(None)
     play.opened(1)
@@ -595,7 +595,7 @@ def test_close_refuses_who_waits_and_closes_what_is_idle() -> None:
 
 
 def test_close_with_grace() -> None:
-    """With grace what is in use closes when its last ends, and at the end of the grace in any case."""
+    """With a grace, a connection in use closes when its last lease ends, and at the end of the grace at the latest."""
     play = Play()
     play.filled(None, None)
     assert play.close(grace=5.0) == ["draining 1: pool_closed", "draining 2: pool_closed"]
@@ -606,18 +606,18 @@ def test_close_with_grace() -> None:
     assert play.machine.next_deadline() == math.inf
 
 
-def test_the_grace_also_ends_what_drains_already() -> None:
-    """What drained before the close is closed at the end of the grace, or at its own deadline if that is earlier."""
+def test_the_grace_also_bounds_slots_already_draining() -> None:
+    """A slot already draining is closed at the end of the grace, or at its own deadline if that is earlier."""
     play = Play(drain_timeout=10.0)
     play.filled(1, 1)
-    play.machine.fleet.retire(play[1], play[1].reason, play.now, [])
+    play.did(play.recorder.effects(play.machine.fleet.retire, play[1], play[1].reason, play.now))
     play.close(grace=5.0)
     assert play.machine.next_deadline() == START + 5.0
     assert play.tick(5.0) == ["closed 1: age", "close 1"]
 
 
 def test_a_later_close_only_brings_the_end_forward() -> None:
-    """Another close may end the grace at once, but never lengthen it."""
+    """A second close may end the grace earlier, but never extends it."""
     play = Play()
     play.filled(None)
     play.close(grace=5.0)
@@ -628,11 +628,11 @@ def test_a_later_close_only_brings_the_end_forward() -> None:
 
 
 def test_nothing_begins_after_close() -> None:
-    """After close every ask is refused, and nothing is dialled."""
+    """After close every request is refused, and nothing is dialled."""
     play = Play(min_size=1)
     play.filled(1)
     play.close(grace=5.0)
-    assert play.machine.acquire(1) is None
+    assert play.acquire(1) is None
     assert play.request(1) == ["refuse closed"]
     play.open()
     assert play.refusal.refusal is Refusal.CLOSED
@@ -642,7 +642,7 @@ def test_nothing_begins_after_close() -> None:
 
 
 def test_what_comes_up_after_close_is_closed() -> None:
-    """A connection that becomes ready after the close is closed; one that fails is nothing."""
+    """A connection that becomes ready after the close is closed; a failure after the close does nothing."""
     play = Play(min_size=2)
     play.request(1)
     play.close()
@@ -652,18 +652,18 @@ def test_what_comes_up_after_close_is_closed() -> None:
 
 
 def test_late_releases_are_harmless() -> None:
-    """Releases, discards and losses of what was closed by force do nothing, and change no count."""
+    """Releases, discards and losses of slots closed by force do nothing and change no count."""
     play = Play()
     play.filled(None, None)
     play.close()
     before = play.stats
     assert (play.release(1), play.discard(2), play.unfit(2)) == ([], [], [])
-    assert (play[1].in_flight, play[2].in_flight, play.machine.fleet.load) == (0, 0, 0)
+    assert (play[1].in_flight, play[2].in_flight, play.machine.places.load) == (0, 0, 0)
     assert (before.size, play.stats.size) == (0, 0)
 
 
 def test_closed_while_dialling_needs_no_more_ticks() -> None:
-    """A closed and empty pool has no next deadline, also if its connection was still being dialled."""
+    """A closed and empty pool has no next deadline, even if its connection was still being dialled."""
     play = Play(idle_timeout=10.0)
     play.request(1)
     play.close()
@@ -672,7 +672,7 @@ def test_closed_while_dialling_needs_no_more_ticks() -> None:
 
 
 def test_closing_an_unused_pool() -> None:
-    """A pool that was never used closes without a word."""
+    """Closing an unused pool has no effects."""
     play = Play(min_size=1)
     assert play.close() == []
     assert play.request(1) == ["refuse closed"]
@@ -698,7 +698,7 @@ def test_next_deadline_is_the_earliest() -> None:
 
 
 def test_the_next_deadline_is_not_past_after_a_tick() -> None:
-    """After a tick nothing is overdue, also if that tick dialled and so made a lost connection dispensable."""
+    """After a tick nothing is overdue, even if that tick started a dial and so made a lost connection dispensable."""
     play = Play(min_size=1, max_size=2, idle_timeout=5.0)
     play.filled(None)
     play.lost(1)
@@ -711,11 +711,11 @@ def test_the_next_deadline_is_not_past_after_a_tick() -> None:
         assert play.machine.next_deadline() >= play.now
 
 
-# --- telling ----------------------------------------------------------------------------------------------------
+# --- figures and stats ------------------------------------------------------------------------------------------
 
 
 def test_figures_of_a_refusal() -> None:
-    """A refusal tells the pool's figures of the moment."""
+    """A refusal carries the pool's current figures."""
     play = Play(max_size=2)
     play.filled(None)
     play.request(None)
@@ -726,7 +726,7 @@ def test_figures_of_a_refusal() -> None:
 
 
 def test_stats() -> None:
-    """A snapshot tells gauges, counters and each connection."""
+    """A snapshot contains gauges, counters and each connection."""
     play = Play(min_size=1, max_size=2)
     play.filled(None)
     play.now += 5.0

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from machine.model import Settings, World, dice, random_settings, walk
 
-# For two slow cores: no deadline, and not many examples, for `test_walk` goes a long way at a tenth of the cost.
+# For two slow cores: no deadline and few examples, because `test_walk` covers more at a tenth of the cost.
 SLOW = settings(
     max_examples=60,
     stateful_step_count=50,
@@ -24,13 +24,13 @@ INDEX = st.integers(0, 15)
 
 
 class PoolModel(RuleBasedStateMachine):
-    """Every event that a driver may tell the machine, in any order."""
+    """Every event that a driver may report to the machine, in any order."""
 
     world: World
 
     @initialize(choice=st.integers(0, 2**32 - 1))
     def begin(self, choice: int) -> None:
-        """Makes a pool with settings at random."""
+        """Creates a pool with random settings."""
         self.world = World(random_settings(dice(choice)), seed=choice)
 
     @rule(
@@ -40,7 +40,7 @@ class PoolModel(RuleBasedStateMachine):
         fast=st.booleans(),
     )
     def request(self, streams: int | None, patience: float, *, fail_fast: bool, fast: bool) -> None:
-        """Someone asks for a place."""
+        """A caller makes a request."""
         if streams is not None:
             streams = min(streams, self.world.config.max_streams)
         self.world.request(streams, patience=patience, fail_fast=fail_fast, fast=fast)
@@ -48,19 +48,19 @@ class PoolModel(RuleBasedStateMachine):
     @precondition(lambda self: self.world.held)
     @rule(index=INDEX)
     def release(self, index: int) -> None:
-        """A place is given back."""
+        """A caller releases what it holds."""
         self.world.release(index)
 
     @precondition(lambda self: self.world.held)
     @rule(index=INDEX)
     def discard(self, index: int) -> None:
-        """A place is given back, and its connection is to go."""
+        """A caller releases what it holds and asks to close the connection."""
         self.world.discard(index)
 
     @precondition(lambda self: self.world.held)
     @rule(index=INDEX)
     def unfit(self, index: int) -> None:
-        """A place turns out to be on a connection that is down."""
+        """A grant turns out to be on a connection that is down."""
         self.world.unfit(index)
 
     @precondition(lambda self: self.world.held)
@@ -72,13 +72,13 @@ class PoolModel(RuleBasedStateMachine):
     @precondition(lambda self: self.world.held)
     @rule(index=INDEX)
     def crowded(self, index: int) -> None:
-        """A server refuses a call of a lease's."""
+        """A server refuses a call made on a lease."""
         self.world.crowded(index)
 
     @precondition(lambda self: self.world.asked)
     @rule(index=INDEX)
     def cancel(self, index: int) -> None:
-        """Someone gives up."""
+        """A waiter gives up."""
         self.world.cancel(index)
 
     @precondition(lambda self: self.world.dials)
@@ -90,7 +90,7 @@ class PoolModel(RuleBasedStateMachine):
     @precondition(lambda self: self.world.dials)
     @rule(index=INDEX)
     def open_failed(self, index: int) -> None:
-        """A connection could not be made."""
+        """A connection could not be opened."""
         self.world.open_failed(index)
 
     @precondition(lambda self: self.world.slots)
@@ -102,7 +102,7 @@ class PoolModel(RuleBasedStateMachine):
     @precondition(lambda self: self.world.slots)
     @rule(index=INDEX)
     def recovered(self, index: int) -> None:
-        """A connection comes up again."""
+        """A connection is up again."""
         self.world.recovered(index)
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 5.0]))
@@ -112,17 +112,17 @@ class PoolModel(RuleBasedStateMachine):
 
     @rule()
     def tick(self) -> None:
-        """A tick, be it early or late."""
+        """A tick, early or late."""
         self.world.tick()
 
     @rule()
     def tick_in_time(self) -> None:
-        """A tick at the very moment."""
+        """A tick exactly at the next deadline."""
         self.world.tick_in_time()
 
     @rule(patience=st.sampled_from([0.0, 1.0, math.inf]))
     def open(self, patience: float) -> None:
-        """Someone calls `open()`."""
+        """A caller calls `open()`."""
         self.world.open(patience=patience)
 
     @rule(low=st.integers(0, 4), high=st.integers(1, 4))
@@ -132,12 +132,12 @@ class PoolModel(RuleBasedStateMachine):
 
     @rule()
     def connect(self) -> None:
-        """Someone wants a connection, and no place on it."""
+        """A caller wants a connection, but no place on it."""
         self.world.connect()
 
     @rule()
     def refresh(self) -> None:
-        """Every connection is to be replaced."""
+        """`refresh()` is called."""
         self.world.refresh()
 
     @precondition(lambda self: len(self.world.asked) > 10)
@@ -147,7 +147,7 @@ class PoolModel(RuleBasedStateMachine):
         self.world.close(grace)
 
     def teardown(self) -> None:
-        """Brings everything to its end."""
+        """Ends every call and closes the pool."""
         if hasattr(self, "world") and not self.world.broken:
             self.world.finish()
 
@@ -164,7 +164,7 @@ def test_walk(seed: int) -> None:
 
 
 def test_a_quiet_pool_comes_to_rest() -> None:
-    """Without events a pool settles: ticks in time leave `min_size` connections and no work but the watch of them."""
+    """Without events a pool settles: after ticks at each deadline, `min_size` connections and no deadline remain."""
     world = World(Settings(min_size=1, max_size=4, target_streams=1, max_streams=2), seed=1)
     for _ in range(8):
         world.request(1, patience=math.inf)

@@ -1,4 +1,4 @@
-"""The model notices slips: each mutant of the machine is caught on fixed walks, the machine itself is not."""
+"""The model catches mistakes: every mutant of the machine fails on fixed walks, and the real machine does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 100
 
 
 def caught_at(code: Code) -> int | None:
-    """The first walk on which something is wrong; `None` if nothing is on any."""
+    """The first walk that fails; `None` if none does."""
     for seed in range(WALKS):
         try:
             walk(seed, STEPS, code)
@@ -25,19 +25,19 @@ def caught_at(code: Code) -> int | None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_caught(mutant: Mutant, tmp_path: Path) -> None:
-    """The model notices this slip."""
+    """The model catches this mutant."""
     with loaded(mutant, tmp_path) as code:
         assert caught_at(code) is not None, f"not caught: {mutant.name}, though {mutant.why}"
 
 
 def test_the_machine_is_not_caught(tmp_path: Path) -> None:
-    """A copy without a slip passes the same walks, so that what catches the mutants is their slip."""
+    """A copy without a mutation passes the same walks, so a failing mutant fails because of its mutation."""
     with loaded(None, tmp_path) as code:
         for seed in range(WALKS):
             walk(seed, STEPS, code)
 
 
-def test_a_mutant_of_text_that_is_gone_is_refused() -> None:
-    """A mutant whose text does not occur exactly once is an error, not a copy without a slip."""
-    with pytest.raises(ValueError, match="occurs 0 times in _slot"):
-        patched(Mutant("none", "_slot", "no such text", "", ""))
+def test_a_mutant_whose_text_is_missing_is_refused() -> None:
+    """A mutant whose text does not occur exactly once raises; it does not become an unchanged copy."""
+    with pytest.raises(ValueError, match="occurs 0 times in slot"):
+        patched(Mutant("none", "slot", "no such text", "", ""))

@@ -1,4 +1,4 @@
-"""The pickers: what each promises, and that each does as a slow and obvious one would."""
+"""The pickers: what each promises, and that each agrees with a slow and obvious one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from grpcpool._config import PickerName, PoolConfig
-from grpcpool._pickers import Picker, make_picker
-from grpcpool._slot import Slot, SlotEvent
+from grpcpool import PoolConfig
+from grpcpool._machine.pickers import Picker, make_picker
+from grpcpool._machine.slot import Slot, SlotEvent
+from grpcpool._values.config import PickerName
 from machine.model import dice
 
 ALL: list[PickerName] = ["least_loaded", "fill", "round_robin"]
 
 
 class Bench:
-    """Ready slots and a picker that is told of every change, as the fleet does."""
+    """Ready slots and a picker that is notified of every change, as the fleet does."""
 
     def __init__(self, name: PickerName, slots: int, *, limit: int = 4, target: int = 2, seed: int = 0) -> None:
-        """Makes so many empty slots."""
+        """Creates this many empty slots."""
         config = PoolConfig(picker=name, max_streams=limit, target_streams=target)
         self.picker: Picker = make_picker(config, dice(seed).random)
         self.slots = [Slot(number, limit=limit, now=0.0, deadline=0.0) for number in range(slots)]
@@ -29,7 +30,7 @@ class Bench:
             self.picker.reload(slot, 0)
 
     def take(self, streams: int | None = 1) -> Slot | None:
-        """Picks a slot and puts the ask on it."""
+        """Picks a slot and puts the request on it."""
         slot = self.picker.pick(streams)
         if slot is not None:
             before = slot.in_flight
@@ -39,7 +40,7 @@ class Bench:
         return slot
 
     def free(self, slot: Slot, streams: int = 1) -> None:
-        """Takes an ask off the slot again."""
+        """Takes a request off the slot."""
         before = slot.in_flight
         slot.exclusive = False
         slot.in_flight -= streams
@@ -57,7 +58,7 @@ class Bench:
 
 @pytest.mark.parametrize("name", ALL)
 def test_full_slots_are_not_picked(name: PickerName) -> None:
-    """So many picks succeed as there are streams, then none; one release allows one more, on that slot."""
+    """As many picks succeed as there are streams, then none; one release allows one more, on that slot."""
     bench = Bench(name, 3)
     assert all(bench.take() is not None for _ in range(12))
     assert bench.take() is None
@@ -68,7 +69,7 @@ def test_full_slots_are_not_picked(name: PickerName) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_whole_slots(name: PickerName) -> None:
-    """A whole slot is picked only empty, nothing is picked beside it, and it comes back."""
+    """A whole lease gets an empty slot only, nothing is picked beside it, and afterwards the slot is picked again."""
     bench = Bench(name, 2)
     first = bench.take()
     whole = bench.take(None)
@@ -83,7 +84,7 @@ def test_whole_slots(name: PickerName) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_removed_slots_are_not_picked(name: PickerName) -> None:
-    """A slot that left service is not picked, be it idle or busy; to remove it again does nothing."""
+    """A slot that left service is not picked, whether idle or busy; removing it again does nothing."""
     bench = Bench(name, 3)
     busy = bench.take()
     assert busy is not None
@@ -97,8 +98,8 @@ def test_removed_slots_are_not_picked(name: PickerName) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_slot_taken_back_with_calls_on_it(name: PickerName) -> None:
-    """A slot that comes back into service with calls on it is picked up to its limit."""
+def test_a_slot_restored_with_calls_on_it(name: PickerName) -> None:
+    """A slot restored to service with calls on it is picked up to its limit."""
     bench = Bench(name, 1)
     slot = bench.slots[0]
     bench.picker.remove(slot)
@@ -110,7 +111,7 @@ def test_a_slot_taken_back_with_calls_on_it(name: PickerName) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_several_streams_beside_lowered_limits(name: PickerName) -> None:
-    """An ask for several streams finds the only slot with room for it, also behind emptier ones of a lowered limit."""
+    """A request for several streams finds the only slot with room, even behind emptier slots with lowered limits."""
     bench = Bench(name, 4)
     for slot in bench.slots[:3]:
         bench.lower(slot, 2)
@@ -131,7 +132,7 @@ def test_least_loaded_keeps_loads_within_one(slots: int) -> None:
 
 
 def test_least_loaded_evens_out() -> None:
-    """After an uneven release the emptiest is filled first."""
+    """After an uneven release the emptiest slot is filled first."""
     bench = Bench("least_loaded", 3)
     for _ in range(9):
         bench.take()
@@ -141,7 +142,7 @@ def test_least_loaded_evens_out() -> None:
 
 
 def pick_free(bench: Bench) -> Slot:
-    """Takes a stream and gives it back at once."""
+    """Takes a stream and releases it at once."""
     slot = bench.take()
     assert slot is not None
     bench.free(slot)
@@ -149,7 +150,7 @@ def pick_free(bench: Bench) -> Slot:
 
 
 def test_least_loaded_breaks_ties_at_random() -> None:
-    """Of equally loaded slots each is picked about equally often, and two pools do not pick alike."""
+    """Equally loaded slots are picked about equally often, and two pools pick in different orders."""
     one, other = Bench("least_loaded", 4, seed=1), Bench("least_loaded", 4, seed=2)
     picks = [pick_free(one).id for _ in range(400)]
     assert picks != [pick_free(other).id for _ in range(400)]
@@ -159,14 +160,14 @@ def test_least_loaded_breaks_ties_at_random() -> None:
 
 
 def test_round_robin_is_fair() -> None:
-    """Each slot has its turn, in the same order again and again, also when calls end at once."""
+    """Each slot has its turn, in the same order again and again, even when calls end at once."""
     bench = Bench("round_robin", 3)
     assert [pick_free(bench).id for _ in range(9)] == [0, 1, 2] * 3
     assert [bench.take() for _ in range(6)] == bench.slots * 2
 
 
 def test_round_robin_is_blind_to_load() -> None:
-    """A release changes nobody's turn, but that the full are skipped."""
+    """A release changes no slot's turn; only full slots are skipped."""
     bench = Bench("round_robin", 3, limit=2)
     for _ in range(5):
         bench.take()
@@ -177,7 +178,7 @@ def test_round_robin_is_blind_to_load() -> None:
 
 
 def test_fill_uses_as_few_as_possible() -> None:
-    """One slot after the other is filled to the target, and only then each beyond it, evenly."""
+    """One slot after the other is filled to the target; only then is each filled beyond it, evenly."""
     bench = Bench("fill", 3, limit=4, target=2)
     used = []
     for _ in range(12):
@@ -188,24 +189,24 @@ def test_fill_uses_as_few_as_possible() -> None:
 
 
 def test_fill_lets_the_others_fall_idle() -> None:
-    """A trickle of calls stays on the slot that is in use already."""
+    """A trickle of calls stays on the slot that is already in use."""
     bench = Bench("fill", 4, target=3)
     first = bench.take()
     assert {pick_free(bench) for _ in range(10)} == {first}
 
 
 class Obvious:
-    """Knows which slots may be picked by going through all of them."""
+    """Finds the slots that may be picked by going through all of them."""
 
     def __init__(self, name: PickerName, slots: list[Slot], target: int) -> None:
-        """Begins with these slots, empty."""
+        """Starts with these slots, empty."""
         self.name = name
         self.target = target
         self.circle = list(slots)
         self.out: set[Slot] = set()
 
     def changed(self, slot: Slot, *, more: bool = False) -> None:
-        """The slot carries, or may carry, something else; it has had its turn if it carries more."""
+        """The slot's load or limit has changed; it has had its turn if it carries more."""
         roomy = slot not in self.out and slot.in_flight < slot.limit and not slot.exclusive
         if slot in self.circle and (more or not roomy):
             self.circle.remove(slot)
@@ -213,7 +214,7 @@ class Obvious:
             self.circle.append(slot)
 
     def allowed(self, streams: int | None) -> list[Slot]:
-        """The slots that may be picked for this ask."""
+        """The slots that may be picked for this request."""
         fitting = [slot for slot in self.circle if slot.has_room(streams)]
         lightest = [slot for slot in fitting if slot.in_flight == min(slot.in_flight for slot in fitting)]
         if streams is None:
@@ -233,13 +234,13 @@ class Comparison:
     """A picker beside the obvious one."""
 
     def __init__(self, name: PickerName, slots: int, target: int) -> None:
-        """Makes so many empty slots."""
+        """Creates this many empty slots."""
         self.bench = Bench(name, slots, target=target)
         self.obvious = Obvious(name, self.bench.slots, target)
         self.held: list[tuple[Slot, int | None]] = []
 
     def take(self, streams: int | None) -> None:
-        """An ask is put where the picker says."""
+        """A request is put on the slot that the picker names."""
         allowed = self.obvious.allowed(streams)
         slot = self.bench.take(streams)
         assert slot in allowed if allowed else slot is None
@@ -248,7 +249,7 @@ class Comparison:
             self.obvious.changed(slot, more=True)
 
     def free(self, number: int) -> None:
-        """One of the asks ends."""
+        """One of the requests ends."""
         if self.held:
             slot, streams = self.held.pop(number % len(self.held))
             before = slot.in_flight
@@ -259,7 +260,7 @@ class Comparison:
             self.obvious.changed(slot)
 
     def lower(self, number: int) -> None:
-        """One of the slots in service may carry one less from now on."""
+        """The limit of one of the slots in service drops by one."""
         slot = self.bench.slots[number % len(self.bench.slots)]
         if slot not in self.obvious.out and slot.limit > 1:
             self.bench.lower(slot, slot.limit - 1)
@@ -277,7 +278,7 @@ class Comparison:
         self.obvious.changed(slot)
 
     def check_lightest(self) -> None:
-        """The lightest carries least."""
+        """The lightest slot carries the least."""
         lightest = self.bench.picker.lightest()
         loads = [slot.in_flight for slot in self.obvious.circle]
         assert (lightest.in_flight if lightest else None) == min(loads, default=None)
@@ -298,7 +299,7 @@ OPERATIONS = st.lists(
 def test_picks_as_the_obvious_picker(
     name: PickerName, slots: int, target: int, operations: list[tuple[str, int | None]]
 ) -> None:
-    """A pick is one that going through all slots may have chosen, after any history of takes, releases and limits."""
+    """Every pick is one that going through all slots could have chosen, after any takes, releases and limits."""
     comparison = Comparison(name, slots, target)
     for operation, number in operations:
         getattr(comparison, operation)(number)

@@ -6,12 +6,12 @@ import pytest
 
 from machine.simulation import simulate
 
-# Here only so many that each run of the tests has some; ``nox -s simulate`` lives through thousands.
+# Only a few seeds here, so that every test run covers some; ``nox -s simulate`` runs thousands.
 _SEEDS, _BATCH = 120, 20
 
 
 @pytest.mark.parametrize("first", range(0, _SEEDS, _BATCH))
 def test_simulated_lives(first: int) -> None:
-    """Whatever servers and callers do, the invariants hold, and nobody waits past his deadline, or beside room."""
+    """Whatever servers and callers do, the invariants hold, and no waiter waits past its deadline or beside room."""
     for seed in range(first, first + _BATCH):
         simulate(seed)

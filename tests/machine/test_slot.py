@@ -1,4 +1,4 @@
-"""A slot moves along its table and nowhere else; the table of slots counts them as they move."""
+"""A slot moves only along its table of transitions, and the table of slots counts the states as slots move."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from grpcpool._slot import TRANSITIONS, Slot, SlotEvent, SlotState, TransitionError
-from grpcpool._slot_table import SlotTable
+from grpcpool._machine.slot import TRANSITIONS, Slot, SlotEvent, TransitionError
+from grpcpool._machine.slot_table import SlotTable
+from grpcpool._values.slot_states import SlotState
 
 WAYS = {
     ("opening", "opened"): "ready",
@@ -31,7 +32,7 @@ def slot_in(state: str) -> Slot:
 
 
 def table_with(*states: str) -> tuple[SlotTable, list[Slot]]:
-    """A table of slots that went to these states along their ways."""
+    """A table whose slots reached these states by valid moves."""
     ways = {
         "opening": [],
         "ready": [SlotEvent.OPENED],
@@ -43,29 +44,36 @@ def table_with(*states: str) -> tuple[SlotTable, list[Slot]]:
     slots = [table.add(limit=3, now=5.0, deadline=9.0) for _ in states]
     for slot, state in zip(slots, states, strict=True):
         for event in ways[state]:
-            table.move(slot, event)
+            move(table, slot, event)
     return table, slots
 
 
+def move(table: SlotTable, slot: Slot, event: SlotEvent) -> None:
+    """Moves the slot; a closed slot leaves the table."""
+    table.move(slot, event)
+    if slot.state == "closed":
+        table.forget(slot)
+
+
 @pytest.mark.parametrize(("way", "end"), WAYS.items())
-def test_way(way: tuple[str, str], end: str) -> None:
-    """Each way of the table leads where it should."""
+def test_valid_transition(way: tuple[str, str], end: str) -> None:
+    """Each transition of the table leads to its state."""
     slot = slot_in(way[0])
     slot.move(SlotEvent(way[1]))
     assert slot.state == end
 
 
 @pytest.mark.parametrize(("state", "event"), NO_WAYS)
-def test_no_way(state: str, event: str) -> None:
-    """What is not in the table raises, names the slot, and leaves it where it was."""
+def test_invalid_transition(state: str, event: str) -> None:
+    """A transition that is not in the table raises, names the slot, and leaves its state unchanged."""
     slot = slot_in(state)
     with pytest.raises(TransitionError, match=f"slot 1: {event} while {state}"):
         slot.move(SlotEvent(event))
     assert slot.state == state
 
 
-def test_the_table_has_no_other_ways() -> None:
-    """The table holds these ways and no more, and nothing leaves CLOSED."""
+def test_the_table_has_no_other_transitions() -> None:
+    """The table holds exactly these transitions, and nothing leaves CLOSED."""
     assert {(str(state), str(event)): str(end) for (state, event), end in TRANSITIONS.items()} == WAYS
     assert not [state for state, _ in TRANSITIONS if state is SlotState.CLOSED]
 
@@ -92,7 +100,7 @@ def test_room(in_flight: int, streams: int | None, *, exclusive: bool, room: boo
 
 
 def test_repr() -> None:
-    """A slot names its number, state, load and whether it is leased as a whole."""
+    """The repr shows the number, the state, the load, and whether the slot is leased as a whole."""
     slot = slot_in("ready")
     assert repr(slot) == "<Slot 1 ready 0/3>"
     slot.in_flight, slot.exclusive = 1, True
@@ -100,7 +108,7 @@ def test_repr() -> None:
 
 
 def test_table_counts() -> None:
-    """The table counts each state; a closed slot has left; numbers are never used twice."""
+    """The table counts each state; a closed slot has left; numbers are never reused."""
     table, slots = table_with("opening", "ready", "ready", "lost", "draining", "closed")
     assert (table.opening, table.ready, table.lost, table.draining) == (1, 2, 1, 1)
     assert [slot.id for slot in table] == [1, 2, 3, 4, 5]
@@ -109,24 +117,24 @@ def test_table_counts() -> None:
     assert table.add(limit=1, now=0.0, deadline=1.0).id == 7
 
 
-def test_places() -> None:
-    """A draining slot has no place, a successor shares that of the slot it is to replace."""
+def test_connections() -> None:
+    """A draining slot does not count against `max_size`; a successor counts together with the slot it replaces."""
     table, slots = table_with("opening", "ready", "lost", "draining")
-    assert table.places == 3
+    assert table.connections == 3
     successor = table.add(limit=3, now=5.0, deadline=9.0, replaces=slots[1])
-    assert (table.places, table.opening, table.successors) == (3, 2, 1)
+    assert (table.connections, table.opening, table.successors) == (3, 2, 1)
     assert slots[1].successor is successor
     assert successor.replaces is slots[1]
 
 
-def test_part() -> None:
-    """A successor that parts from the slot it was to replace has a place of its own; to part again does nothing."""
+def test_separated_successor() -> None:
+    """A successor separated from the slot it was to replace counts on its own; separating it again does nothing."""
     table, slots = table_with("ready")
     successor = table.add(limit=3, now=5.0, deadline=9.0, replaces=slots[0])
     assert table.part(successor) is slots[0]
     assert table.part(successor) is None
     assert (slots[0].successor, successor.replaces) == (None, None)
-    assert (table.successors, table.places) == (0, 2)
+    assert (table.successors, table.connections) == (0, 2)
 
 
 def test_states_oldest_first() -> None:
@@ -137,15 +145,15 @@ def test_states_oldest_first() -> None:
 
 
 def test_iteration_survives_closing() -> None:
-    """Slots may be closed while the table is gone through."""
+    """Slots may be closed while the table is iterated."""
     table, _ = table_with("opening", "opening")
     for slot in table:
-        table.move(slot, SlotEvent.CLOSED)
+        move(table, slot, SlotEvent.CLOSED)
     assert list(table) == []
 
 
 def test_a_forbidden_move_is_not_counted_as_closed() -> None:
-    """A closed slot cannot be closed again through the table."""
+    """A failed attempt to close a closed slot does not change the table's counts."""
     table, slots = table_with("closed")
     with pytest.raises(TransitionError):
         table.move(slots[0], SlotEvent.CLOSED)

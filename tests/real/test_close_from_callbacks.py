@@ -1,4 +1,4 @@
-"""`close()` and `release()` where gRPC calls us: in callbacks, request iterators and subscriptions."""
+"""`close()` and `release()` work inside gRPC's callbacks, request iterators and subscriptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.mark.parametrize("grace", [0, 5])
 def test_close_in_a_done_callback(server: Server, make_pool: PoolMaker, grace: float) -> None:
-    """`close()` in a call's callback returns at once, though another call runs on the same connection."""
+    """`close()` in a call's callback returns at once, even while another call runs on the same connection."""
     pool = make_pool(server.channel, max_size=1)
     channel: Any = pool.acquire()
     slow = channel.unary_unary(SLOW).future(b"400", timeout=LONG)
@@ -41,7 +41,7 @@ def test_close_in_a_done_callback(server: Server, make_pool: PoolMaker, grace: f
 
 
 def test_close_in_a_request_iterator(server: Server, make_pool: PoolMaker) -> None:
-    """A stream of requests may close the pool that its own call runs on."""
+    """A stream of requests may close the pool on which its own call runs."""
     pool = make_pool(server.channel, max_size=1)
     returned = threading.Event()
 
@@ -62,7 +62,7 @@ def test_close_in_a_request_iterator(server: Server, make_pool: PoolMaker) -> No
 
 
 def test_close_in_a_subscription(server: Server, make_pool: PoolMaker) -> None:
-    """Who is told of the connection's state may close the pool."""
+    """A callback that gets the connection's state may close the pool."""
     pool = make_pool(server.channel, max_size=1)
     returned = threading.Event()
 
@@ -78,7 +78,7 @@ def test_close_in_a_subscription(server: Server, make_pool: PoolMaker) -> None:
 
 
 def test_release_in_a_done_callback(server: Server, make_pool: PoolMaker) -> None:
-    """A lease may be released, and discarded, by its own call's callback; the next one waits for that."""
+    """A lease may be released, or discarded, by its own call's callback; the next acquire waits for that."""
     pool = make_pool(server.channel, max_size=1)
     for give_back in ("release", "discard", "release"):
         channel: Any = pool.acquire(timeout=LONG)
@@ -90,7 +90,7 @@ def test_release_in_a_done_callback(server: Server, make_pool: PoolMaker) -> Non
 
 
 def test_acquire_in_a_done_callback(server: Server, make_pool: PoolMaker) -> None:
-    """A callback may lease another connection, even if that has to be opened first."""
+    """A callback may lease another connection, even if it must be opened first."""
     pool = make_pool(server.channel, max_size=2)
     answers: list[bytes] = []
 
@@ -105,7 +105,7 @@ def test_acquire_in_a_done_callback(server: Server, make_pool: PoolMaker) -> Non
 
 
 def test_close_from_many_threads_with_calls_in_flight(server: Server, make_pool: PoolMaker) -> None:
-    """Everybody returns, every call ends, and nothing is left."""
+    """Every `close()` returns, every call ends, and nothing is left."""
     pool = make_pool(server.channel, max_size=3)
     leases: list[Any] = [pool.acquire() for _ in range(3)]
     calls = [lease.unary_unary(SLOW).future(b"5000", timeout=LONG) for lease in leases]

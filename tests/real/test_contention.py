@@ -1,4 +1,4 @@
-"""Many threads on few connections: nothing is lost, and no bound is ever exceeded."""
+"""Many threads on few connections: nothing is lost, and no limit is ever exceeded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THREADS, ROUNDS, CONNECTIONS = 200, 5, 5
 
 
 class Watch:
-    """Counts from outside how many TCP connections there are, at most."""
+    """Counts from outside the most TCP connections at once."""
 
     def __init__(self, port: int) -> None:
         """Watches connections to `port`."""
@@ -35,18 +35,18 @@ class Watch:
             time.sleep(0.02)
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Starts to count."""
         self._thread.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Ends."""
+        """Stops."""
         self._over.set()
         self._thread.join(LONG)
 
 
 def test_strict_never_exceeds_its_bound_under_200_threads(server: Server, make_pool: PoolMaker) -> None:
-    """Each of 1000 leases is alone on its connection, of which there are never more than five."""
+    """Each of 1000 leases is alone on its connection, and there are never more than five connections."""
     pool = make_pool(server.channel, max_size=CONNECTIONS)
     server.take_peaks()
     guard = threading.Lock()
@@ -71,7 +71,7 @@ def test_strict_never_exceeds_its_bound_under_200_threads(server: Server, make_p
         assert sum(together(THREADS, work)) == THREADS * ROUNDS
     assert len(most) <= CONNECTIONS
     assert set(most.values()) == {1}, "two had one connection at the same time"
-    # As the server counted; its own question for that came over a connection of its own.
+    # As the server counted; asking it used a connection of its own.
     assert set(server.take_peaks().values()) == {1}
     assert watch.most <= CONNECTIONS
     stats = pool.stats()
@@ -80,7 +80,7 @@ def test_strict_never_exceeds_its_bound_under_200_threads(server: Server, make_p
 
 
 def test_200_threads_are_served_in_the_order_in_which_they_came(server: Server, make_pool: PoolMaker) -> None:
-    """Each place that comes free is his who has waited longest, from the first of them to the last."""
+    """Each free place goes to the thread that has waited longest."""
     pool = make_pool(server.channel, max_size=CONNECTIONS)
     held = [pool.acquire() for _ in range(CONNECTIONS)]
     waiting = []
@@ -96,7 +96,7 @@ def test_200_threads_are_served_in_the_order_in_which_they_came(server: Server, 
 
 
 def test_streams_never_exceed_their_bound_under_200_threads(server: Server, make_pool: PoolMaker) -> None:
-    """With five connections of four streams there are never more than four calls on any of them."""
+    """With five connections of four streams, no connection ever carries more than four calls."""
     pool = make_pool(server.channel, max_size=CONNECTIONS, max_streams=4)
     server.take_peaks()
 
@@ -118,8 +118,8 @@ def test_streams_never_exceed_their_bound_under_200_threads(server: Server, make
     assert (stats.in_flight, stats.waiting, stats.acquired) == (0, 0, THREADS * ROUNDS)
 
 
-def test_mixed_asks_all_come_through(server: Server, make_pool: PoolMaker) -> None:
-    """Whole connections, single streams and several, releases and discards: all are served, and all comes back."""
+def test_all_mixed_asks_are_served(server: Server, make_pool: PoolMaker) -> None:
+    """Whole connections, one or several streams, releases, discards: every acquire succeeds, and nothing is left."""
     pool = make_pool(server.channel, max_size=3, max_streams=6)
 
     def work(i: int) -> None:

@@ -1,16 +1,14 @@
-"""Pools in forked children. Each test is a program of its own: a fork takes the whole process along."""
+"""Pools in forked children. Each test is a program of its own, because a fork copies the whole process."""
 
 from __future__ import annotations
 
 import os
-import pathlib
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
+from support.programs import run_python
 from support.servers import Server
 
 pytestmark = [
@@ -22,7 +20,7 @@ _PRELUDE = """
 import gc, multiprocessing, os, sys, threading, time, traceback
 import grpc
 import grpcpool
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 from support.connections import connections_to
 from support.servers import ECHO, PEER, unary
 
@@ -35,7 +33,7 @@ def factory():
 
 
 def fork(work, exit=os._exit):
-    '''Runs work in a child; returns the code it ends with: 0 if all went well.'''
+    '''Runs work in a child; returns the child's exit code, 0 if all went well.'''
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -51,22 +49,13 @@ def fork(work, exit=os._exit):
 
 
 def _run(server: Server, program: str, **environment: str) -> None:
-    """Runs a program in a fresh interpreter; it must end well and say `fine`."""
-    tests = pathlib.Path(__file__).parent.parent
-    done = subprocess.run(  # noqa: S603 -- our own program
-        [sys.executable, "-W", "error", "-c", _PRELUDE + textwrap.dedent(program), server.target],
-        env={**os.environ, "PYTHONPATH": str(tests), "GRPC_VERBOSITY": "ERROR", **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    """Runs a program in a fresh interpreter; it must end with code 0 and print `fine`."""
+    done = run_python(_PRELUDE + textwrap.dedent(program), server.target, environment=environment)
     assert done.stdout.split() == ["fine"], done.stdout + done.stderr
 
 
 def test_a_child_starts_empty_and_works(server: Server) -> None:
-    """It has no connections, makes its own, and closes them; the parent's stay, with their leases."""
+    """A child starts without connections, opens and closes its own; the parent's stay open, with their leases."""
     _run(
         server,
         """
@@ -99,8 +88,8 @@ def test_a_child_starts_empty_and_works(server: Server) -> None:
 
 
 @pytest.mark.parametrize("closes", ["closes", "does not close"])
-def test_a_child_ends_as_any_program(server: Server, closes: str) -> None:
-    """It ends through the interpreter's own exit, with code 0, whether or not it closes its pool."""
+def test_a_child_exits_normally(server: Server, closes: str) -> None:
+    """A child exits through the interpreter with code 0, whether or not it closes its pool."""
     _run(
         server,
         f"""
@@ -126,8 +115,8 @@ def test_a_child_ends_as_any_program(server: Server, closes: str) -> None:
     )
 
 
-def test_who_subscribed_before_the_fork_is_told_in_the_child(server: Server) -> None:
-    """The child's pool tells its own state to those who subscribed to the parent's, once it is used."""
+def test_subscriptions_from_before_the_fork_work_in_the_child(server: Server) -> None:
+    """Subscriptions made before the fork report the state of the child's own pool, once it is used."""
     _run(
         server,
         """
@@ -153,7 +142,7 @@ def test_who_subscribed_before_the_fork_is_told_in_the_child(server: Server) -> 
 
 
 def test_a_lease_held_across_the_fork_is_void_in_the_child(server: Server) -> None:
-    """There its calls raise `PoolForkedError`, also by stubs made before; its release does nothing to anybody."""
+    """In the child, calls on the lease raise `PoolForkedError`, also by earlier stubs; its release has no effect."""
     _run(
         server,
         """
@@ -209,7 +198,7 @@ def test_a_lease_held_across_the_fork_is_void_in_the_child(server: Server) -> No
     reason="before 1.80 gRPC itself may hang in a child that was forked while another thread was inside gRPC",
 )
 def test_a_fork_while_threads_use_the_pool(server: Server) -> None:
-    """Whatever a thread of the parent was about to do, and whichever lock it held, the child works."""
+    """Whatever the parent's threads were doing, and whichever locks they held, the child works."""
     _run(
         server,
         """
@@ -244,7 +233,7 @@ def test_a_fork_while_threads_use_the_pool(server: Server) -> None:
 
 
 def test_a_child_of_a_child_works(server: Server) -> None:
-    """Each generation has connections of its own."""
+    """Each generation of processes has its own connections."""
     _run(
         server,
         """
@@ -273,7 +262,7 @@ def test_a_child_of_a_child_works(server: Server) -> None:
 
 
 def test_a_closed_pool_is_closed_in_the_child(server: Server) -> None:
-    """A fork does not open it again."""
+    """A fork does not reopen a closed pool."""
     _run(
         server,
         """
@@ -296,14 +285,14 @@ def test_a_closed_pool_is_closed_in_the_child(server: Server) -> None:
 
 
 def test_bounds_changed_before_the_fork_hold_in_the_child(server: Server) -> None:
-    """`resize` is remembered."""
+    """The bounds set by `resize` hold in the child."""
     _run(
         server,
         """
         pool = grpcpool.ChannelPool(factory)
         pool.open()
         pool.resize(min_size=2, max_size=3)
-        # Until what that opens is open: gRPC does not survive a fork while another thread has it connect.
+        # Waits for the new connection: gRPC does not survive a fork while another thread connects.
         pool.open()
 
         def child():
@@ -318,7 +307,7 @@ def test_bounds_changed_before_the_fork_hold_in_the_child(server: Server) -> Non
 
 
 def test_multiprocessing_by_fork(server: Server) -> None:
-    """Workers of `multiprocessing` with the fork method use the pool that they inherit."""
+    """Workers of `multiprocessing` with the fork method can use the inherited pool."""
     _run(
         server,
         """
@@ -343,7 +332,7 @@ def test_multiprocessing_by_fork(server: Server) -> None:
 
 
 def test_with_grpcs_fork_support_switched_on(server: Server) -> None:
-    """`GRPC_ENABLE_FORK_SUPPORT=1` changes nothing."""
+    """With `GRPC_ENABLE_FORK_SUPPORT=1` parent and child work, too."""
     _run(
         server,
         """
@@ -367,7 +356,7 @@ def test_with_grpcs_fork_support_switched_on(server: Server) -> None:
 
 
 def test_a_program_that_forgets_to_close_ends(server: Server) -> None:
-    """An interpreter ends with code 0 and without a word although a pool, a lease and a stream are still there."""
+    """An interpreter ends with code 0 and without output although a pool, a lease and a stream are still open."""
     _run(
         server,
         """

@@ -1,4 +1,4 @@
-"""However a call through a lease ends on a real connection, the lease's place comes back."""
+"""However a call through a lease ends on a real connection, its place is released."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _three() -> Iterator[bytes]:
 
 
 def _ignored(call: Callable[[], Any]) -> None:
-    """Runs a call that is to fail."""
+    """Runs a call that must fail."""
     with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
         call()
 
@@ -74,7 +74,7 @@ _OUTCOMES: dict[str, Callable[[Any], object]] = {
 def test_released_before_or_after_the_call_its_place_comes_back(
     server: Server, make_pool: PoolMaker, outcome: Callable[[Any], object]
 ) -> None:
-    """In flight is 0 once the call is over and the lease is released, and the connection can be leased again."""
+    """Once the call is over and the lease is released, in flight is 0, and the connection can be leased again."""
     pool = make_pool(server.channel, max_size=1)
     for _ in range(2):
         with pool.acquire(timeout=LONG) as lease:
@@ -87,7 +87,7 @@ def test_released_before_or_after_the_call_its_place_comes_back(
 
 @pytest.mark.parametrize("kind", ["future", "stream", "collect", "chat", "with_call"])
 def test_a_call_that_runs_at_the_release_keeps_the_place(server: Server, make_pool: PoolMaker, kind: str) -> None:
-    """Until it ends on the real connection; and it ends well."""
+    """A call that runs at the release keeps its place until it ends, and ends normally."""
     pool = make_pool(server.channel, max_size=1)
     lease = pool.acquire()
     channel: Any = lease
@@ -114,7 +114,7 @@ def test_a_call_that_runs_at_the_release_keeps_the_place(server: Server, make_po
 
 
 def test_a_half_read_stream_that_is_dropped_is_cancelled(server: Server, make_pool: PoolMaker) -> None:
-    """A stream that nobody holds any more gives its place back long before it would have ended."""
+    """A dropped half-read stream releases its place long before it would have ended."""
     pool = make_pool(server.channel, max_size=1)
     channel: Any = pool.acquire()
     stream = channel.unary_stream(COUNT)(b"100000,10", timeout=1000)
@@ -127,10 +127,10 @@ def test_a_half_read_stream_that_is_dropped_is_cancelled(server: Server, make_po
     eventually(lambda: pool.stats().in_flight == 0)
 
 
-def test_a_channel_with_single_threaded_streams_gives_back(make_pool: PoolMaker) -> None:
-    """With gRPC's option for streams without threads, a stream gives back when it is read or dropped.
+def test_single_threaded_streams_release_their_places(make_pool: PoolMaker) -> None:
+    """With `SingleThreadedUnaryStream`, a stream releases its place when it is read or dropped.
 
-    gRPC itself never closes the connection under such a stream that was dropped, so the server is the test's own.
+    gRPC itself never closes the connection under such a dropped stream, so the test has its own server.
     """
     with Server() as server:
 

@@ -1,4 +1,4 @@
-"""Servers that die, freeze and come back, under a pool."""
+"""Servers under a pool that die, freeze and come back."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def _call(lease: grpc.Channel) -> bool:
 
 @pytest.mark.parametrize("streams", [None, 1])
 def test_a_connection_that_is_down_is_not_leased_while_another_is_up(make_pool: PoolMaker, streams: int | None) -> None:
-    """Of two servers one is killed: soon, and for as long as it is gone, every call goes to the other.
+    """After one of two servers is killed, soon every call goes to the other, as long as the first is gone.
 
-    Nobody pauses between his leases. A dead connection fails its calls faster than a live one serves them, so a
-    pool that trusts whatever it has used just now would send more and more calls into the void.
+    The leases follow each other without a pause. A dead connection fails its calls faster than a live one serves them,
+    so a pool that prefers the connection used last would send it more and more calls.
     """
     with Server() as mortal, Server() as other:
         servers = itertools.cycle([mortal, other])
@@ -38,7 +38,7 @@ def test_a_connection_that_is_down_is_not_leased_while_another_is_up(make_pool: 
         pool.open()
         mortal.kill()
         eventually(lambda: connections_to(mortal.port) == 0)
-        # The time that the pool may take to notice.
+        # The pool may take this long to notice.
         begun = time.monotonic()
         while time.monotonic() - begun < 2:
             with pool.acquire(timeout=LONG, streams=streams) as lease:
@@ -53,7 +53,7 @@ def test_a_connection_that_is_down_is_not_leased_while_another_is_up(make_pool: 
 
 
 def test_a_server_that_comes_back_is_used_again(make_pool: PoolMaker) -> None:
-    """The connection that was lost recovers by itself, and gets its share."""
+    """A lost connection recovers by itself, and gets its share of calls."""
     with Server() as mortal, Server() as other:
         servers = itertools.cycle([mortal, other])
         pool = make_pool(lambda: next(servers).channel(), min_size=2, max_size=2)
@@ -73,7 +73,7 @@ def test_a_server_that_comes_back_is_used_again(make_pool: PoolMaker) -> None:
 
 
 def test_a_call_on_a_lost_connection_is_not_torn_down(make_pool: PoolMaker) -> None:
-    """A lease held through the loss works again when gRPC has reconnected."""
+    """A lease held through the loss works again once gRPC has reconnected."""
     with Server() as server:
         pool = make_pool(server.channel, max_size=1)
         with pool.acquire() as lease:
@@ -86,7 +86,7 @@ def test_a_call_on_a_lost_connection_is_not_torn_down(make_pool: PoolMaker) -> N
 
 
 def test_while_nothing_is_up_an_acquire_keeps_its_timeout(make_pool: PoolMaker) -> None:
-    """It raises `PoolTimeoutError` with the connect error as its cause, and the pool works when the server is back."""
+    """An acquire raises `PoolTimeoutError` from the connect error; the pool works again once the server is back."""
     with Server() as server:
         pool = make_pool(server.channel, max_size=2)
         pool.open()
@@ -105,7 +105,7 @@ def test_while_nothing_is_up_an_acquire_keeps_its_timeout(make_pool: PoolMaker) 
 
 
 def test_a_frozen_server_costs_a_deadline_and_no_more(make_pool: PoolMaker) -> None:
-    """Calls to a server that does not answer end with their deadline; their places come back."""
+    """Calls to a frozen server end at their deadlines, and their places are released."""
     with Server() as server:
         pool = make_pool(server.channel, max_size=1, max_streams=5)
         with pool.acquire(streams=1) as lease:
@@ -123,7 +123,7 @@ def test_a_frozen_server_costs_a_deadline_and_no_more(make_pool: PoolMaker) -> N
 
 
 def test_a_server_killed_while_leased_fails_its_calls_only(make_pool: PoolMaker) -> None:
-    """Calls in flight end UNAVAILABLE, and their places come back."""
+    """Calls in flight end `UNAVAILABLE`, and their places are released."""
     with Server() as server:
         pool = make_pool(server.channel, max_size=1, max_streams=5)
         with pool.acquire(streams=3) as lease:

@@ -1,7 +1,4 @@
-"""The Go pool that this one grew out of: each of its faults, made impossible; and each of its calls, in our words.
-
-The faults are those that PEERS.md lists, in its order.
-"""
+"""The faults of the Go pool that this one grew out of do not occur here, and each of its calls has an equivalent."""
 
 from __future__ import annotations
 
@@ -34,8 +31,8 @@ pytestmark = pytest.mark.timeout(60)
 # --- its faults -----------------------------------------------------------------------------------------------------
 
 
-def test_get_on_an_empty_pool_with_room_waits_out_the_whole_context(server: Server, make_pool: PoolMaker) -> None:
-    """There `Get` waited its whole time before it dialled. Here a connection is opened at once."""
+def test_an_empty_pool_opens_at_once(server: Server, make_pool: PoolMaker) -> None:
+    """A connection is opened at once. There, `Get` waited its whole time before it dialled."""
     pool = make_pool(server.channel, min_size=0)
     begun = time.monotonic()
     pool.acquire(timeout=1000).release()
@@ -44,8 +41,8 @@ def test_get_on_an_empty_pool_with_room_waits_out_the_whole_context(server: Serv
         assert connections_to(server.port) == 2
 
 
-def test_get_returns_a_connection_on_a_dead_context(server: Server, make_pool: PoolMaker) -> None:
-    """There a connection that took its whole time to make was dead. Here a lease outlives its wait."""
+def test_a_lease_outlives_the_timeout_of_its_acquire(server: Server, make_pool: PoolMaker) -> None:
+    """A lease outlives the timeout of its acquire. There, a connection that took the whole time to make was dead."""
     pool = make_pool(server.channel)
     lease = pool.acquire(timeout=0.5)
     time.sleep(0.6)
@@ -53,8 +50,8 @@ def test_get_returns_a_connection_on_a_dead_context(server: Server, make_pool: P
     lease.release()
 
 
-def test_loose_has_no_bound(server: Server, make_pool: PoolMaker) -> None:
-    """There `Loose` dialled without end. Here it opens `max_overflow` more than `max_size`, and then waits."""
+def test_loose_has_a_bound(server: Server, make_pool: PoolMaker) -> None:
+    """`LOOSE` opens `max_overflow` more than `max_size`, and then waits. There, `Loose` dialled without end."""
     pool = make_pool(server.channel, max_size=2, mode=Mode.LOOSE, max_overflow=3)
     leases = [pool.acquire() for _ in range(5)]
     assert connections_to(server.port) == 5
@@ -65,8 +62,8 @@ def test_loose_has_no_bound(server: Server, make_pool: PoolMaker) -> None:
         lease.release()
 
 
-def test_an_idle_duration_of_0_means_never_reuse(server: Server, make_pool: PoolMaker) -> None:
-    """There 0 silently dialled for each `Get`. Here 0 is refused, and `None`, for ever, reuses."""
+def test_an_idle_timeout_of_0_is_refused(server: Server, make_pool: PoolMaker) -> None:
+    """`idle_timeout=0` is refused, and `None` reuses for ever. There, 0 silently dialled for each `Get`."""
     with pytest.raises(ValueError, match="idle_timeout = 0"):
         PoolConfig(idle_timeout=0)
     pool = make_pool(server.channel, idle_timeout=None)
@@ -77,8 +74,8 @@ def test_an_idle_duration_of_0_means_never_reuse(server: Server, make_pool: Pool
     assert len(peers) == 1
 
 
-def test_the_factory_runs_under_the_lock(make_pool: PoolMaker) -> None:
-    """There a slow dial held up everybody. Here the pool is open to all while a factory hangs."""
+def test_the_factory_runs_without_the_lock(make_pool: PoolMaker) -> None:
+    """The pool can be used while a factory hangs. There, a slow dial blocked every caller."""
     factory = HangingFactory()
     pool = make_pool(factory)
     waiting = background(pool.acquire)
@@ -91,8 +88,8 @@ def test_the_factory_runs_under_the_lock(make_pool: PoolMaker) -> None:
     waiting.result(LONG).release()
 
 
-def test_strict_can_exceed_its_cap(server: Server, make_pool: PoolMaker) -> None:
-    """There racing `Get`s dialled beyond the cap. Here many threads at once never make more than `max_size`."""
+def test_strict_never_exceeds_max_size(server: Server, make_pool: PoolMaker) -> None:
+    """Many threads at once never open more than `max_size`. There, racing `Get`s dialled beyond the cap."""
     pool = make_pool(server.channel, max_size=2, idle_timeout=None)
     seen = []
 
@@ -107,8 +104,8 @@ def test_strict_can_exceed_its_cap(server: Server, make_pool: PoolMaker) -> None
     assert connections_to(server.port) <= 2
 
 
-def test_destroying_a_connection_wakes_no_waiter(server: Server, make_pool: PoolMaker) -> None:
-    """There a waiter slept on although the room was there. Here `discard` has a new connection opened for him."""
+def test_a_discard_serves_a_waiter(server: Server, make_pool: PoolMaker) -> None:
+    """`discard` opens a new connection for a waiter. There, the waiter slept on although there was room."""
     pool = make_pool(server.channel, max_size=1)
     lease = pool.acquire()
     old = unary(lease, PEER, b"")
@@ -119,8 +116,8 @@ def test_destroying_a_connection_wakes_no_waiter(server: Server, make_pool: Pool
         assert unary(new, PEER, b"") != old
 
 
-def test_nothing_is_ever_closed_in_the_background(server: Server, make_pool: PoolMaker) -> None:
-    """There age was looked at on return and idleness on `Get`. Here both are, though nobody uses the pool."""
+def test_idle_and_old_connections_close_in_the_background(server: Server, make_pool: PoolMaker) -> None:
+    """Age and idleness are checked in the background. There, age was checked on return, and idleness on `Get`."""
     pool = make_pool(server.channel, min_size=1, max_size=3, idle_timeout=0.3)
     leases = [pool.acquire() for _ in range(3)]
     for lease in leases:
@@ -131,8 +128,8 @@ def test_nothing_is_ever_closed_in_the_background(server: Server, make_pool: Poo
     eventually(lambda: ageing.stats().closed["age"] >= 2)
 
 
-def test_a_get_racing_close_opens_a_connection_in_a_closed_pool(server: Server) -> None:
-    """There it did, for ever. Here, however acquires and the close fall, nothing is open afterwards."""
+def test_an_acquire_racing_close_leaves_nothing_open(server: Server) -> None:
+    """However acquires and `close()` interleave, nothing is open afterwards. There, one connection could stay open."""
     for _ in range(10):
         pool = ChannelPool(server.channel, PoolConfig(min_size=0, max_size=4))
 
@@ -150,8 +147,8 @@ def test_a_get_racing_close_opens_a_connection_in_a_closed_pool(server: Server) 
     eventually(lambda: connections_to(server.port) == 0)
 
 
-def test_close_leaves_a_goroutine_spinning_for_ever(server: Server, make_pool: PoolMaker) -> None:
-    """There a ticker loop burnt a core after `Close`. Here no thread of the pool is left."""
+def test_close_leaves_no_thread(server: Server, make_pool: PoolMaker) -> None:
+    """No thread of the pool is left after `close()`. There, a ticker loop used up a core."""
     pool = make_pool(server.channel, name="spinner", min_size=2)
     pool.open()
     assert any(thread.name.startswith("grpcpool-spinner") for thread in threading.enumerate())
@@ -159,8 +156,8 @@ def test_close_leaves_a_goroutine_spinning_for_ever(server: Server, make_pool: P
     assert not any(thread.name.startswith("grpcpool-spinner") for thread in threading.enumerate())
 
 
-def test_a_release_racing_close_leaks(server: Server) -> None:
-    """There the connection went into a pool that nobody closed again. Here, whoever is first, it is closed."""
+def test_a_release_racing_close_leaves_nothing_open(server: Server) -> None:
+    """However `release()` and `close()` interleave, the connection is closed. There, it went into a closed pool."""
     for _ in range(10):
         pool = ChannelPool(server.channel, PoolConfig(max_size=2))
         leases = [pool.acquire(), pool.acquire()]
@@ -176,8 +173,8 @@ def test_a_release_racing_close_leaks(server: Server) -> None:
     eventually(lambda: connections_to(server.port) == 0)
 
 
-def test_overflow_connections_are_never_closed(server: Server, make_pool: PoolMaker) -> None:
-    """There an extra connection stayed for ever. Here it is closed when it comes back."""
+def test_overflow_connections_are_closed(server: Server, make_pool: PoolMaker) -> None:
+    """An extra connection is closed on its release. There, it stayed for ever."""
     pool = make_pool(server.channel, max_size=1, mode=Mode.LOOSE)
     kept = pool.acquire()
     extra = pool.acquire()
@@ -189,8 +186,8 @@ def test_overflow_connections_are_never_closed(server: Server, make_pool: PoolMa
     assert pool.stats().idle == 1
 
 
-def test_a_double_close_of_a_client_gives_it_to_two_borrowers(server: Server, make_pool: PoolMaker) -> None:
-    """There a client closed twice was in the pool twice. Here the second release does nothing."""
+def test_a_second_release_does_nothing(server: Server, make_pool: PoolMaker) -> None:
+    """The second release does nothing. There, a client closed twice was in the pool twice."""
     pool = make_pool(server.channel, max_size=1)
     first = pool.acquire()
     first.close()
@@ -199,8 +196,8 @@ def test_a_double_close_of_a_client_gives_it_to_two_borrowers(server: Server, ma
         pool.acquire(timeout=0)
 
 
-def test_a_failed_init_leaks_what_it_had_dialled(server: Server, make_pool: PoolMaker) -> None:
-    """There the connections made before the failing one stayed open. Here they are closed."""
+def test_a_failed_open_leaves_nothing_open(server: Server, make_pool: PoolMaker) -> None:
+    """If one connection of `open()` fails, the others are closed. There, they stayed open."""
     calls = []
 
     def factory() -> grpc.Channel:
@@ -217,8 +214,8 @@ def test_a_failed_init_leaks_what_it_had_dialled(server: Server, make_pool: Pool
     assert pool.stats().size == 0
 
 
-def test_a_factory_that_returns_nothing_costs_a_place_for_ever(server: Server, make_pool: PoolMaker) -> None:
-    """There each nil kept its place. Here a pool of one place gets over three of them."""
+def test_a_factory_that_returns_none_takes_no_place(server: Server, make_pool: PoolMaker) -> None:
+    """A factory that returns `None` takes no place for ever. There, each nil kept its place."""
     calls = []
 
     def factory() -> grpc.Channel:
@@ -231,8 +228,8 @@ def test_a_factory_that_returns_nothing_costs_a_place_for_ever(server: Server, m
     assert pool.stats().open_failures == 3
 
 
-def test_connections_are_never_checked(make_pool: PoolMaker) -> None:
-    """There a dead connection was lent again and again. Here one that is down is not, while another can be had."""
+def test_a_dead_connection_is_not_leased(make_pool: PoolMaker) -> None:
+    """A connection that is down is not leased while another can be had. There, it was lent again and again."""
     with Server() as mortal, Server() as other:
         servers = iter([mortal, other])
         pool = make_pool(lambda: next(servers).channel(), min_size=1, max_size=2)
@@ -246,8 +243,8 @@ def test_connections_are_never_checked(make_pool: PoolMaker) -> None:
                 assert int(unary(lease, "/test.Test/Pid", b"")) == other.pid
 
 
-def test_the_factorys_error_is_swallowed(make_pool: PoolMaker) -> None:
-    """There `ErrDialConn` said nothing of why. Here the factory's own error is the cause of each of ours."""
+def test_the_factorys_error_is_the_cause(make_pool: PoolMaker) -> None:
+    """The factory's own error is the cause of the pool's. There, `ErrDialConn` did not say why."""
     pool = make_pool(failing_factory)
     with pytest.raises(PoolOpenError) as caught:
         pool.open()
@@ -261,7 +258,7 @@ def test_the_factorys_error_is_swallowed(make_pool: PoolMaker) -> None:
 
 
 def test_init_is_a_pool_and_open(server: Server, make_pool: PoolMaker) -> None:
-    """`Init(factory, init, cap, idleDur, maxLifeDur, timeout, mode)`: `init` connections are open afterwards."""
+    """`Init(factory, init, cap, idleDur, maxLifeDur, timeout, mode)`: afterwards `init` connections are open."""
     pool = make_pool(
         server.channel, min_size=2, max_size=4, idle_timeout=60, max_age=600, close_grace=1, mode=Mode.STRICT
     )
@@ -281,7 +278,7 @@ def test_default_is_classic(server: Server) -> None:
 
 
 def test_get_is_acquire(server: Server, make_pool: PoolMaker) -> None:
-    """`Get(ctx)`: a whole connection, within a time."""
+    """`Get(ctx)`: a whole connection, within a timeout."""
     pool = make_pool(server.channel, max_size=2)
     with pool.acquire(timeout=LONG) as one, pool.acquire(timeout=LONG) as two:
         assert unary(one, PEER, b"") != unary(two, PEER, b"")
@@ -298,7 +295,7 @@ def test_strict_waits_and_loose_dials(server: Server, make_pool: PoolMaker) -> N
 
 
 def test_close_and_destory_are_release_and_discard(server: Server, make_pool: PoolMaker) -> None:
-    """`client.Close()` brings the connection back, `client.Destory()` closes it."""
+    """`client.Close()` returns the connection, `client.Destory()` closes it."""
     pool = make_pool(server.channel, max_size=1)
     with pool.acquire() as lease:
         first = unary(lease, PEER, b"")
@@ -335,7 +332,7 @@ def test_size_and_conn_cnt_are_in_stats(server: Server, make_pool: PoolMaker) ->
 
 
 def test_its_errors_have_ours(server: Server, make_pool: PoolMaker) -> None:
-    """`ErrPoolInit`, `ErrGetTimeout`, `ErrDialConn` and `ErrPoolIsClosed`, each as a class of its own."""
+    """`ErrPoolInit`, `ErrGetTimeout`, `ErrDialConn` and `ErrPoolIsClosed` each have an error class of their own."""
     with pytest.raises(PoolOpenError) as caught:
         make_pool(failing_factory).open()
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)

@@ -1,4 +1,4 @@
-"""The bugs that other pools had, one test each, as far as leases and connections go (PEERS.md)."""
+"""Bugs that other pools had with leases and connections, one test each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from grpcpool import (
     PoolOpenError,
     PoolTimeoutError,
 )
-from grpcpool._listener import Opened, Opening
+from grpcpool.events import Opened, Opening
 from grpcpool.testing import ManualClock
 from support.connections import addresses_of_connections_to, connections_to
 from support.fakes import ConstantFactory, FakeChannel, FakeFactory, failing_factory
@@ -30,8 +30,8 @@ from support.waiting import LONG, background, eventually, together
 pytestmark = pytest.mark.timeout(60)
 
 
-def test_n_channels_really_are_n_connections(server: Server, make_pool: PoolMaker) -> None:
-    """Seven leases are seven TCP connections, as the system counts and as the server sees them."""
+def test_n_leases_are_n_connections(server: Server, make_pool: PoolMaker) -> None:
+    """Seven leases are seven TCP connections, as counted by the system and as seen by the server."""
     pool = make_pool(server.channel, max_size=7)
     leases = [pool.acquire() for _ in range(7)]
     peers = {unary(lease, PEER, b"").decode() for lease in leases}
@@ -43,7 +43,7 @@ def test_n_channels_really_are_n_connections(server: Server, make_pool: PoolMake
 
 
 def test_a_double_release_is_harmless(server: Server, make_pool: PoolMaker) -> None:
-    """However often each lease is released, the place is free once."""
+    """However often a lease is released, its place becomes free once."""
     pool = make_pool(server.channel, max_size=1, max_streams=2)
     leases = [pool.acquire(streams=1) for _ in range(2)]
     for _ in range(3):
@@ -54,7 +54,7 @@ def test_a_double_release_is_harmless(server: Server, make_pool: PoolMaker) -> N
 
 
 def test_a_call_created_but_not_read_protects_its_channel(server: Server, make_pool: PoolMaker) -> None:
-    """A stream that nobody has read from yet keeps its connection open through a refresh."""
+    """An unread stream keeps its connection open through a refresh."""
     pool = make_pool(server.channel, max_size=1)
     with pool.acquire() as lease:
         stream = lease.unary_stream("/test.Test/Count")(b"3,0", timeout=LONG)
@@ -64,8 +64,8 @@ def test_a_call_created_but_not_read_protects_its_channel(server: Server, make_p
     eventually(lambda: connections_to(server.port) == 1)
 
 
-def test_no_hot_channel_under_a_burst(server: Server, make_pool: PoolMaker) -> None:
-    """Of 200 streams taken at once on 10 connections, no connection carries more than 1.5 times the mean."""
+def test_a_burst_is_spread_evenly(server: Server, make_pool: PoolMaker) -> None:
+    """With 200 streams acquired at once on 10 connections, no connection carries more than 1.5 times the mean."""
     pool = make_pool(server.channel, min_size=10, max_size=10)
     pool.open()
     leases = together(50, lambda _: [pool.acquire(timeout=LONG, streams=1) for _ in range(4)])
@@ -78,14 +78,14 @@ def test_no_hot_channel_under_a_burst(server: Server, make_pool: PoolMaker) -> N
 
 @pytest.mark.parametrize("picker", ["least_loaded", "round_robin"])
 def test_no_connection_is_left_out(make_pool: PoolMaker, picker: str) -> None:
-    """Calls that come one at a time go to all connections: ties are broken at random, or each has its turn."""
+    """Consecutive calls go to all connections: ties are broken at random, or the connections take turns."""
     pool = make_pool(FakeFactory(), min_size=4, picker=picker)
     pool.open()
     for _ in range(400):
         pool.acquire(streams=1).release()
     calls = [channel.calls for channel in pool.stats().channels]
     assert sum(calls) == 400
-    # Each has 100 on average; by chance fewer than 50 have odds of 1 in a hundred million.
+    # The mean is 100; fewer than 50 have a chance of 1 in a hundred million.
     assert min(calls) > 50
 
 
@@ -106,7 +106,7 @@ def test_ties_are_broken_at_random(make_pool: PoolMaker) -> None:
 
 
 def test_fill_uses_few_connections(make_pool: PoolMaker) -> None:
-    """With `picker="fill"` calls that come one at a time stay on one connection."""
+    """With `picker="fill"` consecutive calls stay on one connection."""
     pool = make_pool(FakeFactory(), min_size=4, picker="fill")
     pool.open()
     for _ in range(50):
@@ -115,7 +115,7 @@ def test_fill_uses_few_connections(make_pool: PoolMaker) -> None:
 
 
 def test_fifo_without_barging(server: Server, make_pool: PoolMaker) -> None:
-    """Those who wait are served in the order in which they came, and newcomers do not pass them."""
+    """Waiters are served in the order in which they came, and newcomers do not pass them."""
     pool = make_pool(server.channel, max_size=1)
     held = pool.acquire()
     served: list[int] = []
@@ -137,8 +137,8 @@ def test_fifo_without_barging(server: Server, make_pool: PoolMaker) -> None:
     assert served == list(range(20))
 
 
-def test_a_waiter_that_times_out_while_granted_hands_on(make_pool: PoolMaker) -> None:
-    """Timeouts that fall together with releases lose no place: afterwards each place can be had."""
+def test_a_waiter_that_times_out_while_granted_loses_no_place(make_pool: PoolMaker) -> None:
+    """Timeouts that coincide with releases lose no place: afterwards each place can be acquired."""
     pool = make_pool(FakeFactory(), max_size=2)
 
     def work(i: int) -> int:
@@ -160,7 +160,7 @@ def test_a_waiter_that_times_out_while_granted_hands_on(make_pool: PoolMaker) ->
 
 
 def test_acquire_creates_at_once_when_there_is_room(server: Server, make_pool: PoolMaker) -> None:
-    """Ten acquires on an empty pool open ten connections side by side, long before any timeout."""
+    """Ten acquires on an empty pool open ten connections in parallel, long before any timeout."""
     pool = make_pool(server.channel, min_size=0, max_size=10)
     leases = together(10, lambda _: pool.acquire(timeout=1000))
     assert connections_to(server.port) == 10
@@ -169,7 +169,7 @@ def test_acquire_creates_at_once_when_there_is_room(server: Server, make_pool: P
 
 
 def test_discard_wakes_a_waiter(make_pool: PoolMaker) -> None:
-    """Who waits for a connection gets the one that is opened in the place of the discarded."""
+    """A waiter gets the connection that replaces the discarded one."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=1)
     held = pool.acquire()
@@ -181,7 +181,7 @@ def test_discard_wakes_a_waiter(make_pool: PoolMaker) -> None:
 
 
 def test_age_is_checked_in_the_background(server: Server, make_pool: PoolMaker) -> None:
-    """A connection is replaced at `max_age` though nobody uses the pool, and there is always one."""
+    """A connection of an unused pool is replaced at `max_age`, and there is always one."""
     pool = make_pool(server.channel, max_age=0.2, age_jitter=0)
     pool.open()
     first = addresses_of_connections_to(server.port)
@@ -202,7 +202,7 @@ def test_close_ends_every_worker(server: Server, make_pool: PoolMaker) -> None:
 
 
 def test_release_after_close_closes(server: Server, make_pool: PoolMaker) -> None:
-    """A lease that comes back to a pool that is closing has its connection closed."""
+    """Releasing a lease of a closing pool closes its connection."""
     pool = make_pool(server.channel)
     lease = pool.acquire()
     closing = background(lambda: pool.close(grace=1000))
@@ -214,7 +214,7 @@ def test_release_after_close_closes(server: Server, make_pool: PoolMaker) -> Non
 
 
 def test_overflow_is_closed_on_release(server: Server, make_pool: PoolMaker) -> None:
-    """Extra connections of a loose pool go when they come back, and not before."""
+    """An extra connection of a loose pool closes on its release, and not before."""
     pool = make_pool(server.channel, max_size=1, mode=Mode.LOOSE, max_overflow=2)
     leases = [pool.acquire() for _ in range(3)]
     assert connections_to(server.port) == 3
@@ -227,14 +227,14 @@ def test_overflow_is_closed_on_release(server: Server, make_pool: PoolMaker) -> 
 
 
 def test_the_factory_error_is_the_cause(make_pool: PoolMaker) -> None:
-    """What the factory raised is the cause of what the user gets."""
+    """The factory's error is the cause of the pool's error."""
     with pytest.raises(PoolOpenError) as caught:
         make_pool(failing_factory).open()
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
 def test_the_connect_error_is_the_cause(make_pool: PoolMaker) -> None:
-    """For a dead target it is gRPC's own error, with its words."""
+    """For a dead target the cause is gRPC's own error, with its text."""
     with Server() as server:
         pass
     pool = make_pool(server.channel)
@@ -246,7 +246,7 @@ def test_the_connect_error_is_the_cause(make_pool: PoolMaker) -> None:
 
 
 def test_open_of_a_silent_target_keeps_its_timeout(make_pool: PoolMaker) -> None:
-    """A target that accepts and never answers fails `open(timeout)` when that is over."""
+    """For a target that accepts and never answers, `open(timeout)` fails after its timeout."""
     with Server() as server:
         server.freeze()
         pool = make_pool(server.channel)
@@ -261,7 +261,7 @@ def test_open_of_a_silent_target_keeps_its_timeout(make_pool: PoolMaker) -> None
 
 
 def test_a_failed_open_closes_what_it_opened(make_pool: PoolMaker) -> None:
-    """Of two targets one is dead: `open()` fails, and nothing stays open to the other."""
+    """If one of two targets is dead, `open()` fails, and no connection to the other stays open."""
     with Server() as alive:
         with Server() as dead:
             pass
@@ -274,7 +274,7 @@ def test_a_failed_open_closes_what_it_opened(make_pool: PoolMaker) -> None:
 
 
 def test_a_factory_returning_none_is_an_error(make_pool: PoolMaker) -> None:
-    """It is reported as one, not handed to a user."""
+    """A factory that returns `None` fails `open()` with an error that says so."""
     factory: ConstantFactory = ConstantFactory(None)
     pool = make_pool(factory)
     with pytest.raises(PoolOpenError, match="NoneType"):
@@ -282,7 +282,7 @@ def test_a_factory_returning_none_is_an_error(make_pool: PoolMaker) -> None:
 
 
 def test_a_failed_replacement_keeps_the_old_one(make_pool: PoolMaker) -> None:
-    """When no successor can be made, the old connection goes on serving, and there is no busy loop."""
+    """When no successor can be opened, the old connection keeps serving, and there is no busy loop."""
     with Server() as server:
         calls = []
 
@@ -301,13 +301,13 @@ def test_a_failed_replacement_keeps_the_old_one(make_pool: PoolMaker) -> None:
 
 
 def test_jitter_is_drawn_once(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """When each connection retires is decided when it is opened, differs, and does not move."""
+    """The moment when a connection retires is drawn once, at its opening, and differs between connections."""
     pool = make_pool(FakeFactory(), min_size=5, max_age=1000, age_jitter=0.5)
     pool.open()
     begun = clock.monotonic()
 
     def retirements() -> list[float]:
-        return [slot.retire_at - begun for slot in pool._core.machine.fleet.slots]
+        return [slot.retire_at - begun for slot in pool._driver.machine.fleet.slots]
 
     drawn = retirements()
     assert len(set(drawn)) == 5
@@ -319,7 +319,7 @@ def test_jitter_is_drawn_once(make_pool: PoolMaker, clock: ManualClock) -> None:
 
 
 def test_a_pool_of_size_0_grows(server: Server, make_pool: PoolMaker) -> None:
-    """`min_size=0` opens nothing by itself, something when asked, and goes back to nothing."""
+    """With `min_size=0` a pool opens nothing by itself, opens on demand, and shrinks to nothing."""
     pool = make_pool(server.channel, min_size=0, idle_timeout=0.2)
     pool.open()
     assert connections_to(server.port) == 0
@@ -330,8 +330,8 @@ def test_a_pool_of_size_0_grows(server: Server, make_pool: PoolMaker) -> None:
         assert unary(lease, ECHO, b"a") == b"a"
 
 
-def test_shrinking_re_checks(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """Load that comes back at the last moment of the watch keeps the connections that it needs."""
+def test_shrinking_checks_the_load_again(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Load that returns at the last moment before shrinking keeps the connections that it needs."""
     factory = FakeFactory()
     pool = make_pool(factory, min_size=1, max_size=4, max_streams=10, target_streams=5, idle_timeout=60)
     leases = [pool.acquire(streams=5) for _ in range(4)]
@@ -348,7 +348,7 @@ def test_shrinking_re_checks(make_pool: PoolMaker, clock: ManualClock) -> None:
 
 
 def test_a_draining_connection_is_taken_back_before_dialling(server: Server, make_pool: PoolMaker) -> None:
-    """Room that is about to go is used again, over the same TCP connection."""
+    """A draining connection is used again, over the same TCP connection, before another is opened."""
     pool = make_pool(server.channel, max_size=2, max_streams=2)
     both = [pool.acquire(streams=1), pool.acquire(streams=2)]
     before = addresses_of_connections_to(server.port)
@@ -365,7 +365,7 @@ def test_a_draining_connection_is_taken_back_before_dialling(server: Server, mak
 
 
 def test_a_knob_without_effect_is_refused() -> None:
-    """Overflow without loose, and jitter without age, are mistakes that are told."""
+    """`max_overflow` without loose, and `age_jitter` without `max_age`, raise `ValueError`."""
     with pytest.raises(ValueError, match="max_overflow = 5: has no effect"):
         PoolConfig(max_overflow=5)
     with pytest.raises(ValueError, match=r"age_jitter = 0\.2: has no effect"):
@@ -373,7 +373,7 @@ def test_a_knob_without_effect_is_refused() -> None:
 
 
 def test_a_pool_dropped_without_close_frees_its_threads_and_connections(server: Server) -> None:
-    """Nobody closes it; the collector does."""
+    """A pool dropped without `close()` is closed by the garbage collector."""
     pool = ChannelPool(server.channel, PoolConfig(min_size=3), name="forgotten")
     pool.open()
     with pool.acquire() as lease:
@@ -386,7 +386,7 @@ def test_a_pool_dropped_without_close_frees_its_threads_and_connections(server: 
 
 
 def test_a_listener_that_raises_is_survived(server: Server, make_pool: PoolMaker) -> None:
-    """A listener's bug is not the pool's."""
+    """An exception in a listener does not affect the pool."""
 
     class Broken(Listener):
         def opening(self, event: Opening) -> None:
@@ -400,8 +400,8 @@ def test_a_listener_that_raises_is_survived(server: Server, make_pool: PoolMaker
         assert unary(lease, ECHO, b"a") == b"a"
 
 
-def test_all_backends_bad_evicts_nobody(make_pool: PoolMaker) -> None:
-    """When the server goes, the connections keep their places; when it comes back, they serve again."""
+def test_a_lost_server_costs_no_slot(make_pool: PoolMaker) -> None:
+    """When the server goes, the connections keep their slots; when it comes back, they serve again."""
     with Server() as server:
         pool = make_pool(server.channel, min_size=3, max_size=3)
         pool.open()
@@ -421,7 +421,7 @@ def test_all_backends_bad_evicts_nobody(make_pool: PoolMaker) -> None:
 
 
 def test_no_file_descriptor_is_lost(server: Server) -> None:
-    """Pools that come and go leave no descriptor open."""
+    """Pools that are opened and closed leave no file descriptor open."""
 
     def use() -> None:
         with ChannelPool(server.channel, PoolConfig(min_size=3)) as pool:
@@ -439,8 +439,8 @@ def test_no_file_descriptor_is_lost(server: Server) -> None:
     eventually(lambda: descriptors() <= before)
 
 
-def test_a_channel_of_another_make_works(make_pool: PoolMaker) -> None:
-    """A factory may return any `grpc.Channel`, also one wrapped by interceptors, or a fake."""
+def test_any_channel_works(make_pool: PoolMaker) -> None:
+    """A factory may return any `grpc.Channel`, such as a fake or one wrapped by interceptors."""
     with Server() as server:
 
         class Passing(grpc.UnaryUnaryClientInterceptor):

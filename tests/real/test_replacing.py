@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from grpcpool._listener import Closed
+from grpcpool.events import Closed
 from support.connections import addresses_of_connections_to, connections_to
 from support.pools import PoolMaker, Recorder
 from support.servers import CHAT, ECHO, PEER, SLOW, Server, unary
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.mark.parametrize("how", ["refresh", "age", "resize"])
 def test_no_call_fails_while_connections_are_replaced(server: Server, make_pool: PoolMaker, how: str) -> None:
-    """While threads call without a pause, every connection is replaced several times; each call succeeds."""
+    """While threads call without a pause, every connection is replaced several times, and each call succeeds."""
     settings: dict[str, Any] = {"max_age": 0.2} if how == "age" else {}
     pool = make_pool(server.channel, min_size=2, max_size=4, max_streams=4, **settings)
     pool.open()
@@ -53,7 +53,7 @@ def test_no_call_fails_while_connections_are_replaced(server: Server, make_pool:
 
 
 def test_a_refresh_makes_new_connections(server: Server, make_pool: PoolMaker) -> None:
-    """After it, no TCP connection is what it was, and there are as many."""
+    """After a refresh every TCP connection is new, and there are as many as before."""
     pool = make_pool(server.channel, min_size=3)
     pool.open()
     before = addresses_of_connections_to(server.port)
@@ -66,9 +66,9 @@ def test_a_refresh_makes_new_connections(server: Server, make_pool: PoolMaker) -
 
 
 def test_what_outlives_drain_timeout_is_cancelled(server: Server, make_pool: PoolMaker) -> None:
-    """A call and a stream on a connection that was replaced run on for `drain_timeout`, and then fail `CANCELLED`.
+    """A call and a stream on a replaced connection continue for `drain_timeout`, and then fail `CANCELLED`.
 
-    The connection is gone then, and its event says how many were cut off.
+    The connection is then closed, and its event says how many calls were cut off.
     """
     recorder = Recorder()
     pool = make_pool(server.channel, drain_timeout=0.5, listeners=[recorder])

@@ -1,1 +1,1 @@
-"""A server that refuses streams for its own limit: callers do not see it unless their requests are an iterator."""
+"""A server that refuses streams at its own limit: callers see it only if their requests are an iterator."""

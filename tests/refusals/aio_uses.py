@@ -1,4 +1,4 @@
-"""The ways in which a call with one request is made on asyncio, and its outcome taken."""
+"""The ways to make a call with one request on asyncio, and to take its outcome."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
-import grpc
 from grpc.aio import EOF
 
-from aio_calls.support import LONG, read_out, until
-from refusals.uses import US, UU
+from refusals.uses import US, UU, comparable
+from support.aio_ways import read_out
+from support.loops import until
+from support.waiting import LONG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +20,10 @@ class Use:
     """One of the ways.
 
     Attributes:
-        name: As tests are named.
-        maker: What makes the multicallable.
-        take: Makes the call by `begin`, and returns what its caller gets to see.
-        command: What the server is asked for.
+        name: The name in test ids.
+        maker: The channel's method that makes the multicallable.
+        take: Makes the call by `begin`, and returns what its caller sees.
+        command: The request.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Use:
         return self.name
 
     async def whole(self, channel: Any, **how: Any) -> Any:
-        """A call from its beginning to its end; returns what its caller gets to see."""
+        """Makes a call from start to end; returns what its caller sees."""
         how.setdefault("timeout", LONG)
         method = UU if self.maker == "unary_unary" else US
         multicallable: Any = getattr(channel, self.maker)(method)
@@ -46,7 +47,7 @@ Begin = Callable[[], Any]
 
 
 async def _all_of(call: Any) -> tuple[Any, ...]:
-    """What a call that is over says of itself."""
+    """Everything that a finished call reports."""
     return (
         call.done(),
         call.cancelled(),
@@ -63,18 +64,14 @@ async def _awaited(begin: Begin) -> Any:
 
 
 def _asked_first(*names: str) -> Callable[[Begin], Coroutine[Any, Any, Any]]:
-    """Asks the call for these, in this order, before anybody waits for its result."""
+    """Asks the call for these, in this order, before its result is awaited."""
 
     async def take(begin: Begin) -> Any:
         call = begin()
-        answers = [_comparable(await getattr(call, name)()) for name in names]
+        answers = [comparable(await getattr(call, name)()) for name in names]
         return answers, await call, await _all_of(call)
 
     return take
-
-
-def _comparable(answer: Any) -> Any:
-    return answer if isinstance(answer, grpc.StatusCode | str | None) else tuple(answer)
 
 
 async def _polled(begin: Begin) -> Any:
@@ -100,7 +97,7 @@ async def _done_callback(begin: Begin) -> Any:
 
 async def _only_done_callback(begin: Begin) -> Any:
     told: asyncio.Queue[Any] = asyncio.Queue()
-    # Nobody holds the call.
+    # Nothing else holds the call.
     begin().add_done_callback(told.put_nowait)
     async with asyncio.timeout(LONG):
         call = await told.get()
@@ -145,7 +142,7 @@ async def _read(begin: Begin) -> Any:
 async def _iterator_first(begin: Begin) -> Any:
     call = begin()
     iterator = aiter(call)
-    # Long enough for a refusal to have come, and for the call to have been begun again.
+    # Long enough for a refusal to arrive, and for the call to be sent again.
     await asyncio.sleep(0.05)
     return [message async for message in iterator]
 

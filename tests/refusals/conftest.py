@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -11,17 +10,16 @@ import pytest
 from grpc.experimental import ChannelOptions
 
 from grpcpool import ChannelPool, isolated
-from refusals.servers import RefusingServer
-from support.connections import connections_to
+from support.connections import assert_no_connections
 from support.pools import PoolMaker, Recorder
-from support.waiting import eventually
+from support.refusing_server import RefusingServer
 
 
 class PoolOpener(Protocol):
-    """Makes a pool over the refusing server, connected, with the test's recorder."""
+    """Makes a connected pool over the refusing server, with the test's recorder."""
 
     def __call__(self, *, single_threaded: bool = False, **config: Any) -> ChannelPool:
-        """Makes one; `config` are fields of `PoolConfig`, `single_threaded` is about streams of responses."""
+        """Makes one; `config` are fields of `PoolConfig`, `single_threaded` is an option for streams of responses."""
 
 
 @pytest.fixture(scope="session")
@@ -32,16 +30,15 @@ def _refusing_server() -> Iterator[RefusingServer]:
 
 @pytest.fixture
 def refusing(_refusing_server: RefusingServer) -> Iterator[RefusingServer]:
-    """A server that refuses nothing until it is told; when the test is over, no connection to it is left."""
+    """A server that refuses nothing until the test says so; after each test, no connection to it is left."""
     _refusing_server.begin()
     yield _refusing_server
-    gc.collect()
-    eventually(lambda: connections_to(_refusing_server.port) == 0, timeout=10)
+    assert_no_connections(_refusing_server.port)
 
 
 @pytest.fixture
 def recorder() -> Recorder:
-    """Writes down what the test's pools tell."""
+    """Records the events of the test's pools."""
     return Recorder()
 
 
@@ -62,6 +59,6 @@ def open_pool(refusing: RefusingServer, make_pool: PoolMaker, recorder: Recorder
 
 @pytest.fixture
 def plain(refusing: RefusingServer) -> Iterator[grpc.Channel]:
-    """What the pool is measured by: gRPC's own channel to the same server."""
+    """The reference: gRPC's own channel to the same server."""
     with refusing.channel() as channel:
         yield channel

@@ -1,6 +1,6 @@
 """However a call with one request is made on asyncio, its caller does not see that a server refused it.
 
-Each way is measured by gRPC's own channel to the same server when that refuses nothing.
+The reference is gRPC's own channel to the same server while it refuses nothing.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import asyncio
 
 import pytest
 
-from aio_calls.support import at_rest, until
-from aio_pool.pools import pool_over
 from grpcpool.testing import ManualClock
 from refusals.aio_uses import USES, Use
-from refusals.servers import Count, RefusingServer
 from refusals.test_calls import STEP, assert_refused
-from support.loops import in_loop
+from support.aio_pools import at_rest, pool_over
+from support.loops import in_loop, until
 from support.pools import Recorder
+from support.refusing_counts import Count
+from support.refusing_server import RefusingServer
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -26,7 +26,7 @@ ROUNDS = 10
 @pytest.mark.parametrize("use", USES, ids=str)
 @in_loop
 async def test_a_refused_call_goes_elsewhere(refusing: RefusingServer, recorder: Recorder, use: Use) -> None:
-    """A call that one connection refuses is carried out on another at once, once, and looks as if nothing had been."""
+    """A call refused on one connection is made on another at once, once, and looks like any other."""
     async with refusing.aio_channel() as plain:
         expected = await use.whole(plain)
     async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
@@ -35,17 +35,17 @@ async def test_a_refused_call_goes_elsewhere(refusing: RefusingServer, recorder:
         assert await use.whole(pool) == expected
         await at_rest(pool)
         assert_refused(pool, recorder, 1)
-        told = refusing.told()
+        told = refusing.report()
         assert told.handled == {use.command: 1}
         assert sorted((count.begun, count.refused) for count in told.counts.values()) == [(1, 0), (1, 1)]
 
 
 @pytest.mark.parametrize("use", USES, ids=str)
 @in_loop
-async def test_a_refused_call_waits_where_there_is_nothing_else(
+async def test_a_refused_call_waits_for_the_only_connection(
     refusing: RefusingServer, recorder: Recorder, clock: ManualClock, use: Use
 ) -> None:
-    """A call that the only connection refuses waits until that may be asked again, as often as it takes."""
+    """A call refused on the only connection waits until that one may be asked again, as often as needed."""
     async with refusing.aio_channel() as plain:
         expected = await use.whole(plain)
     async with pool_over(refusing.aio_channel, listeners=[recorder], max_size=1) as pool:
@@ -60,7 +60,7 @@ async def test_a_refused_call_waits_where_there_is_nothing_else(
         assert await outcome == expected
         await at_rest(pool)
         assert_refused(pool, recorder, 3)
-        told = refusing.told()
+        told = refusing.report()
         assert told.handled == {use.command: 1}
         assert told.all == Count(begun=4, refused=3, completed=1, most=1)
 
@@ -68,7 +68,7 @@ async def test_a_refused_call_waits_where_there_is_nothing_else(
 @pytest.mark.parametrize("use", USES, ids=str)
 @in_loop
 async def test_again_and_again(refusing: RefusingServer, recorder: Recorder, clock: ManualClock, use: Use) -> None:
-    """Of many calls that are all refused once, each ends as if it had not been."""
+    """Many calls that are each refused once end as if they had not been."""
     async with refusing.aio_channel() as plain:
         expected = await use.whole(plain)
     async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
@@ -80,4 +80,4 @@ async def test_again_and_again(refusing: RefusingServer, recorder: Recorder, clo
             clock.advance(STEP)
         await at_rest(pool)
         assert_refused(pool, recorder, ROUNDS)
-        assert refusing.told().handled == {use.command: ROUNDS}
+        assert refusing.report().handled == {use.command: ROUNDS}

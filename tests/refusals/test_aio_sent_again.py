@@ -1,4 +1,4 @@
-"""What a call on asyncio that was refused sends when it is begun again: what it would have sent at first."""
+"""A refused call on asyncio sends the second time what it would have sent the first time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import grpc
 import pytest
 
 import grpcpool.aio
-from aio_calls.support import LONG, WAYS, Way, at_rest, until
-from aio_pool.pools import pool_over
 from grpcpool import PoolConfig, isolated
 from grpcpool.testing import ManualClock
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP
-from support.loops import in_loop
+from support.aio_pools import at_rest, pool_over
+from support.aio_ways import WAYS, Way
+from support.loops import in_loop, until
+from support.refusing_server import RefusingServer
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
 ONE_REQUEST = tuple(way for way in WAYS if not way.streams_in)
 EACH_WAY = pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
-# With interceptors, gRPC's old releases do not say what `read` says at the end.
+# With interceptors, gRPC's old releases do not report what `read` returns at the end.
 WAYS_OF_INTERCEPTORS = pytest.mark.parametrize("way", [way for way in ONE_REQUEST if way.takes != "read"], ids=str)
 
 _WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
@@ -43,7 +44,7 @@ def _headers(answer: Any) -> dict[str, str]:
 @EACH_WAY
 @in_loop
 async def test_metadata(refusing: RefusingServer, clock: ManualClock, way: Way, kind: str) -> None:
-    """Metadata given in whatever form is sent again as it was at first."""
+    """Metadata is sent again as it was at first, whatever form it was given in."""
     entries = [("color", "green"), ("size", "9")]
     given: Any = {"iterator": iter(entries), "list": entries, "Metadata": grpc.aio.Metadata(*entries)}[kind]
     async with pool_over(refusing.aio_channel, max_size=1) as pool:
@@ -62,7 +63,7 @@ async def test_metadata(refusing: RefusingServer, clock: ManualClock, way: Way, 
 @EACH_WAY
 @in_loop
 async def test_a_request_that_is_changed_meanwhile(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """What the caller does to the request when it has been sent does not show, as with gRPC's own calls."""
+    """As with gRPC's own calls, a change of the request after it was sent has no effect."""
     async with pool_over(refusing.aio_channel, max_size=1) as pool:
         await pool.open()
         refusing.begin(next=2)
@@ -74,11 +75,11 @@ async def test_a_request_that_is_changed_meanwhile(refusing: RefusingServer, clo
             request["text"] = text
             clock.advance(STEP)
         assert _text(await way.take(call)) == "the one"
-        assert refusing.told().handled == {"the one": 1}
+        assert refusing.report().handled == {"the one": 1}
 
 
 class _IntroducesUnary(grpc.aio.UnaryUnaryClientInterceptor):
-    """Adds who is calling to the metadata, and counts."""
+    """Adds the caller's name to the metadata, and counts."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -89,7 +90,7 @@ class _IntroducesUnary(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 class _IntroducesStream(grpc.aio.UnaryStreamClientInterceptor):
-    """The same for streams of responses."""
+    """Same as `_IntroducesUnary`, for streams of responses."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -111,7 +112,7 @@ def _interceptors() -> list[Any]:
 @WAYS_OF_INTERCEPTORS
 @in_loop
 async def test_the_context_is_that_of_the_call(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """An interceptor of the factory's, which runs each time, finds the context variables of when the call was made."""
+    """An interceptor in the factory's channels, run for each attempt, sees the caller's context variables."""
     interceptors = _interceptors()
 
     def factory() -> grpc.aio.Channel:
@@ -122,8 +123,8 @@ async def test_the_context_is_that_of_the_call(refusing: RefusingServer, clock: 
         refusing.begin(next=1)
         _WHO.set("the caller")
         call = way.begin(pool, "metadata")
-        _WHO.set("somebody else")
-        # Those of streams are run by whoever reads.
+        _WHO.set("another caller")
+        # For streams the reading task runs them.
         answer = await _answer(pool, clock, way, call)
         assert _headers(answer)["who"] == "the caller"
         assert sum(each.seen for each in interceptors) == 2
@@ -142,7 +143,7 @@ async def _answer(pool: Any, clock: ManualClock, way: Way, call: Any) -> Any:
 async def test_an_interceptor_of_the_pools_sees_one_call(
     refusing: RefusingServer, clock: ManualClock, way: Way
 ) -> None:
-    """What is around the pool is on the caller's side: it sees nothing of refusals."""
+    """An interceptor around the pool sees no refusals."""
     interceptors = _interceptors()
     config = PoolConfig(max_size=1)
     async with grpcpool.aio.insecure_channel(refusing.target, config=config, interceptors=interceptors) as pool:
@@ -157,8 +158,8 @@ async def test_an_interceptor_of_the_pools_sees_one_call(
 
 @EACH_WAY
 @in_loop
-async def test_a_codec_of_ones_own(refusing: RefusingServer, way: Way) -> None:
-    """The answer is that of the call's own serializer and deserializer."""
+async def test_a_custom_codec(refusing: RefusingServer, way: Way) -> None:
+    """The answer has gone through the call's own serializer and deserializer."""
     async with pool_over(refusing.aio_channel, min_size=2, max_size=2) as pool:
         await pool.open()
         refusing.begin(next=1)
@@ -169,7 +170,7 @@ async def test_a_codec_of_ones_own(refusing: RefusingServer, way: Way) -> None:
 @EACH_WAY
 @in_loop
 async def test_what_is_left_of_the_deadline(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """A call that is begun again has the time that is left, not the time that it once had."""
+    """A call that is sent again has the rest of its time, not all of it."""
     async with pool_over(refusing.aio_channel, max_size=1) as pool:
         await pool.open()
         refusing.begin(next=1)

@@ -1,6 +1,6 @@
-"""A call on asyncio that was refused, and waits for a place again, is as whole as one that waits for its first.
+"""A refused call on asyncio that waits for a place again is as complete as one that waits for its first place.
 
-The server refuses everything, and the clock stands still: the call waits until the test goes on.
+The server refuses everything, and the clock stands still: the call waits until the test continues.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls.support import STREAM, UNARY, WAYS, Way, at_rest, outcome_of, status_of, turns, until
-from aio_pool.pools import pool_over
 from grpcpool import PoolClosedError, PoolTimeoutError
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP
-from support.loops import in_loop
+from support.aio_pools import at_rest, pool_over
+from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of, status_of
+from support.loops import in_loop, settle, until
+from support.refusing_server import RefusingServer
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -34,7 +34,7 @@ EACH_WAY = pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
 
 @contextlib.asynccontextmanager
 async def refused_pool(refusing: RefusingServer, **config: Any) -> AsyncIterator[ChannelPool]:
-    """A pool of one connection, to a server that refuses everything; in the end it is at rest."""
+    """A pool of one connection, to a server that refuses everything; afterwards it is at rest."""
     async with pool_over(refusing.aio_channel, **{"max_size": 1, **config}) as pool:
         await pool.open()
         refusing.begin(open=0)
@@ -48,19 +48,19 @@ async def _until_it_waits(pool: ChannelPool) -> None:
 
 
 async def _assert_never_handled(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock) -> None:
-    """Nothing of the call is left: the server, which refuses nothing any more, hears nothing more of it."""
+    """Nothing of the call is left: the server, which refuses nothing any more, gets nothing more of it."""
     await at_rest(pool)
     refusing.begin()
     clock.advance(STEP)
-    await turns()
+    await settle(10)
     await at_rest(pool)
-    assert refusing.told().all.begun == 0
+    assert refusing.report().all.begun == 0
 
 
 @EACH_WAY
 @in_loop
-async def test_it_looks_alive(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """It is not done, and the time that it has been about counts."""
+async def test_it_answers_like_a_running_call(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """The call is not done, and its time runs."""
     async with refused_pool(refusing) as pool:
         call = way.begin(pool, timeout=20)
         await _until_it_waits(pool)
@@ -74,7 +74,7 @@ async def test_it_looks_alive(refusing: RefusingServer, clock: ManualClock, way:
 @EACH_WAY
 @in_loop
 async def test_cancelled(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """A call that is cancelled is over at once, its callbacks are called once, and it is not begun again."""
+    """A cancelled call is over at once, its callbacks are called once, and it is not sent again."""
     async with refused_pool(refusing) as pool:
         call = way.begin(pool)
         told: list[Any] = []
@@ -90,8 +90,8 @@ async def test_cancelled(refusing: RefusingServer, clock: ManualClock, way: Way)
 
 @EACH_WAY
 @in_loop
-async def test_who_awaits_it_is_cancelled(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """With whoever waits for its answer, the call is cancelled, as gRPC has it."""
+async def test_cancelling_an_awaiting_task(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """As in gRPC, cancelling the task that awaits the answer cancels the call."""
     async with refused_pool(refusing) as pool:
         call = way.begin(pool)
         task = asyncio.create_task(way.take(call))
@@ -105,8 +105,8 @@ async def test_who_awaits_it_is_cancelled(refusing: RefusingServer, clock: Manua
 
 @EACH_WAY
 @in_loop
-async def test_who_asks_it_is_cancelled(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """Whoever merely asks for its code may give up; the call goes on."""
+async def test_cancelling_an_asking_task(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """Cancelling a task that asks for the call's code does not affect the call."""
     async with refused_pool(refusing) as pool:
         call = way.begin(pool)
         task = asyncio.create_task(call.code())
@@ -124,7 +124,7 @@ async def test_who_asks_it_is_cancelled(refusing: RefusingServer, clock: ManualC
 @EACH_WAY
 @in_loop
 async def test_its_deadline_passes(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """The call fails `DEADLINE_EXCEEDED`, not `UNAVAILABLE`, for that is what its caller asked for."""
+    """The call fails `DEADLINE_EXCEEDED`, not `UNAVAILABLE`, because its caller set that deadline."""
     async with refused_pool(refusing) as pool:
         call = way.begin(pool, timeout=60)
         task = asyncio.create_task(way.take(call))
@@ -147,7 +147,7 @@ async def test_its_deadline_passes(refusing: RefusingServer, clock: ManualClock,
 async def test_without_a_deadline_the_pools_own_counts_from_the_beginning(
     refusing: RefusingServer, clock: ManualClock, way: Way
 ) -> None:
-    """A call without a deadline fails `RESOURCE_EXHAUSTED` after `acquire_timeout`, its tries included."""
+    """A call without a deadline fails `RESOURCE_EXHAUSTED` after `acquire_timeout`, its attempts included."""
     async with refused_pool(refusing) as pool:
         task = asyncio.create_task(way.take(way.begin(pool, timeout=None)))
         await _until_it_waits(pool)
@@ -165,7 +165,7 @@ async def test_without_a_deadline_the_pools_own_counts_from_the_beginning(
 @EACH_WAY
 @in_loop
 async def test_its_deadline_passes_while_it_is_tried_again_and_again(refusing: RefusingServer, way: Way) -> None:
-    """By the system's clock too: a call that a server keeps refusing fails `DEADLINE_EXCEEDED`, and in time."""
+    """With the system's clock, too, a call that is refused repeatedly fails `DEADLINE_EXCEEDED` in time."""
     async with refused_pool(refusing, min_size=2, max_size=2) as pool:
         began = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -173,13 +173,13 @@ async def test_its_deadline_passes_while_it_is_tried_again_and_again(refusing: R
         assert 1.1 < time.monotonic() - began < 10
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert pool.stats().refused_streams >= 2
-        assert refusing.told().handled == {}
+        assert refusing.report().handled == {}
 
 
 @EACH_WAY
 @in_loop
 async def test_the_pool_is_closed(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """The call fails `CANCELLED`; the cause says that it waited."""
+    """The call fails `CANCELLED`; its cause says that it waited."""
     async with refused_pool(refusing) as pool:
         call = way.begin(pool)
         task = asyncio.create_task(way.take(call))
@@ -194,7 +194,7 @@ async def test_the_pool_is_closed(refusing: RefusingServer, clock: ManualClock, 
 @EACH_WAY
 @in_loop
 async def test_abandoned(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """A call that nobody holds any more leaves the queue, and is not begun again."""
+    """A dropped call leaves the queue, and is not sent again."""
     async with refused_pool(refusing) as pool:
         call = way.begin(pool)
         await _until_it_waits(pool)
@@ -206,7 +206,7 @@ async def test_abandoned(refusing: RefusingServer, clock: ManualClock, way: Way)
 
 @in_loop
 async def test_a_stream_that_is_abandoned_with_a_callback(refusing: RefusingServer, clock: ManualClock) -> None:
-    """A done-callback of a stream that nobody holds is called, once: the stream is over, for it was dropped."""
+    """A stream that is dropped is over, and its done-callback is called once."""
     async with refused_pool(refusing) as pool:
         told: list[bool] = []
         call = STREAM.begin(pool)
@@ -220,8 +220,8 @@ async def test_a_stream_that_is_abandoned_with_a_callback(refusing: RefusingServ
 
 
 @in_loop
-async def test_a_call_that_is_left_to_its_done_callback(refusing: RefusingServer, clock: ManualClock) -> None:
-    """A call that nobody holds but its done-callback is begun again, and the callback is told, once, how it ended."""
+async def test_a_call_held_only_by_its_done_callback(refusing: RefusingServer, clock: ManualClock) -> None:
+    """A call held only by its done-callback is sent again, and the callback gets the outcome, once."""
     async with refused_pool(refusing) as pool:
         told: list[Any] = []
         call = UNARY.begin(pool)
@@ -236,7 +236,7 @@ async def test_a_call_that_is_left_to_its_done_callback(refusing: RefusingServer
         (call,) = told
         assert await call == b"0"
         assert await call.code() is grpc.StatusCode.OK
-        assert refusing.told().handled == {"ok": 1}
+        assert refusing.report().handled == {"ok": 1}
 
 
 @EACH_WAY
@@ -244,7 +244,7 @@ async def test_a_call_that_is_left_to_its_done_callback(refusing: RefusingServer
 async def test_callbacks_are_called_when_it_is_over_for_good(
     refusing: RefusingServer, clock: ManualClock, way: Way
 ) -> None:
-    """Callbacks hear nothing of refusals; each is called once, with the final outcome, whenever it was added."""
+    """Callbacks are not called for refusals; each is called once, with the final outcome, whenever it was added."""
     async with refused_pool(refusing) as pool:
         told: list[Any] = []
 
@@ -267,8 +267,8 @@ async def test_callbacks_are_called_when_it_is_over_for_good(
 
 
 @in_loop
-async def test_many_who_wait_for_one_call(refusing: RefusingServer, clock: ManualClock) -> None:
-    """Each of several tasks that wait for a call, in whatever way, is told of the final outcome."""
+async def test_several_tasks_wait_for_one_call(refusing: RefusingServer, clock: ManualClock) -> None:
+    """Each of several tasks that wait for a call, in whatever way, gets the final outcome."""
     async with refused_pool(refusing) as pool:
         call = UNARY.begin(pool)
 
@@ -286,7 +286,7 @@ async def test_many_who_wait_for_one_call(refusing: RefusingServer, clock: Manua
 @EACH_WAY
 @in_loop
 async def test_a_call_that_is_refused_many_times(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """However often a call is refused, it is begun again while it has time."""
+    """However often a call is refused, it is sent again until its deadline."""
     async with refused_pool(refusing, acquire_timeout=None) as pool:
         refusing.begin(next=300)
         task = asyncio.create_task(way.take(way.begin(pool, timeout=None)))
@@ -295,19 +295,17 @@ async def test_a_call_that_is_refused_many_times(refusing: RefusingServer, clock
                 clock.advance(STEP)
             await asyncio.sleep(0)
         assert task.result()
-        assert refusing.told().all.refused == 300
+        assert refusing.report().all.refused == 300
 
 
 @EACH_WAY
 @in_loop
-async def test_a_call_that_is_refused_when_it_was_cancelled(
-    refusing: RefusingServer, clock: ManualClock, way: Way
-) -> None:
-    """A refusal that comes too late does not bring a cancelled call back."""
+async def test_a_call_refused_after_its_cancel(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
+    """A late refusal does not bring a cancelled call back."""
     async with refused_pool(refusing) as pool:
         refusing.begin(open=0, held=True)
         call = way.begin(pool)
-        await until(lambda: refusing.told().all.begun == 1)
+        await until(lambda: refusing.report().all.begun == 1)
         call.cancel()
         refusing.let_go("refusals")
         assert await outcome_of(way.take(call)) == ("cancelled",)

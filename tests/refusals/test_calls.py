@@ -1,6 +1,6 @@
 """However a call with one request is made, its caller does not see that a server refused it.
 
-Each way is measured by gRPC's own channel to the same server when that refuses nothing.
+The reference is gRPC's own channel to the same server while it refuses nothing.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from calls.support_server import assert_at_rest
 from grpcpool import ChannelPool, aio
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import Count, RefusingServer
 from refusals.uses import USES, Use
-from support.pools import Recorder
+from support.pools import Recorder, assert_at_rest
+from support.refusing_counts import Count
+from support.refusing_server import RefusingServer
 from support.waiting import background, eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -25,7 +25,7 @@ STEP = 0.5
 
 
 def assert_refused(pool: ChannelPool | aio.ChannelPool, recorder: Recorder, number: int) -> None:
-    """So many refusals were counted, and told of."""
+    """Exactly `number` refusals were counted, and emitted as events."""
     assert pool.stats().refused_streams == number
     assert len(recorder.of(RefusedStream)) == number
 
@@ -34,20 +34,20 @@ def assert_refused(pool: ChannelPool | aio.ChannelPool, recorder: Recorder, numb
 def test_a_refused_call_goes_elsewhere(
     refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, recorder: Recorder, use: Use
 ) -> None:
-    """A call that one connection refuses is carried out on another at once, once, and looks as if nothing had been."""
+    """A call refused on one connection is made on another at once, once, and looks like any other."""
     pool = open_pool(single_threaded=use.single_threaded, min_size=2, max_size=2)
     expected = use.whole(plain)
     refusing.begin(next=1)
     assert use.whole(pool) == expected
     assert_at_rest(pool)
     assert_refused(pool, recorder, 1)
-    told = refusing.told()
+    told = refusing.report()
     assert told.handled == {use.command: 1}
     assert sorted((count.begun, count.refused) for count in told.counts.values()) == [(1, 0), (1, 1)]
 
 
 @pytest.mark.parametrize("use", USES, ids=str)
-def test_a_refused_call_waits_where_there_is_nothing_else(
+def test_a_refused_call_waits_for_the_only_connection(
     refusing: RefusingServer,
     plain: grpc.Channel,
     open_pool: PoolOpener,
@@ -55,7 +55,7 @@ def test_a_refused_call_waits_where_there_is_nothing_else(
     clock: ManualClock,
     use: Use,
 ) -> None:
-    """A call that the only connection refuses waits until that may be asked again, as often as it takes."""
+    """A call refused on the only connection waits until that one may be asked again, as often as needed."""
     pool = open_pool(single_threaded=use.single_threaded, max_size=1)
     expected = use.whole(plain)
     refusing.begin(next=3)
@@ -68,6 +68,6 @@ def test_a_refused_call_waits_where_there_is_nothing_else(
     assert outcome.result(20) == expected
     assert_at_rest(pool)
     assert_refused(pool, recorder, 3)
-    told = refusing.told()
+    told = refusing.report()
     assert told.handled == {use.command: 1}
     assert told.all == Count(begun=4, refused=3, completed=1, most=1)

@@ -1,4 +1,4 @@
-"""Many at once, against a server that refuses beyond five calls a connection: nothing fails, and all is counted."""
+"""Many calls at once, against a server that allows five on a connection: none fails, and all is counted."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from aio_calls.support import at_rest
-from aio_pool.pools import pool_over
-from calls.support_server import assert_at_rest
 from grpcpool import PoolStats
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer, Told
 from refusals.uses import US, UU
+from support.aio_pools import at_rest, pool_over
 from support.loops import in_loop
-from support.pools import Recorder
+from support.pools import Recorder, assert_at_rest
+from support.refusing_server import RefusingServer, Report
 from support.waiting import together
 
 pytestmark = pytest.mark.timeout(120)
@@ -29,8 +27,8 @@ def _commands(number: int) -> list[str]:
     return [f"work:5,{i}" for i in range(number)]
 
 
-def _assert_all_counted(told: Told, stats: PoolStats, recorder: Recorder, commands: list[str]) -> None:
-    """The server has carried out each request once, and has refused what the pool says that it has refused."""
+def _assert_all_counted(told: Report, stats: PoolStats, recorder: Recorder, commands: list[str]) -> None:
+    """The server has handled each request once, and has refused as many as the pool has counted."""
     assert told.handled == dict.fromkeys(commands, 1)
     assert told.all.refused == stats.refused_streams == len(recorder.of(RefusedStream)) > 0
     assert told.all.begun == stats.acquired == len(commands) + told.all.refused
@@ -42,7 +40,7 @@ def _assert_all_counted(told: Told, stats: PoolStats, recorder: Recorder, comman
 
 
 def test_200_threads(refusing: RefusingServer, open_pool: PoolOpener, recorder: Recorder) -> None:
-    """Threads that make calls in all ways."""
+    """Nothing fails with 200 threads that make calls in all ways."""
     pool = open_pool(max_size=CONNECTIONS)
     refusing.begin(open=LIMIT)
     unary: Any = pool.unary_unary(UU)
@@ -57,12 +55,12 @@ def test_200_threads(refusing: RefusingServer, open_pool: PoolOpener, recorder: 
 
     together(200, work)
     assert_at_rest(pool)
-    _assert_all_counted(refusing.told(), pool.stats(), recorder, commands)
+    _assert_all_counted(refusing.report(), pool.stats(), recorder, commands)
 
 
 @in_loop
 async def test_1000_tasks(refusing: RefusingServer, recorder: Recorder) -> None:
-    """Tasks that make calls in all ways."""
+    """Nothing fails with 1000 tasks that make calls in all ways."""
     async with pool_over(refusing.aio_channel, listeners=[recorder], max_size=CONNECTIONS) as pool:
         await pool.open()
         refusing.begin(open=LIMIT)
@@ -79,4 +77,4 @@ async def test_1000_tasks(refusing: RefusingServer, recorder: Recorder) -> None:
 
         await asyncio.gather(*map(work, range(1000)))
         await at_rest(pool)
-        _assert_all_counted(refusing.told(), pool.stats(), recorder, commands)
+        _assert_all_counted(refusing.report(), pool.stats(), recorder, commands)

@@ -1,7 +1,7 @@
-"""A lease is one connection: there is nowhere else for a refused call to go, and its caller is told.
+"""A lease is one connection: a refused call on it has nowhere else to go, and its caller gets the error.
 
-The pool counts the refusal and tells of it, and gives the connection no more than what is held of it by then, until its
-limit has recovered.
+The pool counts the refusal and emits an event, and lowers the connection's limit to what is held of it by then, until
+the limit has recovered.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls import support as aio_support
-from aio_pool.pools import pool_over
-from calls.support_server import WAYS, Way, assert_at_rest
 from grpcpool import ChannelPool
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import Count, RefusingServer
 from refusals.test_calls import STEP
 from refusals.test_limit import FUTURE
 from refusals.test_request_iterators import aio_refusal
+from support import aio_ways
+from support.aio_pools import at_rest, pool_over
 from support.loops import in_loop
-from support.pools import Recorder
+from support.pools import Recorder, assert_at_rest
+from support.refusing_counts import Count
+from support.refusing_server import RefusingServer
 from support.waiting import eventually
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -32,7 +33,7 @@ ASKS = pytest.mark.parametrize("streams", [None, 1, 5], ids=["whole", "one_strea
 
 
 def _assert_learned(pool: Any, recorder: Recorder, number: int, limit: int) -> None:
-    """So many refusals were counted and told of, and the connection's limit was lowered to this."""
+    """Exactly `number` refusals were counted and emitted, and the connection's limit was lowered to `limit`."""
     assert pool.stats().refused_streams == number
     assert [event.limit for event in recorder.of(RefusedStream)] == [limit] * number
     assert sorted(channel.limit for channel in pool.stats().channels) == [limit, 90]
@@ -47,10 +48,10 @@ def _failure(channel: grpc.Channel, way: Way) -> tuple[Any, ...]:
 
 @ASKS
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_the_caller_is_told(
+def test_the_caller_gets_the_error(
     refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, way: Way, streams: int | None
 ) -> None:
-    """The refusal reaches the caller as gRPC's own error, and nothing is made again; the place comes back."""
+    """The caller gets the refusal as gRPC's own error, nothing is sent again, and the place is released."""
     pool = open_pool(min_size=2, max_size=2)
     refusing.begin(open=0)
     expected = _failure(plain, way)
@@ -58,8 +59,8 @@ def test_the_caller_is_told(
     with pool.acquire(streams=streams) as lease:
         refusing.begin(open=0)
         assert _failure(lease, way) == expected
-        assert refusing.told().all == Count(begun=1, refused=1)
-        # The next may succeed.
+        assert refusing.report().all == Count(begun=1, refused=1)
+        # The next call may succeed.
         refusing.begin()
         assert way.finish(way.begin(lease))
     assert_at_rest(pool)
@@ -76,7 +77,7 @@ def test_it_is_counted(
     way: Way,
     streams: int | None,
 ) -> None:
-    """It is counted, and told of; the limit is lowered to what is leased."""
+    """Each refusal is counted and emitted, and the limit is lowered to what is leased."""
     pool = open_pool(min_size=2, max_size=2)
     refusing.begin(open=0)
     with pool.acquire(streams=streams) as lease:
@@ -86,10 +87,10 @@ def test_it_is_counted(
     _assert_learned(pool, recorder, 2, streams or 1)
 
 
-def test_a_whole_connection_is_shared_again_with_care(
+def test_after_a_whole_lease_the_limit_holds(
     refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock
 ) -> None:
-    """After a lease on which calls were refused, the connection's calls are as few as its limit says."""
+    """After a lease with refused calls, the connection gets no more calls than its lowered limit."""
     pool = open_pool(max_size=1, max_streams=10)
     refusing.begin(open=0)
     with pool.acquire() as lease:
@@ -100,7 +101,7 @@ def test_a_whole_connection_is_shared_again_with_care(
     assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(1, 1)]
     clock.advance(STEP)
     clock.advance(STEP)
-    eventually(lambda: set(refusing.told().held) == set("abc"))
+    eventually(lambda: set(refusing.report().held) == set("abc"))
     for tag in "abc":
         refusing.let_go(tag)
     assert [call.result(20) for call in calls] == [b"1"] * 3
@@ -109,7 +110,7 @@ def test_a_whole_connection_is_shared_again_with_care(
 
 @pytest.mark.parametrize("give_back", ["release", "discard"])
 def test_a_call_that_outlives_its_lease(refusing: RefusingServer, open_pool: PoolOpener, give_back: str) -> None:
-    """A call that is refused when its lease has been given back gives the place back, once."""
+    """A call refused after the release of its lease releases its place, once."""
     pool: ChannelPool = open_pool(max_size=1)
     refusing.begin(open=0, held=True)
     lease = pool.acquire(streams=2)
@@ -125,16 +126,16 @@ def test_a_call_that_outlives_its_lease(refusing: RefusingServer, open_pool: Poo
 # --- on asyncio -----------------------------------------------------------------------------------------------------
 
 
-AIO_WAYS = pytest.mark.parametrize("way", [way for way in aio_support.WAYS if not way.writes], ids=str)
+AIO_WAYS = pytest.mark.parametrize("way", [way for way in aio_ways.WAYS if not way.writes], ids=str)
 
 
 @ASKS
 @AIO_WAYS
 @in_loop
-async def test_the_caller_is_told_on_asyncio(
-    refusing: RefusingServer, way: aio_support.Way, streams: int | None
+async def test_the_caller_gets_the_error_on_asyncio(
+    refusing: RefusingServer, way: aio_ways.Way, streams: int | None
 ) -> None:
-    """The refusal reaches the caller as gRPC's own error, and nothing is made again; the place comes back."""
+    """The caller gets the refusal as gRPC's own error, nothing is sent again, and the place is released."""
     refusing.begin(open=0)
     async with refusing.aio_channel() as plain:
         expected = await aio_refusal(plain, way)
@@ -143,24 +144,24 @@ async def test_the_caller_is_told_on_asyncio(
         async with pool.acquire(streams=streams) as lease:
             refusing.begin(open=0)
             assert await aio_refusal(lease, way) == expected
-            assert refusing.told().all == Count(begun=1, refused=1)
+            assert refusing.report().all == Count(begun=1, refused=1)
             refusing.begin()
             assert await way.whole(lease)
-        await aio_support.at_rest(pool)
+        await at_rest(pool)
 
 
 @ASKS
 @AIO_WAYS
 @in_loop
 async def test_it_is_counted_on_asyncio(
-    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_support.Way, streams: int | None
+    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_ways.Way, streams: int | None
 ) -> None:
-    """It is counted, and told of; the limit is lowered to what is leased."""
+    """Each refusal is counted and emitted, and the limit is lowered to what is leased."""
     async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
         await pool.open()
         refusing.begin(open=0)
         async with pool.acquire(streams=streams) as lease:
             await aio_refusal(lease, way)
             await aio_refusal(lease, way)
-        await aio_support.at_rest(pool)
+        await at_rest(pool)
         _assert_learned(pool, recorder, 2, streams or 1)

@@ -1,4 +1,4 @@
-"""What a refusal teaches the pool: the connection's limit is what the server has just shown, and recovers slowly."""
+"""A refusal lowers the connection's limit to what the server has just shown; the limit recovers slowly."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import WAYS, Way, assert_at_rest
 from grpcpool import ChannelPool
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP, assert_refused
 from refusals.test_waiting_again import ONE_REQUEST
-from support.pools import Recorder
+from support.pools import Recorder, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import background, eventually
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -30,30 +30,30 @@ def limits(pool: ChannelPool) -> list[int]:
 
 
 def loads(pool: ChannelPool) -> list[int]:
-    """What the connections carry, the least first; none of them more than its limit."""
+    """The calls on each connection, the least first; none above its limit."""
     channels = pool.stats().channels
     assert all(0 <= channel.in_flight <= channel.limit for channel in channels)
     return sorted(channel.in_flight for channel in channels)
 
 
 def hold(refusing: RefusingServer, pool: ChannelPool, *tags: str) -> list[Any]:
-    """Calls that the server has begun to carry out, and that run until they are let go."""
+    """Calls that the server has begun to handle, and that run until they are let go."""
     calls = [FUTURE.begin(pool, f"hold:{tag}", timeout=60) for tag in tags]
-    eventually(lambda: set(tags) <= set(refusing.told().held))
+    eventually(lambda: set(tags) <= set(refusing.report().held))
     return calls
 
 
 @pytest.fixture
 def one(open_pool: PoolOpener, clock: ManualClock) -> ChannelPool:
-    """A pool of one connection, which carries at most 10 calls; the clock stands still."""
+    """A pool of one connection for at most 10 calls; the clock stands still."""
     return open_pool(max_size=1, max_streams=10)
 
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
-def test_it_is_lowered_to_what_the_connection_carries(
+def test_it_is_lowered_to_the_calls_in_flight(
     refusing: RefusingServer, one: ChannelPool, recorder: Recorder, way: Way
 ) -> None:
-    """The refused call waits until one that the server did not refuse has ended, and takes its place."""
+    """The refused call waits until one that was not refused has ended, and takes its place."""
     refusing.begin(open=3)
     held = hold(refusing, one, "a", "b", "c")
     outcome = background(lambda: way.finish(way.begin(one)))
@@ -71,14 +71,14 @@ def test_it_is_lowered_to_what_the_connection_carries(
     assert [call.result(20) for call in held] == [b"1"] * 3
     assert_at_rest(one)
     assert_refused(one, recorder, 1)
-    assert refusing.told().handled == {"hold:a": 1, "hold:b": 1, "hold:c": 1, "ok": 1}
+    assert refusing.report().handled == {"hold:a": 1, "hold:b": 1, "hold:c": 1, "ok": 1}
 
 
 def test_each_refusal_lowers_it_by_one(refusing: RefusingServer, one: ChannelPool, recorder: Recorder) -> None:
-    """When a server refuses seven of ten that came at once, the limit is three, and no call is refused twice."""
+    """When a server refuses seven of ten simultaneous calls, the limit is three, and no call is refused twice."""
     refusing.begin(open=3, held=True)
     calls = [FUTURE.begin(one, f"hold:{tag}") for tag in "abcdefghij"]
-    eventually(lambda: refusing.told().all.begun == 10)
+    eventually(lambda: refusing.report().all.begun == 10)
     refusing.let_go("refusals")
     eventually(lambda: one.stats().refused_streams == 7)
     assert sorted((event.limit for event in recorder.of(RefusedStream)), reverse=True) == [9, 8, 7, 6, 5, 4, 3]
@@ -89,27 +89,27 @@ def test_each_refusal_lowers_it_by_one(refusing: RefusingServer, one: ChannelPoo
     assert [call.result(20) for call in calls] == [b"1"] * 10
     assert_at_rest(one)
     assert_refused(one, recorder, 7)
-    told = refusing.told()
+    told = refusing.report()
     assert (told.all.most, told.all.begun) == (3, 17)
     assert set(told.handled.values()) == {1}
 
 
-def test_an_idle_connection_that_refuses_is_left_alone(
+def test_an_idle_connection_that_refuses_is_rarely_asked(
     refusing: RefusingServer, one: ChannelPool, recorder: Recorder, clock: ManualClock
 ) -> None:
-    """A limit of none keeps a server that refuses everything from being asked again before its time."""
+    """With a limit of 0, a server that refuses everything is asked again only when a step of the limit is due."""
     refusing.begin(open=0)
     calls = [FUTURE.begin(one) for _ in range(5)]
     eventually(lambda: one.stats().waiting == 5)
     assert limits(one) == [0]
     # All may have been asked at once; from then on it is one at a time.
-    before = refusing.told().all.begun
+    before = refusing.report().all.begun
     assert before <= 5
     for number in range(1, 4):
         clock.advance(STEP - 0.01)
-        assert refusing.told().all.begun == before + number - 1
+        assert refusing.report().all.begun == before + number - 1
         clock.advance(0.01)
-        eventually(lambda: refusing.told().all.begun == before + number)  # noqa: B023 -- at once
+        eventually(lambda: refusing.report().all.begun == before + number)  # noqa: B023 -- at once
         eventually(lambda: one.stats().waiting == 5)
     refusing.begin()
     clock.advance(STEP)
@@ -121,7 +121,7 @@ def test_an_idle_connection_that_refuses_is_left_alone(
 def test_it_recovers_in_steps(
     refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, most: int, step: int
 ) -> None:
-    """A limit grows by a twentieth of `max_streams`, at least by one, each half second, and ends where it was."""
+    """Each half second a limit grows by a twentieth of `max_streams`, at least by one, up to its old value."""
     pool = open_pool(max_size=1, max_streams=most)
     refusing.begin(next=1)
     call = FUTURE.begin(pool)
@@ -138,10 +138,10 @@ def test_it_recovers_in_steps(
     assert call.result(20) == b"0"
 
 
-def test_a_step_too_far_costs_a_retry(
+def test_a_limit_above_the_servers_is_lowered_again(
     refusing: RefusingServer, one: ChannelPool, recorder: Recorder, clock: ManualClock
 ) -> None:
-    """A limit that has grown beyond what the server allows is lowered again, and the call that showed it waits on."""
+    """A limit that has grown beyond the server's is lowered again, and the refused call keeps waiting."""
     refusing.begin(open=2)
     held = hold(refusing, one, "a", "b")
     waiting = [FUTURE.begin(one, text) for text in ("first", "second")]
@@ -160,7 +160,7 @@ def test_a_step_too_far_costs_a_retry(
 
 
 def test_it_recovers_by_itself(refusing: RefusingServer, open_pool: PoolOpener) -> None:
-    """By the system's clock, without anybody's asking: within some seconds all is as before."""
+    """With the system's clock, and without any call, the limit recovers within seconds."""
     pool = open_pool(max_size=1, max_streams=3)
     refusing.begin(next=1)
     assert FUTURE.begin(pool).result(20) == b"0"
@@ -172,7 +172,7 @@ def test_it_recovers_by_itself(refusing: RefusingServer, open_pool: PoolOpener) 
 def test_others_serve_meanwhile(
     refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, picker: str
 ) -> None:
-    """Calls go to the connections that have refused none, with their limits as they were."""
+    """Calls go to the connections that have refused none, whose limits are unchanged."""
     pool = open_pool(min_size=2, max_size=2, max_streams=4, picker=picker)
     refusing.begin(next=1)
     assert FUTURE.begin(pool).result(20) == b"0"
@@ -182,14 +182,14 @@ def test_others_serve_meanwhile(
     for tag in "abcd":
         refusing.let_go(tag)
     assert [call.result(20) for call in held] == [b"1"] * 4
-    assert sorted(count.most for count in refusing.told().counts.values()) == [0, 4]
+    assert sorted(count.most for count in refusing.report().counts.values()) == [0, 4]
     assert_at_rest(pool)
 
 
 def test_the_pool_grows_if_it_may(
     refusing: RefusingServer, open_pool: PoolOpener, recorder: Recorder, clock: ManualClock
 ) -> None:
-    """A refused call has another connection opened for it, up to `max_size`; then it waits."""
+    """For a refused call another connection is opened, up to `max_size`; then the call waits."""
     pool = open_pool(max_size=3, max_streams=10)
     refusing.begin(open=1)
     held = []
@@ -200,7 +200,7 @@ def test_the_pool_grows_if_it_may(
     waiting = FUTURE.begin(pool)
     eventually(lambda: limits(pool) == [1, 1, 1])
     eventually(lambda: pool.stats().waiting == 1)
-    # Each connection has refused one call, and that once.
+    # Each connection has refused one call, once.
     assert_refused(pool, recorder, 3)
     refusing.let_go("c")
     assert waiting.result(20) == b"0"
@@ -209,7 +209,7 @@ def test_the_pool_grows_if_it_may(
     assert [call.result(20) for call in held] == [b"1"] * 3
     assert_at_rest(pool)
     assert_refused(pool, recorder, 3)
-    assert set(refusing.told().handled.values()) == {1}
+    assert set(refusing.report().handled.values()) == {1}
 
 
 def test_leases_count_for_what_they_hold(refusing: RefusingServer, one: ChannelPool, clock: ManualClock) -> None:
@@ -229,10 +229,10 @@ def test_leases_count_for_what_they_hold(refusing: RefusingServer, one: ChannelP
 
 
 @pytest.mark.parametrize("ask", [None, 1], ids=["whole", "one stream"])
-def test_nobody_leases_what_has_just_refused(
+def test_a_connection_with_limit_0_is_not_leased(
     refusing: RefusingServer, one: ChannelPool, clock: ManualClock, ask: int | None
 ) -> None:
-    """A connection whose limit is none is leased when that has grown."""
+    """A connection with a limit of 0 is leased once the limit has grown."""
     refusing.begin(next=1)
     call = FUTURE.begin(one, "hold:a")
     eventually(lambda: one.stats().waiting == 1)
@@ -244,8 +244,8 @@ def test_nobody_leases_what_has_just_refused(
     assert_at_rest(one)
 
 
-def test_who_was_refused_is_served_in_turn(refusing: RefusingServer, one: ChannelPool, clock: ManualClock) -> None:
-    """First come, first served holds for the second time as well."""
+def test_refused_calls_are_served_in_order(refusing: RefusingServer, one: ChannelPool, clock: ManualClock) -> None:
+    """Refused calls are served in the order in which they first came."""
     refusing.begin(open=1)
     order: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What else may happen to a connection, or to the pool, while a call is refused and begun again."""
+"""What else may happen to a connection, or to the pool, while a call is refused and sent again."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls import support as aio_support
-from aio_pool.pools import pool_over
-from calls.support_server import Way, assert_at_rest
 from grpcpool import Listener, Mode, PoolClosedError
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_limit import FUTURE, hold, loads
 from refusals.test_waiting_again import ONE_REQUEST
-from support.loops import in_loop
-from support.pools import PoolMaker
+from support import aio_ways
+from support.aio_pools import at_rest, pool_over
+from support.loops import in_loop, until
+from support.pools import PoolMaker, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
+from support.ways import Way
 
 pytestmark = pytest.mark.timeout(60)
 
-AIO_ONE_REQUEST = tuple(way for way in aio_support.WAYS if not way.streams_in)
+AIO_ONE_REQUEST = tuple(way for way in aio_ways.WAYS if not way.streams_in)
 SOON = 10.0
 """Seconds within which a call fails that need not wait for anything but a step of a limit."""
 
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
 def test_its_connection_is_replaced(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
-    """A call that is refused on a connection that takes no more goes to the successor; the old one is closed."""
+    """A call refused on a draining connection goes to its successor; the old connection is closed."""
     pool = open_pool(max_size=1)
     refusing.begin(open=0, held=True)
     outcome = background(lambda: way.finish(way.begin(pool)))
-    eventually(lambda: refusing.told().all.begun == 1)
+    eventually(lambda: refusing.report().all.begun == 1)
     pool.refresh()
     eventually(lambda: pool.stats().draining == 1)
     refusing.refuse(held=True)
@@ -44,36 +44,36 @@ def test_its_connection_is_replaced(refusing: RefusingServer, open_pool: PoolOpe
     assert_at_rest(pool)
     stats = pool.stats()
     assert (stats.refused_streams, stats.closed["refresh"], stats.size) == (1, 1, 1)
-    assert refusing.told().handled == {"ok": 1}
+    assert refusing.report().handled == {"ok": 1}
 
 
 @pytest.mark.parametrize("way", AIO_ONE_REQUEST, ids=str)
 @in_loop
-async def test_its_connection_is_replaced_on_asyncio(refusing: RefusingServer, way: aio_support.Way) -> None:
-    """So it does on asyncio."""
+async def test_its_connection_is_replaced_on_asyncio(refusing: RefusingServer, way: aio_ways.Way) -> None:
+    """Same as `test_its_connection_is_replaced`, on asyncio."""
     async with pool_over(refusing.aio_channel, max_size=1) as pool:
         await pool.open()
         refusing.begin(open=0, held=True)
         task = asyncio.create_task(way.whole(pool))
-        await aio_support.until(lambda: refusing.told().all.begun == 1)
+        await until(lambda: refusing.report().all.begun == 1)
         pool.refresh()
-        await aio_support.until(lambda: pool.stats().draining == 1)
+        await until(lambda: pool.stats().draining == 1)
         refusing.refuse(held=True)
         refusing.let_go("refusals")
         assert await task
-        await aio_support.at_rest(pool)
+        await at_rest(pool)
         stats = pool.stats()
         assert (stats.refused_streams, stats.closed["refresh"], stats.size) == (1, 1, 1)
-        assert refusing.told().handled == {"ok": 1}
+        assert refusing.report().handled == {"ok": 1}
 
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
 def test_the_pool_is_being_closed(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
-    """A call that is refused while `close(grace)` waits for it gets no other place: it fails `CANCELLED`."""
+    """A call refused while `close(grace)` waits for it gets no other place: it fails `CANCELLED`."""
     pool = open_pool(max_size=1)
     refusing.begin(open=0, held=True)
     failure = background(lambda: way.finish(way.begin(pool)))
-    eventually(lambda: refusing.told().all.begun == 1)
+    eventually(lambda: refusing.report().all.begun == 1)
     closing = background(lambda: pool.close(LONG))
     eventually(lambda: pool.closed)
     refusing.let_go("refusals")
@@ -87,7 +87,7 @@ def test_the_pool_is_being_closed(refusing: RefusingServer, open_pool: PoolOpene
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
 def test_the_server_dies(make_pool: PoolMaker, way: Way) -> None:
-    """A call that waits for a connection that goes down fails `UNAVAILABLE`, soon, as any call does."""
+    """A call that waits for a connection that goes down fails `UNAVAILABLE` soon, like any call."""
     with RefusingServer("--open=0") as mortal:
         pool = make_pool(mortal.channel, max_size=1)
         pool.open()
@@ -104,24 +104,24 @@ def test_the_server_dies(make_pool: PoolMaker, way: Way) -> None:
 
 @pytest.mark.parametrize("way", AIO_ONE_REQUEST, ids=str)
 @in_loop
-async def test_the_server_dies_on_asyncio(way: aio_support.Way) -> None:
-    """So it does on asyncio."""
+async def test_the_server_dies_on_asyncio(way: aio_ways.Way) -> None:
+    """Same as `test_the_server_dies`, on asyncio."""
     with RefusingServer("--open=0") as mortal:
         async with pool_over(mortal.aio_channel, max_size=1) as pool:
             await pool.open()
             task = asyncio.create_task(way.whole(pool))
-            await aio_support.until(lambda: pool.stats().refused_streams)
+            await until(lambda: pool.stats().refused_streams)
             mortal.kill()
             began = time.monotonic()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await task
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             assert time.monotonic() - began < SOON
-            await aio_support.at_rest(pool)
+            await at_rest(pool)
 
 
-def test_the_pool_may_open_more_than_it_should(refusing: RefusingServer, open_pool: PoolOpener) -> None:
-    """At `max_size`, a loose pool opens an extra connection for a refused call, and closes it when that is over."""
+def test_a_loose_pool_opens_an_extra_connection(refusing: RefusingServer, open_pool: PoolOpener) -> None:
+    """At `max_size`, a loose pool opens an extra connection for a refused call, and closes it afterwards."""
     pool = open_pool(max_size=1, max_overflow=1, mode=Mode.LOOSE)
     refusing.begin(open=1)
     held = hold(refusing, pool, "a")
@@ -135,7 +135,7 @@ def test_the_pool_may_open_more_than_it_should(refusing: RefusingServer, open_po
 
 
 class _Broken(Listener):
-    """Fails when it is told of a refusal."""
+    """Raises when it gets a refusal."""
 
     def refused_stream(self, event: RefusedStream) -> None:
         raise ArithmeticError("a listener failed, as the test wants")
@@ -143,7 +143,7 @@ class _Broken(Listener):
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
 def test_a_listener_fails(refusing: RefusingServer, make_pool: PoolMaker, way: Way) -> None:
-    """What a listener raises when it is told goes no further: the call is begun again."""
+    """An exception in a listener does not stop the call from being sent again."""
     pool = make_pool(refusing.channel, listeners=[_Broken()], min_size=2, max_size=2)
     pool.open()
     refusing.begin(next=1)

@@ -1,4 +1,4 @@
-"""Whoever of gRPC's threads and the caller's is the first to hear of a refusal, the call goes on."""
+"""Whether gRPC's thread or the caller's notices a refusal first, the call continues."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import Way, assert_at_rest
 from grpcpool import ChannelPool, Listener
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP, assert_refused
-from refusals.test_waiting_again import HANDED_OUT
+from refusals.test_waiting_again import RETURNED_EARLY
 from refusals.uses import USES, Use
-from support.pools import PoolMaker, Recorder
+from support.pools import PoolMaker, Recorder, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
+from support.ways import Way
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -30,7 +30,7 @@ ROUNDS = 20
 
 @pytest.fixture
 def _eager_switching() -> Iterator[None]:
-    """Threads take turns often."""
+    """Makes threads switch often."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -47,7 +47,7 @@ def test_again_and_again(
     clock: ManualClock,
     use: Use,
 ) -> None:
-    """Of many calls that are all refused once, each ends as if it had not been."""
+    """Many calls that are each refused once end as if they had not been."""
     pool = open_pool(single_threaded=use.single_threaded, min_size=2, max_size=2)
     expected = use.whole(plain)
     refusing.begin()
@@ -57,14 +57,14 @@ def test_again_and_again(
         clock.advance(STEP)
     assert_at_rest(pool)
     assert_refused(pool, recorder, ROUNDS)
-    assert refusing.told().handled == {use.command: ROUNDS}
+    assert refusing.report().handled == {use.command: ROUNDS}
 
 
 # --- what happens between the refusal and the wait for another place -------------------------------------------------
 
 
 class _Slow(Listener):
-    """Is told of a refusal, and takes its time."""
+    """Blocks when it gets a refusal."""
 
     def __init__(self) -> None:
         self.told = threading.Event()
@@ -77,7 +77,7 @@ class _Slow(Listener):
 
 @pytest.fixture
 def slow() -> Iterator[_Slow]:
-    """Holds up gRPC's thread when that has heard of a refusal, until the test goes on."""
+    """Blocks gRPC's thread once it has noticed a refusal, until the test continues."""
     slow = _Slow()
     yield slow
     slow.go_on.set()
@@ -92,17 +92,17 @@ def pool(refusing: RefusingServer, make_pool: PoolMaker, clock: ManualClock, slo
     return pool
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_cancelled_in_between(
     refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, slow: _Slow, way: Way
 ) -> None:
-    """A call that is not over yet can be cancelled, also in the moment in which its refusal is being dealt with."""
+    """A call can be cancelled while its refusal is being handled."""
     call = way.begin(pool)
     refusing.let_go("refusals")
     assert slow.told.wait(LONG)
     cancelling = background(call.cancel)
     is_cancelled = background(lambda: eventually(call.cancelled))
-    # Time enough for it to be told that there is nothing to cancel, should that be its opinion.
+    # Time enough for a wrong answer: that there is nothing to cancel.
     time.sleep(0.05)
     slow.go_on.set()
     assert cancelling.result(LONG)
@@ -111,14 +111,14 @@ def test_cancelled_in_between(
     assert_at_rest(pool)
     clock.advance(STEP)
     assert_at_rest(pool)
-    assert refusing.told().handled == {}
+    assert refusing.report().handled == {}
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_dropped_in_between(
     refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, slow: _Slow, way: Way
 ) -> None:
-    """A call that is dropped in that moment is over: its callback is called, once, and it is not begun again."""
+    """A call dropped while its refusal is handled is over: its callback is called once; no attempt follows."""
     called: list[str] = []
     call = way.begin(pool)
     call.add_callback(lambda: called.append("over"))
@@ -131,20 +131,20 @@ def test_dropped_in_between(
     clock.advance(STEP)
     assert_at_rest(pool)
     assert called == ["over"]
-    assert refusing.told().handled == {}
+    assert refusing.report().handled == {}
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 @pytest.mark.parametrize("ask", ["done", "is_active", "code", "result"])
 def test_asked_in_between(
     refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, slow: _Slow, way: Way, ask: str
 ) -> None:
-    """Whoever asks in that moment is not told of the refusal."""
+    """Questions to a call while its refusal is being handled do not show the refusal."""
     call = way.begin(pool, "count:0" if way.streams_out else "ok")
     refusing.let_go("refusals")
     assert slow.told.wait(LONG)
     answer = background(getattr(call, ask))
-    # Time enough for it to be answered with the refusal, should that be so.
+    # Time enough for a wrong answer: the refusal.
     time.sleep(0.05)
     slow.go_on.set()
     eventually(lambda: pool.stats().waiting == 1)
@@ -155,9 +155,9 @@ def test_asked_in_between(
     assert_at_rest(pool)
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_closed_in_between(refusing: RefusingServer, pool: ChannelPool, slow: _Slow, way: Way) -> None:
-    """The pool is closed in that moment: the call fails as one that close finds waiting."""
+    """If the pool closes while a refusal is being handled, the call fails like one that waits."""
     call = way.begin(pool)
     refusing.let_go("refusals")
     assert slow.told.wait(LONG)

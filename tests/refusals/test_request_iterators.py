@@ -1,4 +1,4 @@
-"""A call whose requests are an iterator is made once: its caller is told of the refusal, in gRPC's own error."""
+"""A call whose requests are an iterator is sent once: its caller gets the refusal as gRPC's own error."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls import support as aio_support
-from aio_pool.pools import pool_over
-from calls.support_server import WAYS, Way, assert_at_rest
-from grpcpool._listener import RefusedStream
+from grpcpool.events import RefusedStream
 from refusals.conftest import PoolOpener
-from refusals.servers import Count, RefusingServer
-from support.loops import in_loop
-from support.pools import Recorder
+from support import aio_ways
+from support.aio_pools import at_rest, pool_over
+from support.loops import in_loop, until
+from support.pools import Recorder, assert_at_rest
+from support.refusing_counts import Count
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, eventually
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 
 STREAMS_IN = tuple(way for way in WAYS if way.streams_in)
-AIO_STREAMS_IN = tuple(way for way in aio_support.WAYS if way.streams_in)
+AIO_STREAMS_IN = tuple(way for way in aio_ways.WAYS if way.streams_in)
 
 
 class _Requests:
-    """Requests that say how many were taken."""
+    """Requests that count how many were taken."""
 
     def __init__(self, number: int) -> None:
         self.taken = 0
@@ -55,7 +56,7 @@ def _refusal(channel: grpc.Channel, way: Way, requests: Iterator[bytes] | None =
 def test_its_refusal_is_grpcs_own_error(
     refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, recorder: Recorder, way: Way
 ) -> None:
-    """The error is that of gRPC's own channel; nothing is made again; the pool learns from it all the same."""
+    """The error is that of gRPC's own channel; nothing is sent again; the pool still learns from the refusal."""
     pool = open_pool(min_size=2, max_size=2)
     refusing.begin(open=0)
     expected = _refusal(plain, way)
@@ -63,7 +64,7 @@ def test_its_refusal_is_grpcs_own_error(
     refusing.begin(open=0)
     assert _refusal(pool, way) == expected
     assert_at_rest(pool)
-    told = refusing.told()
+    told = refusing.report()
     assert told.all == Count(begun=1, refused=1)
     assert told.handled == {}
     assert pool.stats().refused_streams == 1
@@ -73,7 +74,7 @@ def test_its_refusal_is_grpcs_own_error(
 
 @pytest.mark.parametrize("way", STREAMS_IN, ids=str)
 def test_its_requests_are_read_once(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
-    """No second call takes from the iterator what the first has left."""
+    """No second attempt takes requests that the first has left."""
     pool = open_pool(min_size=2, max_size=2)
     refusing.begin(open=0)
     requests = _Requests(1000)
@@ -86,8 +87,8 @@ def test_its_requests_are_read_once(refusing: RefusingServer, open_pool: PoolOpe
 
 
 @pytest.mark.parametrize("way", STREAMS_IN, ids=str)
-def test_a_limit_is_lowered_to_what_was_carried(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
-    """So that the next calls do not meet with the same."""
+def test_a_limit_is_lowered_to_the_running_calls(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
+    """The limit is lowered to the calls that run, so that the next calls are not refused."""
     pool = open_pool(max_size=1, max_streams=10)
     refusing.begin(open=2)
     held = [STREAMS_IN[-1].begin(pool, f"hold:{tag}") for tag in "ab"]
@@ -104,13 +105,13 @@ def test_a_limit_is_lowered_to_what_was_carried(refusing: RefusingServer, open_p
 # --- on asyncio -----------------------------------------------------------------------------------------------------
 
 
-async def aio_refusal(channel: Any, way: aio_support.Way) -> tuple[Any, ...]:
-    """How the caller of a call with no requests but those that it must have is told of a refusal.
+async def aio_refusal(channel: Any, way: aio_ways.Way) -> tuple[Any, ...]:
+    """How a call with no requests except those that it must have ends for its caller when it is refused.
 
-    One that is just being sent when the refusal comes has asyncio's gRPC report an internal error instead, now and
-    then, of which nobody can tell what it was.
+    If a request is being sent when the refusal arrives, asyncio's gRPC sometimes reports an internal error instead,
+    from which the cause cannot be seen.
     """
-    requests = {"iterator": iter(()), "async iterator": aio_support.each()}.get(way.gives)
+    requests = {"iterator": iter(()), "async iterator": aio_ways.each()}.get(way.gives)
     call = way.begin(channel, requests=requests)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await way.take(call)
@@ -120,9 +121,9 @@ async def aio_refusal(channel: Any, way: aio_support.Way) -> tuple[Any, ...]:
 @pytest.mark.parametrize("way", AIO_STREAMS_IN, ids=str)
 @in_loop
 async def test_its_refusal_is_grpcs_own_error_on_asyncio(
-    refusing: RefusingServer, recorder: Recorder, way: aio_support.Way
+    refusing: RefusingServer, recorder: Recorder, way: aio_ways.Way
 ) -> None:
-    """The error is that of gRPC's own channel; nothing is made again; the pool learns from it all the same."""
+    """The error is that of gRPC's own channel; nothing is sent again; the pool still learns from the refusal."""
     refusing.begin(open=0)
     async with refusing.aio_channel() as plain:
         expected = await aio_refusal(plain, way)
@@ -130,8 +131,8 @@ async def test_its_refusal_is_grpcs_own_error_on_asyncio(
         await pool.open()
         refusing.begin(open=0)
         assert await aio_refusal(pool, way) == expected
-        await aio_support.at_rest(pool)
-        told = refusing.told()
+        await at_rest(pool)
+        told = refusing.report()
         assert told.all == Count(begun=1, refused=1)
         assert pool.stats().refused_streams == 1
         (event,) = recorder.of(RefusedStream)
@@ -139,22 +140,22 @@ async def test_its_refusal_is_grpcs_own_error_on_asyncio(
 
 
 @in_loop
-async def test_a_limit_is_lowered_to_what_was_carried_on_asyncio(refusing: RefusingServer) -> None:
-    """So that the next calls do not meet with the same."""
+async def test_a_limit_is_lowered_to_the_running_calls_on_asyncio(refusing: RefusingServer) -> None:
+    """The limit is lowered to the calls that run, so that the next calls are not refused."""
     async with pool_over(refusing.aio_channel, max_size=1, max_streams=10) as pool:
         await pool.open()
         refusing.begin(open=2)
-        way = aio_support.WAYS[-1]
+        way = aio_ways.WAYS[-1]
         held = [way.begin(pool, f"hold:{tag}") for tag in "ab"]
         for call, tag in zip(held, "ab", strict=True):
             await way.send(call, f"hold:{tag}")
             assert await way.first(call) == b"0"
         await aio_refusal(pool, AIO_STREAMS_IN[0])
-        await aio_support.until(lambda: pool.stats().in_flight == 2, LONG)
+        await until(lambda: pool.stats().in_flight == 2, LONG)
         assert [channel.limit for channel in pool.stats().channels] == [2]
         for tag in "ab":
             refusing.let_go(tag)
         for call in held:
             await call.done_writing()
             assert [message async for message in call] == [b"1"]
-        await aio_support.at_rest(pool)
+        await at_rest(pool)

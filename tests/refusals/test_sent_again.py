@@ -1,4 +1,4 @@
-"""What a call that was refused sends when it is begun again: what it would have sent at first."""
+"""A refused call sends the second time what it would have sent the first time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import Way, assert_at_rest
 from grpcpool import isolated
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP
-from refusals.test_waiting_again import HANDED_OUT, ONE_REQUEST
-from support.pools import PoolMaker
+from refusals.test_waiting_again import ONE_REQUEST, RETURNED_EARLY
+from support.pools import PoolMaker, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
+from support.ways import Way
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -42,14 +42,14 @@ def test_metadata_that_can_be_read_once(refusing: RefusingServer, open_pool: Poo
     metadata = iter((("color", "green"), ("size", "9")))
     headers = _headers(way.finish(way.begin(pool, "metadata", metadata=metadata)))
     assert (headers["color"], headers["size"]) == ("green", "9")
-    assert refusing.told().all.refused == 1
+    assert refusing.report().all.refused == 1
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_metadata_that_is_changed_meanwhile(
     refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way
 ) -> None:
-    """What the caller does to the metadata when the call has been made does not show, as with gRPC's own calls."""
+    """As with gRPC's own calls, a change of the metadata after the call was made has no effect."""
     pool = open_pool(max_size=1)
     refusing.begin(next=1)
     metadata = [("color", "green")]
@@ -60,11 +60,11 @@ def test_metadata_that_is_changed_meanwhile(
     assert _headers(way.finish(call))["color"] == "green"
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_a_request_that_is_changed_meanwhile(
     refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way
 ) -> None:
-    """What the caller does to the request when the call has been made does not show, as with gRPC's own calls."""
+    """As with gRPC's own calls, a change of the request after the call was made has no effect."""
     pool = open_pool(max_size=1)
     refusing.begin(next=1)
     request = {"text": "the one"}
@@ -74,11 +74,11 @@ def test_a_request_that_is_changed_meanwhile(
     request["text"] = "another"
     clock.advance(STEP)
     assert _text(way.finish(call)) == "the one"
-    assert refusing.told().handled == {"the one": 1}
+    assert refusing.report().handled == {"the one": 1}
 
 
 class _Introduces(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Adds who is calling to the metadata, and counts."""
+    """Adds the caller's name to the metadata, and counts."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -104,7 +104,7 @@ class _With(grpc.ClientCallDetails):
 def test_the_context_is_that_of_the_call(
     refusing: RefusingServer, make_pool: PoolMaker, clock: ManualClock, way: Way
 ) -> None:
-    """An interceptor of the factory's, which runs each time, finds the context variables of when the call was made."""
+    """An interceptor in the factory's channels, run for each attempt, sees the caller's context variables."""
     interceptor = _Introduces()
     pool = make_pool(
         lambda: grpc.intercept_channel(grpc.insecure_channel(refusing.target, isolated()), interceptor), max_size=1
@@ -115,7 +115,7 @@ def test_the_context_is_that_of_the_call(
     def begin() -> Any:
         _WHO.set("the caller")
         begun = way.begin(pool, "metadata")
-        _WHO.set("somebody else")
+        _WHO.set("another caller")
         return begun
 
     begun = background(lambda: contextvars.copy_context().run(begin))
@@ -129,7 +129,7 @@ def test_the_context_is_that_of_the_call(
 def test_an_interceptor_around_the_pool_sees_one_call(
     refusing: RefusingServer, open_pool: PoolOpener, way: Way
 ) -> None:
-    """What is around the pool is on the caller's side: it sees nothing of refusals."""
+    """An interceptor around the pool sees no refusals."""
     interceptor = _Introduces()
     pool = open_pool(min_size=2, max_size=2)
     channel = grpc.intercept_channel(pool, interceptor)
@@ -141,8 +141,8 @@ def test_an_interceptor_around_the_pool_sees_one_call(
 
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
-def test_a_codec_of_ones_own(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
-    """The answer is that of the call's own serializer and deserializer."""
+def test_a_custom_codec(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
+    """The answer has gone through the call's own serializer and deserializer."""
     pool = open_pool(min_size=2, max_size=2)
     refusing.begin(next=1)
     begun = way.begin(pool, "hello", serializer=lambda text: text[::-1], deserializer=lambda text: text.upper())

@@ -1,4 +1,4 @@
-"""A refusal is known by what gRPC says of it, in the words of each release; and nothing else is taken for one."""
+"""A refusal is recognized by gRPC's report of it, in the words of each release; nothing else is taken for one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import grpc
 import pytest
 
-from aio_calls import support as aio_support
-from aio_pool.pools import pool_over
-from calls.support_server import assert_at_rest
 from grpcpool import ChannelPool
-from grpcpool._status import is_refused, is_refused_stream
+from grpcpool._grpc.status import is_refused, is_refused_stream
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
+from support import aio_ways
+from support.aio_pools import at_rest, pool_over
 from support.loops import in_loop
+from support.pools import assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
@@ -29,7 +29,7 @@ REFUSALS = (
 OTHERS = (
     "unavailable:try later",
     "unavailable:REFUSED_STREAM",
-    # What a server says that heard it of another one. It has done something, whatever that was.
+    # A server that passes on another server's refusal has processed the call.
     "unavailable:orders said: Received RST_STREAM with error code 7",
     "unavailable:Received RST_STREAM with error code 7 from orders",
     # NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, CANCEL, ENHANCE_YOUR_CALM
@@ -54,7 +54,7 @@ def _failed_call(channel: grpc.Channel, command: str, how: str) -> Any:
 
 @pytest.mark.parametrize("how", ["future", "__call__"])
 def test_an_error_of_this_release(refusing: RefusingServer, plain: grpc.Channel, how: str) -> None:
-    """The installed gRPC's errors, and its calls that failed, are known for refusals when they are."""
+    """Errors and failed calls of the installed gRPC are recognized as refusals."""
     refusing.begin(open=0)
     for error in (_failure(plain, "ok"), _failed_call(plain, "ok", how)):
         assert error.code() is grpc.StatusCode.UNAVAILABLE
@@ -64,7 +64,7 @@ def test_an_error_of_this_release(refusing: RefusingServer, plain: grpc.Channel,
 
 @in_loop
 async def test_an_error_of_this_release_on_asyncio(refusing: RefusingServer) -> None:
-    """So are those of asyncio's gRPC."""
+    """Errors and failed calls of asyncio's gRPC are recognized as refusals."""
     refusing.begin(open=0)
     async with refusing.aio_channel() as channel:
         multicallable: Any = channel.unary_unary(UNARY)
@@ -83,21 +83,21 @@ async def test_an_error_of_this_release_on_asyncio(refusing: RefusingServer) -> 
 
 @pytest.mark.parametrize("details", REFUSALS)
 def test_the_words_of_other_releases(details: str) -> None:
-    """So are the words of the oldest and of the newest release that is supported, whichever is installed."""
+    """The words of the oldest and the newest supported release are recognized, whichever is installed."""
     assert is_refused(grpc.StatusCode.UNAVAILABLE, details)
     assert not is_refused(grpc.StatusCode.INTERNAL, details)
 
 
 @pytest.mark.parametrize("command", OTHERS)
-def test_what_is_none(refusing: RefusingServer, plain: grpc.Channel, command: str) -> None:
-    """A server's own failures, and streams that it resets for other reasons, are no refusals."""
+def test_what_is_not_a_refusal(refusing: RefusingServer, plain: grpc.Channel, command: str) -> None:
+    """A server's own failures, and streams that it resets for other reasons, are not refusals."""
     assert not is_refused_stream(_failure(plain, command))
     assert not is_refused_stream(_failed_call(plain, command, "future"))
 
 
 @in_loop
-async def test_what_is_none_on_asyncio(refusing: RefusingServer) -> None:
-    """Nor are they on asyncio."""
+async def test_what_is_not_a_refusal_on_asyncio(refusing: RefusingServer) -> None:
+    """On asyncio, too, a server's own failures and streams reset for other reasons are not refusals."""
     async with refusing.aio_channel() as channel:
         multicallable: Any = channel.unary_unary(UNARY)
         taken = []
@@ -111,8 +111,8 @@ async def test_what_is_none_on_asyncio(refusing: RefusingServer) -> None:
 
 
 @pytest.mark.parametrize("error", [grpc.RpcError(), ValueError("no error of gRPC's")])
-def test_an_error_that_tells_nothing(error: Any) -> None:
-    """An error without code and details, as interceptors raise, is no refusal."""
+def test_an_error_without_details(error: Any) -> None:
+    """An error without code and details, as interceptors raise, is not a refusal."""
     assert not is_refused_stream(error)
 
 
@@ -123,22 +123,22 @@ def _outcomes(pool: grpc.Channel, command: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("command", OTHERS)
-def test_what_is_none_is_told_as_it_is(
+def test_other_failures_reach_the_caller_unchanged(
     refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, command: str
 ) -> None:
-    """Such a failure reaches the caller, once; nothing is begun again, no limit lowered, no refusal counted."""
+    """Other failures reach the caller, once; no attempt follows, no limit is lowered, no refusal is counted."""
     pool: ChannelPool = open_pool(min_size=2, max_size=2)
     expected = _outcomes(plain, command)
     refusing.begin()
     assert _outcomes(pool, command) == expected
-    assert refusing.told().handled == {command: 3}
+    assert refusing.report().handled == {command: 3}
     stats = pool.stats()
     assert stats.refused_streams == 0
     assert {channel.limit for channel in stats.channels} == {90}
 
 
 def test_a_stream_that_was_answered_is_not_begun_again(refusing: RefusingServer, open_pool: PoolOpener) -> None:
-    """A server that has sent a response has done something, whatever it says later: nobody gets a response twice."""
+    """A stream that has had a response is not sent again, whatever the server says later: no response comes twice."""
     pool = open_pool(min_size=2, max_size=2)
     multicallable: Any = pool.unary_stream(STREAM)
     call = multicallable(b"late:7", timeout=LONG)
@@ -149,22 +149,22 @@ def test_a_stream_that_was_answered_is_not_begun_again(refusing: RefusingServer,
     error: Any = caught.value
     assert error.code() is call.code() is grpc.StatusCode.UNAVAILABLE
     assert_at_rest(pool)
-    assert refusing.told().handled == {"late:7": 1}
+    assert refusing.report().handled == {"late:7": 1}
 
 
 @pytest.mark.parametrize("way", ["async for", "read"])
 @in_loop
 async def test_a_stream_that_was_answered_is_not_begun_again_on_asyncio(refusing: RefusingServer, way: str) -> None:
-    """Nor on asyncio, in either way of reading."""
+    """On asyncio, too, in either way of reading, a stream that has had a response is not sent again."""
     async with pool_over(refusing.aio_channel, min_size=2, max_size=2) as pool:
         await pool.open()
         multicallable: Any = pool.unary_stream(STREAM)
         call = multicallable(b"late:7", timeout=LONG)
-        responses = aiter(call) if way == "async for" else aio_support.read_out(call)
+        responses = aiter(call) if way == "async for" else aio_ways.read_out(call)
         assert await anext(responses) == b"0"
         refusing.let_go("resets")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await anext(responses)
         assert caught.value.code() is await call.code() is grpc.StatusCode.UNAVAILABLE
-        await aio_support.at_rest(pool)
-        assert refusing.told().handled == {"late:7": 1}
+        await at_rest(pool)
+        assert refusing.report().handled == {"late:7": 1}

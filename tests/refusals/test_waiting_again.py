@@ -1,6 +1,6 @@
-"""A call that was refused, and waits for a place again, is as whole as one that waits for its first.
+"""A refused call that waits for a place again is as complete as one that waits for its first place.
 
-The server refuses everything, and the clock stands still: the call waits until the test goes on.
+The server refuses everything, and the clock stands still: the call waits until the test continues.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Any
 import grpc
 import pytest
 
-from calls.support_server import NOT_BLOCKING, WAYS, Way, assert_at_rest, outcome_of
 from grpcpool import ChannelPool, PoolClosedError, PoolTimeoutError
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
-from refusals.servers import RefusingServer
 from refusals.test_calls import STEP
-from support.pools import PoolMaker
+from support.pools import PoolMaker, assert_at_rest
+from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
+from support.ways import NOT_BLOCKING, WAYS, Way, outcome_of
 
 pytestmark = pytest.mark.timeout(60)
 
 ONE_REQUEST = tuple(way for way in WAYS if not way.streams_in)
-HANDED_OUT = tuple(way for way in NOT_BLOCKING if not way.streams_in)
-FUTURE = HANDED_OUT[0]
+RETURNED_EARLY = tuple(way for way in NOT_BLOCKING if not way.streams_in)
+FUTURE = RETURNED_EARLY[0]
 
 
 @pytest.fixture
@@ -54,17 +54,19 @@ def _begun(pool: ChannelPool, way: Way, **how: Any) -> Any:
 
 
 def _assert_never_handled(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock) -> None:
-    """Nothing of the call is left: the server, which refuses nothing any more, hears nothing more of it."""
+    """Nothing of the call is left: the server, which refuses nothing any more, gets nothing more of it."""
     assert_at_rest(pool)
     refusing.begin()
     clock.advance(STEP)
     assert_at_rest(pool)
-    assert refusing.told().all.begun == 0
+    assert refusing.report().all.begun == 0
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
-def test_it_looks_alive(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
-    """It is active and not done, and the time that it has been about counts."""
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
+def test_it_answers_like_a_running_call(
+    refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way
+) -> None:
+    """The call is active and not done, and its time runs."""
     call = _begun(pool, way, timeout=20)
     clock.advance(2.0)
     assert (call.is_active(), call.running(), call.done(), call.cancelled()) == (True, True, False, False)
@@ -77,9 +79,9 @@ def test_it_looks_alive(refusing: RefusingServer, pool: ChannelPool, clock: Manu
     call.cancel()
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_cancelled(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
-    """A call that is cancelled is over at once, its callbacks are called once, and it is not begun again."""
+    """A cancelled call is over at once, its callbacks are called once, and it is not sent again."""
     call = _begun(pool, way)
     called: list[Any] = []
     call.add_done_callback(lambda call: called.append((call.done(), call.code())))
@@ -93,11 +95,11 @@ def test_cancelled(refusing: RefusingServer, pool: ChannelPool, clock: ManualClo
     assert sorted(called, key=str) == [(True, grpc.StatusCode.CANCELLED), "plainly"]
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
-def test_cancelled_while_somebody_waits_for_it(
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
+def test_cancelled_while_a_thread_waits(
     refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way
 ) -> None:
-    """Whoever waits for the answer is told that it was cancelled."""
+    """A thread that waits for the answer is woken when the call is cancelled."""
     call = way.begin(pool)
     outcome = background(lambda: outcome_of(lambda: way.finish(call)))
     _until_it_waits(pool)
@@ -109,7 +111,7 @@ def test_cancelled_while_somebody_waits_for_it(
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
 def test_its_deadline_passes(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
-    """The call fails `DEADLINE_EXCEEDED`, not `UNAVAILABLE`, for that is what its caller asked for."""
+    """The call fails `DEADLINE_EXCEEDED`, not `UNAVAILABLE`, because its caller set that deadline."""
     failure = background(lambda: way.finish(way.begin(pool, timeout=60)))
     _until_it_waits(pool)
     clock.advance(30)
@@ -128,7 +130,7 @@ def test_its_deadline_passes(refusing: RefusingServer, pool: ChannelPool, clock:
 def test_without_a_deadline_the_pools_own_counts_from_the_beginning(
     refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way
 ) -> None:
-    """A call without a deadline fails `RESOURCE_EXHAUSTED` after `acquire_timeout`, its tries included."""
+    """A call without a deadline fails `RESOURCE_EXHAUSTED` after `acquire_timeout`, its attempts included."""
     failure = background(lambda: way.finish(way.begin(pool, timeout=None)))
     _until_it_waits(pool)
     for _ in range(2):
@@ -147,7 +149,7 @@ def test_without_a_deadline_the_pools_own_counts_from_the_beginning(
 def test_its_deadline_passes_while_it_is_tried_again_and_again(
     refusing: RefusingServer, make_pool: PoolMaker, way: Way
 ) -> None:
-    """By the system's clock too: a call that a server keeps refusing fails `DEADLINE_EXCEEDED`, and in time."""
+    """With the system's clock, too, a call that is refused repeatedly fails `DEADLINE_EXCEEDED` in time."""
     pool = make_pool(refusing.channel, min_size=2, max_size=2)
     pool.open()
     refusing.begin(open=0)
@@ -159,12 +161,12 @@ def test_its_deadline_passes_while_it_is_tried_again_and_again(
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert pool.stats().refused_streams >= 2
     assert_at_rest(pool)
-    assert refusing.told().handled == {}
+    assert refusing.report().handled == {}
 
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
 def test_the_pool_is_closed(pool: ChannelPool, way: Way) -> None:
-    """The call fails `CANCELLED`, as calls do that gRPC's own close finds running; the cause says that it waited."""
+    """The call fails `CANCELLED`, like calls that gRPC's own close finds running; its cause says that it waited."""
     failure = background(lambda: way.finish(way.begin(pool)))
     _until_it_waits(pool)
     pool.close()
@@ -174,9 +176,9 @@ def test_the_pool_is_closed(pool: ChannelPool, way: Way) -> None:
     assert isinstance(error.__cause__, PoolClosedError)
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_abandoned(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
-    """A call that nobody holds any more leaves the queue, and is not begun again."""
+    """A dropped call leaves the queue, and is not sent again."""
     call = _begun(pool, way)
     del call
     gc.collect()
@@ -184,9 +186,9 @@ def test_abandoned(refusing: RefusingServer, pool: ChannelPool, clock: ManualClo
     _assert_never_handled(refusing, pool, clock)
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_abandoned_with_a_callback(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way) -> None:
-    """A plain callback of a call that nobody holds any more is called, once: the call is over, for it was dropped."""
+    """A call that is dropped is over, and its plain callback is called once."""
     called: list[str] = []
     call = _begun(pool, way)
     assert call.add_callback(lambda: called.append("over"))
@@ -197,10 +199,10 @@ def test_abandoned_with_a_callback(refusing: RefusingServer, pool: ChannelPool, 
     assert called == ["over"]
 
 
-def test_a_future_that_is_left_to_its_done_callback(
+def test_a_future_held_only_by_its_done_callback(
     refusing: RefusingServer, pool: ChannelPool, clock: ManualClock
 ) -> None:
-    """A future that nobody holds but its done-callback is begun again, and the callback is told, once, how it ended."""
+    """A future held only by its done-callback is sent again, and the callback gets the outcome, once."""
     told: list[Any] = []
     call = _begun(pool, FUTURE)
     call.add_done_callback(lambda call: told.append((call.code(), call.result())))
@@ -212,14 +214,14 @@ def test_a_future_that_is_left_to_its_done_callback(
     eventually(lambda: told)
     assert_at_rest(pool)
     assert told == [(grpc.StatusCode.OK, b"0")]
-    assert refusing.told().handled == {"ok": 1}
+    assert refusing.report().handled == {"ok": 1}
 
 
-@pytest.mark.parametrize("way", HANDED_OUT, ids=str)
+@pytest.mark.parametrize("way", RETURNED_EARLY, ids=str)
 def test_callbacks_are_called_when_it_is_over_for_good(
     refusing: RefusingServer, pool: ChannelPool, clock: ManualClock, way: Way
 ) -> None:
-    """Callbacks hear nothing of refusals; each is called once, with the final outcome."""
+    """Callbacks are not called for refusals; each is called once, with the final outcome."""
     told: list[Any] = []
     call = way.begin(pool)
     call.add_done_callback(lambda ended: told.append((ended is call, ended.done(), ended.code())))
@@ -238,8 +240,8 @@ def test_callbacks_are_called_when_it_is_over_for_good(
     assert sorted(told, key=str) == [(True, True, grpc.StatusCode.OK), True]
 
 
-def test_many_who_wait_for_one_future(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock) -> None:
-    """Each of several threads that wait for a future, in whatever way, is told of the final outcome."""
+def test_several_threads_wait_for_one_future(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock) -> None:
+    """Each of several threads that wait for a future, in whatever way, gets the final outcome."""
     call = FUTURE.begin(pool)
     asks: tuple[Callable[[], Any], ...] = (call.result, call.exception, call.code, call.details, call.traceback)
     waiting = [background(ask) for ask in asks * 3]
@@ -252,7 +254,7 @@ def test_many_who_wait_for_one_future(refusing: RefusingServer, pool: ChannelPoo
 
 
 def test_futures_as_they_complete(refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock) -> None:
-    """Who takes futures as they complete gets each once, those that were refused later than the others."""
+    """Done-callbacks of several futures get each future once; refused ones come later than the others."""
     pool = open_pool(max_size=1, max_streams=10)
     refusing.begin(open=3)
     done: list[Any] = []
@@ -273,13 +275,13 @@ def test_futures_as_they_complete(refusing: RefusingServer, open_pool: PoolOpene
     assert set(done) == set(calls)
     assert [call.result(0) for call in calls] == [b"1"] * 6
     assert_at_rest(pool)
-    assert set(refusing.told().handled.values()) == {1}
+    assert set(refusing.report().handled.values()) == {1}
 
 
-def test_what_is_left_of_the_deadline_is_what_the_server_is_told(
+def test_the_server_sees_the_rest_of_the_deadline(
     refusing: RefusingServer, pool: ChannelPool, clock: ManualClock
 ) -> None:
-    """A call that is begun again has the time that is left, not the time that it once had."""
+    """A call that is sent again has the rest of its time, not all of it."""
     for way in ONE_REQUEST:
         outcome = background(lambda way=way: way.finish(way.begin(pool, "metadata", timeout=20)))  # type: ignore[misc]
         _until_it_waits(pool)
@@ -302,7 +304,7 @@ def _timeout_in(headers: bytes) -> float:
 def test_a_call_that_is_refused_many_times(
     refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way
 ) -> None:
-    """However often a call is refused, it costs nothing that grows: not a frame of the stack for each time."""
+    """However often a call is refused, nothing grows: each attempt adds no stack frame."""
     pool = open_pool(max_size=1, acquire_timeout=None)
     refusing.begin(next=600)
     with _small_stack():
@@ -312,12 +314,12 @@ def test_a_call_that_is_refused_many_times(
                 clock.advance(STEP)
             time.sleep(0.0005)
     assert outcome.result(0)[0] == "answer"
-    assert refusing.told().all.refused == 600
+    assert refusing.report().all.refused == 600
 
 
 @contextlib.contextmanager
 def _small_stack() -> Iterator[None]:
-    """Few frames more than there are now, so that it does not take thousands of rounds to run out of them."""
+    """Allows a few more frames than there are now, so that it does not take thousands of rounds to use them up."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(len(traceback.extract_stack()) + 120)
     yield

@@ -1,4 +1,4 @@
-"""The ways in which a call with one request is made by threads, and its outcome taken."""
+"""The ways to make a call with one request from a thread, and to take its outcome."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Use:
     """One of the ways.
 
     Attributes:
-        name: As tests are named.
-        maker: What makes the multicallable.
-        take: Makes the call by a multicallable and its arguments, and returns what its caller gets to see.
-        command: What the server is asked for.
+        name: The name in test ids.
+        maker: The channel's method that makes the multicallable.
+        take: Makes the call by a multicallable and its arguments, and returns what its caller sees.
+        command: The request.
         single_threaded: Whether the channel has the option `SingleThreadedUnaryStream`.
     """
 
@@ -38,7 +38,7 @@ class Use:
         return self.name
 
     def whole(self, channel: grpc.Channel, **how: Any) -> Any:
-        """A call from its beginning to its end; returns what its caller gets to see."""
+        """Makes a call from start to end; returns what its caller sees."""
         how.setdefault("timeout", LONG)
         method = UU if self.maker == "unary_unary" else US
         multicallable: Any = getattr(channel, self.maker)(method)
@@ -59,23 +59,23 @@ def _result(multicallable: Any, request: bytes, **how: Any) -> Any:
 
 
 def _asked_first(*names: str) -> Callable[..., Any]:
-    """Asks the call for these, in this order, before anybody waits for its result."""
+    """Asks the call for these, in this order, before its result is awaited."""
 
     def take(multicallable: Any, request: bytes, **how: Any) -> Any:
         call = multicallable.future(request, **how)
         answers = [getattr(call, name)() for name in names]
-        return [*map(_comparable, answers), call.result(LONG)]
+        return [*map(comparable, answers), call.result(LONG)]
 
     return take
 
 
-def _comparable(answer: Any) -> Any:
-    # What gRPC says for people has moments in it; metadata is a tuple of its own kind.
+def comparable(answer: Any) -> Any:
+    """What of an answer can be compared: gRPC's texts contain times, its metadata is a tuple of its own kind."""
     return answer if isinstance(answer, grpc.StatusCode | str | None) else tuple(answer)
 
 
 def _polled(name: str, until: object) -> Callable[..., Any]:
-    """Asks the call again and again until it says so, and then for all else."""
+    """Polls the call until `name` returns `until`, and then asks for all else."""
 
     def take(multicallable: Any, request: bytes, **how: Any) -> Any:
         call = multicallable.future(request, **how)
@@ -109,7 +109,7 @@ def _callback(multicallable: Any, request: bytes, **how: Any) -> Any:
 
     assert call.add_callback(tell) or call.done()
     if call.done():
-        # It had ended before there was a callback.
+        # It had ended before the callback was added.
         return told or [(True, call.code(), call.result(0))]
     assert called.wait(LONG)
     return told
@@ -132,7 +132,7 @@ def _metadata_first(multicallable: Any, request: bytes, **how: Any) -> Any:
 
 
 def _left_alone_first(multicallable: Any, request: bytes, **how: Any) -> Any:
-    # Long enough for a refusal to have come, and for the call to have been begun again.
+    # Long enough for a refusal to arrive, and for the call to be sent again.
     call = multicallable(request, **how)
     time.sleep(0.05)
     return list(call)

@@ -1,1 +1,1 @@
-"""Elasticity and resilience: how pools of both worlds grow, shrink, rotate, and get over losses, with real servers."""
+"""Elasticity and resilience: pools of both worlds grow, shrink, rotate, and recover from losses, with real servers."""

@@ -1,4 +1,4 @@
-"""A WSGI application with a pool that it makes when it is imported; what gunicorn serves in the tests.
+"""A WSGI application with a pool created at import; gunicorn serves it in the tests.
 
 ``TARGET`` is the server's address. With ``USED=yes`` the pool is used at once, which under ``--preload`` is before the
 fork, in the master.
@@ -27,7 +27,7 @@ if os.environ.get("USED") == "yes":
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
-    """Makes some calls; says which process that was, and over which connections the calls went."""
+    """Makes some calls; answers with the process id and the connections used."""
     peers = sorted({unary(pool, PEER, b"").decode() for _ in range(CALLS)})
     start_response("200 OK", [("Content-Type", "application/json")])
     answer = {"pid": os.getpid(), "peers": peers, "calls": pool.stats().acquired, "master": used_in_master}

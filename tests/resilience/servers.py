@@ -1,35 +1,18 @@
-"""Servers of these tests: one that bears many calls and takes channel options, and one that accepts and hangs up."""
+"""A server that accepts connections and hangs up."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
-from support.servers import AioServer
-
-
-class Server(AioServer):
-    """A server that bears many calls."""
-
-    def __init__(self, options: Mapping[str, int] | None = None) -> None:
-        """Does not start it yet; `options` are gRPC's channel options, by name without ``grpc.``."""
-        super().__init__(options or {})
-
-    @property
-    def address(self) -> str:
-        """For a target that lists several."""
-        return f"127.0.0.1:{self.port}"
-
 
 class HangsUp:
-    """Listens beside a server that is about to go; accepts, hangs up, and writes down when that was.
+    """Listens beside a server that is about to go; accepts, hangs up, and records the times.
 
-    As gRPC's servers it lets others listen on the port. As long as the server is there, nobody may connect anew.
+    Like gRPC's servers it shares the port. No client may connect while the server is still there.
     """
 
     def __init__(self, port: int) -> None:
@@ -54,7 +37,7 @@ class HangsUp:
             connection.close()
 
     def __enter__(self) -> Self:
-        """Begins to accept."""
+        """Starts to accept."""
         self._thread.start()
         return self
 
@@ -63,15 +46,7 @@ class HangsUp:
     ) -> None:
         """Closes the port."""
         self._over = True
-        # Wakes the thread, which no close of its socket would.
+        # Wakes the thread, which closing the socket would not.
         socket.create_connection(("127.0.0.1", self.port)).close()
         self._thread.join(10)
         self._socket.close()
-
-
-@contextlib.contextmanager
-def dead_target() -> Iterator[str]:
-    """An address at which every attempt to connect is refused, for as long as the block lasts."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{holder.getsockname()[1]}"

@@ -1,19 +1,16 @@
-"""Pools that are made, used and closed again and again leave nothing behind.
+"""Pools that are opened, used and closed repeatedly leave nothing behind.
 
-Each test is a program of its own, so that what it measures is of nobody else's making.
+Each test is a program of its own, so that it measures nothing else.
 """
 
 from __future__ import annotations
 
-import os
-import pathlib
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
-from resilience.servers import Server
+from support.programs import run_python
+from support.servers import Server
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -34,7 +31,7 @@ WARM_UP, CYCLES, MEGABYTE = 20, 120, 1 << 20
 
 
 class Costs:
-    '''What the process has, compared with what it had when it was warm.'''
+    '''What the process uses, compared with its use after the warm-up.'''
 
     def __init__(self):
         gc.collect()
@@ -54,20 +51,12 @@ class Costs:
 
 
 def _run(server: Server, program: str) -> None:
-    done = subprocess.run(  # noqa: S603 -- our own program
-        [sys.executable, "-W", "error", "-c", _PRELUDE + textwrap.dedent(program), server.target],
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "GRPC_VERBOSITY": "ERROR"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python(_PRELUDE + textwrap.dedent(program), server.target, seconds=100)
     assert done.stdout.startswith("fine"), done.stdout + done.stderr
 
 
 def test_120_cycles_with_threads(mortal: Server) -> None:
-    """Calls of each kind and a lease in each: descriptors and threads are what they were, memory nearly."""
+    """After cycles with calls of each kind and a lease, descriptors and threads are as before, memory nearly."""
     _run(
         mortal,
         """
@@ -91,7 +80,7 @@ def test_120_cycles_with_threads(mortal: Server) -> None:
 
 @pytest.mark.parametrize("loops", ["one loop", "a loop each"])
 def test_120_cycles_with_asyncio(mortal: Server, loops: str) -> None:
-    """Calls of each kind and a lease in each, in one loop or in a loop for each: as with threads."""
+    """The same holds for asyncio, in one loop or in a loop for each cycle."""
     _run(
         mortal,
         f"""

@@ -1,26 +1,24 @@
 """Children forked while other threads of the parent make calls.
 
-gRPC itself does not always survive that: the child has the memory of a core that some thread was in the middle of,
-and shares the epoll set with its parent, so that each may take events of the other's connections. Measured with plain
+gRPC itself does not always survive that: the child has the memory of a core in which another thread was at work, and
+shares the epoll set with its parent, so that each may take events of the other's connections. Measured with plain
 `grpc.Channel`s on 1.85.1, of 100 children that are forked while 4 threads call: 1 to 7 end by SIGABRT or SIGSEGV in
-gRPC's core, now and then one hangs in it, and 1 to 3 calls of the parent get no answer before their deadline. With a
-pool: 0 or 1, and 0 to 3 calls. If the parent's calls are held up for the moment of the fork, nothing happens to
-anybody (of 300 children, plain or with a pool). So the first test demands that of every child and of the parent, and
-the second leaves out what gRPC's core does.
+gRPC's core, sometimes one hangs in it, and 1 to 3 calls of the parent get no answer before their deadline. With a pool:
+0 or 1, and 0 to 3 calls. If the parent's calls are held up for the moment of the fork, nothing goes wrong (with 300
+children, plain or with a pool). So the first test demands that of every child and of the parent, and the second ignores
+failures of gRPC's core.
 """
 
 from __future__ import annotations
 
 import os
-import pathlib
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
-from grpcpool._grpc_release import GRPC_RELEASE
-from resilience.servers import Server
+from grpcpool._grpc.release import GRPC_RELEASE
+from support.programs import run_python
+from support.servers import Server
 
 pytestmark = [
     pytest.mark.timeout(150),
@@ -31,7 +29,7 @@ _PROGRAM = """
 import collections, contextlib, faulthandler, os, signal, sys, tempfile, threading, time, traceback
 import grpc
 import grpcpool
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import GRPC_RELEASE
 from support.servers import COUNT, ECHO, PEER, unary
 
 TIMEOUT = 6
@@ -87,7 +85,7 @@ def use(kind):
 
 
 def child(said):
-    '''Works with what it has inherited; should that hang, says where.'''
+    '''Uses what it has inherited; if that hangs, writes where.'''
     faulthandler.dump_traceback_later(15, exit=True, file=said)
     try:
         assert not pool.closed
@@ -106,7 +104,7 @@ def child(said):
 
 
 def fork():
-    '''Returns how the child fared; `grpc` if that is gRPC's core's doing.'''
+    '''Returns how the child fared: `grpc` if gRPC's core caused its failure.'''
     with tempfile.TemporaryFile("w+") as said:
         pid = os.fork()
         if not pid:
@@ -117,13 +115,13 @@ def fork():
     if code in (-signal.SIGABRT, -signal.SIGSEGV, 9):
         return "grpc"
     if dump:
-        # Whatever else waits there waits for a thread that is inside gRPC.
+        # All other waits there are for a thread that is inside gRPC.
         return "grpc" if "/grpc/" in dump else dump
     return "well" if code == 0 else f"code {code}"
 
 
 def children(number):
-    '''Forks so many, each amid calls of all kinds; returns how they fared.'''
+    '''Forks `number` children, each during calls of all kinds; returns how they fared.'''
     fared = collections.Counter()
     for _ in range(number):
         for kind, times in dict(made).items():
@@ -154,20 +152,13 @@ print("fared", dict(fared), "late", len(late))
 
 
 def _run(server: Server, program: str) -> None:
-    done = subprocess.run(  # noqa: S603 -- our own program
-        [sys.executable, "-W", "error", "-c", _PROGRAM + textwrap.dedent(program) + _END, server.target],
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1]), "GRPC_VERBOSITY": "NONE"},
-        capture_output=True,
-        text=True,
-        timeout=140,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    program = _PROGRAM + textwrap.dedent(program) + _END
+    done = run_python(program, server.target, seconds=140, environment={"GRPC_VERBOSITY": "NONE"})
     assert done.stdout.startswith("fared"), done.stdout + done.stderr
 
 
 def test_children_forked_between_calls_are_all_well(mortal: Server) -> None:
-    """30 children, forked while the calls of the other threads are held up by `register_at_fork`: each works."""
+    """Each of 30 children works that are forked while `register_at_fork` holds up the other threads' calls."""
     _run(
         mortal,
         """
@@ -180,10 +171,10 @@ def test_children_forked_between_calls_are_all_well(mortal: Server) -> None:
 
 @pytest.mark.skipif(
     GRPC_RELEASE < (1, 80),
-    reason="before 1.80 gRPC itself may crash also the parent that is forked amid its calls",
+    reason="before 1.80 gRPC itself may also crash a parent that is forked during its calls",
 )
-def test_children_forked_amid_calls_are_well_unless_grpc_is_not(mortal: Server) -> None:
-    """30 children, forked amid calls: who is not killed or held up by gRPC's core works, and that is most of them."""
+def test_children_forked_during_calls_work_unless_grpc_fails(mortal: Server) -> None:
+    """Of 30 children forked during calls, all work except those that gRPC's core kills or blocks, which are few."""
     _run(
         mortal,
         """

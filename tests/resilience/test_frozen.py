@@ -1,4 +1,4 @@
-"""A server that is frozen: its connections stay open, and nothing answers any more."""
+"""A frozen server: its connections stay open, and nothing answers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from concurrent.futures import Future
 import grpc
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import Subject, World, failure_of
 from support.connections import connections_to
-from support.servers import COUNT, ECHO, SLOW
+from support.servers import COUNT, ECHO, SLOW, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(90)
 
 DEADLINE = 0.7
-# A deadline may be kept late on a machine that others keep busy.
+# A deadline may be kept late on a busy machine.
 LATE = 3.0
 
 
@@ -29,7 +28,7 @@ def begin(subject: Subject, kind: str) -> Future[bytes]:
 
 
 def assert_deadline(call: Future[bytes], began: float) -> None:
-    """It fails when its deadline has come, and as such."""
+    """The call fails `DEADLINE_EXCEEDED` at its deadline."""
     error = failure_of(call)
     took = time.monotonic() - began
     assert isinstance(error, grpc.RpcError)
@@ -38,13 +37,13 @@ def assert_deadline(call: Future[bytes], began: float) -> None:
 
 
 def test_deadlines_hold(world: World, mortal: Server) -> None:
-    """Of calls of each kind that run, and of others that queue for a place; afterwards the pool is as it was."""
+    """Running and queued calls of each kind fail at their deadlines; afterwards the pool is as before."""
     with world.pool(mortal.target, max_size=2, max_streams=6) as subject:
         subject.open()
         mortal.freeze()
         for _ in range(2):
             began = time.monotonic()
-            # 12 that find a place, if the second connection comes to be; at least 6. The others queue.
+            # 12 that find a place, if the second connection is opened; at least 6. The others queue.
             calls = [begin(subject, kind) for _ in range(12) for kind in subject.kinds]
             eventually(lambda: subject.stats().waiting > 0, timeout=DEADLINE)
             for call in calls:
@@ -55,13 +54,13 @@ def test_deadlines_hold(world: World, mortal: Server) -> None:
             method, request = (COUNT, b"2,10") if kind == "stream" else (ECHO, b"0,1")
             assert subject.call(method, request, kind=kind) == b"0,1"
         subject.assert_at_rest()
-        # A second connection was being made, or not, when the server was frozen.
+        # When the server was frozen, a second connection may have been opening.
         eventually(lambda: connections_to(mortal.port) == subject.stats().ready)
         assert sum(subject.stats().closed.values()) == 0
 
 
-def test_callers_get_on_when_it_thaws(world: World, mortal: Server) -> None:
-    """40 callers whose calls end with their deadlines while it is frozen: afterwards no more call fails."""
+def test_callers_recover_when_it_thaws(world: World, mortal: Server) -> None:
+    """40 callers, whose calls fail at their deadlines while the server is frozen, have no failures afterwards."""
     with world.pool(mortal.target, min_size=2, max_size=2, max_streams=10) as subject:
         subject.open()
         with subject.load(40, SLOW, b"5", timeout=DEADLINE) as load:
@@ -74,13 +73,13 @@ def test_callers_get_on_when_it_thaws(world: World, mortal: Server) -> None:
             thawed_at = time.monotonic()
             time.sleep(2 * DEADLINE)
             load.wait_for_calls(200)
-        # Those begun before may have spent their time.
+        # Earlier calls may have used up their time.
         assert [str(outcome) for outcome in load.failed if outcome.began > thawed_at + DEADLINE] == []
         assert subject.stats().ready == 2
 
 
 def test_leases_that_wait_keep_their_timeout(world: World, mortal: Server) -> None:
-    """Whether the one connection's server answers or not."""
+    """A waiting acquire keeps its timeout, although the server of the only connection does not answer."""
     with world.pool(mortal.target, max_size=1) as subject:
         lease = subject.acquire(timeout=10).result(20)
         mortal.freeze()

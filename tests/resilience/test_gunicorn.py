@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from resilience.servers import Server
+from support.servers import Server
 from support.waiting import eventually
 
 pytestmark = [
@@ -28,13 +28,13 @@ pytestmark = [
 ]
 
 WORKERS = 2
-# For each request.
+# Per request.
 CALLS = 8
 
 
 @contextmanager
 def gunicorn(home: pathlib.Path, target: str, *, used: bool) -> Iterator[tuple[str, subprocess.Popen[bytes], Any]]:
-    """Serves `gunicorn_app` on a socket that is listening already; gives its URL, its process, and what it says."""
+    """Serves `gunicorn_app` on an already listening socket; yields its URL, its process and its output."""
     with socket.create_server(("127.0.0.1", 0)) as listener, tempfile.TemporaryFile() as said:
         process = subprocess.Popen(  # noqa: S603 -- our own program
             [
@@ -48,7 +48,7 @@ def gunicorn(home: pathlib.Path, target: str, *, used: bool) -> Iterator[tuple[s
             env={
                 **os.environ,
                 "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
-                # Where it puts a socket of its own.
+                # It puts a socket of its own there.
                 "HOME": str(home),
                 "GRPC_VERBOSITY": "ERROR",
                 "TARGET": target,
@@ -58,7 +58,7 @@ def gunicorn(home: pathlib.Path, target: str, *, used: bool) -> Iterator[tuple[s
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/", process, said
         finally:
-            # Whoever is left after a failed test: the workers first, which nobody else would end.
+            # What is left after a failed test: first the workers, which nothing else would end.
             for child in psutil.Process(process.pid).children() if process.poll() is None else []:
                 child.kill()
             process.kill()
@@ -66,7 +66,7 @@ def gunicorn(home: pathlib.Path, target: str, *, used: bool) -> Iterator[tuple[s
 
 
 def addresses(pid: int, port: int) -> set[str]:
-    """The process's ends of its TCP connections to `port`, as the server calls them."""
+    """The process's ends of its TCP connections to `port`, in the form of gRPC's `context.peer()`."""
     connections = psutil.Process(pid).net_connections("tcp")
     return {f"ipv4:127.0.0.1:{connection.laddr.port}" for connection in connections if connection.raddr[1:] == (port,)}
 
@@ -79,7 +79,7 @@ def get(url: str) -> dict[str, Any]:
 
 
 def read(said: Any) -> str:
-    """What was said so far."""
+    """The output so far."""
     said.seek(0)
     text: bytes = said.read()
     return text.decode()
@@ -87,7 +87,7 @@ def read(said: Any) -> str:
 
 @pytest.mark.parametrize("used", [True, False])
 def test_each_worker_has_connections_of_its_own(mortal: Server, tmp_path: pathlib.Path, used: bool) -> None:
-    """Whether or not the pool was used in the master before the fork: workers serve, and gunicorn stops cleanly."""
+    """Workers serve, and gunicorn stops cleanly, whether or not the pool was used in the master before the fork."""
     with gunicorn(tmp_path, mortal.target, used=used) as (url, process, said):
         peers: dict[int, set[str]] = defaultdict(set)
         master = ""
@@ -96,7 +96,7 @@ def test_each_worker_has_connections_of_its_own(mortal: Server, tmp_path: pathli
             nonlocal master
             answer = get(url)
             peers[answer["pid"]].update(answer["peers"])
-            # It began with nothing: what the master has called is not counted.
+            # Its counters start at 0: the master's calls are not counted.
             assert answer["calls"] % CALLS == 0
             master = answer["master"]
             return len(peers) == WORKERS
@@ -105,7 +105,7 @@ def test_each_worker_has_connections_of_its_own(mortal: Server, tmp_path: pathli
         one, two = peers
         assert process.pid not in peers
         assert (master != "") is used
-        # As the server sees it, and as the system does.
+        # As seen by the server, and by the system.
         assert peers[one].isdisjoint(peers[two] | {master})
         for worker, used_there in peers.items():
             assert used_there <= addresses(worker, mortal.port)
@@ -120,14 +120,14 @@ def test_each_worker_has_connections_of_its_own(mortal: Server, tmp_path: pathli
 
 
 def test_a_worker_that_dies_is_replaced_by_one_that_works(mortal: Server, tmp_path: pathlib.Path) -> None:
-    """Forked from a master whose pool was used, later than the others: it serves like them."""
+    """A replacement worker, forked later from a master whose pool was used, serves like the others."""
     with gunicorn(tmp_path, mortal.target, used=True) as (url, process, said):
         first = get(url)["pid"]
         os.kill(first, signal.SIGKILL)
         seen: set[int] = set()
 
         def served() -> bool:
-            # A request that the dying worker had taken is lost with it; this is not about that.
+            # A request that the killed worker had taken is lost with it, which does not matter here.
             try:
                 seen.add(get(url)["pid"])
             except OSError:

@@ -1,4 +1,4 @@
-"""Connections that are lost while nobody uses them are noticed, and come back: N slots are N TCP connections again."""
+"""Connections lost while the pool is unused are noticed and come back: N slots are N TCP connections again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import World
 from support.connections import addresses_of_connections_to, connections_to
-from support.servers import ECHO
+from support.servers import ECHO, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -19,7 +18,7 @@ CONNECTIONS = 5
 
 
 def test_a_server_that_closes_idle_connections(world: World) -> None:
-    """Each connection that the server closes for being idle is made anew, without any call."""
+    """Each connection that the server closes as idle is opened again, without any call."""
     with (
         Server({"max_connection_idle_ms": 1500}) as server,
         world.pool(server.target, min_size=CONNECTIONS, max_size=CONNECTIONS) as subject,
@@ -36,7 +35,7 @@ def test_a_server_that_closes_idle_connections(world: World) -> None:
 
 
 def test_a_server_that_restarts_while_the_pool_is_idle(world: World, mortal: Server) -> None:
-    """The loss shows in the stats, and the connections are back some time after the server is, without any call."""
+    """The loss shows in the stats, and the connections come back after the server does, without any call."""
     with world.pool(mortal.target, min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
         subject.open()
         ids = [channel.id for channel in subject.stats().channels]
@@ -51,8 +50,8 @@ def test_a_server_that_restarts_while_the_pool_is_idle(world: World, mortal: Ser
         assert subject.call(ECHO, b"a") == b"a"
 
 
-def test_when_most_of_the_pool_is_down_nobody_is_evicted(world: World, mortal: Server) -> None:
-    """Of 6 connections 5 lose their server: the same 6 slots serve when it is back, and none was closed or opened."""
+def test_when_most_of_the_pool_is_down_no_slot_is_closed(world: World, mortal: Server) -> None:
+    """When 5 of 6 connections lose their server, the same 6 slots serve once it is back; none was closed or opened."""
     with Server() as other:
         targets = iter([mortal.target] * 5 + [other.target])
         makers = {target: world.channel_maker(target) for target in (mortal.target, other.target)}

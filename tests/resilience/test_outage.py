@@ -7,25 +7,24 @@ import time
 import grpc
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import World, failure_of
 from support.connections import connections_to
-from support.servers import ECHO, SLOW
+from support.servers import ECHO, SLOW, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)
 
 CALLERS = 40
 CONNECTIONS = 4
-# A call that fails before anything is sent takes milliseconds; on a machine that others keep busy, some more.
+# A call that fails before anything is sent takes milliseconds; on a busy machine, some more.
 PROMPTLY = 2.0
-# Seconds within which gRPC has noticed that a server is gone; a call begun meanwhile is in flight, too.
-TOLD_WITHIN = 0.1
+# Seconds in which gRPC notices that a server is gone; a call begun meanwhile is in flight, too.
+NOTICED_WITHIN = 0.1
 
 
 @pytest.mark.parametrize("round_", range(3))
-def test_calls_that_wait_for_ready_live_through_it(world: World, mortal: Server, round_: int) -> None:
-    """Killed under load, and back after 1 s: of calls that wait for ready only those in flight at the kill fail."""
+def test_calls_that_wait_for_ready_survive_it(world: World, mortal: Server, round_: int) -> None:
+    """When the server is killed and comes back after 1 s, of `wait_for_ready` calls only those in flight fail."""
     with world.pool(mortal.target, min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
         subject.open()
         with subject.load(CALLERS, SLOW, b"20", wait_for_ready=True) as load:
@@ -36,15 +35,15 @@ def test_calls_that_wait_for_ready_live_through_it(world: World, mortal: Server,
             mortal.start()
             eventually(lambda: connections_to(mortal.port) == CONNECTIONS)
             load.wait_for_calls(3 * CALLERS)
-        assert [str(outcome) for outcome in load.failed if outcome.began > killed_at + TOLD_WITHIN] == []
-        # Plain gRPC, with one connection to notice, failed up to 66 calls of 40 callers.
+        assert [str(outcome) for outcome in load.failed if outcome.began > killed_at + NOTICED_WITHIN] == []
+        # Plain gRPC, with a single connection, failed up to 66 calls of 40 callers.
         assert len(load.failed) <= 2 * CALLERS
         eventually(lambda: subject.stats().ready == CONNECTIONS)
         assert (subject.stats().opened, sum(subject.stats().closed.values())) == (CONNECTIONS, 0)
 
 
 def test_meanwhile_calls_that_do_not_wait_fail_promptly(world: World, mortal: Server) -> None:
-    """While nothing is up they fail UNAVAILABLE with gRPC's reason, however they are made; then they work again."""
+    """While nothing is up, calls of each kind fail `UNAVAILABLE` promptly with gRPC's reason; then they work again."""
     with world.pool(mortal.target, min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
         subject.open()
         mortal.kill()
@@ -64,8 +63,8 @@ def test_meanwhile_calls_that_do_not_wait_fail_promptly(world: World, mortal: Se
         assert (subject.stats().opened, sum(subject.stats().closed.values())) == (CONNECTIONS, 0)
 
 
-def test_a_pool_that_never_had_a_server_says_so_promptly(world: World, mortal: Server) -> None:
-    """The first calls of a pool whose server is not up fail UNAVAILABLE with gRPC's reason; those that wait succeed."""
+def test_a_pool_that_never_had_a_server_fails_promptly(world: World, mortal: Server) -> None:
+    """Without a server, first calls fail `UNAVAILABLE` with gRPC's reason; those with `wait_for_ready` wait for it."""
     mortal.kill()
     with world.pool(mortal.target) as subject:
         waiting = subject.begin(ECHO, b"w", wait_for_ready=True)

@@ -1,4 +1,4 @@
-"""How often, and how evenly spread, connections that were lost knock at the server's door."""
+"""How often lost connections try to reconnect, and how evenly their attempts are spread."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from resilience.servers import HangsUp, Server
+from resilience.servers import HangsUp
 from resilience.worlds import World
 from support.connections import connections_to
-from support.servers import ECHO, SLOW
+from support.servers import ECHO, SLOW, Server
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.timeout(60)
 CONNECTIONS = 10
 
 
-def test_ten_connections_are_no_herd(world: World, mortal: Server) -> None:
-    """Somebody hangs up on 10 connections that were lost: they come one by one, and in 4 s no more than 4 times each.
+def test_ten_connections_reconnect_one_by_one(world: World, mortal: Server) -> None:
+    """10 lost connections, whose peer hangs up each time, reconnect one by one, at most 4 times each in 4 s.
 
-    The first attempts are spread over up to 0.45 s by the pool; that they all fall within 0.1 s has a chance of
-    1 in 1,000. The next ones are rarer, and spread by gRPC.
+    The pool spreads the first attempts over up to 0.45 s; that they all fall within 0.1 s has a chance of 1 in 1,000.
+    The next ones are rarer, and spread by gRPC.
     """
     with world.pool(mortal.target, options=[], min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
         subject.open()
@@ -39,10 +39,10 @@ def test_ten_connections_are_no_herd(world: World, mortal: Server) -> None:
         assert subject.call(ECHO, b"a") == b"a"
 
 
-def test_nor_under_load(world: World, mortal: Server) -> None:
-    """When 40 callers hear of the loss, who wait for ready, the first attempts are spread, too.
+def test_they_are_spread_under_load(world: World, mortal: Server) -> None:
+    """The first attempts are also spread when 40 callers with `wait_for_ready` notice the loss.
 
-    Calls that would rather fail than wait are tried on what is down, which has it connect at once, as gRPC has it.
+    Calls without `wait_for_ready` are tried on a lost connection, which then connects at once, as in gRPC.
     """
     with world.pool(mortal.target, options=[], min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
         subject.open()

@@ -8,10 +8,9 @@ from concurrent.futures import CancelledError
 import grpc
 import pytest
 
-from resilience.servers import Server
 from resilience.worlds import World, failure_of
 from support.connections import addresses_of_connections_to, connections_to
-from support.servers import COUNT, SLOW
+from support.servers import COUNT, SLOW, Server
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -20,7 +19,7 @@ CALLERS = 40
 
 
 def test_by_age(world: World, mortal: Server) -> None:
-    """For 8 s each of 4 connections is replaced every 0.7 s or sooner, at least 4 times over: not one call fails."""
+    """No call fails while, for 8 s, each of 4 connections is replaced at least every 0.7 s, 4 times or more."""
     with world.pool(mortal.target, min_size=4, max_size=4, max_age=0.7) as subject:
         subject.open()
         with subject.load(CALLERS, SLOW, b"5") as load:
@@ -32,7 +31,7 @@ def test_by_age(world: World, mortal: Server) -> None:
 
 
 def test_by_refresh(world: World, mortal: Server) -> None:
-    """Ten times `refresh()`, each as soon as the one before is done: not one call fails, and all addresses are new."""
+    """No call fails during ten `refresh()`s, one after the other, and every time all addresses are new."""
     with world.pool(mortal.target, min_size=4, max_size=4) as subject:
         subject.open()
         with subject.load(CALLERS, SLOW, b"5") as load:
@@ -47,7 +46,7 @@ def test_by_refresh(world: World, mortal: Server) -> None:
 
 
 def test_refreshes_that_overtake_each_other(world: World, mortal: Server) -> None:
-    """A hundred times `refresh()` without a pause: not one call fails, and only one successor is made at a time."""
+    """No call fails during a hundred `refresh()`s without a pause, and only one successor is opened at a time."""
     with world.pool(mortal.target, min_size=4, max_size=4) as subject:
         subject.open()
         with subject.load(CALLERS, SLOW, b"5") as load:
@@ -62,9 +61,9 @@ def test_refreshes_that_overtake_each_other(world: World, mortal: Server) -> Non
 
 
 def test_by_the_servers_age(world: World) -> None:
-    """A server that bids each connection goodbye (GOAWAY) after 0.5 s, with grace: not one call fails in 5 s.
+    """No call fails in 5 s on a server that sends GOAWAY to each connection after 0.5 s, with grace.
 
-    Half of the callers make calls that outlive their connection's service.
+    Half of the callers make calls that last longer than their connection's service.
     """
     with (
         Server({"max_connection_age_ms": 500, "max_connection_age_grace_ms": 5000}) as server,
@@ -79,14 +78,14 @@ def test_by_the_servers_age(world: World) -> None:
             time.sleep(5)
         short.assert_none_failed()
         long.assert_none_failed()
-        # The slots are what they were; their connections are not.
+        # The slots are the same; their connections are not.
         stats = subject.stats()
         assert (stats.opened, sum(stats.closed.values())) == (4, 0)
         assert first.isdisjoint(addresses_of_connections_to(server.port))
 
 
 def test_a_long_stream_outlives_its_connections_service(world: World, mortal: Server) -> None:
-    """A stream of 3 s on a connection that retires is not cut by ever more successors; its connection goes after it."""
+    """A stream of 3 s on a retired connection is not cut off by further successors; its connection closes after it."""
     with world.pool(mortal.target, min_size=1, max_size=1, max_age=0.3, age_jitter=0.0) as subject:
         subject.open()
         (address,) = addresses_of_connections_to(mortal.port)
@@ -98,7 +97,7 @@ def test_a_long_stream_outlives_its_connections_service(world: World, mortal: Se
 
 
 def test_drain_timeout_is_a_long_streams_only_bound(world: World, mortal: Server) -> None:
-    """With a `drain_timeout` of 1 s the stream is cancelled then, and not before; calls elsewhere do not notice."""
+    """With a `drain_timeout` of 1 s the stream is cancelled then, and not before; other calls do not notice."""
     with world.pool(mortal.target, min_size=1, max_size=1, drain_timeout=1.0) as subject:
         subject.open()
         stream = subject.begin(COUNT, b"1000,20", kind="stream")
@@ -112,7 +111,7 @@ def test_drain_timeout_is_a_long_streams_only_bound(world: World, mortal: Server
             load.wait_for_calls(4)
         load.assert_none_failed()
         assert 0.9 <= took < 10
-        # As `close()` of gRPC's own channels ends what runs on them.
+        # Like gRPC's own `close()`, which ends the calls on the channel.
         if world.name == "threads":
             assert isinstance(error, grpc.RpcError)
             assert error.code() is grpc.StatusCode.CANCELLED

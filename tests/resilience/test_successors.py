@@ -1,4 +1,4 @@
-"""A successor that cannot be had."""
+"""A successor that cannot be opened."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 
-from resilience.servers import Server, dead_target
 from resilience.worlds import World
 from support.connections import addresses_of_connections_to
-from support.servers import SLOW
+from support.servers import SLOW, Server, dead_target
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)
 
 
 def test_a_failing_successor_keeps_the_old_one_in_service(world: World, mortal: Server) -> None:
-    """While successors fail, one is tried at a time, 4 to 7 times in 3 s; both old connections serve without a fault.
+    """While successors fail, one is tried at a time, 4 to 7 times in 3 s, and both old connections serve every call.
 
-    When one can be had again, both are replaced.
+    Once successors can be opened, both are replaced.
     """
     with dead_target() as dead:
         well, failing = world.channel_maker(mortal.target), world.channel_maker(dead)

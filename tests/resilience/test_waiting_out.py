@@ -1,4 +1,4 @@
-"""Those who queue for a place while the only server goes away: who waits it out, and who is told."""
+"""What becomes of queued calls and acquires while the only server is away."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import grpc
 import pytest
 
 from grpcpool import PoolTimeoutError
-from resilience.servers import Server
 from resilience.worlds import Subject, World, failure_of
-from support.servers import ECHO, SLOW
+from support.servers import ECHO, SLOW, Server
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(90)
@@ -34,7 +33,7 @@ def full_pool(world: World, server: Server) -> Iterator[Subject]:
 
 
 def test_queued_calls_that_wait_for_ready_wait_out_the_outage(world: World, mortal: Server) -> None:
-    """Queued before the kill, they are served after the restart, over the connection that came back."""
+    """Calls queued before the kill are served after the restart, over the connection that came back."""
     with full_pool(world, mortal) as subject:
         kinds = [kind for kind in subject.kinds if kind != "stream"] * 5
         calls = [subject.begin(ECHO, b"a", kind=kind, wait_for_ready=True) for kind in kinds]
@@ -49,7 +48,7 @@ def test_queued_calls_that_wait_for_ready_wait_out_the_outage(world: World, mort
 
 
 def test_queued_calls_that_do_not_wait_fail_promptly(world: World, mortal: Server) -> None:
-    """Queued before the kill, they fail UNAVAILABLE soon after it, long before their deadline."""
+    """Queued calls without `wait_for_ready` fail `UNAVAILABLE` soon after the kill, long before their deadlines."""
     with full_pool(world, mortal) as subject:
         calls = [subject.begin(ECHO, b"a", kind=kind) for kind in subject.kinds for _ in range(5)]
         eventually(lambda: subject.stats().waiting == len(calls))
@@ -63,7 +62,7 @@ def test_queued_calls_that_do_not_wait_fail_promptly(world: World, mortal: Serve
 
 
 def test_queued_calls_that_wait_for_ready_keep_their_deadline(world: World, mortal: Server) -> None:
-    """Should the server not come back, they end with their deadline, and not before."""
+    """If the server does not come back, the calls end at their deadlines, not before."""
     with full_pool(world, mortal) as subject:
         began = time.monotonic()
         calls = [subject.begin(ECHO, b"a", kind=kind, wait_for_ready=True, timeout=1.5) for kind in subject.kinds]
@@ -78,7 +77,7 @@ def test_queued_calls_that_wait_for_ready_keep_their_deadline(world: World, mort
 
 @pytest.mark.parametrize("streams", [None, 1])
 def test_leases_wait_to_their_timeout(world: World, mortal: Server, streams: int | None) -> None:
-    """While nothing is up they wait, when calls fail at once; one with more time has the server's return."""
+    """While nothing is up, calls fail at once, but acquires wait until their timeouts, or the server's return."""
     with world.pool(mortal.target, max_size=1) as subject:
         subject.open()
         mortal.kill()
@@ -99,7 +98,7 @@ def test_leases_wait_to_their_timeout(world: World, mortal: Server, streams: int
 
 
 def test_the_error_says_that_nothing_is_up(world: World, mortal: Server) -> None:
-    """A lease that timed out over an outage is told that what is open is down, and no remedy that is of no use."""
+    """The timeout error of an acquire during an outage says that connections are down, and names no useless remedy."""
     with world.pool(mortal.target, max_size=1) as subject:
         subject.open()
         mortal.kill()

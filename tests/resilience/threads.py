@@ -13,8 +13,8 @@ import grpc
 import grpcpool
 from grpcpool import ChannelPool, PoolConfig, isolated
 from grpcpool.testing import FakeChannel, FakeFactory
-from resilience.worlds import RECONNECT_SOON, Load, Options, Subject, World
-from support.servers import unary
+from resilience.worlds import Load, Options, Subject, World
+from support.servers import RECONNECT_SOON, unary
 from support.waiting import LONG, background
 
 
@@ -22,12 +22,12 @@ class ThreadedLoad(Load):
     """Each caller is a thread."""
 
     def __init__(self, callers: int, call: Callable[[], object]) -> None:
-        """So many callers of `call`."""
+        """This many callers of `call`."""
         super().__init__(callers)
         self._call = call
 
     def start(self) -> list[Future[None]]:
-        """Has the threads begin."""
+        """Starts the threads."""
         return [background(partial(self._run, i)) for i in range(self.callers)]
 
     def _run(self, caller: int) -> None:
@@ -48,11 +48,11 @@ class ThreadedSubject(Subject):
     kinds = ("blocking", "future", "stream")
 
     def open(self, timeout: float | None = None) -> None:
-        """Opens it."""
+        """Opens the pool."""
         self.pool.open(timeout)
 
     def begin(self, method: str, request: bytes, *, kind: str | None = None, **how: Any) -> Future[bytes]:
-        """On a thread of its own, but that a call of kind ``future`` is begun by this one."""
+        """Makes a call on a thread of its own; a call of kind ``future`` begins on this one."""
         how.setdefault("timeout", LONG)
         if kind == "future":
             return background(self.pool.unary_unary(method).future(request, **how).result)
@@ -61,11 +61,11 @@ class ThreadedSubject(Subject):
         return background(lambda: unary(self.pool, method, request, **how))
 
     def acquire(self, **how: Any) -> Future[Any]:
-        """On a thread of its own."""
+        """Leases on a thread of its own."""
         return background(lambda: self.pool.acquire(**how))
 
     def release(self, lease: Any) -> None:
-        """Gives it back."""
+        """Releases it."""
         lease.release()
 
     def load(self, callers: int, method: str, request: bytes, **how: Any) -> Load:
@@ -73,7 +73,7 @@ class ThreadedSubject(Subject):
         return ThreadedLoad(callers, lambda: unary(self.pool, method, request, **how))
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the pool."""
         self.pool.close(0)
 
 
@@ -83,11 +83,11 @@ class Threads(World):
     name = "threads"
 
     def channel_maker(self, target: str) -> Callable[[], grpc.Channel]:
-        """Makes `grpc.Channel`s."""
+        """A factory of `grpc.Channel`s."""
         return lambda: grpc.insecure_channel(target, isolated(RECONNECT_SOON))
 
     def fake_maker(self, **how: Any) -> FakeFactory:
-        """Makes fakes."""
+        """A factory of fakes."""
         return FakeFactory(lambda: FakeChannel(**how))
 
     def _over_target(self, target: str, options: Options, config: PoolConfig) -> Subject:

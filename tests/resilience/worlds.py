@@ -1,7 +1,7 @@
-"""Threads and asyncio behind one face, so that one test demands the same of a pool in either world.
+"""One interface for threads and asyncio, so that one test makes the same demands of a pool in either world.
 
-A test runs on its own thread and says what is to happen; a `World` has it done by threads, or by tasks of a loop that
-runs in a thread of its own. Whatever takes time is a future. `Subject` is a pool under test in its world.
+A test runs on its own thread and says what is to happen; in a `World`, threads do it, or tasks of a loop that runs in a
+thread of its own. Whatever takes time is a future. `Subject` is a pool under test in its world.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ from typing import Any, Self
 import grpc
 
 from grpcpool import PoolConfig, PoolStats
+from support.servers import RECONNECT_SOON
 from support.waiting import LONG, eventually
 
-# So that a connection that was lost tries again soon.
-RECONNECT_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-
-# How long the names in a target are resolved plays no part: all are addresses.
+# How long a name takes to resolve does not matter: the targets are addresses.
 Options = list[tuple[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one call, and when; `caller` is who made it."""
+    """How and when one call ended; `caller` is the number of its caller."""
 
     caller: int
     began: float
@@ -43,7 +41,7 @@ class Outcome:
         return self.error.code() if isinstance(self.error, grpc.RpcError) else None
 
     def __str__(self) -> str:
-        """For whoever reads why a test failed."""
+        """Times, code and details, for the message of a failed test."""
         if self.error is None:
             return f"{self.began:.3f}-{self.ended:.3f} well"
         details = self.error.details() if isinstance(self.error, grpc.RpcError) else repr(self.error)
@@ -51,7 +49,7 @@ class Outcome:
 
 
 def failure_of(call: Future[Any]) -> BaseException:
-    """What a call ends with that must not end well."""
+    """The error of a call that must fail."""
     try:
         answer = call.result(2 * LONG)
     except TimeoutError as error:
@@ -64,10 +62,10 @@ def failure_of(call: Future[Any]) -> BaseException:
 
 
 class Load(abc.ABC):
-    """Callers that call without a pause, from the beginning of the ``with`` block to its end."""
+    """Callers that call without a pause, from the start of the ``with`` block to its end."""
 
     def __init__(self, callers: int) -> None:
-        """Has no outcomes yet."""
+        """Starts with no outcomes."""
         self.callers = callers
         self.outcomes: list[Outcome] = []
         self._over = threading.Event()
@@ -79,31 +77,31 @@ class Load(abc.ABC):
         return [outcome for outcome in list(self.outcomes) if outcome.error is not None]
 
     def note(self, caller: int, began: float, error: BaseException | None) -> None:
-        """A call is over."""
+        """Records the end of a call."""
         self.outcomes.append(Outcome(caller=caller, began=began, ended=time.monotonic(), error=error))
 
     def wait_for_calls(self, number: int) -> None:
-        """Waits until so many more calls are over."""
+        """Waits until `number` more calls are over."""
         end = len(self.outcomes) + number
         eventually(lambda: len(self.outcomes) >= end)
 
     def assert_none_failed(self) -> None:
-        """Every call went well."""
+        """No call has failed."""
         assert not self.failed, f"{len(self.failed)} of {len(self.outcomes)}: {self.failed[0]}"
 
     @abc.abstractmethod
     def start(self) -> list[Future[None]]:
-        """Has the callers begin."""
+        """Starts the callers."""
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Starts."""
         self._running = self.start()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Ends when the last calls have."""
+        """Ends when the last calls have ended."""
         self._over.set()
         for caller in self._running:
             caller.result(3 * LONG)
@@ -116,7 +114,7 @@ class Subject(abc.ABC):
     """The ways to make a call: with one response all but ``stream``, which streams them."""
 
     def __init__(self, pool: Any) -> None:
-        """Of this pool."""
+        """A subject over this pool."""
         self.pool = pool
 
     def stats(self) -> PoolStats:
@@ -130,19 +128,19 @@ class Subject(abc.ABC):
 
     @abc.abstractmethod
     def begin(self, method: str, request: bytes, *, kind: str | None = None, **how: Any) -> Future[bytes]:
-        """Makes a call, in the background; one of kind ``stream`` answers with all its messages in a row."""
+        """Makes a call in the background; one of kind ``stream`` answers with all its messages joined."""
 
     @abc.abstractmethod
     def acquire(self, **how: Any) -> Future[Any]:
-        """Leases, in the background."""
+        """Leases in the background."""
 
     @abc.abstractmethod
     def release(self, lease: Any) -> None:
-        """Gives a lease back."""
+        """Releases a lease."""
 
     @abc.abstractmethod
     def load(self, callers: int, method: str, request: bytes, **how: Any) -> Load:
-        """So many callers of unary calls."""
+        """This many callers of unary calls."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -157,12 +155,12 @@ class Subject(abc.ABC):
         return self.begin(method, request, **how).result(2 * LONG)
 
     def assert_at_rest(self) -> None:
-        """Nothing is in flight, nobody waits."""
+        """Nothing is in flight, and nothing waits."""
         eventually(lambda: (self.stats().in_flight, self.stats().waiting) == (0, 0), timeout=5)
 
 
 class World(abc.ABC):
-    """Where pools live."""
+    """Where pools live: with threads, or in a loop."""
 
     name: str
 
@@ -172,7 +170,7 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def fake_maker(self, **how: Any) -> Any:
-        """A factory of fake channels, which remembers them."""
+        """A factory of fake channels, which keeps a list of them."""
 
     @abc.abstractmethod
     def _over_target(self, target: str, options: Options, config: PoolConfig) -> Subject: ...
@@ -182,13 +180,13 @@ class World(abc.ABC):
 
     @contextlib.contextmanager
     def pool(self, target: str, *, options: Options | None = None, **config: Any) -> Iterator[Subject]:
-        """A drop-in pool, closed at the end of the block, when all must be given back; `config` is `PoolConfig`'s."""
+        """A drop-in pool; at the end of the block it must be at rest, and is closed. `config` is `PoolConfig`'s."""
         given = RECONNECT_SOON if options is None else options
         yield from _used(self._over_target(target, given, PoolConfig(**config)))
 
     @contextlib.contextmanager
     def pool_over(self, factory: Callable[[], Any], **config: Any) -> Iterator[Subject]:
-        """As `pool`, over a factory."""
+        """Same as `pool`, over a factory."""
         yield from _used(self._over_factory(factory, PoolConfig(**config)))
 
 

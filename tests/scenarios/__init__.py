@@ -1,1 +1,1 @@
-"""Stories as data, which the machine and the drivers must pass alike."""
+"""Stories as data, which the machine and both drivers must pass."""

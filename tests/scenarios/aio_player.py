@@ -1,4 +1,4 @@
-"""The pool for asyncio as a world: whatever waits is a task, in a loop that runs whenever something is done."""
+"""The asyncio pool as a world: what waits is a task, in a loop that runs after each operation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from grpcpool.aio import ChannelPool
 from grpcpool.testing import manual_clock
 from grpcpool.testing.aio import FakeCall, FakeChannel, FakeFactory
 
-from .driver_player import METHOD, WHO, DriverPlayer
+from .driver_player import CALLER, METHOD, DriverPlayer
 from .log import Log, status_text
 
 C = TypeVar("C", bound=FakeCall)
 
-# Nothing that is done takes more turns of the loop than this to have all its effects.
+# No operation needs more turns of the loop than this for all its effects.
 _TURNS = 50
 
 
 class _Channel(FakeChannel):
-    """Connects when told to; its calls run until told otherwise."""
+    """Connects only on request; its calls run until they are finished from outside."""
 
     def __init__(self, admitted: Callable[[object, FakeCall], None]) -> None:
         super().__init__(connects=False, holds_calls=True)
@@ -39,7 +39,7 @@ class AioPlayer(DriverPlayer):
     """Drives a `grpcpool.aio.ChannelPool`."""
 
     def __init__(self, config: PoolConfig, log: Log) -> None:
-        """Makes an unused pool, and a loop."""
+        """Creates an unused pool and a loop."""
         self._factory = FakeFactory(lambda: _Channel(self.admitted))
         with manual_clock() as clock:
             pool = ChannelPool(self._factory, config, name="story", listeners=[log])
@@ -57,72 +57,72 @@ class AioPlayer(DriverPlayer):
 
         self._runner.run(do())
 
-    def _in_background(self, who: str, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, caller: str, work: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:
-            WHO.set(who)
+            CALLER.set(caller)
             try:
                 await work
             except asyncio.CancelledError:
-                self._log.answer(who, status_text(grpc.StatusCode.CANCELLED))
-            except Exception as error:  # noqa: BLE001 -- the log tells
-                self.failed(who, error)
+                self._log.answer(caller, status_text(grpc.StatusCode.CANCELLED))
+            except Exception as error:  # noqa: BLE001 -- logged
+                self.failed(caller, error)
 
-        self._tasks[who] = self._runner.get_loop().create_task(run())
+        self._tasks[caller] = self._runner.get_loop().create_task(run())
 
     # --- operations that wait -----------------------------------------------------------------------------------
 
-    def acquire(self, who: str, streams: int | None = None, **timeout: float | None) -> None:
-        """Somebody asks for a lease."""
+    def acquire(self, caller: str, streams: int | None = None, **timeout: float | None) -> None:
+        """A caller requests a lease."""
 
         async def work() -> None:
-            self.leased(who, await self._pool.acquire(**timeout, streams=streams))
+            self.leased(caller, await self._pool.acquire(**timeout, streams=streams))
 
-        self._in_background(who, work())
+        self._in_background(caller, work())
 
-    def call(self, who: str, on: str | None = None, **how: Any) -> None:
-        """Somebody makes a call, and waits for its end."""
-        self._in_background(who, self._call(who, self._pool if on is None else self._leases[on], how))
+    def call(self, caller: str, on: str | None = None, **how: Any) -> None:
+        """A caller makes a call and waits for its end."""
+        self._in_background(caller, self._call(caller, self._pool if on is None else self._leases[on], how))
 
-    def begin(self, who: str, **how: Any) -> None:
-        """Somebody begins a call, which here is the same."""
-        self.call(who, **how)
+    def begin(self, caller: str, **how: Any) -> None:
+        """Same as `call`, which on asyncio does not block."""
+        self.call(caller, **how)
 
-    async def _call(self, who: str, channel: Any, how: dict[str, Any]) -> None:
-        self._begun[who] = channel.unary_unary(METHOD)(b"", **how)
-        await self._begun[who]
-        self._log.answer(who, "OK")
+    async def _call(self, caller: str, channel: Any, how: dict[str, Any]) -> None:
+        self._begun[caller] = channel.unary_unary(METHOD)(b"", **how)
+        await self._begun[caller]
+        self._log.answer(caller, "OK")
 
-    def cancel(self, who: str) -> None:
-        """He gives up the call that he has begun, or the lease that he waits for."""
-        self._do(self._begun[who].cancel if who in self._begun else self._tasks[who].cancel)
+    def cancel(self, caller: str) -> None:
+        """The caller cancels its call or its request for a lease."""
+        self._do(self._begun[caller].cancel if caller in self._begun else self._tasks[caller].cancel)
 
-    def open(self, who: str, timeout: float | None = None) -> None:
-        """Somebody calls `open()`."""
+    def open(self, caller: str, timeout: float | None = None) -> None:
+        """A caller calls `open()`."""
 
         async def work() -> None:
             await self._pool.open(timeout)
-            self._log.answer(who, "open")
+            self._log.answer(caller, "open")
 
-        self._in_background(who, work())
+        self._in_background(caller, work())
 
-    def close(self, who: str, grace: float | None = None) -> None:
-        """Somebody calls `close()`."""
+    def close(self, caller: str, grace: float | None = None) -> None:
+        """A caller calls `close()`."""
 
         async def work() -> None:
             await self._pool.close(grace)
-            self._log.answer(who, "closed")
+            self._log.answer(caller, "closed")
 
-        self._in_background(who, work())
+        self._in_background(caller, work())
 
     def up(self, number: int) -> None:
-        """That connection is up again; a lost one is asked within a second whether it is."""
+        """The connection is up again; the pool checks lost ones at least once a second."""
         self._set_state(number, grpc.ChannelConnectivity.READY)
         self.advance(1)
 
-    # --- what is seen -------------------------------------------------------------------------------------------
+    # --- observation ------------------------------------------------------------------------------------------------
 
-    def settle(self, is_so: Callable[[], bool]) -> None:
-        """Lets the loop turn until all is quiet: there is nothing here that has to be waited for."""
+    def settle(self, condition: Callable[[], bool]) -> None:
+        """Lets the loop turn until everything has happened; no condition has to be waited for."""
 
         async def turn() -> None:
             for _ in range(_TURNS):
@@ -131,7 +131,7 @@ class AioPlayer(DriverPlayer):
         self._runner.run(turn())
 
     def end(self) -> None:
-        """Closes the pool, and gives back what is still held; no task and no channel is left."""
+        """Closes the pool and releases what is still held; no task and no channel is left."""
 
         async def close() -> None:
             await self._pool.close(0)

@@ -1,4 +1,4 @@
-"""What the players of both drivers share: the pool's own clock, and fake channels that know their number."""
+"""What the players of both drivers share: the pool's own clock, and fake channels matched with their slots."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ METHOD = "/story.Story/Call"
 
 REFUSED = "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))"
 
-WHO: contextvars.ContextVar[str | None] = contextvars.ContextVar("who", default=None)
-"""On whose behalf a call is begun."""
+CALLER: contextvars.ContextVar[str | None] = contextvars.ContextVar("caller", default=None)
+"""The caller that begins a call."""
 
 
 class _FakeCall(Protocol):
@@ -34,10 +34,10 @@ class _FakeChannel(Protocol):
 
 
 class DriverPlayer:
-    """Finds out which fake channel is which connection, and says what becomes of it and of the calls on it."""
+    """Matches fake channels with the pool's slots, and controls them and the calls on them."""
 
     def __init__(self, pool: Any, clock: ManualClock, log: Log) -> None:
-        """For `pool`, whose factory makes channels that tell `admitted` of their calls."""
+        """For `pool`, whose factory creates channels that report their calls to `admitted`."""
         self._pool = pool
         self._clock = clock
         self._log = log
@@ -46,55 +46,55 @@ class DriverPlayer:
         self._leases: dict[str, Any] = {}
 
     def admitted(self, channel: object, call: Any) -> None:
-        """A call has begun on a channel. Those of nobody are the pool's own, which finds out why it cannot connect."""
-        who = WHO.get()
-        if who is None:
+        """A call has begun on a channel. A call without a caller is the pool's own probe for the connect error."""
+        caller = CALLER.get()
+        if caller is None:
             call.fail(grpc.StatusCode.UNAVAILABLE, "the connection was refused")
             return
         (number,) = [number for number, known in self._channels.items() if known is channel]
-        self._calls[who] = call
-        self._log.answer(who, number)
+        self._calls[caller] = call
+        self._log.answer(caller, number)
 
-    def leased(self, who: str, lease: Any) -> None:
-        """Somebody has got a lease."""
-        self._leases[who] = lease
+    def leased(self, caller: str, lease: Any) -> None:
+        """The caller has a lease."""
+        self._leases[caller] = lease
         number = re.search(r"of channel (\d+)", repr(lease))
         assert number is not None
-        self._log.answer(who, int(number[1]))
+        self._log.answer(caller, int(number[1]))
 
-    def failed(self, who: str, error: BaseException) -> None:
-        """Somebody has got an error."""
-        self._log.answer(who, error_text(error))
+    def failed(self, caller: str, error: BaseException) -> None:
+        """The caller has an error."""
+        self._log.answer(caller, error_text(error))
 
     def _do(self, work: Callable[[], object]) -> None:
-        """Does what does not block, where the pool is at home."""
+        """Runs something that does not block, where the pool lives."""
         work()
 
     # --- operations that do not block ---------------------------------------------------------------------------
 
-    def release(self, who: str) -> None:
-        """He gives his lease back."""
-        self._do(self._leases[who].release)
+    def release(self, caller: str) -> None:
+        """The caller releases its lease."""
+        self._do(self._leases[caller].release)
 
-    def discard(self, who: str) -> None:
-        """He gives it back to be closed."""
-        self._do(self._leases[who].discard)
+    def discard(self, caller: str) -> None:
+        """The caller discards its lease."""
+        self._do(self._leases[caller].discard)
 
-    def finish(self, who: str) -> None:
+    def finish(self, caller: str) -> None:
         """The server answers."""
-        call = self._calls.pop(who)
+        call = self._calls.pop(caller)
         self._do(lambda: call.finish([b""]))
 
-    def fail(self, who: str, code: str) -> None:
+    def fail(self, caller: str, code: str) -> None:
         """The call fails."""
-        self._fail(who, grpc.StatusCode[code])
+        self._fail(caller, grpc.StatusCode[code])
 
-    def refuse(self, who: str) -> None:
+    def refuse(self, caller: str) -> None:
         """The server refuses the stream."""
-        self._fail(who, grpc.StatusCode.UNAVAILABLE, REFUSED)
+        self._fail(caller, grpc.StatusCode.UNAVAILABLE, REFUSED)
 
-    def _fail(self, who: str, code: grpc.StatusCode, details: str = "") -> None:
-        call = self._calls.pop(who)
+    def _fail(self, caller: str, code: grpc.StatusCode, details: str = "") -> None:
+        call = self._calls.pop(caller)
         self._do(lambda: call.fail(code, details))
 
     def resize(self, bounds: dict[str, int]) -> None:
@@ -102,7 +102,7 @@ class DriverPlayer:
         self._do(lambda: self._pool.resize(**bounds))
 
     def refresh(self, what: str) -> None:
-        """All connections are to be replaced."""
+        """`refresh()` is called."""
         self._do(self._pool.refresh)
 
     def advance(self, seconds: float) -> None:
@@ -112,32 +112,32 @@ class DriverPlayer:
     # --- connections --------------------------------------------------------------------------------------------
 
     def connects(self, number: int) -> None:
-        """That connection is made."""
+        """The connection is ready."""
         self._set_state(number, grpc.ChannelConnectivity.READY)
 
     def fails(self, number: int) -> None:
-        """That connection cannot be made."""
+        """The connection could not be opened."""
         self._set_state(number, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
     def down(self, number: int) -> None:
-        """That connection goes down."""
+        """The connection goes down."""
         self._set_state(number, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
     def _set_state(self, number: int, state: grpc.ChannelConnectivity) -> None:
         self._do(lambda: self._channels[number].set_state(state))
 
-    # --- what is seen -------------------------------------------------------------------------------------------
+    # --- observation ------------------------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
-        """The pool's own figures."""
+        """The pool's own snapshot."""
         stats: PoolStats = self._pool.stats()
         return stats
 
     def connections(self) -> int:
-        """Channels that are open, of those that the pool has."""
-        core = self._pool._core
-        with core.lock:
-            for slot in core.machine.fleet.slots:
+        """The number of open channels among those of the pool."""
+        driver = self._pool._driver
+        with driver.lock:
+            for slot in driver.machine.fleet.slots:
                 if slot.channel is not None:
                     self._channels[slot.id] = slot.channel.channel
         return sum(not channel.closed for channel in self._channels.values())

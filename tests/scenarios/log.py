@@ -1,4 +1,4 @@
-"""What is seen of a pool, in words: the events that listeners are told, and the answers that people get."""
+"""What a story observes of a pool, as text: the events that listeners get, and the answers that callers get."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import threading
 import grpc
 
 from grpcpool import Listener, PoolError
-from grpcpool._listener import (
-    HOOKS,
+from grpcpool._values.listener import HOOKS
+from grpcpool.events import (
     Closed,
     Draining,
     Granted,
@@ -24,7 +24,7 @@ from grpcpool._listener import (
 
 
 def event_text(event: PoolEvent) -> str:
-    """The event as the stories write it: everything but what chance decides."""
+    """The event as the stories write it: without anything random."""
     word = HOOKS[type(event)]
     match event:
         case Opening(channel=number, replaces=replaced):
@@ -51,7 +51,7 @@ def event_text(event: PoolEvent) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The error as the stories write it: its class or status code, and where it comes from."""
+    """The error as the stories write it: its class or status code, and what caused it."""
     if isinstance(error, grpc.RpcError):
         return status_text(error.code(), error.__cause__)
     if isinstance(error, PoolError) and error.__cause__ is not None:
@@ -67,35 +67,35 @@ def status_text(code: grpc.StatusCode, cause: BaseException | None = None) -> st
 
 
 class Log(Listener):
-    """Writes down what is told, in words, by whichever thread."""
+    """Records events and answers as text, from any thread."""
 
     def __init__(self) -> None:
-        """Nothing has been told yet."""
+        """Starts empty."""
         self._guard = threading.Lock()
         self._events: list[str] = []
         self._answers: list[tuple[str, int | str]] = []
 
-    def tell(self, event: PoolEvent) -> None:
-        """Listeners are told `event`."""
+    def record(self, event: PoolEvent) -> None:
+        """Records `event`, which listeners were sent."""
         with self._guard:
             self._events.append(event_text(event))
 
-    def answer(self, who: str, what: int | str) -> None:
-        """`who` is told `what`."""
+    def answer(self, caller: str, what: int | str) -> None:
+        """Records that `caller` got the answer `what`."""
         with self._guard:
-            self._answers.append((who, what))
+            self._answers.append((caller, what))
 
-    def heard(self) -> tuple[list[str], list[tuple[str, int | str]]]:
-        """What was told since the last `clear`, sorted: events, and answers."""
+    def recorded(self) -> tuple[list[str], list[tuple[str, int | str]]]:
+        """The events and answers since the last `clear`, each sorted."""
         with self._guard:
             return sorted(self._events), sorted(self._answers, key=str)
 
     def clear(self) -> None:
-        """Turns the page."""
+        """Forgets everything recorded so far."""
         with self._guard:
             self._events.clear()
             self._answers.clear()
 
 
 for _hook in HOOKS.values():
-    setattr(Log, _hook, Log.tell)
+    setattr(Log, _hook, Log.record)

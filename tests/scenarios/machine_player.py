@@ -1,7 +1,7 @@
-"""The machine as a world: what a driver does between it and people, done by hand and in one thread.
+"""The machine as a world: does what a driver does between it and its callers, by hand and in one thread.
 
-This is the least that a driver must be: it answers who asked, looks whether a connection that it hands to a lease is
-up, tells the machine of what goes down and comes up, and is never late for a deadline.
+It does the least that a driver must do: it answers waiters, checks that a connection is up before it grants a lease on
+it, reports losses and recoveries to the machine, and is never late for a deadline.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from grpcpool import (
     PoolStats,
     PoolTimeoutError,
 )
-from grpcpool._effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
-from grpcpool._errors import refusal_error
-from grpcpool._machine import OpenWaiter, PoolMachine
-from grpcpool._queue import Waiter
-from grpcpool._slot import Slot, SlotState
+from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.machine import PoolMachine
+from grpcpool._machine.openers import OpenWaiter
+from grpcpool._machine.places import Holding
+from grpcpool._machine.queue import Waiter
+from grpcpool._machine.slot import Slot
+from grpcpool._values.errors import refusal_error
+from grpcpool._values.slot_states import SlotState
+from machine.drive import Recorder
 
 from .log import Log, error_text, status_text
 
@@ -38,20 +42,20 @@ _CODES: dict[type[PoolError], grpc.StatusCode] = {
 }
 
 
-class _Asker(Waiter):
-    """Somebody who asks for a place, for a lease or for a call."""
+class _Request(Waiter):
+    """A waiter that requests a lease or a call."""
 
-    def __init__(self, who: str, streams: int | None, *, is_call: bool, own_deadline: bool, **more: Any) -> None:
+    def __init__(self, caller: str, streams: int | None, *, is_call: bool, own_deadline: bool, **more: Any) -> None:
         super().__init__(streams, **more)
-        self.who = who
+        self.caller = caller
         self.is_call = is_call
         self.own_deadline = own_deadline
         self.slot: Slot | None = None
 
-    def again(self, now: float) -> _Asker:
-        """The same, asking anew."""
-        return _Asker(
-            self.who,
+    def again(self, now: float) -> _Request:
+        """A new waiter with the same request."""
+        return _Request(
+            self.caller,
             self.streams,
             is_call=self.is_call,
             own_deadline=self.own_deadline,
@@ -60,8 +64,8 @@ class _Asker(Waiter):
             fail_fast=self.fail_fast,
         )
 
-    def told(self, error: PoolError) -> str:
-        """What he is told for the pool's error."""
+    def outcome(self, error: PoolError) -> str:
+        """The answer, as the stories write it, if the pool refuses with `error`."""
         if not self.is_call:
             return error_text(error)
         late = isinstance(error, PoolTimeoutError) and self.own_deadline
@@ -69,14 +73,14 @@ class _Asker(Waiter):
 
 
 class _Opener(OpenWaiter):
-    """Somebody who waits in `open()`."""
+    """A waiter in `open()`."""
 
-    def __init__(self, who: str, *, since: float, deadline: float) -> None:
+    def __init__(self, caller: str, *, since: float, deadline: float) -> None:
         super().__init__(since=since, deadline=deadline)
-        self.who = who
+        self.caller = caller
 
-    def told(self, error: PoolError) -> str:
-        """What he is told for the pool's error."""
+    def outcome(self, error: PoolError) -> str:
+        """The answer, as the stories write it, if the pool refuses with `error`."""
         return error_text(error)
 
 
@@ -84,8 +88,9 @@ class MachinePlayer:
     """Drives a `PoolMachine`."""
 
     def __init__(self, config: PoolConfig, log: Log, *, random: Callable[[], float] = lambda: 0.0) -> None:
-        """Makes an unused pool; `random` are the dice that it throws."""
+        """Creates an unused pool; `random` is the machine's source of randomness."""
         self._machine = PoolMachine(config, name="story", random=random)
+        self._recorder = Recorder(self._machine)
         self._config = config
         self._log = log
         self._now = 1000.0
@@ -93,19 +98,19 @@ class MachinePlayer:
         self._open: set[int] = set()
         self._down: set[int] = set()
         self._watched: set[int] = set()
-        self._askers: dict[str, _Asker] = {}
+        self._waiters: dict[str, _Request] = {}
         self._closers: list[str] = []
 
-    # --- what a driver does -------------------------------------------------------------------------------------
+    # --- the driver's part ------------------------------------------------------------------------------------------
 
     def _commit(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             self._carry_out(effect)
         while self._machine.next_deadline() <= self._now:
-            self._commit(self._machine.tick(self._now))
+            self._commit(self._recorder.effects(self._machine.tick, self._now))
         if self._machine.closing and not len(self._machine.fleet.slots):
-            for who in self._closers:
-                self._log.answer(who, "closed")
+            for caller in self._closers:
+                self._log.answer(caller, "closed")
             self._closers.clear()
 
     def _carry_out(self, effect: Effect) -> None:
@@ -115,83 +120,87 @@ class MachinePlayer:
                 self._open.add(slot.id)
             case Close(slot=slot):
                 self._close(slot)
-            case Grant(waiter=_Asker() as asker, slot=slot):
-                self._granted(asker, slot)
-            case Refuse(waiter=_Asker() | _Opener() as waiter, refusal=refusal, figures=figures, cause=cause):
+            case Grant(waiter=_Request() as waiter, slot=slot):
+                self._granted(waiter, slot)
+            case Refuse(waiter=_Request() | _Opener() as waiter, refusal=refusal, figures=figures, cause=cause):
                 error = refusal_error("story", refusal, figures, cause)
-                self._log.answer(waiter.who, waiter.told(error))
-            case Started(waiter=_Opener(who=who)):
-                self._log.answer(who, "open")
+                self._log.answer(waiter.caller, waiter.outcome(error))
+            case Started(waiter=_Opener(caller=caller)):
+                self._log.answer(caller, "open")
             case Watch(slot=slot):
                 self._watched.add(slot.id)
             case Notify(event=event):
-                self._log.tell(event)
+                self._log.record(event)
             case _:
-                raise AssertionError(f"nobody can carry out {effect!r}")
+                raise AssertionError(f"no player can carry out {effect!r}")
 
     def _close(self, slot: Slot) -> None:
         self._open.discard(slot.id)
-        for asker in self._askers.values():
-            if asker.slot is slot:
-                asker.slot = None
-                if asker.is_call:
-                    self._log.answer(asker.who, status_text(grpc.StatusCode.CANCELLED))
+        for waiter in self._waiters.values():
+            if waiter.slot is slot:
+                waiter.slot = None
+                if waiter.is_call:
+                    self._log.answer(waiter.caller, status_text(grpc.StatusCode.CANCELLED))
 
-    def _granted(self, asker: _Asker, slot: Slot) -> None:
-        if not asker.is_call and slot.id in self._down and slot.state is SlotState.READY:
-            self._commit(self._machine.unfit(slot, asker.streams, self._now))
-            self._request(asker.again(self._now))
+    def _granted(self, waiter: _Request, slot: Slot) -> None:
+        if not waiter.is_call and slot.id in self._down and slot.state is SlotState.READY:
+            self._commit(self._recorder.effects(self._machine.unfit, slot, waiter.streams, Holding(slot), self._now))
+            self._request(waiter.again(self._now))
             return
-        asker.slot = slot
-        self._log.answer(asker.who, slot.id)
+        waiter.slot = slot
+        self._log.answer(waiter.caller, slot.id)
 
-    def _ask(self, asker: _Asker) -> None:
-        slot = self._machine.acquire(asker.streams)
+    def _acquire(self, waiter: _Request) -> None:
+        slot = self._recorder.acquire(waiter.streams)
         if slot is None:
-            self._request(asker)
+            self._request(waiter)
         else:
-            self._askers[asker.who] = asker
-            self._granted(asker, slot)
+            self._waiters[waiter.caller] = waiter
+            self._granted(waiter, slot)
 
-    def _request(self, asker: _Asker) -> None:
-        self._askers[asker.who] = asker
-        self._commit(self._machine.request(asker, self._now))
+    def _request(self, waiter: _Request) -> None:
+        self._waiters[waiter.caller] = waiter
+        self._commit(self._recorder.effects(self._machine.request, waiter, self._now))
 
     def _deadline(self, timeout: float | None) -> float:
         return math.inf if timeout is None else self._now + timeout
 
-    def _leave(self, who: str) -> Slot | None:
-        """Somebody gives up his place; `None` if he has none any more."""
-        slot, self._askers[who].slot = self._askers[who].slot, None
+    def _drop_grant(self, caller: str) -> Slot | None:
+        """The caller gives up its grant; `None` if it no longer has one."""
+        slot, self._waiters[caller].slot = self._waiters[caller].slot, None
         return slot
 
-    # --- what people do -----------------------------------------------------------------------------------------
+    # --- the callers' part ------------------------------------------------------------------------------------------
 
-    def acquire(self, who: str, streams: int | None = None, **timeout: float | None) -> None:
-        """Somebody asks for a lease."""
+    def acquire(self, caller: str, streams: int | None = None, **timeout: float | None) -> None:
+        """A caller requests a lease."""
         deadline = self._deadline(timeout.get("timeout", self._config.acquire_timeout))
-        self._ask(_Asker(who, streams, is_call=False, own_deadline=False, since=self._now, deadline=deadline))
+        self._acquire(_Request(caller, streams, is_call=False, own_deadline=False, since=self._now, deadline=deadline))
 
-    def release(self, who: str) -> None:
-        """He gives it back."""
-        if (slot := self._leave(who)) is not None:
-            self._commit(self._machine.release(slot, self._askers[who].streams, self._now))
+    def release(self, caller: str) -> None:
+        """The caller releases its lease."""
+        if (slot := self._drop_grant(caller)) is not None:
+            self._commit(self._recorder.release(slot, self._waiters[caller].streams, self._now))
 
-    def discard(self, who: str) -> None:
-        """He gives it back to be closed."""
-        if (slot := self._leave(who)) is not None:
-            self._commit(self._machine.discard(slot, self._askers[who].streams, self._now))
+    def discard(self, caller: str) -> None:
+        """The caller discards its lease."""
+        if (slot := self._drop_grant(caller)) is not None:
+            self._commit(
+                self._recorder.effects(
+                    self._machine.discard, slot, self._waiters[caller].streams, Holding(slot), self._now
+                )
+            )
 
-    def call(self, who: str, on: str | None = None, **how: Any) -> None:
-        """Somebody makes a call."""
-        assert on is None, "the machine knows no calls of leases"
-        self.begin(who, **how)
+    def call(self, caller: str, on: str | None = None, **how: Any) -> None:
+        """A caller makes a call."""
+        assert on is None, "the machine does not know calls on leases"
+        self.begin(caller, **how)
 
-    def begin(self, who: str, *, timeout: float | None = None, wait_for_ready: bool = False) -> None:
-        """Somebody begins a call."""
+    def begin(self, caller: str, *, timeout: float | None = None, wait_for_ready: bool = False) -> None:
+        """A caller begins a call."""
         deadline = self._deadline(self._config.acquire_timeout if timeout is None else timeout)
-        asker = _Asker(
-            who,
+        waiter = _Request(
+            caller,
             1,
             is_call=True,
             own_deadline=timeout is not None,
@@ -199,106 +208,110 @@ class MachinePlayer:
             deadline=deadline,
             fail_fast=not wait_for_ready,
         )
-        self._ask(asker)
+        self._acquire(waiter)
 
-    def finish(self, who: str) -> None:
+    def finish(self, caller: str) -> None:
         """The server answers."""
-        self._end_call(who, grpc.StatusCode.OK)
+        self._end_call(caller, grpc.StatusCode.OK)
 
-    def fail(self, who: str, code: str) -> None:
+    def fail(self, caller: str, code: str) -> None:
         """The call fails."""
-        self._end_call(who, grpc.StatusCode[code])
+        self._end_call(caller, grpc.StatusCode[code])
 
-    def _end_call(self, who: str, code: grpc.StatusCode) -> None:
-        slot = self._leave(who)
+    def _end_call(self, caller: str, code: grpc.StatusCode) -> None:
+        slot = self._drop_grant(caller)
         assert slot is not None
         if code is grpc.StatusCode.UNAVAILABLE and slot.id in self._down:
-            self._commit(self._machine.lost(slot, None, self._now))
-        self._commit(self._machine.release(slot, 1, self._now))
-        self._log.answer(who, status_text(code))
+            self._commit(self._recorder.effects(self._machine.lost, slot, None, self._now))
+        self._commit(self._recorder.release(slot, 1, self._now))
+        self._log.answer(caller, status_text(code))
 
-    def refuse(self, who: str) -> None:
-        """The server refuses the stream; the call asks for another place."""
-        slot = self._leave(who)
+    def refuse(self, caller: str) -> None:
+        """The server refuses the stream; the call is requested again."""
+        slot = self._drop_grant(caller)
         assert slot is not None
-        self._commit(self._machine.refused_stream(slot, self._now))
-        self._request(self._askers[who].again(self._now))
+        self._commit(self._recorder.effects(self._machine.refused_stream, slot, Holding(slot), self._now))
+        self._request(self._waiters[caller].again(self._now))
 
-    def cancel(self, who: str) -> None:
-        """He gives up, waiting or not."""
-        asker = self._askers[who]
-        waited, effects = self._machine.cancel(asker, self._now)
+    def cancel(self, caller: str) -> None:
+        """The caller cancels its request or its call."""
+        waiter = self._waiters[caller]
+        waited, effects = self._recorder.cancel(waiter, self._now)
         self._commit(effects)
-        assert waited is (asker.slot is None)
-        self._log.answer(who, "cancelled")
-        self.release(who)
+        assert waited is (waiter.slot is None)
+        self._log.answer(caller, "cancelled")
+        self.release(caller)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
 
-    def open(self, who: str, timeout: float | None = None) -> None:
-        """Somebody calls `open()`."""
-        opener = _Opener(who, since=self._now, deadline=self._deadline(timeout))
-        self._commit(self._machine.open(opener, self._now))
+    def open(self, caller: str, timeout: float | None = None) -> None:
+        """A caller calls `open()`."""
+        opener = _Opener(caller, since=self._now, deadline=self._deadline(timeout))
+        self._commit(self._recorder.effects(self._machine.open, opener, self._now))
 
-    def close(self, who: str, grace: float | None = None) -> None:
-        """Somebody calls `close()`."""
+    def close(self, caller: str, grace: float | None = None) -> None:
+        """A caller calls `close()`."""
         seconds = self._config.close_grace if grace is None else grace
-        self._closers.append(who)
-        self._commit(self._machine.close(self._now + seconds, self._now))
+        self._closers.append(caller)
+        self._commit(self._recorder.effects(self._machine.close, self._now + seconds, self._now))
 
     def resize(self, bounds: dict[str, int]) -> None:
         """The bounds change."""
         fleet = self._machine.fleet
         new = {"min_size": fleet.min_size, "max_size": fleet.max_size} | bounds
-        self._commit(self._machine.resize(**new, now=self._now))
+        self._commit(self._recorder.effects(self._machine.resize, *new.values(), self._now))
 
     def refresh(self, what: str) -> None:
-        """All connections are to be replaced."""
-        self._commit(self._machine.refresh(self._now))
+        """`refresh()` is called."""
+        self._commit(self._recorder.effects(self._machine.refresh, self._now))
 
     def advance(self, seconds: float) -> None:
-        """Time passes; what is due is done."""
+        """Time passes; what becomes due happens."""
         self._now += seconds
         self._commit(())
 
     # --- connections --------------------------------------------------------------------------------------------
 
     def connects(self, number: int) -> None:
-        """That connection is made."""
-        self._commit(self._machine.opened(self._slots[number], object(), self._now))
+        """The connection is ready."""
+        self._commit(self._recorder.effects(self._machine.opened, self._slots[number], object(), self._now))
 
     def fails(self, number: int) -> None:
-        """That connection cannot be made."""
-        self._commit(self._machine.open_failed(self._slots[number], ConnectionError("refused"), self._now))
+        """The connection could not be opened."""
+        self._commit(
+            self._recorder.effects(
+                self._machine.open_failed, self._slots[number], ConnectionError("refused"), self._now
+            )
+        )
 
     def down(self, number: int) -> None:
-        """That connection goes down; nobody has noticed yet."""
+        """The connection goes down, unnoticed so far."""
         self._down.add(number)
 
     def up(self, number: int) -> None:
-        """That connection is up again; whoever watches over it has noticed a second later."""
+        """The connection is up again; if it was watched, this is noticed a second later."""
         self._down.remove(number)
         self.advance(1)
         if number in self._watched:
             self._watched.remove(number)
-            self._commit(self._machine.recovered(self._slots[number], self._now))
+            self._commit(self._recorder.effects(self._machine.recovered, self._slots[number], self._now))
 
-    # --- what is seen -------------------------------------------------------------------------------------------
+    # --- observation ------------------------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
-        """The machine's own figures."""
+        """The machine's snapshot."""
         return self._machine.stats(lambda at: dt.datetime.fromtimestamp(at, tz=dt.UTC), self._now)
 
     def connections(self) -> int:
-        """Those that the machine wanted open and not closed."""
+        """The number of connections that the machine wanted open and did not close."""
         return len(self._open)
 
-    def settle(self, is_so: Callable[[], bool]) -> None:
-        """The machine is always at rest."""
+    def settle(self, condition: Callable[[], bool]) -> None:
+        """Does nothing: the machine is always at rest."""
 
     def end(self) -> None:
-        """Closes the pool."""
+        """Closes the pool and releases what is still held."""
         self.close("end", 0.0)
         assert self._closers == []
-        for who in self._askers:
-            self.release(who)
+        for caller in self._waiters:
+            self.release(caller)

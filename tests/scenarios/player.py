@@ -1,4 +1,4 @@
-"""Plays a story in a world, and looks at each step whether what is seen is what is written."""
+"""Plays a story in a world, and compares what is observed after each step with what is written."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from grpcpool import PoolStats
 from .log import Log
 from .story import Step, Story
 
-_ASKS = ("acquire", "call", "begin", "refuse")
+_REQUESTS = ("acquire", "call", "begin", "refuse")
 
 
 class Player(Protocol):
-    """A world: does with a pool what stories tell, and logs what is seen of it.
+    """A world: performs a story's operations on a pool, and logs what is observed.
 
-    Each of `story.OPERATIONS` is a method, which does not block: what does is done in the background, and the log is
-    told how it ended.
+    Each of `story.OPERATIONS` is a method that does not block. An operation that would block runs in the background,
+    and its end is logged.
     """
 
     def stats(self) -> PoolStats:
-        """The pool's own figures."""
+        """The pool's own snapshot."""
 
     def connections(self) -> int:
-        """How many connections there are, counted from outside."""
+        """The number of connections, counted from outside."""
 
-    def settle(self, is_so: Callable[[], bool]) -> None:
-        """Lets the world come to rest; returns when `is_so`, or when there is no more hope."""
+    def settle(self, condition: Callable[[], bool]) -> None:
+        """Lets the world come to rest; returns when `condition` holds, or when it no longer can."""
 
     def end(self) -> None:
-        """Closes the pool, and gives back what is still held; nothing of it is left."""
+        """Closes the pool and releases what is still held; nothing of the pool is left."""
 
 
-class Telling:
-    """A story as it is being played."""
+class StoryRun:
+    """One run of a story."""
 
     def __init__(self, story: Story, player: Player, log: Log) -> None:
-        """Has played nothing yet."""
+        """Prepares the run; nothing has been played yet."""
         self._story = story
         self._player = player
         self._log = log
-        # Those who asked for a place and have no answer yet.
+        # Callers that have made a request and have no answer yet.
         self._waiting: set[str] = set()
 
     def play(self) -> None:
-        """Plays it to its end and beyond.
+        """Plays all steps, then ends the pool and checks that nothing is left.
 
         Raises:
-            AssertionError: Something else was seen than is written.
+            AssertionError: Something was observed that is not what is written.
         """
         try:
             for number, step in enumerate(self._story.steps, 1):
                 self._play(step, f"step {number}, {step}")
-            self._expect_figures(self._story.stats, "in the end")
+            self._expect_figures(self._story.stats, "at the end")
         except BaseException:
-            # What a story leaves behind that failed is not to trouble others.
+            # What a failed story leaves behind must not disturb other tests.
             with contextlib.suppress(Exception):
                 self._player.end()
             raise
@@ -64,12 +64,12 @@ class Telling:
 
     def _play(self, step: Step, where: str) -> None:
         error = self._do(step)
-        if step.operation in _ASKS and step.arguments.get("on") is None:
+        if step.operation in _REQUESTS and step.arguments.get("on") is None:
             self._waiting.add(step.subject)
         self._waiting -= step.answers.keys()
         written = (step.events, sorted(step.answers.items(), key=str), step.error)
-        self._player.settle(lambda: (*self._log.heard(), error) == written and not self._differs(step.stats))
-        seen = (*self._log.heard(), error)
+        self._player.settle(lambda: (*self._log.recorded(), error) == written and not self._differs(step.stats))
+        seen = (*self._log.recorded(), error)
         assert seen == written, f"{where}\n seen:    {seen}\n written: {written}"
         self._expect_figures(step.stats, where)
         self._log.clear()
@@ -82,12 +82,12 @@ class Telling:
         return None
 
     def _end(self) -> None:
-        """Whatever the story, a pool that is closed answers who waits and leaves nothing open."""
+        """After any story, closing the pool answers all waiters and leaves nothing open."""
         self._player.end()
-        events, answers = self._log.heard()
+        events, answers = self._log.recorded()
         assert [event for event in events if not event.startswith(("closed ", "draining "))] == []
-        refused = [who for who, what in answers if "PoolClosedError" in str(what)]
-        assert refused == sorted(self._waiting), "those who wait in the end"
+        refused = [caller for caller, what in answers if "PoolClosedError" in str(what)]
+        assert refused == sorted(self._waiting), "waiters at the end"
         stats = self._player.stats()
         left = (stats.size, stats.in_flight, stats.waiting, self._player.connections())
         assert left == (0, 0, 0, 0), "size, in flight, waiting, connections after the end"
@@ -97,7 +97,7 @@ class Telling:
             raise AssertionError(f"{where}: {differences}")
 
     def _differs(self, figures: dict[str, Any]) -> dict[str, str]:
-        """Where the pool's figures are not those given, nor what they must be at any time."""
+        """The figures that differ from those given, or from what always holds."""
         stats = self._player.stats()
         closed = {reason: number for reason, number in stats.closed.items() if number}
         found = {name: closed if name == "closed" else getattr(stats, name) for name in figures}

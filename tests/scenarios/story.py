@@ -1,24 +1,23 @@
-"""Reads the stories. A story is data: what is done to a pool, step by step, and what must be seen of it each time.
+"""Reads the stories. A story is data: operations on a pool, step by step, and what must be observed after each.
 
-The files are in `stories`, one for each theme; [[story]] begins one. Its entries:
+The files are in `stories`, one for each theme; each [[story]] table is one story. Its entries:
 
 `name`, `truth`
-    What it is called, and the sentence that it shows to be true.
+    Its name, and the statement that it shows to be true.
 `config`
     Fields of `PoolConfig`, the others at their defaults; or ``classic = [init, cap]``. ``"none"`` is `None`.
 `steps`
-    A list. Each step is one operation with its arguments (`OPERATIONS`), and what is seen when all is quiet again:
-    `events`, all that listeners are told, in any order; `answers`, all that somebody is told: the number of the
-    connection that he got, or how it ended for him; `error`, what the operation itself raises; `stats`, some figures
-    of `PoolStats`. What is not written does not happen.
+    A list. Each step is one operation with its arguments (`OPERATIONS`), and what is observed once everything is at
+    rest again: `events`, all that listeners get, in any order; `answers`, all that callers get, which is the number of
+    the connection or how the call ended; `error`, what the operation itself raises; `stats`, some figures of
+    `PoolStats`. What is not written must not happen.
 `stats`
-    Some figures in the end.
+    Some figures at the end.
 `worlds`, `because`
-    The worlds in which it can be told, if not all, and the reason.
+    The worlds that can play the story, if not all, and the reason. A world is the machine or one of the drivers.
 
-A connection's number counts from 1 in the order of dialling. Whoever asks for something is called by a letter, and asks
-once. Chance has no part in a story: where the pool throws dice (which of two equal connections, how long a pause), what
-is written must be so whatever they show.
+Connections are numbered from 1 in order of dialling. A caller is named by a letter and makes one request. A story must
+hold whatever the pool draws at random, such as which of two equal connections it picks or how long a pause is.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ FOLDER = pathlib.Path(__file__).parent / "stories"
 WORLDS = ("machine", "sync", "aio")
 
 OPERATIONS: dict[str, tuple[str, ...]] = {
-    # Somebody leases a connection, or `streams` of one, and waits up to `timeout` for it; gives it back, either way.
+    # Lease a connection, or `streams` of one, waiting up to `timeout`; release or discard the lease.
     "acquire": ("streams", "timeout"),
     "release": (),
     "discard": (),
-    # Somebody makes a call, `on` somebody's lease or on the pool, and waits for its end; or only begins it.
+    # Make a call on the pool, or `on` a caller's lease, and wait for its end; or only begin it.
     "call": ("timeout", "wait_for_ready", "on"),
     "begin": ("timeout", "wait_for_ready"),
     # The server answers a call that has begun, fails it with a `code`, or refuses its stream.
     "finish": (),
     "fail": ("code",),
     "refuse": (),
-    # Whoever asked gives up.
+    # The caller cancels its request or call.
     "cancel": (),
     # The pool as a whole.
     "open": ("timeout",),
@@ -55,9 +54,9 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "refresh": (),
     # Time passes, in seconds.
     "advance": (),
-    # The connection of that number is made, or cannot be made; goes down, which the pool notices when it next has to do
-    # with it, or before; comes up again, which the pool has noticed a second later. A driver trusts for half a second
-    # what it has seen to be up, so let that pass between `down` and a lease.
+    # The connection with that number is ready, or could not be opened; it goes down, which the pool may notice only
+    # when it next uses it; it is up again, which the pool notices within a second. A driver relies for half a second on
+    # having seen a connection up, so let that time pass between `down` and a lease.
     "connects": (),
     "fails": (),
     "down": (),
@@ -65,14 +64,14 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 }
 """The operations and their arguments."""
 
-_INTRODUCED_BY = ("acquire", "call", "begin", "open", "close")
-_SEEN = ("events", "answers", "error", "stats")
+_NAMED_BY = ("acquire", "call", "begin", "open", "close")
+_OBSERVED = ("events", "answers", "error", "stats")
 _NONE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One operation, and what must be seen of it."""
+    """One operation, and what must be observed after it."""
 
     operation: str
     subject: Any
@@ -103,7 +102,7 @@ class Story:
 
     @property
     def id(self) -> str:
-        """What the story goes by among tests."""
+        """The story's name in the ids of tests."""
         return f"{self.theme}-{self.name.replace(' ', '-')}"
 
 
@@ -120,20 +119,20 @@ def story_of(theme: str, entry: dict[str, Any]) -> Story:
     """Reads one story.
 
     Raises:
-        ValueError: There is something in it that no story has.
+        ValueError: The entry contains something that is not part of the format.
     """
     where = f"{theme}, {entry.get('name')!r}"
     entry = {"config": {}, "stats": {}, "worlds": WORLDS, "because": None} | entry
     if unknown := entry.keys() - {"name", "truth", "config", "steps", "stats", "worlds", "because"}:
-        raise ValueError(f"{where}: there is no {unknown}")
+        raise ValueError(f"{where}: unknown entries: {unknown}")
     if (entry["worlds"] == WORLDS) != (entry["because"] is None):
-        raise ValueError(f"{where}: 'worlds' and 'because' come together")
+        raise ValueError(f"{where}: 'worlds' and 'because' need each other")
     if not set(entry["worlds"]) <= set(WORLDS):
         raise ValueError(f"{where}: the worlds are {WORLDS}")
     steps = tuple(_step(f"{where}, step {number}", step) for number, step in enumerate(entry["steps"], 1))
-    people = [step.subject for step in steps if step.operation in _INTRODUCED_BY]
-    if len(people) != len(set(people)):
-        raise ValueError(f"{where}: two have the same name: {people}")
+    callers = [step.subject for step in steps if step.operation in _NAMED_BY]
+    if len(callers) != len(set(callers)):
+        raise ValueError(f"{where}: two callers have the same name: {callers}")
     return Story(
         theme=theme,
         name=entry["name"],
@@ -160,8 +159,8 @@ def _step(where: str, entry: dict[str, Any]) -> Step:
     if len(operations) != 1:
         raise ValueError(f"{where}: has {len(operations)} operations: {entry}")
     (operation,) = operations
-    if unknown := entry.keys() - {operation, *OPERATIONS[operation], *_SEEN}:
-        raise ValueError(f"{where}: {operation} has no {unknown}")
+    if unknown := entry.keys() - {operation, *OPERATIONS[operation], *_OBSERVED}:
+        raise ValueError(f"{where}: {operation} does not take {unknown}")
     return Step(
         operation=operation,
         subject=entry[operation],

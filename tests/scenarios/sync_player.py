@@ -1,4 +1,4 @@
-"""The pool for threads as a world: whatever blocks is done by a thread of its own."""
+"""The threaded pool as a world: every operation that blocks runs in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from grpcpool import ChannelPool, PoolConfig
 from grpcpool.testing import FakeCall, FakeChannel, FakeFactory, manual_clock
 from support.waiting import eventually, is_inside
 
-from .driver_player import METHOD, WHO, DriverPlayer
+from .driver_player import CALLER, METHOD, DriverPlayer
 from .log import Log, status_text
 
-# A story that is as written never waits so long.
+# A correct story never waits this long.
 _PATIENCE = 5.0
 
 
 class _Channel(FakeChannel):
-    """Connects when told to; its calls run until told otherwise."""
+    """Connects only on request; its calls run until they are finished from outside."""
 
     def __init__(self, admitted: Callable[[object, FakeCall], None]) -> None:
         super().__init__(connects=False, holds_calls=True)
@@ -37,7 +37,7 @@ class SyncPlayer(DriverPlayer):
     """Drives a `grpcpool.ChannelPool`."""
 
     def __init__(self, config: PoolConfig, log: Log) -> None:
-        """Makes an unused pool."""
+        """Creates an unused pool."""
         self._factory = FakeFactory(lambda: _Channel(self.admitted))
         with manual_clock() as clock:
             pool = ChannelPool(self._factory, config, name=f"story-{id(self)}", listeners=[log])
@@ -46,88 +46,88 @@ class SyncPlayer(DriverPlayer):
         self._threads: list[threading.Thread] = []
         self._begun: dict[str, Any] = {}
 
-    def _in_background(self, who: str, work: Callable[[], None]) -> None:
+    def _in_background(self, caller: str, work: Callable[[], None]) -> None:
         def run() -> None:
-            WHO.set(who)
+            CALLER.set(caller)
             try:
                 work()
-            except Exception as error:  # noqa: BLE001 -- the log tells
-                self.failed(who, error)
+            except Exception as error:  # noqa: BLE001 -- logged
+                self.failed(caller, error)
 
-        thread = threading.Thread(target=run, name=f"story-{who}", daemon=True)
+        thread = threading.Thread(target=run, name=f"story-{caller}", daemon=True)
         self._threads.append(thread)
         thread.start()
 
     # --- operations that block ----------------------------------------------------------------------------------
 
-    def acquire(self, who: str, streams: int | None = None, **timeout: float | None) -> None:
-        """Somebody asks for a lease."""
-        self._in_background(who, lambda: self.leased(who, self._pool.acquire(**timeout, streams=streams)))
+    def acquire(self, caller: str, streams: int | None = None, **timeout: float | None) -> None:
+        """A caller requests a lease."""
+        self._in_background(caller, lambda: self.leased(caller, self._pool.acquire(**timeout, streams=streams)))
 
-    def call(self, who: str, on: str | None = None, **how: Any) -> None:
-        """Somebody makes a call, and waits for its end."""
+    def call(self, caller: str, on: str | None = None, **how: Any) -> None:
+        """A caller makes a call and waits for its end."""
         channel: Any = self._pool if on is None else self._leases[on]
 
         def work() -> None:
             channel.unary_unary(METHOD)(b"", **how)
-            self._log.answer(who, "OK")
+            self._log.answer(caller, "OK")
 
-        self._in_background(who, work)
+        self._in_background(caller, work)
 
-    def begin(self, who: str, **how: Any) -> None:
-        """Somebody begins a call."""
+    def begin(self, caller: str, **how: Any) -> None:
+        """A caller begins a call."""
 
         def work() -> None:
-            WHO.set(who)
-            self._begun[who] = call = self._pool.unary_unary(METHOD).future(b"", **how)
-            call.add_done_callback(lambda call: self._over(who, call))
+            CALLER.set(caller)
+            self._begun[caller] = call = self._pool.unary_unary(METHOD).future(b"", **how)
+            call.add_done_callback(lambda call: self._ended(caller, call))
 
         contextvars.copy_context().run(work)
 
-    def _over(self, who: str, call: Any) -> None:
+    def _ended(self, caller: str, call: Any) -> None:
         try:
             error = call.exception()
         except grpc.FutureCancelledError:
-            self._log.answer(who, status_text(grpc.StatusCode.CANCELLED))
+            self._log.answer(caller, status_text(grpc.StatusCode.CANCELLED))
             return
         if error is None:
-            self._log.answer(who, "OK")
+            self._log.answer(caller, "OK")
         else:
-            self.failed(who, error)
+            self.failed(caller, error)
 
-    def cancel(self, who: str) -> None:
-        """He gives up the call that he has begun."""
-        self._begun[who].cancel()
+    def cancel(self, caller: str) -> None:
+        """The caller cancels the call that it began."""
+        self._begun[caller].cancel()
 
-    def open(self, who: str, timeout: float | None = None) -> None:
-        """Somebody calls `open()`."""
+    def open(self, caller: str, timeout: float | None = None) -> None:
+        """A caller calls `open()`."""
 
         def work() -> None:
             self._pool.open(timeout)
-            self._log.answer(who, "open")
+            self._log.answer(caller, "open")
 
-        self._in_background(who, work)
+        self._in_background(caller, work)
 
-    def close(self, who: str, grace: float | None = None) -> None:
-        """Somebody calls `close()`."""
+    def close(self, caller: str, grace: float | None = None) -> None:
+        """A caller calls `close()`."""
 
         def work() -> None:
             self._pool.close(grace)
-            self._log.answer(who, "closed")
+            self._log.answer(caller, "closed")
 
-        self._in_background(who, work)
+        self._in_background(caller, work)
 
     def up(self, number: int) -> None:
-        """That connection is up again; a lost one is asked within a second whether it is."""
+        """The connection is up again; the pool checks lost ones at least once a second."""
         self._set_state(number, grpc.ChannelConnectivity.READY)
         self.advance(1)
 
-    # --- what is seen -------------------------------------------------------------------------------------------
+    # --- observation ------------------------------------------------------------------------------------------------
 
-    def settle(self, is_so: Callable[[], bool]) -> None:
-        """Waits until each thread has ended or waits to be told, and it is so."""
+    def settle(self, condition: Callable[[], bool]) -> None:
+        """Waits until each thread has ended or is blocked in a wait, and `condition` holds."""
         try:
-            eventually(lambda: self._is_at_rest() and is_so(), _PATIENCE, pause=0.001)
+            eventually(lambda: self._is_at_rest() and condition(), _PATIENCE, pause=0.001)
         except AssertionError:
             return
 
@@ -138,7 +138,7 @@ class SyncPlayer(DriverPlayer):
         )
 
     def end(self) -> None:
-        """Closes the pool, and gives back what is still held; no thread and no channel is left."""
+        """Closes the pool and releases what is still held; no thread and no channel is left."""
         self._pool.close(0)
         for lease in self._leases.values():
             lease.release()

@@ -1,4 +1,4 @@
-"""The scenario tests: each story, in each world."""
+"""Every story holds in every world: the machine and both drivers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from grpcpool import PoolConfig
-from grpcpool._listener import HOOKS
-from grpcpool._slot import CloseReason
+from grpcpool._values.listener import HOOKS
+from grpcpool._values.slot_states import CloseReason
 
 from .aio_player import AioPlayer
 from .log import Log
 from .machine_player import MachinePlayer
-from .player import Player, Telling
+from .player import Player, StoryRun
 from .story import OPERATIONS, WORLDS, Story, read_stories, story_of
 from .sync_player import SyncPlayer
 
@@ -33,9 +33,9 @@ PLAYERS: dict[str, Callable[[PoolConfig, Log], Player]] = {
 
 
 def play(story: Story, make: Callable[[PoolConfig, Log], Player]) -> None:
-    """Plays the story in the world that `make` makes."""
+    """Plays the story in the world that `make` creates."""
     log = Log()
-    Telling(story, make(story.config, log), log).play()
+    StoryRun(story, make(story.config, log), log).play()
 
 
 @pytest.mark.parametrize(
@@ -48,23 +48,23 @@ def play(story: Story, make: Callable[[PoolConfig, Log], Player]) -> None:
     ],
 )
 def test_story(world: str, story: Story) -> None:
-    """The story is true in this world, step by step."""
+    """The story holds in this world, step by step."""
     play(story, PLAYERS[world])
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_chance_has_no_part_in_it(seed: int) -> None:
-    """Whatever dice the pool throws, the stories are the same."""
+def test_the_stories_do_not_depend_on_chance(seed: int) -> None:
+    """A story holds whatever random numbers the machine draws."""
     for story in BY_MACHINE:
-        dice = random.Random(seed).random  # noqa: S311 -- dice
+        dice = random.Random(seed).random  # noqa: S311 -- tests have no secrets
         play(story, lambda config, log, dice=dice: MachinePlayer(config, log, random=dice))  # type: ignore[misc]
 
 
-# --- what the stories are ------------------------------------------------------------------------------------------
+# --- the stories themselves -----------------------------------------------------------------------------------------
 
 
-def test_they_tell_of_everything() -> None:
-    """Each operation, event of the machine, reason to close, and error of the pool is in some story."""
+def test_the_stories_cover_everything() -> None:
+    """Every operation, machine event, close reason and pool error occurs in some story."""
     steps = [step for story in STORIES for step in story.steps]
     events = [event for step in steps for event in step.events]
     answers = {word for step in steps for answer in step.answers.values() for word in str(answer).split()}
@@ -79,13 +79,13 @@ def test_they_tell_of_everything() -> None:
 @pytest.mark.parametrize("player", [MachinePlayer, SyncPlayer, AioPlayer])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_each_world_knows_each_operation(player: type, operation: str) -> None:
-    """Each player takes each operation, with each of its arguments."""
+    """Each player accepts each operation, with each of its arguments."""
     inspect.signature(getattr(player, operation)).bind(player, "a", **dict.fromkeys(OPERATIONS[operation]))
 
 
-def told(*steps: dict[str, Any], **entry: Any) -> Story:
-    """A story told on the spot."""
-    return story_of("test", {"name": "told", "truth": "", "steps": list(steps), **entry})
+def story_with(*steps: dict[str, Any], **entry: Any) -> Story:
+    """A story written in a test."""
+    return story_of("test", {"name": "inline", "truth": "", "steps": list(steps), **entry})
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def told(*steps: dict[str, Any], **entry: Any) -> Story:
     ],
     ids=str,
 )
-def test_a_slip_of_the_pen_is_found(entry: dict[str, Any]) -> None:
-    """What no story has is refused when it is read, so that nothing is written in vain."""
-    with pytest.raises(ValueError, match=r"test, 'told'|PoolConfig\."):
-        told(**{"steps": [], **entry})
+def test_an_invalid_entry_is_refused(entry: dict[str, Any]) -> None:
+    """An entry that is not part of the format is refused when the story is read, so nothing written is ignored."""
+    with pytest.raises(ValueError, match=r"test, 'inline'|PoolConfig\."):
+        story_with(**{"steps": [], **entry})
 
 
 ACQUIRES = {"acquire": "a", "events": ["opening 1"]}
@@ -131,32 +131,32 @@ CONNECTS = {"connects": 1, "events": ["opened 1", "granted 1 after 0 s"], "answe
         ([ACQUIRES, CONNECTS, {"advance": 1, "events": ["closed 1: idle"]}], "step 3"),
     ],
 )
-def test_what_is_not_so_is_found(steps: list[dict[str, Any]], says: str) -> None:
-    """A story fails at the first step after which anything else is seen than is written."""
+def test_a_wrong_step_fails(steps: list[dict[str, Any]], says: str) -> None:
+    """A story fails at the first step after which something other than what is written is observed."""
     with pytest.raises(AssertionError, match=says):
-        play(told(*steps), MachinePlayer)
+        play(story_with(*steps), MachinePlayer)
 
 
-def test_what_is_not_so_in_the_end_is_found() -> None:
-    """A story fails if a figure in the end is another."""
-    with pytest.raises(AssertionError, match=r"in the end: \{'acquired': '1, not 2'\}"):
-        play(told(ACQUIRES, CONNECTS, stats={"acquired": 2, "in_flight": 1}), MachinePlayer)
+def test_a_wrong_final_figure_fails() -> None:
+    """A story fails if one of its final figures differs."""
+    with pytest.raises(AssertionError, match=r"at the end: \{'acquired': '1, not 2'\}"):
+        play(story_with(ACQUIRES, CONNECTS, stats={"acquired": 2, "in_flight": 1}), MachinePlayer)
 
 
-@pytest.mark.parametrize("lie", ["waits for ever", "carries on", "stays open"])
-def test_what_a_story_need_not_say_is_looked_at(lie: str) -> None:
-    """In every story, who waits is counted and answered in the end, and what is open is counted from outside."""
+@pytest.mark.parametrize("fault", ["a refusal is missing", "an extra refusal", "a connection stays open"])
+def test_what_no_story_has_to_write_is_checked(fault: str) -> None:
+    """In every story waiters are counted and finally answered, and open connections are counted from outside."""
 
-    class Liar(MachinePlayer):
+    class Faulty(MachinePlayer):
         def connections(self) -> int:
-            return super().connections() + (lie == "stays open")
+            return super().connections() + (fault == "a connection stays open")
 
         def end(self) -> None:
             super().end()
-            if lie == "waits for ever":
+            if fault == "a refusal is missing":
                 self._log.clear()
-            elif lie == "carries on":
+            elif fault == "an extra refusal":
                 self._log.answer("b", "PoolClosedError")
 
     with pytest.raises(AssertionError):
-        play(told(ACQUIRES), Liar)
+        play(story_with(ACQUIRES), Faulty)

@@ -16,7 +16,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from grpcpool import Listener
-from grpcpool._listener import HOOKS, Closed, PoolEvent
+from grpcpool._values.listener import HOOKS
+from grpcpool.events import Closed, PoolEvent
 
 # What is told of a call that failed: so many seconds before it began, and after it ended.
 _AROUND = 1.0

@@ -21,7 +21,7 @@ from soak.wishes import BrokenError
 _PATIENCE = 5.0
 _OURS = ("grpcpool.", "grpc.")
 # What modules and interpreters keep, whoever made it: settings, and what gRPC builds when it is first used.
-_OF_NO_POOL = ("grpc._cython", "grpc.StatusCode", "grpcpool._config", "grpcpool.testing")
+_OF_NO_POOL = ("grpc._cython", "grpc.StatusCode", "grpcpool._values.config", "grpcpool.testing")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from support.servers import AioServer
+from support import servers
 
 
-class Server(AioServer):
+class Server(servers.Server):
     """A server that keeps no connection for long."""
 
     def __init__(self, *, age: float, limit: int | None = None) -> None:

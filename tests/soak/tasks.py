@@ -17,7 +17,8 @@ from grpcpool import PoolConfig, aio
 from soak.book import Book, Call, Entry
 from soak.remains import Complaints
 from soak.wishes import OK, Wish, broken, plain, wishes
-from soak.world import AT_ONCE, CALLERS, OPTIONS, REST, Setting, World
+from soak.world import AT_ONCE, CALLERS, REST, Setting, World
+from support.servers import RECONNECT_SOON
 
 T = TypeVar("T")
 
@@ -305,7 +306,7 @@ class Tasks(World):
         """Has a loop that runs in a thread, and a pool that was not used yet."""
         super().__init__(setting, book)
         self.pool = aio.insecure_channel(
-            setting.target, OPTIONS, config=setting.config, name="soak", listeners=[setting.listener]
+            setting.target, RECONNECT_SOON, config=setting.config, name="soak", listeners=[setting.listener]
         )
         self._over = False
         self._running: set[asyncio.Task[None]] = set()
@@ -360,7 +361,7 @@ class Tasks(World):
 
     async def _close_a_pool(self, rng: random.Random) -> None:
         config = PoolConfig(min_size=1, max_size=2, max_streams=4)
-        pool = aio.insecure_channel(self.setting.target, OPTIONS, config=config, name="short-lived")
+        pool = aio.insecure_channel(self.setting.target, RECONNECT_SOON, config=config, name="short-lived")
         kinds = [rng.choice(["future", "stream"]) for _ in range(rng.randint(1, 12))]
         caller = Caller("closer", pool, self.book)
         await caller.in_pool_that_closes([plain(rng, kind=kind) for kind in kinds], rng.choice([0.0, 0.0, 0.1]))

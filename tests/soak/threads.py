@@ -14,7 +14,8 @@ import grpc
 import grpcpool
 from soak.book import Book, Call, Entry
 from soak.wishes import OK, Wish, broken, plain, wishes
-from soak.world import CALLERS, OPTIONS, REST, Setting, World
+from soak.world import CALLERS, REST, Setting, World
+from support.servers import RECONNECT_SOON
 
 _METHODS = {"collect": "/test.Test/Collect", "chat": "/test.Test/Chat"}
 # A request iterator that goes on until its call is over.
@@ -296,7 +297,7 @@ class Threads(World):
         """Has a pool that was not used yet."""
         super().__init__(setting, book)
         self.pool = grpcpool.insecure_channel(
-            setting.target, OPTIONS, config=setting.config, name="soak", listeners=[setting.listener]
+            setting.target, RECONNECT_SOON, config=setting.config, name="soak", listeners=[setting.listener]
         )
         self._over = threading.Event()
         self._running: list[threading.Thread] = []
@@ -337,7 +338,7 @@ class Threads(World):
         rng = self.dice("closer", round_)
         while not self._over.wait(rng.uniform(0, 0.5)):
             config = grpcpool.PoolConfig(min_size=1, max_size=2, max_streams=4)
-            pool = grpcpool.insecure_channel(self.setting.target, OPTIONS, config=config, name="short-lived")
+            pool = grpcpool.insecure_channel(self.setting.target, RECONNECT_SOON, config=config, name="short-lived")
             kinds = [rng.choice(["future", "stream"]) for _ in range(rng.randint(1, 12))]
             caller = Caller("closer", pool, self.book)
             caller.in_pool_that_closes([plain(rng, kind=kind) for kind in kinds], rng.choice([0.0, 0.0, 0.1]))

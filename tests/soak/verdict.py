@@ -12,7 +12,7 @@ from typing import Final
 
 import grpc
 
-from grpcpool._status import is_refused
+from grpcpool._grpc.status import is_refused
 from soak.book import LATE, Call
 from soak.journal import Kind, Trouble
 

@@ -18,9 +18,6 @@ REST = 0.05
 # Seconds within which what the pool is told to do must have been done.
 AT_ONCE = 10.0
 
-# So that a connection that was lost tries again soon.
-OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:

@@ -1,1 +1,1 @@
-"""What the tests share: servers, fakes, a clock turned by hand, and ways to wait and to count."""
+"""What the tests share: servers, fakes, pools, ways to call, and ways to wait and to count."""

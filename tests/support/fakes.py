@@ -1,4 +1,4 @@
-"""Factories that misbehave as told, and the fakes that they make."""
+"""Factories that misbehave, and the fakes that they make."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HangingFactory(FakeFactory):
 
 
 class ConstantFactory:
-    """Returns the same thing at each call, whatever that is."""
+    """Returns the same object at each call."""
 
     def __init__(self, value: Any) -> None:
         """Returns `value`."""
@@ -93,7 +93,7 @@ async def _aio_count(request: bytes) -> AsyncIterator[bytes]:
 
 
 async def _turns(milliseconds: int) -> None:
-    # A millisecond is a turn of the loop; what is longer than any test needs is for ever.
+    # A millisecond is a turn of the loop; a pause longer than any test needs lasts for ever.
     if milliseconds >= 1000:
         await asyncio.Event().wait()
     for _ in range(milliseconds):

@@ -1,4 +1,4 @@
-"""Running a test's coroutine in a loop of its own: asyncio's, also in debug mode or with eager tasks, or uvloop's."""
+"""Runs a test's coroutine in its own loop: asyncio's, also in debug mode or with eager tasks, or uvloop's."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import gc
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
 import pytest
+
+from support.waiting import LONG
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ KINDS = [
         "uvloop",
         marks=pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"),
     ),
-    # With Python 3.12 came tasks that begin at once.
+    # Python 3.12 brought tasks that begin at once.
     *(["eager"] if sys.version_info >= (3, 12) else []),
 ]
 """The kinds of loop, for a test that is to be run in each."""
@@ -45,7 +47,7 @@ def loops_of(kind: str) -> Iterator[None]:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """A loop of the kind that is in force."""
+    """A loop of the current kind."""
     if _kind[-1] != "uvloop":
         asyncios = asyncio.new_event_loop()
         if _kind[-1] == "eager" and sys.version_info >= (3, 12):
@@ -58,22 +60,20 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def run(main: Coroutine[Any, Any, T], *, limit: float = 60) -> T:
-    """Returns what `main` returns, run in a new loop, which is closed then.
+    """Returns what `main` returns, run in a new loop, which is then closed.
 
     Raises:
-        AssertionError: Tasks were left over, or the loop was told of an error that nobody has caught.
+        AssertionError: Tasks were left, or the loop's exception handler was called.
         TimeoutError: It did not end within `limit` seconds.
     """
     uncaught: list[str] = []
     with asyncio.Runner(debug=_kind[-1] == "debug", loop_factory=new_loop) as runner:
-        runner.get_loop().set_exception_handler(lambda loop, context: uncaught.append(_told(context)))
+        runner.get_loop().set_exception_handler(lambda loop, context: uncaught.append(_text_of(context)))
         result = runner.run(_watched(main, limit))
-        # Calls that errors still refer to keep gRPC's connections open; and tasks say only now that nobody has asked
-        # for their error.
+        # Calls that errors still refer to keep gRPC's connections open; and a task reports an error that was never
+        # retrieved only when it is collected.
         gc.collect()
-    # gRPC's poller is told of events by several loops, and complains of those that another one has taken.
-    wanted = [error for error in uncaught if "PollerCompletionQueue" not in error]
-    assert not wanted, f"nobody has caught: {wanted}"
+    assert not not_of_poller(uncaught), f"uncaught: {uncaught}"
     return result
 
 
@@ -90,25 +90,44 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 async def _watched(main: Coroutine[Any, Any, T], limit: float) -> T:
     async with asyncio.timeout(limit):
         result = await main
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    if left:
-        # gRPC's own tasks end when its thread has told them.
-        _, left = await asyncio.wait(left, timeout=_TO_END)
+    left = await tasks_left()
     assert not left, f"tasks are left over: {left}"
     return result
 
 
-def _told(context: dict[str, Any]) -> str:
+async def tasks_left() -> set[asyncio.Task[Any]]:
+    """The loop's tasks, besides this one, that do not end within seconds."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        # gRPC's own tasks end when its thread has notified them.
+        _, left = await asyncio.wait(left, timeout=_TO_END)
+    return left
+
+
+def not_of_poller(errors: Iterable[str]) -> list[str]:
+    """The uncaught errors besides those of gRPC's poller.
+
+    It serves several loops, and complains of events that another loop has taken.
+    """
+    return [error for error in errors if "PollerCompletionQueue" not in error]
+
+
+def _text_of(context: dict[str, Any]) -> str:
     return f"{context.get('message')}: {context.get('exception')!r}"
 
 
 async def settle(turns: int = _TURNS) -> None:
-    """Lets the loop turn until, with fakes, all that can happen has happened."""
+    """Lets the loop run until, with fakes, all that can happen has happened."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
-async def until(predicate: Callable[[], T], timeout: float = 20.0) -> T:  # noqa: ASYNC109 -- as `eventually`
+async def until(
+    predicate: Callable[[], T],
+    timeout: float = LONG,  # noqa: ASYNC109 -- as `eventually`
+    *,
+    pause: float = 0.002,
+) -> T:
     """Returns what `predicate` returns as soon as that is true: for facts seen from outside, and other threads.
 
     Raises:
@@ -118,10 +137,10 @@ async def until(predicate: Callable[[], T], timeout: float = 20.0) -> T:  # noqa
     deadline = loop.time() + timeout
     while not (value := predicate()):
         assert loop.time() < deadline, f"still {value!r} after {timeout} s"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause)
     return value
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Has `work` done by another thread, in which no loop runs."""
+    """Runs `work` in another thread, in which no loop runs."""
     return await asyncio.get_running_loop().run_in_executor(None, work)

@@ -1,14 +1,18 @@
-"""What tests make pools with."""
+"""Makes pools for tests, records their events, and checks that they are at rest."""
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import grpc
 
-from grpcpool import ChannelPool, Listener
-from grpcpool._listener import HOOKS, PoolEvent
+from grpcpool import ChannelPool, Listener, PoolStats
+from grpcpool._values.listener import HOOKS
+from grpcpool.events import PoolEvent
+from support.waiting import eventually
 
 
 class PoolMaker(Protocol):
@@ -26,16 +30,36 @@ class PoolMaker(Protocol):
 
 
 class Recorder(Listener):
-    """Writes down what it is told."""
+    """Records events."""
 
     def __init__(self) -> None:
-        """Has been told nothing yet."""
+        """Starts with no events."""
         self.told: list[PoolEvent] = []
 
     def of(self, kind: type[PoolEvent]) -> list[Any]:
-        """What it was told of one kind, in order."""
+        """The events of one kind, in order."""
         return [event for event in self.told if type(event) is kind]
 
 
 for _hook in HOOKS.values():
     setattr(Recorder, _hook, lambda self, event: self.told.append(event))
+
+
+def pool_threads() -> set[threading.Thread]:
+    """The threads of all pools in this process."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
+
+
+def assert_at_rest(pool: ChannelPool) -> None:
+    """The pool carries nothing, and nothing waits; what was dropped has been collected."""
+    gc.collect()
+    eventually(lambda: pool.stats().in_flight == 0, timeout=5)
+    assert_carries_nothing(pool.stats())
+
+
+def assert_carries_nothing(stats: PoolStats) -> None:
+    """Nothing is in flight on any connection, nothing waits, and the size is within its bound."""
+    assert stats.in_flight == 0
+    assert stats.waiting == 0
+    assert 0 <= stats.size <= stats.max_size
+    assert all(channel.in_flight == 0 for channel in stats.channels)

@@ -1,132 +1,111 @@
-"""A small gRPC server, run as a process of its own by `support.servers`. It imports nothing of the project.
+"""The tests' gRPC server, on asyncio, run in its own process by `servers`. It imports nothing of the project.
 
-It prints its port when it serves, and ends when its standard input does, so that it never outlives who started it.
+It bears hundreds of calls at once. It prints its port when it serves, and ends when its standard input does.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
+import pathlib
 import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-class Load:
-    """How many calls run on each connection, and how many ran at most."""
+from support.serving import Running, serve_until_input_ends
 
-    def __init__(self) -> None:
-        """Starts at none."""
-        self._guard = threading.Lock()
-        self._running: Counter[str] = Counter()
-        self._most: dict[str, int] = {}
-
-    @contextmanager
-    def of(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """Counts a call while it runs."""
-        peer = context.peer()
-        with self._guard:
-            self._running[peer] += 1
-            self._most[peer] = max(self._most.get(peer, 0), self._running[peer])
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._running[peer] -= 1
-
-    def take_peaks(self) -> bytes:
-        """The most calls on each connection since this was asked last, as JSON."""
-        with self._guard:
-            peaks, self._most = self._most, {}
-        return json.dumps(peaks).encode()
+RUNNING = Running()
+"""By the client's address."""
 
 
-LOAD = Load()
-
-
-def slow(request: bytes, context: grpc.ServicerContext) -> bytes:
+async def slow(request: bytes, context: Any) -> bytes:
     """Answers with the request after as many milliseconds as it says."""
-    with LOAD.of(context):
-        time.sleep(int(request) / 1000)
+    with RUNNING.one(context.peer()):
+        await asyncio.sleep(int(request) / 1000)
     return request
 
 
-def fail(request: bytes, context: grpc.ServicerContext) -> bytes:
+async def fail(request: bytes, context: Any) -> bytes:
     """Fails with the status code that the request names."""
-    context.abort(grpc.StatusCode[request.decode()], f"failed as asked: {request.decode()}")
+    await context.abort(grpc.StatusCode[request.decode()], f"failed as asked: {request.decode()}")
     raise AssertionError  # abort() raises
 
 
-def count(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-    """For ``n,ms``: n messages with so many milliseconds before each."""
+async def count(request: bytes, context: Any) -> AsyncIterator[bytes]:
+    """For ``n,ms``: n messages, each after a pause of ms milliseconds."""
     number, _, pause = request.decode().partition(",")
-    with LOAD.of(context):
+    with RUNNING.one(context.peer()):
         for i in range(int(number)):
-            time.sleep(int(pause or 0) / 1000)
-            if not context.is_active():
-                return
+            await asyncio.sleep(int(pause or 0) / 1000)
             yield str(i).encode()
 
 
-def collect(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-    """Answers with the requests in a row."""
-    with LOAD.of(context):
-        return b",".join(requests)
+async def collect(requests: AsyncIterator[bytes], context: Any) -> bytes:
+    """Answers with the requests joined."""
+    with RUNNING.one(context.peer()):
+        return b",".join([request async for request in requests])
 
 
-def chat(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+async def chat(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
     """Answers each request with itself."""
-    with LOAD.of(context):
-        yield from requests
+    with RUNNING.one(context.peer()):
+        async for request in requests:
+            yield request
 
 
-_UNARY: dict[str, Callable[[bytes, grpc.ServicerContext], bytes]] = {
-    "Echo": lambda request, context: request,
+def answering(answer: Callable[[bytes, Any], bytes]) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """A method that answers at once."""
+
+    async def method(request: bytes, context: Any) -> bytes:
+        return answer(request, context)
+
+    return method
+
+
+_UNARY: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
+    "Echo": answering(lambda request, context: request),
     "Slow": slow,
     "Fail": fail,
-    "Pid": lambda request, context: str(os.getpid()).encode(),
-    "Peer": lambda request, context: context.peer().encode(),
-    "TakePeaks": lambda request, context: LOAD.take_peaks(),
+    "Pid": answering(lambda request, context: str(os.getpid()).encode()),
+    "Peer": answering(lambda request, context: context.peer().encode()),
+    "Running": answering(lambda request, context: str(RUNNING.total()).encode()),
+    "TakePeaks": answering(lambda request, context: json.dumps(RUNNING.take_peaks()).encode()),
 }
 
 
-def make_server(options: argparse.Namespace) -> tuple[grpc.Server, int]:
-    """Makes a server that listens; says on which port."""
-    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        name: grpc.unary_unary_rpc_method_handler(method) for name, method in _UNARY.items()
-    }
+def option(text: str) -> tuple[str, int]:
+    """Reads ``name=number``."""
+    name, _, value = text.partition("=")
+    return name, int(value)
+
+
+async def serve(port: int, options: list[tuple[str, int]]) -> None:
+    """Serves until standard input ends."""
+    methods: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in _UNARY.items()}
     methods["Count"] = grpc.unary_stream_rpc_method_handler(count)
     methods["Collect"] = grpc.stream_unary_rpc_method_handler(collect)
     methods["Chat"] = grpc.stream_stream_rpc_method_handler(chat)
-    settings = []
-    if options.max_concurrent_streams:
-        settings.append(("grpc.max_concurrent_streams", options.max_concurrent_streams))
-    server = grpc.server(futures.ThreadPoolExecutor(options.threads), options=settings)
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Test", methods)])
-    port = server.add_insecure_port(f"127.0.0.1:{options.port}")
-    return server, port
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", methods),))
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await asyncio.get_running_loop().run_in_executor(None, serve_until_input_ends, bound)
 
 
 def main() -> None:
-    """Serves until standard input ends."""
+    """Takes the arguments."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=64)
-    parser.add_argument("--max-concurrent-streams", type=int, default=0)
-    server, port = make_server(parser.parse_args())
-    server.start()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-    sys.stdin.buffer.read()
-    os._exit(0)
+    parser.add_argument("--option", type=option, action="append", default=[])
+    arguments = parser.parse_args()
+    asyncio.run(serve(arguments.port, arguments.option))
 
 
 if __name__ == "__main__":

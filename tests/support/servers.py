@@ -7,9 +7,10 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,28 +24,21 @@ ECHO, SLOW, FAIL, PID, PEER = (f"/test.Test/{name}" for name in ("Echo", "Slow",
 COUNT, COLLECT, CHAT = (f"/test.Test/{name}" for name in ("Count", "Collect", "Chat"))
 
 
-class Server:
-    """One server process.
+RECONNECT_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
+"""Options of a channel: a lost connection is tried again soon, so that tests of servers that come back are quick."""
 
-    Its methods, under ``/test.Test/``, take and return bytes: ``Echo``; ``Slow`` (answers after as many milliseconds
-    as the request says); ``Fail`` (with the status code that the request names); ``Pid``; ``Peer`` (the address of
-    the client's end of the connection); ``Count`` (request ``n,ms``: a stream of n messages with so many
-    milliseconds before each); ``Collect`` (a stream of requests, answered joined); ``Chat`` (each answered with
-    itself).
-    """
 
-    # What the process runs: takes `--port`, prints it when it serves, and ends when its standard input does.
-    script = _HERE / "server_script.py"
+class ServerProcess:
+    """A server as a process, which runs the script of a subclass."""
 
-    def __init__(self, *, threads: int = 64, max_concurrent_streams: int | None = None, port: int = 0) -> None:
-        """Does not start it yet; the system chooses the port, unless one is given."""
-        # The script's, besides the port.
-        self.arguments: Sequence[str] = [
-            f"--threads={threads}",
-            *([] if max_concurrent_streams is None else [f"--max-concurrent-streams={max_concurrent_streams}"]),
-        ]
+    script: pathlib.Path
+    """Takes `--port`, prints the port when it serves, and ends when its standard input does."""
+
+    def __init__(self, *arguments: str) -> None:
+        """Does not start it yet; `arguments` are the script's, besides the port."""
+        self._arguments = arguments
         self._process: subprocess.Popen[str] | None = None
-        self.port = port
+        self.port = 0
 
     @property
     def target(self) -> str:
@@ -52,22 +46,27 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def process(self) -> subprocess.Popen[str]:
+        """The process that serves."""
+        assert self._process is not None, "the server is not running"
+        return self._process
+
+    @property
     def pid(self) -> int:
         """The id of the process that serves."""
-        assert self._process is not None
-        return self._process.pid
+        return self.process.pid
 
     def start(self) -> Self:
-        """Serves when this returns."""
-        command = [sys.executable, str(self.script), f"--port={self.port}", *self.arguments]
+        """Serves when this returns: on a port chosen by the system, or on its earlier port when started again."""
+        command = [sys.executable, str(self.script), f"--port={self.port}", *self._arguments]
         environment = {**os.environ, "GRPC_VERBOSITY": "NONE"}
         self._process = subprocess.Popen(  # noqa: S603 -- our own script
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said.strip().isdigit(), f"the server did not start: {said!r}"
-        self.port = int(said)
+        line = self._process.stdout.readline()
+        assert line.strip().isdigit(), f"the server did not start: {line!r}"
+        self.port = int(line)
         return self
 
     def kill(self) -> None:
@@ -86,26 +85,20 @@ class Server:
     def freeze(self) -> None:
         """Stops the process; its connections stay open."""
         os.kill(self.pid, signal.SIGSTOP)
-        # It takes a moment until the last of its threads stands still.
+        # It takes a moment until the last of its threads stops.
         os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
-        """Lets a frozen process go on."""
+        """Lets a frozen process continue."""
         os.kill(self.pid, signal.SIGCONT)
 
     def channel(self) -> grpc.Channel:
-        """A factory for pools: a new channel with a connection of its own.
+        """A factory for pools: a new channel with its own connection, which reconnects soon."""
+        return grpc.insecure_channel(self.target, isolated(RECONNECT_SOON))
 
-        Reconnects quickly, so that tests of servers that come back need not wait.
-        """
-        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-        return grpc.insecure_channel(self.target, isolated(options))
-
-    def take_peaks(self) -> dict[str, int]:
-        """The most calls that ran on each connection at once since this was asked last, by the client's address."""
-        with self.channel() as channel:
-            peaks: dict[str, int] = json.loads(unary(channel, "/test.Test/TakePeaks", b""))
-        return peaks
+    def aio_channel(self) -> grpc.aio.Channel:
+        """Same as `channel`, for asyncio."""
+        return grpc.aio.insecure_channel(self.target, isolated(RECONNECT_SOON))
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -132,23 +125,49 @@ class Server:
         self.kill()
 
 
-class AioServer(Server):
-    """A server on asyncio, which hundreds of calls cost little, and which says how many it runs.
+class Server(ServerProcess):
+    """The server of most tests.
 
-    Its methods are those of `Server` but for ``Pid``.
+    Its methods, under ``/test.Test/``, take and return bytes: ``Echo``; ``Slow`` (answers after as many milliseconds
+    as the request says); ``Fail`` (with the status code that the request names); ``Pid``; ``Peer`` (the address of
+    the client's end of the connection); ``Count`` (request ``n,ms``: a stream of n messages, each after a
+    pause of ms milliseconds); ``Collect`` (a stream of requests, answered joined); ``Chat`` (each answered with
+    itself).
     """
 
-    script = _HERE / "aio_server_script.py"
+    script = _HERE / "server_script.py"
 
-    def __init__(self, options: Mapping[str, int]) -> None:
+    def __init__(self, options: Mapping[str, int] | None = None) -> None:
         """Does not start it yet; `options` are gRPC's channel options, by name without ``grpc.``."""
-        super().__init__()
-        self.arguments = [f"--option=grpc.{name}={value}" for name, value in options.items()]
+        super().__init__(*(f"--option=grpc.{name}={value}" for name, value in (options or {}).items()))
 
     def running(self) -> int:
-        """How many calls it runs, those included that nobody waits for any more."""
+        """How many calls it runs, including those that no client waits for any more."""
         with self.channel() as channel:
             return int(unary(channel, "/test.Test/Running", b""))
+
+    def take_peaks(self) -> dict[str, int]:
+        """The most calls that ran at once on each connection, by the client's address, since this was last asked."""
+        with self.channel() as channel:
+            peaks: dict[str, int] = json.loads(unary(channel, "/test.Test/TakePeaks", b""))
+        return peaks
+
+
+@contextlib.contextmanager
+def dead_target() -> Iterator[str]:
+    """An address at which every attempt to connect is refused, as long as the block lasts."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def mute_target() -> Iterator[str]:
+    """An address that accepts connections and never sends anything, so that channels to it stay connecting."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 def unary(channel: Any, method: str, request: bytes, **how: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Waiting with a bound: for facts seen from outside, and for what other threads do."""
+"""Waits with a time limit: for facts seen from outside, and for what other threads do."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def eventually(predicate: Callable[[], T], timeout: float = LONG, *, pause: floa
 
 
 def background(work: Callable[[], T]) -> Future[T]:
-    """Has `work` done by a thread of its own; the future tells how it ended."""
+    """Runs `work` in a thread of its own; the future gets its result or error."""
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 -- whoever asks for the result is told
+        except BaseException as error:  # noqa: BLE001 -- raised by result()
             future.set_exception(error)
 
     threading.Thread(target=run, name="test-background", daemon=True).start()
@@ -43,7 +43,7 @@ def background(work: Callable[[], T]) -> Future[T]:
 
 
 def together(number: int, work: Callable[[int], T]) -> list[T]:
-    """Has `work(i)` done by as many threads, which all begin at the same moment; returns the results in order."""
+    """Runs `work(i)` in `number` threads, which all begin at the same moment; returns the results in order."""
     barrier = threading.Barrier(number)
 
     def run(i: int) -> T:

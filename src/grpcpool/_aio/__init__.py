@@ -1,1 +1,1 @@
-"""The pool for asyncio: `pool.py` is its face, `core.py` the driver of the machine."""
+"""The pool for asyncio: `pool.py` is its face, `driver.py` the driver of the machine."""

@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .multicallables import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from .arguments import Caller
+from .driver import AioDriver
+from .multicallables import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 if TYPE_CHECKING:
-    from .._slot_channel import Method
+    from .._shared.methods import Method
 
 Codec = Callable[[Any], Any] | None
 
 
 class ChannelSurface(grpc.aio.Channel):
     """Makes multicallables whose calls go by way of a `Caller`."""
+
+    _driver: AioDriver
+    # Channels of an unknown factory may take call credentials; whether they do shows when a call begins.
+    _takes_call_credentials = True
 
     # Clients that Google generates append to these, as they do with gRPC's own channels.
 

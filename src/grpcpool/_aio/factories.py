@@ -7,11 +7,18 @@ from typing import Any
 
 import grpc
 
-from .._config import PoolConfig
-from .._listener import Listener
-from .._making import Credentials, check_credentials, credentials_of, is_making_a_channel, making_a_channel, named_after
-from .._options import isolated, shared_out
-from .intercepted import add_interceptors
+from .._grpc.options import isolated, shared_out
+from .._shared.targets import (
+    Credentials,
+    check_credentials,
+    credentials_of,
+    is_making_a_channel,
+    making_a_channel,
+    named_after,
+)
+from .._values.config import PoolConfig
+from .._values.listener import Listener
+from .interceptors import add_interceptors
 from .pool import ChannelPool
 
 # What there was before anybody put these in gRPC's place.

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import grpc
 
-from .._errors import PoolError
-from .._rpc_errors import status_of
+from .._shared.rpc_status import status_of
+from .._values.errors import PoolError
 
 _LOCALLY_CANCELLED = "Locally cancelled by application!"
 

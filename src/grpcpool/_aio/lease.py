@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._lease_base import LeaseBase
-from .._status import answer_of_done, details_of_done, has_been_refused, has_succeeded
-from .calls import SHELLS, End
+from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
+from .._shared.lease_base import LeaseBase
+from .arguments import Arguments, start
+from .call import SHELLS, End
 from .channel import ChannelSurface
-from .multicallables import Arguments, start
 
 if TYPE_CHECKING:
-    from .._slot_channel import Method
-    from .core import Core
-    from .pool import ChannelPool
+    from .._shared.methods import Method
+    from .driver import AioDriver
     from .slot_channel import AioSlotChannel
 
 
@@ -32,8 +31,7 @@ class Lease(LeaseBase, ChannelSurface):
     """
 
     _shown_as = "grpcpool.aio.Lease"
-    _core: Core
-    _pool: ChannelPool
+    _driver: AioDriver
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002 -- gRPC's
         """Gives the lease back: the same as `release`."""
@@ -54,19 +52,19 @@ class Lease(LeaseBase, ChannelSurface):
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """As `grpc.aio.Channel.get_state`, of the leased connection."""
         self._check_usable()
-        self._core.enter()
+        self._driver.enter()
         return self._channel.state(connect=try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """As `grpc.aio.Channel.wait_for_state_change`, of the leased connection."""
         self._check_usable()
-        self._core.enter()
+        self._driver.enter()
         await self._channel.channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """As `grpc.aio.Channel.channel_ready`, of the leased connection."""
         self._check_usable()
-        self._core.enter()
+        self._driver.enter()
         await self._channel.channel.channel_ready()
 
     def _inherited(self, attribute: str) -> list[Any]:
@@ -80,7 +78,7 @@ class Lease(LeaseBase, ChannelSurface):
 
     def _caller(self, kind: str, *arguments: Any) -> tuple[LeaseCaller, Method]:
         self._check_usable()
-        method = self._core.methods.get(kind, arguments)
+        method = self._driver.methods.get(kind, arguments)
         return LeaseCaller(self, method), method
 
 
@@ -94,9 +92,9 @@ class LeaseCaller:
         self._native = lease._channel.multicallable(method)
 
     @property
-    def core(self) -> Core:
+    def driver(self) -> AioDriver:
         """The driver of the lease's pool."""
-        return self._lease._core
+        return self._lease._driver
 
     def of_other_method(self, name: str) -> LeaseCaller:
         """The caller for a method with another name."""
@@ -112,13 +110,13 @@ class LeaseCaller:
         lease = self._lease
         lease.begin_call()
         try:
-            self.core.enter()
+            self.driver.enter()
             native = start(self._native, arguments)
         except BaseException:
             lease.end_call()
             raise
-        call = SHELLS[self._method.kind](self.core, lease)
-        call.begin(native, End(self, call, lease._slot))
+        call = SHELLS[self._method.kind](self.driver, lease)
+        call.begin(native, End(self.over, call, lease._slot))
         return call
 
     def over(self, native: Any, end: End) -> None:
@@ -128,9 +126,9 @@ class LeaseCaller:
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
                 end.refused = True
-                self.core.tell(self.core.machine.crowded, end.slot)
+                self.driver.tell(self.driver.machine.crowded, end._slot)
             else:
-                self.core.call_failed(end.slot, code, details_of_done(native))
+                self.driver.call_failed(end._slot, code, details_of_done(native))
         lease.end_call()
         call = end.call()
         if call is not None:

@@ -6,16 +6,15 @@ A multicallable knows gRPC's signatures, and the interceptors that its pool or l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .intercepted import intercepted
+from .arguments import Caller
+from .interceptors import intercepted
 
 if TYPE_CHECKING:
-    from .._slot_channel import Method
-    from .calls import End
-    from .core import Core
+    from .._shared.methods import Method
 
     # gRPC's classes take no type parameters at run time; and the messages are the user's.
     _UnaryUnary = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
@@ -27,39 +26,6 @@ else:
     _UnaryStream = grpc.aio.UnaryStreamMultiCallable
     _StreamUnary = grpc.aio.StreamUnaryMultiCallable
     _StreamStream = grpc.aio.StreamStreamMultiCallable
-
-Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
-"""Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
-
-
-def start(native: Any, arguments: Arguments) -> Any:
-    """Starts a call by gRPC's own multicallable `native`."""
-    request, timeout, metadata, credentials, wait_for_ready, compression = arguments
-    return native(
-        request,
-        timeout=timeout,
-        metadata=metadata,
-        credentials=credentials,
-        wait_for_ready=wait_for_ready,
-        compression=compression,
-    )
-
-
-class Caller(Protocol):
-    """Runs the calls of one method."""
-
-    @property
-    def core(self) -> Core:
-        """The driver of its pool."""
-
-    def call(self, arguments: Arguments) -> Any:
-        """Begins a call and returns it."""
-
-    def over(self, native: Any, end: End) -> None:
-        """A native call is over; `end` says which. Never raises."""
-
-    def of_other_method(self, name: str) -> Caller:
-        """The caller for a method that is the same but for its name: an interceptor has changed it."""
 
 
 class Multicallable:

@@ -9,15 +9,15 @@ from typing import Any, Self
 
 import grpc
 
-from .._clock import current_clock
-from .._leaks import stack_of_caller
-from .._pool_base import CONFIGURED, Configured, PoolBase
-from .._slot_channel import Method
+from .._shared.clock import current_clock
+from .._shared.leaks import stack_of_caller
+from .._shared.methods import Method
+from .._shared.pool_base import CONFIGURED, Configured, PoolBase
+from .caller import PoolCaller
 from .channel import ChannelSurface
-from .core import Core
+from .driver import AioDriver
 from .lease import Acquire, Lease
-from .pool_calls import CallWaiter, PoolCaller
-from .waiting import AwaitedOpenWaiter, AwaitedWaiter
+from .waiter import AwaitedOpenWaiter, AwaitedWaiter, CallWaiter
 
 # How often who waits for another state looks, besides being told of what the pool knows; and how often who waits for
 # the pool to be ready asks it to connect.
@@ -34,24 +34,22 @@ class ChannelPool(PoolBase, ChannelSurface):
 
     _shown_as = "grpcpool.aio.ChannelPool"
     _channel_type = "grpc.aio.Channel"
-    _core: Core
-    # What a factory's channels take shows when a call begins.
-    _takes_call_credentials = True
+    _driver: AioDriver
 
-    def _new_core(self) -> Core:
-        return Core(self._maker, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
+    def _new_driver(self) -> AioDriver:
+        return AioDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
-    def after_fork_in_child(self) -> Core:
+    def after_fork_in_child(self) -> AioDriver:
         """In a forked child: a pool that was not used yet starts afresh, another is void. Returns what to keep."""
-        old = self._core
+        old = self._driver
         if old.loop is not None:
             old.become_void()
             return old
         self._finalizer.detach()
         closed = old.machine.closing
-        core = self._begin()
+        driver = self._begin()
         if closed:
-            core.close(0.0)
+            driver.close(0.0)
         return old
 
     # --- leasing ------------------------------------------------------------------------------------------------
@@ -82,67 +80,66 @@ class ChannelPool(PoolBase, ChannelSurface):
             self._check_streams(streams)
         self._seconds(timeout)
         # Here, for a task that waits for the lease does not know who started it.
-        stack = stack_of_caller() if self._core.leaks is not None else ""
+        stack = stack_of_caller() if self._driver.leaks is not None else ""
         return Acquire(self._acquire(timeout, streams, stack))
 
     async def _acquire(self, within: float | Configured | None, streams: int | None, stack: str) -> Lease:
-        core = self._core
-        core.enter()
-        if core.leaving:
-            raise core.closed_error()
+        driver = self._driver
+        driver.enter()
+        if driver.leaving:
+            raise driver.closed_error()
         lease = Lease()
-        lease._core = core
+        lease._driver = driver
         lease._pool = self
         lease._streams = streams
         lease._released = False
         lease._calls = 0
         lease._at_release = ()
-        since = core.monotonic()
+        since = driver.monotonic()
         deadline = self._deadline(within, since)
-        with core.lock:
-            slot = core.machine.acquire(streams)
+        with driver.lock:
+            slot = driver.places.acquire(streams, lease)
         while True:
             if slot is None:
-                slot = await AwaitedWaiter(streams, since=since, deadline=deadline).get(core)
-                assert slot is not None  # noqa: S101 -- only open() is granted None
+                lease._slot = slot = await AwaitedWaiter(streams, since=since, deadline=deadline).get(driver)
+                lease._released = False
             used_at = slot.used_at
-            if core.monotonic() <= slot.channel.trusted_until or core.is_fit(slot, streams):
+            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, streams, lease):
                 break
-            slot = None
-        lease._slot = slot
+            lease._slot = slot = None
         lease._used_at = used_at
-        if core.leaks is not None:
-            lease.watch_for_leak(core.leaks, stack)
-        if core.announcer.tells_releases:
-            lease.tell_when_released()
+        if driver.leaks is not None:
+            lease.watch_for_leak(driver.leaks, stack)
+        if driver.announcer.emits_releases:
+            lease.watch_release()
         return lease
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
     def _caller(self, kind: str, *arguments: Any) -> tuple[PoolCaller, Method]:
-        method = self._core.methods.get(kind, arguments)
+        method = self._driver.methods.get(kind, arguments)
         return PoolCaller(self, method), method
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """As `grpc.aio.Channel.get_state`: the state of the pool, which is `READY` if any connection is."""
-        core = self._core
-        core.check_use()
+        driver = self._driver
+        driver.check_use()
         if self.closed:
             return grpc.ChannelConnectivity.SHUTDOWN
-        state = core.connectivity()
+        state = driver.connectivity()
         if try_to_connect and state is not grpc.ChannelConnectivity.READY:
-            core.enter()
-            core.tell(core.machine.connect)
+            driver.enter()
+            driver.tell(driver.machine.connect)
         return state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """As `grpc.aio.Channel.wait_for_state_change`, of the state of the pool."""
-        core = self._core
-        core.enter()
+        driver = self._driver
+        driver.enter()
         if self.closed:
             raise grpc.aio.UsageError("Channel is closed.")
         while self.get_state() is last_observed_state:
-            await core.wait_for_change(_LOOKS_EVERY)
+            await driver.wait_for_change(_LOOKS_EVERY)
 
     async def channel_ready(self) -> None:
         """As `grpc.aio.Channel.channel_ready`: waits until a connection is ready, for ever if need be."""
@@ -167,12 +164,12 @@ class ChannelPool(PoolBase, ChannelSurface):
                 opened is closed again, and the pool is as before.
             PoolClosedError: The pool is closed.
         """
-        core = self._core
-        core.enter()
-        if core.leaving:
-            raise core.closed_error()
-        now = core.monotonic()
-        await AwaitedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).get(core)
+        driver = self._driver
+        driver.enter()
+        if driver.leaving:
+            raise driver.closed_error()
+        now = driver.monotonic()
+        await AwaitedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).open(driver)
 
     async def close(self, grace: float | None = None) -> None:
         """Closes the pool: nothing of it, neither task nor connection, is left.
@@ -184,16 +181,16 @@ class ChannelPool(PoolBase, ChannelSurface):
             grace: Seconds; `PoolConfig.close_grace` if not given.
         """
         seconds = self._grace(grace)
-        core = self._core
-        if core.is_gone():
+        driver = self._driver
+        if driver.is_gone():
             return
-        core.enter()
-        began = core.monotonic()
+        driver.enter()
+        began = driver.monotonic()
         try:
-            await core.let_first_calls_begin(seconds, lambda waiter: isinstance(waiter, CallWaiter))
+            await driver.let_first_calls_begin(seconds, lambda waiter: isinstance(waiter, CallWaiter))
         finally:
-            core.close(max(0.0, seconds - (core.monotonic() - began)))
-        await core.wait_closed()
+            driver.close(max(0.0, seconds - (driver.monotonic() - began)))
+        await driver.wait_closed()
 
     async def __aenter__(self) -> Self:
         """Returns the pool; it opens at first use."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 
-from .._announcer import logger
-from .._errors import ConnectError
-from .._slot_channel import SlotChannel
+from .._shared.announcer import logger
+from .._shared.slot_channel import SlotChannel
+from .._values.errors import ConnectError
 
 _State = grpc.ChannelConnectivity
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from grpcpool import PoolConfig, PoolStats, PoolTimeoutError
-from grpcpool._pool_base import PoolBase
+from grpcpool._shared.pool_base import PoolBase
 
 from .monitor import monitoring, poll
 from .screen import Screen, bar

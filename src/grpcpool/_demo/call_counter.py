@@ -10,8 +10,8 @@ from typing import Final
 import grpc
 
 from grpcpool import PoolStats
-from grpcpool._pool_base import PoolBase
-from grpcpool._status import code_of, is_refused_stream
+from grpcpool._grpc.status import code_of, is_refused_stream
+from grpcpool._shared.pool_base import PoolBase
 
 WARM_UP: Final = 0.6
 MEASURED: Final = 1.6

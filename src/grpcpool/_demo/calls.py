@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from grpcpool import PoolConfig
-from grpcpool._grpc_release import GRPC_RELEASE
+from grpcpool._grpc.release import SCALES_CONNECTIONS
 
 from .call_counter import MEASURED, CallCounter
 from .leftovers import connections_left, describe_leftovers
@@ -27,7 +27,6 @@ CONNECTIONS: Final = 8
 CONFIG: Final = PoolConfig(min_size=1, max_size=CONNECTIONS)
 
 _POOL = "calls"
-_SCALING_SINCE = (1, 84)
 
 Way = Callable[[str], Any]
 """Creates a channel or pool for a target."""
@@ -45,7 +44,7 @@ def ways_of(world: World) -> dict[str, Way | None]:
 
 def scaling_options(connections: int) -> Options | None:
     """Returns options with which a channel opens up to `connections`; `None` if this grpcio does not support them."""
-    if GRPC_RELEASE < _SCALING_SINCE:
+    if not SCALES_CONNECTIONS:
         return None
     config = json.dumps({"connectionScaling": {"maxConnectionsPerSubchannel": connections}})
     return [("grpc.service_config", config)]

@@ -1,4 +1,4 @@
-"""What gRPC refuses about a call before it looks for a connection.
+"""What a call is made with, what runs it, and what gRPC rejects before it looks for a connection.
 
 A call that can never run must not wait for a place to find out. gRPC checks metadata when it starts a call; here the
 same is checked, in the same words, for the calls that are not started at once.
@@ -7,12 +7,25 @@ same is checked, in the same words, for the calls that are not started at once.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
-from .calls import Arguments
-from .rpc_errors import CallNotStartedError, not_started
+from .failed_call import CallNotStartedError, not_started
+
+Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
+"""Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
+
+
+class Caller(Protocol):
+    """Runs the calls of one method."""
+
+    def block(self, how: str, arguments: Arguments) -> Any:
+        """Runs a call that is over when this returns; `how` names the method of gRPC's multicallable."""
+
+    def run(self, how: str, arguments: Arguments) -> Any:
+        """Begins a call and returns the object that it goes by."""
+
 
 # RFC 7540, 8.1.2, as gRPC keeps it.
 _KEY = re.compile(rb"[0-9a-z_.-]+")

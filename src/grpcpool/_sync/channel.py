@@ -8,13 +8,17 @@ from typing import Any
 
 import grpc
 
-from .calls import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from .arguments import Caller
+from .driver import SyncDriver
+from .multicallables import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 Codec = Callable[[Any], Any] | None
 
 
 class ChannelSurface(grpc.Channel):
     """Makes multicallables whose calls go by way of a `Caller`."""
+
+    _driver: SyncDriver
 
     def _get_registered_call_handle(self, method: str) -> int:  # noqa: ARG002 -- gRPC's
         """Asked by `grpc.experimental`, whose calls without a channel pass it on as ``_registered_method``."""

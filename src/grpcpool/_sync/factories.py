@@ -7,10 +7,17 @@ from typing import Any
 
 import grpc
 
-from .._config import PoolConfig
-from .._listener import Listener
-from .._making import Credentials, check_credentials, credentials_of, is_making_a_channel, making_a_channel, named_after
-from .._options import isolated, shared_out
+from .._grpc.options import isolated, shared_out
+from .._shared.targets import (
+    Credentials,
+    check_credentials,
+    credentials_of,
+    is_making_a_channel,
+    making_a_channel,
+    named_after,
+)
+from .._values.config import PoolConfig
+from .._values.listener import Listener
 from .pool import ChannelPool
 
 # What there was before anybody put these in gRPC's place.

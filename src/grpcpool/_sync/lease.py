@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._lease_base import LeaseBase
-from .._status import code_of, details_of, is_refused_stream
-from .calls import Arguments, Caller
+from .._grpc.failed_streams import reference
+from .._grpc.status import code_of, details_of, is_refused_stream
+from .._shared.lease_base import LeaseBase
+from .arguments import Arguments, Caller
+from .call_end import on_end
 from .channel import ChannelSurface
-from .endings import on_end, reference
 
 if TYPE_CHECKING:
-    from .core import Core
-    from .pool import ChannelPool
+    from .driver import SyncDriver
     from .slot_channel import SyncSlotChannel
 
 
@@ -36,8 +36,7 @@ class Lease(LeaseBase, ChannelSurface):
     """
 
     _shown_as = "grpcpool.Lease"
-    _core: Core
-    _pool: ChannelPool
+    _driver: SyncDriver
 
     def close(self) -> None:
         """Gives the lease back: the same as `release`."""
@@ -70,7 +69,7 @@ class Lease(LeaseBase, ChannelSurface):
         for end in self._at_release:
             if isinstance(end, _Unsubscribe) and end.callback == callback:
                 self._at_release = tuple(other for other in self._at_release if other is not end)
-                if not self._core.void:
+                if not self._driver.void:
                     end()
                 return
 
@@ -81,7 +80,7 @@ class Lease(LeaseBase, ChannelSurface):
 
     def _caller(self, kind: str, *arguments: Any) -> Caller:
         self._check_usable()
-        return LeaseCaller(self, self._channel.multicallable(self._core.methods.get(kind, arguments)))
+        return LeaseCaller(self, self._channel.multicallable(self._driver.methods.get(kind, arguments)))
 
 
 class _Unsubscribe:
@@ -124,7 +123,7 @@ class LeaseCaller:
         except BaseException:
             lease.end_call()
             raise
-        defer = lease._core.defer
+        defer = lease._driver.defer
         return on_end(call, partial(self._over, reference(call, defer)), defer)
 
     def _over(self, call: Callable[[], Any]) -> None:
@@ -137,8 +136,8 @@ class LeaseCaller:
         code = code_of(call)
         if code is not grpc.StatusCode.UNAVAILABLE:
             return
-        core, slot = self._lease._core, self._lease._slot
+        driver, slot = self._lease._driver, self._lease._slot
         if is_refused_stream(call):
-            core.tell(core.machine.crowded, slot)
+            driver.tell(driver.machine.crowded, slot)
         else:
-            core.call_failed(slot, code, details_of(call))
+            driver.call_failed(slot, code, details_of(call))

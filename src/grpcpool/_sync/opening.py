@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
 
 import grpc
 
-from .._errors import ConnectError
-from .._slot import Slot, SlotState
+from .._machine.slot import Slot
+from .._shared.driver import Driver
+from .._values.errors import ConnectError
+from .._values.slot_states import SlotState
 from .slot_channel import SyncSlotChannel
 
-if TYPE_CHECKING:
-    from .core import Core
 
+def open_channel(driver: Driver, slot: Slot) -> SyncSlotChannel:
+    """Opens the slot's connection: makes the channel, connects and primes it.
 
-def open_channel(core: Core, slot: Slot) -> None:
-    """Opens the slot's connection and reports to the machine how that ended. Never raises.
+    The machine has a deadline of its own for this, so a factory that hangs uses up a connection for no longer. An
+    attempt that ends after the slot was given up closes its channel: the thread that gives up the slot closes the
+    channel that it finds there, and the thread that puts a channel there checks whether the slot was given up.
 
-    The machine has a deadline of its own for it, so a factory that hangs costs no place for longer. Should the
-    attempt come to its end only then, the channel is closed as soon as there is one: whoever gives the slot up
-    closes the channel that he finds there, and whoever puts a channel there looks whether the slot was given up.
+    Raises:
+        BaseException: Whatever the factory, the connecting or `prime` raised; the channel is closed.
     """
-    channel: SyncSlotChannel | None = None
+    channel = _make(driver, slot)
     try:
-        channel = _make(core, slot)
-        channel.connect(core.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or core.void)
-        prime = core.maker().prime
+        channel.connect(driver.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or driver.void)
+        prime = driver.source().prime
         if prime is not None:
             _check_primed(prime(channel.channel))
-    except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters are told
-        if channel is not None:
-            channel.close()
-        core.tell(core.machine.open_failed, slot, error)
-    else:
-        core.tell(core.machine.opened, slot, channel)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
 
 
 def _check_primed(result: object) -> None:
@@ -42,14 +40,14 @@ def _check_primed(result: object) -> None:
         raise TypeError("prime returned an awaitable; coroutine functions are for grpcpool.aio")
 
 
-def _make(core: Core, slot: Slot) -> SyncSlotChannel:
-    made = core.maker().factory()
+def _make(driver: Driver, slot: Slot) -> SyncSlotChannel:
+    made = driver.source().factory()
     if not isinstance(made, grpc.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.Channel")
     channel = SyncSlotChannel(made)
     # Looked at and put there in one go, so that of two who get the same channel, one finds the other.
-    with core.lock:
-        others = [other.channel.channel for other in core.machine.fleet.slots if other.channel is not None]
+    with driver.lock:
+        others = [other.channel.channel for other in driver.machine.fleet.slots if other.channel is not None]
         if any(other is made for other in others):
             raise ConnectError("the factory returned a channel that is already in the pool; it must create a new one")
         slot.channel = channel

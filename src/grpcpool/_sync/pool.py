@@ -8,15 +8,15 @@ from typing import Any, Self
 
 import grpc
 
-from .._clock import current_clock
-from .._leaks import stack_of_caller
-from .._pool_base import CONFIGURED, Configured, PoolBase
-from .calls import Caller
+from .._shared.clock import current_clock
+from .._shared.leaks import stack_of_caller
+from .._shared.pool_base import CONFIGURED, Configured, PoolBase
+from .arguments import Caller
+from .caller import PoolCaller
 from .channel import ChannelSurface
-from .core import Core
+from .driver import SyncDriver
 from .lease import Lease
-from .pool_calls import PoolCaller
-from .waiting import BlockedOpenWaiter, BlockedWaiter
+from .waiter import BlockedOpenWaiter, BlockedWaiter
 
 
 class ChannelPool(PoolBase, ChannelSurface):
@@ -29,21 +29,21 @@ class ChannelPool(PoolBase, ChannelSurface):
 
     _shown_as = "grpcpool.ChannelPool"
     _channel_type = "grpc.Channel"
-    _core: Core
+    _driver: SyncDriver
 
-    def _new_core(self) -> Core:
-        return Core(self._maker, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
+    def _new_driver(self) -> SyncDriver:
+        return SyncDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
-    def after_fork_in_child(self) -> Core:
-        """In a forked child: starts afresh, and returns the parent's core, which must be kept untouched."""
-        old = self._core
+    def after_fork_in_child(self) -> SyncDriver:
+        """In a forked child: starts afresh, and returns the parent's driver, which must be kept untouched."""
+        old = self._driver
         old.void = True
         self._finalizer.detach()
         closed = old.machine.closing
-        core = self._begin()
-        core.subscriptions.adopt(old.subscriptions)
+        driver = self._begin()
+        driver.subscriptions.adopt(old.subscriptions)
         if closed:
-            core.close(0.0)
+            driver.close(0.0)
         return old
 
     # --- leasing ------------------------------------------------------------------------------------------------
@@ -70,61 +70,60 @@ class ChannelPool(PoolBase, ChannelSurface):
             self._check_streams(streams)
         if timeout is not CONFIGURED:
             self._seconds(timeout)
-        core = self._core
+        driver = self._driver
         # The lease comes first: should this thread be interrupted once the place is taken, the lease gives it back.
         lease = Lease()
-        lease._core = core
+        lease._driver = driver
         lease._pool = self
         lease._streams = streams
         lease._released = False
         lease._calls = 0
         lease._at_release = ()
         # Functions that are attributes have names of their own here: to call them by those is quicker.
-        take, monotonic = core.machine.acquire, core.monotonic
-        with core.lock:
-            lease._slot = slot = take(streams)
+        take, monotonic = driver.places.acquire, driver.monotonic
+        with driver.lock:
+            slot = take(streams, lease)
         if slot is None:
             self._wait_for_place(lease, timeout)
         else:
             lease._used_at = slot.used_at
-            if monotonic() > slot.channel.trusted_until and not core.is_fit(slot, streams):
-                lease._slot = None
+            if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams, lease):
+                lease._slot, lease._released = None, False
                 self._wait_for_place(lease, timeout)
-        if core.leaks is not None:
-            lease.watch_for_leak(core.leaks, stack_of_caller())
-        if core.announcer.tells_releases:
-            lease.tell_when_released()
+        if driver.leaks is not None:
+            lease.watch_for_leak(driver.leaks, stack_of_caller())
+        if driver.announcer.emits_releases:
+            lease.watch_release()
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:
         """The long way to a place: asks, waits if need be, and looks whether what it got is up."""
-        core = lease._core
-        now = core.monotonic()
+        driver = lease._driver
+        now = driver.monotonic()
         deadline = self._deadline(timeout, now)
         while True:
             waiter = BlockedWaiter(lease._streams, since=now, deadline=deadline).prepare()
-            lease._slot = slot = waiter.get(core)
-            assert slot is not None  # noqa: S101 -- only open() is granted None
+            lease._slot = slot = waiter.get(driver)
             lease._used_at = slot.used_at
-            if core.monotonic() <= slot.channel.trusted_until or core.is_fit(slot, lease._streams):
+            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, lease._streams, lease):
                 return
-            lease._slot = None
+            lease._slot, lease._released = None, False
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
     def _caller(self, kind: str, *arguments: Any) -> Caller:
-        return PoolCaller(self, self._core.methods.get(kind, arguments))
+        return PoolCaller(self, self._driver.methods.get(kind, arguments))
 
     def subscribe(
         self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
     ) -> None:
         """As `grpc.Channel.subscribe`: tells the state of the pool, which is `READY` if any connection is."""
         if not self.closed:
-            self._core.subscriptions.subscribe(callback, connect=bool(try_to_connect))
+            self._driver.subscriptions.subscribe(callback, connect=bool(try_to_connect))
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """As `grpc.Channel.unsubscribe`."""
-        self._core.subscriptions.unsubscribe(callback)
+        self._driver.subscriptions.unsubscribe(callback)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
 
@@ -141,10 +140,9 @@ class ChannelPool(PoolBase, ChannelSurface):
                 opened is closed again, and the pool is as before.
             PoolClosedError: The pool is closed.
         """
-        core = self._core
-        now = core.monotonic()
-        waiter = BlockedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).prepare()
-        waiter.get(core)
+        driver = self._driver
+        now = driver.monotonic()
+        BlockedOpenWaiter(since=now, deadline=self._deadline(timeout, now)).prepare().open(driver)
 
     def close(self, grace: float | None = None) -> None:
         """Closes the pool: nothing of it, neither thread nor connection, is left.
@@ -156,8 +154,8 @@ class ChannelPool(PoolBase, ChannelSurface):
         Args:
             grace: Seconds; `PoolConfig.close_grace` if not given.
         """
-        self._core.close(self._grace(grace))
-        self._core.wait_closed()
+        self._driver.close(self._grace(grace))
+        self._driver.wait_closed()
 
     def __enter__(self) -> Self:
         """Returns the pool; it opens at first use."""

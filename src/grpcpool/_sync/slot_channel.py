@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import grpc
 
-from .._announcer import logger
-from .._slot_channel import SlotChannel
-from .connectivity import Connectivity, connectivity_of, wait_until_ready
+from .._grpc.connectivity import Connectivity, connectivity_of, wait_until_ready
+from .._shared.announcer import logger
+from .._shared.slot_channel import SlotChannel
 
 
 class SyncSlotChannel(SlotChannel):

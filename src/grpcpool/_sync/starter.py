@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from .._announcer import logger
+from .._shared.announcer import logger
 
 # A thread costs as much as a hundred of its rounds; a busy pool keeps it.
 _LINGERS_FOR = 0.5

@@ -9,14 +9,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import grpc
 
-from .._announcer import logger
-
-if TYPE_CHECKING:
-    from .core import Core
+from .._shared.announcer import logger
+from .._shared.driver import Driver
 
 Callback = Callable[[grpc.ChannelConnectivity], None]
 
@@ -29,9 +26,9 @@ _State = grpc.ChannelConnectivity
 class Subscriptions:
     """Tells callbacks the state of a pool, and its changes."""
 
-    def __init__(self, core: Core, name: str) -> None:
+    def __init__(self, driver: Driver, name: str) -> None:
         """Has no subscribers yet, and no thread."""
-        self._core = core
+        self._driver = driver
         self._name = name
         self._changed = threading.Condition()
         # Each subscriber with the state it was told last.
@@ -94,7 +91,7 @@ class Subscriptions:
 
     def _run(self) -> None:
         while True:
-            state = self._core.connectivity()
+            state = self._driver.connectivity()
             with self._changed:
                 if self.over or not self._subscribers:
                     self._connect = False
@@ -106,9 +103,9 @@ class Subscriptions:
             for callback in news:
                 _tell(callback, state)
             if connect and state is not _State.READY:
-                self._core.tell(self._core.machine.connect)
+                self._driver.tell(self._driver.machine.connect)
             # To connect has changed it already, and nobody else would say so before it has been done.
-            unchanged = self._core.connectivity() is state
+            unchanged = self._driver.connectivity() is state
             with self._changed:
                 if unchanged and all(told is state for _, told in self._subscribers) and self._subscribers:
                     self._changed.wait(_LOOKS_EVERY)

@@ -27,12 +27,16 @@ class Threads:
             # On some versions of Python a thread that is started now is waited for in vain.
             raise RuntimeError("the interpreter is shutting down")
         thread = threading.Thread(target=work, name=f"{self._name}-{what}", daemon=True)
-        # Started under the guard: who joins must not meet one that has not been. None takes itself out, for it would
-        # not be known any more while it still ends.
+        # Started under the guard, so that `join` does not meet a thread that has not started. It is known before it
+        # runs, so that it finds itself. No thread removes itself: it would still be ending when it is known no more.
         with self._guard:
-            thread.start()
-            self._known = [known for known in self._known if known.is_alive()]
-            self._known.append(thread)
+            known = [known for known in self._known if known.is_alive()]
+            self._known = [*known, thread]
+            try:
+                thread.start()
+            except RuntimeError:
+                self._known = known
+                raise
 
     def is_current(self) -> bool:
         """Whether this is one of the threads."""

@@ -3,7 +3,7 @@
 It runs no foreign code that may block (listeners, and what finalizers left to be done, are to be quick): channels are
 opened and closed by threads of their own, so that a factory that hangs or a channel that does not close never delays a
 deadline. It starts when there is a first deadline, and ends when the pool has nothing left that could need it. It knows
-the pool's core, not the pool: a pool that is dropped without `close()` is collected, and the worker closes what it had.
+the driver, not the pool: a pool that is dropped without `close()` is collected, and the worker closes its connections.
 
 How a new deadline reaches it. Whoever changes the machine brings the alarm forward under the lock, and then reads
 `wakes_at`. The worker sets `wakes_at`, and then reads the alarm. In whichever order the four steps fall, one of the
@@ -20,8 +20,8 @@ import threading
 import weakref
 from typing import Protocol
 
-from .._announcer import logger
-from .._clock import Clock
+from .._shared.announcer import logger
+from .._shared.clock import Clock
 
 
 class Ticked(Protocol):
@@ -44,9 +44,9 @@ class Ticked(Protocol):
 class Worker:
     """Ticks when a deadline has come, or when nudged."""
 
-    def __init__(self, core: Ticked, name: str, clock: Clock) -> None:
+    def __init__(self, driver: Ticked, name: str, clock: Clock) -> None:
         """Does not start a thread yet."""
-        self._core = weakref.ref(core)
+        self._driver = weakref.ref(driver)
         self._name = name
         self._clock = clock
         # put() of a SimpleQueue is safe in finalizers, which may interrupt any line, also one that holds a lock.
@@ -77,11 +77,11 @@ class Worker:
             self.nudge()
 
     def _start(self) -> None:
-        core = self._core()
-        if core is None or core.is_at_rest() or sys.is_finalizing():
+        driver = self._driver()
+        if driver is None or driver.is_at_rest() or sys.is_finalizing():
             return
-        # The thread holds the core; the core holds this object, and not the other way round.
-        self._thread = threading.Thread(target=self._run, args=(core,), name=self._name, daemon=True)
+        # The thread holds the driver; the driver holds this object, and not the other way round.
+        self._thread = threading.Thread(target=self._run, args=(driver,), name=self._name, daemon=True)
         try:
             self._thread.start()
         except RuntimeError:
@@ -103,29 +103,29 @@ class Worker:
         if thread is not None and not self.is_current():
             thread.join(timeout)
 
-    def _run(self, core: Ticked) -> None:
+    def _run(self, driver: Ticked) -> None:
         wanted = True
         while wanted:
             self.wakes_at = -math.inf
             try:
-                core.tick()
+                driver.tick()
             except BaseException:  # noqa: BLE001 -- deadlines fall due whatever happens
                 logger.exception("a tick failed")
-            self.wakes_at = alarm = core.alarm
-            if core.alarm < alarm:
+            self.wakes_at = alarm = driver.alarm
+            if driver.alarm < alarm:
                 continue
-            if self._may_end(core):
+            if self._may_end(driver):
                 return
             with contextlib.suppress(queue.Empty):
                 wanted = self._nudges.get(timeout=self._clock.wait_until(alarm))
-        core.abandon()
+        driver.abandon()
 
-    def _may_end(self, core: Ticked) -> bool:
+    def _may_end(self, driver: Ticked) -> bool:
         """Ends under the guard, so that whoever needs a worker from now on finds none and starts one."""
-        if not core.is_at_rest():
+        if not driver.is_at_rest():
             return False
         with self._guard:
-            if not core.is_at_rest():
+            if not driver.is_at_rest():
                 return False
             self._runs = False
             self.wakes_at = math.inf

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from .._config import PoolConfig
 from .._demo.run import run_demo
+from .._values.config import PoolConfig
 from ._errors import INSTALL, CommandError, ExitCode
 from ._tls import Tls
 

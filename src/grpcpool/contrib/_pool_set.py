@@ -5,9 +5,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 
-from .._errors import PoolForkedError
-from .._pool_base import PoolBase
-from .._stats import PoolStats
+from .._shared.pool_base import PoolBase
+from .._values.errors import PoolForkedError
+from .._values.stats import PoolStats
 
 Values = dict[str, float]
 """Values from a snapshot, by the value of a second label; the key is empty if there is no such label."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 
-from .._listener import HOOKS, AnyEvent, Listener
-from .._story import describe, level_of
+from .._shared.event_text import describe, level_of
+from .._values.events import AnyEvent
+from .._values.listener import HOOKS, Listener
 
 
 class LoggingListener(Listener):

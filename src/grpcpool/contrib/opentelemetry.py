@@ -23,9 +23,10 @@ from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
 
-from .._listener import Granted, Listener, Opened, Released
-from .._pool_base import PoolBase
-from .._stats import PoolStats
+from .._shared.pool_base import PoolBase
+from .._values.events import Granted, Opened, Released
+from .._values.listener import Listener
+from .._values.stats import PoolStats
 from ._pool_set import PoolSet, Read, Values, sum_by_name
 
 POOL: Final = "rpc.client.connection.pool.name"

@@ -20,8 +20,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .._pool_base import PoolBase
-from .._stats import PoolStats
+from .._shared.pool_base import PoolBase
+from .._values.stats import PoolStats
 from ._pool_set import PoolSet, Read, Values, sum_by_name
 
 DASHBOARD: Final = pathlib.Path(__file__).with_name("grafana.json")

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from .._clock import choose_clock
+from .._shared.clock import choose_clock
 
 
 class ManualClock:

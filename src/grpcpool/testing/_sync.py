@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,6 +40,8 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
         self._details = ""
         self._responses: list[Any] = []
         self._callbacks: list[Callable[[], None]] = []
+        # Gives what gRPC's own calls have there: a pool looks whether the server has sent initial metadata.
+        self._state = types.SimpleNamespace(initial_metadata=())
 
     # --- for tests ----------------------------------------------------------------------------------------------
 

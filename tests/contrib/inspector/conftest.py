@@ -11,8 +11,7 @@ import pytest
 
 from components.programs import program
 from grpcpool import ChannelPool, PoolConfig, isolated
-from resilience.servers import dead_target
-from support.servers import CHAT, Server
+from support.servers import CHAT, Server, dead_target
 from support.waiting import eventually
 
 from .browser import Browser

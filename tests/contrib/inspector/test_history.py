@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from grpcpool import PoolStats
-from grpcpool._errors import ConnectError
-from grpcpool._slot import CloseReason
+from grpcpool._values.errors import ConnectError
+from grpcpool._values.slot_states import CloseReason
 from grpcpool.contrib.inspector._history import EVENTS_KEPT, HistoryListener, PoolHistory
 from grpcpool.events import (
     Closed,

@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]
 from h2.settings import SettingCodes
 
+from grpcpool._grpc.servers_words import server_by_its_words
+
 from .._target import Address
 from .dial import DialError, DialledSocket, dial
 from .http2 import Http2Connection, Http2Error, Response, announced_setting
@@ -177,15 +179,7 @@ def _record_server(report: AddressReport, response: Response) -> None:
 
 def _server_by_details(response: Response) -> str | None:
     """Returns which gRPC server this is, by the details that it sends for a nonexistent method."""
-    if response.status != _UNIMPLEMENTED:
-        return None
-    if response.details == "Method not found!":
-        return "gRPC Python"
-    if response.details.startswith("unknown service"):
-        return "gRPC Go"
-    if response.details.startswith("Method not found: "):
-        return "gRPC Java"
-    return None
+    return server_by_its_words(response.details) if response.status == _UNIMPLEMENTED else None
 
 
 def _record_health(report: AddressReport, response: Response) -> None:

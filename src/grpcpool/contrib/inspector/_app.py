@@ -24,10 +24,10 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from ... import aio
-from ..._config import is_seconds
-from ..._pool_base import PoolBase
-from ..._stats import PoolStats
+from ..._shared.pool_base import PoolBase
 from ..._sync.pool import ChannelPool
+from ..._values.config import is_seconds
+from ..._values.stats import PoolStats
 from .._pool_set import stats_if_usable
 from ._document import (
     PoolDocument,

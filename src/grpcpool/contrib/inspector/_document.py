@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from ..._config import PoolConfig
-from ..._stats import ChannelStats, PoolStats
+from ..._values.config import PoolConfig
+from ..._values.stats import ChannelStats, PoolStats
 from ._history import Detail, PoolHistory, RecordedEvent, Sample
 
 VERSION = 1

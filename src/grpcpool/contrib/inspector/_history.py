@@ -20,21 +20,11 @@ from typing import NamedTuple
 
 import grpc
 
-from ..._errors import ConnectError, brief
-from ..._forking import watch_for_fork
-from ..._listener import (
-    Closed,
-    Draining,
-    Leaked,
-    Listener,
-    Opened,
-    OpenFailed,
-    Opening,
-    RefusedStream,
-    Rejected,
-    TimedOut,
-)
-from ..._stats import PoolStats
+from ..._shared.fork import watch_for_fork
+from ..._values.errors import ConnectError, brief
+from ..._values.events import Closed, Draining, Leaked, Opened, OpenFailed, Opening, RefusedStream, Rejected, TimedOut
+from ..._values.listener import Listener
+from ..._values.stats import PoolStats
 
 EVENTS_KEPT = 200
 """The number of events that are kept."""

@@ -1,0 +1,237 @@
+"""What calls and leases cost in instructions of the client's process, as valgrind counts them.
+
+Instructions vary by a thousandth where times vary by a tenth, so small changes show, also on a busy machine. Each
+measurement is a process of its own under ``valgrind --tool=callgrind``, with a native server beside it. It warms up and
+then runs blocks of the same work. A call of `os.getppid` between the blocks has callgrind write what it has counted.
+The figure is the median of the blocks, of all threads. Measured is the package that Python finds: ``PYTHONPATH``
+chooses another source tree.
+
+The hash seed is fixed, because it decides how often sets and dictionaries probe.
+
+The clock of the pools stands still in the measurements of leases. Time passes fifty times faster under valgrind, and a
+pool looks at a connection before a lease if it has not done so for some milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import grpc
+
+import grpcpool.aio
+from _common import COUNT, ECHO, fast_server, footer, isolated_aio_channel, isolated_channel, leasing
+from grpcpool import testing
+from grpcpool._demo.screen import Screen
+
+_BLOCKS = 7
+_MESSAGES = 10
+
+# Under valgrind everything takes fifty times as long.
+_PATIENCE = 600.0
+_CONFIG = grpcpool.PoolConfig(
+    min_size=1, max_size=1, connect_timeout=_PATIENCE, acquire_timeout=_PATIENCE, idle_timeout=None
+)
+
+Mark = Callable[[], object]
+"""Ends a block."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What is measured: `run` does blocks of so many `times` of the work, and marks each."""
+
+    title: str
+    times: int
+    run: Callable[[str, int], None]
+    base: str | None = None
+    """The name of the measurement that this is compared with."""
+
+
+def _mark() -> None:
+    os.getppid()
+
+
+def _blocks(block: Callable[[], object]) -> None:
+    """Runs the blocks, the first of which warms up."""
+    for _ in range(_BLOCKS + 1):
+        block()
+        _mark()
+
+
+# --- threads ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _channel(target: str, *, pooled: bool) -> Iterator[grpc.Channel]:
+    if not pooled:
+        with isolated_channel(target) as channel:
+            yield channel
+        return
+    with grpcpool.ChannelPool(lambda: isolated_channel(target), _CONFIG) as pool:
+        pool.open()
+        yield pool
+
+
+def _unary(*, pooled: bool) -> Callable[[str, int], None]:
+    def run(target: str, times: int) -> None:
+        with _channel(target, pooled=pooled) as channel:
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
+
+            def block() -> None:
+                for _ in range(times):
+                    call(b"request")
+
+            _blocks(block)
+
+    return run
+
+
+def _stream(*, pooled: bool) -> Callable[[str, int], None]:
+    def run(target: str, times: int) -> None:
+        with _channel(target, pooled=pooled) as channel:
+            call: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(COUNT)
+
+            def block() -> None:
+                for _ in range(times):
+                    for _message in call(bytes(_MESSAGES)):
+                        pass
+
+            _blocks(block)
+
+    return run
+
+
+def _lease(streams: int | None) -> Callable[[str, int], None]:
+    def run(target: str, times: int) -> None:
+        with testing.manual_clock() as clock:
+            # A function of C, as is that of the system's clock.
+            clock.monotonic = itertools.repeat(clock.monotonic()).__next__
+            config = _CONFIG.replace(min_size=4, max_size=4)
+            with grpcpool.ChannelPool(lambda: isolated_channel(target), config) as pool:
+                pool.open()
+                _blocks(leasing(pool, streams, times))
+
+    return run
+
+
+# --- asyncio ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _aio_channel(target: str, *, pooled: bool) -> AsyncIterator[grpc.aio.Channel]:
+    if not pooled:
+        async with isolated_aio_channel(target) as channel:
+            yield channel
+        return
+    async with grpcpool.aio.ChannelPool(lambda: isolated_aio_channel(target), _CONFIG) as pool:
+        await pool.open()
+        yield pool
+
+
+def _aio(work: Callable[[grpc.aio.Channel, int], Coroutine[Any, Any, None]], *, pooled: bool) -> Any:
+    async def measure(target: str, times: int) -> None:
+        async with _aio_channel(target, pooled=pooled) as channel:
+            for _ in range(_BLOCKS + 1):
+                await work(channel, times)
+                _mark()
+
+    return lambda target, times: asyncio.run(measure(target, times))
+
+
+async def _aio_unary(channel: grpc.aio.Channel, times: int) -> None:
+    # As the calls of stubs do, these have a serializer and a deserializer.
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO, bytes, bytes)
+    for _ in range(times):
+        await call(b"request")
+
+
+# --- all of them ------------------------------------------------------------------------------------------------
+
+_MEASUREMENTS = {
+    "unary-bare": Measurement("unary call, channel", 200, _unary(pooled=False)),
+    "unary-pool": Measurement("unary call, pool", 200, _unary(pooled=True), "unary-bare"),
+    "stream-bare": Measurement(f"stream of {_MESSAGES} messages, channel", 50, _stream(pooled=False)),
+    "stream-pool": Measurement(f"stream of {_MESSAGES} messages, pool", 50, _stream(pooled=True), "stream-bare"),
+    "aio-bare": Measurement("asyncio unary call, channel", 200, _aio(_aio_unary, pooled=False)),
+    "aio-pool": Measurement("asyncio unary call, pool", 200, _aio(_aio_unary, pooled=True), "aio-bare"),
+    "lease-whole": Measurement("acquire + release, a whole connection", 1000, _lease(None)),
+    "lease-stream": Measurement("acquire + release, one stream", 1000, _lease(1)),
+}
+
+
+def _count(name: str, target: str) -> list[float]:
+    """Instructions for one time of the work, block by block."""
+    command = [sys.executable, __file__, "--run", name, "--target", target]
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, "count")
+        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid"]
+        environment = {**os.environ, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0")}
+        done = subprocess.run(  # noqa: S603 -- the command is ours
+            [*valgrind, *command], env=environment, capture_output=True, text=True, check=False
+        )
+        # The first part is the start and the block that warms up.
+        parts = [pathlib.Path(f"{out}.{number}") for number in range(2, _BLOCKS + 2)]
+        if done.returncode or not all(map(pathlib.Path.exists, parts)):
+            raise RuntimeError(f"{name} failed: {done.stderr}")
+        return [_total(part) / _MEASUREMENTS[name].times for part in parts]
+
+
+def _total(part: pathlib.Path) -> int:
+    found = re.search(r"^totals: (\d+)$", part.read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"callgrind wrote no total: {part}")
+    return int(found[1])
+
+
+def _report(counts: dict[str, list[float]]) -> None:
+    medians = {name: statistics.median(blocks) for name, blocks in counts.items()}
+    rows = [("instructions", "", "blocks from", "to", "ratio")]
+    for name, median in medians.items():
+        base = _MEASUREMENTS[name].base
+        ratio = f"{median / medians[base]:.4f}" if base in medians else ""
+        low, high = min(counts[name]), max(counts[name])
+        rows.append((_MEASUREMENTS[name].title, f"{median:,.0f}", f"{low:,.0f}", f"{high:,.0f}", ratio))
+    screen = Screen(sys.stdout)
+    screen.table(rows, align="<>>>>")
+    screen.write(footer())
+
+
+def main() -> None:
+    """Measures and reports; under valgrind, does the work of one measurement."""
+    parser = argparse.ArgumentParser(description="Counts instructions of calls and leases.")
+    parser.add_argument("names", nargs="*", help=f"what to measure, all if not given: {', '.join(_MEASUREMENTS)}")
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--target", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        measurement = _MEASUREMENTS[arguments.run]
+        measurement.run(arguments.target, measurement.times)
+        return
+    unknown = set(arguments.names) - _MEASUREMENTS.keys()
+    if unknown:
+        parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    if shutil.which("valgrind") is None:
+        print("Not measured: valgrind is not installed.")
+        return
+    names = arguments.names or list(_MEASUREMENTS)
+    with fast_server() as target:
+        counts = {name: _count(name, target) for name in names}
+    _report(counts)
+
+
+if __name__ == "__main__":
+    main()

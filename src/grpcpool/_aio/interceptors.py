@@ -1,0 +1,92 @@
+"""Interceptors of a pool or a lease: applied once a call, before a connection is chosen for it.
+
+gRPC applies a channel's interceptors to calls on that channel. Those of a pool stand before the choice of a channel:
+one that calls twice is given two places, and one that sleeps holds none. So the chain is run
+(by `interceptor_chain`) with one more interceptor at its end that goes on to the pool instead of to a channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from .._grpc.interceptor_chain import chain_of
+
+if TYPE_CHECKING:
+    from .._shared.methods import Method
+    from .arguments import Arguments, Caller
+
+
+class _Last(
+    grpc.aio.UnaryUnaryClientInterceptor,
+    grpc.aio.UnaryStreamClientInterceptor,
+    grpc.aio.StreamUnaryClientInterceptor,
+    grpc.aio.StreamStreamClientInterceptor,
+):
+    """Ends the chain of one call."""
+
+    def __init__(self, caller: Caller, method: Method, compression: Any) -> None:
+        self._caller = caller
+        self._method = method
+        self._compression = compression
+
+    async def _go_on(self, _: Any, client_call_details: Any, request: Any) -> Any:
+        details = client_call_details
+        method = details.method
+        name = method.decode() if isinstance(method, bytes) else method
+        caller = self._caller if name == self._method.arguments[0] else self._caller.of_other_method(name)
+        how = (details.timeout, details.metadata, details.credentials, details.wait_for_ready)
+        return caller.call((request, *how, self._compression))
+
+    intercept_unary_unary: Any = _go_on
+    intercept_unary_stream: Any = _go_on
+    intercept_stream_unary: Any = _go_on
+    intercept_stream_stream: Any = _go_on
+
+
+def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arguments: Arguments) -> Any:
+    """Begins a call that goes through `interceptors`, and then on by way of `caller`."""
+    request, timeout, metadata, credentials, wait_for_ready, compression = arguments
+    caller.driver.enter()
+    if not isinstance(metadata, grpc.aio.Metadata):
+        metadata = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
+    name, serializer, deserializer, _ = method.arguments
+    return chain_of(method.kind)(
+        [*interceptors, _Last(caller, method, compression)],
+        request,
+        timeout,
+        metadata,
+        credentials,
+        wait_for_ready,
+        None,
+        name.encode() if isinstance(name, str) else name,
+        serializer,
+        deserializer,
+        caller.driver.loop,
+    )
+
+
+_KINDS = (
+    (grpc.aio.UnaryUnaryClientInterceptor, "_unary_unary_interceptors"),
+    (grpc.aio.UnaryStreamClientInterceptor, "_unary_stream_interceptors"),
+    (grpc.aio.StreamUnaryClientInterceptor, "_stream_unary_interceptors"),
+    (grpc.aio.StreamStreamClientInterceptor, "_stream_stream_interceptors"),
+)
+
+
+def add_interceptors(channel: Any, interceptors: Sequence[Any]) -> None:
+    """Adds each interceptor to the channel's list of its kind; one of several kinds to the first, as gRPC does.
+
+    Raises:
+        ValueError: It is of no kind; in gRPC's words.
+    """
+    for interceptor in interceptors:
+        for kind, attribute in _KINDS:
+            if isinstance(interceptor, kind):
+                getattr(channel, attribute).append(interceptor)
+                break
+        else:
+            names = " or ".join(kind.__name__ for kind, _ in _KINDS)
+            raise ValueError(f"Interceptor {interceptor} must be {names}. ")

@@ -1,0 +1,1 @@
+"""Every fact about gRPC that the pool depends on, with its guard and its fallback."""

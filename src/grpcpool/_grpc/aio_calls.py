@@ -1,0 +1,44 @@
+"""What is private in gRPC's asyncio calls."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .missing import warn_of_missing
+
+_MODULE = "grpc.aio._call"
+
+
+def is_grpcs_own(call: object) -> bool:
+    """Whether the call is gRPC's own, not one that an interceptor or another make stands for."""
+    return type(call).__module__ == _MODULE
+
+
+def add_done_callback_unheld(call: Any, callback: Callable[[Any], None]) -> None:
+    """Calls `callback` with `call` when that is over, without its being held until then by itself."""
+    add = getattr(getattr(call, "_cython_call", None), "add_done_callback", None)
+    if add is None:
+        call.add_done_callback(callback)
+    else:
+        add(partial(_call_with, weakref.ref(call), callback))
+
+
+def _call_with(call: Callable[[], Any], callback: Callable[[Any], None]) -> None:
+    callback(call())
+
+
+def sending_of(call: Any) -> asyncio.Task[Any] | None:
+    """The task that sends the request of `call`; `None` if it has none, as a call of another make."""
+    sending: asyncio.Task[Any] | None = getattr(call, "_call_response", None) or getattr(call, "_preparation", None)
+    if sending is None and is_grpcs_own(call):
+        warn_of_missing("_preparation" if hasattr(call, "__aiter__") else "_call_response")
+    return sending
+
+
+def has_done_writing(call: Any) -> bool:
+    """Whether `done_writing` was called; `False` if the call does not tell."""
+    return bool(getattr(call, "_done_writing_flag", False))

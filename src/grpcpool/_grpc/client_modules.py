@@ -1,0 +1,36 @@
+"""The modules of gRPC's that sync channels and calls are from: whether a frame or an object is gRPC's.
+
+Private, and so learned from the channels that the factories of pools return. To import the module would fix settings
+that gRPC reads from the environment when it is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+
+CLIENT_MODULES = {"grpc._channel"}
+"""Their names."""
+
+_PACKAGE = "grpc."
+
+
+def learn_module_of(channel: object) -> None:
+    """Adds the module of one of gRPC's own channels; does nothing for channels of another make."""
+    module = type(channel).__module__
+    if module.startswith(_PACKAGE):
+        CLIENT_MODULES.add(module)
+
+
+def is_within_call() -> bool:
+    """Whether gRPC is below us on the stack: this is a callback, a request iterator or a serializer.
+
+    gRPC closes a channel by waiting for its calls to end, and a call does not end before its callbacks have. A callback
+    that waits for the close waits for itself, even if another thread does the closing (measured).
+    """
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") in CLIENT_MODULES:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,211 @@
+"""Whether a channel is connected: the only place that knows gRPC's private connectivity calls.
+
+gRPC's public way, `subscribe`, costs a thread and a poll every 0.2 s for each channel. The channel behind
+`grpc.Channel` tells its state in a microsecond and lets a thread wait for a change without polling; it has done so
+under the same names since grpcio 1.60. Where a channel has no such thing within, because it is of another make, the
+public way serves.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+
+from .._values.errors import ConnectError
+from .client_modules import learn_module_of
+from .missing import warn_of_missing
+from .release import NOTICES_LOSSES
+
+_STATES = {state.value[0]: state for state in grpc.ChannelConnectivity}
+
+# Interceptors wrap channels in channels; nobody wraps deeper than this.
+_DEEPEST = 16
+
+# A thread that waits for a change looks up at least this often, to see whether it is still wanted.
+_GLANCE = 0.1
+
+
+# How long an older gRPC is given to notice that a connection was lost.
+_LOOK = 0.002
+
+TRUSTED_FOR = 0.01 if NOTICES_LOSSES else 0.5
+"""Seconds for which a connection that was found up is not asked again before it is leased.
+
+To ask costs as much as half an acquire. What counts is that it was seen up, not that it was used meanwhile: a dead
+connection fails its calls faster than a live one serves them, and would be used ever more often.
+"""
+
+
+class _Native(Protocol):
+    """What is used of gRPC's private channel."""
+
+    def check_connectivity_state(self, try_to_connect: bool, /) -> int: ...
+
+    def watch_connectivity_state(self, last_observed: int, deadline: float, /) -> object: ...
+
+
+class Connectivity(Protocol):
+    """The state of one channel."""
+
+    def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity:
+        """The state as it is now; `connect` has an idle channel connect."""
+
+    def look(self, *, connect: bool) -> grpc.ChannelConnectivity:
+        """The state as it shows when gRPC has just looked at the connection; `connect` has an idle channel connect."""
+
+    def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
+        """Waits up to `timeout` seconds for another state than `state`."""
+
+    def failure(self, timeout: float) -> Exception | None:
+        """Why the channel does not connect; `None` if it does by now."""
+
+    def close(self) -> None:
+        """Ends what it costs to know the state."""
+
+
+class NativeConnectivity:
+    """Asks gRPC's own channel, privately."""
+
+    def __init__(self, channel: grpc.Channel, native: _Native) -> None:
+        """For `channel`, which directly wraps `native`."""
+        self._channel = channel
+        self._native = native
+
+    def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity:
+        """Costs a microsecond. A closed channel is in `SHUTDOWN`."""
+        try:
+            return _STATES[self._native.check_connectivity_state(connect)]
+        except ValueError:
+            return grpc.ChannelConnectivity.SHUTDOWN
+
+    def look(self, *, connect: bool) -> grpc.ChannelConnectivity:
+        """As `state`, but that an older gRPC is made to look first."""
+        state = self.state(connect=connect)
+        if not NOTICES_LOSSES:
+            self.wait_for_change(state, _LOOK)
+            state = self.state(connect=connect)
+        return state
+
+    def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
+        """Waits without holding the interpreter."""
+        try:
+            self._native.watch_connectivity_state(state.value[0], time.time() + timeout)
+        except ValueError:
+            return
+
+    def failure(self, timeout: float) -> Exception | None:
+        """Gets the reason from a call that fails at once, for gRPC gives it nowhere else.
+
+        The call does not wait for ready, so while the channel is down it never leaves the process. Should the
+        channel have connected just now, the server answers that it does not know the method, which is as good.
+        """
+        probe: Any = self._channel.unary_unary("/grpcpool.Connectivity/Probe")
+        try:
+            probe(b"", timeout=timeout, wait_for_ready=False)
+        except grpc.RpcError as error:
+            # Whatever its code: a target or service config that is wrong has one of its own.
+            if self.state() is not grpc.ChannelConnectivity.READY:
+                return error
+        except ValueError as error:
+            return error
+        if self.state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            # An interceptor of the channel's own answers in the server's place.
+            return ConnectError(f"the channel reports {grpc.ChannelConnectivity.TRANSIENT_FAILURE.name}")
+        return None
+
+    def close(self) -> None:
+        """Costs nothing, so there is nothing to end."""
+
+
+class SubscribedConnectivity:
+    """Subscribes to a channel of another make, as anybody may."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        """Subscribes to `channel`, which has it connect."""
+        self._channel = channel
+        self._changed = threading.Condition()
+        self._state = grpc.ChannelConnectivity.IDLE
+        channel.subscribe(self._on_change, try_to_connect=True)
+
+    def _on_change(self, state: grpc.ChannelConnectivity) -> None:
+        with self._changed:
+            self._state = state
+            self._changed.notify_all()
+
+    def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: ARG002 -- the subscription connects
+        """The state that was last told."""
+        return self._state
+
+    def look(self, *, connect: bool) -> grpc.ChannelConnectivity:  # noqa: ARG002 -- the subscription connects
+        """The state that was last told."""
+        return self._state
+
+    def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
+        """Waits to be told."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state is not state, timeout)
+
+    def failure(self, timeout: float) -> Exception | None:  # noqa: ARG002 -- nobody to ask
+        """Has no words for it."""
+        return ConnectError(f"the channel reports {self._state.name}")
+
+    def close(self) -> None:
+        """Unsubscribes."""
+        self._channel.unsubscribe(self._on_change)
+
+
+def connectivity_of(channel: grpc.Channel) -> Connectivity:
+    """The best way to know the state of `channel`."""
+    outer: Any = channel
+    for _ in range(_DEEPEST):
+        inner = getattr(outer, "_channel", None)
+        if inner is None:
+            break
+        if hasattr(inner, "check_connectivity_state") and hasattr(inner, "watch_connectivity_state"):
+            learn_module_of(outer)
+            return NativeConnectivity(outer, inner)
+        outer = inner
+    _note_what_is_missing(outer)
+    return SubscribedConnectivity(channel)
+
+
+def _note_what_is_missing(channel: Any) -> None:
+    """Warns if `channel`, the innermost, is gRPC's own, or what gRPC's own has within."""
+    module = type(channel).__module__
+    if module.startswith("grpc._cython"):
+        known = hasattr(channel, "check_connectivity_state")
+        warn_of_missing("watch_connectivity_state" if known else "check_connectivity_state")
+    elif module.startswith("grpc."):
+        learn_module_of(channel)
+        warn_of_missing("Channel._channel")
+
+
+def wait_until_ready(connectivity: Connectivity, timeout: float, given_up: Callable[[], bool]) -> None:
+    """Has the channel connect and waits until it is ready.
+
+    Args:
+        connectivity: Of the channel.
+        timeout: Seconds that it may take.
+        given_up: Whether the wait has lost its purpose.
+
+    Raises:
+        ConnectError: It is not ready within `timeout`, or nobody waits any longer.
+        Exception: gRPC's reason, as soon as it reports a transient failure.
+    """
+    deadline = time.monotonic() + timeout
+    while (state := connectivity.state(connect=True)) is not grpc.ChannelConnectivity.READY:
+        left = deadline - time.monotonic()
+        if state is grpc.ChannelConnectivity.SHUTDOWN or given_up():
+            raise ConnectError("closed while it was being opened")
+        if left <= 0:
+            raise ConnectError(f"not ready within {timeout} s (state {state.name})")
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            failure = connectivity.failure(left)
+            if failure is not None:
+                raise failure
+            continue
+        connectivity.wait_for_change(state, min(left, _GLANCE))

@@ -1,0 +1,360 @@
+"""What the pool depends on in gRPC and gRPC does not promise: one row each.
+
+The rows are read by `missing.warn_of_missing`, by ``docs/draw_facts.py``, which draws a page for those that upgrade
+grpcio, and by a test that allows these names in no other folder. The functions that use them, each with its guard, are
+in the other modules of this folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final, Literal
+
+Kind = Literal["private name", "offered name", "message", "release"]
+"""What a fact is about: a name that the pool reads, a name that the pool's own objects have because gRPC or its clients
+read it, a text that is parsed, a difference between releases."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact about gRPC.
+
+    Attributes:
+        name: The attribute, module, text or behaviour.
+        kind: See `Kind`.
+        since: The first release that has it; 1.60 stands for the oldest that is supported.
+        why: What the pool needs it for.
+        fallback: What happens without it, as a sentence that can stand in a log.
+        test: The node id of the test that takes it away, or states it.
+    """
+
+    name: str
+    kind: Kind
+    since: str
+    why: str
+    fallback: str
+    test: str
+
+    @property
+    def word(self) -> str:
+        """The identifier as code spells it, without what it belongs to."""
+        return self.name.rpartition(".")[2]
+
+
+_SYNC = "tests/grpc_facts/test_sync_names.py"
+_AIO = "tests/grpc_facts/test_aio_names.py"
+_CHAIN = "tests/grpc_facts/test_interceptor_chain.py"
+_REFUSALS = "tests/grpc_facts/test_refusals.py"
+_OFFERED = "tests/grpc_facts/test_offered_names.py"
+_RELEASES = "tests/grpc_facts/test_releases.py"
+_MESSAGES = "tests/grpc_facts/test_messages.py"
+
+FACTS: Final = (
+    # --- channels -----------------------------------------------------------------------------------------------
+    Fact(
+        "Channel._channel",
+        "private name",
+        "1.60",
+        "leads from a `grpc.Channel` to the channel below it, which knows its state",
+        "the state comes from `subscribe`, which costs a thread per connection and is up to 0.2 s late",
+        f"{_SYNC}::test_connections_are_watched_in_public",
+    ),
+    Fact(
+        "check_connectivity_state",
+        "private name",
+        "1.60",
+        "tells the state of a connection in a microsecond",
+        "the state comes from `subscribe`, which costs a thread per connection and is up to 0.2 s late",
+        f"{_SYNC}::test_connections_are_watched_in_public",
+    ),
+    Fact(
+        "watch_connectivity_state",
+        "private name",
+        "1.60",
+        "waits for another state without polling and without the interpreter lock",
+        "the state comes from `subscribe`, which costs a thread per connection and is up to 0.2 s late",
+        f"{_SYNC}::test_connections_are_watched_in_public",
+    ),
+    Fact(
+        "grpc._channel",
+        "private name",
+        "1.60",
+        "the module of sync channels and calls: a frame of it on the stack shows that gRPC called, and its classes are "
+        "gRPC's own calls",
+        "the module is that of the channels that the factories of pools return",
+        f"{_SYNC}::test_a_close_within_a_callback_does_not_wait_for_itself",
+    ),
+    # --- sync calls ---------------------------------------------------------------------------------------------
+    Fact(
+        "_state",
+        "private name",
+        "1.60",
+        "has the initial metadata of a sync call, or nothing while gRPC has yet to see it, which shows whether the "
+        "server has answered; the public method would wait for the very thread that asks",
+        "the refusal of a `future()` or stream counts as a failure, because the server may have answered; the call is "
+        "not sent again",
+        f"{_REFUSALS}::test_an_answered_call_is_not_sent_again",
+    ),
+    Fact(
+        "_state.due",
+        "private name",
+        "1.60",
+        "tells whether a single-threaded stream has events left after it failed for its reader",
+        "a single-threaded stream whose deserializer raised keeps its place until it is dropped",
+        f"{_SYNC}::test_a_failed_single_threaded_stream",
+    ),
+    Fact(
+        "_consume_next_event",
+        "private name",
+        "1.60",
+        "takes note of the end of a single-threaded stream after it failed for its reader",
+        "a single-threaded stream whose deserializer raised keeps its place until it is dropped",
+        f"{_SYNC}::test_a_failed_single_threaded_stream",
+    ),
+    Fact(
+        "_next",
+        "private name",
+        "1.60",
+        "is where a stream fails for its reader: gRPC does not cancel a stream whose deserializer raised",
+        "a stream whose deserializer raised keeps its place until it is dropped",
+        f"{_SYNC}::test_a_failed_stream",
+    ),
+    Fact(
+        "_call",
+        "private name",
+        "1.60",
+        "cancels a stream whose deserializer raised, which the public `cancel` does not",
+        "a stream whose deserializer raised keeps its place until the server ends it",
+        f"{_SYNC}::test_a_failed_stream",
+    ),
+    Fact(
+        "_MultiThreadedRendezvous",
+        "private name",
+        "1.60",
+        "the class of calls whose callbacks come from a thread of gRPC's",
+        "streams of unknown classes of gRPC's are treated like single-threaded ones, which costs a finalizer per call",
+        f"{_SYNC}::test_streams_of_unknown_classes",
+    ),
+    Fact(
+        "_SingleThreadedRendezvous",
+        "private name",
+        "1.60",
+        "the class of streams whose callbacks come only during the iteration (`SingleThreadedUnaryStream`)",
+        "streams of unknown classes of gRPC's are treated like single-threaded ones",
+        f"{_SYNC}::test_streams_of_unknown_classes",
+    ),
+    Fact(
+        "_InactiveRpcError",
+        "private name",
+        "1.60",
+        "the class of what blocking calls raise: many programs name it in an `except` clause; its "
+        "`initial_metadata()` does not wait",
+        "errors of calls that never left the pool are `grpc.RpcError`, `grpc.Call` and `grpc.Future`, but not of "
+        "gRPC's private class",
+        f"{_SYNC}::test_errors_of_the_pool_without_grpcs_class",
+    ),
+    # --- asyncio calls ------------------------------------------------------------------------------------------
+    Fact(
+        "grpc.aio._call",
+        "private name",
+        "1.60",
+        "the module of asyncio calls: only of gRPC's own calls is it worth a warning that a name is missing",
+        "there is no warning when one of the names below is missing",
+        f"{_AIO}::test_calls_without_a_private_name",
+    ),
+    Fact(
+        "_cython_call",
+        "private name",
+        "1.60",
+        "tells whether a call ended well at a tenth of the public cost, and, before 1.83, takes callbacks without "
+        "holding the call",
+        "the status comes from the public `code()`, which costs more",
+        f"{_AIO}::test_calls_without_a_private_name",
+    ),
+    Fact(
+        "is_ok",
+        "private name",
+        "1.60",
+        "tells whether a call ended well at a tenth of the public cost",
+        "the status comes from the public `code()`, which costs more",
+        f"{_AIO}::test_calls_without_is_ok",
+    ),
+    Fact(
+        "_call_response",
+        "private name",
+        "1.60",
+        "the task that sends the request of a call with one response: it shows that gRPC could not send it",
+        "a call that gRPC cannot send, and that is not awaited, keeps its place until it is dropped",
+        f"{_AIO}::test_calls_that_cannot_be_sent",
+    ),
+    Fact(
+        "_preparation",
+        "private name",
+        "1.60",
+        "the same for a call with a stream of responses",
+        "a call that gRPC cannot send, and that is not awaited, keeps its place until it is dropped",
+        f"{_AIO}::test_calls_that_cannot_be_sent",
+    ),
+    Fact(
+        "_done_writing_flag",
+        "private name",
+        "1.60",
+        "gRPC's interceptors read it from the calls below them, which are the pool's",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
+    ),
+    # --- asyncio interceptors -----------------------------------------------------------------------------------
+    Fact(
+        "grpc.aio._interceptor",
+        "private name",
+        "1.60",
+        "has the classes that run a chain of interceptors (`InterceptedUnaryUnaryCall` and its sisters), which is not "
+        "possible in public",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
+    ),
+    Fact(
+        "_proxy_writes_as_request_iterator",
+        "private name",
+        "1.60",
+        "makes an iterator of what is written to an intercepted call; gRPC's holds the call for ever",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
+    ),
+    Fact(
+        "_write_to_iterator_queue",
+        "private name",
+        "1.60",
+        "has what was written to an intercepted call",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
+    ),
+    Fact(
+        "_FINISH_ITERATOR_SENTINEL",
+        "private name",
+        "1.60",
+        "marks the end of what was written to an intercepted call",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
+    ),
+    Fact(
+        "_interceptors_task",
+        "private name",
+        "1.60",
+        "runs the chain of an intercepted call; what was written is sent when it is done",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
+    ),
+    # --- what the pool's own objects have -----------------------------------------------------------------------
+    *(
+        Fact(
+            name,
+            "offered name",
+            "1.60",
+            "clients that Google generates append interceptors to this list of an asyncio channel",
+            "the pool has the list whether or not gRPC's channels have it",
+            f"{_OFFERED}::test_the_lists_of_interceptors",
+        )
+        for name in (
+            "_unary_unary_interceptors",
+            "_unary_stream_interceptors",
+            "_stream_unary_interceptors",
+            "_stream_stream_interceptors",
+        )
+    ),
+    Fact(
+        "_registered_method",
+        "offered name",
+        "1.63",
+        "generated stubs pass it to the channel's four makers of multicallables",
+        "it is passed on only to channels whose makers have it",
+        f"{_OFFERED}::test_registered_methods",
+    ),
+    Fact(
+        "_registered_call_handle",
+        "offered name",
+        "1.63",
+        "gRPC's own tests read it from sync multicallables to see that a method is registered",
+        "the pool's multicallables have it whether or not gRPC's have it",
+        f"{_OFFERED}::test_registered_methods",
+    ),
+    Fact(
+        "_get_registered_call_handle",
+        "offered name",
+        "1.63",
+        "the functions of `grpc.experimental` that call without a stub ask the channel for it",
+        "the pool has it whether or not gRPC's channels have it",
+        f"{_OFFERED}::test_calls_without_a_stub",
+    ),
+    # --- texts --------------------------------------------------------------------------------------------------
+    Fact(
+        "Received RST_STREAM with error code 7",
+        "message",
+        "1.60",
+        "how gRPC reports that the server refused a stream at its limit (`REFUSED_STREAM`), which no status code does",
+        "a refused call fails `UNAVAILABLE` and is not sent again",
+        f"{_MESSAGES}::test_a_refusal_in_other_words",
+    ),
+    Fact(
+        "Socket closed, recvmsg, sendmsg, Connection reset, Broken pipe, Stream removed, GOAWAY, keepalive",
+        "message",
+        "1.60",
+        "what gRPC says of calls whose connection is gone, some milliseconds before the channel's state shows it",
+        "a lost connection is noticed by the channel's state alone, and a few calls more fail on it",
+        f"{_MESSAGES}::test_a_loss_in_other_words",
+    ),
+    Fact(
+        "Method not found!, unknown service, Method not found:",
+        "message",
+        "1.60",
+        "how servers in Python, Go and Java answer a call of an unknown method: `grpcpool probe` names them by it",
+        "`grpcpool probe` does not name the kind of server",
+        f"{_MESSAGES}::test_a_server_in_other_words",
+    ),
+    # --- releases -----------------------------------------------------------------------------------------------
+    Fact(
+        "an unused connection that was lost is noticed",
+        "release",
+        "1.80",
+        "before, gRPC notices it only during a wait for a change: the pool waits 2 ms for one when it looks",
+        "the pool waits, and trusts a connection for 0.5 s instead of 0.01 s after it looked",
+        f"{_RELEASES}::test_a_loss_is_noticed_either_way",
+    ),
+    Fact(
+        "a finished asyncio call does not hold itself",
+        "release",
+        "1.83",
+        "before, a call with a done callback keeps the connection of its closed channel open until a garbage "
+        "collection",
+        "the callback is added to the call below, with a weak reference",
+        f"{_RELEASES}::test_calls_end_either_way",
+    ),
+    Fact(
+        "an abandoned asyncio call is never collected",
+        "release",
+        "1.83",
+        "its stream would stay taken: the pool returns a shell that cancels the call when it is dropped",
+        "the shell costs a little, and changes nothing",
+        "tests/aio_calls/test_abandoned.py::test_a_running_call",
+    ),
+    Fact(
+        "`close()` of an asyncio channel ends its streams",
+        "release",
+        "1.83",
+        "before, streams run on: the pool cancels the calls of a connection before it closes the channel",
+        "the calls are cancelled twice, which changes nothing",
+        f"{_RELEASES}::test_close_ends_streams",
+    ),
+    Fact(
+        "a channel scales its connections",
+        "release",
+        "1.84",
+        "the demonstration compares the pool with it (`connectionScaling`)",
+        "the demonstration leaves it out",
+        f"{_RELEASES}::test_the_demonstration_without_scaling",
+    ),
+)
+"""All of them."""
+
+FACT_OF: Final = {fact.name: fact for fact in FACTS}
+"""The facts by their names."""

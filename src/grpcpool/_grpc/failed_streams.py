@@ -1,0 +1,117 @@
+"""Streams that have failed for their reader, but not for gRPC.
+
+gRPC does not cancel a stream whose deserializer raised: it fails for its reader, and the server goes on. As long as the
+call is held, which the error itself and any done-callback do, its place would be taken for nothing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from .call_errors import is_answer_pending
+from .client_modules import CLIENT_MODULES
+from .missing import warn_of_missing
+
+_CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
+"""As gRPC's own calls below those of Python take it."""
+
+_READ_BY_ITSELF = "_SingleThreadedRendezvous"
+_READ_BY_A_THREAD = "_MultiThreadedRendezvous"
+
+Defer = Callable[[Callable[[], object]], None]
+"""Does something soon; may be called in a finalizer."""
+
+
+def runs_only_while_iterated(call: object) -> bool:
+    """Whether this is a stream of a channel with the option `SingleThreadedUnaryStream`, or may be one.
+
+    A stream of an unknown class of gRPC's may be: its end is then noticed when it is dropped, too.
+    """
+    kind = type(call)
+    name = kind.__name__
+    if name == _READ_BY_A_THREAD:
+        return False
+    return name == _READ_BY_ITSELF or (kind.__module__ in CLIENT_MODULES and hasattr(call, "__next__"))
+
+
+def end_when_it_fails(call: Any) -> None:
+    """If `call` is one of gRPC's own streams, it ends as soon as it fails for its reader.
+
+    A proxy would cost more, and would not be gRPC's own.
+    """
+    if type(call).__module__ not in CLIENT_MODULES:
+        return
+    if hasattr(call, "_next"):
+        # Not a reference that would keep it: a stream that is dropped is to be cancelled.
+        call._next = partial(_read, weakref.ref(call))
+    elif hasattr(call, "__next__"):
+        warn_of_missing("_next")
+
+
+def _read(stream: Callable[[], Any]) -> Any:
+    call = stream()
+    try:
+        return type(call)._next(call)
+    except grpc.RpcError:
+        end_failed(call)
+        raise
+
+
+def end_failed(call: Any) -> None:
+    """Ends `call`, which has failed for its reader. Does nothing if it is over for gRPC, too."""
+    if type(call).__module__ not in CLIENT_MODULES:
+        return
+    cancel = getattr(getattr(call, "_call", None), "cancel", None)
+    if cancel is not None:
+        _cancel(cancel, "Cancelled after its reader got an error!")
+    elif hasattr(call, "__next__"):
+        warn_of_missing("_call")
+    if runs_only_while_iterated(call):
+        _take_note_of_end(call)
+
+
+def take_note_of_metadata(call: Any) -> None:
+    """Takes note of initial metadata that is pending. On the thread that read the stream: nothing else would do it."""
+    if is_answer_pending(call) and runs_only_while_iterated(call):
+        call.initial_metadata()
+
+
+def _take_note_of_end(call: Any) -> None:
+    """Consumes what is left of a stream of which no thread of gRPC's takes note."""
+    if not hasattr(call, "_consume_next_event"):
+        if type(call).__name__ == _READ_BY_ITSELF:
+            warn_of_missing("_consume_next_event")
+    elif not hasattr(getattr(call, "_state", None), "due"):
+        warn_of_missing("_state.due")
+    else:
+        while call._state.due:
+            call._consume_next_event()
+
+
+def _cancel(cancel: Callable[..., object], why: str) -> None:
+    """Cancels what is below a call, which the public `cancel` does not once the call has failed."""
+    try:
+        cancel(_CANCELLED, why)
+    except TypeError:
+        warn_of_missing("_call")
+
+
+def reference(call: Any, defer: Defer) -> Callable[[], Any]:
+    """A weak reference to `call`, for what waits for its end; if that never comes, the call's end comes by it.
+
+    A stream whose deserializer raised is over for the caller, and runs on for ever for the server. Its callbacks hold
+    this reference. They are gone if it has ended well; otherwise they hear when it is dropped, and cancel it.
+    """
+    cancel = getattr(getattr(call, "_call", None), "cancel", None)
+    try:
+        if cancel is None:
+            return weakref.ref(call)
+        return weakref.ref(call, lambda _: defer(partial(_cancel, cancel, "Cancelled upon garbage collection!")))
+    except TypeError:
+        # It cannot be referred to weakly.
+        return lambda: None

@@ -1,0 +1,125 @@
+"""What the status of a failed call tells a pool."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from .aio_calls import is_grpcs_own
+from .call_errors import has_answered, is_answer_pending
+from .missing import warn_of_missing
+
+# gRPC's own words, in nothing but its own parentheses: a server that tells what it heard from another has more to say.
+_REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7\)*")
+
+
+# What gRPC says of calls whose connection has gone, from 1.60 to 1.85; of a single stream that was reset, it says so.
+_LOST = re.compile(
+    r"Socket closed|recvmsg|sendmsg|Connection reset|Broken pipe|Stream removed|GOAWAY|keepalive", re.IGNORECASE
+)
+_RESET = "RST_STREAM"
+
+
+def code_of(call: Any) -> grpc.StatusCode | None:
+    """The status code of a call that is over, or of an error; `None` if it has none, as what interceptors raise may."""
+    code: grpc.StatusCode | None = _said(call, "code")
+    return code
+
+
+def details_of(call: Any) -> str:
+    """The details of a call that is over, or of an error; empty if it has none."""
+    return str(_said(call, "details") or "")
+
+
+def tells_of_loss(code: grpc.StatusCode | None, details: str) -> bool:
+    """Whether a call failed in the words that gRPC has for a connection that is gone.
+
+    Calls hear of that some milliseconds before the channel's state tells it. A server that uses these words of its own
+    costs its connection a moment out of service.
+    """
+    return code is grpc.StatusCode.UNAVAILABLE and _RESET not in details and _LOST.search(details) is not None
+
+
+def is_refused_stream(error: grpc.RpcError) -> bool:
+    """Whether a server refused the call for its own limit of streams.
+
+    HTTP/2 has an error for it, ``REFUSED_STREAM`` (code 7), and promises that the server did nothing, so that the call
+    may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
+    A stream counts as refused while `is_answer_pending`: whether it is sent again is decided when that is known.
+    """
+    if not is_refused(code_of(error), _said(error, "details")) or not _is_empty(_said(error, "trailing_metadata")):
+        return False
+    return has_answered(error) is False or is_answer_pending(error)
+
+
+def is_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
+    """As `is_refused_stream`, by what a call says.
+
+    A server that sent metadata has done something, and one of which that is not known (`None`) may have: a call that
+    may have been processed is never sent again.
+    """
+    if code is not grpc.StatusCode.UNAVAILABLE or _REFUSED.fullmatch(str(details or "")) is None:
+        return False
+    return all(map(_is_empty, metadata))
+
+
+def _is_empty(metadata: Any) -> bool:
+    return metadata is not None and not metadata
+
+
+def answer_of_done(ask: Callable[[], Any]) -> Any:
+    """What a coroutine method of an asyncio call that is over answers, which it does without waiting.
+
+    `None` if it does wait, or fails: calls may be of another make.
+    """
+    answer = ask()
+    try:
+        answer.send(None)
+    except StopIteration as stop:
+        return stop.value
+    except Exception:  # noqa: BLE001 -- as above
+        return None
+    answer.close()
+    return None
+
+
+def _said(call: Any, name: str) -> Any:
+    """What a method of a call says; `None` if there is none, or it fails: calls and errors may be of another make."""
+    try:
+        method = getattr(call, name, None)
+        return method() if callable(method) else None
+    except Exception:  # noqa: BLE001 -- as above
+        return None
+
+
+def details_of_done(native: Any) -> str:
+    """The details of an asyncio call that is over; empty if it has none."""
+    return str(answer_of_done(native.details) or "")
+
+
+def has_succeeded(native: Any) -> bool:
+    """Whether an asyncio call that is over is known to have ended with `OK`.
+
+    gRPC tells it privately at a tenth of what the public way costs, which every call would pay; `False` if it does not.
+    """
+    try:
+        return bool(native._cython_call.is_ok())
+    except AttributeError:
+        if is_grpcs_own(native):
+            warn_of_missing("is_ok" if hasattr(native, "_cython_call") else "_cython_call")
+        return answer_of_done(native.code) is grpc.StatusCode.OK
+
+
+def has_been_refused(native: Any, code: grpc.StatusCode | None) -> bool:
+    """As `is_refused_stream`, of an asyncio call that is over with `code`.
+
+    gRPC itself may report no initial metadata of a stream although there was some, if that came in one packet with the
+    end (measured: more often on 1.60 than on 1.85). No one can tell such a stream from one that was refused.
+    """
+    if code is not grpc.StatusCode.UNAVAILABLE:
+        return False
+    said = (native.details, native.initial_metadata, native.trailing_metadata)
+    return is_refused(code, *map(answer_of_done, said))

@@ -1,0 +1,1 @@
+"""The pool as a pure state machine; start with `machine.py`."""

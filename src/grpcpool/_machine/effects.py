@@ -1,0 +1,132 @@
+"""What the machine asks of a driver, which carries it out after it has let go of its lock.
+
+Effects leave the machine in three queues, which are carried out in this order: acts, which are quick and run no foreign
+code; events, which go to the log and to listeners; and connections to open. So a slow listener delays no answer, and
+`opening` is emitted before the factory is called. An uncontended acquire or release creates no effect.
+
+An effect stays at the head of its queue until it has been carried out, so that nothing is lost if that is interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+from .._values.errors import Figures, Refusal
+from .._values.events import AnyEvent
+from .openers import OpenWaiter
+from .queue import Waiter
+from .slot import Slot
+
+
+class Open:
+    """Dial a connection for the slot, make it ready, prime it; then report `opened` or `open_failed`."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: Slot) -> None:
+        """For `slot`."""
+        self.slot = slot
+
+
+class Close:
+    """Close the slot's channel and whatever is still being done to open it. Calls on it are cancelled."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: Slot) -> None:
+        """For `slot`."""
+        self.slot = slot
+
+
+class Grant:
+    """Notify the waiter that it has its place on the slot. The place is taken; a waiter that has gone releases it."""
+
+    __slots__ = ("slot", "waiter")
+
+    def __init__(self, waiter: Waiter, slot: Slot) -> None:
+        """For `waiter`, on `slot`."""
+        self.waiter = waiter
+        self.slot = slot
+
+
+class Refuse:
+    """Notify the waiter that it gets nothing, and why."""
+
+    __slots__ = ("cause", "figures", "refusal", "waiter")
+
+    def __init__(
+        self, waiter: Waiter | OpenWaiter, refusal: Refusal, figures: Figures, cause: BaseException | None
+    ) -> None:
+        """For `waiter`; `cause` is the last connect error, if there is one."""
+        self.waiter = waiter
+        self.refusal = refusal
+        self.figures = figures
+        self.cause = cause
+
+
+class Started:
+    """Notify the caller of `open()` that the connections it waited for are ready."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self, waiter: OpenWaiter) -> None:
+        """For `waiter`."""
+        self.waiter = waiter
+
+
+class Watch:
+    """The slot's connection is down: report `recovered` when it is ready again."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: Slot) -> None:
+        """For `slot`."""
+        self.slot = slot
+
+
+class Notify:
+    """Log the event and pass it to the listeners."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: AnyEvent) -> None:
+        """Of `event`."""
+        self.event = event
+
+
+Act = Close | Grant | Refuse | Started | Watch
+Effect = Act | Notify | Open
+
+T = TypeVar("T")
+
+
+class EffectQueue(deque[T], Generic[T]):
+    """Effects in the order in which the machine asked for them. One thread at a time carries them out.
+
+    Attributes:
+        claimed: Whether a thread carries them out; the driver sets it under its lock.
+        tried: The effect that is being carried out.
+    """
+
+    claimed = False
+    tried: T | None = None
+
+
+class Outbox:
+    """The effects that have not been carried out yet."""
+
+    def __init__(self) -> None:
+        """Creates empty queues."""
+        self.acts: EffectQueue[Act] = EffectQueue()
+        self.events: EffectQueue[Notify] = EffectQueue()
+        self.opens: EffectQueue[Open] = EffectQueue()
+
+    def append(self, effect: Effect) -> None:
+        """Queues `effect`."""
+        if isinstance(effect, Notify):
+            self.events.append(effect)
+        elif isinstance(effect, Open):
+            self.opens.append(effect)
+        else:
+            self.acts.append(effect)

@@ -1,0 +1,361 @@
+"""Which connections exist: dialling, growing, shrinking, replacing, retiring. Their use is decided elsewhere.
+
+The fleet is the half of the machine that knows slots but no waiters. It is as pure as the machine.
+
+Growth. `fill` dials what waiters and `min_size` need; `grow` dials ahead of need when every ready slot carries
+`target_streams`, one evaluation at a time and at most doubling. A slot that drains only because there were too many
+is taken back before anything is dialled. After a failure there is one attempt at a time, with backoff.
+
+Shrinking. A slot idle for `idle_timeout` closes, above `min_size`. And when for a whole `idle_timeout` the peak of
+the load would have fitted on fewer slots at `target_streams` each, the least needed slot is drained and a new
+watch begins.
+
+Replacing. At `retire_at` a successor is dialled; when that is ready the old slot drains. At most a quarter of the
+pool is replaced at a time. A successor that fails leaves the old one in service until backoff allows the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .._values.config import Mode, PoolConfig
+from .._values.events import Closed, Draining, Opening
+from .._values.slot_states import CloseReason, SlotState
+from .backoff import Backoff
+from .counters import Counters
+from .effects import Close, Notify, Open, Outbox
+from .places import Places
+from .slot import Slot, SlotEvent
+
+# Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
+_READY = SlotState.READY
+
+# A server that refuses streams is near its limit, or busy cleaning up. A limit that it has lowered comes back within
+# some seconds, a twentieth of `max_streams` at a time; each step that goes too far costs one call a retry.
+_LIMIT_GROWS_AFTER = 0.5
+
+
+class Fleet:
+    """The connections of one pool."""
+
+    def __init__(
+        self, config: PoolConfig, places: Places, outbox: Outbox, *, name: str, random: Callable[[], float]
+    ) -> None:
+        """Creates a fleet without connections; see `PoolMachine` for the arguments."""
+        self.config = config
+        self.name = name
+        self.min_size = config.min_size
+        self.max_size = config.max_size
+        self.places = places
+        self.outbox = outbox
+        self.slots = places.slots
+        self.picker = places.picker
+        self.target = places.target
+        self.backoff = Backoff(random)
+        self.counters = Counters()
+        # From first use on, until close, `min_size` connections are kept.
+        self.active = False
+        self._peak_until = math.inf
+        # The number of connections that was too small the last time the pool grew, and the load that showed it.
+        self._outgrown, self._outgrown_at = 0, math.inf
+        # The next deadline. Brought forward as deadlines arise; derived again by `rearm`.
+        self.alarm = math.inf
+        self._random = random
+
+    # --- limits -------------------------------------------------------------------------------------------------
+
+    def lower_limit(self, slot: Slot, now: float, *, leaving: int) -> None:
+        """The server refused a call on the slot: from now on it may carry what it carries now, less `leaving`.
+
+        A limit of 0 keeps calls from a server that refuses everything.
+        """
+        self.counters.refused_streams += 1
+        slot.limit = min(slot.limit, slot.in_flight - leaving)
+        if slot.limit < self.config.max_streams:
+            slot.limit_grows_at = now + _LIMIT_GROWS_AFTER
+            self.alarm_at(slot.limit_grows_at)
+
+    def grow_limit(self, slot: Slot, now: float) -> bool:
+        """Raises a lowered limit by one step if that is due; returns whether it did."""
+        if slot.limit_grows_at > now:
+            return False
+        most = self.config.max_streams
+        slot.limit = min(most, slot.limit + max(1, most // 20))
+        slot.limit_grows_at = now + _LIMIT_GROWS_AFTER if slot.limit < most else math.inf
+        if slot.state is _READY:
+            self.picker.reload(slot, slot.in_flight)
+        return True
+
+    # --- growing ------------------------------------------------------------------------------------------------
+
+    def activate(self, now: float) -> None:
+        """From here on, `min_size` connections are kept."""
+        if not self.active:
+            self.active = True
+            self._regauge(now)
+
+    def shortage(self, asked: int) -> int:
+        """How many more connections are needed: for `asked` streams that wait, and for `min_size`."""
+        if not self.active:
+            return 0
+        opening = self.slots.opening - self.slots.successors
+        return max(-(-asked // self.target) - opening, self.min_size - self.slots.connections)
+
+    def fill(self, asked: int, now: float) -> list[Slot]:
+        """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead."""
+        shortage = self.shortage(asked)
+        if shortage <= 0:
+            return []
+        restored = self._restore(shortage, now)
+        bound = self.max_size
+        if self.config.mode is Mode.LOOSE:
+            bound += self.config.max_overflow
+        for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
+            self.dial(now)
+        if self.backoff.retry_at > now:
+            self.alarm_at(self.backoff.retry_at)
+        return restored
+
+    def grow(self, now: float) -> None:
+        """Dials ahead of need if every ready slot carries the target and nothing is being dialled yet."""
+        lightest = self.picker.lightest()
+        ready = self.slots.ready
+        if self.slots.opening or not ready or (lightest is not None and lightest.in_flight < self.target):
+            return
+        self._outgrown, self._outgrown_at = ready, self.places.load
+        step = self.places.load // self.target + 1 - ready
+        step = min(max(1, min(step, ready)), self.max_size - self.slots.connections)
+        step -= len(self._restore(step, now))
+        for _ in range(min(step, self._may_open(now, self.max_size))):
+            self.dial(now)
+
+    def dial(self, now: float, replaces: Slot | None = None) -> Slot:
+        """Begins to open a connection, as the successor of `replaces` if that is given."""
+        deadline = now + self.config.connect_timeout
+        overflow = replaces.overflow if replaces is not None else self.slots.connections >= self.max_size
+        slot = self.slots.add(limit=self.config.max_streams, now=now, deadline=deadline, replaces=replaces)
+        slot.overflow = overflow
+        self._regauge(now)
+        self.alarm_at(deadline)
+        old = replaces.id if replaces is not None else None
+        self.outbox.append(Open(slot))
+        self.outbox.append(Notify(Opening(pool=self.name, channel=slot.id, replaces=old)))
+        return slot
+
+    def opened(self, slot: Slot, now: float) -> None:
+        """Takes a connection into service; the one that it replaces, if any, retires."""
+        self.slots.move(slot, SlotEvent.OPENED)
+        self.counters.opened += 1
+        self.backoff.succeeded()
+        slot.opened_at = slot.used_at = slot.unused_since = now
+        if self.config.max_age is not None and slot.retire_at == math.inf:
+            slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
+        self.succeed(slot, now)
+        self.picker.reload(slot, 0)
+
+    def succeed(self, slot: Slot, now: float) -> None:
+        """The connection that `slot` was opened to replace, if any, retires."""
+        replaced = slot.replaces
+        if replaced is not None:
+            # Otherwise nothing would ever be idle long enough in a pool whose max_age is below its idle_timeout.
+            if not replaced.in_flight:
+                slot.unused_since = replaced.idle_since()
+            self.slots.part(slot)
+            self.retire(replaced, replaced.reason, now)
+
+    def open_failed(self, slot: Slot, now: float) -> float:
+        """Removes a connection that could not be made; returns the seconds until the next attempt."""
+        self.slots.part(slot)
+        self.slots.move(slot, SlotEvent.OPEN_FAILED)
+        self.gone(slot)
+        self._regauge(now)
+        self.counters.open_failures += 1
+        return self.backoff.failed(now)
+
+    def _may_open(self, now: float, bound: int) -> int:
+        """How many connections may be dialled now, if there may be `bound` of them."""
+        if now < self.backoff.retry_at:
+            return 0
+        room = bound - self.slots.connections
+        return min(room, 1 - self.slots.opening) if self.backoff.failures else room
+
+    def _restore(self, wanted: int, now: float) -> list[Slot]:
+        """Takes back up to `wanted` connections that drain only because there were too many."""
+        restored: list[Slot] = []
+        for slot in self.slots.in_state(SlotState.DRAINING):
+            if len(restored) >= wanted or self.slots.connections >= self.max_size:
+                break
+            if slot.reason is CloseReason.SHRINK and not slot.down:
+                self.slots.move(slot, SlotEvent.RESTORED)
+                slot.reason = CloseReason.AGE
+                self.picker.reload(slot, slot.in_flight)
+                self._regauge(now)
+                self.alarm_at(self._attention(slot, now))
+                restored.append(slot)
+        return restored
+
+    def _regauge(self, now: float) -> None:
+        """The number of connections, or a bound, has changed: decides when to consider growing and shrinking."""
+        self.places.growth_load = self.target if self.slots.connections < self.max_size else math.inf
+        if self.config.idle_timeout is None or self.slots.connections <= self.min_size:
+            self._peak_until = math.inf
+        elif self._peak_until == math.inf:
+            self._begin_watch(now, self.config.idle_timeout)
+
+    # --- shrinking and replacing --------------------------------------------------------------------------------
+
+    def resize(self, min_size: int, max_size: int, now: float) -> None:
+        """Changes the bounds and drains surplus connections."""
+        self.min_size, self.max_size = min_size, max_size
+        while self.slots.connections > max_size and (slot := self._dispensable(dialled=True)) is not None:
+            self.retire(slot, CloseReason.SHRINK, now)
+        self._regauge(now)
+
+    def refresh(self, now: float) -> None:
+        """Marks every connection of this moment for replacement."""
+        for slot in self.slots:
+            if slot.state is not SlotState.DRAINING:
+                slot.retire_at, slot.reason = -math.inf, CloseReason.REFRESH
+            elif slot.reason is CloseReason.SHRINK:
+                slot.reason = CloseReason.REFRESH
+        self.rotate(now)
+
+    def rotate(self, now: float) -> None:
+        """Dials successors for the slots that are due."""
+        if not self.active or now < self.backoff.retry_at:
+            return
+        due = [slot for slot in self.slots.in_service() if slot.retire_at <= now and slot.successor is None]
+        for slot in sorted(due, key=lambda slot: slot.retire_at):
+            if not self._may_replace():
+                return
+            self.dial(now, replaces=slot)
+
+    def shrink(self, asked: int, now: float) -> None:
+        """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""
+        if self.config.idle_timeout is None or now < self._peak_until:
+            return
+        most = max(self.places.peak, self.places.load + asked)
+        needed = max(self.min_size, -(-most // self.target))
+        if most >= self._outgrown_at:
+            # Otherwise what is drained now would be dialled again at the next such peak.
+            needed = max(needed, self._outgrown + 1)
+        if len(self.slots.in_service()) > needed and (slot := self._dispensable(dialled=False)) is not None:
+            self.retire(slot, CloseReason.SHRINK, now)
+        if self._peak_until <= now:
+            self._begin_watch(now, self.config.idle_timeout)
+
+    def retire(
+        self,
+        slot: Slot,
+        reason: CloseReason,
+        now: float,
+        *,
+        deadline: float | None = None,
+        leaving: int = 0,
+    ) -> None:
+        """Takes a slot out of service; it is closed when it carries nothing, and at `deadline` in any case.
+
+        Emits no `Draining` if the slot carries only what is `leaving`, which is released next.
+        """
+        if slot.successor is not None:
+            successor = slot.successor
+            self.slots.part(successor)
+            if reason is not CloseReason.DISCARDED:
+                self.close(successor, reason)
+        if slot.state is SlotState.OPENING:
+            self.close(slot, reason)
+            self._regauge(now)
+            return
+        slot.reason = reason
+        slot.deadline = now + self.config.drain_timeout if deadline is None else deadline
+        self.picker.remove(slot)
+        self.slots.move(slot, SlotEvent.RETIRED)
+        self._regauge(now)
+        if slot.in_flight == 0:
+            self.close(slot, reason)
+            return
+        self.alarm_at(slot.deadline)
+        if slot.in_flight > leaving:
+            left = slot.in_flight - leaving
+            self.outbox.append(Notify(Draining(pool=self.name, channel=slot.id, reason=reason, in_flight=left)))
+
+    def close(self, slot: Slot, reason: CloseReason) -> None:
+        """Closes a slot that drains or is being opened; what it still carries is cancelled and forgotten."""
+        if slot.state is not SlotState.OPENING:
+            self.counters.closed[reason] += 1
+            closed = Closed(pool=self.name, channel=slot.id, reason=reason, cancelled=slot.in_flight)
+            self.outbox.append(Notify(closed))
+        self.slots.part(slot)
+        self.slots.move(slot, SlotEvent.CLOSED)
+        self.places.drop(slot)
+        self.gone(slot)
+
+    def gone(self, slot: Slot) -> None:
+        """Closes what there is of a closed slot's channel, and forgets the slot."""
+        self.outbox.append(Close(slot))
+        self.counters.acquired_of_closed += slot.calls
+        self.slots.forget(slot)
+
+    def _dispensable(self, *, dialled: bool) -> Slot | None:
+        """The least needed slot: opening (if `dialled`), then lost, then the least loaded."""
+        rank = {SlotState.LOST: 1, SlotState.READY: 2}
+        if dialled:
+            rank[SlotState.OPENING] = 0
+        slots = [slot for slot in self.slots if slot.state in rank and slot.replaces is None]
+        return min(slots, key=lambda slot: (rank[slot.state], slot.exclusive, slot.in_flight), default=None)
+
+    def _may_replace(self) -> bool:
+        """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""
+        if self.backoff.failures and self.slots.opening:
+            return False
+        return self.slots.successors < max(1, -(-self.slots.connections // 4))
+
+    def _begin_watch(self, now: float, idle_timeout: float) -> None:
+        self.places.peak = self.places.load
+        self._peak_until = now + idle_timeout
+        self.alarm_at(self._peak_until)
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def tick(self, slot: Slot, now: float) -> None:
+        """Closes a slot in service that has been idle for too long, or a draining one that is overdue."""
+        if slot.state is SlotState.DRAINING:
+            if slot.deadline <= now:
+                self.close(slot, slot.reason)
+        elif slot.state is not SlotState.OPENING and self._may_idle_out(slot) and self._idle_at(slot) <= now:
+            down = slot.state is SlotState.LOST
+            self.retire(slot, CloseReason.LOST if down else CloseReason.IDLE, now)
+
+    def alarm_at(self, at: float) -> None:
+        """Brings the next deadline forward to `at`, if it is later."""
+        self.alarm = min(self.alarm, at)
+
+    def rearm(self, asked: int, now: float) -> None:
+        """Derives the next deadline of the slots."""
+        self.alarm = self._peak_until
+        for slot in self.slots:
+            self.alarm_at(self._attention(slot, now))
+        if self.backoff.retry_at > now and self.shortage(asked) > 0:
+            self.alarm_at(self.backoff.retry_at)
+        self.alarm = max(self.alarm, now)
+
+    def _may_idle_out(self, slot: Slot) -> bool:
+        spare = self.slots.ready if slot.state is _READY else self.slots.connections
+        return spare > self.min_size and slot.successor is None
+
+    def _idle_at(self, slot: Slot) -> float:
+        if self.config.idle_timeout is None or slot.in_flight:
+            return math.inf
+        return slot.idle_since() + self.config.idle_timeout
+
+    def _attention(self, slot: Slot, now: float) -> float:
+        """When the slot next needs a tick. A busy slot is checked after `idle_timeout`, so that no release has to."""
+        if slot.state in (SlotState.OPENING, SlotState.DRAINING):
+            return slot.deadline
+        at = slot.limit_grows_at
+        if self.config.idle_timeout is not None and self._may_idle_out(slot):
+            at = min(at, now + self.config.idle_timeout if slot.in_flight else self._idle_at(slot))
+        if self.active and slot.successor is None and self._may_replace():
+            at = min(at, max(slot.retire_at, self.backoff.retry_at))
+        return at

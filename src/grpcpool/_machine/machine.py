@@ -1,0 +1,534 @@
+"""The pool as a state machine. Read this first.
+
+The machine decides, a driver acts. The driver reports what happens (a caller asks for a place, a connection is ready,
+time has passed) together with the moment. The machine puts effects into its outbox: dial this, close that, grant this
+waiter its place. The machine has no clock, lock, thread, event loop, logging or gRPC. One machine therefore serves
+threads and asyncio, and a test can drive it through years of simulated life.
+
+How a driver uses it, always under its one lock::
+
+    slot = machine.places.acquire(streams, holder)      # the fast way: a slot with room, or None
+    machine.request(waiter, now)                        # the other way: grants, queues or refuses the waiter
+    if machine.places.release(slot, streams, now, holder):    # exactly once for each place
+        machine.settle(slot, now)                       # serves waiters
+    ...
+    machine.tick(now)                                   # when `next_deadline()` has come
+
+After each step, without the lock, the driver carries out what is in the outbox. Between a decision and its delivery the
+waiter may give up: `cancel` then returns `False`, and the driver releases the place that the waiter holds.
+
+An exception may end any step halfway, because CPython runs signal handlers in the main thread between any two calls.
+The driver then calls `repair`, which derives what is derived and completes what was begun. No place, waiter or
+connection is lost: what cannot be derived changes in one go (`places.py`), and a decision is part of the waiter.
+
+The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on a slot (`places.py`). An *ask* is for
+some streams of one slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), the fleet the
+connections (`fleet.py`), its picker those with room (`pickers.py`). Here they are put together.
+
+Invariants, checked after every step of the model test:
+    1.  The slots carry what was granted and not released.
+    2.  ``0 <= in_flight <= limit`` for each slot.
+    3.  No waiter waits while a ready slot has the room that it asks for.
+    4.  First come, first served, among equal asks.
+    5.  Each waiter is answered exactly once.
+    6.  Connections never exceed `max_size`, plus `max_overflow` in loose mode.
+    7.  A closed slot carries nothing; a slot that has drained is gone.
+    8.  `next_deadline()` is never in the past after `tick(now)`.
+    9.  After `close` there are no effects but closes and refusals, and in the end nothing is open.
+    10. An exclusive lease is alone on its slot.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable
+
+from .._values.config import PoolConfig, check_size
+from .._values.errors import Figures, Refusal
+from .._values.events import Granted, Opened, OpenFailed, RefusedStream, Rejected, TimedOut
+from .._values.slot_states import CloseReason, SlotState
+from .._values.stats import Counts, PoolStats
+from .counters import slot_stats
+from .effects import Close, Grant, Notify, Open, Outbox, Refuse, Started, Watch
+from .fleet import Fleet
+from .openers import OpenWaiter
+from .places import Holder, Places
+from .queue import Waiter, WaitQueue
+from .slot import Slot, SlotEvent
+from .slot_table import SlotTable
+
+
+class PoolMachine:
+    """Decides what one pool does. The driver's lock makes it safe for threads."""
+
+    def __init__(self, config: PoolConfig, *, name: str, random: Callable[[], float]) -> None:
+        """Creates an empty pool, which opens nothing before its first use.
+
+        Args:
+            config: The settings; `min_size` and `max_size` may be changed by `resize`.
+            name: The pool's name in events and errors.
+            random: Returns a float from 0 to below 1.
+        """
+        self.config = config
+        self.name = name
+        self.outbox = Outbox()
+        self.queue = WaitQueue(config.resolved_target_streams)
+        self._slots = SlotTable()
+        self.places = Places(config, self._slots, self.queue, random)
+        self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random)
+        self.counters = self.fleet.counters
+        self.last_error: BaseException | None = None
+        self._picker = self.places.picker
+        self.openers: dict[OpenWaiter, None] = {}
+        self.closing = False
+        # When what is left of a closing pool is cut off.
+        self._closes_at = math.inf
+
+    # --- asking and releasing -----------------------------------------------------------------------------------
+
+    def request(self, waiter: Waiter, now: float) -> None:
+        """Grants the waiter a place, or queues it, or refuses it.
+
+        As with `Places.acquire`, no earlier waiter with the same ask is passed.
+        """
+        if self.closing:
+            self._refuse(waiter, Refusal.CLOSED, now)
+            return
+        self.fleet.activate(now)
+        slot = self._find(waiter)
+        if slot is not None:
+            self.places.acquire(waiter.streams, waiter, slot)
+            self.outbox.append(Grant(waiter, slot))
+            if waiter.streams is not None:
+                self.fleet.grow(now)
+        elif self.config.max_waiters is not None and self.queue.length >= self.config.max_waiters:
+            self._reject(waiter, now)
+        elif waiter.fail_fast and self._hopeless() and now < self.fleet.backoff.retry_at:
+            self._refuse(waiter, Refusal.OPEN_FAILED, now)
+            self._fill(now)
+        else:
+            self._wait(waiter, now)
+
+    def settle(self, slot: Slot, now: float) -> None:
+        """A slot has come to have room: serves waiters; a slot that has become superfluous goes."""
+        self._serve(slot, now)
+        if slot.in_flight:
+            return
+        if slot.state is SlotState.DRAINING:
+            self.fleet.close(slot, slot.reason)
+            self._fill(now)
+            if self.closing:
+                # Nothing may wait for a deadline that is no longer anybody's.
+                self._rearm(now)
+        elif slot.overflow and slot.state is not SlotState.CLOSED:
+            slot.overflow = self._slots.connections > self.fleet.max_size
+            if slot.overflow:
+                self.fleet.retire(slot, CloseReason.OVERFLOW, now)
+                self._fill(now)
+
+    def refused_stream(self, slot: Slot, holder: Holder, now: float) -> None:
+        """The server refused a call at its own limit of streams: releases the place, and lowers the slot's limit.
+
+        That leaves no room on the slot for waiters: the server has just shown that it has none.
+        """
+        if slot.state is not SlotState.CLOSED:
+            self.fleet.lower_limit(slot, now, leaving=1)
+            self._notify_of_limit(slot)
+        self.release(slot, 1, holder, now)
+
+    def crowded(self, slot: Slot, now: float) -> None:
+        """As `refused_stream`, for a call without a place of its own: its lease keeps what it has."""
+        if slot.state is SlotState.CLOSED:
+            return
+        self.fleet.lower_limit(slot, now, leaving=0)
+        if slot.state is SlotState.READY:
+            self._picker.reload(slot, slot.in_flight)
+        self._notify_of_limit(slot)
+
+    def discard(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
+        """Releases a place and closes its connection: at once, or when the calls of others on it have ended."""
+        if slot.state is SlotState.CLOSED:
+            holder._released = True
+            return
+        if slot.state is not SlotState.DRAINING:
+            self.fleet.retire(slot, CloseReason.DISCARDED, now, leaving=streams or 1)
+        elif slot.reason is CloseReason.SHRINK:
+            # Else it could be taken back.
+            slot.reason = CloseReason.DISCARDED
+        self.release(slot, streams, holder, now)
+        self._fill(now)
+
+    def cancel(self, waiter: Waiter, now: float) -> bool:  # noqa: ARG002 -- every event has the moment
+        """The waiter gives up. Returns whether it still waited; if not, its answer is decided."""
+        return self.queue.remove(waiter)
+
+    def release(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
+        """Releases a place, and serves waiters with it."""
+        if self.places.release(slot, streams, now, holder):
+            self.settle(slot, now)
+
+    def _notify_of_limit(self, slot: Slot) -> None:
+        self.outbox.append(Notify(RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit)))
+
+    # --- connections --------------------------------------------------------------------------------------------
+
+    def connect(self, now: float) -> None:
+        """A user wants the pool to be connected, and asks for no place."""
+        if self.closing:
+            return
+        self.fleet.activate(now)
+        self._fill(now)
+        if not len(self._slots) and now >= self.fleet.backoff.retry_at:
+            self.fleet.dial(now)
+
+    def opened(self, slot: Slot, channel: object, now: float) -> None:
+        """The slot's connection is ready and primed."""
+        slot.channel = channel
+        if slot.state is SlotState.CLOSED:
+            self.outbox.append(Close(slot))
+            return
+        self.last_error = None
+        self.outbox.append(Notify(Opened(pool=self.name, channel=slot.id, seconds=now - slot.opened_at)))
+        self.fleet.opened(slot, now)
+        self._reconcile(now, slot)
+
+    def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
+        """The slot's connection could not be made. Waiters that would rather fail do so, if nothing else is up."""
+        if slot.state is SlotState.CLOSED:
+            return
+        self.last_error = error
+        retry_in = self.fleet.open_failed(slot, now)
+        self.outbox.append(Notify(OpenFailed(pool=self.name, channel=slot.id, error=error, retry_in=retry_in)))
+        for opener in [opener for opener in self.openers if slot in opener.pending]:
+            self._fail_open(opener, now)
+        self._reconcile(now)
+
+    def lost(self, slot: Slot, error: BaseException | None, now: float) -> None:
+        """The slot's connection is down: it gets nothing while another is up, and keeps what it carries.
+
+        The `error` says why, if that is known.
+        """
+        slot.down = True
+        self.last_error = error or self.last_error
+        if slot.state is not SlotState.READY:
+            return
+        self._picker.remove(slot)
+        self._slots.move(slot, SlotEvent.LOST)
+        self.outbox.append(Watch(slot))
+        self._fill(now)
+
+    def unfit(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
+        """The slot just granted turned out to be down: releases the place, as if it had not been granted."""
+        slot.calls -= 1
+        self.lost(slot, None, now)
+        self.release(slot, streams, holder, now)
+
+    def recovered(self, slot: Slot, now: float) -> None:
+        """The slot's connection is up again."""
+        slot.down = False
+        if slot.state is not SlotState.LOST:
+            return
+        self.last_error = None
+        self._slots.move(slot, SlotEvent.RECOVERED)
+        self._picker.reload(slot, slot.in_flight)
+        # A connection that came back is as good a proof as one that was opened.
+        self.fleet.backoff.succeeded()
+        self._reconcile(now, slot)
+
+    # --- the whole pool -----------------------------------------------------------------------------------------
+
+    def resize(self, min_size: int, max_size: int, now: float) -> None:
+        """Changes the bounds; surplus connections are drained, missing ones dialled.
+
+        Raises:
+            ValueError: The bounds contradict each other.
+        """
+        check_size(min_size, max_size)
+        if not self.closing:
+            self.fleet.resize(min_size, max_size, now)
+            self._start_openers()
+            self._fill(now)
+            # Replacing is left to the tick that this asks for.
+            self._rearm(now)
+
+    def refresh(self, now: float) -> None:
+        """Replaces every connection of this moment: a successor first, then the old one drains."""
+        self.fleet.refresh(now)
+        self._reconcile(now)
+
+    def close(self, deadline: float, now: float) -> None:
+        """Ends the pool: refuses waiters, closes what is idle, and the rest when its last ends or at `deadline`.
+
+        A later `close` can only bring the end forward.
+        """
+        self._closes_at = min(self._closes_at, deadline)
+        self.closing = True
+        self.fleet.active = False
+        self._shut(now)
+        self.tick(now)
+
+    def _shut(self, now: float) -> None:
+        for waiter in self.queue:
+            self._refuse(waiter, Refusal.CLOSED, now)
+        for opener in tuple(self.openers):
+            self._refuse(opener, Refusal.CLOSED, now)
+            del self.openers[opener]
+        for slot in self._slots:
+            if slot.state is SlotState.DRAINING:
+                slot.deadline = min(slot.deadline, self._closes_at)
+            elif slot in self._slots:
+                self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, deadline=self._closes_at)
+
+    def stats(self, moment: Callable[[float], dt.datetime], now: float) -> PoolStats:
+        """A snapshot; `moment` turns the driver's clock into a date."""
+        slots = self._slots
+        counters = self.counters
+        return PoolStats(
+            size=len(slots),
+            ready=slots.ready,
+            opening=slots.opening,
+            draining=slots.draining,
+            idle=sum(slot.state is SlotState.READY and slot.in_flight == 0 for slot in slots),
+            in_flight=sum(slot.in_flight for slot in slots),
+            waiting=self.queue.length,
+            min_size=self.fleet.min_size,
+            max_size=self.fleet.max_size,
+            acquired=counters.acquired_of_closed + sum(slot.calls for slot in slots),
+            waited=counters.waited,
+            wait_seconds=counters.wait_seconds,
+            timeouts=counters.timeouts,
+            rejected=counters.rejected,
+            refused_streams=counters.refused_streams,
+            opened=counters.opened,
+            open_failures=counters.open_failures,
+            closed=Counts({str(reason): n for reason, n in counters.closed.items()}),
+            channels=tuple(slot_stats(slot, moment) for slot in slots),
+            taken_at=moment(now),
+        )
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """The moment at which `tick` is due at the latest; `math.inf` for never."""
+        return self.fleet.alarm
+
+    def tick(self, now: float) -> None:
+        """Does what has fallen due."""
+        while (waiter := self.queue.first_expired(now)) is not None:
+            self._expire(waiter, now)
+        for opener in [opener for opener in self.openers if opener.deadline <= now]:
+            self.last_error = self.last_error or TimeoutError("not ready within the timeout of open()")
+            self._fail_open(opener, now)
+        for slot in self._slots:
+            if slot not in self._slots:
+                continue
+            if slot.state is SlotState.OPENING and slot.deadline <= now:
+                error = TimeoutError(f"not ready within connect_timeout, {self.config.connect_timeout} s")
+                self.open_failed(slot, error, now)
+            else:
+                self.fleet.tick(slot, now)
+                if self.fleet.grow_limit(slot, now):
+                    self._serve(slot, now)
+        self._reconcile(now)
+
+    def _rearm(self, now: float) -> None:
+        self.fleet.rearm(self.queue.asked, now)
+        self.fleet.alarm_at(self.queue.next_deadline())
+        for opener in self.openers:
+            self.fleet.alarm_at(opener.deadline)
+
+    # --- after a step -------------------------------------------------------------------------------------------
+
+    def _reconcile(self, now: float, *slots: Slot) -> None:
+        """The connections or the bounds have changed: brings the pool to what its settings and its waiters ask for.
+
+        `slots` have come to have room.
+        """
+        self._start_openers()
+        for slot in slots:
+            self.settle(slot, now)
+        self.fleet.rotate(now)
+        self.fleet.shrink(self.queue.asked, now)
+        self._fill(now)
+        self._rearm(now)
+
+    def repair(self, now: float) -> None:
+        """An exception has ended a step halfway: makes everything fit what is known for certain, and completes it.
+
+        Certain are each slot's state and what it carries, which waiters are queued, and what has been decided for
+        them. Effects may be asked for twice; a driver carries out an act once.
+        """
+        self._slots.recount()
+        self.queue.recount()
+        self.places.recount()
+        self._repair_slots(now)
+        for waiter in self.queue:
+            if waiter._slot is not None:
+                self.outbox.append(Grant(waiter, waiter._slot))
+                self.queue.remove(waiter)
+            elif waiter.refusal is not None:
+                self._refuse(waiter, waiter.refusal, now)
+        for opener in [opener for opener in self.openers if opener.refusal is not None]:
+            self._fail_open(opener, now)
+        if self.closing:
+            self._shut(now)
+        self._reconcile(now, *(slot for slot in self._slots if slot.state is not SlotState.OPENING))
+
+    def _repair_slots(self, now: float) -> None:
+        for slot in self._slots:
+            match slot.state:
+                case SlotState.CLOSED:
+                    self.places.drop(slot)
+                    self.fleet.gone(slot)
+                case SlotState.OPENING if not slot.dialled:
+                    self.outbox.append(Open(slot))
+                case SlotState.LOST:
+                    self.outbox.append(Watch(slot))
+                case SlotState.READY if slot.replaces is not None:
+                    self.fleet.succeed(slot, now)
+                case _:
+                    pass
+
+    # --- serving ------------------------------------------------------------------------------------------------
+
+    def _find(self, waiter: Waiter) -> Slot | None:
+        """A slot for the ask: ready, or, for a waiter that would rather fail when nothing is up, a lost one."""
+        slot = self._picker.pick(waiter.streams)
+        if slot is None and waiter.fail_fast and self._slots.ready == 0:
+            down = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.has_room(waiter.streams)]
+            slot = min(down, key=lambda slot: slot.in_flight, default=None)
+        return slot
+
+    def _wait(self, waiter: Waiter, now: float) -> None:
+        """Queues the waiter and dials for it; one without time has asked once."""
+        self.queue.push(waiter)
+        self.fleet.alarm_at(waiter.deadline)
+        self._fill(now)
+        if waiter.deadline <= now and waiter.queued:
+            self._expire(waiter, now)
+
+    def _fill(self, now: float) -> None:
+        """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up."""
+        while restored := self.fleet.fill(self.queue.asked, now):
+            for slot in restored:
+                self._serve(slot, now)
+        if not self.queue.length or self._slots.ready:
+            return
+        for slot in self._slots.in_state(SlotState.LOST):
+            self._serve(slot, now)
+        if self._hopeless():
+            for waiter in [waiter for waiter in self.queue if waiter.fail_fast]:
+                self._refuse(waiter, Refusal.OPEN_FAILED, now)
+
+    def _serve(self, slot: Slot, now: float) -> None:
+        """Grants to waiters, in turn, what the slot has room for."""
+        down = slot.state is SlotState.LOST and self._slots.ready == 0
+        if not down and slot.state is not SlotState.READY:
+            return
+        while self.queue.length and (waiter := self.queue.first_fitting(slot, fail_fast=down)) is not None:
+            self.places.acquire(waiter.streams, waiter, slot)
+            # In this order: an interruption between the two is repaired.
+            self.outbox.append(Grant(waiter, slot))
+            self.queue.remove(waiter)
+            waited = now - waiter.since
+            self.counters.waited += 1
+            self.counters.wait_seconds += waited
+            self.outbox.append(Notify(Granted(pool=self.name, channel=slot.id, waited=waited)))
+
+    def _hopeless(self) -> bool:
+        """Nothing is up, nothing is being dialled, and nothing is down that a call could soon fail on.
+
+        The calls on a connection that is down end, and release their places; a whole-connection lease may not end.
+        """
+        if self._slots.ready or self._slots.opening:
+            return False
+        return all(slot.exclusive for slot in self._slots.in_state(SlotState.LOST))
+
+    # --- refusing -----------------------------------------------------------------------------------------------
+
+    def _reject(self, waiter: Waiter, now: float) -> None:
+        self.queue.push(waiter)
+        self._fill(now)
+        if waiter.queued:
+            self.counters.rejected += 1
+            self._refuse(waiter, Refusal.EXHAUSTED, now)
+            self.outbox.append(Notify(Rejected(pool=self.name, waiting=self.queue.length)))
+
+    def _expire(self, waiter: Waiter, now: float) -> None:
+        self.counters.timeouts += 1
+        self._refuse(waiter, Refusal.TIMEOUT, now)
+        self.outbox.append(Notify(TimedOut(pool=self.name, waited=now - waiter.since)))
+
+    def _refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, now: float) -> None:
+        """Decides that the waiter gets nothing. As with a grant, it leaves last."""
+        waiter.refusal = refusal
+        queued = isinstance(waiter, Waiter) and waiter.queued
+        figures = self.figures(now - waiter.since, others=self.queue.length - queued)
+        self.outbox.append(Refuse(waiter, refusal, figures, self.last_error))
+        if isinstance(waiter, Waiter):
+            self.queue.remove(waiter)
+
+    def figures(self, waited: float = 0.0, others: int | None = None) -> Figures:
+        """The numbers that an error reports; `others` wait, all in the queue if not given."""
+        return Figures(
+            open=self._slots.ready + self._slots.lost,
+            lost=self._slots.lost,
+            opening=self._slots.opening,
+            draining=self._slots.draining,
+            max_size=self.fleet.max_size,
+            in_flight=sum(slot.in_flight for slot in self._slots),
+            waiting=self.queue.length if others is None else others,
+            waited=waited,
+        )
+
+    # --- open() -------------------------------------------------------------------------------------------------
+
+    def open(self, opener: OpenWaiter, now: float) -> None:
+        """Dials what is missing to `min_size`; the opener is notified when all is ready, or some of it failed."""
+        if self.closing:
+            self._refuse(opener, Refusal.CLOSED, now)
+            return
+        self.fleet.activate(now)
+        for _ in range(self.fleet.min_size - self._slots.connections):
+            self.fleet.dial(now)
+        if len(self._slots.in_service()) < self.fleet.min_size:
+            # Else what is being dialled is for others, and its failure is theirs alone.
+            opener.pending = {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.replaces is None}
+        self.openers[opener] = None
+        self.fleet.alarm_at(opener.deadline)
+        self._start_openers()
+
+    def cancel_open(self, opener: OpenWaiter, now: float) -> bool:
+        """The opener gives up. Returns whether it still waited; what was dialled for it alone is closed."""
+        if opener not in self.openers:
+            return False
+        self._undo_open(opener, now)
+        self._fill(now)
+        return True
+
+    def _start_openers(self) -> None:
+        """Notifies the openers for which nothing is being dialled any more."""
+        for opener in tuple(self.openers):
+            opener.made |= {slot for slot in opener.pending if slot.state is not SlotState.OPENING}
+            opener.pending -= opener.made
+            if not opener.pending:
+                self.outbox.append(Started(opener))
+                del self.openers[opener]
+
+    def _fail_open(self, opener: OpenWaiter, now: float) -> None:
+        self._refuse(opener, Refusal.OPEN_FAILED, now)
+        self._undo_open(opener, now)
+
+    def _undo_open(self, opener: OpenWaiter, now: float) -> None:
+        """Closes what a failed `open()` had opened, unless others wait for it; then all is as before."""
+        others = [other for other in self.openers if other is not opener]
+        shared = {slot for other in others for slot in other.pending | other.made}
+        if self.queue.length:
+            shared |= opener.pending
+        for slot in (opener.made | opener.pending) - shared:
+            if slot in self._slots and slot.state is not SlotState.DRAINING:
+                self.fleet.retire(slot, CloseReason.DISCARDED, now)
+        del self.openers[opener]
+        if not self.queue.length and not len(self._slots):
+            self.fleet.active = False

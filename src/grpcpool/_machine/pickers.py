@@ -1,0 +1,208 @@
+"""Which slot serves the next call.
+
+A picker holds the slots that are ready and have room for at least one more stream; the machine reports every change
+to it. The cost of a pick does not depend on the number of slots, with one exception: an ask for several streams for
+which the first choice has no room looks at every slot.
+
+`LeastLoaded`
+    Slots lie in buckets by what they carry; a pick takes a random one of the lowest bucket that is not empty. This
+    is join-the-shortest-queue with ties broken at random: of all policies that do not look at the calls themselves, it
+    keeps the loads closest (Winston 1977), and no two pools fall into step. The fullest slot is at most one above
+    the emptiest while calls only arrive.
+`Fill`
+    The same buckets; a pick takes from the highest bucket below the target, last in first out. Few connections are
+    in use and the others become idle. When all have reached the target it works like `LeastLoaded`.
+`RoundRobin`
+    Each slot in turn; it ignores load, except that it skips full slots.
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from .._values.config import PoolConfig
+from .slot import Slot
+
+# Ties are broken by a cycle of this many random numbers: a prime, so that no regular pattern of calls falls into step.
+_THROWS = 1021
+_SIDES = 1 << 30
+
+
+class Picker(abc.ABC):
+    """Holds the slots that are ready and have room."""
+
+    @abc.abstractmethod
+    def reload(self, slot: Slot, before: int) -> None:
+        """What a ready slot carries, or may carry, has changed; it carried `before`. Adds or removes it."""
+
+    @abc.abstractmethod
+    def remove(self, slot: Slot) -> None:
+        """Removes a slot that leaves service; does nothing if the slot is not here."""
+
+    def rebuild(self, ready: Iterable[Slot]) -> None:
+        """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
+        for slot in ready:
+            self.reload(slot, slot.in_flight)
+
+    @abc.abstractmethod
+    def pick(self, streams: int | None) -> Slot | None:
+        """The slot to serve an ask for `streams` (`None`: all of it, alone), still in here; `None` if none can."""
+
+    @abc.abstractmethod
+    def lightest(self) -> Slot | None:
+        """A slot that carries least, of those with room."""
+
+
+class _Buckets(Picker):
+    """Slots in buckets by `in_flight`."""
+
+    def __init__(self, random: Callable[[], float], max_streams: int) -> None:
+        # Each number is drawn once: to draw one for each pick would cost a third of the pick.
+        self._dice = itertools.cycle([int(random() * _SIDES) for _ in range(_THROWS)]).__next__
+        # A slot with room carries less than max_streams, so the last bucket stays empty: there the search ends.
+        self._buckets: list[list[Slot]] = [[] for _ in range(max_streams + 1)]
+        self._end = max_streams
+        # No bucket below this one has a slot.
+        self._low = max_streams
+
+    def reload(self, slot: Slot, before: int) -> None:
+        position = slot.position
+        if position >= 0:
+            bucket = self._buckets[before]
+            last = bucket.pop()
+            # The last of the bucket fills the gap.
+            if last is not slot:
+                bucket[position] = last
+                last.position = position
+        load = slot.in_flight
+        if load >= slot.limit or slot.exclusive:
+            slot.position = -1
+            return
+        bucket = self._buckets[load]
+        slot.position = len(bucket)
+        bucket.append(slot)
+        if load < self._low:  # noqa: PLR1730 -- to call min() would cost more than the rest of the method
+            self._low = load
+
+    def remove(self, slot: Slot) -> None:
+        if slot.position >= 0:
+            bucket = self._buckets[slot.in_flight]
+            last = bucket.pop()
+            if last is not slot:
+                bucket[slot.position] = last
+                last.position = slot.position
+            slot.position = -1
+
+    def rebuild(self, ready: Iterable[Slot]) -> None:
+        for bucket in self._buckets:
+            bucket.clear()
+        self._low = self._end
+        for slot in ready:
+            slot.position = -1
+            self.reload(slot, slot.in_flight)
+
+    def lightest(self) -> Slot | None:
+        low = self._seek()
+        return None if low == self._end else self._buckets[low][-1]
+
+    def _seek(self) -> int:
+        """Finds the lowest bucket that is not empty."""
+        low = self._low
+        while low < self._end and not self._buckets[low]:
+            low += 1
+        self._low = low
+        return low
+
+    def _roomy(self, streams: int) -> Slot | None:
+        """The lightest slot with room for several streams: limits differ once a server has refused some."""
+        slots = (slot for bucket in self._buckets[self._low :] for slot in bucket)
+        return next((slot for slot in slots if slot.has_room(streams)), None)
+
+
+class LeastLoaded(_Buckets):
+    """The slot that carries least; ties are broken at random."""
+
+    def pick(self, streams: int | None) -> Slot | None:
+        bucket = self._buckets[self._low]
+        if not bucket:
+            bucket = self._buckets[self._seek()]
+            if not bucket:
+                return None
+        roll = self._dice
+        slot = bucket[roll() % len(bucket)]
+        if streams == 1:
+            return slot
+        if streams is None:
+            return None if slot.in_flight else slot
+        return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
+
+
+class Fill(_Buckets):
+    """The fullest slot below the target, so that as few as possible are in use."""
+
+    def __init__(self, random: Callable[[], float], max_streams: int, target_streams: int) -> None:
+        super().__init__(random, max_streams)
+        self._target = target_streams
+
+    def pick(self, streams: int | None) -> Slot | None:
+        low = self._seek()
+        if low == self._end:
+            return None
+        if streams is None:
+            return None if low else self._buckets[0][-1]
+        below = (load for load in range(self._target - 1, low - 1, -1) if self._buckets[load])
+        slot = self._buckets[next(below, low)][-1]
+        return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
+
+
+class RoundRobin(Picker):
+    """Each slot in turn."""
+
+    def __init__(self) -> None:
+        """Creates an empty circle."""
+        self._circle: OrderedDict[Slot, None] = OrderedDict()
+        self._idle: OrderedDict[Slot, None] = OrderedDict()
+
+    def reload(self, slot: Slot, before: int) -> None:
+        """A slot that carries more than before has had its turn; one that carries less keeps its turn."""
+        if slot.in_flight >= slot.limit or slot.exclusive:
+            self.remove(slot)
+            return
+        self._circle[slot] = None
+        slot.position = 0
+        if slot.in_flight > before:
+            self._circle.move_to_end(slot)
+        if slot.in_flight:
+            self._idle.pop(slot, None)
+        else:
+            self._idle[slot] = None
+
+    def remove(self, slot: Slot) -> None:
+        """Removes a slot; does nothing if the slot is not here."""
+        slot.position = -1
+        self._circle.pop(slot, None)
+        self._idle.pop(slot, None)
+
+    def pick(self, streams: int | None) -> Slot | None:
+        """The slot whose turn it is, of those with room for the ask."""
+        if streams is None:
+            return next(iter(self._idle), None)
+        return next((slot for slot in self._circle if slot.has_room(streams)), None)
+
+    def lightest(self) -> Slot | None:
+        """A slot that carries least, of those with room."""
+        return min(self._circle, key=lambda slot: slot.in_flight, default=None)
+
+
+def make_picker(config: PoolConfig, random: Callable[[], float]) -> Picker:
+    """Creates the picker that `config` names; `random` returns a float from 0 to below 1."""
+    match config.picker:
+        case "least_loaded":
+            return LeastLoaded(random, config.max_streams)
+        case "fill":
+            return Fill(random, config.max_streams, config.resolved_target_streams)
+        case "round_robin":
+            return RoundRobin()

@@ -1,0 +1,129 @@
+"""Places: what the slots carry. Every place is taken and released here, and nowhere else.
+
+`acquire` and `release` are what every call pays for. Both change everything that is counted in one go, in which no
+signal handler can run, together with the holder: the holder of a place and the count of its slot never disagree. What a
+signal handler may interrupt is the update of the picker, which can be rebuilt.
+
+Invariants:
+    * The slots carry what was acquired and not released.
+    * `load` is the sum of what the slots carry, in streams; a whole connection weighs as much as `target`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from .._values.config import PoolConfig
+from .._values.slot_states import SlotState
+from .pickers import make_picker
+from .queue import WaitQueue
+from .slot import Slot
+from .slot_table import SlotTable
+
+# Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
+_READY, _CLOSED = SlotState.READY, SlotState.CLOSED
+
+
+class Holder(Protocol):
+    """What holds a place: a lease, a call, a waiter whose grant is on its way."""
+
+    _slot: Slot | None
+    _released: bool
+
+
+class Holding:
+    """A holder and nothing else: for the release of a place whose own holder is gone."""
+
+    __slots__ = ("_released", "_slot")
+
+    def __init__(self, slot: Slot | None = None) -> None:
+        """Holds a place on `slot`."""
+        self._slot = slot
+        self._released = False
+
+
+class Places:
+    """The places of one pool."""
+
+    def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue, random: Callable[[], float]) -> None:
+        """For the slots and waiters of one pool; see `PoolMachine` for the rest."""
+        self.target = config.resolved_target_streams
+        self.picker = make_picker(config, random)
+        self.slots = slots
+        self.queue = queue
+        self.load = 0
+        # The highest load since `Fleet` last looked.
+        self.peak = 0
+        # A grant that brings a slot to this load may call for growth.
+        self.growth_load: float = math.inf
+
+    def acquire(self, streams: int | None, holder: Holder, slot: Slot | None = None) -> Slot | None:
+        """Takes a place for `holder` on `slot`, or, if none is given, on the best one; returns that.
+
+        It passes no waiter: a slot has room for an ask only while no waiter asks for the same (invariant 3).
+
+        Returns:
+            `None` if no slot has room, or if the pool may have to grow: `PoolMachine.request` decides then.
+        """
+        if slot is None:
+            slot = self.picker.pick(streams)
+            if slot is None or (streams is not None and slot.in_flight + streams >= self.growth_load):
+                return None
+        before = slot.in_flight
+        if streams is None:
+            slot.exclusive = True
+            slot.in_flight = 1
+        else:
+            slot.in_flight = before + streams
+        slot.calls += 1
+        load = self.load = self.load + (streams or self.target)
+        if load > self.peak:  # noqa: PLR1730 -- calling max() would cost more than the rest of the line
+            self.peak = load
+        holder._slot = slot
+        if slot.state is _READY:
+            try:
+                self.picker.reload(slot, before)
+            except BaseException:
+                self.rebuild_picker()
+                raise
+        return slot
+
+    def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> bool:
+        """Releases the holder's place; returns whether `PoolMachine.settle` has to follow.
+
+        If this is interrupted, the place has been released, and `PoolMachine.repair` has to follow.
+        """
+        holder._released = True
+        state = slot.state
+        if state is _CLOSED:
+            # It was closed with calls on it, and has forgotten them.
+            return False
+        before = slot.in_flight
+        if streams is None:
+            slot.exclusive = False
+            slot.in_flight = 0
+        else:
+            slot.in_flight = before - streams
+        slot.used_at = now
+        self.load -= streams or self.target
+        if state is _READY:
+            self.picker.reload(slot, before)
+            return self.queue.length > 0 or slot.overflow
+        return True
+
+    def drop(self, slot: Slot) -> None:
+        """A slot is closed: what it carries is cancelled and forgotten."""
+        self.load -= self.target if slot.exclusive else slot.in_flight
+        slot.in_flight = 0
+        slot.exclusive = False
+
+    def rebuild_picker(self) -> None:
+        """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
+        self.picker.rebuild(self.slots.in_state(_READY))
+
+    def recount(self) -> None:
+        """Derives the load and the picker from what the slots carry."""
+        self.load = sum(self.target if slot.exclusive else slot.in_flight for slot in self.slots)
+        self.rebuild_picker()

@@ -1,0 +1,147 @@
+"""The waiters: first come, first served among equal asks, and cheap to leave.
+
+An ask is a number of streams, or `None` for a whole connection. Each ask has a queue of its own, so that a waiter for a
+whole connection does not hold up others for which there is room. A queue is a dict, which keeps the order of arrival
+and lets any waiter leave from the middle at once. Deadlines are in a heap; a waiter that has left stays in it until its
+deadline, or until such waiters are the majority.
+
+Invariants:
+    * A waiter is queued, or answered; never both, and answered once.
+    * `length` is the number of queued waiters, `asked` the sum of the streams that they ask for.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+
+from .._values.errors import PoolError, Refusal
+from .slot import Slot
+
+
+class Waiter:
+    """A request for a place that is not answered yet. Drivers subclass it with the means to pass the answer on.
+
+    Attributes:
+        streams: The ask: so many streams of one connection, or (`None`) all of it.
+        deadline: Moment at which it is refused; `math.inf` for never.
+        fail_fast: Whether it fails at once when no connection is up (gRPC's ``wait_for_ready`` unset).
+        since: When it asked.
+        number: Its position in the order of arrival while it is queued; else 0.
+        refusal: Why it gets nothing, once that is decided.
+    """
+
+    __slots__ = ("_released", "_slot", "deadline", "fail_fast", "number", "refusal", "since", "streams")
+
+    def __init__(self, streams: int | None, *, since: float, deadline: float, fail_fast: bool = False) -> None:
+        """Describes the ask; it waits only once the machine has queued it."""
+        self.streams = streams
+        self.since = since
+        self.deadline = deadline
+        self.fail_fast = fail_fast
+        self.number = 0
+        self.refusal: Refusal | None = None
+        # As a holder: the slot of its place from the moment of the decision, which is before the answer arrives.
+        self._slot: Slot | None = None
+        self._released = False
+
+    @property
+    def queued(self) -> bool:
+        """Whether it still waits."""
+        return self.number > 0
+
+    @property
+    def decided(self) -> bool:
+        """Whether its answer is decided; it may still be on its way."""
+        return self._slot is not None or self.refusal is not None
+
+    def granted(self, slot: Slot) -> None:
+        """The driver notifies it that it has a place on `slot`."""
+
+    def refused(self, error: PoolError) -> None:
+        """The driver notifies it that it gets nothing because of `error`."""
+
+
+class WaitQueue:
+    """The waiters of one pool."""
+
+    def __init__(self, target_streams: int) -> None:
+        """Creates an empty queue; a whole connection weighs as much as `target_streams`."""
+        self._target = target_streams
+        self._by_ask: dict[int | None, dict[Waiter, None]] = {}
+        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._arrivals = 0
+        self.length = 0
+        self.asked = 0
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """The waiters, in the order of arrival."""
+        waiters = [waiter for queue in self._by_ask.values() for waiter in queue]
+        return iter(sorted(waiters, key=lambda waiter: waiter.number))
+
+    def push(self, waiter: Waiter) -> None:
+        """Queues `waiter` behind the others with the same ask."""
+        queue = self._by_ask.setdefault(waiter.streams, {})
+        arrivals = self._arrivals = self._arrivals + 1
+        queue[waiter] = None
+        waiter.number = arrivals
+        self.length += 1
+        self.asked += self._weight(waiter)
+        if waiter.deadline != math.inf:
+            heapq.heappush(self._deadlines, (waiter.deadline, waiter.number, waiter))
+
+    def remove(self, waiter: Waiter) -> bool:
+        """Removes `waiter`; returns whether it was still queued."""
+        if not waiter.number:
+            return False
+        queue = self._by_ask[waiter.streams]
+        del queue[waiter]
+        waiter.number = 0
+        if not queue:
+            del self._by_ask[waiter.streams]
+        self.length -= 1
+        self.asked -= self._weight(waiter)
+        if len(self._deadlines) > 2 * self.length + 64:
+            self._deadlines = [entry for entry in self._deadlines if entry[1] == entry[2].number]
+            heapq.heapify(self._deadlines)
+        return True
+
+    def first_fitting(self, slot: Slot, *, fail_fast: bool = False) -> Waiter | None:
+        """The first waiter that `slot` has room for, if any; it stays queued.
+
+        Args:
+            slot: Where there may be room.
+            fail_fast: Consider only waiters that would rather fail on this slot than wait.
+        """
+        best: Waiter | None = None
+        for ask, queue in self._by_ask.items():
+            if not slot.has_room(ask):
+                continue
+            head = next((w for w in queue if w.fail_fast), None) if fail_fast else next(iter(queue))
+            if head is not None and (best is None or head.number < best.number):
+                best = head
+        return best
+
+    def first_expired(self, now: float) -> Waiter | None:
+        """The waiter with the earliest deadline, if that has come; it stays queued."""
+        return self._deadlines[0][2] if self.next_deadline() <= now else None
+
+    def recount(self) -> None:
+        """Derives the counts from the waiters, after a change was interrupted."""
+        self._by_ask = {ask: queue for ask, queue in self._by_ask.items() if queue}
+        self.length = sum(map(len, self._by_ask.values()))
+        self.asked = sum(self._weight(waiter) for queue in self._by_ask.values() for waiter in queue)
+        self._deadlines = [(w.deadline, w.number, w) for w in self if w.deadline != math.inf]
+        heapq.heapify(self._deadlines)
+
+    def next_deadline(self) -> float:
+        """The earliest deadline of a waiter; `math.inf` for none."""
+        while self._deadlines and self._deadlines[0][1] != self._deadlines[0][2].number:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else math.inf
+
+    def _weight(self, waiter: Waiter) -> int:
+        if waiter.streams is None:
+            return self._target
+        return min(waiter.streams, self._target)

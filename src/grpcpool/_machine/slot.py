@@ -1,0 +1,151 @@
+"""One connection's life: its states, the table of its transitions, and what it carries.
+
+A slot holds one connection. It is created when the pool decides to dial, and is gone when it is closed; its number is
+never used again.
+
+::
+
+                opened             lost
+    OPENING ------------> READY ---------> LOST
+       |                 |  ^  ^            |  |
+       | open_failed,    |  |  +------------+  |
+       | closed          |  |     recovered    | retired
+       |          retired|  |restored          |
+       v                 v  |                  |
+    CLOSED <----------- DRAINING <-------------+
+             closed
+
+Invariants:
+    * A slot moves only along `TRANSITIONS`; anything else is a bug of the machine and raises.
+    * ``0 <= in_flight <= limit``.
+    * An exclusive slot carries exactly one whole-connection lease.
+    * A closed slot carries nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any
+
+from .._values.slot_states import CloseReason, SlotState
+
+
+class SlotEvent(enum.StrEnum):
+    """What moves a slot from one state to the next."""
+
+    OPENED = "opened"
+    OPEN_FAILED = "open_failed"
+    LOST = "lost"
+    RECOVERED = "recovered"
+    RETIRED = "retired"
+    RESTORED = "restored"
+    CLOSED = "closed"
+
+
+TRANSITIONS: dict[tuple[SlotState, SlotEvent], SlotState] = {
+    (SlotState.OPENING, SlotEvent.OPENED): SlotState.READY,
+    (SlotState.OPENING, SlotEvent.OPEN_FAILED): SlotState.CLOSED,
+    (SlotState.OPENING, SlotEvent.CLOSED): SlotState.CLOSED,
+    (SlotState.READY, SlotEvent.LOST): SlotState.LOST,
+    (SlotState.READY, SlotEvent.RETIRED): SlotState.DRAINING,
+    (SlotState.LOST, SlotEvent.RECOVERED): SlotState.READY,
+    (SlotState.LOST, SlotEvent.RETIRED): SlotState.DRAINING,
+    (SlotState.DRAINING, SlotEvent.RESTORED): SlotState.READY,
+    (SlotState.DRAINING, SlotEvent.CLOSED): SlotState.CLOSED,
+}
+"""Every move a slot may make. The state diagram in the documentation is drawn from this table."""
+
+
+class TransitionError(AssertionError):
+    """The machine tried a transition that does not exist: a bug, never a user's mistake."""
+
+
+class Slot:
+    """Holds one connection: its state and what it carries. Moments are those of the driver's clock."""
+
+    __slots__ = (
+        "calls",
+        "channel",
+        "deadline",
+        "dialled",
+        "down",
+        "exclusive",
+        "id",
+        "in_flight",
+        "limit",
+        "limit_grows_at",
+        "opened_at",
+        "overflow",
+        "position",
+        "reason",
+        "replaces",
+        "retire_at",
+        "state",
+        "successor",
+        "unused_since",
+        "used_at",
+    )
+
+    def __init__(self, number: int, *, limit: int, now: float, deadline: float) -> None:
+        """Creates the slot of a connection that is about to be dialled.
+
+        Args:
+            number: Its number in the pool.
+            limit: Streams it may carry.
+            now: The moment.
+            deadline: When the attempt to open it counts as failed.
+        """
+        self.id = number
+        self.state = SlotState.OPENING
+        self.limit = limit
+        # When a limit that the server has lowered grows by a step.
+        self.limit_grows_at = math.inf
+        self.in_flight = 0
+        self.exclusive = False
+        self.calls = 0
+        # Belongs to the driver: a grpc.Channel, a grpc.aio.Channel, or a fake. The machine only carries it.
+        self.channel: Any = None
+        # Whether the driver has begun to open it; set by the driver.
+        self.dialled = False
+        self.opened_at = now
+        self.used_at = now
+        # For a slot that has carried nothing yet: since when it, or the slot that it replaced, has been idle.
+        self.unused_since = now
+        # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
+        self.deadline = deadline
+        self.retire_at = math.inf
+        self.reason = CloseReason.AGE
+        self.overflow = False
+        # Last known to be down, whatever its state.
+        self.down = False
+        self.successor: Slot | None = None
+        self.replaces: Slot | None = None
+        # Its position in the picker; -1 when it is not in the picker.
+        self.position = -1
+
+    def move(self, event: SlotEvent) -> None:
+        """Moves to the next state, according to the table.
+
+        Raises:
+            TransitionError: There is no such transition.
+        """
+        state = TRANSITIONS.get((self.state, event))
+        if state is None:
+            raise TransitionError(f"slot {self.id}: {event} while {self.state}")
+        self.state = state
+
+    def has_room(self, streams: int | None) -> bool:
+        """Whether the ask fits on what the slot carries now: `streams` more, or (`None`) all of it, alone."""
+        if streams is None:
+            return self.in_flight == 0 < self.limit
+        return not self.exclusive and self.in_flight + streams <= self.limit
+
+    def idle_since(self) -> float:
+        """Since when a slot with nothing in flight has been idle."""
+        return self.used_at if self.calls else self.unused_since
+
+    def __repr__(self) -> str:
+        """The slot at a glance, for debugging the machine."""
+        how = " exclusive" if self.exclusive else ""
+        return f"<Slot {self.id} {self.state} {self.in_flight}/{self.limit}{how}>"

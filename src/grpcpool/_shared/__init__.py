@@ -1,0 +1,1 @@
+"""What the two worlds, threads and asyncio, have in common."""

@@ -1,0 +1,65 @@
+"""Emits what happens in a pool: to the log, and to the listeners.
+
+Logger ``grpcpool``: the life of connections at INFO, trouble at WARNING, nothing per call, and never credentials,
+metadata or payload. Listeners are foreign code: what they raise is logged and goes no further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterable
+
+from .._values.events import AnyEvent, Closed, Draining, Leaked, Opened, OpenFailed, Opening
+from .._values.listener import HOOKS, Listener, hears_releases
+from .event_text import describe, level_of
+
+logger = logging.getLogger("grpcpool")
+
+_LOGGED = (Opening, Opened, OpenFailed, Draining, Closed, Leaked)
+
+
+class Announcer:
+    """Passes events to the log and the listeners."""
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        """Passes events to `listeners`, in their order, after the log."""
+        self.set_listeners(listeners)
+
+    def set_listeners(self, listeners: Iterable[Listener]) -> None:
+        """Passes events to these listeners from now on."""
+        self.listeners = tuple(listeners)
+        self.emits_releases = any(map(hears_releases, self.listeners))
+
+    def emit(self, event: AnyEvent) -> None:
+        """Logs `event` and calls the hook for it on each listener."""
+        try:
+            _log(event)
+        except Exception:
+            logger.exception("pool %r: %s could not be logged", event.pool, type(event).__name__)
+        hook = HOOKS[type(event)]
+        for listener in self.listeners:
+            try:
+                getattr(listener, hook)(event)
+            except BaseException as error:
+                if _may_be_a_signals(error):
+                    raise
+                logger.exception("pool %r: listener %r failed in %s", event.pool, type(listener).__name__, hook)
+
+
+def _may_be_a_signals(error: BaseException) -> bool:
+    """Whether a signal handler, not the listener, may have raised this: handlers run in the main thread only.
+
+    On any other thread nothing that a hook raises may pass: it would end the pool's worker, or gRPC's callback thread.
+    `asyncio.CancelledError` may not pass on any thread: a hook awaits nothing, so no task was cancelled.
+    """
+    if isinstance(error, Exception | asyncio.CancelledError):
+        return False
+    return threading.current_thread() is threading.main_thread()
+
+
+def _log(event: AnyEvent) -> None:
+    # Waits, timeouts, rejections and refusals belong to calls: their callers see them, and the counters do.
+    if isinstance(event, _LOGGED):
+        logger.log(level_of(event), "%s", describe(event))

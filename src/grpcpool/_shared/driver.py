@@ -1,0 +1,363 @@
+"""What both drivers of a pool share: one lock around the machine, and the order in which its effects are carried out.
+
+Every change goes the same way: take the lock, report the event to the machine, release the lock, carry out the effects
+(`commit`). No foreign code (factory, prime, listeners, gRPC) runs with the lock held. The asyncio driver has a lock as
+well: a lease may be dropped, and a snapshot taken, on any thread.
+
+A driver adds how connections are opened and closed, what calls `tick`, and how the end is awaited (`_sync/driver.py`,
+`_aio/driver.py`). It does not know the pool that it serves, so that a pool without references is collected although its
+background work goes on. Leases and calls hold both.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import random
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, assert_never
+
+import grpc
+
+from .._machine.effects import Act, Close, EffectQueue, Grant, Notify, Open, Refuse, Started, Watch
+from .._machine.machine import PoolMachine
+from .._machine.openers import OpenWaiter
+from .._machine.places import Holder, Holding
+from .._machine.queue import Waiter
+from .._machine.slot import Slot
+from .._values.config import PoolConfig
+from .._values.errors import ConnectError, PoolError, PoolForkedError, Refusal, refusal_error
+from .._values.events import Leaked, Released
+from .._values.listener import Listener
+from .announcer import Announcer, logger
+from .channel_source import ChannelSource
+from .clock import Clock, dates_of
+from .leaks import LeakWatch
+from .losses import LossWatch
+from .methods import Methods
+from .pool_state import pool_state
+
+T = TypeVar("T")
+
+
+class Driver(abc.ABC):
+    """What acts for one pool."""
+
+    # Seconds for which a connection that was seen up is leased without another check, which costs as much as half an
+    # acquire. Only a check counts, not that the connection was used meanwhile: a dead connection fails its calls faster
+    # than a live one serves them, and would be used ever more often.
+    trusted_for: float
+
+    # What to do in a forked child.
+    after_fork: str
+
+    def __init__(
+        self,
+        source: ChannelSource,
+        config: PoolConfig,
+        *,
+        name: str,
+        listeners: Iterable[Listener],
+        clock: Clock,
+    ) -> None:
+        """Creates the driver of an empty pool; see `ChannelPool` for the arguments."""
+        self._source = weakref.ref(source)
+        self.config = config.replace(prime=None)
+        self.name = name
+        self.clock = clock
+        self.monotonic = clock.monotonic
+        self.date_of = dates_of(clock)
+        self.lock = threading.Lock()
+        self.machine = PoolMachine(self.config, name=name, random=random.random)
+        self.places = self.machine.places
+        self.announcer = Announcer(listeners)
+        self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
+        self.methods = Methods()
+        self.losses = LossWatch(self.machine, self.tell, self.monotonic)
+        # Work that finalizers leave, because they must not take the lock.
+        self.deferred: deque[Callable[[], object]] = deque()
+        # Set on the parent's driver in a forked child, where it is never used again.
+        self.void = False
+
+    # --- what a driver adds -------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def open_channel(self, slot: Slot) -> None:
+        """Opens the slot's connection in the background, and reports the result to the machine."""
+
+    @abc.abstractmethod
+    def close_channel(self, slot: Slot) -> None:
+        """Closes the slot's channel in the background, and ends what is still being done to open it."""
+
+    @abc.abstractmethod
+    def changed(self) -> None:
+        """The state of the pool as a channel may have changed."""
+
+    @abc.abstractmethod
+    def finish(self) -> None:
+        """The pool is closed, and its last connection is gone."""
+
+    @abc.abstractmethod
+    def see_to_alarm(self) -> None:
+        """Ensures that `tick` is called at `alarm`, which may have changed."""
+
+    @abc.abstractmethod
+    def defer(self, work: Callable[[], object]) -> None:
+        """Does `work` soon, where the driver's work is done. Safe in finalizers."""
+
+    def source(self) -> ChannelSource:
+        """The user's factory and prime.
+
+        Raises:
+            ConnectError: The pool has been dropped.
+        """
+        source = self._source()
+        if source is None:
+            raise ConnectError("the pool has been dropped")
+        return source
+
+    # --- where it may be used -----------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def check_use(self, *, anywhere: bool = False) -> None:
+        """Raises an error where the pool may not be used; `anywhere`: also by threads and loops it is not bound to."""
+
+    def forked_error(self, what: str) -> PoolForkedError:
+        """The error for using something from before a fork; `what` says which. The figures are those of the fork."""
+        return PoolForkedError(
+            f"pool {self.name!r}: {what} before the fork ({self.machine.figures()}); {self.after_fork}"
+        )
+
+    # --- driving the machine ------------------------------------------------------------------------------------
+
+    def tell(self, event: Callable[..., T], *what: Any) -> T:
+        """Reports an event to the machine, as of now, and carries out what it asks for; returns what it returns."""
+        try:
+            with self.lock:
+                answer = event(*what, self.monotonic())
+            self.commit()
+        except BaseException:
+            self.recover()
+            raise
+        return answer
+
+    def recover(self) -> None:
+        """Completes a step that an exception, such as one of a signal handler, has ended halfway."""
+        with self.lock:
+            self.machine.repair(self.monotonic())
+        self.commit()
+
+    def commit(self) -> None:
+        """Carries out what the machine asked for. Called without the lock, after every change but the smallest."""
+        if self.void:
+            return
+        outbox = self.machine.outbox
+        if outbox.acts or outbox.events or outbox.opens:
+            self._carry_out(outbox.acts, self._act)
+            self._carry_out(outbox.events, self._emit)
+            self._carry_out(outbox.opens, self._dial)
+            self.changed()
+        # An act stays in the queue while another thread carries it out.
+        if self.machine.closing and not len(self.machine.fleet.slots) and not (outbox.acts or outbox.opens):
+            self.losses.clear()
+            self.finish()
+        self.see_to_alarm()
+
+    def _carry_out(self, queue: EffectQueue[T], carry_out_next: Callable[[EffectQueue[T]], None]) -> None:
+        """Carries out a queue of effects in its order, unless another thread, or a caller of this one, is doing so.
+
+        The thread looks at the queue once more after it has left it, so that nothing added meanwhile stays in it.
+        """
+        while queue:
+            mine = False
+            try:
+                with self.lock:
+                    if not queue.claimed:
+                        queue.claimed = mine = True
+                if not mine:
+                    return
+                while queue:
+                    carry_out_next(queue)
+            finally:
+                if mine:
+                    queue.claimed = False
+
+    def _act(self, queue: EffectQueue[Act]) -> None:
+        """Carries out the first act, and removes it then: one that was interrupted is carried out once more."""
+        act = queue[0]
+        again = queue.tried is act
+        queue.tried = None if again else act
+        try:
+            self._carry_out_act(act)
+        except BaseException:
+            if again:
+                queue.popleft()
+            raise
+        queue.popleft()
+        queue.tried = None
+
+    def _carry_out_act(self, act: Act) -> None:
+        match act:
+            case Close(slot=slot):
+                self.close_channel(slot)
+            case Grant(waiter=waiter, slot=slot):
+                waiter.granted(slot)
+            case Refuse(waiter=waiter):
+                waiter.refused(refusal_error(self.name, act.refusal, act.figures, act.cause))
+            case Started(waiter=waiter):
+                waiter.started()
+            case Watch(slot=slot):
+                self.losses.lost(slot)
+            case _:
+                assert_never(act)
+
+    def _emit(self, queue: EffectQueue[Notify]) -> None:
+        """Emits the first event, once, whatever listeners raise."""
+        event = queue[0].event
+        try:
+            queue.popleft()
+        finally:
+            self.announcer.emit(event)
+
+    def _dial(self, queue: EffectQueue[Open]) -> None:
+        """Opens the first connection, once."""
+        slot = queue[0].slot
+        if not slot.dialled:
+            slot.dialled = True
+            self.open_channel(slot)
+        queue.popleft()
+
+    # --- places -------------------------------------------------------------------------------------------------
+
+    def release(self, slot: Slot, streams: int | None, holder: Holder | None = None) -> None:
+        """Releases the place of `holder`; of a holder that is gone if none is given."""
+        more = False
+        try:
+            with self.lock:
+                now = self.monotonic()
+                if self.places.release(slot, streams, now, holder or Holding(slot)):
+                    more = True
+                    self.machine.settle(slot, now)
+            if more:
+                self.commit()
+        except BaseException:
+            self.recover()
+            raise
+
+    def request(self, waiter: Waiter) -> None:
+        """Asks for a place; the waiter is answered, maybe before this returns."""
+        self.do_deferred()
+        self.tell(self.machine.request, waiter)
+
+    def open(self, opener: OpenWaiter) -> None:
+        """Opens `min_size` connections; the opener is answered, maybe before this returns."""
+        self.tell(self.machine.open, opener)
+
+    def refusal(self, refusal: Refusal, since: float) -> PoolError:
+        """The error for a waiter that has asked at the moment `since`, with the figures of this moment."""
+        figures = self.machine.figures(self.monotonic() - since)
+        return refusal_error(self.name, refusal, figures, self.machine.last_error)
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """The waiter gives up; returns whether it was still queued. If it has been granted a place, releases that."""
+        return self.void or self.tell(self._withdraw, waiter)
+
+    def _withdraw(self, waiter: Waiter, now: float) -> bool:
+        queued = self.machine.cancel(waiter, now)
+        if waiter._slot is not None and not waiter._released:
+            self.machine.release(waiter._slot, waiter.streams, waiter, now)
+        return queued
+
+    def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
+        """Whether the connection of the place just taken is up; if it is not, the place is released."""
+        if self.losses.is_up(slot):
+            slot.channel.trusted_until = self.monotonic() + self.trusted_for
+            return True
+        self.tell(self.machine.unfit, slot, streams, holder)
+        return False
+
+    # --- calls --------------------------------------------------------------------------------------------------
+
+    def call_deadline(self, timeout: float | None, now: float) -> float:
+        """The moment until which a call may wait: its own deadline or, if it has none, that of `acquire_timeout`."""
+        if timeout is None:
+            timeout = self.config.acquire_timeout
+        # In this order `max` treats NaN as past, as gRPC does. Among the deadlines NaN would hide others.
+        return math.inf if timeout is None else max(now, now + timeout)
+
+    def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> None:
+        """A call failed; if its connection is down, the slot gets no more while another is up."""
+        if self.losses.call_failed(slot, code, details):
+            self.see_to_alarm()
+
+    def connectivity(self) -> grpc.ChannelConnectivity:
+        """The state of the pool as a channel."""
+        with self.lock:
+            slots = [(slot.state, slot.channel) for slot in self.machine.fleet.slots]
+            failing = self.machine.last_error is not None
+        states = [(state, channel.state() if channel is not None else None) for state, channel in slots]
+        return pool_state(states, failing=failing)
+
+    # --- what finalizers leave ----------------------------------------------------------------------------------
+
+    def do_deferred(self) -> None:
+        """Does the work that finalizers left."""
+        while self.deferred:
+            try:
+                work = self.deferred.popleft()
+            except IndexError:
+                return
+            try:
+                work()
+            except Exception:  # noqa: BLE001 -- the thread that happens to be here is not concerned
+                logger.exception("pool %r: work that a finalizer queued failed", self.name)
+
+    def forget_leak(self, ticket: int) -> None:
+        """A lease that was watched for leaks has been released."""
+        if self.leaks is not None:
+            with self.lock:
+                self.leaks.returned(ticket)
+
+    def emit_release(self, channel: int, since: float) -> None:
+        """Emits the release of a lease, which was taken at the moment `since`."""
+        self.announcer.emit(Released(pool=self.name, channel=channel, held=self.monotonic() - since))
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    @property
+    def alarm(self) -> float:
+        """When the next tick is due."""
+        alarm = min(self.machine.next_deadline(), self.losses.next_check)
+        return alarm if self.leaks is None else min(alarm, self.leaks.next_deadline())
+
+    def tick(self) -> None:
+        """Does what is due."""
+        self.do_deferred()
+        now = self.monotonic()
+        if self.machine.next_deadline() <= now:
+            self.tell(self.machine.tick)
+        if self.losses.next_check <= now and self.losses.check_due(now):
+            self.changed()
+        if self.leaks is not None and self.leaks.next_deadline() <= now:
+            self._report_leaks(self.leaks, now)
+
+    def _report_leaks(self, leaks: LeakWatch, now: float) -> None:
+        with self.lock:
+            late = leaks.overdue(now)
+        for held in late:
+            leaked = Leaked(pool=self.name, channel=held.channel, held=now - held.since, stack=held.stack)
+            self.announcer.emit(leaked)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def is_closing(self) -> bool:
+        """Whether `close()` has been called."""
+        return self.machine.closing
+
+    def close(self, grace: float) -> None:
+        """Begins the end: waiters are refused; what is in flight has `grace` seconds."""
+        self.do_deferred()
+        self.tell(self.machine.close, self.monotonic() + grace)

@@ -1,0 +1,71 @@
+"""Describes the events of a pool, in one line each, and chooses their log levels."""
+
+from __future__ import annotations
+
+import logging
+from typing import assert_never
+
+from .._values.errors import brief
+from .._values.events import (
+    AnyEvent,
+    Closed,
+    Draining,
+    Granted,
+    Leaked,
+    Opened,
+    OpenFailed,
+    Opening,
+    RefusedStream,
+    Rejected,
+    Released,
+    TimedOut,
+)
+
+_PROBLEMS = (OpenFailed, Leaked, TimedOut, Rejected, RefusedStream)
+_PER_CALL = (Granted, Released)
+
+
+def level_of(event: AnyEvent) -> int:
+    """Returns the log level: INFO for the lifecycle of connections, WARNING for problems, DEBUG for normal calls."""
+    if isinstance(event, _PROBLEMS):
+        return logging.WARNING
+    return logging.DEBUG if isinstance(event, _PER_CALL) else logging.INFO
+
+
+def describe(event: AnyEvent) -> str:
+    """Returns the event as one line, without credentials, metadata or payload."""
+    return f"pool {event.pool!r}: {_text_of(event)}"
+
+
+def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911 -- one line for each event
+    match event:
+        case Opening():
+            predecessor = f" to replace channel {event.replaces}" if event.replaces is not None else ""
+            return f"opening channel {event.channel}{predecessor}"
+        case Opened():
+            return f"channel {event.channel} opened in {event.seconds:.3f} s"
+        case OpenFailed():
+            return (
+                f"channel {event.channel} failed to open: {brief(event.error)}; "
+                f"next attempt in {event.retry_in:.3f} s at the earliest"
+            )
+        case Draining():
+            return f"channel {event.channel} draining ({event.reason}), {event.in_flight} in flight"
+        case Closed():
+            cancelled = f", cancelled {event.cancelled} in flight" if event.cancelled else ""
+            return f"channel {event.channel} closed ({event.reason}){cancelled}"
+        case Granted():
+            return f"granted a place on channel {event.channel} after {event.waited:.3f} s"
+        case TimedOut():
+            return f"timed out after waiting {event.waited:.3f} s for a place"
+        case Rejected():
+            return f"rejected: queue full ({event.waiting} waiting)"
+        case RefusedStream():
+            return f"the server refused a stream on channel {event.channel}; its limit is now {event.limit}"
+        case Released():
+            return f"released a lease of channel {event.channel} after {event.held:.3f} s"
+        case Leaked():
+            acquired = f"it was acquired here:\n{event.stack}"
+            return f"a lease of channel {event.channel} has been held for {event.held:.1f} s; {acquired}"
+        case _:
+            assert_never(event)

@@ -1,0 +1,71 @@
+"""Leases that are held for suspiciously long, and the stacks that acquired them.
+
+All have the same time limit, so they fall due in the order in which they were taken. A dict is all it takes: it keeps
+that order and removes from its middle at no cost. Pure, like the machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import traceback
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """A lease that is held.
+
+    Attributes:
+        channel: The number of its slot.
+        since: The moment it was taken.
+        stack: Where, formatted.
+    """
+
+    channel: int
+    since: float
+    stack: str
+
+
+def stack_of_caller() -> str:
+    """Where the method that calls this was called."""
+    return "".join(traceback.format_stack()[:-2])
+
+
+class LeakWatch:
+    """Remembers which lease was acquired where; each is reported at most once."""
+
+    def __init__(self, threshold: float) -> None:
+        """Reports what is held for `threshold` seconds."""
+        self._threshold = threshold
+        self._held: dict[int, Held] = {}
+        # Read without the lock that guards the rest.
+        self._deadline = math.inf
+        self._taken = 0
+
+    def taken(self, channel: int, since: float, stack: str) -> int:
+        """Notes a lease; returns its ticket, for `returned`."""
+        self._taken += 1
+        self._held[self._taken] = Held(channel, since, stack)
+        self._rearm()
+        return self._taken
+
+    def returned(self, ticket: int) -> None:
+        """Forgets a lease."""
+        self._held.pop(ticket, None)
+        self._rearm()
+
+    def overdue(self, now: float) -> list[Held]:
+        """Removes and returns the leases that have been held for too long."""
+        late: list[Held] = []
+        while self._held and self.next_deadline() <= now:
+            late.append(self._held.pop(next(iter(self._held))))
+            self._rearm()
+        return late
+
+    def next_deadline(self) -> float:
+        """When the next lease falls due; `math.inf` for never."""
+        return self._deadline
+
+    def _rearm(self) -> None:
+        first = next(iter(self._held.values()), None)
+        self._deadline = math.inf if first is None else first.since + self._threshold

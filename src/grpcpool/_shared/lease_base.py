@@ -1,0 +1,193 @@
+"""What leases of both worlds share: a place on one connection, or all of it, which is released exactly once.
+
+The first `release` does that or, if calls still run then, the end of the last of them. For a lease that was never
+released, the garbage collector does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .._values.errors import LeaseReleasedError
+from .driver import Driver
+from .finalizers import interrupts_package
+from .leaks import LeakWatch
+
+
+class LeaseBase:
+    """Some streams of one connection of a pool, or all of it."""
+
+    # Its name in its `repr`.
+    _shown_as: str
+
+    # Set by `ChannelPool.acquire`: calling an __init__ would double the cost of creating a lease; reading a default of
+    # the class would cost more than setting it.
+    _released: bool
+    # Calls that run on this lease: the last one releases the place if the lease is released by then.
+    _calls: int
+    # What else to end with the lease: the leak watch, subscriptions.
+    _at_release: tuple[Callable[[], None], ...]
+    _driver: Driver
+    # The pool must live as long as its leases do.
+    _pool: Any
+    _streams: int | None
+    # A Slot; None until the place has been taken, when only the finalizer may see the lease.
+    _slot: Any = None
+    _used_at: float
+
+    def watch_for_leak(self, leaks: LeakWatch, stack: str) -> None:
+        """Reports the lease, acquired at `stack`, if it is held for too long."""
+        driver = self._driver
+        with driver.lock:
+            ticket = leaks.taken(self._slot.id, driver.monotonic(), stack)
+        self._at_release = (*self._at_release, partial(driver.forget_leak, ticket))
+        driver.see_to_alarm()
+
+    def watch_release(self) -> None:
+        """Emits the release of the lease, and how long it was held."""
+        driver = self._driver
+        self._at_release = (*self._at_release, partial(driver.emit_release, self._slot.id, driver.monotonic()))
+
+    # --- releasing ----------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Releases the lease; its place is free at once, or when the last of its calls ends.
+
+        Later releases do nothing; so does a release in a forked child.
+        """
+        driver = self._driver
+        if driver.void:
+            return
+        if driver.lock.locked() and interrupts_package():
+            driver.defer(self.release)
+            return
+        more = False
+        try:
+            with driver.lock:
+                if self._released:
+                    return
+                if self._calls:
+                    # The last of them releases the place.
+                    self._released = True
+                else:
+                    monotonic, slot = driver.monotonic, self._slot
+                    if driver.places.release(slot, self._streams, monotonic(), self):
+                        more = True
+                        driver.machine.settle(slot, monotonic())
+            if more:
+                driver.commit()
+        except BaseException:
+            driver.recover()
+            raise
+        if self._at_release:
+            self._end_the_rest()
+
+    def discard(self) -> None:
+        """Releases the lease and closes its connection, which is not used again.
+
+        A whole connection is closed at once, and calls on it are cancelled. A shared one takes no new calls, and
+        closes when the calls of others have ended. After a release this does nothing.
+        """
+        driver = self._driver
+        if driver.void:
+            return
+        if driver.lock.locked() and interrupts_package():
+            driver.defer(self.discard)
+            return
+        if driver.tell(self._discard):
+            self._end_the_rest()
+
+    def _discard(self, now: float) -> bool:
+        if self._released:
+            return False
+        # Calls on it end without releasing anything: the place is released here.
+        self._calls = -1
+        self._driver.machine.discard(self._slot, self._streams, self, now)
+        return True
+
+    def _end_the_rest(self) -> None:
+        for end in self._at_release:
+            end()
+        self._at_release = ()
+
+    def __del__(self) -> None:
+        """Releases a lease that was never released. No call runs on it: calls hold their lease."""
+        slot = self._slot
+        if slot is None or self._released or self._driver.void:
+            return
+        self._released = True
+        driver = self._driver
+        driver.defer(partial(driver.release, slot, self._streams))
+        for end in self._at_release:
+            driver.defer(end)
+        text = f"a lease of channel {slot.id} of pool {driver.name!r} was dropped without release()"
+        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+    # --- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When the connection was opened; an aware `datetime`."""
+        return self._driver.date_of(self._slot.opened_at)
+
+    @property
+    def used_at(self) -> dt.datetime:
+        """When the connection was last returned before this lease, or opened; an aware `datetime`."""
+        return self._driver.date_of(self._used_at)
+
+    def __repr__(self) -> str:
+        """The lease at a glance."""
+        what = "all" if self._streams is None else f"{self._streams} streams"
+        state = "released" if self._released else "held"
+        return f"<{self._shown_as} of {what} of channel {self._slot.id} of pool {self._driver.name!r}: {state}>"
+
+    # --- its calls ----------------------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._driver.void:
+            raise self._driver.forked_error("this lease was acquired")
+        if self._released:
+            figures = self._driver.machine.figures()
+            text = f"pool {self._driver.name!r}: the lease has been released ({figures}); acquire a new one"
+            raise LeaseReleasedError(text)
+
+    def begin_call(self) -> None:
+        """A call begins.
+
+        Raises:
+            LeaseReleasedError: The lease has been released.
+            PoolForkedError: The lease was taken before a fork.
+        """
+        driver = self._driver
+        if not driver.void:
+            with driver.lock:
+                if not self._released:
+                    self._calls += 1
+                    return
+        self._check_usable()
+
+    def end_call(self) -> None:
+        """A call is over; the last one after the release releases the place. Never raises."""
+        driver = self._driver
+        if driver.void:
+            return
+        more = False
+        try:
+            with driver.lock:
+                if self._calls < 0:
+                    return
+                self._calls -= 1
+                if not self._calls and self._released:
+                    now, slot = driver.monotonic(), self._slot
+                    if driver.places.release(slot, self._streams, now, self):
+                        more = True
+                        driver.machine.settle(slot, now)
+            if more:
+                driver.commit()
+        except BaseException:
+            driver.recover()
+            raise

@@ -1,0 +1,125 @@
+"""Where losses are noticed: whether a connection is down is found out here, and nowhere else.
+
+Three things lead to a check: a lease is about to use a connection that was not checked for a while, a call failed on
+it, or a second has passed. A connection that is down is *lost*: it is checked ever less often until it is back, and
+each check makes it reconnect. A connection that failed a call and looks well is checked a few times more, because gRPC
+may notice a loss a little later than its calls do.
+
+This knows how to look and when, not what a loss means: that is for the machine to decide.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from .._grpc.status import tells_of_loss
+from .._machine.machine import PoolMachine
+from .._machine.slot import Slot
+from .._values.errors import ConnectError
+from .._values.slot_states import SlotState
+from .slot_channel import SlotChannel
+
+# How soon after a loss the first check comes, how far apart checks may be at most, and how long suspicion lasts.
+_FIRST_PAUSE, _LONGEST_PAUSE, _SUSPECT_FOR = 0.001, 0.25, 0.05
+# By then gRPC has noticed what a call said of its connection.
+_NOTICED_WITHIN = 0.02
+
+# How often unused connections are checked: their server may have closed them. Waiting for a notification is not an
+# option: on asyncio, a wait for a channel that is pending at a fork crashes gRPC in a quarter of the children (1.85.1).
+_CHECKS_EVERY = 1.0
+
+# A server that goes away takes many connections with it, and should not be reconnected to by all of them at once.
+_SPREAD = 0.05
+
+
+class LossWatch:
+    """Watches the connections of one pool."""
+
+    def __init__(self, machine: PoolMachine, report: Callable[..., Any], monotonic: Callable[[], float]) -> None:
+        """Watches nothing yet.
+
+        Args:
+            machine: Whose slots to check.
+            report: Reports an event to it, see `Driver.tell`.
+            monotonic: Returns the moment.
+        """
+        self._machine = machine
+        self._slots = machine.fleet.slots
+        self._report = report
+        self._monotonic = monotonic
+        # Slots that are lost, or may be, with the moment of the next check and the pause before the one after it.
+        self._suspects: dict[Slot, tuple[float, float]] = {}
+        self._checks_all_at = monotonic() + _CHECKS_EVERY
+
+    @property
+    def next_check(self) -> float:
+        """When the next check is due."""
+        at = self._checks_all_at if self._slots.ready else math.inf
+        # A copy: another thread may add a slot meanwhile.
+        return min([at, *(at for at, _ in tuple(self._suspects.values()))]) if self._suspects else at
+
+    def lost(self, slot: Slot) -> None:
+        """The slot's connection is down: checks it from now on."""
+        wait = random.random() * _SPREAD * max(0, self._slots.lost - 1)  # noqa: S311 -- no secret
+        self._suspects[slot] = (self._monotonic() + _FIRST_PAUSE + wait, _FIRST_PAUSE)
+
+    def clear(self) -> None:
+        """Watches nothing any more."""
+        self._suspects.clear()
+
+    def is_up(self, slot: Slot) -> bool:
+        """Whether the connection of a slot that is about to be leased is up, or nothing better is to be had."""
+        channel: SlotChannel = slot.channel
+        return slot.state is not SlotState.READY or channel.is_up(connect=True)
+
+    def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> bool:
+        """A call failed on the slot. If its connection is down, reports it lost; returns whether to check it soon."""
+        if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
+            return False
+        channel: SlotChannel = slot.channel
+        if channel.state() is not grpc.ChannelConnectivity.READY:
+            self._report(self._machine.lost, slot, ConnectError(details))
+        elif tells_of_loss(code, details):
+            self._report(self._machine.lost, slot, ConnectError(details))
+            at, pause = self._suspects.get(slot, (0.0, _FIRST_PAUSE))
+            self._suspects[slot] = (max(at, self._monotonic() + _NOTICED_WITHIN), pause)
+        else:
+            self._suspects.setdefault(slot, (self._monotonic() + _FIRST_PAUSE, _FIRST_PAUSE))
+        return True
+
+    def check_due(self, now: float) -> bool:
+        """Checks what is due; returns whether a lost connection, or one that may be, was among that."""
+        checked = False
+        for slot, (at, pause) in tuple(self._suspects.items()):
+            if slot.state not in (SlotState.LOST, SlotState.READY):
+                self._suspects.pop(slot, None)
+            elif at <= now:
+                checked = True
+                longer = min(2 * pause, _LONGEST_PAUSE)
+                self._suspects[slot] = (now + longer, longer)
+                self._check(slot)
+                if slot.state is SlotState.READY and longer > _SUSPECT_FOR:
+                    self._suspects.pop(slot, None)
+        if self._checks_all_at <= now:
+            self._checks_all_at = now + _CHECKS_EVERY
+            for slot in self._slots:
+                if slot.state is SlotState.READY:
+                    # Without reconnecting, which should not happen to all at once.
+                    self._check(slot, connect=False)
+        return checked
+
+    def _check(self, slot: Slot, *, connect: bool = True) -> None:
+        """Checks whether the slot's connection is up, and reports a change."""
+        channel: SlotChannel = slot.channel
+        up = channel.is_up(connect=connect)
+        if up and slot.state is SlotState.LOST:
+            self._suspects.pop(slot, None)
+            self._report(self._machine.recovered, slot)
+        elif not up and slot.state is SlotState.READY:
+            self._suspects.pop(slot, None)
+            self._report(self._machine.lost, slot, None)

@@ -1,0 +1,194 @@
+"""What pools of both worlds share: settings, figures, and the checks of arguments."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import math
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from .._values.config import PoolConfig, is_count, is_seconds
+from .._values.listener import Listener
+from .._values.stats import PoolStats
+from .channel_source import ChannelSource
+from .fork import watch_for_fork
+
+
+class Configured:
+    """Stands for the configured timeout."""
+
+    def __repr__(self) -> str:
+        return "<as configured>"
+
+
+CONFIGURED: Final = Configured()
+
+_unnamed = itertools.count(1)
+
+
+def _checked(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    if not all(isinstance(listener, Listener) for listener in listeners):
+        raise TypeError(f"listeners must be grpcpool.Listener objects, not {listeners!r}")
+    return listeners
+
+
+class PoolBase(abc.ABC):
+    """A pool without what leases and calls need."""
+
+    # Its name in its `repr`, and the type that its factory returns.
+    _shown_as: str
+    _channel_type: str
+
+    def __init__(
+        self,
+        factory: Callable[[], Any],
+        config: PoolConfig | None = None,
+        *,
+        name: str | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        """Creates a pool; nothing is opened yet.
+
+        Args:
+            factory: Returns a new channel at each call. Pass `grpcpool.isolated()` among its options: in gRPC,
+                channels with equal arguments share one connection.
+            config: The settings; the defaults of `PoolConfig` if not given.
+            name: The pool's name in logs, events, errors and metrics.
+            listeners: Notified of every event, see `Listener`.
+
+        Raises:
+            TypeError: `factory` is not callable, `config` is not a `PoolConfig`, `name` is not text, or a listener is
+                not a `Listener`.
+        """
+        if not callable(factory):
+            raise TypeError(f"factory must be callable and return a {self._channel_type}, not {factory!r}")
+        if config is not None and not isinstance(config, PoolConfig):
+            raise TypeError(f"config must be a PoolConfig, not {config!r}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {name!r}")
+        self._config = config if config is not None else PoolConfig()
+        self._source = ChannelSource(factory, self._config.prime)
+        self._name = name if name is not None else f"pool-{next(_unnamed)}"
+        self._listeners = _checked(tuple(listeners))
+        self._begin()
+        watch_for_fork(self)
+
+    @abc.abstractmethod
+    def _new_driver(self) -> Any:
+        """Creates the driver of an empty pool."""
+
+    @abc.abstractmethod
+    def after_fork_in_child(self) -> object:
+        """In a forked child: starts empty or becomes void; returns what must be kept untouched."""
+
+    def _begin(self) -> Any:
+        """Starts with a new driver; returns it."""
+        self._driver = driver = self._new_driver()
+        # The background work does not hold the pool; when the pool is collected, it closes what it had.
+        self._finalizer = weakref.finalize(self, driver.dropped)
+        self._finalizer.atexit = False
+        return driver
+
+    # --- what is asked for --------------------------------------------------------------------------------------
+
+    def _deadline(self, timeout: float | Configured | None, now: float) -> float:
+        seconds = self._seconds(timeout)
+        return math.inf if seconds is None else now + seconds
+
+    def _seconds(self, timeout: float | Configured | None) -> float | None:
+        seconds = self._config.acquire_timeout if isinstance(timeout, Configured) else timeout
+        if seconds is not None and not is_seconds(seconds):
+            raise ValueError(f"timeout = {seconds!r}: must be seconds, 0 or more, or None to wait without limit")
+        return seconds
+
+    def _check_streams(self, streams: int) -> None:
+        most = self._config.max_streams
+        if not is_count(streams, 1) or streams > most:
+            raise ValueError(f"streams = {streams!r}: must be a whole number from 1 to max_streams ({most})")
+
+    def _grace(self, grace: float | None) -> float:
+        seconds = self._config.close_grace if grace is None else grace
+        if not is_seconds(seconds):
+            raise ValueError(f"grace = {seconds!r}: must be seconds, 0 or more")
+        return seconds
+
+    # --- the whole pool -----------------------------------------------------------------------------------------
+
+    def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Changes the bounds from now on. Surplus connections are drained, missing ones opened.
+
+        Args:
+            min_size: The new `PoolConfig.min_size`; `None` leaves it.
+            max_size: The new `PoolConfig.max_size`; `None` leaves it.
+
+        Raises:
+            ValueError: The bounds contradict each other.
+        """
+        driver = self._driver
+        driver.check_use()
+        driver.tell(self._resize, min_size, max_size)
+
+    def _resize(self, min_size: int | None, max_size: int | None, now: float) -> None:
+        machine = self._driver.machine
+        low = machine.fleet.min_size if min_size is None else min_size
+        high = machine.fleet.max_size if max_size is None else max_size
+        machine.resize(low, high, now)
+        if not machine.closing:
+            self._config = self._config.replace(min_size=low, max_size=high)
+
+    def refresh(self) -> None:
+        """Replaces every connection gracefully: a successor is ready before the old one takes no new calls.
+
+        Use it for new credentials, or for a target whose addresses have changed. Returns at once, and goes on in the
+        background.
+        """
+        driver = self._driver
+        driver.check_use()
+        driver.tell(driver.machine.refresh)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Notifies `listener` as well of every event from now on.
+
+        Raises:
+            TypeError: It is not a `Listener`.
+        """
+        self._listeners = (*self._listeners, *_checked((listener,)))
+        self._driver.announcer.set_listeners(self._listeners)
+
+    def stats(self) -> PoolStats:
+        """A snapshot of one consistent moment."""
+        driver = self._driver
+        driver.check_use(anywhere=True)
+        driver.do_deferred()
+        with driver.lock:
+            stats: PoolStats = driver.machine.stats(driver.date_of, driver.monotonic())
+            return stats
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called."""
+        closing: bool = self._driver.is_closing()
+        return closing
+
+    @property
+    def name(self) -> str:
+        """The pool's name in logs, events, errors and metrics."""
+        return self._name
+
+    @property
+    def config(self) -> PoolConfig:
+        """The settings, with the bounds as they are now."""
+        return self._config
+
+    def __repr__(self) -> str:
+        """The pool at a glance."""
+        driver = self._driver
+        with driver.lock:
+            figures = driver.machine.figures()
+        state = "closed, " if self.closed else ""
+        return (
+            f"<{self._shown_as} {self._name!r}: {state}{figures.connections()}, "
+            f"{figures.in_flight} in flight, {figures.waiting} waiting>"
+        )

@@ -1,0 +1,52 @@
+"""A slot's channel, with the multicallables that it has made; and the methods that a pool has been asked for."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from .._grpc.registered_methods import takes_registered
+from .methods import MOST_METHODS, Method
+
+
+class SlotChannel(abc.ABC):
+    """One channel in service of a pool."""
+
+    def __init__(self, channel: Any) -> None:
+        """Takes over `channel`, which nothing else uses."""
+        self.channel = channel
+        # Until then the connection counts as up without a check.
+        self.trusted_until = -math.inf
+        # Creating a multicallable costs a tenth of a call.
+        self._multicallables: dict[Method, Any] = {}
+
+    @abc.abstractmethod
+    def state(self) -> grpc.ChannelConnectivity:
+        """The state of the connection, as far as gRPC has noticed."""
+
+    @abc.abstractmethod
+    def is_up(self, *, connect: bool) -> bool:
+        """Checks the connection; `connect` makes one that is not up connect."""
+
+    def multicallable(self, method: Method) -> Any:
+        """The channel's own multicallable for `method`."""
+        made = self._multicallables.get(method)
+        if made is None:
+            # Two threads may both make one; they are equal, and one is kept.
+            made = self.make(method)
+            if len(self._multicallables) >= MOST_METHODS:
+                self._multicallables.clear()
+            self._multicallables[method] = made
+        return made
+
+    def make(self, method: Method) -> Any:
+        """A multicallable of the channel for `method`, which is not kept."""
+        make: Callable[..., Any] = getattr(self.channel, method.kind)
+        *arguments, registered = method.arguments
+        if registered and takes_registered(make):
+            arguments.append(registered)
+        return make(*arguments)

@@ -1,0 +1,175 @@
+"""Calls over a pool: each takes one stream of the best connection when it begins, and gives it back when it is over."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from .._grpc.failed_streams import reference
+from .._shared.methods import SENDING
+from .._values.errors import PoolError
+from .arguments import failure_of, with_metadata_read
+from .call import PoolCall
+from .call_end import on_end
+from .channel import ChannelSurface
+from .failed_call import call_error, not_started
+from .place import Place
+from .waiter import BlockedWaiter
+
+if TYPE_CHECKING:
+    from .._machine.slot import Slot
+    from .._shared.methods import Method
+    from .arguments import Arguments
+
+
+class PoolCaller:
+    """Runs the calls of one method, each on the connection that is best when it begins."""
+
+    def __init__(self, pool: ChannelSurface, method: Method) -> None:
+        """For calls of `method`."""
+        self._pool = pool
+        self._method = method
+        self._may_repeat = method.may_repeat
+
+    def block(self, how: str, arguments: Arguments) -> Any:
+        """Runs a call that is over when this returns. One that a server refuses goes elsewhere, or waits."""
+        driver = self._pool._driver
+        began = driver.monotonic()
+        if self._may_repeat and arguments[2] is not None:
+            arguments = with_metadata_read(arguments)
+        place = Place()
+        place.driver, place._slot, place._released = driver, None, False
+        with driver.lock:
+            slot = driver.places.acquire(1, place)
+        if slot is None:
+            driver.check_open(blocking=True)
+        given = arguments
+        while True:
+            if slot is None:
+                slot, given = _wait_for_place(place, arguments, began)
+            try:
+                response = getattr(slot.channel.multicallable(self._method), how)(*given)
+            except grpc.RpcError as error:
+                if not place.end(error) or not self._may_repeat:
+                    raise
+            except BaseException:
+                place.release()
+                raise
+            else:
+                place.release()
+                return response
+            slot = None
+
+    def run(self, how: str, arguments: Arguments) -> Any:
+        """Begins a call; if there is no place for it, one that begins by itself when there is."""
+        driver = self._pool._driver
+        if self._may_repeat and arguments[2] is not None:
+            arguments = with_metadata_read(arguments)
+        place = Place()
+        place.driver, place._slot, place._released = driver, None, False
+        with driver.lock:
+            slot = driver.places.acquire(1, place)
+        if slot is None:
+            driver.check_open(blocking=False)
+            later = self._start_later(how, arguments[0])
+            call = PoolCall(self._pool, later, arguments, may_repeat=self._may_repeat)
+            call.wait()
+            return call
+        if not self._may_repeat:
+            try:
+                native = getattr(slot.channel.multicallable(self._method), how)(*arguments)
+            except BaseException:
+                place.release()
+                raise
+            return _watched(native, place, self._pool)
+        return self._run_repeatable(how, place, slot, arguments)
+
+    def _run_repeatable(self, how: str, place: Place, slot: Slot, arguments: Arguments) -> Any:
+        """Begins a call on the slot that is begun again if the server refuses it."""
+        again = _Again(self._method, how, contextvars.copy_context())
+        noted = SENDING.set(again)
+        try:
+            native = getattr(slot.channel.multicallable(self._method.noting), how)(*arguments)
+        except BaseException:
+            place.release()
+            raise
+        finally:
+            SENDING.reset(noted)
+        if not hasattr(native, "add_callback"):
+            # An interceptor's, which may be anything.
+            return _watched(native, place, self._pool)
+        call = PoolCall(self._pool, again, arguments, may_repeat=True)
+        call.begin(native, place)
+        return call
+
+    def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:
+        """What starts the call on a slot as if it were started now: with the request and the context of this moment.
+
+        Raises:
+            grpc.RpcError: The serializer raises; in gRPC's words.
+        """
+        try:
+            method = self._method.with_request_serialized(request)
+        except Exception as error:
+            text = "Exception serializing request!"
+            raise not_started(grpc.StatusCode.INTERNAL, text, error) from error
+        return _Again(method, how, contextvars.copy_context())
+
+
+class _Again:
+    """Starts a call as it was first made: with the request and in the context of that moment."""
+
+    __slots__ = ("_context", "_how", "_method", "sent")
+
+    def __init__(self, method: Method, how: str, context: contextvars.Context) -> None:
+        self._method = method
+        self._how = how
+        self._context = context
+        # Set when the call is first started, unless the method has the request serialized already.
+        self.sent: tuple[Any, Any] | None = None
+
+    def __call__(self, slot: Slot, arguments: Arguments) -> Any:
+        if self.sent is not None:
+            self._method, self.sent = self._method.with_sent(*self.sent), None
+        return self._context.copy().run(getattr(slot.channel.make(self._method), self._how), *arguments)
+
+
+def _watched(native: Any, place: Place, pool: object) -> Any:
+    """Has the place released when the native call is over; returns the object that stands for the call.
+
+    A call keeps its pool, as gRPC's calls keep their channel.
+    """
+    defer = place.driver.defer
+    return on_end(native, partial(_end, place, reference(native, defer), pool), defer)
+
+
+def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:
+    place.end(native())
+
+
+def _wait_for_place(place: Place, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:
+    """Waits for a place for a call that began then; returns its slot and the arguments with the time that is left.
+
+    Raises:
+        grpc.RpcError: There is none; its cause is the pool's error.
+    """
+    driver = place.driver
+    arguments = with_metadata_read(arguments)
+    failure = failure_of(arguments)
+    if failure is not None:
+        raise failure
+    request, timeout, metadata, credentials, wait_for_ready, compression = arguments
+    deadline = driver.call_deadline(timeout, began)
+    waiter = BlockedWaiter(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready).prepare()
+    try:
+        place._slot = slot = waiter.get(driver)
+        place._released = False
+    except PoolError as error:
+        raise call_error(error, own_deadline=timeout is not None) from error
+    if timeout is not None:
+        timeout = max(0.0, deadline - driver.monotonic())
+    return slot, (request, timeout, metadata, credentials, wait_for_ready, compression)

@@ -1,0 +1,164 @@
+"""The threaded driver of a pool: hands for the machine's effects, and the threads they need."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from .._grpc.client_modules import is_within_call
+from .._grpc.connectivity import TRUSTED_FOR
+from .._machine.slot import Slot
+from .._shared.channel_source import ChannelSource
+from .._shared.clock import Clock
+from .._shared.driver import Driver
+from .._values.config import PoolConfig
+from .._values.listener import Listener
+from .opening import open_channel
+from .slot_channel import SyncSlotChannel
+from .starter import Starter
+from .subscriptions import Subscriptions
+from .threads import Threads
+from .worker import Worker
+
+# Threads of a closed pool have nothing left to do; one that a foreign callable holds up is not waited for longer.
+_JOIN_TIMEOUT = 2.0
+
+
+class SyncDriver(Driver):
+    """What the threads of a pool share."""
+
+    trusted_for = TRUSTED_FOR
+    after_fork = "acquire a new one in the child"
+
+    def __init__(
+        self,
+        source: ChannelSource,
+        config: PoolConfig,
+        *,
+        name: str,
+        listeners: Iterable[Listener],
+        clock: Clock,
+    ) -> None:
+        """Makes an empty pool's driver; see `ChannelPool` for the arguments."""
+        super().__init__(source, config, name=name, listeners=listeners, clock=clock)
+        self.worker = Worker(self, f"grpcpool-{name}", clock)
+        self.threads = Threads(f"grpcpool-{name}")
+        self.starter = Starter(f"grpcpool-{name}-starter")
+        # Callbacks may make calls, and wait for them to be started.
+        self.teller = Starter(f"grpcpool-{name}-teller")
+        self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
+        self.finished = threading.Event()
+        self.unsubscribe = clock.subscribe(self._tick_by_hand)
+
+    def check_use(self, *, anywhere: bool = False) -> None:
+        """Everywhere: in a forked child the pool has a new driver."""
+
+    # --- hands --------------------------------------------------------------------------------------------------
+
+    def open_channel(self, slot: Slot) -> None:
+        """On a thread of its own, for each step may block."""
+        self._run(partial(self._open, slot), f"open-{slot.id}")
+
+    def _open(self, slot: Slot) -> None:
+        try:
+            channel = open_channel(self, slot)
+        except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters get it as a cause
+            self.tell(self.machine.open_failed, slot, error)
+        else:
+            self.tell(self.machine.opened, slot, channel)
+
+    def close_channel(self, slot: Slot) -> None:
+        """Never on a thread of gRPC's, where that would wait for itself."""
+        with self.lock:
+            channel: SyncSlotChannel | None = slot.channel
+        if channel is not None:
+            self._run(channel.close, f"close-{slot.id}")
+
+    def changed(self) -> None:
+        """Has subscribers told."""
+        self.subscriptions.nudge()
+
+    def finish(self) -> None:
+        """Whoever waits for the end is told."""
+        self.finished.set()
+        self.subscriptions.over = True
+        self.worker.nudge()
+
+    def see_to_alarm(self) -> None:
+        """Has the worker wake in time."""
+        self.worker.see_to(self.alarm)
+
+    def defer(self, work: Callable[[], object]) -> None:
+        """Has `work` done by the next operation, or by the worker, which is nudged."""
+        self.deferred.append(work)
+        self.worker.nudge()
+
+    def _run(self, work: Callable[[], None], what: str) -> None:
+        """Has `work` done by another thread; if there can be none, as when the interpreter shuts down, by this one."""
+        try:
+            self.threads.run(work, what)
+        except RuntimeError:
+            work()
+
+    # --- calls --------------------------------------------------------------------------------------------------
+
+    def check_open(self, *, blocking: bool) -> None:
+        """A call is about to begin, the slow way.
+
+        Raises:
+            ValueError: The pool is closed; in the words of gRPC's own channels.
+        """
+        if self.machine.closing:
+            raise ValueError(
+                "Cannot invoke RPC on closed channel!" if blocking else "Cannot invoke RPC: Channel closed!"
+            )
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def _tick_by_hand(self) -> None:
+        """A test has turned the clock; the worker, too, is to see what time it is."""
+        self.tick()
+        self.worker.nudge()
+
+    def is_at_rest(self) -> bool:
+        """Whether there is no connection, and nobody waits for one."""
+        return self.alarm == math.inf and not len(self.machine.fleet.slots) and not self.deferred
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def close(self, grace: float) -> None:
+        """Begins the end; `wait_closed` waits for it."""
+        # While the interpreter shuts down there are no threads any more that could end it later.
+        super().close(0.0 if sys.is_finalizing() else grace)
+
+    def wait_closed(self) -> None:
+        """Waits until nothing of the pool is left. On a thread that this depends on, returns at once."""
+        own = (self.worker, self.threads, self.starter, self.teller)
+        if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing():
+            return
+        self.finished.wait()
+        self.subscriptions.close(_JOIN_TIMEOUT)
+        self.starter.join(_JOIN_TIMEOUT)
+        self.teller.join(_JOIN_TIMEOUT)
+        self.worker.join(_JOIN_TIMEOUT)
+        if not self.threads.join(_JOIN_TIMEOUT):
+            text = f"pool {self.name!r}: a factory, a prime or a channel's close() still runs after the pool was closed"
+            warnings.warn(text, ResourceWarning, stacklevel=3)
+        self.unsubscribe()
+
+    def dropped(self) -> None:
+        """The pool is being collected: has the worker abandon what there is. Safe in finalizers."""
+        self.subscriptions.over = True
+        self.worker.abandon()
+
+    def abandon(self) -> None:
+        """The pool was dropped without a `close()`: closes what it had."""
+        self.close(0.0)
+        self.subscriptions.close(0.0)
+        self.starter.join(0.0)
+        self.teller.join(0.0)
+        self.unsubscribe()

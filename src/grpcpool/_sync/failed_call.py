@@ -1,0 +1,129 @@
+"""How the pool's errors reach callers who know only gRPC: as a `grpc.RpcError`, like any other failure of a call."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+
+from .._grpc.call_errors import with_grpcs_own
+from .._shared.rpc_status import status_of
+from .._values.errors import PoolError
+
+if TYPE_CHECKING:
+
+    class _CallError(Exception):
+        """A stand-in: to the type checker, gRPC's three bases contradict each other; at run time they do not."""
+else:
+
+    class _CallError(grpc.RpcError, grpc.Call, grpc.Future):
+        """An error that is also the call that failed, as gRPC's own are."""
+
+
+class CallNotStartedError(_CallError):
+    """A call that never left the pool: an error, a call and a future, as the errors of gRPC's own calls are.
+
+    The `__cause__` is the pool's error, with the figures.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str, cause: BaseException | None) -> None:
+        """With gRPC's status `code` and `details`; `cause` becomes the ``__cause__``."""
+        Exception.__init__(self, code, details, cause)
+        self._code = code
+        self._details = details
+        self.__cause__ = cause
+
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+        return self._code
+
+    def details(self) -> str:
+        """Why."""
+        return self._details
+
+    def debug_error_string(self) -> str:
+        """What the pool says."""
+        return str(self.__cause__ or self._details)
+
+    def initial_metadata(self) -> tuple[()]:
+        """None: no server was asked."""
+        return ()
+
+    def trailing_metadata(self) -> tuple[()]:
+        """None: no server was asked."""
+        return ()
+
+    def is_active(self) -> bool:
+        """Never."""
+        return False
+
+    def time_remaining(self) -> None:
+        """None."""
+        return
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:  # noqa: ARG002 -- gRPC's
+        """The call is over already."""
+        return False
+
+    def cancel(self) -> bool:
+        """Comes too late."""
+        return False
+
+    def cancelled(self) -> bool:
+        """Whether the call was cancelled by the application."""
+        return False
+
+    def running(self) -> bool:
+        """Never."""
+        return False
+
+    def done(self) -> bool:
+        """Always."""
+        return True
+
+    def result(self, timeout: float | None = None) -> NoReturn:  # noqa: ARG002 -- gRPC's
+        """Raises this error."""
+        raise self
+
+    def exception(self, timeout: float | None = None) -> CallNotStartedError:  # noqa: ARG002 -- gRPC's
+        """This error."""
+        return self
+
+    def traceback(self, timeout: float | None = None) -> types.TracebackType | None:  # noqa: ARG002 -- gRPC's
+        """Where it was raised."""
+        return self.__traceback__
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        """Calls `fn` at once."""
+        fn(self)
+
+    def __str__(self) -> str:
+        """In gRPC's own form."""
+        return (
+            f"<{type(self).__name__} of RPC that terminated with:\n"
+            f"\tstatus = {self._code}\n"
+            f'\tdetails = "{self._details}"\n'
+            f'\tdebug_error_string = "{self.debug_error_string()}"\n'
+            ">"
+        )
+
+    __repr__ = __str__
+
+    def __reduce__(self) -> tuple[Callable[..., CallNotStartedError], tuple[Any, ...]]:
+        """As what it was made by, for its class is not found by its name."""
+        return not_started, self.args
+
+
+def not_started(code: grpc.StatusCode, details: str, cause: BaseException | None) -> CallNotStartedError:
+    """The error of a call that never left the pool.
+
+    It is also of the class that errors of gRPC's blocking calls are of, if there is one.
+    """
+    return with_grpcs_own(CallNotStartedError, code, details, cause)(code, details, cause)
+
+
+def call_error(error: PoolError, *, own_deadline: bool) -> CallNotStartedError:
+    """What a call fails with because of the pool's `error`; `own_deadline`: the call came with a timeout."""
+    return not_started(*status_of(error, own_deadline=own_deadline), error)

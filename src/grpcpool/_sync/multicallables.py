@@ -1,0 +1,146 @@
+"""The four kinds of multicallable, as leases and pools hand them out.
+
+A multicallable knows gRPC's signatures and nothing else. What a call runs on, and who is told of its beginning and
+end, is its `Caller`'s business: a lease's (`lease.py`) or a pool's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from .arguments import Caller
+
+if TYPE_CHECKING:
+    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    _UnaryUnary = grpc.UnaryUnaryMultiCallable[Any, Any]
+    _UnaryStream = grpc.UnaryStreamMultiCallable[Any, Any]
+    _StreamUnary = grpc.StreamUnaryMultiCallable[Any, Any]
+    _StreamStream = grpc.StreamStreamMultiCallable[Any, Any]
+else:
+    _UnaryUnary = grpc.UnaryUnaryMultiCallable
+    _UnaryStream = grpc.UnaryStreamMultiCallable
+    _StreamUnary = grpc.StreamUnaryMultiCallable
+    _StreamStream = grpc.StreamStreamMultiCallable
+
+
+class Multicallable:
+    """What the four kinds share."""
+
+    def __init__(self, caller: Caller, registered: Any = None) -> None:
+        """Calls by way of `caller`; gRPC wants to see whether the method is `registered`."""
+        self._caller = caller
+        self._registered_call_handle = registered or None
+
+
+class UnaryUnary(Multicallable, _UnaryUnary):
+    """Unary request, unary response."""
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._caller.block("__call__", arguments)
+
+    def with_call(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._caller.block("with_call", arguments)
+
+    def future(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._caller.run("future", arguments)
+
+
+class UnaryStream(Multicallable, _UnaryStream):
+    """Unary request, stream of responses."""
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._caller.run("__call__", arguments)
+
+
+class StreamUnary(Multicallable, _StreamUnary):
+    """Stream of requests, unary response."""
+
+    def __call__(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._caller.block("__call__", arguments)
+
+    def with_call(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._caller.block("with_call", arguments)
+
+    def future(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._caller.run("future", arguments)
+
+
+class StreamStream(Multicallable, _StreamStream):
+    """Stream of requests, stream of responses."""
+
+    def __call__(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._caller.run("__call__", arguments)

@@ -1,0 +1,1 @@
+"""Settings, errors, snapshots and events: what every other layer speaks."""

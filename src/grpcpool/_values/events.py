@@ -1,0 +1,178 @@
+"""The events that a pool emits: one small frozen object for each.
+
+Events are for people and dashboards. They are emitted afterwards, without the pool's lock; events of different threads
+may be emitted in either order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .slot_states import CloseReason
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PoolEvent:
+    """An event of a pool.
+
+    Attributes:
+        pool: The pool's name.
+    """
+
+    pool: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelEvent(PoolEvent):
+    """An event of one connection.
+
+    Attributes:
+        channel: The connection's number in the pool, as in `ChannelStats.id`.
+    """
+
+    channel: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Opening(ChannelEvent):
+    """A connection is being opened.
+
+    Attributes:
+        replaces: The connection that it will replace.
+    """
+
+    replaces: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(ChannelEvent):
+    """A connection is ready and primed.
+
+    Attributes:
+        seconds: How long it took.
+    """
+
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFailed(ChannelEvent):
+    """A connection failed to open.
+
+    Attributes:
+        error: The reason.
+        retry_in: Seconds before the pool tries again, if it still needs the connection.
+    """
+
+    error: BaseException
+    retry_in: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Closed(ChannelEvent):
+    """A connection left the pool.
+
+    Attributes:
+        reason: The reason.
+        cancelled: Leases and calls that were cancelled because they were still on it.
+    """
+
+    reason: CloseReason
+    cancelled: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Draining(ChannelEvent):
+    """A connection takes no new calls and closes when its last call ends.
+
+    Attributes:
+        reason: The reason.
+        in_flight: Leases and calls that it waits for.
+    """
+
+    reason: CloseReason
+    in_flight: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Granted(ChannelEvent):
+    """A waiter got a place.
+
+    Attributes:
+        waited: Seconds that it waited.
+    """
+
+    waited: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut(PoolEvent):
+    """A waiter timed out.
+
+    Attributes:
+        waited: Seconds that it waited.
+    """
+
+    waited: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected(PoolEvent):
+    """An acquire or call failed at once because the queue was full.
+
+    Attributes:
+        waiting: The number of waiters.
+    """
+
+    waiting: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedStream(ChannelEvent):
+    """A server refused a call at its stream limit.
+
+    Attributes:
+        limit: The connection's new limit of leases and calls.
+    """
+
+    limit: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Released(ChannelEvent):
+    """A lease was released. Emitted for leases, not for calls, and only if a listener has the hook.
+
+    Attributes:
+        held: Seconds that it was held.
+    """
+
+    held: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Leaked(ChannelEvent):
+    """A lease has been held for longer than `PoolConfig.leak_threshold`.
+
+    Attributes:
+        held: Seconds so far.
+        stack: The stack that acquired it, formatted.
+    """
+
+    held: float
+    stack: str
+
+
+AnyEvent = (
+    Opening
+    | Opened
+    | OpenFailed
+    | Closed
+    | Draining
+    | Granted
+    | TimedOut
+    | Rejected
+    | RefusedStream
+    | Released
+    | Leaked
+)
+"""Any event."""

@@ -1,0 +1,45 @@
+"""Fixtures for the tests of what the pool depends on in gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from grpcpool._grpc import interceptor_chain, missing
+from support.call_server import CallServer
+from support.refusing_server import RefusingServer
+
+
+@pytest.fixture(scope="session")
+def _facts_server() -> Iterator[CallServer]:
+    with CallServer() as server:
+        yield server
+
+
+@pytest.fixture
+def calls(_facts_server: CallServer) -> CallServer:
+    """A server that a test does not kill."""
+    return _facts_server
+
+
+@pytest.fixture(scope="session")
+def _refusing_facts_server() -> Iterator[RefusingServer]:
+    with RefusingServer() as server:
+        yield server
+
+
+@pytest.fixture
+def refusing(_refusing_facts_server: RefusingServer) -> RefusingServer:
+    """A server that refuses nothing until it is told."""
+    _refusing_facts_server.begin()
+    return _refusing_facts_server
+
+
+@pytest.fixture(autouse=True)
+def _nothing_warned_of() -> Iterator[None]:
+    """What is missing is looked for, and warned of, anew."""
+    missing.warned.clear()
+    yield
+    missing.warned.clear()
+    interceptor_chain._chains.cache_clear()

@@ -1,0 +1,320 @@
+"""What is done with a gRPC that has other names; run by `renaming`. Each returns what JSON can carry."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.experimental
+
+import grpcpool
+from aio_calls.support_interceptors import Counting, append, of_all_kinds
+from grpcpool import PoolConfig, isolated
+from support import aio_pools, aio_ways, ways
+from support import call_server as support
+from support.loops import settle
+
+_LONG = 10.0
+_SOON = 2.0
+# Of which gRPC notices only when it sends the call.
+_NOT_METADATA: Any = ((1, "x"),)
+
+
+def _happens(what: Callable[[], bool], seconds: float = _SOON) -> bool:
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+# --- sync -----------------------------------------------------------------------------------------------------------
+
+
+def calls(target: str) -> Any:
+    """Makes a call in each way; how the connection is watched."""
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        for way in ways.WAYS:
+            answer = way.finish(way.begin(pool))
+            expected = [b"0", b"1", b"2"] if way.streams_out else b"0"
+            assert (answer[0] if way.how == "with_call" else answer) == expected, (way, answer)
+        gc.collect()
+        assert _happens(lambda: pool.stats().in_flight == 0)
+        (slot,) = pool._driver.machine.fleet.slots
+        return type(slot.channel._connectivity).__name__
+
+
+def connecting(target: str) -> Any:
+    """Notices that there is no server, and that there is one."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = PoolConfig(connect_timeout=1)
+        with grpcpool.insecure_channel(nowhere, config=config) as pool:
+            error = _error_of(pool, timeout=5)
+    return [error.code().name, calls(target)]
+
+
+def close_within_callback(target: str) -> bool:
+    """Whether `close()` in a done callback returns, though another call runs on the same connection."""
+    pool = grpcpool.insecure_channel(target, config=PoolConfig(max_size=1, close_grace=5))
+    hold: Any = pool.unary_unary(support.UU).future(b"hold:within", timeout=_LONG)
+    returned = threading.Event()
+
+    def close(_: object) -> None:
+        pool.close(0)
+        returned.set()
+
+    quick: Any = pool.unary_unary(support.UU).future(b"ok", timeout=_LONG)
+    quick.add_done_callback(close)
+    closed = returned.wait(_SOON)
+    hold.cancel()
+    return closed
+
+
+def _raise(_: Any) -> NoReturn:
+    raise ArithmeticError("a deserializer failed, as the test wants")
+
+
+def failed_stream(target: str, single_threaded: bool) -> Any:
+    """What its reader gets of a stream whose deserializer raises; and whether its place is free, held and dropped."""
+    pool = _pool_of_streams(target, single_threaded=single_threaded)
+    call = _stream(pool, b"hold:failed", _raise, single_threaded=single_threaded)
+    code = None
+    try:
+        next(call)
+    except grpc.RpcError as error:
+        said: Any = error
+        code = said.code().name
+        del error, said
+    while_held = _happens(lambda: pool.stats().in_flight == 0)
+    del call
+    gc.collect()
+    when_dropped = _happens(lambda: pool.stats().in_flight == 0)
+    unary: Any = pool.unary_unary(support.UU)
+    assert unary(b"ok", timeout=_LONG) == b"0"
+    return [code, while_held, when_dropped]
+
+
+def dropped_stream(target: str, single_threaded: bool) -> bool:
+    """Whether the place of a stream is free when it was half read, and is dropped."""
+    pool = _pool_of_streams(target, single_threaded=single_threaded)
+    call = _stream(pool, b"hold:dropped", None, single_threaded=single_threaded)
+    assert next(call) == b"0"
+    del call
+    gc.collect()
+    return _happens(lambda: pool.stats().in_flight == 0)
+
+
+def _pool_of_streams(target: str, *, single_threaded: bool) -> grpcpool.ChannelPool:
+    option = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, int(single_threaded))
+    pool = grpcpool.ChannelPool(lambda: grpc.insecure_channel(target, isolated([option])), PoolConfig(max_size=1))
+    pool.open()
+    return pool
+
+
+def _stream(pool: grpcpool.ChannelPool, command: bytes, deserializer: Any, *, single_threaded: bool) -> Any:
+    """A stream of gRPC's own: that of a call whose request may be sent again is in the pool's own call."""
+    if not single_threaded:
+        bidirectional: Any = pool.stream_stream(support.SS, None, deserializer)
+        return bidirectional(iter([command]))
+    with pool.acquire(streams=1) as lease:
+        unary: Any = lease.unary_stream(support.US, None, deserializer)
+        return unary(command)
+
+
+def _error_of(channel: grpc.Channel, timeout: float = _LONG) -> Any:
+    unary: Any = channel.unary_unary(support.UU)
+    try:
+        unary(b"fail", timeout=timeout)
+    except grpc.RpcError as error:
+        return error
+    raise AssertionError("the call has not failed")
+
+
+def errors(target: str) -> Any:
+    """What the pool raises where no call was made: its code, its bases, and whether it is of gRPC's own class."""
+    with grpc.insecure_channel(target) as channel:
+        own = type(_error_of(channel))
+    full = grpcpool.insecure_channel(target, config=PoolConfig(max_size=1, max_streams=1, acquire_timeout=0.01))
+    with full as pool, pool.acquire(timeout=_LONG):
+        raised = [_error_of(pool, timeout=None) for _ in range(2)]  # type: ignore[arg-type]
+    kinds = [isinstance(raised[0], kind) for kind in (grpc.RpcError, grpc.Call, grpc.Future, own)]
+    assert type(raised[0]) is type(raised[1])
+    return [raised[0].code().name, raised[0].details()[:4], kinds]
+
+
+def failing(target: str, command: str, service: str) -> Any:
+    """The code of a call in each way, and how many refusals the pool has counted."""
+    return _fail(target, command, service, ("call", "with_call", "future", "stream"))
+
+
+def failing_one(target: str, command: str, service: str, way: str) -> Any:
+    """The same of one way."""
+    codes, refused = _fail(target, command, service, (way,))
+    return [codes[way], refused]
+
+
+def _fail(target: str, command: str, service: str, ways: tuple[str, ...]) -> tuple[dict[str, str], int]:
+    codes = {}
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=2, min_size=2)) as pool:
+        pool.open()
+        unary: Any = pool.unary_unary(f"{service}/Uu")
+        stream: Any = pool.unary_stream(f"{service}/Us")
+        works: dict[str, Callable[[], Any]] = {
+            "call": lambda: unary(command.encode(), timeout=_LONG),
+            "with_call": lambda: unary.with_call(command.encode(), timeout=_LONG),
+            "future": lambda: unary.future(command.encode(), timeout=_LONG).result(_LONG),
+            "stream": lambda: list(stream(command.encode(), timeout=_LONG)),
+        }
+        for way in ways:
+            try:
+                works[way]()
+            except grpc.RpcError as error:
+                said: Any = error
+                codes[way] = said.code().name
+                del error, said
+            else:
+                codes[way] = "OK"
+        gc.collect()
+        assert _happens(lambda: pool.stats().in_flight == 0)
+        return codes, pool.stats().refused_streams
+
+
+def registered(target: str) -> bool:
+    """Makes calls by stubs that register their methods."""
+    with grpcpool.insecure_channel(target) as pool, pool.acquire() as lease:
+        for channel in (pool, lease):
+            make: Any = channel
+            unary = make.unary_unary(support.UU, None, None, _registered_method=True)
+            assert unary(b"ok", timeout=_LONG) == b"0"
+            assert list(make.unary_stream(support.US, None, None, _registered_method=True)(b"ok")) == [b"0", b"1", b"2"]
+    asyncio.run(_registered(target))
+    return True
+
+
+async def _registered(target: str) -> None:
+    async with grpcpool.aio.insecure_channel(target) as pool, pool.acquire() as lease:
+        for channel in (pool, lease):
+            make: Any = channel
+            assert await make.unary_unary(support.UU, None, None, _registered_method=True)(b"ok") == b"0"
+
+
+# --- asyncio --------------------------------------------------------------------------------------------------------
+
+
+def aio_calls(target: str) -> Any:
+    """Makes a call in each way, on a pool and on a lease; and one that fails."""
+    return asyncio.run(_aio_calls(target))
+
+
+async def _aio_calls(target: str) -> Any:
+    async with grpcpool.aio.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        for way in aio_ways.WAYS:
+            async with pool.acquire(streams=1) as lease:
+                for channel in (pool, lease):
+                    assert await way.whole(channel) == ([b"0", b"1", b"2"] if way.streams_out else b"0"), way
+        call: Any = pool.unary_unary(support.UU)
+        code = None
+        try:
+            await call(b"fail", timeout=_LONG)
+        except grpc.aio.AioRpcError as error:
+            code = error.code().name
+        await aio_pools.at_rest(pool)
+        return code
+
+
+def aio_unsendable(target: str, stream: bool) -> Any:
+    """Whether a call ends that gRPC cannot send: when nothing but a callback waits for it, and when it is awaited."""
+    return asyncio.run(_aio_unsendable(target, stream=stream))
+
+
+async def _aio_unsendable(target: str, *, stream: bool) -> Any:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    way = aio_ways.STREAM if stream else aio_ways.UNARY
+    pool = grpcpool.aio.insecure_channel(target, config=PoolConfig(max_size=1))
+    await pool.open()
+    ended: list[Any] = []
+    call = way.begin(pool, metadata=_NOT_METADATA)
+    call.add_done_callback(ended.append)
+    await asyncio.sleep(0.5)
+    unattended = bool(ended)
+    call.cancel()
+    awaited = None
+    try:
+        await way.take(way.begin(pool, metadata=_NOT_METADATA))
+    except Exception as error:  # noqa: BLE001 -- gRPC's may be any
+        awaited = type(error).__name__
+    assert await way.whole(pool)
+    await aio_pools.at_rest(pool)
+    await pool.close()
+    return [unattended, awaited]
+
+
+def intercepted(target: str) -> Any:
+    """Makes a call in each way through interceptors of a pool and of its lease; the classes of the calls."""
+    return asyncio.run(_intercepted(target))
+
+
+async def _intercepted(target: str) -> Any:
+    counting = Counting()
+    kinds = set()
+    pool = grpcpool.aio.insecure_channel(
+        target, interceptors=of_all_kinds(counting), config=PoolConfig(max_size=1, max_streams=2)
+    )
+    async with pool, pool.acquire(streams=1) as lease:
+        for way in aio_ways.WAYS:
+            for channel in (pool, lease):
+                call = way.begin(channel)
+                kinds.add(type(call).__module__)
+                assert await way.use(call) == ([b"0", b"1", b"2"] if way.streams_out else b"0"), way
+                assert await call.code() is grpc.StatusCode.OK
+        await _write_while_waiting(pool)
+    assert len(counting.methods) == 2 * len(aio_ways.WAYS) + 2
+    return sorted(kinds)
+
+
+async def _write_while_waiting(pool: Any) -> None:
+    """Writes to a call that waits for its place; and, after the end of the writes, in vain."""
+    writes = next(way for way in aio_ways.WAYS if way.writes and way.streams_out)
+    holding = await pool.acquire(streams=1)
+    waiting = writes.begin(pool)
+    writing = asyncio.ensure_future(writes.send(waiting))
+    await settle()
+    holding.release()
+    await writing
+    assert await writes.take(waiting) == [b"0", b"1", b"2"]
+    late = writes.begin(pool, "hold:late")
+    await late.write(b"hold:late")
+    await late.done_writing()
+    # gRPC notes it a little later.
+    await asyncio.sleep(0.1)
+    try:
+        await late.write(b"more")
+    except asyncio.InvalidStateError:
+        late.cancel()
+    else:
+        raise AssertionError("it was written after the end of the writes")
+
+
+def appended(target: str) -> int:
+    """How often interceptors were called that were appended to the lists of a pool, whose lease has them as well."""
+    return asyncio.run(_appended(target))
+
+
+async def _appended(target: str) -> int:
+    counting = Counting()
+    async with grpcpool.aio.insecure_channel(target) as pool:
+        append(pool, counting)
+        async with pool.acquire(streams=1) as lease:
+            for way in aio_ways.KINDS:
+                await way.whole(pool)
+                await way.whole(lease)
+    return len(counting.methods)

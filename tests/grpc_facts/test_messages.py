@@ -1,0 +1,81 @@
+"""Texts of gRPC's that the pool parses: in other words, less is known, and nothing breaks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import grpc
+import pytest
+
+from grpcpool._grpc import status
+from grpcpool._grpc.servers_words import server_by_its_words
+from support.call_server import UU, CallServer
+from support.pools import PoolMaker
+from support.refusing_server import RefusingServer
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+_NEVER = re.compile(r"(?!)")
+
+
+@pytest.mark.parametrize("how", ["__call__", "future"])
+def test_a_refusal_in_other_words(
+    refusing: RefusingServer, make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A refusal that is not known as one fails its call, once."""
+    monkeypatch.setattr(status, "_REFUSED", _NEVER)
+    pool = make_pool(refusing.channel, max_size=2, min_size=2)
+    pool.open()
+    refusing.begin(open=0)
+    unary: Any = pool.unary_unary("/refusals.Test/Uu")
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(unary, how)(b"ok", timeout=LONG).result(LONG)
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    told = refusing.report()
+    assert (told.all.begun, told.handled) == (1, {})
+    eventually(lambda: pool.stats().in_flight == 0)
+    assert pool.stats().refused_streams == 0
+
+
+@pytest.mark.parametrize("words", [status._LOST, _NEVER], ids=["as they are", "others"])
+def test_a_loss_in_other_words(make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, words: re.Pattern[str]) -> None:
+    """A pool whose server was killed works again when the server does, whatever gRPC says of the calls."""
+    monkeypatch.setattr(status, "_LOST", words)
+    with CallServer() as server:
+        pool = make_pool(server.channel, max_size=1, connect_timeout=5)
+        unary: Any = pool.unary_unary(UU)
+        assert unary(b"ok", timeout=LONG) == b"0"
+        held = unary.future(b"hold:lost", timeout=LONG)
+        server.wait_until_held("lost")
+        server.kill()
+        with pytest.raises(grpc.RpcError):
+            held.result(LONG)
+        server.start()
+
+        def works() -> bool:
+            try:
+                return bool(unary(b"ok", timeout=LONG) == b"0")
+            except grpc.RpcError:
+                return False
+
+        assert eventually(works)
+        assert pool.stats().in_flight == 0
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    ("details", "server"),
+    [
+        ("Method not found!", "gRPC Python"),
+        ("unknown service grpcpool.cli.Probe", "gRPC Go"),
+        ("Method not found: grpcpool.cli.Probe/Unknown", "gRPC Java"),
+        ("No such method", None),
+        ("", None),
+    ],
+)
+def test_a_server_in_other_words(details: str, server: str | None) -> None:
+    """A server is named by its words, and by no others."""
+    assert server_by_its_words(details) == server

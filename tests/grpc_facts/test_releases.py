@@ -1,0 +1,110 @@
+"""What differs between releases of gRPC: the pool works whichever way it is."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import grpc
+import pytest
+
+from aio_calls.support import world
+from grpcpool._aio import call as aio_call
+from grpcpool._demo import calls as demonstration
+from grpcpool._demo.threads import Threads
+from grpcpool._grpc import connectivity
+from grpcpool._grpc.release import GRPC_RELEASE, NOTICES_LOSSES, release_of
+from support.aio_pools import at_rest
+from support.aio_ways import KINDS, STREAM, Way
+from support.call_server import UU, CallServer, new_tag
+from support.loops import in_loop
+from support.pools import PoolMaker
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [
+        ("1.60.2", (1, 60)),
+        ("1.85.0rc1", (1, 85)),
+        ("1.86rc1", (1, 86)),
+        ("2.0.0.dev0", (2, 0)),
+        ("unknown", (1, 60)),
+        ("", (1, 60)),
+    ],
+)
+def test_the_release_is_read_from_any_version(version: str, release: tuple[int, int]) -> None:
+    """A version that begins otherwise than with two numbers counts as the oldest."""
+    assert release_of(version) == release
+    assert release_of(grpc.__version__) == GRPC_RELEASE
+
+
+# Where gRPC does not notice by itself, the pool must not rely on it.
+@pytest.mark.parametrize("notices", sorted({False, NOTICES_LOSSES}))
+def test_a_loss_is_noticed_either_way(make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, notices: bool) -> None:
+    """An unused connection whose server died is not leased, whether gRPC notices the loss or is made to look."""
+    monkeypatch.setattr(connectivity, "NOTICES_LOSSES", notices)
+    with CallServer() as server:
+        pool = make_pool(server.channel, max_size=1, connect_timeout=5)
+        pool.open()
+        server.restart()
+        pool._driver.trusted_for = 0.0
+        (slot,) = pool._driver.machine.fleet.slots
+        slot.channel.trusted_until = 0.0
+
+        def works() -> bool:
+            with pool.acquire(timeout=LONG) as lease:
+                unary: Any = lease.unary_unary(UU)
+                try:
+                    return bool(unary(b"ok", timeout=LONG) == b"0")
+                except grpc.RpcError:
+                    return False
+
+        assert eventually(works)
+        pool.close()
+
+
+@pytest.mark.parametrize("hold_themselves", [False, True])
+@pytest.mark.parametrize("way", KINDS, ids=str)
+def test_calls_end_either_way(
+    calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way, hold_themselves: bool
+) -> None:
+    """The end of a call is noticed by its own callback, and by that of the call below."""
+    monkeypatch.setattr(aio_call, "CALLS_HOLD_THEMSELVES", hold_themselves)
+
+    @in_loop
+    async def test() -> None:
+        async with world(calls) as at:
+            pool = await at.pool()
+            for _ in range(3):
+                assert await way.whole(pool)
+            await at_rest(pool)
+
+    test()
+    gc.collect()
+
+
+@in_loop
+async def test_close_ends_streams(calls: CallServer) -> None:
+    """`close()` ends the streams that run, also where gRPC's own does not."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        tag = new_tag()
+        call = STREAM.begin(pool, f"hold:{tag}")
+        await at.until_held(tag)
+        await pool.close()
+        await at.until_let_go(tag)
+        with pytest.raises(asyncio.CancelledError):
+            await STREAM.take(call)
+
+
+@pytest.mark.parametrize("scales", [False, True])
+def test_the_demonstration_without_scaling(monkeypatch: pytest.MonkeyPatch, scales: bool) -> None:
+    """The demonstration has a way that scales connections if this gRPC does."""
+    monkeypatch.setattr(demonstration, "SCALES_CONNECTIONS", scales)
+    ways = demonstration.ways_of(Threads())
+    assert (ways["gRPC's scaling"] is not None) is scales
+    assert (demonstration.scaling_options(3) is not None) is scales

@@ -1,0 +1,122 @@
+"""Sync pools over a gRPC whose private names are others: they work, or say what is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from grpc_facts.programs import UNCHANGED, Changed, attribute_renamed, renamed
+from support.call_server import CallServer
+
+pytestmark = pytest.mark.timeout(120)
+
+_MODULE_RENAMED = Changed(
+    {r"\bfrom grpc import _channel\b": "from grpc import _client as _channel", r"\bgrpc\._channel\b": "grpc._client"},
+    {"grpc._client": "grpc._channel"},
+)
+
+
+def test_nothing_is_missing_in_this_release(calls: CallServer) -> None:
+    """With gRPC as it is the pool warns of nothing, and uses what is private."""
+    ended = UNCHANGED.run("calls", calls.target)
+    assert (ended.result, ended.warnings) == ("NativeConnectivity", [])
+    assert UNCHANGED.run("failed_stream", calls.target, False).result == ["INTERNAL", True, True]
+    assert UNCHANGED.run("failed_stream", calls.target, True).result == ["INTERNAL", True, True]
+    assert UNCHANGED.run("errors", calls.target).result[2] == [True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "grpc"),
+    [
+        ("Channel._channel", attribute_renamed("_channel")),
+        ("check_connectivity_state", Changed(hidden=("check_connectivity_state",))),
+        ("watch_connectivity_state", Changed(hidden=("watch_connectivity_state",))),
+    ],
+    ids=["channel", "check", "watch"],
+)
+def test_connections_are_watched_in_public(calls: CallServer, name: str, grpc: Changed) -> None:
+    """Without the private channel, or one of its two calls, the pool subscribes to the public one, and says so."""
+    ended = grpc.run("connecting", calls.target)
+    assert ended.result == ["UNAVAILABLE", "SubscribedConnectivity"]
+    assert ended.warned_of(name)
+
+
+def test_a_close_within_a_callback_does_not_wait_for_itself(calls: CallServer) -> None:
+    """`close()` on gRPC's thread returns at once, also when the module that calls back has another name."""
+    for grpc in (UNCHANGED, _MODULE_RENAMED):
+        assert grpc.run("close_within_callback", calls.target).result is True
+
+
+def test_the_module_of_calls_has_another_name(calls: CallServer) -> None:
+    """What is known of gRPC's own classes by their module is known under the new name: nothing is lost."""
+    assert _MODULE_RENAMED.run("calls", calls.target).warnings == []
+    assert _MODULE_RENAMED.run("failed_stream", calls.target, False).result == ["INTERNAL", True, True]
+    assert _MODULE_RENAMED.run("errors", calls.target).result[2] == [True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "grpc", "while_held", "when_dropped"),
+    [
+        ("_next", renamed("_next"), False, True),
+        ("_call", attribute_renamed("_call"), False, False),
+    ],
+    ids=["next", "call"],
+)
+def test_a_failed_stream(calls: CallServer, name: str, grpc: Changed, while_held: bool, when_dropped: bool) -> None:
+    """A stream whose deserializer raised fails for its reader; its place is free later, and the pool says so."""
+    ended = grpc.run("failed_stream", calls.target, False)
+    assert ended.result == ["INTERNAL", while_held, when_dropped]
+    assert ended.warned_of(name)
+    assert grpc.run("calls", calls.target).result == "NativeConnectivity"
+
+
+@pytest.mark.parametrize(
+    ("name", "grpc"),
+    [
+        ("_state.due", Changed({r"\.due\b": ".renamed_due"})),
+        ("_consume_next_event", renamed("_consume_next_event")),
+    ],
+    ids=["due", "consume"],
+)
+def test_a_failed_single_threaded_stream(calls: CallServer, name: str, grpc: Changed) -> None:
+    """So it is with a stream that runs only while it is iterated."""
+    ended = grpc.run("failed_stream", calls.target, True)
+    assert ended.result == ["INTERNAL", False, True]
+    assert ended.warned_of(name)
+    assert grpc.run("dropped_stream", calls.target, True).result is True
+
+
+@pytest.mark.parametrize("single_threaded", [False, True])
+@pytest.mark.parametrize("name", ["_MultiThreadedRendezvous", "_SingleThreadedRendezvous"])
+def test_streams_of_unknown_classes(calls: CallServer, name: str, single_threaded: bool) -> None:
+    """A stream that is dropped, or fails, leaves its place, whatever its class is called."""
+    grpc = renamed(name)
+    ended = grpc.run("dropped_stream", calls.target, single_threaded)
+    assert (ended.result, ended.warnings) == (True, [])
+    assert grpc.run("failed_stream", calls.target, single_threaded).result == ["INTERNAL", True, True]
+    assert grpc.run("calls", calls.target).warnings == []
+
+
+_CLASS = r"class _InactiveRpcError\(grpc\.RpcError, grpc\.Call, grpc\.Future\):"
+
+
+@pytest.mark.parametrize(
+    "grpc",
+    [
+        renamed("_InactiveRpcError"),
+        Changed({_CLASS: "class _InactiveRpcError(grpc.Call, grpc.RpcError, grpc.Future):"}),
+        Changed({_CLASS: "class _InactiveRpcError(grpc.RpcError):"}),
+        Changed(
+            {
+                _CLASS: "class _InactiveRpcError(grpc.RpcError, grpc.Call, grpc.Future):\n"
+                "    def __init_subclass__(cls): raise TypeError('final')\n"
+            }
+        ),
+    ],
+    ids=["renamed", "other_order", "fewer_bases", "final"],
+)
+def test_errors_of_the_pool_without_grpcs_class(calls: CallServer, grpc: Changed) -> None:
+    """Where gRPC's class of errors is not as known, the pool's errors are what is public, and the pool says so."""
+    ended = grpc.run("errors", calls.target)
+    code, details, (error, call, future, own) = ended.result
+    assert (code, details, error, call, future) == ("RESOURCE_EXHAUSTED", "pool", True, True, True)
+    assert own or ended.warned_of("_InactiveRpcError")

@@ -1,0 +1,25 @@
+"""What `import grpcpool` makes available, and what it does not load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def _run(program: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)  # noqa: S603 -- our own text
+
+
+def test_importing_the_package_makes_its_asyncio_twin_available() -> None:
+    """`import grpcpool` alone makes `grpcpool.aio` available, as `import grpc` does with `grpc.aio`."""
+    _run("import grpcpool; assert grpcpool.aio.ChannelPool.__module__ == 'grpcpool._aio.pool'")
+
+
+def test_the_asyncio_twin_is_loaded_at_first_use() -> None:
+    """Programs that do not use asyncio do not load the asyncio twin."""
+    _run("import sys, grpcpool; assert not [name for name in sys.modules if name.startswith('grpcpool._aio')]")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """A name that the package does not have raises `AttributeError`, as for any module."""
+    _run("import grpcpool\ntry: grpcpool.nothing\nexcept AttributeError as error: assert 'nothing' in str(error)")
