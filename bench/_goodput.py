@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from _common import footer, verdict
+from grpcpool._demo.call_counter import CallCounter
 from grpcpool._demo.calls import CONNECTIONS
 from grpcpool._demo.screen import Screen
-from grpcpool._demo.tally import Tally
 
 ROUNDS = 8
 # Seconds of each round. In shorter rounds, the time at which a thread happens to be woken has too much weight.
@@ -25,20 +25,20 @@ _BOUND = 0.95
 _DEALT = f"{CONNECTIONS} channels"
 
 
-def report(pairs: Sequence[tuple[Tally, Tally]]) -> None:
+def report(pairs: Sequence[tuple[CallCounter, CallCounter]]) -> None:
     """Prints a table and the command to repeat it; the first of each pair is the pool's."""
     ours, dealt = zip(*pairs, strict=True)
     rows = [("goodput", "completed", "failed", "failed with")]
     completed: dict[str, int] = {}
-    for name, tallies in (("pool", ours), (_DEALT, dealt)):
-        failures = Counter(failure for tally in tallies for failure in tally.failures)
-        completed[name] = sum(len(tally.latencies) for tally in tallies)
+    for name, counters in (("pool", ours), (_DEALT, dealt)):
+        failures = Counter(failure for counter in counters for failure in counter.failures)
+        completed[name] = sum(len(counter.latencies) for counter in counters)
         rows.append((name, str(completed[name]), str(failures.total()), ", ".join(failures)))
     screen = Screen(sys.stdout)
     screen.table(rows, align="<>><")
     ratio = completed["pool"] / completed[_DEALT]
     ratios = sorted(len(one.latencies) / len(other.latencies) for one, other in pairs)
-    failed = sum(len(tally.failures) for tally in ours)
+    failed = sum(len(counter.failures) for counter in ours)
     screen.write(
         f"ratio {ratio:.3f} (in single rounds {ratios[0]:.2f} to {ratios[-1]:.2f}), "
         f"bound {_BOUND}: {verdict(met=ratio >= _BOUND)}\n"

@@ -11,20 +11,20 @@ import grpc
 import grpcpool.aio
 from _common import isolated_aio_channel
 from _goodput import MEASURED, ROUNDS, report
+from grpcpool._demo.call_counter import CallCounter
 from grpcpool._demo.calls import CONFIG, CONNECTIONS, WORKERS
 from grpcpool._demo.process import running_server
-from grpcpool._demo.tally import Tally
 from grpcpool._demo.tasks import call_on
 
 
-async def load(channels: Sequence[grpc.aio.Channel]) -> Tally:
+async def load(channels: Sequence[grpc.aio.Channel]) -> CallCounter:
     """Makes calls for a while in tasks, distributed over `channels`."""
-    tally = Tally(MEASURED)
-    await call_on(channels, WORKERS, tally)
-    return tally
+    counter = CallCounter(MEASURED)
+    await call_on(channels, WORKERS, counter)
+    return counter
 
 
-async def measure(target: str) -> list[tuple[Tally, Tally]]:
+async def measure(target: str) -> list[tuple[CallCounter, CallCounter]]:
     """Makes calls on both sides in turn."""
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(grpcpool.aio.ChannelPool(lambda: isolated_aio_channel(target), CONFIG))

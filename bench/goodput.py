@@ -10,17 +10,17 @@ import grpc
 import grpcpool
 from _common import isolated_channel
 from _goodput import MEASURED, ROUNDS, report
+from grpcpool._demo.call_counter import CallCounter
 from grpcpool._demo.calls import CONFIG, CONNECTIONS, WORKERS
 from grpcpool._demo.process import running_server
-from grpcpool._demo.tally import Tally
 from grpcpool._demo.threads import call_on
 
 
-def load(channels: Sequence[grpc.Channel]) -> Tally:
+def load(channels: Sequence[grpc.Channel]) -> CallCounter:
     """Makes calls for a while in threads, distributed over `channels`."""
-    tally = Tally(MEASURED)
-    call_on(channels, WORKERS, tally)
-    return tally
+    counter = CallCounter(MEASURED)
+    call_on(channels, WORKERS, counter)
+    return counter
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from rich.terminal_theme import MONOKAI
 
 from grpcpool import PoolConfig
 from grpcpool._demo.process import running_server
-from grpcpool.cli._bench.run import Wish, make_plan, run_bench
-from grpcpool.cli._bench.ways import Server
+from grpcpool.cli._bench.channels import Server
+from grpcpool.cli._bench.run import BenchOptions, make_plan, run_bench
 from grpcpool.cli._probe.run import run_probe
 from grpcpool.cli._tls import Tls
 
@@ -98,8 +98,8 @@ def main() -> None:
         server = Server(target, tls, PoolConfig())
         plan = make_plan(server, _CHECK, "{}", (), (10.0, 2.0, 8.0))
         with terminal("bench", f"grpcpool {' '.join(arguments)}") as console:
-            wish = Wish("50,400", "bare,native,pool", report, arguments)
-            run_bench(server, plan, wish, with_json=False, console=console)
+            options = BenchOptions("50,400", "bare,native,pool", report, arguments)
+            run_bench(server, plan, options, with_json=False, console=console)
         picture_of(report)
 
 

@@ -1,6 +1,6 @@
-"""The command ``grpcpool``, which is ``python -m grpcpool``, too.
+"""The command ``grpcpool``, also ``python -m grpcpool``.
 
-With the extra ``cli`` it is that of `grpcpool.cli`. Without, there is the demonstration, which needs grpcio alone.
+With the extra ``cli`` it runs `grpcpool.cli`. Without it, only the demonstration is available, which needs only grpcio.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from ._demo.run import run_demo
-from .cli._failure import INSTALL, ExitCode
+from .cli._errors import INSTALL, ExitCode
 
-_MORE = {
-    "probe": "looks at a server, and recommends a configuration",
+_NEEDS_EXTRA = {
+    "probe": "inspects a server, and recommends a configuration",
     "bench": "measures calls to a server",
 }
 
@@ -22,22 +22,24 @@ _MORE = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="grpcpool", description="A connection pool for gRPC in Python.")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
-    about = (
-        "Starts a gRPC server of its own on this machine and shows what a pool does: leases and connections under a "
-        "burst, then calls on one channel, on gRPC's own connection scaling and on a pool. On threads or, with --aio, "
-        "on asyncio. Takes about ten seconds, and twenty at most; ends with 0 if nothing was lost."
+    description = (
+        "Starts a local gRPC server and shows what a pool does: leases and connections during a burst, then calls over "
+        "one channel, over gRPC's own connection scaling and over a pool. Uses threads or, with --aio, asyncio. Takes "
+        "about ten seconds, and at most twenty. Exits with 0 if nothing was lost."
     )
-    demo = commands.add_parser("demo", help="shows what a pool does, on a server of its own", description=about)
-    demo.add_argument("--aio", action="store_true", help="the same on asyncio: tasks, grpc.aio and grpcpool.aio")
-    for name, does in _MORE.items():
-        commands.add_parser(name, help=f"{does}; needs {INSTALL}")
+    demo = commands.add_parser(
+        "demo", help="shows what a pool does, on a local server that it starts", description=description
+    )
+    demo.add_argument("--aio", action="store_true", help="use asyncio: tasks, grpc.aio and grpcpool.aio")
+    for name, summary in _NEEDS_EXTRA.items():
+        commands.add_parser(name, help=f"{summary}; needs {INSTALL}")
     return parser
 
 
-def _run_demo_alone(arguments: Sequence[str]) -> int:
-    """The command without the extra."""
-    if arguments and arguments[0] in _MORE:
-        sys.stderr.write(f"grpcpool: {arguments[0]} needs more than grpcio: {INSTALL}\n")
+def _run_without_extra(arguments: Sequence[str]) -> int:
+    """Runs the command without the extra ``cli``; returns the exit code."""
+    if arguments and arguments[0] in _NEEDS_EXTRA:
+        sys.stderr.write(f"grpcpool: {arguments[0]} needs the extra cli: {INSTALL}\n")
         return ExitCode.FAILED
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -51,11 +53,11 @@ def _run_demo_alone(arguments: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code, or leaves with it."""
+    """Runs the command; returns the exit code or raises `SystemExit` with it."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if importlib.util.find_spec("typer") is None or importlib.util.find_spec("rich") is None:
-        return _run_demo_alone(given)
-    from .cli.app import run  # noqa: PLC0415 -- there only with the extra
+        return _run_without_extra(given)
+    from .cli.app import run  # noqa: PLC0415 -- installed only with the extra
 
     return run(given)
 

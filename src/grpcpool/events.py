@@ -1,4 +1,4 @@
-"""What a `Listener` is told: one small frozen object for each event."""
+"""The events of a `Listener`: one small frozen object for each."""
 
 from __future__ import annotations
 

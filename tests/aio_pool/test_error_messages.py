@@ -27,8 +27,8 @@ async def test_a_timeout_says_how_full_the_pool_is(clock: ManualClock) -> None:
         with pytest.raises(PoolTimeoutError) as caught:
             await waiting
     assert str(caught.value) == (
-        "pool 'orders': no place came free in time (1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
-        "release leases sooner, raise max_size or max_streams, or allow more time"
+        "pool 'orders': timed out waiting for a place (1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s)"
+        "; release leases sooner, raise max_size or max_streams, or wait longer"
     )
     assert caught.value.__cause__ is None
 
@@ -42,7 +42,7 @@ async def test_a_rejection_says_how_many_wait(clock: ManualClock) -> None:
             with pytest.raises(PoolExhaustedError) as caught:
                 await pool.acquire()
     assert str(caught.value) == (
-        "pool 'orders': too many are waiting already (1 of 1 connections open, 1 in flight, 0 waiting, waited 0.000 s);"
+        "pool 'orders': the queue is full (1 of 1 connections open, 1 in flight, 0 waiting, waited 0.000 s);"
         " shed load, or raise max_size, max_streams or max_waiters"
     )
 
@@ -56,7 +56,7 @@ async def test_a_closed_pool_says_so(clock: ManualClock) -> None:
             await pool.acquire()
     assert str(caught.value) == (
         "pool 'orders': the pool is closed (0 of 10 connections open, 0 in flight, 0 waiting, waited 0.000 s); "
-        "make a new pool, or close this one later"
+        "create a new pool; a closed one cannot be reopened"
     )
 
 
@@ -93,7 +93,7 @@ async def test_a_failed_open_says_why() -> None:
     async with pool_over(failing_factory, name="orders") as pool:
         with pytest.raises(PoolOpenError) as caught:
             await pool.open()
-    assert str(caught.value).startswith("pool 'orders': no connection could be made (0 of 10 connections open")
+    assert str(caught.value).startswith("pool 'orders': no connection could be opened (0 of 10 connections open")
     assert str(caught.value).endswith(
         "; last connect error: this factory always fails; see the cause, check the target and its credentials"
     )

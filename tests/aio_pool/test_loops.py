@@ -79,7 +79,7 @@ def test_without_a_loop_it_cannot_be_used() -> None:
     factory = FakeFactory()
     pool = ChannelPool(factory, name="orders")
     echo = pool.unary_unary(ECHO)
-    with pytest.raises(RuntimeError, match="'orders': must first be used where an event loop runs"):
+    with pytest.raises(RuntimeError, match="'orders': must first be used in a running event loop"):
         echo(b"a")
     with pytest.raises(RuntimeError, match="'orders'"):
         pool.get_state(try_to_connect=True)
@@ -165,7 +165,7 @@ def test_another_loop_is_refused(first: str, use: Callable[[ChannelPool], Any]) 
             await _do(use, pool)
         assert "pool 'orders'" in str(caught.value)
         assert "connections open" in str(caught.value)
-        assert "make a pool for each loop" in str(caught.value)
+        assert "create a pool for each loop" in str(caught.value)
         assert ("closed" if first == "closed" else "another one") in str(caught.value)
 
     with _first_loop(first, lambda: _use(pool)) as loop:

@@ -201,7 +201,9 @@ def test_the_details_of_a_refusal(calls: CallServer, make_pool: PoolMaker, way: 
         error = _error(lambda: way.finish(way.begin(pool, timeout=None)))
     assert isinstance(error.__cause__, PoolTimeoutError)
     assert error.details() == str(error.__cause__)
-    assert error.details().startswith("pool 'orders': no place came free in time (1 of 1 connections open, 1 in flight")
+    assert error.details().startswith(
+        "pool 'orders': timed out waiting for a place (1 of 1 connections open, 1 in flight"
+    )
     assert "raise max_size or max_streams" in error.details()
 
 

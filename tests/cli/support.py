@@ -1,4 +1,4 @@
-"""Servers for the tests of the commands, and a way to run a command."""
+"""Servers for the tests of the commands, and a helper that runs a command."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ CHECK = "grpc.health.v1.Health/Check"
 
 
 def grpc_server(*arguments: str) -> AbstractContextManager[int]:
-    """A gRPC server; yields its port."""
-    return running_server([str(HERE / "server_script.py"), *arguments])
+    """Runs a gRPC server; yields its port."""
+    return running_server([str(HERE / "grpc_server_script.py"), *arguments])
 
 
-def plain_server(says: str) -> AbstractContextManager[int]:
-    """A TCP server that sends this; yields its port."""
-    return running_server([str(HERE / "plain_script.py"), says])
+def tcp_server(greeting: str) -> AbstractContextManager[int]:
+    """Runs a TCP server that sends this to each client; yields its port."""
+    return running_server([str(HERE / "tcp_server_script.py"), greeting])
 
 
 def h2_server(announced: int) -> AbstractContextManager[int]:
-    """A small HTTP/2 server that announces this many streams; yields its port."""
+    """Runs a small HTTP/2 server that announces this stream limit; yields its port."""
     return running_server([str(RefusingServer.script), f"--announce={announced}"])
 
 
 @contextlib.contextmanager
-def no_server() -> Iterator[int]:
-    """Yields a port without a listener, which no other program can take."""
+def unused_port() -> Iterator[int]:
+    """Yields a port on which no server listens; the port is reserved meanwhile."""
     with dead_target() as target:
         yield int(target.rpartition(":")[2])
 
 
 @dataclasses.dataclass(frozen=True)
-class Ended:
-    """How a command ended, and what it wrote."""
+class CommandResult:
+    """How a command ended, and what it printed."""
 
     code: int
     out: str
@@ -57,12 +57,12 @@ class Ended:
 
     @property
     def json(self) -> Any:
-        """Its output, parsed as JSON."""
+        """Its standard output, parsed as JSON."""
         return json.loads(self.out)
 
     @property
     def line(self) -> str:
-        """The one line of its error output."""
+        """The single line on standard error."""
         (line,) = self.err.splitlines()
         return line
 
@@ -73,10 +73,10 @@ class Commands:
 
     capture: pytest.CaptureFixture[str]
 
-    def __call__(self, *arguments: object) -> Ended:
+    def __call__(self, *arguments: object) -> CommandResult:
         """Runs one command."""
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])
         code = ended.value.code
         assert isinstance(code, int)
-        return Ended(code, *self.capture.readouterr())
+        return CommandResult(code, *self.capture.readouterr())

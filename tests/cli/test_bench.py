@@ -14,39 +14,39 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.support import CERTIFICATE, CHECK, HERE, Commands, grpc_server, no_server
+from cli.support import CERTIFICATE, CHECK, HERE, Commands, grpc_server, unused_port
 from grpcpool._demo.calls import scaling_options
 from grpcpool.cli._bench import load
 
 _QUICK = ("--duration=0.7", "--warmup=0.05")
-# A busy machine may not get this far at the first attempt.
+# A busy machine may need several tries.
 _TRIES = 10
 _LATENCIES = ("p50", "p90", "p99", "p99.9", "max", "mean")
 _PROTO = HERE / "counting.proto"
 
-# The command, which reports when the first call on the pool has been counted.
-_SAYS_WHEN_POOL = """
+# Runs the command, and prints a line when the first call on the pool has been counted.
+_ANNOUNCES_POOL = """
 import sys
 from grpcpool.__main__ import main
 from grpcpool.cli._bench import run
 
-measure, said = run.measure, []
+measure, announced = run.measure, []
 
-def say(tally):
-    if tally.completed and not said:
-        said.append(True)
+def announce(recorder):
+    if recorder.completed and not announced:
+        announced.append(True)
         print("the pool calls", file=sys.stderr, flush=True)
 
-def measure_and_say(way, make, callers, plan, told):
-    return measure(way, make, callers, plan, say if way == "pool" else told)
+def measure_and_announce(way, create, callers, plan, on_progress):
+    return measure(way, create, callers, plan, announce if way == "pool" else on_progress)
 
-run.measure = measure_and_say
+run.measure = measure_and_announce
 sys.exit(main({!r}))
 """
 
 
-class _Loads(html.parser.HTMLParser):
-    """Collects what a page would load, and its texts."""
+class _PageParser(html.parser.HTMLParser):
+    """Collects the addresses that a page would load, its tags and its texts."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -66,28 +66,28 @@ class _Loads(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def _compiler() -> None:
-    """Skips the test if the compiler does not run: old versions need what setuptools no longer has."""
+    """Skips if the protobuf compiler does not run: old ones import a module that setuptools has removed."""
     command = [sys.executable, "-m", "grpc_tools.protoc", "--version"]
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:  # noqa: S603 -- as it is installed
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:  # noqa: S603 -- our own
         pytest.skip("grpcio-tools does not run on this platform")
 
 
 @pytest.fixture(scope="module")
 def tls_port() -> Iterator[int]:
-    """The port of a TLS server."""
+    """The port of a server with TLS."""
     with grpc_server("--tls") as port:
         yield port
 
 
 def test_it_compares_ways_and_callers(command: Commands, port: int) -> None:
-    """Each way has a result for each number of callers, under documented keys."""
-    told = command("bench", f"127.0.0.1:{port}", CHECK, "--concurrency=1,4", *_QUICK, "--json")
-    assert told.code == 0
-    assert told.json["method"] == f"/{CHECK}"
-    assert told.json["command"].startswith(f"grpcpool bench 127.0.0.1:{port} {CHECK} --concurrency=1,4 ")
-    assert not told.json["interrupted"]
-    assert {"python", "grpcio", "grpcpool", "protobuf", "system"} == set(told.json["versions"])
-    results = told.json["results"]
+    """Each way has a result for each number of callers, under the documented keys."""
+    result = command("bench", f"127.0.0.1:{port}", CHECK, "--concurrency=1,4", *_QUICK, "--json")
+    assert result.code == 0
+    assert result.json["method"] == f"/{CHECK}"
+    assert result.json["command"].startswith(f"grpcpool bench 127.0.0.1:{port} {CHECK} --concurrency=1,4 ")
+    assert not result.json["interrupted"]
+    assert {"python", "grpcio", "grpcpool", "protobuf", "system"} == set(result.json["versions"])
+    results = result.json["results"]
     ways = [(callers, way) for callers in (1, 4) for way in ("bare", "native", "pool")]
     assert [(result["concurrency"], result["way"]) for result in results] == ways
     for result in results:
@@ -99,13 +99,13 @@ def test_it_compares_ways_and_callers(command: Commands, port: int) -> None:
             assert len(latencies) == (len(_LATENCIES) if result["completed"] else 0)
             assert latencies[:-1] == sorted(latencies[:-1])
         assert tuple(result.get("latency_ms", _LATENCIES)) == _LATENCIES
-    # On a busy machine so short a time may pass without a call, but not six times.
+    # On a busy machine one short measurement may pass without a completed call, but not all six.
     assert any(result.get("completed") for result in results)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="connections may not be countable on this platform")
 def test_it_counts_connections(command: Commands, port: int) -> None:
-    """Four callers on connections of one stream each need four of them; a channel of gRPC's has one."""
+    """Four callers need four connections of one stream each; a plain gRPC channel has one connection."""
     options = ("--concurrency=4", "--compare=bare,pool", "--max-size=4", "--max-streams=1", "--json")
     for _ in range(_TRIES):
         bare, pool = command("bench", f"127.0.0.1:{port}", CHECK, *options, *_QUICK).json["results"]
@@ -115,106 +115,106 @@ def test_it_counts_connections(command: Commands, port: int) -> None:
 
 
 def test_the_table_has_a_row_for_each(command: Commands, port: int) -> None:
-    """Without `--json` there is a table."""
-    told = command("bench", f"127.0.0.1:{port}", CHECK, "--compare=pool", "--concurrency=2", *_QUICK)
-    assert told.code == 0
-    assert re.search(r"^ +2 +pool +[\d,]+( +[\d.,-]+){5} +\S+ +0 *$", told.out, re.MULTILINE)
+    """Without `--json` it prints a table."""
+    result = command("bench", f"127.0.0.1:{port}", CHECK, "--compare=pool", "--concurrency=2", *_QUICK)
+    assert result.code == 0
+    assert re.search(r"^ +2 +pool +[\d,]+( +[\d.,-]+){5} +\S+ +0 *$", result.out, re.MULTILINE)
 
 
 def test_requests_come_from_json(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
-    """Requests given as JSON, or in a file, are checked against the server's description."""
+    """The request is checked against the server's description, given directly or in a file."""
     (tmp_path / "request.json").write_text('{"service": ""}')
-    ask = ("bench", f"127.0.0.1:{port}", CHECK, "--compare=bare", "--concurrency=1", *_QUICK, "--data")
-    assert command(*ask, f"@{tmp_path / 'request.json'}").code == 0
-    unknown = command(*ask, '{"service": "nobody"}')
+    arguments = ("bench", f"127.0.0.1:{port}", CHECK, "--compare=bare", "--concurrency=1", *_QUICK, "--data")
+    assert command(*arguments, f"@{tmp_path / 'request.json'}").code == 0
+    unknown = command(*arguments, '{"service": "nobody"}')
     assert (unknown.code, "NOT_FOUND" in unknown.line) == (1, True)
-    wrong = command(*ask, '{"servant": ""}')
-    assert (wrong.code, "--data is no grpc.health.v1.HealthCheckRequest" in wrong.line) == (2, True)
-    assert command(*ask, "@nowhere.json").code == 2
+    wrong = command(*arguments, '{"servant": ""}')
+    assert (wrong.code, "--data is not a valid grpc.health.v1.HealthCheckRequest" in wrong.line) == (2, True)
+    assert command(*arguments, "@nowhere.json").code == 2
 
 
 @pytest.mark.usefixtures("_compiler")
 def test_proto_files_describe_streams(command: Commands) -> None:
-    """With `--proto` no reflection is needed; a stream is read to its end."""
+    """`--proto` replaces reflection; a stream is read to its end."""
     with grpc_server("--bare") as port:
-        ask = ("bench", f"127.0.0.1:{port}", "cli.Counting/Count", "--compare=bare", "--concurrency=1", *_QUICK)
-        told = command(*ask, "--proto", _PROTO, "--json")
-        without = command(*ask)
-        failing = command(*ask, "--proto", _PROTO, "--data", '{"failure": "yes"}')
-    assert (told.code, told.json["results"][0]["failed"]) == (0, 0)
-    assert (without.code, "serves no reflection" in without.line) == (1, True)
+        arguments = ("bench", f"127.0.0.1:{port}", "cli.Counting/Count", "--compare=bare", "--concurrency=1", *_QUICK)
+        result = command(*arguments, "--proto", _PROTO, "--json")
+        without = command(*arguments)
+        failing = command(*arguments, "--proto", _PROTO, "--data", '{"failure": "yes"}')
+    assert (result.code, result.json["results"][0]["failed"]) == (0, 0)
+    assert (without.code, "does not support reflection" in without.line) == (1, True)
     assert (failing.code, "UNKNOWN" in failing.line) == (1, True)
 
 
 def test_either_version_of_reflection_works(command: Commands) -> None:
-    """A server with reflection `v1` only still describes its methods; both commands see it."""
+    """Both commands use the reflection of a server that has only `v1`."""
     with grpc_server("--v1") as port:
-        told = command("bench", f"127.0.0.1:{port}", CHECK, "--compare=bare", "--concurrency=1", *_QUICK)
+        result = command("bench", f"127.0.0.1:{port}", CHECK, "--compare=bare", "--concurrency=1", *_QUICK)
         (address,) = command("probe", f"127.0.0.1:{port}", "--json").json["addresses"]
-    assert told.code == 0
+    assert result.code == 0
     assert address["reflection"] == ["v1"]
     assert "grpc.health.v1.Health" in address["services"]
 
 
-def test_methods_that_cannot_be_called(command: Commands, port: int) -> None:
-    """A missing or invalid method is reported in one line."""
-    ask = ("bench", f"127.0.0.1:{port}")
-    assert "there is no service nobody.Nothing" in command(*ask, "nobody.Nothing/Do").line
-    assert "has no method Chek, but Check" in command(*ask, "grpc.health.v1.Health/Chek").line
-    assert "expected package.Service/Method" in command(*ask, "Check").line
+def test_methods_that_do_not_exist(command: Commands, port: int) -> None:
+    """A nonexistent method and an invalid name end with one line."""
+    arguments = ("bench", f"127.0.0.1:{port}")
+    assert "service nobody.Nothing not found" in command(*arguments, "nobody.Nothing/Do").line
+    assert "has no method Chek; it has: Check" in command(*arguments, "grpc.health.v1.Health/Chek").line
+    assert "expected package.Service/Method" in command(*arguments, "Check").line
 
 
 @pytest.mark.usefixtures("_compiler")
 def test_proto_files_that_do_not_help(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
-    """A method that takes a stream, and a file without a description, are reported in one line."""
-    ask = ("bench", f"127.0.0.1:{port}")
-    assert "takes a stream" in command(*ask, "cli.Counting/Collect", "--proto", _PROTO).line
+    """A client-streaming method, and a file that does not compile, end with one line."""
+    arguments = ("bench", f"127.0.0.1:{port}")
+    assert "is client-streaming" in command(*arguments, "cli.Counting/Collect", "--proto", _PROTO).line
     (tmp_path / "bad.proto").write_text("no proto")
-    bad = command(*ask, "a.B/C", "--proto", tmp_path / "bad.proto")
-    assert (bad.code, "the files cannot be compiled" in bad.line) == (1, True)
+    bad = command(*arguments, "a.B/C", "--proto", tmp_path / "bad.proto")
+    assert (bad.code, "cannot compile the .proto files" in bad.line) == (1, True)
 
 
 def test_proto_needs_a_compiler(
     command: Commands, port: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the compiler is missing or does not run, the line says so."""
+    """If the compiler is missing or does not run, the error says what to install."""
     package = tmp_path / "grpc_tools"
     package.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    ask = ("bench", f"127.0.0.1:{port}", "cli.Counting/Count", "--proto", _PROTO)
+    arguments = ("bench", f"127.0.0.1:{port}", "cli.Counting/Count", "--proto", _PROTO)
     (package / "__init__.py").write_text("raise ModuleNotFoundError('No module named grpc_tools')")
-    assert command(*ask).line.endswith('pip install "grpcpool[cli]" grpcio-tools')
-    (package / "__init__.py").write_text("import a_module_of_old")
-    assert "a newer grpcio-tools may" in command(*ask).line
+    assert command(*arguments).line.endswith('pip install "grpcpool[cli]" grpcio-tools')
+    (package / "__init__.py").write_text("import a_removed_module")
+    assert "try a newer grpcio-tools" in command(*arguments).line
 
 
 def test_an_unreachable_server(command: Commands) -> None:
-    """An unreachable server is reported in one line."""
-    with no_server() as port:
-        told = command("bench", f"127.0.0.1:{port}", CHECK)
-    assert told.code == 1
-    assert "the server cannot be asked: UNAVAILABLE" in told.line
+    """A closed port ends the command with one line."""
+    with unused_port() as port:
+        result = command("bench", f"127.0.0.1:{port}", CHECK)
+    assert result.code == 1
+    assert "reflection failed: UNAVAILABLE" in result.line
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--concurrency=1,x"], "'x' is no number of callers"),
-        (["--concurrency=0"], "'0' is no number of callers"),
+        (["--concurrency=1,x"], "'x' is not a number of callers"),
+        (["--concurrency=0"], "'0' is not a number of callers"),
         (["--compare=bare,best"], "'best' is not one of bare, native, pool"),
-        (["--report=/nowhere/at/all.html"], "there is no such folder"),
+        (["--report=/nowhere/at/all.html"], "the folder does not exist"),
         (["--report=."], "is a folder"),
     ],
 )
 def test_usage(command: Commands, arguments: list[str], words: str) -> None:
-    """Arguments that make no sense end the command with 2, before any call."""
-    told = command("bench", "localhost:1", CHECK, *arguments)
-    assert told.code == 2
-    assert words in told.line
+    """A wrong command line exits with 2, before any call is made."""
+    result = command("bench", "localhost:1", CHECK, *arguments)
+    assert result.code == 2
+    assert words in result.line
 
 
 def test_more_callers_than_threads(command: Commands, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the system cannot start a thread for one more caller, the line says so."""
+    """If the system cannot start enough threads, the error says how many it started."""
 
     class Scarce(threading.Thread):
         def start(self) -> None:
@@ -223,53 +223,53 @@ def test_more_callers_than_threads(command: Commands, port: int, monkeypatch: py
             super().start()
 
     monkeypatch.setattr(threading, "Thread", Scarce)
-    told = command("bench", f"127.0.0.1:{port}", CHECK, "--concurrency=7", *_QUICK)
-    assert told.code == 1
-    assert "7 callers need a thread each; after 0: can't start new thread" in told.line
+    result = command("bench", f"127.0.0.1:{port}", CHECK, "--concurrency=7", *_QUICK)
+    assert result.code == 1
+    assert "7 callers need a thread each, but only 0 started: can't start new thread" in result.line
 
 
 def test_tls(command: Commands, tls_port: int) -> None:
-    """Every way uses TLS when asked to."""
+    """Every way uses the TLS options."""
     options = ("--ca", CERTIFICATE, "--authority", "localhost", "--concurrency=2", "--json", *_QUICK)
-    told = command("bench", f"127.0.0.1:{tls_port}", CHECK, *options)
-    assert all(result["failed"] == 0 for result in told.json["results"] if result["available"])
+    result = command("bench", f"127.0.0.1:{tls_port}", CHECK, *options)
+    assert all(result["failed"] == 0 for result in result.json["results"] if result["available"])
 
 
-def test_the_report_needs_nothing_else(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
-    """The report is one page with each way's curve, the table and the versions, and loads nothing."""
+def test_the_report_is_self_contained(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
+    """It is one page with every way's lines, the table and the versions, and loads nothing else."""
     path = tmp_path / "report.html"
     options = ("--report", path, "--concurrency=1,3", "--compare=bare,pool", *_QUICK)
     assert command("bench", f"127.0.0.1:{port}", CHECK, *options).code == 0
     page = path.read_text(encoding="utf-8")
-    loads = _Loads(page)
-    assert loads.addresses == []
-    assert not {"link", "img", "iframe", "object"} & set(loads.tags)
+    parsed = _PageParser(page)
+    assert parsed.addresses == []
+    assert not {"link", "img", "iframe", "object"} & set(parsed.tags)
     assert "default-src 'none'" in page
     assert "prefers-color-scheme: dark" in page
     figures = json.loads(re.search(r"^const figures = (.*);$", page, re.MULTILINE)[1])  # type: ignore[index]
     assert set(figures) == {"time-1", "curve-1", "time-3", "curve-3"}
     assert [line["name"] for line in figures["time-3"]] == ["bare p50", "bare p99", "pool p50", "pool p99"]
     assert [line["name"] for line in figures["curve-3"]] == ["bare", "pool"]
-    assert {"grpcio", "p99.9", "calls/s", "bare", "pool"} <= set(loads.texts)
+    assert {"grpcio", "p99.9", "calls/s", "bare", "pool"} <= set(parsed.texts)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal on this platform")
 def test_it_can_be_interrupted(port: int, tmp_path: pathlib.Path) -> None:
-    """Ctrl-C ends it with 130, the results so far, and the report."""
+    """After Ctrl-C it prints the results so far, writes the report, and exits with 130."""
     path = tmp_path / "report.html"
     options = ["--compare=bare,pool", "--concurrency=2", "--json", "--duration=1.5", "--warmup=0"]
     arguments = ["bench", f"127.0.0.1:{port}", CHECK, *options, "--report", str(path)]
-    program = _SAYS_WHEN_POOL.format(arguments)
+    program = _ANNOUNCES_POOL.format(arguments)
     with subprocess.Popen(  # noqa: S603 -- our own
         [sys.executable, "-W", "error", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "the pool calls\n"
         process.send_signal(signal.SIGINT)
-        out, complaints = process.communicate(timeout=60)
-    assert (process.returncode, complaints) == (130, "")
-    told = json.loads(out)
-    assert told["interrupted"]
-    ended = [(result["complete"], result["completed"] > 0) for result in told["results"]]
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    result = json.loads(out)
+    assert result["interrupted"]
+    ended = [(result["complete"], result["completed"] > 0) for result in result["results"]]
     assert ended in ([(True, True), (False, True)], [(True, False), (False, True)])
-    assert "It was interrupted" in path.read_text(encoding="utf-8")
+    assert "The run was interrupted" in path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command as a whole: help, completion, and what works without the extra."""
+"""The command as a whole: help, completion, and behaviour without the extra."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _BLOCKED = "import sys; sys.modules[{!r}] = None; from grpcpool.__main__ import 
 
 
 def _without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process where a module cannot be imported."""
+    """Runs the command in a process that cannot import the module."""
     program = _BLOCKED.format(module, list(arguments))
     command = [sys.executable, "-W", "error", "-c", program]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
 
 
 def test_help_names_the_commands(command: Commands) -> None:
-    """The main help names each command and the exit codes."""
-    told = command("--help")
-    assert told.code == 0
+    """The general help names each command and the exit codes."""
+    result = command("--help")
+    assert result.code == 0
     for word in ("demo", "probe", "bench", "Exit codes", "--install-completion"):
-        assert word in told.out
+        assert word in result.out
 
 
 @pytest.mark.parametrize(
@@ -41,30 +41,30 @@ def test_help_names_the_commands(command: Commands) -> None:
     ],
 )
 def test_help_has_examples(command: Commands, name: str, words: list[str]) -> None:
-    """Each command's help has examples that begin with it, its options and the exit codes."""
-    told = command(name, "--help")
-    assert told.code == 0
+    """Each command's help has examples, its options and the exit codes."""
+    result = command(name, "--help")
+    assert result.code == 0
     for word in (f"$ grpcpool {name}", "Exit codes", *words):
-        assert word in told.out
+        assert word in result.out
 
 
 def test_an_unknown_option(command: Commands) -> None:
-    """An unknown option ends the command with 2."""
+    """An unknown option exits with 2."""
     assert command("probe", "localhost:1", "--nonsense").code == 2
 
 
 @pytest.mark.parametrize("option", ["--timeout", "--duration", "--warmup"])
 @pytest.mark.parametrize("seconds", ["inf", "1e10", "nan"])
-def test_too_many_seconds(command: Commands, option: str, seconds: str) -> None:
-    """More than a day is refused with 2, like what is not a number: sockets and gRPC cannot wait that long."""
+def test_unsupported_durations(command: Commands, option: str, seconds: str) -> None:
+    """More than a day and values that are not numbers exit with 2: neither sockets nor gRPC can wait that long."""
     assert command("bench", "localhost:1", "a.B/C", option, seconds).code == 2
     if option == "--timeout":
         assert command("probe", "localhost:1", option, seconds).code == 2
 
 
-@pytest.mark.skipif(not _FULL.exists(), reason="no full device on this platform")
+@pytest.mark.skipif(not _FULL.exists(), reason="this system has no /dev/full")
 def test_output_that_cannot_be_written(port: int) -> None:
-    """If the output cannot be written, the command ends with 1 and one line."""
+    """If standard output cannot be written, the command exits with 1 and one line."""
     with _FULL.open("w", encoding="utf-8") as full:
         done = subprocess.run(  # noqa: S603 -- our own
             [*COMMAND, "probe", f"127.0.0.1:{port}"],
@@ -79,7 +79,7 @@ def test_output_that_cannot_be_written(port: int) -> None:
 
 
 def test_shells_complete() -> None:
-    """Shell completion lists the commands with the given prefix."""
+    """The shell's completion lists the commands with the typed prefix."""
     asked = {**os.environ, "_GRPCPOOL_COMPLETE": "complete_bash", "COMP_WORDS": "grpcpool pr", "COMP_CWORD": "1"}
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, check=False, env=asked)  # noqa: S603 -- our own
     assert done.stdout.split() == ["probe"]
@@ -87,15 +87,15 @@ def test_shells_complete() -> None:
 
 @pytest.mark.parametrize("name", ["probe", "bench"])
 def test_without_the_extra_the_command_says_what_to_install(name: str) -> None:
-    """Without typer, `probe` and `bench`, and their help, end with 1 and the install command."""
+    """Without typer, `probe` and `bench` and their help exit with 1 and say what to install."""
     for arguments in ([name, "localhost:1"], [name, "--help"]):
         done = _without("typer", *arguments)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == f'grpcpool: {name} needs more than grpcio: pip install "grpcpool[cli]"\n'
+        assert done.stderr == f'grpcpool: {name} needs the extra cli: pip install "grpcpool[cli]"\n'
 
 
-def test_without_the_extra_the_demonstration_still_works() -> None:
-    """Without typer, the help of `demo` still works, and the other commands are named."""
+def test_without_the_extra_the_demonstration_works() -> None:
+    """Without typer, `demo` has its help, and the general help names the other commands."""
     helped = _without("typer", "demo", "--help")
     assert (helped.returncode, "--aio" in helped.stdout) == (0, True)
     named = _without("typer")
@@ -105,17 +105,17 @@ def test_without_the_extra_the_demonstration_still_works() -> None:
 
 
 @pytest.mark.parametrize(("module", "name"), [("h2", "probe"), ("hdrh", "bench"), ("google.protobuf", "bench")])
-def test_with_half_of_the_extra(module: str, name: str) -> None:
-    """If another part of the extra is missing, the install command is the same."""
+def test_with_a_part_of_the_extra(module: str, name: str) -> None:
+    """If typer is installed without the rest of the extra, the command says what to install."""
     arguments = [name, "localhost:1", *(["a.B/C"] if name == "bench" else [])]
     done = _without(module, *arguments)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"grpcpool: there is no {module}")
-    assert done.stderr.endswith('here: pip install "grpcpool[cli]"\n')
+    assert done.stderr.startswith(f"grpcpool: {module}")
+    assert done.stderr.endswith('is not installed: pip install "grpcpool[cli]"\n')
 
 
 def test_the_pool_does_not_import_the_command() -> None:
-    """Importing the pool does not import the command."""
+    """Importing the pool imports neither typer nor the command."""
     program = "import sys, grpcpool, grpcpool.aio; sys.exit('typer' in sys.modules or 'grpcpool.cli' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)  # noqa: S603 -- our own
     assert done.returncode == 0

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 import grpcpool
-from cli.support import CERTIFICATE, KEY, Commands, grpc_server, h2_server, no_server, plain_server
+from cli.support import CERTIFICATE, KEY, Commands, grpc_server, h2_server, tcp_server, unused_port
 
 
 def test_it_reports_what_a_server_announces_and_serves(command: Commands, port: int) -> None:
-    """It reports settings, times, health, reflection and services of a Python server, under documented keys."""
-    told = command("probe", f"127.0.0.1:{port}", "--json")
-    assert told.code == 0
-    (address,) = told.json["addresses"]
+    """It reports settings, times, health, reflection and services of a Python server under the documented keys."""
+    result = command("probe", f"127.0.0.1:{port}", "--json")
+    assert result.code == 0
+    (address,) = result.json["addresses"]
     assert address["address"] == f"127.0.0.1:{port}"
     assert address["settings"]["max_concurrent_streams"] == 100
     assert set(address["settings"]) == {
@@ -35,71 +35,71 @@ def test_it_reports_what_a_server_announces_and_serves(command: Commands, port: 
 
 
 def test_it_recommends_less_than_the_limit(command: Commands, port: int) -> None:
-    """For 100 streams it recommends 90, in a line of code that creates that configuration."""
+    """For a limit of 100 streams it recommends 90; the line of code evaluates to that configuration."""
     recommended = command("probe", f"127.0.0.1:{port}", "--json", "--in-flight=700").json["recommendation"]
-    config = eval(recommended["code"], {"grpcpool": grpcpool})  # noqa: S307 -- that it can be copied is the point
+    config = eval(recommended["code"], {"grpcpool": grpcpool})  # noqa: S307 -- users copy this line
     assert config == grpcpool.PoolConfig(max_streams=90, max_size=14)
     assert config == grpcpool.PoolConfig(**recommended["config"])
     assert "90% of the server's 100" in recommended["reasons"]["max_streams"]
 
 
-def test_the_table(command: Commands, port: int) -> None:
-    """Without `--json` there is a table, and the line to copy is on a line of its own."""
-    told = command("probe", f"dns:///127.0.0.1:{port}")
-    assert told.code == 0
-    assert "grpcpool.PoolConfig(max_streams=90, max_size=10)" in told.out.splitlines()
-    assert "grpc.health.v1.Health" in told.out
-    assert told.err == ""
+def test_the_table_shows_the_same(command: Commands, port: int) -> None:
+    """Without `--json` it prints a table, and the configuration on a line of its own."""
+    result = command("probe", f"dns:///127.0.0.1:{port}")
+    assert result.code == 0
+    assert "grpcpool.PoolConfig(max_streams=90, max_size=10)" in result.out.splitlines()
+    assert "grpc.health.v1.Health" in result.out
+    assert result.err == ""
 
 
 @pytest.mark.parametrize(("announced", "streams"), [(10, 9), (1, 1), (128, 115), (2**31 - 1, 900)])
 def test_the_limit_decides(command: Commands, announced: int, streams: int) -> None:
-    """It recommends nine tenths of whatever limit a server announces, at least one, and bounded."""
+    """It recommends nine tenths of the announced limit, at least 1 and at most 900."""
     with h2_server(announced) as port:
-        told = command("probe", f"127.0.0.1:{port}", "--json").json
-    assert told["addresses"][0]["settings"]["max_concurrent_streams"] == announced
-    assert told["recommendation"]["config"]["max_streams"] == streams
+        result = command("probe", f"127.0.0.1:{port}", "--json").json
+    assert result["addresses"][0]["settings"]["max_concurrent_streams"] == announced
+    assert result["recommendation"]["config"]["max_streams"] == streams
 
 
 def test_a_server_without_a_limit(command: Commands) -> None:
-    """A missing limit, health service or reflection is reported as missing."""
+    """The report says "no limit", and has neither health nor reflection."""
     with grpc_server("--bare") as port:
-        told = command("probe", f"127.0.0.1:{port}", "--json").json
-    (address,) = told["addresses"]
-    # Older servers announce it as a number.
+        result = command("probe", f"127.0.0.1:{port}", "--json").json
+    (address,) = result["addresses"]
+    # Older servers announce the largest number.
     assert address["settings"]["max_concurrent_streams"] in (None, 2**31 - 1)
     assert (address["health"], address["reflection"], address["services"]) == (None, [], [])
-    assert "no limit" in told["recommendation"]["reasons"]["max_streams"]
+    assert "no limit" in result["recommendation"]["reasons"]["max_streams"]
 
 
 def test_several_addresses(command: Commands, port: int) -> None:
-    """Each address is probed; one that does not answer is reported, and does not count."""
-    with h2_server(50) as other, no_server() as closed:
-        told = command("probe", f"ipv4:127.0.0.1:{port},127.0.0.1:{other},127.0.0.1:{closed}", "--json")
-    assert told.code == 0
-    first, second, third = told.json["addresses"]
+    """It probes each address; one that does not answer is reported, and the recommendation ignores it."""
+    with h2_server(50) as other, unused_port() as closed:
+        result = command("probe", f"ipv4:127.0.0.1:{port},127.0.0.1:{other},127.0.0.1:{closed}", "--json")
+    assert result.code == 0
+    first, second, third = result.json["addresses"]
     assert (first["error"], second["error"], third["error"]) == (None, None, "connection refused")
-    assert told.json["recommendation"]["config"] == {"max_streams": 45, "min_size": 2, "max_size": 20}
+    assert result.json["recommendation"]["config"] == {"max_streams": 45, "min_size": 2, "max_size": 20}
 
 
 def test_tls(command: Commands) -> None:
-    """Over TLS, version and protocol are reported, and the certificate's name may be given."""
+    """Over TLS it reports version and protocol; `--authority` sets the name that the certificate must match."""
     with grpc_server("--tls") as port:
-        told = command("probe", f"127.0.0.1:{port}", "--ca", CERTIFICATE, "--authority", "localhost", "--json")
-    (address,) = told.json["addresses"]
+        result = command("probe", f"127.0.0.1:{port}", "--ca", CERTIFICATE, "--authority", "localhost", "--json")
+    (address,) = result.json["addresses"]
     assert (address["alpn"], address["error"]) == ("h2", None)
     assert address["tls_version"].startswith("TLSv1.")
     assert address["tls_ms"] > 0
 
 
 def test_a_client_certificate(command: Commands) -> None:
-    """A server that requires a client certificate answers with one; without it, the line says so."""
+    """A server that requires a client certificate accepts one; without it, the error says what is missing."""
     with grpc_server("--tls", "--mutual") as port:
         given = command("probe", f"localhost:{port}", "--ca", CERTIFICATE, "--cert", CERTIFICATE, "--key", KEY)
-        lacking = command("probe", f"127.0.0.1:{port}", "--ca", CERTIFICATE)
+        missing = command("probe", f"127.0.0.1:{port}", "--ca", CERTIFICATE)
     assert given.code == 0
-    assert lacking.code == 1
-    assert "client's certificate (--cert, --key)" in lacking.line
+    assert missing.code == 1
+    assert "client certificate (--cert, --key)" in missing.line
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no Unix sockets on this platform")
@@ -107,26 +107,26 @@ def test_a_unix_socket(command: Commands, tmp_path: pathlib.Path) -> None:
     """A Unix socket is an address, too."""
     path = tmp_path / "s"
     with grpc_server(f"--unix={path}"):
-        told = command("probe", f"unix:{path}", "--json")
-    assert told.json["addresses"][0]["address"] == f"unix:{path}"
-    assert told.code == 0
-    assert "there is no such socket" in command("probe", f"unix:{path}.gone").line
+        result = command("probe", f"unix:{path}", "--json")
+    assert result.json["addresses"][0]["address"] == f"unix:{path}"
+    assert result.code == 0
+    assert "the socket does not exist" in command("probe", f"unix:{path}.gone").line
 
 
 def test_an_unreachable_server(command: Commands) -> None:
-    """An unreachable server ends the command with one line and 1; in JSON its addresses are still reported."""
-    with no_server() as port:
-        told = command("probe", f"127.0.0.1:{port}")
+    """With a closed port the command exits with 1 and one line; the JSON still has the addresses."""
+    with unused_port() as port:
+        result = command("probe", f"127.0.0.1:{port}")
         as_json = command("probe", f"127.0.0.1:{port}", "--json")
-    assert (told.code, told.out) == (1, "")
-    assert told.line == f"grpcpool: 127.0.0.1:{port}: connection refused"
+    assert (result.code, result.out) == (1, "")
+    assert result.line == f"grpcpool: 127.0.0.1:{port}: connection refused"
     assert as_json.code == 1
     assert as_json.json["addresses"][0]["error"] == "connection refused"
     assert as_json.json["recommendation"] is None
 
 
 @pytest.mark.parametrize(
-    ("says", "words"),
+    ("greeting", "words"),
     [
         ("HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP/1, not HTTP/2"),
         ("220 mail.example ESMTP\r\n", "does not speak HTTP/2"),
@@ -135,53 +135,53 @@ def test_an_unreachable_server(command: Commands) -> None:
         ("goodbye", "it may speak TLS"),
     ],
 )
-def test_what_is_not_http2(command: Commands, says: str, words: str) -> None:
-    """A server of another protocol is reported by what it sends, in one line, and the command ends with 1."""
-    with plain_server(says) as port:
-        told = command("probe", f"127.0.0.1:{port}", "--timeout=0.3")
-    assert told.code == 1
-    assert words in told.line
+def test_a_server_without_http2(command: Commands, greeting: str, words: str) -> None:
+    """The error names what the server speaks instead, as far as its first bytes show it; the exit code is 1."""
+    with tcp_server(greeting) as port:
+        result = command("probe", f"127.0.0.1:{port}", "--timeout=0.3")
+    assert result.code == 1
+    assert words in result.line
 
 
 def test_tls_mismatches(command: Commands, port: int) -> None:
-    """TLS to a plain server, plain to a TLS server, and a certificate that is untrusted or of another name."""
+    """TLS to a plain server, no TLS to a TLS server, an untrusted certificate, and one for another name."""
     assert "does not speak TLS" in command("probe", f"127.0.0.1:{port}", "--tls").line
     with grpc_server("--tls") as secure:
         assert "it may speak TLS" in command("probe", f"127.0.0.1:{secure}").line
-        assert "certificate was refused" in command("probe", f"127.0.0.1:{secure}", "--tls").line
+        assert "certificate was rejected" in command("probe", f"127.0.0.1:{secure}", "--tls").line
         foreign = command("probe", f"127.0.0.1:{secure}", "--ca", CERTIFICATE, "--authority", "other.example")
-        assert "certificate was refused" in foreign.line
+        assert "certificate was rejected" in foreign.line
 
 
 def test_a_name_that_does_not_resolve(command: Commands) -> None:
-    """A name that does not resolve is reported as such. Names of this kind never do (RFC 6761)."""
-    told = command("probe", "dns:///nobody.invalid:50051")
-    assert told.code == 1
-    assert "the name does not resolve" in told.line
+    """The error says that the name does not resolve. Names under `.invalid` never do (RFC 6761)."""
+    result = command("probe", "dns:///nobody.invalid:50051")
+    assert result.code == 1
+    assert "the name does not resolve" in result.line
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["xds:///orders"], "the scheme xds is not understood"),
-        (["localhost:http"], "'http' is no port"),
-        (["localhost:99999"], "'99999' is no port"),
-        (["ipv4:localhost:1"], "is no ipv4 address"),
-        (["unix:"], "names no socket"),
-        (["localhost:1", "--cert", "a.pem"], "--cert and --key go together"),
+        (["xds:///orders"], "scheme xds is not supported"),
+        (["localhost:http"], "'http' is not a valid port"),
+        (["localhost:99999"], "'99999' is not a valid port"),
+        (["ipv4:localhost:1"], "is not a valid ipv4 address"),
+        (["unix:"], "the path of the socket is missing"),
+        (["localhost:1", "--cert", "a.pem"], "--cert and --key must be given together"),
     ],
 )
 def test_usage(command: Commands, arguments: list[str], words: str) -> None:
-    """Arguments that make no sense end the command with 2 and one line."""
-    told = command("probe", *arguments)
-    assert told.code == 2
-    assert words in told.line
+    """A wrong command line exits with 2 and one line."""
+    result = command("probe", *arguments)
+    assert result.code == 2
+    assert words in result.line
 
 
-def test_invalid_certificates(command: Commands, tmp_path: pathlib.Path) -> None:
-    """A certificate file that is missing or invalid ends the command with one line."""
-    (tmp_path / "no.pem").write_text("no certificate")
+def test_files_that_are_not_certificates(command: Commands, tmp_path: pathlib.Path) -> None:
+    """A missing file, or one that is not a certificate, ends the command with one line."""
+    (tmp_path / "no.pem").write_text("not a certificate")
     for name in ("no.pem", "missing.pem"):
-        told = command("probe", "localhost:1", "--ca", tmp_path / name)
-        assert told.code == 1
-        assert f"the certificates cannot be used ({tmp_path / name})" in told.line
+        result = command("probe", "localhost:1", "--ca", tmp_path / name)
+        assert result.code == 1
+        assert f"cannot load the certificates ({tmp_path / name})" in result.line

@@ -1,4 +1,4 @@
-"""Metrics for OpenTelemetry, tested with its own SDK."""
+"""Metrics for OpenTelemetry, read with its SDK."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ CONVENTIONAL = {
 
 
 class Sdk:
-    """A meter provider, and what it has collected."""
+    """A meter provider, and a reader for its metrics."""
 
     def __init__(self) -> None:
-        """Starts empty."""
+        """Collects nothing yet."""
         self._reader = InMemoryMetricReader()
         self.provider = MeterProvider([self._reader])
 
     def metrics(self) -> dict[str, Metric]:
-        """The current metrics, by name."""
+        """Collects the current metrics, by name."""
         data: Any = self._reader.get_metrics_data()
         if data is None:
             return {}
@@ -51,12 +51,12 @@ class Sdk:
         return {metric.name: metric for scope in scopes for metric in scope.metrics}
 
     def values(self, name: str) -> dict[str, float]:
-        """The values of a metric by its second attribute, or by the pool's name if it has none."""
+        """Returns the values of a metric by its second attribute, or by the pool's name if there is none."""
         points: Any = self.metrics()[name].data.data_points
         return {list(point.attributes.values())[-1]: point.value for point in points}
 
     def times(self, name: str) -> tuple[int, float]:
-        """The number of times in a histogram, and their sum."""
+        """Returns the number of durations in a histogram, and their sum."""
         (point,) = self.metrics()[f"rpc.client.connection.{name}"].data.data_points
         assert isinstance(point, HistogramDataPoint)
         return point.count, point.sum
@@ -64,13 +64,13 @@ class Sdk:
 
 @pytest.fixture
 def sdk() -> Iterator[Sdk]:
-    """The real SDK, with a reader in memory."""
+    """The real SDK, with an in-memory reader."""
     sdk = Sdk()
     yield sdk
     sdk.provider.shutdown()
 
 
-def test_the_names_are_the_conventions(make_pool: PoolMaker, sdk: Sdk) -> None:
+def test_the_names_follow_the_conventions(make_pool: PoolMaker, sdk: Sdk) -> None:
     """Every metric of the conventions exists, with its unit and the pool's name as attribute."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)
     instrument(pool, sdk.provider)
@@ -88,8 +88,8 @@ def test_the_names_are_the_conventions(make_pool: PoolMaker, sdk: Sdk) -> None:
             assert set(point.attributes) <= {POOL, STATE, "grpcpool.close.reason"}
 
 
-def test_the_counts(make_pool: PoolMaker, sdk: Sdk) -> None:
-    """Counts are those of the pool at the time of the collection."""
+def test_current_values(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """Values are those of the pool at the time of the collection."""
     pool = make_pool(FakeFactory(), name="orders", min_size=1, max_size=3)
     instrument(pool, sdk.provider)
     with pool.acquire(), pool.acquire():
@@ -105,8 +105,8 @@ def test_the_counts(make_pool: PoolMaker, sdk: Sdk) -> None:
     assert sdk.values("grpcpool.closed")["pool_closed"] == 3
 
 
-def test_one_collection_is_consistent(make_pool: PoolMaker, sdk: Sdk) -> None:
-    """One collection takes one snapshot of a pool, and the next takes a new one."""
+def test_one_collection_uses_one_snapshot(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """All values of a pool in one collection are from one snapshot; the next collection takes a new one."""
     pool = make_pool(FakeFactory(), name="orders", max_size=3)
     instrument(pool, sdk.provider)
     taken: list[int] = []
@@ -123,7 +123,7 @@ def test_one_collection_is_consistent(make_pool: PoolMaker, sdk: Sdk) -> None:
 
 
 def test_durations(make_pool: PoolMaker, sdk: Sdk, clock: ManualClock) -> None:
-    """Durations are in seconds: of connecting, of waits, and of leases."""
+    """Durations are seconds: to open a connection, to wait for a place, and to hold a lease."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)
     instrument(pool, sdk.provider)
     pool.open()
@@ -138,8 +138,8 @@ def test_durations(make_pool: PoolMaker, sdk: Sdk, clock: ManualClock) -> None:
     eventually(lambda: sdk.times("use_time") == (2, 2.0))
 
 
-def test_a_pool_instrumented_twice_is_reported_once(make_pool: PoolMaker, sdk: Sdk) -> None:
-    """Instrumenting a pool twice reports it once, and several pools share the instruments."""
+def test_instrumenting_twice_does_nothing(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """A pool that is instrumented again is counted once, and several pools share the instruments."""
     first, second = (make_pool(FakeFactory(), name=name) for name in ("first", "second"))
     for pool in (first, first, second):
         instrument(pool, sdk.provider)
@@ -151,7 +151,7 @@ def test_a_pool_instrumented_twice_is_reported_once(make_pool: PoolMaker, sdk: S
 
 @in_loop
 async def test_asyncio_pools_too(sdk: Sdk) -> None:
-    """An asyncio pool is reported like any other."""
+    """An asyncio pool is instrumented like any other."""
     async with grpcpool.aio.ChannelPool(aio.FakeFactory(), PoolConfig(max_size=2), name="orders") as pool:
         instrument(pool, sdk.provider)
         async with pool.acquire():
@@ -159,7 +159,7 @@ async def test_asyncio_pools_too(sdk: Sdk) -> None:
         assert sdk.times("use_time")[0] == 1
 
 
-def test_a_dropped_pool_is_not_reported(sdk: Sdk) -> None:
+def test_a_dropped_pool_is_not_exported(sdk: Sdk) -> None:
     """The instruments do not keep a pool alive."""
     pool = grpcpool.ChannelPool(FakeFactory(), name="orders")
     instrument(pool, sdk.provider)
@@ -169,8 +169,8 @@ def test_a_dropped_pool_is_not_reported(sdk: Sdk) -> None:
     assert "grpcpool.in_flight" not in sdk.metrics()
 
 
-def test_anything_but_a_pool_is_refused(sdk: Sdk) -> None:
-    """Anything but a pool is refused at once, by name."""
+def test_an_object_that_is_not_a_pool_is_rejected(sdk: Sdk) -> None:
+    """The error names the expected type."""
     not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
         instrument(not_a_pool, sdk.provider)

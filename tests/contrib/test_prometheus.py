@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, tested by scraping."""
+"""Metrics for Prometheus, read by scrapes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def url(registry: CollectorRegistry) -> Iterator[str]:
-    """The URL at which the registry is served."""
+    """The address at which the registry is served."""
     server, thread = start_http_server(0, "127.0.0.1", registry)
     yield f"http://127.0.0.1:{server.server_port}/metrics"
     server.shutdown()
@@ -51,8 +51,8 @@ def _scrape(url: str) -> Samples:
     }
 
 
-def test_the_figures_of_a_scrape(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
-    """Each figure of a pool is there, with the pool's name as its only label of unbounded values."""
+def test_a_scrape_has_the_pools_stats(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
+    """A scrape has each value of a pool, labelled with the pool's name and no unbounded label."""
     pool = make_pool(FakeFactory(), name="orders", max_size=3, max_streams=10)
     registry.register(PoolCollector(pool))
     with pool.acquire(), pool.acquire(streams=2):
@@ -69,8 +69,8 @@ def test_the_figures_of_a_scrape(make_pool: PoolMaker, registry: CollectorRegist
     assert {labels[0] for _, labels in samples} == {"orders"}
 
 
-def test_counters_go_on(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
-    """Later scrapes show what has happened since, timeouts included."""
+def test_counters_continue(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
+    """Later scrapes include what happened since, timeouts included."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)
     registry.register(PoolCollector(pool))
     with pool.acquire(), pytest.raises(PoolTimeoutError):
@@ -84,7 +84,7 @@ def test_counters_go_on(make_pool: PoolMaker, registry: CollectorRegistry, url: 
 
 
 def test_pools_of_one_name_are_added_up(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
-    """Pools of one name are added up, because Prometheus takes each series once; pools may be added later."""
+    """Pools with equal names are one series; pools can be added later."""
     collector = PoolCollector()
     registry.register(collector)
     for size in (1, 2):
@@ -98,14 +98,14 @@ def test_pools_of_one_name_are_added_up(make_pool: PoolMaker, registry: Collecto
 
 @in_loop
 async def test_asyncio_pools_too(registry: CollectorRegistry, url: str) -> None:
-    """An asyncio pool is reported like any other, from another thread."""
+    """An asyncio pool is collected like any other, from another thread."""
     async with grpcpool.aio.ChannelPool(aio.FakeFactory(), PoolConfig(max_size=2), name="orders") as pool:
         registry.register(PoolCollector(pool))
         async with pool.acquire():
             assert _scrape(url)["grpcpool_in_flight", ("orders",)] == 1
 
 
-def test_a_dropped_pool_is_not_reported(registry: CollectorRegistry, url: str) -> None:
+def test_a_dropped_pool_is_not_collected(registry: CollectorRegistry, url: str) -> None:
     """The collector does not keep a pool alive."""
     pool = grpcpool.ChannelPool(FakeFactory(), name="orders")
     registry.register(PoolCollector(pool))
@@ -114,22 +114,22 @@ def test_a_dropped_pool_is_not_reported(registry: CollectorRegistry, url: str) -
     assert _scrape(url) == {}
 
 
-def test_anything_but_a_pool_is_refused() -> None:
-    """Anything but a pool is refused at once, by name."""
+def test_an_object_that_is_not_a_pool_is_rejected() -> None:
+    """The error names the expected type."""
     not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
         PoolCollector(not_a_pool)
 
 
-def test_the_dashboard_shows_existing_metrics(make_pool: PoolMaker) -> None:
-    """Each metric in it is one of the collector's; each panel has a title and overlaps no other."""
+def test_the_dashboard_shows_all_metrics(make_pool: PoolMaker) -> None:
+    """It uses all of the collector's metrics; its panels have titles and descriptions and do not overlap."""
     dashboard = json.loads(DASHBOARD.read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     expressions += [variable["query"] for variable in dashboard["templating"]["list"]]
     named = set(re.findall(r"grpcpool_\w+", " ".join(expressions)))
     collected = PoolCollector(make_pool(FakeFactory())).collect()
-    names = {metric.name + ("_total" if metric.type == "counter" else "") for metric in collected}
-    assert named == names
+    exported = {metric.name + ("_total" if metric.type == "counter" else "") for metric in collected}
+    assert named == exported
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     cells = [(place["x"] + x, place["y"]) for place in places for x in range(place["w"])]
     assert len(cells) == len(set(cells))

@@ -1,4 +1,4 @@
-"""The demonstration, run as its users run it."""
+"""The demonstration, as users run it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from grpcpool.__main__ import main
 from grpcpool._demo import run
 from grpcpool._demo.burst import TIMED_OUT, Burst
-from grpcpool._demo.leases import Findings
+from grpcpool._demo.leases import LeaseResults
 from grpcpool._demo.screen import Screen
-from grpcpool._demo.tcp import ports_of_netstat, ports_of_proc
+from grpcpool._demo.tcp_connections import ports_of_netstat, ports_of_proc
 from support.fakes import FakeChannel
 from support.pools import PoolMaker
 
@@ -38,14 +38,14 @@ _COMMAND = [sys.executable, "-W", "error", "-m", "grpcpool", "demo"]
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """The demonstration's output in one of its worlds."""
+    """The output of the demonstration in one of its worlds."""
 
     text: str
     workers: str
     channel: str
 
     def number(self, row: str) -> int:
-        """The first number of a row of a table."""
+        """Returns the first number in a row of a table."""
         match = re.search(rf"^{re.escape(row)} +(\d+)\b", self.text, re.MULTILINE)
         assert match is not None, f"no row {row!r} in:\n{self.text}"
         return int(match[1])
@@ -57,7 +57,7 @@ class Output:
     ids=["threads", "aio"],
 )
 def output(request: pytest.FixtureRequest) -> Output:
-    """The demonstration's output, on threads and on asyncio."""
+    """The demonstration's output, with threads and with asyncio."""
     options, workers, channel = request.param
     done = subprocess.run([*_COMMAND, *options], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,14 +65,14 @@ def output(request: pytest.FixtureRequest) -> Output:
     return Output(done.stdout, workers, channel)
 
 
-def test_it_names_the_callers(output: Output) -> None:
-    """Threads call by default, tasks with `--aio`; the tables of leases and of calls say which."""
-    assert f"Leases: 200 {output.workers} ask at once" in output.text
+def test_it_names_threads_or_tasks(output: Output) -> None:
+    """The default is threads, `--aio` uses tasks; both parts name them."""
+    assert f"Leases: 200 {output.workers} at once acquire" in output.text
     assert f"Calls: 400 {output.workers} make calls of 50 ms" in output.text
 
 
-def test_no_lease_is_lost_and_connections_are_reused(output: Output) -> None:
-    """Every lease is released, and connections serve many; idle and old ones are closed."""
+def test_it_loses_nothing_and_reuses_connections(output: Output) -> None:
+    """Every lease is released, connections are reused, and idle and aged ones are closed."""
     leases = {row: output.number(row) for row in _LEASES}
     assert leases["lost"] == 0
     assert leases["acquired"] + leases["timed out"] == 200
@@ -84,27 +84,27 @@ def test_no_lease_is_lost_and_connections_are_reused(output: Output) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="connections may not be countable on this platform")
 def test_it_counts_connections_from_outside(output: Output) -> None:
-    """In the burst all eight connections are open, plus a few successors; in the quiet after it two are."""
+    """During the burst all eight connections are open, and some replacements; afterwards two."""
     assert 8 <= output.number("open at peak") <= 10
     assert output.number("open at the end") == 2
 
 
 def test_no_call_on_the_pool_fails(output: Output) -> None:
-    """Each way of calling has its row; the pool's shows calls completed, and none failed."""
+    """Each way to call has a row; the pool's has completed calls and no failures."""
     assert output.number(f"one {output.channel}") > 0
     assert output.number(_POOL) > 0
-    assert re.search(rf"^{_SCALING} +(\d+ +\d+ |.*not in this grpcio$)", output.text, re.MULTILINE)
+    assert re.search(rf"^{_SCALING} +(\d+ +\d+ |.*not supported by this grpcio$)", output.text, re.MULTILINE)
     assert re.search(rf"^{_POOL} +\d+ +0 ", output.text, re.MULTILINE)
 
 
-def test_without_a_terminal_it_prints_lines(output: Output) -> None:
-    """Without a terminal, progress is printed in lines, and nothing is redrawn."""
+def test_without_a_terminal_progress_is_lines(output: Output) -> None:
+    """Without a terminal, progress is printed as lines and never redrawn."""
     assert "\r" not in output.text
     assert re.search(r"^ +\d+\.\d s  \[#+.*\]  in use \d", output.text, re.MULTILINE)
 
 
-def test_an_unreleased_lease_counts_as_lost(make_pool: PoolMaker) -> None:
-    """What was granted and not released counts as lost, and so does what is left after the close."""
+def test_a_lease_that_is_not_released_is_lost(make_pool: PoolMaker) -> None:
+    """Leases that were not released count as lost, and so does what is left after the close."""
     burst = Burst(0, Screen(io.StringIO()))
     pool = make_pool(FakeChannel, max_size=2)
     lease = pool.acquire()
@@ -112,42 +112,42 @@ def test_an_unreleased_lease_counts_as_lost(make_pool: PoolMaker) -> None:
         pass
     lease.release()
     burst.outcomes[TIMED_OUT] += 1
-    assert Findings(burst, {"connections": 0}).lost == 1
-    assert Findings(burst, {"connections": 2, "threads": 1}).lost == 4
+    assert LeaseResults(burst, {"connections": 0}).lost == 1
+    assert LeaseResults(burst, {"connections": 2, "threads": 1}).lost == 4
 
 
-def test_failures_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a part finds wrong is printed at the end, and the exit code is 1."""
+def test_problems_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The problems of each part are printed at the end, and the exit code is 1."""
     monkeypatch.setattr(run, "PARTS", [lambda world, screen: ["a lease was lost"], lambda world, screen: []])
     out = io.StringIO()
     assert run.run_demo(out) == 1
-    assert out.getvalue() == "wrong: a lease was lost\n"
+    assert out.getvalue() == "failed: a lease was lost\n"
 
 
 def test_it_ends_by_itself() -> None:
-    """If a part hangs, the demonstration still ends: it says so, and ends with 1."""
+    """If a part hangs, the demonstration says so and exits with 1."""
     program = (
-        "import sys, threading; from grpcpool._demo import run; run._AT_MOST = 0.01;"
+        "import sys, threading; from grpcpool._demo import run; run._TIME_LIMIT = 0.01;"
         "run.PARTS = [lambda world, screen: threading.Event().wait()]; sys.exit(run.run_demo(sys.stdout))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
-    assert (done.returncode, done.stdout) == (1, "wrong: not done within 0 s\n")
+    assert (done.returncode, done.stdout) == (1, "failed: not finished within 0 s\n")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such signal on this platform")
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no SIGINT")
 @pytest.mark.parametrize("options", [[], ["--aio"]], ids=["threads", "aio"])
 def test_it_can_be_interrupted(options: list[str]) -> None:
-    """Ctrl-C during the burst ends it with 130 and no output on stderr."""
+    """Ctrl-C during the burst ends it with 130, without error messages."""
     with subprocess.Popen([*_COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 -- our own
         assert process.stdout is not None
         assert any("in use 8" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=60)
-    assert (process.returncode, complaints) == (130, "")
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` names the commands and succeeds."""
+def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` names the commands and exits with 0."""
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
@@ -155,29 +155,29 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_of_the_demonstration_names_asyncio(capsys: pytest.CaptureFixture[str]) -> None:
-    """`demo --help` says that there are two worlds."""
+    """`demo --help` has the option `--aio`."""
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--help"])
     assert ended.value.code == 0
     assert "--aio" in capsys.readouterr().out
 
 
-def test_without_a_command_it_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a command it prints its help."""
+def test_without_a_command_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a command it prints the help, as with `--help`."""
     assert main([]) == 0
     assert "usage: grpcpool" in capsys.readouterr().out.lower()
 
 
-def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """An unknown command ends with 2 and lists the existing ones."""
+def test_an_unknown_command_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown command exits with 2, and the error names the valid ones."""
     with pytest.raises(SystemExit) as ended:
         main(["dmeo"])
     assert ended.value.code == 2
     assert "demo" in capsys.readouterr().err
 
 
-def test_proc_is_understood() -> None:
-    """Of the lines of /proc/net/tcp the established connections count, by remote port."""
+def test_proc_is_parsed() -> None:
+    """In /proc/net/tcp, established connections count by their remote port."""
     lines = [
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
         "   0: 0100007F:C350 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0",
@@ -187,8 +187,8 @@ def test_proc_is_understood() -> None:
     assert list(ports_of_proc(lines)) == [0xC350]
 
 
-def test_netstat_is_understood() -> None:
-    """So do those of netstat, in the formats of Linux, macOS and Windows."""
+def test_netstat_is_parsed() -> None:
+    """In netstat's output, in the formats of Linux, macOS and Windows, the same connections count."""
     lines = [
         "tcp        0      0 127.0.0.1:33368         127.0.0.1:50000         ESTABLISHED",
         "tcp4       0      0  127.0.0.1.54321        127.0.0.1.50001        ESTABLISHED",

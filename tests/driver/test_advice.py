@@ -62,15 +62,15 @@ def _after(**changes: Any) -> PoolStats:
 
 _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
     "at rest": ({"acquired": 1000}, Verdict.NOT_THE_BOTTLENECK, "150 in flight"),
-    "busy": ({}, Verdict.NOT_THE_BOTTLENECK, "4 connections of at most 4 carry 150"),
-    "one in a hundred waits": ({"waited": 100, "wait_seconds": 1.1}, Verdict.NOT_THE_BOTTLENECK, "0.9 % of those"),
+    "busy": ({}, Verdict.NOT_THE_BOTTLENECK, "4 of at most 4 connections carry 150"),
+    "one in a hundred waits": ({"waited": 100, "wait_seconds": 1.1}, Verdict.NOT_THE_BOTTLENECK, "0.9 % of the"),
     "many wait": ({"waited": 5010, "wait_seconds": 501.0}, Verdict.TOO_SMALL, "Set max_size to 5 or more"),
-    "some time out": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 in vain"),
+    "some in vain": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 got no place"),
     "a queue": ({"waiting": 400, "in_flight": 360}, Verdict.TOO_SMALL, "Set max_size to 16 or more"),
     "room to grow": (
         {"waited": 5010, "wait_seconds": 51.0, "size": 3, "ready": 2, "opening": 1, "opened": 5},
         Verdict.LIMITED_BY_CONNECTING,
-        "50.0 % of those who asked waited, 10.0 ms on average, while there might have been more than 2",
+        "50.0 % of the callers waited, 10.0 ms on average, although max_size allows more than 2",
     ),
     "cannot connect": (
         {"open_failures": 7, "ready": 0, "timeouts": 3},
@@ -103,10 +103,10 @@ def test_a_pool_that_is_too_large() -> None:
 def test_a_pool_that_is_too_large_may_have_a_few_waiters() -> None:
     """A few waiters do not change the verdict, but are mentioned."""
     before = dataclasses.replace(_BEFORE, in_flight=20)
-    assert "nobody waited" in advise(before, _after(in_flight=30)).text
+    assert "no caller waited" in advise(before, _after(in_flight=30)).text
     few = advise(before, _after(in_flight=30, waited=_BEFORE.waited + 50))
     assert few.verdict is Verdict.TOO_LARGE
-    assert "only 0.5 % of those who asked waited" in few.text
+    assert "only 0.5 % of the callers waited" in few.text
 
 
 def test_refusals_take_precedence_over_failures_to_connect() -> None:
@@ -115,10 +115,10 @@ def test_refusals_take_precedence_over_failures_to_connect() -> None:
     assert both.verdict is Verdict.LIMITED_BY_STREAMS
 
 
-def test_nothing_to_tell() -> None:
+def test_no_load() -> None:
     """About a pool that has not been used there is nothing to say."""
     idle = dataclasses.replace(_BEFORE, in_flight=0)
-    assert advise(idle, idle).verdict is Verdict.NOTHING_TO_TELL
+    assert advise(idle, idle).verdict is Verdict.NO_LOAD
 
 
 def test_the_figures_follow_littles_law() -> None:
@@ -128,7 +128,7 @@ def test_the_figures_follow_littles_law() -> None:
     assert advice.held == pytest.approx(0.15)
     assert advice.mean_wait == pytest.approx(0.1)
     assert advice.needed == 4
-    assert "1000.0 a second, each holding its place for 150.0 ms, are 150.0 in flight; 50.0 waited" in advice.text
+    assert "1000.0 per second, each holding its place for 150.0 ms, are 150.0 in flight; 50.0 waiting" in advice.text
 
 
 def test_without_times_there_is_no_rate() -> None:

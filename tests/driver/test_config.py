@@ -15,8 +15,9 @@ NAN, INF = float("nan"), float("inf")
 
 _COUNT_1, _COUNT_0 = "must be a whole number of at least 1", "must be a whole number of at least 0"
 _STREAMS = "must be a whole number from 1 to 1000000"
-_SECONDS, _POSITIVE = "must be seconds, 0 or more", "must be seconds, more than 0"
-_NEVER = "must be seconds, more than 0, or None for never"
+_SECONDS, _POSITIVE = "must be seconds, 0 or more", "must be seconds, greater than 0"
+_FRACTION = "must be a fraction, at least 0 and less than 1"
+_NEVER = "must be seconds, greater than 0, or None for never"
 _NO_COUNTS: list[object] = [-1, 1.0, NAN, True, "1"]
 _NO_SECONDS: list[object] = [-1, -0.5, NAN, INF, -INF, True, "1", 10**400, 1j]
 
@@ -29,15 +30,15 @@ _WRONG: list[tuple[str, object, str]] = [
     *(("max_waiters", value, _COUNT_0) for value in _NO_COUNTS),
     *(("drain_timeout", value, _SECONDS) for value in [*_NO_SECONDS, None]),
     *(("close_grace", value, _SECONDS) for value in [*_NO_SECONDS, None]),
-    *(("acquire_timeout", value, f"{_SECONDS}, or None to wait for ever") for value in _NO_SECONDS),
+    *(("acquire_timeout", value, f"{_SECONDS}, or None to wait without limit") for value in _NO_SECONDS),
     *(("connect_timeout", value, _POSITIVE) for value in [*_NO_SECONDS, 0, None]),
     *(("idle_timeout", value, _NEVER) for value in [*_NO_SECONDS, 0]),
     *(("max_age", value, _NEVER) for value in [*_NO_SECONDS, 0.0]),
     *(("leak_threshold", value, _NEVER) for value in [*_NO_SECONDS, 0]),
-    *(("age_jitter", value, "must be a fraction, from 0 to below 1") for value in [*_NO_SECONDS, 1, 1.5, None]),
+    *(("age_jitter", value, _FRACTION) for value in [*_NO_SECONDS, 1, 1.5, None]),
     *(("mode", value, "must be Mode.STRICT or Mode.LOOSE") for value in ["strict", None, 1]),
     *(("picker", value, "must be one of least_loaded, round_robin, fill") for value in ["random", None, 1, ["fill"]]),
-    *(("prime", value, "must be callable with one channel, or None") for value in [1, "x", True]),
+    *(("prime", value, "must be a callable that takes a channel, or None") for value in [1, "x", True]),
 ]
 
 
@@ -53,11 +54,11 @@ def test_a_wrong_value_is_refused(field: str, value: object, rule: str) -> None:
 
 
 _CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"min_size": 5, "max_size": 4}, "PoolConfig.min_size = 5: must not be above max_size, which is 4"),
-    ({"min_size": 11}, "PoolConfig.min_size = 11: must not be above max_size, which is 10"),
+    ({"min_size": 5, "max_size": 4}, "PoolConfig.min_size = 5: must not be greater than max_size (4)"),
+    ({"min_size": 11}, "PoolConfig.min_size = 11: must not be greater than max_size (10)"),
     (
         {"target_streams": 91},
-        "PoolConfig.target_streams = 91: must not be above max_streams, which is 90",
+        "PoolConfig.target_streams = 91: must not be greater than max_streams (90)",
     ),
     ({"max_overflow": 3}, "PoolConfig.max_overflow = 3: has no effect without mode=Mode.LOOSE"),
     ({"age_jitter": 0.5}, "PoolConfig.age_jitter = 0.5: has no effect without max_age"),
@@ -147,12 +148,12 @@ def test_all_errors_in_a_mapping_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match="PoolConfig") as caught:
         PoolConfig.from_mapping(mapping)
     assert str(caught.value).splitlines() == [
-        "PoolConfig.max_sise: there is no such setting; is PoolConfig.max_size meant?",
-        "PoolConfig.7: there is no such setting",
+        "PoolConfig.max_sise: unknown setting; did you mean PoolConfig.max_size?",
+        "PoolConfig.7: unknown setting",
         f"PoolConfig.min_size = 1.0: {_COUNT_0}",
         f"PoolConfig.max_size = 'many': {_COUNT_1}",
         f"PoolConfig.max_age = nan: {_NEVER}",
-        "PoolConfig.prime = 'x': must be callable with one channel, or None",
+        "PoolConfig.prime = 'x': must be a callable that takes a channel, or None",
     ]
 
 
@@ -172,11 +173,11 @@ def test_all_errors_in_the_environment_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match="ORDERS") as caught:
         PoolConfig.from_env("ORDERS_", {"ORDERS_MAX_SISE": "3", "ORDERS_MIN_SIZE": "", "ORDERS_PICKER": "any"})
     assert str(caught.value).splitlines() == [
-        "ORDERS_MAX_SISE: there is no such setting; is ORDERS_MAX_SIZE meant?",
+        "ORDERS_MAX_SISE: unknown setting; did you mean ORDERS_MAX_SIZE?",
         f"ORDERS_MIN_SIZE = '': {_COUNT_0}",
         "ORDERS_PICKER = 'any': must be one of least_loaded, round_robin, fill",
     ]
-    with pytest.raises(ValueError, match="ORDERS_MIN_SIZE = 5: must not be above max_size, which is 4"):
+    with pytest.raises(ValueError, match=r"ORDERS_MIN_SIZE = 5: must not be greater than max_size \(4\)"):
         PoolConfig.from_env("ORDERS", {"ORDERS_MIN_SIZE": "5", "ORDERS_MAX_SIZE": "4"})
     with pytest.raises(ValueError, match="prefix = ''"):
         PoolConfig.from_env("")

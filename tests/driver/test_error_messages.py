@@ -60,8 +60,8 @@ def test_a_timeout_says_how_full_the_pool_is(make_pool: PoolMaker, clock: Manual
         with pytest.raises(PoolTimeoutError) as caught:
             waiting.result(LONG)
     assert str(caught.value) == (
-        "pool 'orders': no place came free in time (1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
-        "release leases sooner, raise max_size or max_streams, or allow more time"
+        "pool 'orders': timed out waiting for a place (1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s)"
+        "; release leases sooner, raise max_size or max_streams, or wait longer"
     )
     assert caught.value.__cause__ is None
 
@@ -73,7 +73,7 @@ def test_a_rejection_says_how_many_wait(make_pool: PoolMaker) -> None:
     with pool.acquire(), pytest.raises(PoolExhaustedError) as caught:
         pool.acquire()
     assert re.fullmatch(
-        r"pool 'orders': too many are waiting already "
+        r"pool 'orders': the queue is full "
         r"\(1 of 1 connections open, 1 in flight, 0 waiting, waited 0\.\d\d\d s\); "
         r"shed load, or raise max_size, max_streams or max_waiters",
         str(caught.value),
@@ -88,7 +88,7 @@ def test_a_closed_pool_says_so(make_pool: PoolMaker) -> None:
         pool.acquire()
     assert re.fullmatch(
         r"pool 'orders': the pool is closed \(0 of 10 connections open, 0 in flight, 0 waiting, waited 0\.\d\d\d s\); "
-        r"make a new pool, or close this one later",
+        r"create a new pool; a closed one cannot be reopened",
         str(caught.value),
     )
 
@@ -122,7 +122,7 @@ def test_a_failed_open_says_why(make_pool: PoolMaker) -> None:
     pool = make_pool(failing_factory, name="orders")
     with pytest.raises(PoolOpenError) as caught:
         pool.open()
-    assert str(caught.value).startswith("pool 'orders': no connection could be made (0 of 10 connections open")
+    assert str(caught.value).startswith("pool 'orders': no connection could be opened (0 of 10 connections open")
     assert str(caught.value).endswith(
         "; last connect error: this factory always fails; see the cause, check the target and its credentials"
     )

@@ -32,7 +32,7 @@ def test_it_is_logged_with_the_stack_that_acquired_it(
         clock.advance(600)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "pool 'orders': a lease of channel 1 has been held for 60.0 s; it was taken here:" in record.message
+    assert "pool 'orders': a lease of channel 1 has been held for 60.0 s; it was acquired here:" in record.message
     assert "in _acquire_without_release\n    return pool.acquire()" in record.message
 
 

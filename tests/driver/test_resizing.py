@@ -268,14 +268,14 @@ def test_wrong_types_of_arguments_are_refused() -> None:
         ChannelPool("orders:50051")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"config must be a PoolConfig"):
         ChannelPool(FakeFactory(), {"max_size": 3})  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"name must be text, not 3"):
+    with pytest.raises(TypeError, match=r"name must be a str, not 3"):
         ChannelPool(FakeFactory(), name=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("world", [grpcpool, grpcpool.aio], ids=["threads", "asyncio"])
 def test_a_wrong_type_of_target_is_refused(world: Any) -> None:
     """As in gRPC, a wrong target raises at once, not at the first call. Bytes are accepted, and the name is text."""
-    with pytest.raises(TypeError, match=r"target must be text, not None"):
+    with pytest.raises(TypeError, match=r"target must be a str, not None"):
         world.insecure_channel(None, name="orders")
     assert world.insecure_channel(b"localhost:1").name == "localhost:1"
 

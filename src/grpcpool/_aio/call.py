@@ -180,12 +180,12 @@ class CallProxy:
         """Whatever else gRPC's calls have: its interceptors use more than is public."""
         stage = self.__dict__.get("_stage")
         if stage is None or stage.native is None:
-            raise AttributeError(f"{type(self).__name__!r} object that waits for a place has no attribute {name!r}")
+            raise AttributeError(f"{type(self).__name__!r} object waiting for a place has no attribute {name!r}")
         return getattr(stage.native, name)
 
     def __repr__(self) -> str:
         native = self._stage.native
-        return f"<{type(self).__name__} that waits for a place>" if native is None else repr(native)
+        return f"<{type(self).__name__} waiting for a place>" if native is None else repr(native)
 
     # --- grpc.aio.RpcContext and grpc.aio.Call ------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class AioDriver(Driver):
         self.check_use()
         if self.loop is None:
             if running is None:
-                raise RuntimeError(f"pool {self.name!r}: must first be used where an event loop runs")
+                raise RuntimeError(f"pool {self.name!r}: must first be used in a running event loop")
             self.loop = running
         elif running is None and self.loop.is_running():
             raise self._wrong_loop()
@@ -112,7 +112,7 @@ class AioDriver(Driver):
     def _wrong_loop(self) -> WrongEventLoopError:
         state = "closed" if self.loop.is_closed() else "another one"
         bound = f"pool {self.name!r}: bound to the event loop of its first use, which is {state}"
-        return WrongEventLoopError(f"{bound} ({self.machine.figures()}); make a pool for each loop")
+        return WrongEventLoopError(f"{bound} ({self.machine.figures()}); create a pool for each loop")
 
     def _is_at_home(self) -> bool:
         running = _get_running_loop()

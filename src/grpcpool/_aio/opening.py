@@ -36,6 +36,6 @@ def _make(driver: Driver, slot: Slot) -> AioSlotChannel:
     if not isinstance(made, grpc.aio.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.aio.Channel")
     if any(other.channel is not None and other.channel.channel is made for other in driver.machine.fleet.slots):
-        raise ConnectError("the factory returned a channel that is in the pool already; it must make a new one")
+        raise ConnectError("the factory returned a channel that is already in the pool; it must create a new one")
     slot.channel = channel = AioSlotChannel(made)
     return channel

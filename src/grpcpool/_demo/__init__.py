@@ -1,1 +1,1 @@
-"""The demonstration, ``python -m grpcpool demo``: what a pool does, shown on a real server. Needs grpcio alone."""
+"""The demonstration, ``python -m grpcpool demo``: shows what a pool does, with a real server. Needs only grpcio."""

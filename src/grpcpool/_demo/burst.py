@@ -1,4 +1,4 @@
-"""A burst of asks for whole connections: who asks, how each ask ended, and what was seen of the pool meanwhile."""
+"""A burst of requests for whole connections: the requests, how each ended, and the pool's state meanwhile."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ from typing import Final
 from grpcpool import PoolConfig, PoolStats, PoolTimeoutError
 from grpcpool._shared.pool_base import PoolBase
 
+from .monitor import monitoring, poll
 from .screen import Screen, bar
-from .tcp import count_connections
-from .watch import pauses, watching
+from .tcp_connections import count_connections
 
 CONFIG: Final = PoolConfig(min_size=2, max_size=8, idle_timeout=1.0, max_age=2.5, age_jitter=0.2)
-ASKS: Final = 200
-PATIENCE: Final = 10.0
+REQUESTS: Final = 200
+TIMEOUT: Final = 10.0
 
-# Every fifth has not enough patience for its turn: eight at a time take 50 ms, so the last has to wait for 1.25 s.
-HURRY: Final = 0.25
-_HURRIED = 5
+# Every fifth request times out before its turn: eight at a time take 50 ms, so the last one waits for 1.25 s.
+SHORT_TIMEOUT: Final = 0.25
+_SHORT_EVERY = 5
 
-PATIENCES: Final = [HURRY if number % _HURRIED == 0 else PATIENCE for number in range(1, ASKS + 1)]
-"""Of each who asks, how long he would wait."""
+TIMEOUTS: Final = [SHORT_TIMEOUT if number % _SHORT_EVERY == 0 else TIMEOUT for number in range(1, REQUESTS + 1)]
+"""The timeout of each request."""
 
 DONE, TIMED_OUT = "done", "timed out"
 
-_QUIET = 6.0
+_IDLE_WITHIN = 6.0
 
 
 class Burst:
-    """What those who ask share, and what is found out."""
+    """The state that all requests share, and the results."""
 
     def __init__(self, port: int, screen: Screen) -> None:
-        """The server listens on `port`."""
+        """The requests go to the server on `port`."""
         self.target = f"127.0.0.1:{port}"
         self.outcomes: Counter[str] = Counter()
-        # What was seen at last, from within and from outside.
+        # The last state: the pool's own stats, and the connections that the operating system counted.
         self.stats: PoolStats
         self.at_end: int | None = None
         self.peak: int | None = None
         self._port = port
         self._screen = screen
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def ask(self) -> Iterator[None]:
-        """One ask, and what is done with the lease, is what is in the ``with`` block; how that ends is noted."""
+    def request(self) -> Iterator[None]:
+        """Counts how the ``with`` block ends, which is one request and the use of its lease."""
         outcome = DONE
         try:
             yield
         except PoolTimeoutError:
             outcome = TIMED_OUT
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is told
+        except Exception as error:  # noqa: BLE001 -- every failure is reported
             outcome = f"{type(error).__name__}: {error}"
-        with self._guard:
+        with self._lock:
             self.outcomes[outcome] += 1
 
     @contextlib.contextmanager
     def watch(self, pool: PoolBase) -> Iterator[None]:
-        """Shows the pool while what is in the ``with`` block goes on."""
-        with watching(self._port, self._screen, lambda: _told(pool.stats())) as watch:
+        """Shows the pool on the screen during the ``with`` block."""
+        with monitoring(self._port, self._screen, lambda: _describe(pool.stats())) as monitor:
             yield
-        self.stats, self.at_end, self.peak = pool.stats(), count_connections(self._port), watch.peak
+        self.stats, self.at_end, self.peak = pool.stats(), count_connections(self._port), monitor.peak
 
-    def rests(self, pool: PoolBase) -> Iterator[float]:
-        """Yields how long to sleep, time and again, until the pool has come to rest."""
-        return pauses(lambda: self._is_at_rest(pool.stats()), _QUIET)
+    def until_idle(self, pool: PoolBase) -> Iterator[float]:
+        """Yields how long to sleep, repeatedly, until the pool is idle."""
+        return poll(lambda: self._is_idle(pool.stats()), _IDLE_WITHIN)
 
-    def _is_at_rest(self, stats: PoolStats) -> bool:
-        """Whether what idles has been closed, what is left has been replaced at least once, and the server knows."""
-        rested = stats.size == CONFIG.min_size == stats.ready
+    def _is_idle(self, stats: PoolStats) -> bool:
+        """Whether idle connections are closed, the others were replaced once, and the operating system agrees."""
+        shrunk = stats.size == CONFIG.min_size == stats.ready
         closed = stats.closed["idle"] > 0 and stats.closed["age"] >= CONFIG.min_size
-        return rested and closed and count_connections(self._port) in (None, stats.size)
+        return shrunk and closed and count_connections(self._port) in (None, stats.size)
 
 
-def _told(stats: PoolStats) -> str:
+def _describe(stats: PoolStats) -> str:
     drawing = bar(used=stats.in_flight, idle=stats.idle, size=CONFIG.max_size)
     return f"{drawing}  in use {stats.in_flight}  waiting {stats.waiting:3}"

@@ -1,6 +1,6 @@
-"""Part 2: many call at once, on one channel, on gRPC's own connection scaling, and on a pool.
+"""Part 2: many concurrent calls over one channel, over gRPC's own connection scaling, and over a pool.
 
-The pool is used as a channel; that it is a pool is one changed line.
+The pool is used as a channel: the difference is one line.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Final
 from grpcpool import PoolConfig
 from grpcpool._grpc.release import SCALES_CONNECTIONS
 
+from .call_counter import MEASURED, CallCounter
+from .leftovers import connections_left, describe_leftovers
+from .monitor import count_text, monitoring
 from .process import running_server
-from .remains import connections_left, told
 from .screen import Screen
 from .server import STREAMS
-from .tally import MEASURED, Tally
-from .watch import in_figures, watching
 from .world import Options, World
 
 WORKERS: Final = 400
@@ -29,11 +29,11 @@ CONFIG: Final = PoolConfig(min_size=1, max_size=CONNECTIONS)
 _POOL = "calls"
 
 Way = Callable[[str], Any]
-"""Makes a channel or pool over a target."""
+"""Creates a channel or pool for a target."""
 
 
 def ways_of(world: World) -> dict[str, Way | None]:
-    """The ways to call, by their names; `None` for one that this grpcio does not have."""
+    """Returns the ways to call by name; `None` for a way that this grpcio does not support."""
     options = scaling_options(CONNECTIONS)
     return {
         f"one {world.channel_type}": world.channel,
@@ -43,7 +43,7 @@ def ways_of(world: World) -> dict[str, Way | None]:
 
 
 def scaling_options(connections: int) -> Options | None:
-    """Options with which a channel opens so many connections by itself; `None` if this grpcio cannot."""
+    """Returns options with which a channel opens up to `connections`; `None` if this grpcio does not support them."""
     if not SCALES_CONNECTIONS:
         return None
     config = json.dumps({"connectionScaling": {"maxConnectionsPerSubchannel": connections}})
@@ -51,44 +51,44 @@ def scaling_options(connections: int) -> Options | None:
 
 
 def show_calls(world: World, screen: Screen) -> list[str]:
-    """Shows part 2; returns what went wrong. That gRPC by itself fails calls is not ours to mend."""
+    """Shows part 2; returns its problems. Calls that fail without the pool are not problems."""
     screen.write(
         f"Calls: {WORKERS} {world.workers} make calls of 50 ms, one after the other, for {MEASURED} s each way.\n"
-        f"The server allows {STREAMS} streams a connection; scaling and pool may have {CONNECTIONS} connections.\n"
+        f"The server allows {STREAMS} streams per connection; scaling and pool have up to {CONNECTIONS} connections.\n"
     )
     rows: list[tuple[str, ...]] = [
-        ("calls", "completed", "failed", "a second", "p50", "p99", "TCP connections", "failed with")
+        ("calls", "completed", "failed", "per second", "p50", "p99", "TCP connections", "failed with")
     ]
-    wrong: list[str] = []
+    problems: list[str] = []
     with running_server() as port:
         for name, way in ways_of(world).items():
             if way is None:
-                rows.append((name, "-", "-", "-", "-", "-", "-", "not in this grpcio"))
+                rows.append((name, "-", "-", "-", "-", "-", "-", "not supported by this grpcio"))
             else:
-                cells, faults = _try(name, way, world, port, screen)
+                cells, way_problems = _run_way(name, way, world, port, screen)
                 rows.append((name, *cells))
-                wrong += faults
+                problems += way_problems
     screen.table(rows, align="<>>>>>><")
-    return wrong
+    return problems
 
 
-def _try(name: str, way: Way, world: World, port: int, screen: Screen) -> tuple[tuple[str, ...], list[str]]:
-    """Calls in this way; returns the cells of its row, and what went wrong if it is the pool's."""
-    tally = Tally()
-    with watching(port, screen, lambda: f"{name:20} {_progress(tally)}") as watch:
-        workers = world.call(lambda: way(f"127.0.0.1:{port}"), WORKERS, tally)
-    # The next way begins with no connection, too.
+def _run_way(name: str, way: Way, world: World, port: int, screen: Screen) -> tuple[tuple[str, ...], list[str]]:
+    """Makes the calls in one way; returns the cells of its row, and the problems if it is the pool."""
+    counter = CallCounter()
+    with monitoring(port, screen, lambda: f"{name:20} {_progress(counter)}") as monitor:
+        workers = world.run_calls(lambda: way(f"127.0.0.1:{port}"), WORKERS, counter)
+    # Each way starts without connections.
     left = {"connections": connections_left(port), world.workers: workers}
-    return _cells(tally, watch.peak), _wrong(tally, left)
+    return _cells(counter, monitor.peak), _problems(counter, left)
 
 
-def _progress(tally: Tally) -> str:
-    return f"completed {len(tally.latencies):5}  failed {len(tally.failures):5}"
+def _progress(counter: CallCounter) -> str:
+    return f"completed {len(counter.latencies):5}  failed {len(counter.failures):5}"
 
 
-def _cells(tally: Tally, connections: int | None) -> tuple[str, ...]:
-    """The row of the table, without the name."""
-    latencies, failures = tally.latencies, tally.failures
+def _cells(counter: CallCounter, connections: int | None) -> tuple[str, ...]:
+    """Returns the row of the table, without the name."""
+    latencies, failures = counter.latencies, counter.failures
     percentiles = statistics.quantiles(latencies, n=100) if len(latencies) > 1 else [0.0] * 99
     return (
         str(len(latencies)),
@@ -96,19 +96,19 @@ def _cells(tally: Tally, connections: int | None) -> tuple[str, ...]:
         f"{len(latencies) / MEASURED:.0f}",
         f"{1000 * percentiles[49]:.0f} ms",
         f"{1000 * percentiles[98]:.0f} ms",
-        in_figures(connections),
+        count_text(connections),
         ", ".join(failure for failure, _ in Counter(failures).most_common(2)),
     )
 
 
-def _wrong(tally: Tally, left: dict[str, int]) -> list[str]:
-    """What should not be, in words."""
-    stats = tally.at_rest
+def _problems(counter: CallCounter, left: dict[str, int]) -> list[str]:
+    """Describes what is wrong."""
+    stats = counter.at_rest
     if stats is None:
         return []
-    wrong = [f"{count} calls on the pool failed: {failure}" for failure, count in Counter(tally.failures).items()]
-    if not tally.latencies:
-        wrong.append("no call on the pool was completed")
+    problems = [f"{count} calls on the pool failed: {failure}" for failure, count in Counter(counter.failures).items()]
+    if not counter.latencies:
+        problems.append("no call on the pool was completed")
     if stats.in_flight or stats.waiting:
-        wrong.append(f"{stats.in_flight} in flight and {stats.waiting} waiting at rest")
-    return wrong + told(left)
+        problems.append(f"{stats.in_flight} in flight and {stats.waiting} waiting after the last call")
+    return problems + describe_leftovers(left)

@@ -1,4 +1,4 @@
-"""Runs a server in another process: a program that prints its port, and ends when its standard input does."""
+"""Runs a server in another process: a program that prints its port and ends when its standard input does."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-_PATIENCE = 5.0
+_GRACE = 5.0
 _DEMO = ("-m", f"{__package__}.server")
 
 
 @contextlib.contextmanager
 def running_server(program: Sequence[str] = _DEMO) -> Iterator[int]:
-    """Runs a server within the ``with`` block, and yields its port.
+    """Runs a server during the ``with`` block, and yields its port.
 
     Args:
         program: Arguments of the Python interpreter; the demonstration's server if not given.
@@ -21,7 +21,7 @@ def running_server(program: Sequence[str] = _DEMO) -> Iterator[int]:
     Raises:
         RuntimeError: The server did not start.
     """
-    # A session of its own keeps Ctrl-C from the server, also while it starts.
+    # In a session of its own the server does not receive Ctrl-C, even while it starts.
     with subprocess.Popen(  # noqa: S603 -- the command is ours
         [sys.executable, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -39,10 +39,10 @@ def _port_of(process: subprocess.Popen[str]) -> int:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Closes the server's standard input, which ends it; kills a server that does not listen."""
+    """Closes the server's standard input, which ends it; kills a server that does not end."""
     if process.stdin is not None:
         process.stdin.close()
     try:
-        process.wait(_PATIENCE)
+        process.wait(_GRACE)
     except subprocess.TimeoutExpired:
         process.kill()

@@ -1,4 +1,4 @@
-"""How the demonstration shows things: a live line, and tables. Plain ASCII, to be pasted anywhere."""
+"""The demonstration's output: a live line, and tables, in plain ASCII that can be pasted anywhere."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TextIO
 
 _WIDTH = 79
 
-# Between the lines where nothing can be redrawn.
+# Seconds between live lines if the line cannot be redrawn.
 _PAUSE = 0.5
 
 
 class Screen:
-    """Writes to a terminal, where the live line is redrawn in place, or to a file, where it is a line now and then."""
+    """Writes to a terminal, where the live line is redrawn in place, or to a file, as a line from time to time."""
 
     def __init__(self, out: TextIO) -> None:
         """Writes to `out`."""
@@ -29,7 +29,7 @@ class Screen:
         self._write(f"{text}\n")
 
     def live(self, text: str) -> None:
-        """Shows `text` as the state of this moment."""
+        """Shows `text` as the current state."""
         now = time.monotonic()
         line = f"{now - self._began:5.1f} s  {text}"
         if self._redraws:
@@ -40,17 +40,17 @@ class Screen:
             self._write(f"{line}\n")
 
     def end_live(self) -> None:
-        """Leaves the live line as it is; what comes next stands below it."""
+        """Ends the live line; later output appears below it."""
         if self._live:
             self._live = False
             self._write("\n")
 
     def table(self, rows: Sequence[Sequence[str]], *, align: str) -> None:
-        """Writes the rows, the first of which is the head.
+        """Writes a table; the first row is the header.
 
         Args:
             rows: Cells, as many in each row as `align` has letters.
-            align: One letter a column: ``<`` flush left, ``>`` flush right.
+            align: One letter for each column: ``<`` left-aligned, ``>`` right-aligned.
         """
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -66,5 +66,5 @@ class Screen:
 
 
 def bar(*, used: int, idle: int, size: int) -> str:
-    """A bar of `size` marks: ``#`` for each connection in use, ``-`` for each idle one, ``.`` for each not open."""
+    """Returns a bar of `size` marks: ``#`` for a connection in use, ``-`` for an idle one, ``.`` for one not open."""
     return "[" + ("#" * used + "-" * idle).ljust(size, ".") + "]"

@@ -1,6 +1,6 @@
 """The demonstration's server, in a process of its own: prints its port, and ends when its standard input does.
 
-Whoever starts it holds the other end of its standard input, so it ends with him, whichever way he does.
+The process that starts it holds the other end of its standard input, so the server always ends with that process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ METHOD: Final = "/grpcpool.Demo/Wait"
 PAUSE: Final = 0.05
 STREAMS: Final = 100
 
-# More than all callers of the demonstration together: what limits them is to be the streams, not the threads.
+# More than all callers of the demonstration, so that streams are the limit, not threads.
 _THREADS = 512
 
 
@@ -41,13 +41,13 @@ def start_server() -> tuple[grpc.Server, int]:
 
 def main() -> None:
     """Serves until standard input ends."""
-    # Ctrl-C reaches every process of the terminal; the demonstration's end is the server's, too.
+    # Ctrl-C reaches every process of the terminal; the server ends with the demonstration.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _server, port = start_server()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     sys.stdin.read()
-    # Without a farewell: whoever was interrupted may be connected still, and his gRPC would complain of it.
+    # Exits without GOAWAY: an interrupted client may still be connected, and its gRPC would log an error.
     os._exit(0)
 
 

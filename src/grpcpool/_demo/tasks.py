@@ -1,4 +1,4 @@
-"""The world of asyncio's tasks and `grpc.aio`."""
+"""The world of asyncio tasks and `grpc.aio`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import grpc
 
 from grpcpool import PoolConfig, aio, isolated
 
-from .burst import CONFIG, PATIENCE, PATIENCES, Burst
+from .burst import CONFIG, TIMEOUT, TIMEOUTS, Burst
+from .call_counter import CALL_TIMEOUT, CallCounter
+from .monitor import poll
 from .server import METHOD
-from .tally import CALL_TIMEOUT, Tally
-from .watch import pauses
 from .world import Options, World
 
-# gRPC's own tasks end a moment after their calls.
-_TO_END = 2.0
+# gRPC's own tasks end shortly after their calls.
+_TASKS_END_WITHIN = 2.0
 
 _Call = grpc.aio.UnaryUnaryMultiCallable
 
@@ -30,62 +30,62 @@ class Tasks(World):
     channel_type = "grpc.aio.Channel"
 
     def channel(self, target: str, options: Options = ()) -> grpc.aio.Channel:
-        """Makes one channel of gRPC's own."""
+        """Creates a plain gRPC channel."""
         return grpc.aio.insecure_channel(target, options)
 
     def pool(self, target: str, config: PoolConfig, name: str) -> aio.ChannelPool:
-        """Makes a pool."""
+        """Creates a pool."""
         return aio.ChannelPool(lambda: grpc.aio.insecure_channel(target, isolated()), config, name=name)
 
-    def lease(self, burst: Burst, name: str) -> int:
-        """Plays the burst."""
-        return asyncio.run(self._lease(burst, name))
+    def run_leases(self, burst: Burst, name: str) -> int:
+        """Runs the burst."""
+        return asyncio.run(self._run_leases(burst, name))
 
-    async def _lease(self, burst: Burst, name: str) -> int:
+    async def _run_leases(self, burst: Burst, name: str) -> int:
         async with self.pool(burst.target, CONFIG, name) as pool:
             with burst.watch(pool):
-                await pool.open(PATIENCE)
+                await pool.open(TIMEOUT)
                 async with asyncio.TaskGroup() as group:
-                    for patience in PATIENCES:
-                        group.create_task(_ask(pool, patience, burst))
-                for pause in burst.rests(pool):
-                    await asyncio.sleep(pause)
+                    for timeout in TIMEOUTS:
+                        group.create_task(_use_lease(pool, timeout, burst))
+                for seconds in burst.until_idle(pool):
+                    await asyncio.sleep(seconds)
         return await _tasks_left()
 
-    def call(self, make: Callable[[], Any], workers: int, tally: Tally) -> int:
-        """Has tasks call."""
-        return asyncio.run(self._call(make, workers, tally))
+    def run_calls(self, create: Callable[[], Any], workers: int, counter: CallCounter) -> int:
+        """Makes the calls from tasks."""
+        return asyncio.run(self._run_calls(create, workers, counter))
 
-    async def _call(self, make: Callable[[], Any], workers: int, tally: Tally) -> int:
-        async with make() as channel:
-            await call_on([channel], workers, tally)
-            tally.note(channel)
+    async def _run_calls(self, create: Callable[[], Any], workers: int, counter: CallCounter) -> int:
+        async with create() as channel:
+            await call_on([channel], workers, counter)
+            counter.record_stats(channel)
         return await _tasks_left()
 
 
-async def _ask(pool: aio.ChannelPool, patience: float, burst: Burst) -> None:
-    """Leases a connection for one call."""
-    with burst.ask():
-        async with pool.acquire(timeout=patience) as lease:
-            await lease.unary_unary(METHOD)(b"", timeout=PATIENCE)
+async def _use_lease(pool: aio.ChannelPool, acquire_timeout: float, burst: Burst) -> None:
+    """Acquires a connection for one call."""
+    with burst.request():
+        async with pool.acquire(timeout=acquire_timeout) as lease:
+            await lease.unary_unary(METHOD)(b"", timeout=TIMEOUT)
 
 
-async def call_on(channels: Sequence[grpc.aio.Channel], workers: int, tally: Tally) -> None:
-    """Has so many tasks, dealt out to the channels, call as long as the tally says."""
+async def call_on(channels: Sequence[grpc.aio.Channel], workers: int, counter: CallCounter) -> None:
+    """Makes calls from `workers` tasks, spread over the channels, while the counter is running."""
     calls: list[_Call[bytes, bytes]] = [channel.unary_unary(METHOD) for channel in channels]
     async with asyncio.TaskGroup() as group:
         for call in itertools.islice(itertools.cycle(calls), workers):
-            group.create_task(_keep_calling(call, tally))
+            group.create_task(_keep_calling(call, counter))
 
 
-async def _keep_calling(call: _Call[bytes, bytes], tally: Tally) -> None:
-    while tally.running():
-        with tally.call():
+async def _keep_calling(call: _Call[bytes, bytes], counter: CallCounter) -> None:
+    while counter.running():
+        with counter.call():
             await call(b"", timeout=CALL_TIMEOUT)
 
 
 async def _tasks_left() -> int:
-    """How many tasks there are besides this one, after a moment."""
-    for pause in pauses(lambda: len(asyncio.all_tasks()) == 1, _TO_END):
-        await asyncio.sleep(pause)
+    """Returns the number of other tasks after a moment."""
+    for seconds in poll(lambda: len(asyncio.all_tasks()) == 1, _TASKS_END_WITHIN):
+        await asyncio.sleep(seconds)
     return len(asyncio.all_tasks()) - 1

@@ -13,9 +13,9 @@ import grpc
 
 from grpcpool import ChannelPool, PoolConfig, isolated
 
-from .burst import CONFIG, PATIENCE, PATIENCES, Burst
+from .burst import CONFIG, TIMEOUT, TIMEOUTS, Burst
+from .call_counter import CALL_TIMEOUT, CallCounter
 from .server import METHOD
-from .tally import CALL_TIMEOUT, Tally
 from .world import Options, World
 
 _Call = grpc.UnaryUnaryMultiCallable
@@ -28,58 +28,58 @@ class Threads(World):
     channel_type = "grpc.Channel"
 
     def channel(self, target: str, options: Options = ()) -> grpc.Channel:
-        """Makes one channel of gRPC's own."""
+        """Creates a plain gRPC channel."""
         return grpc.insecure_channel(target, options)
 
     def pool(self, target: str, config: PoolConfig, name: str) -> ChannelPool:
-        """Makes a pool."""
+        """Creates a pool."""
         return ChannelPool(lambda: grpc.insecure_channel(target, isolated()), config, name=name)
 
-    def lease(self, burst: Burst, name: str) -> int:
-        """Plays the burst."""
+    def run_leases(self, burst: Burst, name: str) -> int:
+        """Runs the burst."""
         with self.pool(burst.target, CONFIG, name) as pool, burst.watch(pool):
-            pool.open(PATIENCE)
-            _run((partial(_ask, pool, patience, burst) for patience in PATIENCES), pool.close)
-            for pause in burst.rests(pool):
-                time.sleep(pause)
+            pool.open(TIMEOUT)
+            _run((partial(_use_lease, pool, timeout, burst) for timeout in TIMEOUTS), pool.close)
+            for seconds in burst.until_idle(pool):
+                time.sleep(seconds)
         return _threads_left(name)
 
-    def call(self, make: Callable[[], Any], workers: int, tally: Tally) -> int:
-        """Has threads call."""
+    def run_calls(self, create: Callable[[], Any], workers: int, counter: CallCounter) -> int:
+        """Makes the calls from threads."""
         before = _threads_left("")
-        with make() as channel:
-            call_on([channel], workers, tally)
-            tally.note(channel)
+        with create() as channel:
+            call_on([channel], workers, counter)
+            counter.record_stats(channel)
         return _threads_left("") - before
 
 
-def _ask(pool: ChannelPool, patience: float, burst: Burst) -> None:
-    """Leases a connection for one call."""
-    with burst.ask(), pool.acquire(timeout=patience) as lease:
-        lease.unary_unary(METHOD)(b"", timeout=PATIENCE)
+def _use_lease(pool: ChannelPool, timeout: float, burst: Burst) -> None:
+    """Acquires a connection for one call."""
+    with burst.request(), pool.acquire(timeout=timeout) as lease:
+        lease.unary_unary(METHOD)(b"", timeout=TIMEOUT)
 
 
-def call_on(channels: Sequence[grpc.Channel], workers: int, tally: Tally) -> None:
-    """Has so many threads, dealt out to the channels, call as long as the tally says."""
+def call_on(channels: Sequence[grpc.Channel], workers: int, counter: CallCounter) -> None:
+    """Makes calls from `workers` threads, spread over the channels, while the counter is running."""
     calls: list[_Call[bytes, bytes]] = [channel.unary_unary(METHOD) for channel in channels]
 
     def stop() -> None:
-        tally.stopped = True
+        counter.stopped = True
         for channel in channels:
             channel.close()
 
-    _run((partial(_keep_calling, call, tally) for call in itertools.islice(itertools.cycle(calls), workers)), stop)
+    _run((partial(_keep_calling, call, counter) for call in itertools.islice(itertools.cycle(calls), workers)), stop)
 
 
-def _keep_calling(call: _Call[bytes, bytes], tally: Tally) -> None:
-    while tally.running():
-        with tally.call():
+def _keep_calling(call: _Call[bytes, bytes], counter: CallCounter) -> None:
+    while counter.running():
+        with counter.call():
             call(b"", timeout=CALL_TIMEOUT)
 
 
-def _run(works: Iterable[Callable[[], None]], stop: Callable[[], object]) -> None:
-    """Has each done by a thread, and waits for all. Should it be interrupted, `stop` is to end them."""
-    threads = [threading.Thread(target=work, daemon=True) for work in works]
+def _run(functions: Iterable[Callable[[], None]], stop: Callable[[], object]) -> None:
+    """Runs each function on a thread, and waits for all. After an interruption, calls `stop` to end them."""
+    threads = [threading.Thread(target=function, daemon=True) for function in functions]
     try:
         for thread in threads:
             thread.start()
@@ -89,10 +89,10 @@ def _run(works: Iterable[Callable[[], None]], stop: Callable[[], object]) -> Non
         stop()
         for thread in threads:
             if thread.ident is not None:
-                thread.join(PATIENCE)
+                thread.join(TIMEOUT)
         raise
 
 
 def _threads_left(pool: str) -> int:
-    """How many threads of the pool of that name run."""
+    """Returns the number of running threads of the pool with that name."""
     return sum(thread.name.startswith(f"grpcpool-{pool}") for thread in threading.enumerate())

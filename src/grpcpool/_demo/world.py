@@ -1,4 +1,4 @@
-"""What a scene is played in: threads and `grpc`, or tasks and `grpc.aio`. Of these a scene knows only what is here."""
+"""The interface of the two worlds, threads with `grpc` and tasks with `grpc.aio`, that the demonstration uses."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Any
 from grpcpool import PoolConfig
 
 from .burst import Burst
-from .tally import Tally
+from .call_counter import CallCounter
 
 Options = Sequence[tuple[str, Any]]
 
 
 class World(abc.ABC):
-    """One of the two."""
+    """Threads with `grpc`, or tasks with `grpc.aio`."""
 
     workers: str
-    """What makes the calls."""
+    """The name of what makes the calls."""
     channel_type: str
-    """What gRPC calls a channel here."""
+    """The name of gRPC's channel type."""
 
     @abc.abstractmethod
     def channel(self, target: str, options: Options = ()) -> Any:
-        """Makes one channel of gRPC's own."""
+        """Creates a plain gRPC channel."""
 
     @abc.abstractmethod
     def pool(self, target: str, config: PoolConfig, name: str) -> Any:
-        """Makes a pool."""
+        """Creates a pool."""
 
     @abc.abstractmethod
-    def lease(self, burst: Burst, name: str) -> int:
-        """Plays the burst on a pool of that name, which comes to rest and is closed then.
+    def run_leases(self, burst: Burst, name: str) -> int:
+        """Runs the burst on a pool of that name, waits until the pool is idle, and closes it.
 
         Returns:
-            How many workers of the pool's own are left.
+            The number of the pool's own workers that are left.
         """
 
     @abc.abstractmethod
-    def call(self, make: Callable[[], Any], workers: int, tally: Tally) -> int:
-        """Has so many workers call, one call after the other, on the channel or pool that `make` makes.
+    def run_calls(self, create: Callable[[], Any], workers: int, counter: CallCounter) -> int:
+        """Makes calls from `workers` threads or tasks, one after the other each, on the channel that `create` returns.
 
         Returns:
-            How many workers of the channel's own are left when it is closed.
+            The number of the channel's own workers that are left after it is closed.
         """

@@ -202,7 +202,7 @@ def wait_until_ready(connectivity: Connectivity, timeout: float, given_up: Calla
         if state is grpc.ChannelConnectivity.SHUTDOWN or given_up():
             raise ConnectError("closed while it was being opened")
         if left <= 0:
-            raise ConnectError(f"not ready within {timeout} s (gRPC says: {state.name})")
+            raise ConnectError(f"not ready within {timeout} s (state {state.name})")
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
             failure = connectivity.failure(left)
             if failure is not None:

@@ -68,7 +68,7 @@ def end_failed(call: Any) -> None:
         return
     cancel = getattr(getattr(call, "_call", None), "cancel", None)
     if cancel is not None:
-        _cancel(cancel, "Cancelled, for its reader was told that it failed!")
+        _cancel(cancel, "Cancelled after its reader got an error!")
     elif hasattr(call, "__next__"):
         warn_of_missing("_call")
     if runs_only_while_iterated(call):

@@ -61,7 +61,7 @@ def shared_out(options: Sequence[tuple[str, Any]] | None) -> Options:
 
 def _merge(config: Any) -> dict[str, Any]:
     if not isinstance(config, dict):
-        raise TypeError("a service config is a JSON object")
+        raise TypeError("the service config must be a JSON object")
     if "loadBalancingConfig" in config or "loadBalancingPolicy" in config:
         return config
     return {**config, "loadBalancingConfig": _SHUFFLED}

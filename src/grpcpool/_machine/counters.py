@@ -1,4 +1,4 @@
-"""What the machine counts, and what one slot contributes to a snapshot."""
+"""The counters of the machine, and the stats of one slot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .slot import Slot
 
 @dataclasses.dataclass(slots=True)
 class Counters:
-    """The counters behind `PoolStats`, as the machine counts them. Each slot counts what is acquired of it itself."""
+    """The counters behind `PoolStats`, which the machine updates. What is acquired is counted by each slot."""
 
     acquired_of_closed: int = 0
     waited: int = 0
@@ -27,7 +27,7 @@ class Counters:
 
 
 def slot_stats(slot: Slot, moment: Callable[[float], dt.datetime]) -> ChannelStats:
-    """Describes one slot; `moment` turns the driver's clock into a date."""
+    """Returns the stats of one slot; `moment` converts the driver's clock to a date."""
     return ChannelStats(
         id=slot.id,
         state=slot.state,

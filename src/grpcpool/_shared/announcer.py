@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from .._values.events import AnyEvent, Closed, Draining, Leaked, Opened, OpenFailed, Opening
 from .._values.listener import HOOKS, Listener, hears_releases
-from .event_text import level_of, told
+from .event_text import describe, level_of
 
 logger = logging.getLogger("grpcpool")
 
@@ -62,4 +62,4 @@ def _may_be_a_signals(error: BaseException) -> bool:
 def _log(event: AnyEvent) -> None:
     # Waits, timeouts, rejections and refusals belong to calls: their callers see them, and the counters do.
     if isinstance(event, _LOGGED):
-        logger.log(level_of(event), "%s", told(event))
+        logger.log(level_of(event), "%s", describe(event))

@@ -313,7 +313,7 @@ class Driver(abc.ABC):
             try:
                 work()
             except Exception:  # noqa: BLE001 -- the thread that happens to be here is not concerned
-                logger.exception("pool %r: what a finalizer left to be done failed", self.name)
+                logger.exception("pool %r: work that a finalizer queued failed", self.name)
 
     def forget_leak(self, ticket: int) -> None:
         """A lease that was watched for leaks has been released."""

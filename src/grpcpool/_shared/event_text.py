@@ -1,4 +1,4 @@
-"""The events of a pool in words: one plain line each."""
+"""Describes the events of a pool, in one line each, and chooses their log levels."""
 
 from __future__ import annotations
 
@@ -21,52 +21,51 @@ from .._values.events import (
     TimedOut,
 )
 
-_TROUBLE = (OpenFailed, Leaked, TimedOut, Rejected, RefusedStream)
+_PROBLEMS = (OpenFailed, Leaked, TimedOut, Rejected, RefusedStream)
 _PER_CALL = (Granted, Released)
 
 
 def level_of(event: AnyEvent) -> int:
-    """The life of connections is INFO, trouble is WARNING, and what comes with calls that go well is DEBUG."""
-    if isinstance(event, _TROUBLE):
+    """Returns the log level: INFO for the lifecycle of connections, WARNING for problems, DEBUG for normal calls."""
+    if isinstance(event, _PROBLEMS):
         return logging.WARNING
     return logging.DEBUG if isinstance(event, _PER_CALL) else logging.INFO
 
 
-def told(event: AnyEvent) -> str:
-    """The line. Never credentials, metadata or payload."""
-    return f"pool {event.pool!r}: {_what(event)}"
+def describe(event: AnyEvent) -> str:
+    """Returns the event as one line, without credentials, metadata or payload."""
+    return f"pool {event.pool!r}: {_text_of(event)}"
 
 
-def _what(event: AnyEvent) -> str:  # noqa: C901, PLR0911 -- one line for each event
+def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911 -- one line for each event
     match event:
         case Opening():
-            successor = f", to replace channel {event.replaces}" if event.replaces is not None else ""
-            return f"opening channel {event.channel}{successor}"
+            predecessor = f" to replace channel {event.replaces}" if event.replaces is not None else ""
+            return f"opening channel {event.channel}{predecessor}"
         case Opened():
-            return f"channel {event.channel} is ready after {event.seconds:.3f} s"
+            return f"channel {event.channel} opened in {event.seconds:.3f} s"
         case OpenFailed():
             return (
-                f"channel {event.channel} could not be opened: {brief(event.error)}; "
+                f"channel {event.channel} failed to open: {brief(event.error)}; "
                 f"next attempt in {event.retry_in:.3f} s at the earliest"
             )
         case Draining():
-            waits = f"and waits for {event.in_flight} to end"
-            return f"channel {event.channel} takes no new calls ({event.reason}) {waits}"
+            return f"channel {event.channel} draining ({event.reason}), {event.in_flight} in flight"
         case Closed():
-            cancelled = f", {event.cancelled} in flight cancelled" if event.cancelled else ""
+            cancelled = f", cancelled {event.cancelled} in flight" if event.cancelled else ""
             return f"channel {event.channel} closed ({event.reason}){cancelled}"
         case Granted():
-            return f"a place on channel {event.channel} was granted after a wait of {event.waited:.3f} s"
+            return f"granted a place on channel {event.channel} after {event.waited:.3f} s"
         case TimedOut():
-            return f"no place came free within {event.waited:.3f} s"
+            return f"timed out after waiting {event.waited:.3f} s for a place"
         case Rejected():
-            return f"turned away: {event.waiting} wait already"
+            return f"rejected: queue full ({event.waiting} waiting)"
         case RefusedStream():
-            return f"the server refused a call on channel {event.channel}, which carries {event.limit} from now on"
+            return f"the server refused a stream on channel {event.channel}; its limit is now {event.limit}"
         case Released():
-            return f"a lease of channel {event.channel} was released after {event.held:.3f} s"
+            return f"released a lease of channel {event.channel} after {event.held:.3f} s"
         case Leaked():
-            taken = f"it was taken here:\n{event.stack}"
-            return f"a lease of channel {event.channel} has been held for {event.held:.1f} s; {taken}"
+            acquired = f"it was acquired here:\n{event.stack}"
+            return f"a lease of channel {event.channel} has been held for {event.held:.1f} s; {acquired}"
         case _:
             assert_never(event)

@@ -148,7 +148,7 @@ class LeaseBase:
 
     def _check_usable(self) -> None:
         if self._driver.void:
-            raise self._driver.forked_error("this lease was taken")
+            raise self._driver.forked_error("this lease was acquired")
         if self._released:
             figures = self._driver.machine.figures()
             text = f"pool {self._driver.name!r}: the lease has been released ({figures}); acquire a new one"

@@ -67,7 +67,7 @@ class PoolBase(abc.ABC):
         if config is not None and not isinstance(config, PoolConfig):
             raise TypeError(f"config must be a PoolConfig, not {config!r}")
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be text, not {name!r}")
+            raise TypeError(f"name must be a str, not {name!r}")
         self._config = config if config is not None else PoolConfig()
         self._source = ChannelSource(factory, self._config.prime)
         self._name = name if name is not None else f"pool-{next(_unnamed)}"
@@ -100,13 +100,13 @@ class PoolBase(abc.ABC):
     def _seconds(self, timeout: float | Configured | None) -> float | None:
         seconds = self._config.acquire_timeout if isinstance(timeout, Configured) else timeout
         if seconds is not None and not is_seconds(seconds):
-            raise ValueError(f"timeout = {seconds!r}: must be seconds, 0 or more, or None to wait for ever")
+            raise ValueError(f"timeout = {seconds!r}: must be seconds, 0 or more, or None to wait without limit")
         return seconds
 
     def _check_streams(self, streams: int) -> None:
         most = self._config.max_streams
         if not is_count(streams, 1) or streams > most:
-            raise ValueError(f"streams = {streams!r}: must be a whole number from 1 to max_streams, which is {most}")
+            raise ValueError(f"streams = {streams!r}: must be a whole number from 1 to max_streams ({most})")
 
     def _grace(self, grace: float | None) -> float:
         seconds = self._config.close_grace if grace is None else grace

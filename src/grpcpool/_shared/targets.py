@@ -44,7 +44,7 @@ def named_after(target: str | bytes) -> str:
         # Undocumented, but gRPC accepts it.
         return target.decode(errors="backslashreplace")
     if not isinstance(target, str):
-        raise TypeError(f"target must be text, not {target!r}")
+        raise TypeError(f"target must be a str, not {target!r}")
     return target
 
 
@@ -55,7 +55,7 @@ def check_credentials(credentials: Credentials) -> None:
         TypeError: They are neither. The message does not show them: they may be the text of a key.
     """
     if not callable(credentials):
-        _check(credentials, "credentials must be grpc.ChannelCredentials, or a callable that makes them")
+        _check(credentials, "credentials must be grpc.ChannelCredentials, or a callable that returns them")
 
 
 def credentials_of(credentials: Credentials) -> grpc.ChannelCredentials:

@@ -416,7 +416,7 @@ class PoolCall(_Base):
         """The call at a glance."""
         stage = self._stage
         if isinstance(stage, Waiting):
-            return "<PoolCall that waits for a place>"
+            return "<PoolCall waiting for a place>"
         return repr(stage.native if isinstance(stage, Running) else stage.as_call())
 
     __str__ = __repr__

@@ -49,10 +49,10 @@ def _make(driver: Driver, slot: Slot) -> SyncSlotChannel:
     with driver.lock:
         others = [other.channel.channel for other in driver.machine.fleet.slots if other.channel is not None]
         if any(other is made for other in others):
-            raise ConnectError("the factory returned a channel that is in the pool already; it must make a new one")
+            raise ConnectError("the factory returned a channel that is already in the pool; it must create a new one")
         slot.channel = channel
         given_up = slot.state is SlotState.CLOSED
     if given_up:
         channel.close()
-        raise ConnectError("given up while the factory made the channel")
+        raise ConnectError("abandoned while the factory created the channel")
     return channel

@@ -73,7 +73,7 @@ class Subscriptions:
             try:
                 self._thread.start()
             except RuntimeError:
-                logger.exception("no thread for connectivity callbacks")
+                logger.exception("cannot start a thread for connectivity callbacks")
                 self._thread = None
             else:
                 self._runs = True

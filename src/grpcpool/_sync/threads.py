@@ -25,7 +25,7 @@ class Threads:
         """
         if sys.is_finalizing():
             # On some versions of Python a thread that is started now never ends for those that wait for it.
-            raise RuntimeError("the interpreter shuts down")
+            raise RuntimeError("the interpreter is shutting down")
         thread = threading.Thread(target=work, name=f"{self._name}-{what}", daemon=True)
         # Started under the guard, so that `join` sees no thread that has not started. It is known before it runs, so
         # that `is_current` finds it. No thread removes itself, because it would still be running then.

@@ -1,7 +1,7 @@
-"""How a pool is to behave: every knob, checked where it is set.
+"""The settings of a pool, validated on creation.
 
-A configuration that exists is valid: wrong and contradictory values, and knobs that would have no effect, are
-refused with a `ValueError` that names the field, its value and the rule; if there are several, all of them.
+A configuration that exists is valid. Wrong and contradictory values, and settings without effect, raise a `ValueError`
+that names each field, its value and the rule.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _DEFAULT_JITTER = 0.1
 
 
 class Mode(enum.Enum):
-    """What a pool does at `PoolConfig.max_size` when one more connection is asked for."""
+    """What a pool does when it needs another connection but has reached `PoolConfig.max_size`."""
 
     STRICT = "strict"
     """Waits until a place is free."""
     LOOSE = "loose"
-    """Opens an extra connection at once, and closes it when it comes back."""
+    """Opens an extra connection at once, and closes it when it is released."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,33 +34,33 @@ class PoolConfig:
     """The settings of a pool. Durations are seconds.
 
     Attributes:
-        min_size: Connections kept open, however idle. 0 keeps none.
-        max_size: Connections at most. A connection that is being replaced and its successor hold one place, and one
-            that only waits for its last calls to end (draining) holds none.
-        target_streams: Calls per connection beyond which the pool grows ahead of need. `None`: 5/9 of
-            `max_streams`, rounded up, which is 50 of the default 90.
-        max_streams: Calls per connection, never more. Keep it under the server's limit, usually 100: a Python
-            server refuses calls near its limit (it counts streams it has not cleaned up yet).
+        min_size: Minimum number of connections, kept open even when idle. 0 keeps none.
+        max_size: Maximum number of connections. A connection that is being replaced counts as one with its successor;
+            a draining connection, which only waits for its last calls, does not count.
+        target_streams: Calls per connection above which the pool opens another connection in advance. `None`: 5/9 of
+            `max_streams`, rounded up, which is 50 for the default of 90.
+        max_streams: Maximum number of calls per connection. Keep it below the server's limit, usually 100: a Python
+            server refuses calls near its limit, because it still counts streams that it has not cleaned up.
         mode: What happens at `max_size`, see `Mode`.
-        max_overflow: Extra connections that `Mode.LOOSE` may have open; at that bound it waits like `STRICT`.
+        max_overflow: Maximum number of extra connections in `Mode.LOOSE`; beyond it, callers wait as in `STRICT`.
         acquire_timeout: How long an acquire, or a call without a deadline of its own, may wait for a place.
-            `None` waits for ever.
-        max_waiters: Waiters beyond which an acquire fails at once. `None`: no bound.
-        idle_timeout: How long a connection above `min_size` may be unused before it is closed. `None`: for ever.
+            `None` waits without limit.
+        max_waiters: Maximum number of waiters; beyond it, an acquire fails at once. `None`: no limit.
+        idle_timeout: How long a connection above `min_size` may be idle before it is closed. `None`: no limit.
         max_age: Age at which a connection is replaced, gracefully. `None`: never.
-        age_jitter: Fraction of `max_age` taken off at random, drawn once per connection, so that connections
-            made together are not replaced together.
-        connect_timeout: How long one connection may take to become ready, `prime` included.
+        age_jitter: Maximum fraction of `max_age` by which it is shortened, at random for each connection, so that
+            connections opened together are not replaced together.
+        connect_timeout: How long a connection may take to become ready, `prime` included.
         drain_timeout: How long a retiring connection may wait for its calls before they are cancelled.
         close_grace: Default of `close(grace)`. 0 cancels at once, as gRPC's own `close()` does.
         picker: Which connection serves the next call: the one with the fewest calls (`least_loaded`), each in
-            turn (`round_robin`), or the fullest below `target_streams`, so that few are in use (`fill`).
-        prime: Called with each fresh channel before it is used, for instance to make one cheap call. What it
-            raises fails the connection. In `grpcpool.aio` it may be a coroutine function.
-        leak_threshold: How long a lease may be held before it is reported, once, with the stack that took it.
+            turn (`round_robin`), or the fullest below `target_streams`, to use few connections (`fill`).
+        prime: Called with each new channel before it is used, for instance to make a cheap call. If it raises, the
+            connection fails. In `grpcpool.aio` it may be a coroutine function.
+        leak_threshold: How long a lease may be held before it is reported, once, with the stack that acquired it.
 
     Raises:
-        ValueError: A value is wrong or contradicts another; names field, value and rule.
+        ValueError: A value is wrong or contradicts another; the message names field, value and rule.
     """
 
     min_size: int = 1
@@ -83,26 +83,26 @@ class PoolConfig:
     leak_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what is wrong, all of it at once."""
+        """Raises a `ValueError` with everything that is wrong."""
         refuse(faults({field: getattr(self, field) for field in _RULES}))
 
     @property
     def resolved_target_streams(self) -> int:
-        """`target_streams`, or what `None` stands for."""
+        """`target_streams`, or its default if it is `None`."""
         if self.target_streams is not None:
             return self.target_streams
         return target_of(self.max_streams)
 
     @classmethod
     def classic(cls, init: int, cap: int) -> Self:
-        """The presets of the Go pool this project grew out of.
+        """Returns the presets of the Go pool that this project grew out of.
 
         Args:
-            init: Connections opened by `open()` and kept (`min_size`).
-            cap: Connections at most (`max_size`), beyond which `LOOSE` opens extra ones.
+            init: Connections that `open()` opens and the pool keeps (`min_size`).
+            cap: Maximum number of connections (`max_size`), beyond which `LOOSE` opens extra ones.
 
         Returns:
-            A configuration that closes idle connections after 10 s, replaces them after 60 s and gives calls
+            A configuration that closes idle connections after 10 s, replaces connections after 60 s, and gives calls
             10 s at `close()`.
         """
         return cls(
@@ -117,63 +117,63 @@ class PoolConfig:
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
-        """A configuration from a mapping, as files of settings hold it.
+        """Returns a configuration from a mapping, for example from a settings file.
 
         Args:
-            settings: Values by the names of the fields. A value may be text: a number, `none`, or the name of a mode
-                or picker. What is not there has its default.
+            settings: Values by field name. A value may be text: a number, `none`, or the name of a mode or picker.
+                Missing fields have their defaults.
 
         Raises:
-            ValueError: Names everything that is wrong: each key that is no field, each value and the rule it breaks.
+            ValueError: The message names each unknown key, and each wrong value with the rule.
         """
         return cls(**read_settings(settings, "PoolConfig."))
 
     @classmethod
     def from_env(cls, prefix: str = "GRPCPOOL_", environ: Mapping[str, str] | None = None) -> Self:
-        """A configuration from environment variables: `GRPCPOOL_MAX_SIZE=4`, `GRPCPOOL_MODE=loose`.
+        """Returns a configuration from environment variables: `GRPCPOOL_MAX_SIZE=4`, `GRPCPOOL_MODE=loose`.
 
         Args:
-            prefix: What the names of the variables begin with; the rest is the name of a field in capitals. Every
-                variable that begins so is meant. An underscore between the two may be left out here.
+            prefix: The prefix of the variables' names; the rest is the name of a field in capitals. Every variable
+                with the prefix must be a setting. The underscore at the end of the prefix may be omitted.
             environ: The variables; those of the process if not given.
 
         Raises:
-            ValueError: Names everything that is wrong, by the names of the variables.
+            ValueError: The message names each wrong variable.
         """
         stem = prefix.rstrip("_") + "_"
         if stem == "_":
-            raise ValueError(f"prefix = {prefix!r}: must not be empty, for every variable would be meant")
+            raise ValueError(f"prefix = {prefix!r}: must not be empty, because every variable would have the prefix")
         variables = os.environ if environ is None else environ
-        meant = {name.removeprefix(stem): value for name, value in variables.items() if name.startswith(stem)}
-        return cls(**read_settings({name.lower(): value for name, value in meant.items()}, stem, str.upper))
+        with_prefix = {name.removeprefix(stem): value for name, value in variables.items() if name.startswith(stem)}
+        return cls(**read_settings({name.lower(): value for name, value in with_prefix.items()}, stem, str.upper))
 
     def replace(self, **changes: Any) -> Self:
-        """The same configuration but for these fields.
+        """Returns a copy with these fields changed.
 
         Raises:
-            TypeError: There is no such field.
-            ValueError: What comes of it is wrong or contradicts itself.
+            TypeError: A field does not exist.
+            ValueError: The result is wrong or contradicts itself.
         """
         return dataclasses.replace(self, **changes)
 
 
 def target_of(max_streams: int) -> int:
-    """What `target_streams` is where nobody has set it: 5/9 of `max_streams`, rounded up, at least 1."""
+    """Returns the default of `target_streams`: 5/9 of `max_streams`, rounded up, at least 1."""
     return max(1, -(-5 * max_streams // 9))
 
 
 def is_count(value: object, low: int) -> bool:
-    """Whether `value` is a whole number of at least `low`."""
+    """Returns whether `value` is a whole number of at least `low`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
 def is_seconds(value: object) -> bool:
-    """Whether `value` can be a duration: a finite real number, not negative."""
+    """Returns whether `value` can be a duration: a finite real number, not negative."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 Rule = tuple[Callable[[Any], bool], str]
-"""What a value must be, and how that is said."""
+"""A check of a value, and its description."""
 
 
 def _count(low: int, *, optional: bool = False) -> Rule:
@@ -182,13 +182,13 @@ def _count(low: int, *, optional: bool = False) -> Rule:
     )
 
 
-# Pickers keep a list for each number of calls that a connection may carry. No server takes as many.
+# Pickers keep a list for each possible number of calls on a connection. No server allows this many.
 _MOST_STREAMS = 1_000_000
 
 _SECONDS: Rule = is_seconds, "must be seconds, 0 or more"
 _SECONDS_OR_NEVER: Rule = (
     lambda value: value is None or (is_seconds(value) and value > 0),
-    "must be seconds, more than 0, or None for never",
+    "must be seconds, greater than 0, or None for never",
 )
 
 _RULES: dict[str, Rule] = {
@@ -203,29 +203,29 @@ _RULES: dict[str, Rule] = {
     "max_overflow": _count(0),
     "acquire_timeout": (
         lambda value: value is None or is_seconds(value),
-        "must be seconds, 0 or more, or None to wait for ever",
+        "must be seconds, 0 or more, or None to wait without limit",
     ),
     "max_waiters": _count(0, optional=True),
     "idle_timeout": _SECONDS_OR_NEVER,
     "max_age": _SECONDS_OR_NEVER,
-    "age_jitter": (lambda value: is_seconds(value) and value < 1, "must be a fraction, from 0 to below 1"),
-    "connect_timeout": (lambda value: is_seconds(value) and value > 0, "must be seconds, more than 0"),
+    "age_jitter": (lambda value: is_seconds(value) and value < 1, "must be a fraction, at least 0 and less than 1"),
+    "connect_timeout": (lambda value: is_seconds(value) and value > 0, "must be seconds, greater than 0"),
     "drain_timeout": _SECONDS,
     "close_grace": _SECONDS,
     "picker": (lambda value: value in get_args(PickerName), f"must be one of {', '.join(get_args(PickerName))}"),
-    "prime": (lambda value: value is None or callable(value), "must be callable with one channel, or None"),
+    "prime": (lambda value: value is None or callable(value), "must be a callable that takes a channel, or None"),
     "leak_threshold": _SECONDS_OR_NEVER,
 }
 
 
 def refuse(found: list[str]) -> None:
-    """Raises a `ValueError` that names the faults, if there are any."""
+    """Raises a `ValueError` with these faults, if there are any."""
     if found:
         raise ValueError("\n".join(found))
 
 
 def faults(values: Mapping[str, Any], named: Callable[[str], str] = "PoolConfig.{}".format) -> list[str]:
-    """What is wrong with the values of all fields, called as `named` says; contradictions only if nothing else is."""
+    """Returns what is wrong with the values; contradictions only if each value is valid. `named` formats the names."""
     wrong = [
         f"{named(field)} = {values[field]!r}: {rule}"
         for field, (is_met, rule) in _RULES.items()
@@ -235,7 +235,7 @@ def faults(values: Mapping[str, Any], named: Callable[[str], str] = "PoolConfig.
 
 
 def check_size(min_size: int, max_size: int) -> None:
-    """Refuses bounds that contradict each other, or are none.
+    """Checks the bounds of a pool's size.
 
     Raises:
         ValueError: `min_size` is negative or above `max_size`, or `max_size` is below 1.
@@ -248,11 +248,11 @@ def _defaults() -> dict[str, Any]:
 
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The fields that contradict others, with the rules that they break."""
+    """Yields the fields that contradict others, with the rules that they break."""
     if values["min_size"] > values["max_size"]:
-        yield "min_size", f"must not be above max_size, which is {values['max_size']}"
+        yield "min_size", f"must not be greater than max_size ({values['max_size']})"
     if values["target_streams"] is not None and values["target_streams"] > values["max_streams"]:
-        yield "target_streams", f"must not be above max_streams, which is {values['max_streams']}"
+        yield "target_streams", f"must not be greater than max_streams ({values['max_streams']})"
     if values["mode"] is Mode.STRICT and values["max_overflow"] not in (0, _DEFAULT_OVERFLOW):
         yield "max_overflow", "has no effect without mode=Mode.LOOSE"
     if values["max_age"] is None and values["age_jitter"] not in (0, _DEFAULT_JITTER):
@@ -260,35 +260,33 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def read_settings(settings: Mapping[str, Any], stem: str, spell: Callable[[str], str] = str) -> dict[str, Any]:
-    """The values of fields from settings that may be text.
+    """Returns the values of fields from settings that may be text.
 
     Args:
-        settings: Values by the names of fields.
-        stem: What the user sees before each name.
-        spell: How the user spells it.
+        settings: Values by field name.
+        stem: The text before each name in messages.
+        spell: Converts a field's name to the user's spelling.
 
     Raises:
-        ValueError: Names everything that is wrong.
+        ValueError: The message names everything that is wrong.
     """
 
     def named(field: str) -> str:
         return stem + spell(field)
 
-    unknown = [
-        f"{named(key)}: there is no such setting{_meant(str(key), named)}" for key in settings if key not in _RULES
-    ]
+    unknown = [f"{named(key)}: unknown setting{_suggestion(str(key), named)}" for key in settings if key not in _RULES]
     given = {field: _from_text(field, value) for field, value in settings.items() if field in _RULES}
     refuse(unknown + faults({**_defaults(), **given}, named))
     return given
 
 
-def _meant(key: str, named: Callable[[str], str]) -> str:
+def _suggestion(key: str, named: Callable[[str], str]) -> str:
     near = difflib.get_close_matches(key, _RULES, n=1)
-    return f"; is {named(near[0])} meant?" if near else ""
+    return f"; did you mean {named(near[0])}?" if near else ""
 
 
 def _from_text(field: str, value: Any) -> Any:
-    """What a text stands for; itself if it stands for nothing, and what is no text."""
+    """Converts text to a value; returns anything else, and text without a meaning, unchanged."""
     if not isinstance(value, str):
         return value
     text = value.strip().lower()

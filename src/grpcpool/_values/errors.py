@@ -1,9 +1,9 @@
-"""The errors of a pool, and the sentences in which they say why.
+"""The errors of a pool, and their messages.
 
-Every message carries the pool's name, the figures of the moment and the remedy. Where a connection could not be
-made, the last connect error is the ``__cause__``.
+Every message has the pool's name, its numbers at that moment, and the remedy. If a connection failed to open, the last
+connect error is the ``__cause__``.
 
-Not here: `grpc.RpcError`, in which the channel surface dresses these errors for callers who only know gRPC.
+Not here: `grpc.RpcError`, in which the channel surface wraps these errors for callers that only know gRPC.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import enum
 
 
 class PoolError(Exception):
-    """Something that the pool, not the server, has to say."""
+    """An error of the pool, not of the server."""
 
 
 class PoolClosedError(PoolError):
@@ -21,23 +21,23 @@ class PoolClosedError(PoolError):
 
 
 class PoolTimeoutError(PoolError, TimeoutError):
-    """No place came free within the time given."""
+    """No place became free within the timeout."""
 
 
 class PoolExhaustedError(PoolError):
-    """So many wait already (`PoolConfig.max_waiters`) that the pool takes no further waiter."""
+    """The queue is full: as many callers wait as `PoolConfig.max_waiters` allows."""
 
 
 class PoolOpenError(PoolError):
-    """A connection could not be made; the `__cause__` says why."""
+    """A connection failed to open; the `__cause__` says why."""
 
 
 class LeaseReleasedError(PoolError):
-    """A lease was used after it had been given back."""
+    """A lease was used after its release."""
 
 
 class WrongEventLoopError(PoolError):
-    """An asyncio pool was used from another event loop than the one it is bound to."""
+    """An asyncio pool was used on another event loop than the one it is bound to."""
 
 
 class PoolForkedError(PoolError):
@@ -45,14 +45,14 @@ class PoolForkedError(PoolError):
 
 
 class ConnectError(ConnectionError):
-    """A connection could not be made; the text says why, in gRPC's words where it has any.
+    """A connection failed to open; the text says why, with gRPC's own message if there is one.
 
-    Callers find it as the ``__cause__`` of one of the errors above.
+    It is the ``__cause__`` of one of the errors above.
     """
 
 
 class Refusal(enum.Enum):
-    """Why a waiter goes without; each has its error."""
+    """Why a waiter got no place; the value is the error to raise."""
 
     TIMEOUT = PoolTimeoutError
     EXHAUSTED = PoolExhaustedError
@@ -62,7 +62,7 @@ class Refusal(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Figures:
-    """The pool at the moment of a refusal, as an error tells it."""
+    """The pool's numbers at the moment of an error, for its message."""
 
     open: int
     lost: int
@@ -74,57 +74,57 @@ class Figures:
     waited: float
 
     def __str__(self) -> str:
-        """The figures in one line."""
+        """Returns the numbers in one line."""
         return f"{self.connections()}, {self.in_flight} in flight, {self.waiting} waiting, waited {self.waited:.3f} s"
 
     def connections(self) -> str:
-        """What there is of connections."""
+        """Returns the numbers of connections."""
         opening = f", {self.opening} opening" if self.opening else ""
         draining = f", {self.draining} draining" if self.draining else ""
         lost = f" ({self.lost} of them down)" if self.lost else ""
         return f"{self.open} of {self.max_size} connections open{lost}{opening}{draining}"
 
 
-_SAYS = {
+_MESSAGES = {
     Refusal.TIMEOUT: (
-        "no place came free in time",
-        "release leases sooner, raise max_size or max_streams, or allow more time",
+        "timed out waiting for a place",
+        "release leases sooner, raise max_size or max_streams, or wait longer",
     ),
     Refusal.EXHAUSTED: (
-        "too many are waiting already",
+        "the queue is full",
         "shed load, or raise max_size, max_streams or max_waiters",
     ),
     Refusal.CLOSED: (
         "the pool is closed",
-        "make a new pool, or close this one later",
+        "create a new pool; a closed one cannot be reopened",
     ),
     Refusal.OPEN_FAILED: (
-        "no connection could be made",
+        "no connection could be opened",
         "see the cause, check the target and its credentials",
     ),
 }
 
 
 def brief(error: BaseException) -> str:
-    """The error in one line: a `grpc.RpcError` by its details, which its `str` buries among others."""
+    """Returns the error in one line; for a `grpc.RpcError` its details, without the rest of its `str`."""
     try:
         details = getattr(error, "details", None)
-        said = details() if callable(details) else None
-        return str(said or error) or type(error).__name__
-    except Exception:  # noqa: BLE001 -- a foreign error may fail even at saying what it is
+        text = details() if callable(details) else None
+        return str(text or error) or type(error).__name__
+    except Exception:  # noqa: BLE001 -- `details` and `str` of a foreign error may raise
         return type(error).__name__
 
 
 def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseException | None) -> PoolError:
-    """Makes the error for a refused waiter, with `cause` as its ``__cause__``."""
-    what, remedy = _SAYS[refusal]
-    because = ""
+    """Returns the error for a refused waiter, with `cause` as its ``__cause__``."""
+    what, remedy = _MESSAGES[refusal]
+    last_error = ""
     if cause is not None and refusal is not Refusal.CLOSED:
-        because = f"; last connect error: {brief(cause)}"
+        last_error = f"; last connect error: {brief(cause)}"
     if figures.open == figures.lost and refusal is Refusal.TIMEOUT and (cause is not None or figures.lost):
-        remedy = _SAYS[Refusal.OPEN_FAILED][1]
+        remedy = _MESSAGES[Refusal.OPEN_FAILED][1]
     if cause is None:
         remedy = remedy.removeprefix("see the cause, ")
-    error: PoolError = refusal.value(f"pool {pool!r}: {what} ({figures}){because}; {remedy}")
+    error: PoolError = refusal.value(f"pool {pool!r}: {what} ({figures}){last_error}; {remedy}")
     error.__cause__ = cause
     return error

@@ -1,4 +1,8 @@
-"""What happens in a pool: one small frozen object for each event."""
+"""The events that a pool emits: one small frozen object for each.
+
+Events are for people and dashboards. They are emitted afterwards, without the pool's lock; events of different threads
+may be emitted in either order.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from .slot_states import CloseReason
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PoolEvent:
-    """Something happened in a pool.
+    """An event of a pool.
 
     Attributes:
         pool: The pool's name.
@@ -20,10 +24,10 @@ class PoolEvent:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelEvent(PoolEvent):
-    """Something happened to one connection.
+    """An event of one connection.
 
     Attributes:
-        channel: Its number in the pool, as in `ChannelStats.id`.
+        channel: The connection's number in the pool, as in `ChannelStats.id`.
     """
 
     channel: int
@@ -31,10 +35,10 @@ class ChannelEvent(PoolEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Opening(ChannelEvent):
-    """A connection is being made.
+    """A connection is being opened.
 
     Attributes:
-        replaces: The connection whose successor it is to be.
+        replaces: The connection that it will replace.
     """
 
     replaces: int | None = None
@@ -45,7 +49,7 @@ class Opened(ChannelEvent):
     """A connection is ready and primed.
 
     Attributes:
-        seconds: How long that took.
+        seconds: How long it took.
     """
 
     seconds: float
@@ -53,11 +57,11 @@ class Opened(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFailed(ChannelEvent):
-    """A connection could not be made.
+    """A connection failed to open.
 
     Attributes:
-        error: Why.
-        retry_in: Seconds before the pool tries again, if there is still need.
+        error: The reason.
+        retry_in: Seconds before the pool tries again, if it still needs the connection.
     """
 
     error: BaseException
@@ -69,8 +73,8 @@ class Closed(ChannelEvent):
     """A connection left the pool.
 
     Attributes:
-        reason: Why.
-        cancelled: Leases and calls that were still on it.
+        reason: The reason.
+        cancelled: Leases and calls that were cancelled because they were still on it.
     """
 
     reason: CloseReason
@@ -79,10 +83,10 @@ class Closed(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Draining(ChannelEvent):
-    """A connection takes no new calls and closes when its last ends.
+    """A connection takes no new calls and closes when its last call ends.
 
     Attributes:
-        reason: Why.
+        reason: The reason.
         in_flight: Leases and calls that it waits for.
     """
 
@@ -92,7 +96,7 @@ class Draining(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Granted(ChannelEvent):
-    """A waiter got its place.
+    """A waiter got a place.
 
     Attributes:
         waited: Seconds that it waited.
@@ -103,7 +107,7 @@ class Granted(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TimedOut(PoolEvent):
-    """A waiter waited in vain.
+    """A waiter timed out.
 
     Attributes:
         waited: Seconds that it waited.
@@ -114,10 +118,10 @@ class TimedOut(PoolEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(PoolEvent):
-    """An acquire or call was refused at once.
+    """An acquire or call failed at once because the queue was full.
 
     Attributes:
-        waiting: How many waited already.
+        waiting: The number of waiters.
     """
 
     waiting: int
@@ -125,10 +129,10 @@ class Rejected(PoolEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedStream(ChannelEvent):
-    """A server refused a call for its own limit of streams.
+    """A server refused a call at its stream limit.
 
     Attributes:
-        limit: What the connection may carry from now on.
+        limit: The connection's new limit of leases and calls.
     """
 
     limit: int
@@ -136,7 +140,7 @@ class RefusedStream(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Released(ChannelEvent):
-    """A lease was given back. Told of leases, not of calls, and only if a listener wants to know.
+    """A lease was released. Emitted for leases, not for calls, and only if a listener has the hook.
 
     Attributes:
         held: Seconds that it was held.
@@ -151,7 +155,7 @@ class Leaked(ChannelEvent):
 
     Attributes:
         held: Seconds so far.
-        stack: The stack that took it, formatted.
+        stack: The stack that acquired it, formatted.
     """
 
     held: float
@@ -171,4 +175,4 @@ AnyEvent = (
     | Released
     | Leaked
 )
-"""Every event there is."""
+"""Any event."""

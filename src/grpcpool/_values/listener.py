@@ -1,8 +1,4 @@
-"""What a pool tells those who listen: one hook for each event, each with one small frozen object.
-
-Events are for people and dashboards. They are told after the fact, without the pool's lock; two threads may tell
-theirs in either order.
-"""
+"""The hooks that receive a pool's events: one for each event, with one small frozen object."""
 
 from __future__ import annotations
 
@@ -25,43 +21,43 @@ from .events import (
 class Listener:
     """Hooks that do nothing; override those of interest and pass an instance as `listeners=[...]`.
 
-    Hooks are synchronous and must be quick: they run on whichever thread the event happened on, gRPC's callback
-    threads included. What they raise is logged and goes no further. A listener that refers to its pool keeps
-    it until `close()`, for it is to be told of the last connections, too.
+    Hooks are synchronous and must be quick: they run on the thread on which the event happened, which may be one of
+    gRPC's callback threads. Exceptions are logged and not raised further. A listener that refers to its pool keeps the
+    pool alive until `close()`, so that it also receives the events of the last connections.
     """
 
     def opening(self, event: Opening) -> None:
-        """A connection is being made."""
+        """A connection is being opened."""
 
     def opened(self, event: Opened) -> None:
         """A connection is ready and primed."""
 
     def open_failed(self, event: OpenFailed) -> None:
-        """A connection could not be made."""
+        """A connection failed to open."""
 
     def closed(self, event: Closed) -> None:
         """A connection left the pool."""
 
     def draining(self, event: Draining) -> None:
-        """A connection takes no new calls and closes when its last ends."""
+        """A connection takes no new calls and closes when its last call ends."""
 
     def granted(self, event: Granted) -> None:
-        """A waiter got its place, after a wait."""
+        """A waiter got a place."""
 
     def timed_out(self, event: TimedOut) -> None:
-        """A waiter waited in vain."""
+        """A waiter timed out."""
 
     def rejected(self, event: Rejected) -> None:
-        """An acquire or call was refused at once, for too many waited."""
+        """An acquire or call failed at once because the queue was full."""
 
     def refused_stream(self, event: RefusedStream) -> None:
-        """A server refused a call for its own limit of streams."""
+        """A server refused a call at its stream limit."""
 
     def released(self, event: Released) -> None:
-        """A lease was given back. A pool that nobody asks to tell this does not measure it."""
+        """A lease was released. The pool measures this only if a listener overrides this hook."""
 
     def leaked(self, event: Leaked) -> None:
-        """A lease is held for suspiciously long."""
+        """A lease has been held for longer than `PoolConfig.leak_threshold`."""
 
 
 HOOKS: dict[type[PoolEvent], str] = {
@@ -77,9 +73,9 @@ HOOKS: dict[type[PoolEvent], str] = {
     Released: "released",
     Leaked: "leaked",
 }
-"""The hook that tells of each event."""
+"""The hook for each event."""
 
 
 def hears_releases(listener: Listener) -> bool:
-    """Whether a listener has a hook of its own for `Released`."""
+    """Returns whether a listener overrides the hook for `Released`."""
     return type(listener).released is not Listener.released

@@ -1,4 +1,4 @@
-"""What a pool says of itself: snapshots, each of one consistent moment."""
+"""Snapshots of a pool, each of one consistent moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .slot_states import SlotState
 
 
 class Counts(dict[str, int]):
-    """Numbers by name that nobody can change. A `dict`, for what copies or prints a snapshot knows those."""
+    """An immutable mapping of names to numbers; a `dict`, so that tools that copy or print snapshots support it."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("a snapshot cannot be changed")
@@ -19,7 +19,7 @@ class Counts(dict[str, int]):
     __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]:
-        """Is copied and pickled by being made anew."""
+        """Copies and pickles it by creating it again."""
         return type(self), (dict(self),)
 
 
@@ -28,13 +28,13 @@ class ChannelStats:
     """One connection of a pool.
 
     Attributes:
-        id: Its number in the pool, never used twice.
+        id: The connection's number in the pool, never reused.
         state: `opening`, `ready`, `lost`, `draining` (compares equal to the string).
         in_flight: Leases and calls on it; a whole-connection lease counts as one.
-        limit: How many it may carry.
+        limit: The maximum number of leases and calls on it.
         exclusive: Whether a whole-connection lease holds it.
-        created_at: When it was opened (while `opening`: when that began).
-        used_at: When something on it last ended; `created_at` if nothing has yet.
+        created_at: When it was opened; while `opening`, when that started.
+        used_at: When a lease or call on it last ended; `created_at` if none has ended yet.
         calls: Leases and calls that got a place on it so far.
     """
 
@@ -50,30 +50,30 @@ class ChannelStats:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStats:
-    """A pool at one moment. Gauges first, then counters since the start.
+    """A pool at one moment: gauges first, then counters since the start.
 
     Attributes:
         size: Connections open or opening, draining and overflow included.
         ready: Connections in service.
-        opening: Connections being made.
-        draining: Connections that take no new calls and close when their last ends.
+        opening: Connections being opened.
+        draining: Connections that take no new calls and close when their last call ends.
         idle: Ready connections with nothing in flight.
         in_flight: Leases and calls; a whole-connection lease counts as one.
         waiting: Acquires and calls that wait for a place.
-        min_size: The lower bound as it is now (see `resize`).
-        max_size: The upper bound as it is now.
+        min_size: The current lower bound (see `resize`).
+        max_size: The current upper bound.
         acquired: Leases and calls that got a place.
-        waited: Those of them that had to wait.
-        wait_seconds: Seconds that those waited, in sum.
-        timeouts: Acquires and calls that waited in vain.
-        rejected: Acquires and calls refused at once, because too many waited already.
-        refused_streams: Calls that a server refused for its own limit (`REFUSED_STREAM`).
-        opened: Connections made.
-        open_failures: Attempts to make one that failed.
+        waited: How many of `acquired` had to wait.
+        wait_seconds: Total seconds that `waited` waited.
+        timeouts: Acquires and calls that timed out while they waited.
+        rejected: Acquires and calls that failed at once because the queue was full.
+        refused_streams: Calls that a server refused at its stream limit (`REFUSED_STREAM`).
+        opened: Connections opened.
+        open_failures: Failed attempts to open a connection.
         closed: Connections closed, by reason: `idle`, `age`, `shrink`, `refresh`, `overflow`, `discarded`, `lost`,
             `pool_closed`.
-        channels: Every connection.
-        taken_at: The moment; an aware `datetime`. Snapshots with the same figures are equal whenever they were taken.
+        channels: All connections.
+        taken_at: When the snapshot was taken; an aware `datetime`. It does not count when snapshots are compared.
     """
 
     size: int

@@ -1,4 +1,4 @@
-"""The commands of ``grpcpool`` that need the extra ``cli``: ``probe`` looks at a server, ``bench`` measures calls.
+"""The commands of ``grpcpool`` that need the extra ``cli``: ``probe`` inspects a server, ``bench`` measures calls.
 
-Nothing here is imported by the pool. `grpcpool.__main__` uses it where it is installed.
+The pool imports nothing of it. `grpcpool.__main__` uses it if the extra is installed.
 """

@@ -1,7 +1,7 @@
-"""Targets as gRPC writes them, and the addresses behind them.
+"""Targets in gRPC's syntax, and the addresses that they resolve to.
 
-Of gRPC's schemes those are understood that name addresses or a host: ``dns``, ``ipv4``, ``ipv6``, ``unix`` and
-``unix-abstract``; without a scheme a target is a host. Like gRPC, a target without a port means 443.
+Supported are the schemes ``dns``, ``ipv4``, ``ipv6``, ``unix`` and ``unix-abstract``; a target without a scheme is a
+host. As in gRPC, the default port is 443.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import ipaddress
 import re
 import socket
 
-from ._failure import CommandError, UsageError
+from ._errors import CommandError, UsageError
 
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix-abstract|unix):(.*)", re.DOTALL)
-_FOREIGN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_HTTPS = 443
-_PORTS = 65535
+_OTHER_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_DEFAULT_PORT = 443
+_HIGHEST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens: a host (an IP address) and a port, or a socket of the file system."""
+    """Where a server listens: an IP address and a port, or a Unix socket."""
 
     host: str
     port: int = 0
     path: str = ""
 
     def __str__(self) -> str:
-        """As gRPC writes it."""
+        """Returns the address in gRPC's syntax."""
         if self.path:
             return f"unix-abstract:{self.path[1:]}" if self.path.startswith("\0") else f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -36,15 +36,15 @@ class Address:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """A target that was understood.
+    """A parsed target.
 
     Attributes:
-        text: As it was given.
-        host: What the certificate has to be for.
+        text: The target as the user typed it.
+        host: The name that the certificate must match.
         authority: The ``:authority`` of calls.
-        port: Its (first) port; 0 if it has none.
-        is_name: Whether a name is to be resolved.
-        fixed: The addresses, if they stand in the target.
+        port: The (first) port; 0 if there is none.
+        is_name: Whether the host is a name that must be resolved.
+        fixed: The addresses, if the target contains them.
     """
 
     text: str
@@ -55,7 +55,7 @@ class Target:
     fixed: tuple[Address, ...] = ()
 
     def addresses(self) -> tuple[Address, ...]:
-        """What the target resolves to, each once.
+        """Returns the addresses that the target resolves to, each once.
 
         Raises:
             CommandError: The name does not resolve.
@@ -70,20 +70,20 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Understands a target.
+    """Parses a target.
 
     Raises:
-        UsageError: It is none, or of a scheme that is gRPC's alone.
+        UsageError: The target is not valid, or has a scheme that only gRPC supports.
     """
     match = _SCHEME.fullmatch(text)
     if match is None:
-        if (foreign := _FOREIGN.match(text)) is not None:
-            raise UsageError(f"{text}: the scheme {foreign[1]} is not understood: use dns, ipv4, ipv6 or unix")
+        if (other := _OTHER_SCHEME.match(text)) is not None:
+            raise UsageError(f"{text}: scheme {other[1]} is not supported: use dns, ipv4, ipv6 or unix")
         return _of_host(text, text)
     scheme, rest = match.groups()
     match scheme:
         case "dns":
-            # dns://server/host:port names a server of names, which the system chooses here.
+            # dns://server/host:port names a DNS server; here the system's own is used.
             return _of_host(text, re.sub(r"^//[^/]*/", "", rest))
         case "unix":
             return _of_path(text, rest.removeprefix("//"))
@@ -105,26 +105,26 @@ def _of_literals(text: str, scheme: str, rest: str) -> Target:
     version = int(scheme[-1])
     for host, _ in pairs:
         if not _is_literal(host) or ipaddress.ip_address(host).version != version:
-            raise UsageError(f"{text}: {host!r} is no {scheme} address")
+            raise UsageError(f"{text}: {host!r} is not a valid {scheme} address")
     addresses = tuple(Address(host, port) for host, port in pairs)
     return Target(text, addresses[0].host, str(addresses[0]), addresses[0].port, fixed=addresses)
 
 
 def _of_path(text: str, path: str) -> Target:
     if not path.strip("\0"):
-        raise UsageError(f"{text}: names no socket")
+        raise UsageError(f"{text}: the path of the socket is missing")
     return Target(text, "localhost", "localhost", 0, fixed=(Address("", path=path),))
 
 
 def _split(text: str, host_and_port: str) -> tuple[str, int]:
-    """Host and port of ``host``, ``host:port``, ``[v6]``, ``[v6]:port`` or a bare v6 address."""
+    """Returns host and port of ``host``, ``host:port``, ``[v6]``, ``[v6]:port`` or a bare v6 address."""
     match = re.fullmatch(r"\[([^\]]+)\](?::(.*))?|([^:]+)(?::(.*))?|([0-9A-Fa-f:.%]+)", host_and_port)
     if match is None:
-        raise UsageError(f"{text}: is no target: expected host:port, dns:///host:port, ipv4:, ipv6: or unix:")
+        raise UsageError(f"{text}: not a valid target: expected host:port, dns:///host:port, ipv4:, ipv6: or unix:")
     host = match[1] or match[3] or match[5]
-    port = next((port for port in (match[2], match[4]) if port is not None), str(_HTTPS))
-    if not port.isdecimal() or not 0 < int(port) <= _PORTS:
-        raise UsageError(f"{text}: {port!r} is no port")
+    port = next((port for port in (match[2], match[4]) if port is not None), str(_DEFAULT_PORT))
+    if not port.isdecimal() or not 0 < int(port) <= _HIGHEST_PORT:
+        raise UsageError(f"{text}: {port!r} is not a valid port")
     return host, int(port)
 
 

@@ -1,4 +1,4 @@
-"""TLS as the options ask for it: for a socket, and for gRPC."""
+"""TLS settings from the command line, for a socket and for gRPC."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import ssl
 
 import grpc
 
-from ._failure import CommandError, UsageError
+from ._errors import CommandError, UsageError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tls:
-    """What the options say of TLS.
+    """The TLS options of the command line.
 
     Attributes:
-        wanted: Whether to use it; a certificate wants it, too.
-        ca: File of the certificates to trust; `None` trusts those of the system.
-        cert: File of the client's own certificate (and those up to its root).
-        key: File of its key.
-        authority: Name that the certificate has to be for, and the ``:authority`` of calls; `None`: the target's.
+        wanted: Whether ``--tls`` was given; `ca` and `cert` imply it.
+        ca: File with the certificates to trust; `None` trusts those of the system.
+        cert: File with the client certificate (and its chain up to the root).
+        key: File with the key of `cert`.
+        authority: Name that the certificate must match, and the ``:authority`` of calls; `None`: the target's.
     """
 
     wanted: bool = False
@@ -31,35 +31,35 @@ class Tls:
 
     @property
     def used(self) -> bool:
-        """Whether connections are to be secure."""
+        """Whether connections use TLS."""
         return self.wanted or self.ca is not None or self.cert is not None
 
     def check(self) -> None:
-        """Refuses what makes no sense.
+        """Checks that the options fit together.
 
         Raises:
-            UsageError: A certificate has no key, or a key no certificate.
+            UsageError: There is a certificate without a key, or a key without a certificate.
         """
         if (self.cert is None) != (self.key is None):
-            raise UsageError("--cert and --key go together")
+            raise UsageError("--cert and --key must be given together")
 
     def context(self) -> ssl.SSLContext:
-        """A context for sockets that offers HTTP/2.
+        """Returns a context for sockets that offers HTTP/2.
 
         Raises:
-            CommandError: A file is no certificate, or no key of it.
+            CommandError: A file cannot be loaded as a certificate or key.
         """
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.cert is not None:
                 context.load_cert_chain(self.cert, self.key)
         except (OSError, ssl.SSLError) as error:
-            raise CommandError(f"the certificates cannot be used ({self._files()}): {error}") from error
+            raise CommandError(f"cannot load the certificates ({self._files()}): {error}") from error
         context.set_alpn_protocols(["h2"])
         return context
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """Credentials for gRPC; `None` if connections are not to be secure.
+        """Returns credentials for gRPC; `None` without TLS.
 
         Raises:
             CommandError: A file cannot be read.
@@ -69,11 +69,11 @@ class Tls:
         try:
             ca, key, cert = (None if path is None else path.read_bytes() for path in (self.ca, self.key, self.cert))
         except OSError as error:
-            raise CommandError(f"the certificates cannot be read: {error}") from error
+            raise CommandError(f"cannot read the certificates: {error}") from error
         return grpc.ssl_channel_credentials(ca, key, cert)
 
     def options(self) -> tuple[tuple[str, str], ...]:
-        """Channel options of gRPC for the authority."""
+        """Returns gRPC's channel options for the authority."""
         if self.authority is None:
             return ()
         name = self.authority.rpartition(":")[0] or self.authority

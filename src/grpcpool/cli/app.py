@@ -1,4 +1,4 @@
-"""The command line: what can be asked, and how it is answered. What is done, is done elsewhere."""
+"""The command line: commands, options and help texts. The work is done in other modules."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rich.console import Console
 
 from .._demo.run import run_demo
 from .._values.config import PoolConfig
-from ._failure import INSTALL, CommandError, ExitCode
+from ._errors import INSTALL, CommandError, ExitCode
 from ._tls import Tls
 
-_EXIT_CODES: Final = """Exit codes: 0 done; 1 it could not be done, and one line says why; 2 the command line is wrong;
+_EXIT_CODES: Final = """Exit codes: 0 success; 1 failure, explained in one line; 2 wrong command line;
 130 interrupted by Ctrl-C."""
 
 app = typer.Typer(
     name="grpcpool",
-    help="A connection pool for gRPC in Python: see it work, look at a server, measure calls to it.",
+    help="A connection pool for gRPC in Python: see it work, inspect a server, measure calls to it.",
     epilog=_EXIT_CODES,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,8 +30,8 @@ app = typer.Typer(
 )
 
 _TLS = "TLS"
-# A day. What counts on is the clock of a socket, and gRPC's: neither takes any number of seconds.
-_LONGEST: Final = 86_400
+# A day. Sockets and gRPC do not accept arbitrarily long timeouts.
+_MAX_SECONDS: Final = 86_400
 TargetOf = Annotated[
     str,
     typer.Argument(
@@ -42,39 +42,41 @@ TlsOf = Annotated[bool, typer.Option("--tls", help="Use TLS.", rich_help_panel=_
 CaOf = Annotated[
     Path | None,
     typer.Option(
-        "--ca", help="Certificates to trust, PEM; the system's if not given. Implies --tls.", rich_help_panel=_TLS
+        "--ca", help="Certificates to trust, PEM. Default: the system's. Implies --tls.", rich_help_panel=_TLS
     ),
 ]
 CertOf = Annotated[
     Path | None,
-    typer.Option("--cert", help="The client's certificate, PEM. Implies --tls.", rich_help_panel=_TLS),
+    typer.Option("--cert", help="Client certificate, PEM. Implies --tls.", rich_help_panel=_TLS),
 ]
-KeyOf = Annotated[Path | None, typer.Option("--key", help="Its key, PEM.", rich_help_panel=_TLS)]
+KeyOf = Annotated[Path | None, typer.Option("--key", help="Key of the client certificate, PEM.", rich_help_panel=_TLS)]
 AuthorityOf = Annotated[
     str | None,
-    typer.Option("--authority", help="Name the certificate is for, and calls' :authority.", rich_help_panel=_TLS),
+    typer.Option(
+        "--authority", help="Name that the certificate must match, and the :authority of calls.", rich_help_panel=_TLS
+    ),
 ]
-JsonOf = Annotated[bool, typer.Option("--json", help="Write JSON to standard output, with stable keys.")]
+JsonOf = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 
 
 def _examples(*lines: str) -> str:
-    """The end of a help text. Lines alone stay lines."""
+    """Returns the end of a help text, each example on a line of its own."""
     return "\n\n".join(["[bold]Examples[/bold]", *(f"[green]$ {line}[/green]" for line in lines), _EXIT_CODES])
 
 
 @app.command(
     epilog=_examples("grpcpool demo", "grpcpool demo --aio"),
-    short_help="Shows what a pool does, on a server of its own.",
+    short_help="Shows what a pool does, on a local server that it starts.",
 )
 def demo(
-    aio: Annotated[bool, typer.Option("--aio", help="The same on asyncio: tasks, grpc.aio and grpcpool.aio.")] = False,
+    aio: Annotated[bool, typer.Option("--aio", help="Use asyncio: tasks, grpc.aio and grpcpool.aio.")] = False,
 ) -> None:
-    """Starts a gRPC server of its own on this machine and shows what a pool does.
+    """Starts a local gRPC server and shows what a pool does.
 
-    Leases and connections under a burst, then calls on one channel, on gRPC's own connection scaling and on a pool.
-    Takes about ten seconds, and twenty at most; ends with 0 if nothing was lost.
+    First leases and connections during a burst, then calls over one channel, over gRPC's own connection scaling and
+    over a pool. Takes about ten seconds, and at most twenty. Exits with 0 if nothing was lost.
     """
-    with _told_in_one_line():
+    with _errors_in_one_line():
         raise typer.Exit(run_demo(sys.stdout, aio=aio))
 
 
@@ -85,7 +87,7 @@ def demo(
         "grpcpool probe ipv4:10.0.0.7:8443 --ca ca.pem --authority orders.internal",
         "grpcpool probe unix:/run/orders.sock --json",
     ),
-    short_help="Looks at a server, and recommends a configuration for a pool.",
+    short_help="Inspects a server, and recommends a configuration for a pool.",
 )
 def probe(
     target: TargetOf,
@@ -94,17 +96,17 @@ def probe(
     cert: CertOf = None,
     key: KeyOf = None,
     authority: AuthorityOf = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that each step may take.", min=0.001, max=_LONGEST)] = 5.0,
-    in_flight: Annotated[int, typer.Option(help="Calls at once that the pool is to carry.", min=1)] = 500,
+    timeout: Annotated[float, typer.Option(help="Seconds that each step may take.", min=0.001, max=_MAX_SECONDS)] = 5.0,
+    in_flight: Annotated[int, typer.Option(help="Concurrent calls that the pool must carry.", min=1)] = 500,
     with_json: JsonOf = False,
 ) -> None:
-    """Looks at a server, and recommends a configuration for a pool.
+    """Inspects a server, and recommends a configuration for a pool.
 
-    Speaks HTTP/2 with every address of the target, and tells what gRPC does not: the limit of streams and the other
-    settings, how long connecting and a round trip take, who answers, and whether health and reflection are served.
+    Connects to every address of the target and shows what gRPC does not: the stream limit and the other HTTP/2
+    settings, the time to connect and the round-trip time, the server software, health and reflection.
     """
-    with _told_in_one_line():
-        run = _part("grpcpool.cli._probe.run").run_probe
+    with _errors_in_one_line():
+        run = _import_part("grpcpool.cli._probe.run").run_probe
         options = Tls(tls, ca, cert, key, authority)
         run(target, options, timeout=timeout, in_flight=in_flight, with_json=with_json, console=_console())
 
@@ -124,47 +126,51 @@ def bench(
     method: Annotated[
         str, typer.Argument(help="package.Service/Method, unary or server-streaming", show_default=False)
     ],
-    data: Annotated[str, typer.Option(help="The request as JSON, or @ and a file that has it.")] = "{}",
+    data: Annotated[str, typer.Option(help="The request as JSON, or @ and the path of a JSON file.")] = "{}",
     proto: Annotated[
         list[Path] | None,
-        typer.Option(help="A .proto file that describes the method, may be given again; else reflection does."),
+        typer.Option(help="A .proto file that describes the method; may be repeated. Default: server reflection."),
     ] = None,
-    concurrency: Annotated[str, typer.Option(help="Callers (threads) at once; several, with commas.")] = "1,50,400",
-    compare: Annotated[str, typer.Option(help="Ways to call, with commas.")] = "bare,native,pool",
-    duration: Annotated[float, typer.Option(help="Seconds that each way is measured.", min=0.1, max=_LONGEST)] = 10.0,
-    warmup: Annotated[float, typer.Option(help="Seconds before that.", min=0, max=_LONGEST)] = 2.0,
-    timeout: Annotated[float, typer.Option(help="Seconds that a call may take.", min=0.001, max=_LONGEST)] = 10.0,
-    max_size: Annotated[int, typer.Option(help="Connections of the pool, and of native, at most.", min=1)] = 10,
-    max_streams: Annotated[int, typer.Option(help="Calls on each connection of the pool, at most.", min=1)] = 90,
+    concurrency: Annotated[
+        str, typer.Option(help="Numbers of concurrent callers (threads), comma-separated.")
+    ] = "1,50,400",
+    compare: Annotated[str, typer.Option(help="Ways to call, comma-separated.")] = "bare,native,pool",
+    duration: Annotated[float, typer.Option(help="Seconds to measure each way.", min=0.1, max=_MAX_SECONDS)] = 10.0,
+    warmup: Annotated[
+        float, typer.Option(help="Seconds of warm-up before each measurement.", min=0, max=_MAX_SECONDS)
+    ] = 2.0,
+    timeout: Annotated[float, typer.Option(help="Seconds that a call may take.", min=0.001, max=_MAX_SECONDS)] = 10.0,
+    max_size: Annotated[int, typer.Option(help="Maximum connections of pool and native.", min=1)] = 10,
+    max_streams: Annotated[
+        int, typer.Option(help="Maximum concurrent calls on each connection of the pool.", min=1)
+    ] = 90,
     tls: TlsOf = False,
     ca: CaOf = None,
     cert: CertOf = None,
     key: KeyOf = None,
     authority: AuthorityOf = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write a report to this file, HTML, to be opened by a browser.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     with_json: JsonOf = False,
 ) -> None:
     """Measures calls: over one channel (bare), over gRPC's own connection scaling (native), over a pool.
 
-    Each caller makes his next call when his last has ended (a closed loop), for the same time each way, one way after
-    the other. Ctrl-C ends it with what there is by then, the report included.
+    Each caller makes its next call when its last one has ended (a closed loop). The ways are measured one after the
+    other, for the same time. Ctrl-C ends the run with the results so far, the report included.
     """
-    with _told_in_one_line():
-        part = _part("grpcpool.cli._bench.run")
+    with _errors_in_one_line():
+        part = _import_part("grpcpool.cli._bench.run")
         config = PoolConfig(min_size=1, max_size=max_size, max_streams=max_streams)
-        wish = part.Wish(concurrency, compare, report, context.obj)
+        options = part.BenchOptions(concurrency, compare, report, context.obj)
         server = part.Server(target, Tls(tls, ca, cert, key, authority), config)
         plan = part.make_plan(server, method, data, proto or (), (timeout, warmup, duration))
-        raise typer.Exit(part.run_bench(server, plan, wish, with_json=with_json, console=_console()))
+        raise typer.Exit(part.run_bench(server, plan, options, with_json=with_json, console=_console()))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        arguments: Those of the command line; those of the process if not given.
+        arguments: The command line; if not given, that of the process.
 
     Raises:
         SystemExit: Always, with the exit code, unless there were no arguments.
@@ -183,8 +189,8 @@ def _console() -> Console:
 
 
 @contextlib.contextmanager
-def _told_in_one_line() -> Iterator[None]:
-    """What fails in the ``with`` block, ends the command with one line and an exit code."""
+def _errors_in_one_line() -> Iterator[None]:
+    """Turns an error in the ``with`` block into one line on standard error and an exit code."""
     try:
         yield
     except CommandError as error:
@@ -193,20 +199,20 @@ def _told_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:
-        # Whoever read what is written has had enough: typer ends the command without a word.
+        # The reader of the output has closed it: typer ends the command silently.
         raise
     except OSError as error:
         typer.echo(f"grpcpool: {error}", err=True)
         raise typer.Exit(ExitCode.FAILED) from None
 
 
-def _part(name: str) -> Any:
-    """Imports what does the work.
+def _import_part(name: str) -> Any:
+    """Imports the module that does the work.
 
     Raises:
-        CommandError: Something that it needs is not installed: typer alone may have come with something else.
+        CommandError: A dependency is missing: typer may have been installed without the rest of the extra.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise CommandError(f"there is no {error.name} here: {INSTALL}") from error
+        raise CommandError(f"{error.name} is not installed: {INSTALL}") from error

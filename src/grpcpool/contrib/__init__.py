@@ -1,1 +1,1 @@
-"""Optional integrations: each needs the extra of its name, and nothing else of the package imports them."""
+"""Optional integrations. Each needs the extra of its name; no other part of the package imports them."""

@@ -1,7 +1,7 @@
-"""A listener that tells a pool's story in plain lines.
+"""A listener that logs a pool's events.
 
-The pool itself logs the life of its connections, and its trouble, to the logger ``grpcpool``. This listener tells all
-there is to tell, waits, timeouts and refusals included, to a logger of one's choice::
+The pool itself logs the lifecycle of its connections, and problems, to the logger ``grpcpool``. This listener logs all
+events, waits, timeouts and refused streams included, to a logger of your choice::
 
     pool.add_listener(LoggingListener(logging.getLogger("orders.pool")))
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 
-from .._shared.event_text import level_of, told
+from .._shared.event_text import describe, level_of
 from .._values.events import AnyEvent
 from .._values.listener import HOOKS, Listener
 
@@ -18,19 +18,19 @@ from .._values.listener import HOOKS, Listener
 class LoggingListener(Listener):
     """Logs one line for each event.
 
-    The life of connections is INFO; what is wrong is WARNING; waits and releases, which come with calls, are DEBUG.
-    There are never credentials, metadata or payload in a line.
+    The lifecycle of connections is INFO; problems are WARNING; waits and releases, which happen with calls, are DEBUG.
+    A line never contains credentials, metadata or payload.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
-        """Tells `logger`, which should not be ``grpcpool``: the pool tells that one itself."""
+        """Logs to `logger`, which should not be ``grpcpool``: the pool itself logs there."""
         self._logger = logger
 
-    def _tell(self, event: AnyEvent) -> None:
+    def _log(self, event: AnyEvent) -> None:
         level = level_of(event)
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", told(event))
+            self._logger.log(level, "%s", describe(event))
 
 
 for _hook in HOOKS.values():
-    setattr(LoggingListener, _hook, LoggingListener._tell)
+    setattr(LoggingListener, _hook, LoggingListener._log)

@@ -1,17 +1,17 @@
 """Metrics for OpenTelemetry.
 
-The names are those of the semantic conventions for pools of database connections, ``db.client.connection.*``, carried
-over to ``rpc.client.connection.*``, with the same units and meanings; where a pool of gRPC connections has more to
-tell, the names begin with ``grpcpool.``. The one attribute of all is ``rpc.client.connection.pool.name``; there is none
-for peers or connections, of which there may be many. Pools of one name are added up::
+The names follow the semantic conventions for database connection pools, ``db.client.connection.*``, with
+``rpc.client.connection.*`` as the prefix and with the same units and meanings. Metrics without a counterpart there
+begin with ``grpcpool.``. All metrics have the attribute ``rpc.client.connection.pool.name``; there is no attribute for
+peers or connections, whose number is not bounded. Values of pools with equal names are added up::
 
     instrument(pool)                      # with the global meter provider
-    instrument(pool, meter_provider)      # with one of one's own
+    instrument(pool, meter_provider)      # with your own
 
-What is counted is read from the pool's snapshot when metrics are collected, and costs no call anything. Times are
-recorded as events come: connections made, waits that were granted, and leases given back. A place that was free at
-once is no event: the histogram of waits has those who waited, and how many did not is the difference to
-``grpcpool.acquired``. How long calls take is told by OpenTelemetry's instrumentation of gRPC itself.
+Counts are read from the pool's snapshot when metrics are collected, and add no cost to calls. Durations are recorded
+from events: opened connections, granted waits, and released leases. An acquire without a wait is not an event: the
+histogram of waits contains only callers that waited; the number that did not wait is the difference to
+``grpcpool.acquired``. For the duration of calls, use OpenTelemetry's instrumentation of gRPC.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .._shared.pool_base import PoolBase
 from .._values.events import Granted, Opened, Released
 from .._values.listener import Listener
 from .._values.stats import PoolStats
-from ._watched import Read, Values, Watched, added_up
+from ._pool_set import PoolSet, Read, Values, sum_by_name
 
 POOL: Final = "rpc.client.connection.pool.name"
 STATE: Final = "rpc.client.connection.state"
@@ -40,7 +40,7 @@ _BOUNDARIES = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 1
 
 
 def _states(stats: PoolStats) -> Values:
-    """The two states of the conventions: connections that are not in service are neither."""
+    """Returns the two states of the conventions; connections that are not in service have neither."""
     return {"idle": stats.idle, "used": stats.ready - stats.idle}
 
 
@@ -48,41 +48,71 @@ def _closed(stats: PoolStats) -> Values:
     return {str(reason): count for reason, count in stats.closed.items()}
 
 
-# Up-down counters: what there is now. Name, unit, meaning, second attribute, value.
-_NOW: tuple[tuple[str, str, str, str | None, Read], ...] = (
+# Current values: name, unit, description, second attribute, value.
+_UP_DOWN_COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
     (f"{_PREFIX}.count", "{connection}", "Connections in service, by state.", STATE, _states),
-    (f"{_PREFIX}.max", "{connection}", "Connections at most.", None, lambda stats: {"": stats.max_size}),
-    (f"{_PREFIX}.idle.max", "{connection}", "Idle connections at most.", None, lambda stats: {"": stats.max_size}),
+    (f"{_PREFIX}.max", "{connection}", "Maximum number of connections.", None, lambda stats: {"": stats.max_size}),
+    (
+        f"{_PREFIX}.idle.max",
+        "{connection}",
+        "Maximum number of idle connections.",
+        None,
+        lambda stats: {"": stats.max_size},
+    ),
     (
         f"{_PREFIX}.idle.min",
         "{connection}",
-        "Connections kept, however idle.",
+        "Minimum number of connections kept open.",
         None,
         lambda stats: {"": stats.min_size},
     ),
-    (f"{_PREFIX}.pending_requests", "{request}", "Who waits for a place.", None, lambda stats: {"": stats.waiting}),
-    ("grpcpool.opening", "{connection}", "Connections being made.", None, lambda stats: {"": stats.opening}),
-    ("grpcpool.draining", "{connection}", "Connections that drain.", None, lambda stats: {"": stats.draining}),
+    (
+        f"{_PREFIX}.pending_requests",
+        "{request}",
+        "Leases and calls that wait for a place.",
+        None,
+        lambda stats: {"": stats.waiting},
+    ),
+    ("grpcpool.opening", "{connection}", "Connections being opened.", None, lambda stats: {"": stats.opening}),
+    ("grpcpool.draining", "{connection}", "Connections being drained.", None, lambda stats: {"": stats.draining}),
     ("grpcpool.in_flight", "{call}", "Leases and calls in flight.", None, lambda stats: {"": stats.in_flight}),
 )
-# Counters: what there was since the start.
-_SINCE: tuple[tuple[str, str, str, str | None, Read], ...] = (
-    (f"{_PREFIX}.timeouts", "{timeout}", "Who waited in vain.", None, lambda stats: {"": stats.timeouts}),
+# Totals since the start, in the same order.
+_COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
+    (
+        f"{_PREFIX}.timeouts",
+        "{timeout}",
+        "Leases and calls that timed out while they waited.",
+        None,
+        lambda stats: {"": stats.timeouts},
+    ),
     ("grpcpool.acquired", "{call}", "Leases and calls that got a place.", None, lambda stats: {"": stats.acquired}),
-    ("grpcpool.waited", "{call}", "Those of them that had to wait.", None, lambda stats: {"": stats.waited}),
-    ("grpcpool.rejected", "{call}", "Who was turned away at once.", None, lambda stats: {"": stats.rejected}),
+    (
+        "grpcpool.waited",
+        "{call}",
+        "Acquired leases and calls that had to wait.",
+        None,
+        lambda stats: {"": stats.waited},
+    ),
+    (
+        "grpcpool.rejected",
+        "{call}",
+        "Leases and calls rejected because the queue was full.",
+        None,
+        lambda stats: {"": stats.rejected},
+    ),
     (
         "grpcpool.refused_streams",
         "{call}",
-        "Calls that a server refused for its own limit.",
+        "Calls that a server refused at its stream limit.",
         None,
         lambda stats: {"": stats.refused_streams},
     ),
-    ("grpcpool.opened", "{connection}", "Connections made.", None, lambda stats: {"": stats.opened}),
+    ("grpcpool.opened", "{connection}", "Connections opened.", None, lambda stats: {"": stats.opened}),
     (
         "grpcpool.open_failures",
         "{attempt}",
-        "Attempts to connect that failed.",
+        "Failed attempts to open a connection.",
         None,
         lambda stats: {"": stats.open_failures},
     ),
@@ -91,11 +121,11 @@ _SINCE: tuple[tuple[str, str, str, str | None, Read], ...] = (
 
 
 def instrument(pool: PoolBase, meter_provider: MeterProvider | None = None) -> None:
-    """Has the pool's metrics told from now on, until the pool is collected. Later calls for the same pool do nothing.
+    """Exports the pool's metrics until the pool is garbage collected. Further calls for the same pool do nothing.
 
     Args:
         pool: A pool, sync or asyncio. It is held weakly.
-        meter_provider: Whom to tell; the global one if not given.
+        meter_provider: The meter provider to use; the global one if not given.
 
     Raises:
         TypeError: `pool` is not a pool.
@@ -109,7 +139,7 @@ def instrument(pool: PoolBase, meter_provider: MeterProvider | None = None) -> N
 
 
 class _Global:
-    """Stands for the global meter provider, which may be set later."""
+    """Represents the global meter provider, which may be set later."""
 
 
 _GLOBAL = _Global()
@@ -117,42 +147,42 @@ _guard = threading.Lock()
 
 
 class _Instruments:
-    """The instruments of one meter provider, which has each but once, for all pools."""
+    """The instruments of one meter provider, created once for all pools."""
 
     def __init__(self, meter: Meter) -> None:
-        self._watched = Watched()
-        self._times = _Times(meter)
+        self._pools = PoolSet()
+        self._durations = _DurationListener(meter)
         self._snapshots: list[tuple[str, PoolStats]] = []
-        # The instruments that have been asked since these were taken.
-        self._asked: set[str] = set()
-        self._taking = threading.Lock()
-        for name, unit, about, attribute, read in _NOW:
-            meter.create_observable_up_down_counter(name, [self._observing(name, attribute, read)], unit, about)
-        for name, unit, about, attribute, read in _SINCE:
-            meter.create_observable_counter(name, [self._observing(name, attribute, read)], unit, about)
+        # The instruments that have read these snapshots.
+        self._collected: set[str] = set()
+        self._lock = threading.Lock()
+        for name, unit, description, attribute, read in _UP_DOWN_COUNTERS:
+            meter.create_observable_up_down_counter(name, [self._callback(name, attribute, read)], unit, description)
+        for name, unit, description, attribute, read in _COUNTERS:
+            meter.create_observable_counter(name, [self._callback(name, attribute, read)], unit, description)
 
     def watch(self, pool: PoolBase) -> None:
-        """Tells of `pool`, too."""
-        if pool not in self._watched:
-            self._watched.add(pool)
-            pool.add_listener(self._times)
+        """Exports the metrics of `pool`, too."""
+        if pool not in self._pools:
+            self._pools.add(pool)
+            pool.add_listener(self._durations)
 
-    def _taken_for(self, name: str) -> list[tuple[str, PoolStats]]:
-        """The snapshots, which all instruments of one collection share: one that is asked again begins the next."""
-        with self._taking:
-            if not self._asked or name in self._asked:
-                self._snapshots = list(self._watched.snapshots())
-                self._asked.clear()
-            self._asked.add(name)
+    def _snapshots_for(self, name: str) -> list[tuple[str, PoolStats]]:
+        """Returns the snapshots of this collection; when an instrument reads them again, the next collection starts."""
+        with self._lock:
+            if not self._collected or name in self._collected:
+                self._snapshots = list(self._pools.snapshots())
+                self._collected.clear()
+            self._collected.add(name)
             return self._snapshots
 
-    def _observing(
+    def _callback(
         self, name: str, attribute: str | None, read: Read
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        """What OpenTelemetry calls when it collects."""
+        """Returns the function that OpenTelemetry calls at each collection."""
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            for (pool, second), value in added_up(self._taken_for(name), read).items():
+            for (pool, second), value in sum_by_name(self._snapshots_for(name), read).items():
                 yield Observation(value, {POOL: pool} | ({attribute: second} if attribute is not None else {}))
 
         return observe
@@ -161,13 +191,13 @@ class _Instruments:
 _instruments: weakref.WeakKeyDictionary[object, _Instruments] = weakref.WeakKeyDictionary()
 
 
-class _Times(Listener):
-    """Records how long things took."""
+class _DurationListener(Listener):
+    """Records durations from events."""
 
     def __init__(self, meter: Meter) -> None:
-        self._create = _histogram(meter, "create_time", "The time it took to make a connection, priming included.")
-        self._wait = _histogram(meter, "wait_time", "The time that those who had to wait waited for their place.")
-        self._use = _histogram(meter, "use_time", "The time between taking a lease and giving it back.")
+        self._create = _histogram(meter, "create_time", "Time to open a connection, including prime.")
+        self._wait = _histogram(meter, "wait_time", "Time that callers waited for a place, if they had to wait.")
+        self._use = _histogram(meter, "use_time", "Time between acquiring and releasing a lease.")
 
     def opened(self, event: Opened) -> None:
         self._create.record(event.seconds, {POOL: event.pool})
@@ -179,5 +209,7 @@ class _Times(Listener):
         self._use.record(event.held, {POOL: event.pool})
 
 
-def _histogram(meter: Meter, name: str, about: str) -> Histogram:
-    return meter.create_histogram(f"{_PREFIX}.{name}", "s", about, explicit_bucket_boundaries_advisory=_BOUNDARIES)
+def _histogram(meter: Meter, name: str, description: str) -> Histogram:
+    return meter.create_histogram(
+        f"{_PREFIX}.{name}", "s", description, explicit_bucket_boundaries_advisory=_BOUNDARIES
+    )

@@ -1,13 +1,13 @@
 """Metrics for Prometheus: a collector over the snapshots of pools.
 
-It looks at the pools when it is scraped, and costs no call anything::
+It reads the pools at each scrape, and adds no cost to calls::
 
     from prometheus_client import REGISTRY
     REGISTRY.register(PoolCollector(pool))
 
-Everything is labelled by the pool's name, never by peer or connection; pools of one name are added up. Under a server
-with several worker processes each has pools of its own: scrape each worker (``prometheus_client``'s multiprocess mode
-knows no collectors).
+All metrics are labelled with the pool's name, never with peers or connections; values of pools with equal names are
+added up. Each worker process of a server has its own pools: scrape every worker (the multiprocess mode of
+``prometheus_client`` does not support collectors).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from prometheus_client.registry import Collector
 
 from .._shared.pool_base import PoolBase
 from .._values.stats import PoolStats
-from ._watched import Read, Values, Watched, added_up
+from ._pool_set import PoolSet, Read, Values, sum_by_name
 
 DASHBOARD: Final = pathlib.Path(__file__).with_name("grafana.json")
-"""A dashboard of these metrics, to be imported into Grafana."""
+"""A Grafana dashboard for these metrics."""
 
 
 def connections_by_state(stats: PoolStats) -> Values:
-    """How many connections of a pool are in which state; `idle` and `used` are those in service."""
+    """Returns the number of connections in each state; `idle` and `used` are in service."""
     states: Values = dict.fromkeys(("idle", "used", "opening", "lost", "draining"), 0)
     for channel in stats.channels:
         state = str(channel.state)
@@ -41,15 +41,15 @@ def connections_by_state(stats: PoolStats) -> Values:
 
 _GAUGES: dict[str, tuple[str, str | None, Read]] = {
     "grpcpool_connections": (
-        "Connections by state: idle, used (something is in flight), opening, lost, draining.",
+        "Connections by state: idle, used (with calls or leases in flight), opening, lost, draining.",
         "state",
         connections_by_state,
     ),
-    "grpcpool_connections_min": ("Connections kept open.", None, lambda stats: {"": stats.min_size}),
-    "grpcpool_connections_max": ("Connections at most.", None, lambda stats: {"": stats.max_size}),
+    "grpcpool_connections_min": ("Minimum number of connections kept open.", None, lambda stats: {"": stats.min_size}),
+    "grpcpool_connections_max": ("Maximum number of connections.", None, lambda stats: {"": stats.max_size}),
     "grpcpool_in_flight": ("Leases and calls in flight.", None, lambda stats: {"": stats.in_flight}),
     "grpcpool_streams_limit": (
-        "Calls that the connections in service may carry.",
+        "Calls that the connections in service can carry.",
         None,
         lambda stats: {"": sum(channel.limit for channel in stats.channels if channel.state == "ready")},
     ),
@@ -57,17 +57,29 @@ _GAUGES: dict[str, tuple[str, str | None, Read]] = {
 }
 _COUNTERS: dict[str, tuple[str, str | None, Read]] = {
     "grpcpool_acquired": ("Leases and calls that got a place.", None, lambda stats: {"": stats.acquired}),
-    "grpcpool_waited": ("Those of them that had to wait.", None, lambda stats: {"": stats.waited}),
-    "grpcpool_wait_seconds": ("Seconds that those waited, in sum.", None, lambda stats: {"": stats.wait_seconds}),
-    "grpcpool_timeouts": ("Leases and calls that waited in vain.", None, lambda stats: {"": stats.timeouts}),
-    "grpcpool_rejected": ("Leases and calls turned away at once.", None, lambda stats: {"": stats.rejected}),
+    "grpcpool_waited": ("Acquired leases and calls that had to wait.", None, lambda stats: {"": stats.waited}),
+    "grpcpool_wait_seconds": (
+        "Total seconds that acquired leases and calls waited.",
+        None,
+        lambda stats: {"": stats.wait_seconds},
+    ),
+    "grpcpool_timeouts": (
+        "Leases and calls that timed out while they waited.",
+        None,
+        lambda stats: {"": stats.timeouts},
+    ),
+    "grpcpool_rejected": (
+        "Leases and calls rejected because the queue was full.",
+        None,
+        lambda stats: {"": stats.rejected},
+    ),
     "grpcpool_refused_streams": (
-        "Calls that a server refused for its own limit.",
+        "Calls that a server refused at its stream limit.",
         None,
         lambda stats: {"": stats.refused_streams},
     ),
-    "grpcpool_opened": ("Connections made.", None, lambda stats: {"": stats.opened}),
-    "grpcpool_open_failures": ("Attempts to connect that failed.", None, lambda stats: {"": stats.open_failures}),
+    "grpcpool_opened": ("Connections opened.", None, lambda stats: {"": stats.opened}),
+    "grpcpool_open_failures": ("Failed attempts to open a connection.", None, lambda stats: {"": stats.open_failures}),
     "grpcpool_closed": ("Connections closed, by reason.", "reason", lambda stats: dict(stats.closed)),
 }
 
@@ -76,33 +88,33 @@ class PoolCollector(Collector):
     """Collects the metrics of pools; holds the pools weakly."""
 
     def __init__(self, *pools: PoolBase) -> None:
-        """Looks at `pools`, sync or asyncio.
+        """Collects from `pools`, sync or asyncio.
 
         Raises:
-            TypeError: One is not a pool.
+            TypeError: One of `pools` is not a pool.
         """
-        self._watched = Watched(*pools)
+        self._pools = PoolSet(*pools)
 
     def watch(self, pool: PoolBase) -> None:
-        """Looks at `pool`, too.
+        """Collects from `pool`, too.
 
         Raises:
-            TypeError: It is not a pool.
+            TypeError: `pool` is not a pool.
         """
-        self._watched.add(pool)
+        self._pools.add(pool)
 
     def describe(self) -> Iterable[Metric]:
-        """The metrics without values."""
+        """Returns the metrics without values."""
         return self._families([])
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics of this moment; each pool's are of one consistent snapshot."""
-        return self._families(list(self._watched.snapshots()))
+        """Returns the current metrics; each pool's are from one consistent snapshot."""
+        return self._families(list(self._pools.snapshots()))
 
     def _families(self, snapshots: list[tuple[str, PoolStats]]) -> Iterable[Metric]:
-        for make, metrics in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
-            for name, (about, label, read) in metrics.items():
-                family = make(name, about, labels=["pool", label] if label else ["pool"])
-                for labels, value in added_up(snapshots, read).items():
+        for create, metrics in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, (description, label, read) in metrics.items():
+                family = create(name, description, labels=["pool", label] if label else ["pool"])
+                for labels, value in sum_by_name(snapshots, read).items():
                     family.add_metric(labels if label else labels[:1], value)
                 yield family

@@ -1,4 +1,4 @@
-"""For your own tests: channels without gRPC, and a clock that you turn by hand.
+"""For your own tests: fake channels without gRPC, and a manual clock.
 
 ::
 
@@ -6,13 +6,13 @@
     with manual_clock() as clock:
         pool = grpcpool.ChannelPool(factory, PoolConfig(idle_timeout=600))
     ...
-    clock.advance(600)      # what was idle is closed when this returns
+    clock.advance(600)      # idle connections are closed when this returns
 
-A `FakeChannel` is a whole `grpc.Channel`. It answers each call with its request until told otherwise, says what state
-it is in when that is set, and lets calls end when the test wants them to. What it leaves out: metadata, credentials
-and compression are accepted and ignored; a deadline is kept by calls that block, and by no others.
+A `FakeChannel` is a complete `grpc.Channel`. By default it answers each call with the request. The test can set
+handlers, set the connectivity state, and decide when calls end. Metadata, credentials and compression are accepted and
+ignored; only blocking calls have a deadline.
 
-The asyncio twins are in `grpcpool.testing.aio`, under the same names; the clock serves both worlds::
+The asyncio twins are in `grpcpool.testing.aio`, under the same names; the clock works for both::
 
     factory = aio.FakeFactory(lambda: aio.FakeChannel(holds_calls=True))
     with manual_clock() as clock:

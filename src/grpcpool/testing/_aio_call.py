@@ -1,8 +1,8 @@
-"""The calls of asyncio's fake channel: four kinds, of which each is a whole call as gRPC's own are.
+"""The calls of the asyncio fake channel: four kinds, each a complete call like gRPC's own.
 
-What is awaited, read or written behaves as in `grpc.aio`: callbacks are called before whoever awaits the end goes on; a
-task that is cancelled while it awaits or reads a call cancels the call; the iterator and `read` are not mixed.
-Everything happens on the thread of the call's loop.
+Awaiting, reading and writing behave as in `grpc.aio`: callbacks run before tasks that await the end continue; a task
+that is cancelled while it awaits or reads a call cancels the call; the iterator and `read` cannot be mixed. Everything
+runs on the thread of the call's loop.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class Status:
     details: str = ""
     trailing_metadata: Metadata = dataclasses.field(default_factory=Metadata)
     local: bool = False
-    """Whether it was cancelled on this side."""
+    """Whether the client cancelled the call."""
 
     @classmethod
     def of(cls, error: grpc.RpcError) -> Self:
-        """What the error of either world says."""
-        told: Any = error
-        trailing = tuple(told.trailing_metadata() or ())
-        return cls(told.code(), told.details() or "", Metadata.from_tuple(trailing))
+        """Returns the status of a sync or asyncio error."""
+        call: Any = error
+        trailing = tuple(call.trailing_metadata() or ())
+        return cls(call.code(), call.details() or "", Metadata.from_tuple(trailing))
 
     def debug_error_string(self) -> str:
-        """Code and details in one, for an error."""
+        """Returns code and details in one text."""
         return "" if self.code is grpc.StatusCode.OK else f"{self.code.name}:{self.details}"
 
     def check(self) -> None:
-        """Raises what whoever waits for the call is to catch, if it did not end well."""
+        """Raises the error that a task waiting for the call gets, if the status is not OK."""
         if self.local:
             raise asyncio.CancelledError
         if self.code is not grpc.StatusCode.OK:
@@ -55,53 +55,53 @@ class Status:
 
 _OK = Status(grpc.StatusCode.OK)
 _CANCELLED = Status(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", local=True)
-_LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+_DEADLINE_EXCEEDED = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
 class FakeCall(grpc.aio.Call):
-    """What the four kinds share; `streams` says which it is: whether it takes and returns streams."""
+    """What the four kinds share. `streams` is whether a call takes and returns streams."""
 
     streams: ClassVar[tuple[bool, bool]]
 
     def __init__(self, timeout: float | None = None) -> None:
-        """Begins; it runs until `finish` or `fail`, or for `timeout` seconds."""
+        """Starts the call; it runs until `finish` or `fail`, or for `timeout` seconds."""
         self._loop = asyncio.get_running_loop()
         self._status: Status | None = None
         self._responses: deque[Any] = deque()
         self._callbacks: list[Callable[[Any], object]] = []
         self._ended = asyncio.Event()
-        self._answered = asyncio.Event()
+        self._response_started = asyncio.Event()
         self._arrived = asyncio.Event()
         self._handler: asyncio.Task[None] | None = None
         self._deadline = None if timeout is None else self._loop.time() + timeout
         self._timer: asyncio.Handle | None = None
         if timeout is not None and timeout > 0:
-            self._timer = self._loop.call_later(timeout, self._end, _LATE)
+            self._timer = self._loop.call_later(timeout, self._end, _DEADLINE_EXCEEDED)
         elif timeout is not None:
-            # Before its handler, which is started later, does anything.
-            self._timer = self._loop.call_soon(self._end, _LATE)
+            # Runs before the handler, which is started later.
+            self._timer = self._loop.call_soon(self._end, _DEADLINE_EXCEEDED)
 
-    # --- what a test does ---------------------------------------------------------------------------------------
+    # --- for tests ----------------------------------------------------------------------------------------------
 
     def send(self, response: Any) -> None:
-        """Sends one response of those that it streams."""
+        """Delivers one response of a stream; the call continues."""
         if self._status is None:
             self._responses.append(response)
-            self._answered.set()
+            self._response_started.set()
             self._arrived.set()
 
     def finish(self, responses: Iterable[Any] = ()) -> None:
-        """Ends it well, with these responses (one, if the call has one response), when they have been read."""
+        """Ends the call with OK and these responses (one, if the call has one response), after they have been read."""
         for response in responses:
             self.send(response)
         self._conclude(_OK)
 
     def fail(self, code: grpc.StatusCode, details: str = "") -> None:
-        """Ends it badly, at once: what has not been read is lost."""
+        """Ends the call with an error, at once; unread responses are lost."""
         self._end(Status(code, details))
 
     def handle(self, work: Coroutine[Any, Any, None]) -> None:
-        """Has `work` done, which ends the call, and is cancelled when that ends otherwise."""
+        """Runs the handler, which ends the call; cancels it if the call ends in another way."""
         self._handler = self._loop.create_task(work)
 
     def _conclude(self, status: Status) -> None:
@@ -117,57 +117,57 @@ class FakeCall(grpc.aio.Call):
             self._handler.cancel()
         if status.code is not grpc.StatusCode.OK:
             self._responses.clear()
-        for event in (self._answered, self._arrived, self._ended):
+        for event in (self._response_started, self._arrived, self._ended):
             event.set()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)
         return True
 
-    # --- being a call -------------------------------------------------------------------------------------------
+    # --- grpc.aio.Call ------------------------------------------------------------------------------------------
 
     def cancelled(self) -> bool:
-        """Whether it ended by being cancelled, on whichever side."""
+        """Whether the call was cancelled, by the client or by the handler."""
         return self._status is not None and self._status.code is grpc.StatusCode.CANCELLED
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the call has ended."""
         return self._status is not None
 
     def cancel(self) -> bool:
-        """Cancels it; says whether it still ran."""
+        """Cancels the call; returns whether it was still running."""
         return self._end(_CANCELLED)
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-        """Has `callback` called with this at the end, or at once."""
+        """Calls `callback` with the call when it ends, or now if it has ended."""
         if self._status is None:
             self._callbacks.append(callback)
         else:
             callback(self)
 
     def time_remaining(self) -> float | None:
-        """The seconds to its deadline, if it has one."""
+        """Returns the seconds to the deadline, if there is one."""
         return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
 
     async def initial_metadata(self) -> Metadata:
-        """Waits for the first response; has none."""
-        await self._answered.wait()
+        """Waits for the first response; returns no metadata."""
+        await self._response_started.wait()
         return Metadata()
 
     async def trailing_metadata(self) -> Metadata:
-        """Waits for the end; has what the error had that a handler raised."""
+        """Waits for the end; returns the metadata of the error that a handler raised."""
         return (await self._final()).trailing_metadata
 
     async def code(self) -> grpc.StatusCode:
-        """Waits for the end; says how it was."""
+        """Waits for the end; returns the status code."""
         return (await self._final()).code
 
     async def details(self) -> str:
-        """Waits for the end; says what was said."""
+        """Waits for the end; returns the details."""
         return (await self._final()).details
 
     async def debug_error_string(self) -> str:
-        """Waits for the end; says both."""
+        """Waits for the end; returns code and details as text."""
         return (await self._final()).debug_error_string()
 
     async def _final(self) -> Status:
@@ -176,7 +176,7 @@ class FakeCall(grpc.aio.Call):
         return self._status
 
     async def _until(self, event: asyncio.Event) -> None:
-        # Who is cancelled while he waits for the answer cancels the call, as in gRPC.
+        # A task that is cancelled while it waits cancels the call, as in gRPC.
         try:
             await event.wait()
         except asyncio.CancelledError:
@@ -188,16 +188,16 @@ class FakeCall(grpc.aio.Call):
             self._status.check()
 
     def __repr__(self) -> str:
-        """The kind, and how it ended."""
+        """Returns the kind of the call, and how it ended."""
         how = "running" if self._status is None else f"{self._status.code.name} {self._status.details!r}"
         return f"<{type(self).__name__}: {how}>"
 
 
 class _UnaryResponse(FakeCall):
-    """Its answer is awaited."""
+    """A call whose single response is awaited."""
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Waits for the end; returns the response, or raises."""
+        """Waits for the end; returns the response, or raises the error."""
         return (yield from self._response().__await__())
 
     async def _response(self) -> Any:
@@ -207,7 +207,7 @@ class _UnaryResponse(FakeCall):
 
 
 class _StreamResponse(FakeCall):
-    """Its answers are read or iterated; it has ended when the last has been read."""
+    """A call whose responses are read or iterated; it ends when the last one has been read."""
 
     _last: Status | None = None
     _iterator: AsyncIterator[Any] | None = None
@@ -220,7 +220,7 @@ class _StreamResponse(FakeCall):
             self._end(status)
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        """Its one iterator of responses; at the end, stops or raises."""
+        """Returns the call's only iterator of responses; at the end, it stops or raises the error."""
         if self._reads:
             raise UsageError(_MIXED)
         if self._iterator is None:
@@ -228,7 +228,7 @@ class _StreamResponse(FakeCall):
         return self._iterator
 
     async def read(self) -> Any:
-        """The next response; at the end, `EOF`, or raises."""
+        """Returns the next response; at the end, returns `EOF` or raises the error."""
         if self.done():
             self._check()
             return EOF
@@ -258,40 +258,40 @@ class _StreamResponse(FakeCall):
 
 
 class Requests:
-    """The requests of a call that streams them: as they come with ``async for``, those that have come with ``for``."""
+    """The requests of a streaming call: all of them with ``async for``, those that have arrived with ``for``."""
 
     def __init__(self) -> None:
-        """Has none yet."""
+        """Contains no requests yet."""
         self._waiting: deque[Any] = deque()
         self._changed = asyncio.Event()
         self.complete = asyncio.Event()
 
     def put(self, request: Any) -> None:
-        """Adds one."""
+        """Adds a request."""
         self._waiting.append(request)
         self._changed.set()
 
     def close(self) -> None:
-        """Adds no more."""
+        """Marks the requests as complete."""
         self.complete.set()
         self._changed.set()
 
     def __iter__(self) -> Self:
-        """Is its own iterator."""
+        """Returns itself."""
         return self
 
     def __next__(self) -> Any:
-        """The next of those that have come."""
+        """Returns the next request that has arrived."""
         if not self._waiting:
             raise StopIteration
         return self._waiting.popleft()
 
     def __aiter__(self) -> Self:
-        """Is its own iterator."""
+        """Returns itself."""
         return self
 
     async def __anext__(self) -> Any:
-        """The next, when it has come."""
+        """Returns the next request, after it has arrived."""
         while not self._waiting:
             if self.complete.is_set():
                 raise StopAsyncIteration
@@ -301,7 +301,7 @@ class Requests:
 
 
 class _StreamRequest(FakeCall):
-    """Its requests are written, or taken from what it was given."""
+    """A call whose requests are written, or read from an iterator."""
 
     def __init__(
         self,
@@ -309,13 +309,13 @@ class _StreamRequest(FakeCall):
         given: AsyncIterable[Any] | Iterable[Any] | None = None,
         serialize: Callable[[Any], Any] = lambda message: message,
     ) -> None:
-        """Begins; takes the requests that are `given`, if they are."""
+        """Starts the call; reads the requests from `given`, if there is one."""
         super().__init__(timeout)
         self.requests = Requests()
         self._serialize = serialize
-        self._begun = asyncio.Event()
-        self._loop.call_soon(self._begun.set)
-        self._poller = None if given is None else self._loop.create_task(self._take(given))
+        self._started = asyncio.Event()
+        self._loop.call_soon(self._started.set)
+        self._poller = None if given is None else self._loop.create_task(self._read_requests(given))
 
     async def write(self, request: Any) -> None:
         """Sends a request."""
@@ -323,17 +323,17 @@ class _StreamRequest(FakeCall):
         await self._write(request)
 
     async def done_writing(self) -> None:
-        """Has sent the last request."""
+        """Marks the last request as sent."""
         self._check_writes()
         self._done_writing()
 
     async def wait_for_connection(self) -> None:
-        """Waits until it has begun; raises if it has ended badly."""
-        await self._begun.wait()
+        """Waits until the call has started; raises if it has failed."""
+        await self._started.wait()
         self._check()
 
     def cancel(self) -> bool:
-        """Cancels it; says whether it still ran."""
+        """Cancels the call; returns whether it was still running."""
         cancelled = super().cancel()
         if cancelled and self._poller is not None:
             self._poller.cancel()
@@ -348,18 +348,18 @@ class _StreamRequest(FakeCall):
             raise asyncio.InvalidStateError(_FINISHED)
         if self.requests.complete.is_set():
             raise asyncio.InvalidStateError(_HALF_CLOSED)
-        await self._begun.wait()
+        await self._started.wait()
         self._check()
         self.requests.put(self._serialize(request))
-        # Lets who takes them do so, also if the requests have no end.
+        # Lets the reader run, even if the requests never end.
         await asyncio.sleep(0)
 
     def _done_writing(self) -> None:
         if not self.done():
             self.requests.close()
 
-    async def _take(self, given: AsyncIterable[Any] | Iterable[Any]) -> None:
-        # As in gRPC: an iterator that raises cancels the call; one that waits is left waiting when that ends.
+    async def _read_requests(self, given: AsyncIterable[Any] | Iterable[Any]) -> None:
+        # As in gRPC: an iterator that raises cancels the call; one that waits is left waiting when the call ends.
         try:
             if isinstance(given, AsyncIterable):
                 async for request in given:
@@ -368,8 +368,8 @@ class _StreamRequest(FakeCall):
                 for request in given:
                     await self._write(request)
             self._done_writing()
-        except BaseException:  # noqa: BLE001 -- the iterator's own; gRPC does not let it out
-            _log.debug("The requests could not be taken", exc_info=True)
+        except BaseException:  # noqa: BLE001 -- from the iterator; gRPC does not raise it either
+            _log.debug("The iterator of requests raised", exc_info=True)
             self.cancel()
 
 
@@ -379,7 +379,7 @@ class FakeUnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
     streams = (False, False)
 
     async def wait_for_connection(self) -> None:
-        """Waits for the end, as gRPC does; raises if that was bad."""
+        """Waits for the end, as gRPC does; raises if the call has failed."""
         await self._until(self._ended)
         self._check()
 
@@ -390,8 +390,8 @@ class FakeUnaryStreamCall(_StreamResponse, grpc.aio.UnaryStreamCall[Any, Any]):
     streams = (False, True)
 
     async def wait_for_connection(self) -> None:
-        """Waits for the first response, as gRPC does; raises if it has ended badly."""
-        await self._until(self._answered)
+        """Waits for the first response, as gRPC does; raises if the call has failed."""
+        await self._until(self._response_started)
         self._check()
 
 

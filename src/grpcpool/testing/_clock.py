@@ -1,4 +1,4 @@
-"""A clock that is turned by hand."""
+"""A clock that tests advance manually."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from .._shared.clock import choose_clock
 
 
 class ManualClock:
-    """Stands still until it is advanced; then has every pool do what is due, on the thread that advances it."""
+    """Stands still until `advance`, which makes every pool do what is due, on the calling thread."""
 
     def __init__(self) -> None:
-        """Starts at some moment."""
+        """Starts at an arbitrary time."""
         self._now = 1000.0
         self._ticks: list[Callable[[], object]] = []
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self.monotonic: Callable[[], float] = lambda: self._now
 
     def wait_until(self, moment: float) -> float | None:
-        """For ever, if the time is not here yet: who waits is told when it has come."""
+        """Returns 0 if the moment has come, else `None`: wait without limit, as `advance` wakes the waiter."""
         return 0.0 if moment <= self._now else None
 
     def subscribe(self, tick: Callable[[], object]) -> Callable[[], None]:
-        """Has `tick` called after each advance; returns what ends that."""
-        with self._guard:
+        """Calls `tick` after each advance; returns a function that ends this."""
+        with self._lock:
             self._ticks.append(tick)
 
         def unsubscribe() -> None:
-            with self._guard, contextlib.suppress(ValueError):
+            with self._lock, contextlib.suppress(ValueError):
                 self._ticks.remove(tick)
 
         return unsubscribe
 
     def advance(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Advances the time."""
         self._now += seconds
-        with self._guard:
+        with self._lock:
             ticks = list(self._ticks)
         for tick in ticks:
             tick()
@@ -45,7 +45,7 @@ class ManualClock:
 
 @contextlib.contextmanager
 def manual_clock() -> Iterator[ManualClock]:
-    """Pools made within the block live by the clock it gives."""
+    """Pools created within the block use the clock that it yields."""
     clock = ManualClock()
     restore = choose_clock(clock)
     try:

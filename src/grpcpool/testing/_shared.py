@@ -1,4 +1,4 @@
-"""What the fakes of both worlds share: how calls are answered by default, a connection's state, and the factory."""
+"""What the sync and asyncio fakes share: default handlers, the connectivity state, and the factory."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 Handler = Callable[[Any], Any]
-"""Given the request (or the iterator of requests), returns the response (or iterable of responses), or raises.
+"""Takes the request (or the iterator of requests); returns the response (or an iterable of responses), or raises.
 
-In `grpcpool.testing.aio` it may be a coroutine function or an asynchronous generator, too."""
+In `grpcpool.testing.aio` it may also be a coroutine function or an asynchronous generator."""
 
 Codec = Callable[[Any], Any] | None
-"""What turns messages into bytes, or bytes into messages; `None` leaves them."""
+"""Converts messages to bytes, or bytes to messages; `None` leaves them unchanged."""
 
-ANSWERS: dict[tuple[bool, bool], Handler] = {
+DEFAULT_HANDLERS: dict[tuple[bool, bool], Handler] = {
     (False, False): lambda request: request,
     (False, True): lambda request: [request],
     (True, False): b",".join,
     (True, True): lambda requests: requests,
 }
-"""How methods answer that have no handler, by whether they take and return streams."""
+"""The handlers of methods without one of their own, by whether they take and return streams."""
 
 
 def codec(given: Codec) -> Callable[[Any], Any]:
-    """What a multicallable does with a message."""
+    """Returns the function that converts a message."""
     return given or (lambda message: message)
 
 
 class FakeConnection:
-    """What a test may say of a fake channel, whichever kind of channel it is."""
+    """The part of a fake channel that tests control, in both worlds."""
 
     def __init__(self, handlers: Mapping[str, Handler] | None, *, connects: bool, holds_calls: bool) -> None:
-        """Is `IDLE`."""
+        """Starts in state `IDLE`."""
         self.handlers = dict(handlers or {})
         self.holds_calls = holds_calls
         self.closed = 0
         self._connects = connects
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._state = grpc.ChannelConnectivity.IDLE
         self._subscribers: list[Callable[[grpc.ChannelConnectivity], None]] = []
 
     @property
     def state(self) -> grpc.ChannelConnectivity:
-        """Its state."""
+        """The connectivity state."""
         return self._state
 
     @property
     def subscribers(self) -> int:
-        """How many wait to be told of its state."""
+        """The number of subscribers to the state."""
         return len(self._subscribers)
 
     def set_state(self, state: grpc.ChannelConnectivity) -> None:
-        """Changes its state; subscribers are told, on this thread, before this returns."""
-        with self._guard:
+        """Changes the state; calls the subscribers on this thread before it returns."""
+        with self._lock:
             if self._state is grpc.ChannelConnectivity.SHUTDOWN:
                 return
             self._state = state
@@ -79,30 +79,30 @@ C = TypeVar("C", bound=_Closable)
 
 
 class FakeFactoryOf(Generic[C]):
-    """Makes channels, and remembers them."""
+    """Creates channels, and keeps them in `made`."""
 
     def __init__(self, make: Callable[[], C], *, fails: int) -> None:
-        """Makes channels with `make`, after as many failures as `fails` says."""
+        """Creates channels with `make`, after the first `fails` calls have failed."""
         self._make = make
         self._fails = fails
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self.made: list[C] = []
         self.calls = 0
 
     def __call__(self) -> C:
-        """Makes one."""
-        with self._guard:
+        """Creates a channel."""
+        with self._lock:
             self.calls += 1
             failing = self.calls <= self._fails
             attempt = self.calls
         if failing:
-            raise ConnectionRefusedError(f"attempt {attempt} was to fail")
+            raise ConnectionRefusedError(f"attempt {attempt} fails as requested")
         channel = self._make()
-        with self._guard:
+        with self._lock:
             self.made.append(channel)
         return channel
 
     @property
     def open(self) -> list[C]:
-        """Those that have not been closed."""
+        """The channels that have not been closed."""
         return [channel for channel in self.made if not channel.closed]

@@ -1,4 +1,4 @@
-"""The fakes for threads: a channel, its calls, and a factory."""
+"""The sync fakes: a channel, its calls, and a factory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from ._shared import ANSWERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec
+from ._shared import DEFAULT_HANDLERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec
 
 if TYPE_CHECKING:
-    # gRPC's classes take no type parameters at run time; and the messages are the user's.
+    # gRPC's classes take no type parameters at run time; the messages are of the user's types.
     _UnaryUnary = grpc.UnaryUnaryMultiCallable[Any, Any]
     _UnaryStream = grpc.UnaryStreamMultiCallable[Any, Any]
     _StreamUnary = grpc.StreamUnaryMultiCallable[Any, Any]
@@ -26,14 +26,14 @@ else:
     _StreamStream = grpc.StreamStreamMultiCallable
     _Future = grpc.Future
 
-_BOUND = 30.0
+_WAIT_LIMIT = 30.0
 
 
 class FakeCall(grpc.RpcError, grpc.Call, _Future):
-    """A call: at once its own future, its own iterator of responses, and the error that it fails with."""
+    """A call, which is also its own future, its own iterator of responses, and the error that it fails with."""
 
     def __init__(self) -> None:
-        """Begins; it runs until `finish` or `fail`."""
+        """Starts the call; it runs until `finish` or `fail`."""
         super().__init__()
         self._changed = threading.Condition()
         self._code: grpc.StatusCode | None = None
@@ -43,20 +43,20 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
         # Gives what gRPC's own calls have there: a pool looks whether the server has sent initial metadata.
         self._state = types.SimpleNamespace(initial_metadata=())
 
-    # --- what a test does ---------------------------------------------------------------------------------------
+    # --- for tests ----------------------------------------------------------------------------------------------
 
     def send(self, response: Any) -> None:
-        """Has one response of a stream come; the call runs on."""
+        """Delivers one response of a stream; the call continues."""
         with self._changed:
             self._responses.append(response)
             self._changed.notify_all()
 
     def finish(self, responses: Iterable[Any] = ()) -> None:
-        """Ends it well, with these responses (one, if the call has one response)."""
+        """Ends the call with OK and these responses (one, if the call has one response)."""
         self._end(grpc.StatusCode.OK, "", responses)
 
     def fail(self, code: grpc.StatusCode, details: str = "") -> None:
-        """Ends it badly."""
+        """Ends the call with an error."""
         self._end(code, details, ())
 
     def _end(self, code: grpc.StatusCode, details: str, responses: Iterable[Any]) -> bool:
@@ -71,22 +71,22 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
             callback()
         return True
 
-    # --- being a call -------------------------------------------------------------------------------------------
+    # --- grpc.Call ----------------------------------------------------------------------------------------------
 
     def is_active(self) -> bool:
-        """Whether it still runs."""
+        """Whether the call is still running."""
         return self._code is None
 
     def time_remaining(self) -> Any:
-        """Keeps no deadline."""
+        """Returns `None`: the call has no deadline."""
         return None
 
     def cancel(self) -> bool:
-        """Cancels it; says whether it still ran."""
+        """Cancels the call; returns whether it was still running."""
         return self._end(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", ())
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Has `callback` called at the end; `False` if that has been."""
+        """Calls `callback` when the call ends; returns `False` if it has already ended."""
         with self._changed:
             if self._code is not None:
                 return False
@@ -94,39 +94,39 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
             return True
 
     def initial_metadata(self) -> Any:
-        """Has none."""
+        """Returns no metadata."""
         return ()
 
     def trailing_metadata(self) -> Any:
-        """Has none."""
+        """Returns no metadata."""
         return ()
 
     def code(self) -> grpc.StatusCode:
-        """Waits for the end; says how it was."""
+        """Waits for the end; returns the status code."""
         self._wait(None)
         return self._code or grpc.StatusCode.UNKNOWN
 
     def details(self) -> str:
-        """Waits for the end; says what was said."""
+        """Waits for the end; returns the details."""
         self._wait(None)
         return self._details
 
-    # --- being a future -----------------------------------------------------------------------------------------
+    # --- grpc.Future --------------------------------------------------------------------------------------------
 
     def cancelled(self) -> bool:
-        """Whether it ended by being cancelled."""
+        """Whether the call was cancelled."""
         return self._code is grpc.StatusCode.CANCELLED
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the call has ended."""
         return self._code is not None
 
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Whether the call is still running."""
         return self._code is None
 
     def result(self, timeout: float | None = None) -> Any:
-        """Waits for the end; returns the response, or raises."""
+        """Waits for the end; returns the response, or raises the error."""
         self._wait(timeout)
         if self._code is grpc.StatusCode.OK:
             return self._responses[0]
@@ -135,32 +135,32 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
         raise self
 
     def exception(self, timeout: float | None = None) -> Exception | None:
-        """Waits for the end; returns the error, if it was one."""
+        """Waits for the end; returns the error, or `None`."""
         self._wait(timeout)
         if self._code is grpc.StatusCode.CANCELLED:
             raise grpc.FutureCancelledError
         return None if self._code is grpc.StatusCode.OK else self
 
     def traceback(self, timeout: float | None = None) -> Any:
-        """Waits for the end; has none."""
+        """Waits for the end; returns `None`."""
         self._wait(timeout)
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        """Has `fn` called with this at the end, or at once."""
+        """Calls `fn` with the call when it ends, or now if it has ended."""
         if not self.add_callback(lambda: fn(self)):
             fn(self)
 
-    # --- being a stream of responses ----------------------------------------------------------------------------
+    # --- the stream of responses --------------------------------------------------------------------------------
 
     def __iter__(self) -> Self:
-        """Is its own iterator."""
+        """Returns itself: the call is its own iterator."""
         return self
 
     def __next__(self) -> Any:
-        """The next response; at the end, stops or raises."""
+        """Returns the next response; at the end, stops or raises the error."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._responses or self._code is not None, _BOUND):
-                raise AssertionError(f"a fake call was waited for, and did not end in {_BOUND} s")
+            if not self._changed.wait_for(lambda: self._responses or self._code is not None, _WAIT_LIMIT):
+                raise AssertionError(f"the fake call did not end within {_WAIT_LIMIT} s")
             if self._responses:
                 return self._responses.pop(0)
         if self._code is grpc.StatusCode.OK:
@@ -169,20 +169,20 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
 
     def _wait(self, timeout: float | None) -> None:
         with self._changed:
-            bound = _BOUND if timeout is None else timeout
+            bound = _WAIT_LIMIT if timeout is None else timeout
             if self._changed.wait_for(lambda: self._code is not None, bound):
                 return
         if timeout is None:
-            raise AssertionError(f"a fake call was waited for, and did not end in {_BOUND} s")
+            raise AssertionError(f"the fake call did not end within {_WAIT_LIMIT} s")
         raise grpc.FutureTimeoutError
 
     def __str__(self) -> str:
-        """The error in words."""
+        """Returns code and details as text."""
         return f"<{type(self).__name__}: {self._code}, {self._details!r}>"
 
 
 class _Method:
-    """What the four kinds of multicallable share: how a call of one method of one channel is begun."""
+    """What the four kinds of multicallable share: starts calls of one method on one channel."""
 
     def __init__(self, channel: FakeChannel, method: str, serialize: Codec, deserialize: Codec) -> None:
         self.channel = channel
@@ -202,15 +202,15 @@ class _Method:
                 raise call from error
         call = self.channel.admit()
         if not self.channel.holds_calls:
-            handler = self.channel.handlers.get(self.method, ANSWERS[streams_in, streams_out])
-            self._answer(call, handler, sent, streams_out=streams_out)
+            handler = self.channel.handlers.get(self.method, DEFAULT_HANDLERS[streams_in, streams_out])
+            self._respond(call, handler, sent, streams_out=streams_out)
         return call
 
-    def _answer(self, call: FakeCall, handler: Handler, sent: Any, *, streams_out: bool) -> None:
+    def _respond(self, call: FakeCall, handler: Handler, sent: Any, *, streams_out: bool) -> None:
         try:
-            answer = handler(sent)
-            answers = answer if streams_out else (answer,)
-            call.finish([self._deserialize(message) for message in answers])
+            response = handler(sent)
+            responses = response if streams_out else (response,)
+            call.finish([self._deserialize(message) for message in responses])
         except FakeCall as error:
             call.fail(error.code(), error.details())
 
@@ -286,7 +286,7 @@ class FakeStreamStream(_StreamStream):
 
 
 class FakeChannel(FakeConnection, grpc.Channel):
-    """A channel whose connection is whatever a test says."""
+    """A channel whose connectivity and responses the test controls."""
 
     def __init__(
         self,
@@ -295,23 +295,23 @@ class FakeChannel(FakeConnection, grpc.Channel):
         connects: bool = True,
         holds_calls: bool = False,
     ) -> None:
-        """Makes a channel in state `IDLE`.
+        """Creates a channel in state `IDLE`.
 
         Args:
-            handlers: How methods answer, by their full names; others answer with the request.
-            connects: Whether it is `READY` once it is asked to connect; else it is `CONNECTING` until `set_state`.
-            holds_calls: Whether calls run until the test ends them; they are in `calls`.
+            handlers: Handlers by full method name; other methods answer with the request.
+            connects: Whether it becomes `READY` when asked to connect; otherwise it is `CONNECTING` until `set_state`.
+            holds_calls: Whether calls run until the test ends them; `calls` contains them.
         """
         super().__init__(handlers, connects=connects, holds_calls=holds_calls)
         self.calls: list[FakeCall] = []
 
     def admit(self) -> FakeCall:
-        """Begins a call.
+        """Starts a call.
 
         Raises:
-            ValueError: The channel is closed; in gRPC's words.
+            ValueError: The channel is closed; with gRPC's message.
         """
-        with self._guard:
+        with self._lock:
             if self.closed:
                 raise ValueError("Cannot invoke RPC on closed channel!")
             call = FakeCall()
@@ -321,8 +321,8 @@ class FakeChannel(FakeConnection, grpc.Channel):
     def subscribe(
         self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
     ) -> None:
-        """Tells the state now, and each change."""
-        with self._guard:
+        """Calls `callback` with the state now, and at each change."""
+        with self._lock:
             self._subscribers.append(callback)
             state = self._state
         callback(state)
@@ -330,8 +330,8 @@ class FakeChannel(FakeConnection, grpc.Channel):
             self._connect()
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """Tells no more."""
-        with self._guard, contextlib.suppress(ValueError):
+        """Ends the subscription."""
+        with self._lock, contextlib.suppress(ValueError):
             self._subscribers.remove(callback)
 
     def unary_unary(
@@ -341,7 +341,7 @@ class FakeChannel(FakeConnection, grpc.Channel):
         response_deserializer: Codec = None,
         _registered_method: bool | None = False,
     ) -> FakeUnaryUnary:
-        """As `grpc.Channel.unary_unary`."""
+        """Same as `grpc.Channel.unary_unary`."""
         return FakeUnaryUnary(_Method(self, method, request_serializer, response_deserializer))
 
     def unary_stream(
@@ -351,7 +351,7 @@ class FakeChannel(FakeConnection, grpc.Channel):
         response_deserializer: Codec = None,
         _registered_method: bool | None = False,
     ) -> FakeUnaryStream:
-        """As `grpc.Channel.unary_stream`."""
+        """Same as `grpc.Channel.unary_stream`."""
         return FakeUnaryStream(_Method(self, method, request_serializer, response_deserializer))
 
     def stream_unary(
@@ -361,7 +361,7 @@ class FakeChannel(FakeConnection, grpc.Channel):
         response_deserializer: Codec = None,
         _registered_method: bool | None = False,
     ) -> FakeStreamUnary:
-        """As `grpc.Channel.stream_unary`."""
+        """Same as `grpc.Channel.stream_unary`."""
         return FakeStreamUnary(_Method(self, method, request_serializer, response_deserializer))
 
     def stream_stream(
@@ -371,12 +371,12 @@ class FakeChannel(FakeConnection, grpc.Channel):
         response_deserializer: Codec = None,
         _registered_method: bool | None = False,
     ) -> FakeStreamStream:
-        """As `grpc.Channel.stream_stream`."""
+        """Same as `grpc.Channel.stream_stream`."""
         return FakeStreamStream(_Method(self, method, request_serializer, response_deserializer))
 
     def close(self) -> None:
-        """Closes it and cancels its calls. `closed` counts how often."""
-        with self._guard:
+        """Closes the channel and cancels its calls. `closed` counts how often."""
+        with self._lock:
             self.closed += 1
             self._state = grpc.ChannelConnectivity.SHUTDOWN
             self._subscribers.clear()
@@ -389,20 +389,20 @@ class FakeChannel(FakeConnection, grpc.Channel):
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Closes it."""
+        """Closes the channel."""
         self.close()
 
 
 def error(code: grpc.StatusCode, details: str = "") -> FakeCall:
-    """An error for a handler to raise."""
+    """Returns an error for a handler to raise."""
     call = FakeCall()
     call.fail(code, details)
     return call
 
 
 class FakeFactory(FakeFactoryOf[FakeChannel]):
-    """Makes fake channels, and remembers them."""
+    """Creates fake channels, and keeps them in `made`."""
 
     def __init__(self, make: Callable[[], FakeChannel] = FakeChannel, *, fails: int = 0) -> None:
-        """Makes channels with `make`, after as many failures as `fails` says."""
+        """Creates channels with `make`, after the first `fails` calls have failed."""
         super().__init__(make, fails=fails)

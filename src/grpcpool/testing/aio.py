@@ -1,4 +1,4 @@
-"""The asyncio twins of the fakes, with the same names: a `FakeChannel` is a whole `grpc.aio.Channel`.
+"""The asyncio twins of the fakes, with the same names: a `FakeChannel` is a complete `grpc.aio.Channel`.
 
 ::
 
@@ -7,12 +7,12 @@
 
     factory = aio.FakeFactory(lambda: aio.FakeChannel({"/shop.Orders/Get": get}))
 
-Handlers are functions, coroutine functions or asynchronous generators. One that takes a stream of requests is given an
-iterator for ``async for``; a plain function is called when all of them have come, and may use ``for``. An exception of
-a handler ends its call as a server would. Deadlines are kept, by the clock of the loop.
+Handlers are functions, coroutine functions or asynchronous generators. A handler for a stream of requests gets an
+iterator for ``async for``; a plain function is called after all requests have arrived, and can use ``for``. If a
+handler raises, the call ends as it would with a server. Deadlines use the clock of the loop.
 
-A channel may be made anywhere. It belongs to the loop that runs then, else to that of its first use, and is used on
-the thread of that loop, also by the test.
+A channel can be created anywhere. It belongs to the running loop, or without one to the loop of its first use, and must
+be used only on that loop's thread, also by the test.
 """
 
 # ruff: noqa: D102 -- the methods of multicallables are documented by gRPC
@@ -37,7 +37,7 @@ from ._aio_call import (
     Requests,
     Status,
 )
-from ._shared import ANSWERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec
+from ._shared import DEFAULT_HANDLERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec
 
 __all__ = [
     "FakeCall",
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    # Not all of gRPC's classes take type parameters at run time, in all its versions.
+    # In some versions of gRPC these classes take no type parameters at run time.
     _UnaryUnary = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
     _UnaryStream = grpc.aio.UnaryStreamMultiCallable[Any, Any]
     _StreamUnary = grpc.aio.StreamUnaryMultiCallable[Any, Any]
@@ -73,39 +73,39 @@ _log = logging.getLogger("grpcpool.testing")
 
 
 def error(code: grpc.StatusCode, details: str = "") -> AioRpcError:
-    """An error for a handler to raise."""
+    """Returns an error for a handler to raise."""
     return AioRpcError(code, Metadata(), Metadata(), details, Status(code, details).debug_error_string())
 
 
 class _Method:
-    """What the four kinds of multicallable share: how a call of one method of one channel is begun."""
+    """What the four kinds of multicallable share: starts calls of one method on one channel."""
 
     def __init__(self, channel: FakeChannel, method: str, serialize: Codec, deserialize: Codec) -> None:
         self.channel = channel
         self.method = method
-        self.serialize = _lenient(codec(serialize), b"")
-        self._deserialize = _lenient(codec(deserialize), None)
+        self.serialize = _logging_errors(codec(serialize), b"")
+        self._deserialize = _logging_errors(codec(deserialize), None)
 
     def begin(self, make: Callable[[], C], request: Callable[[C], Any]) -> C:
         call = self.channel.admit(make)
-        given = request(call)
+        argument = request(call)
         if not self.channel.holds_calls:
-            handler = self.channel.handlers.get(self.method, _ANSWERS[call.streams])
-            call.handle(self._answer(call, handler, given))
+            handler = self.channel.handlers.get(self.method, _DEFAULT_HANDLERS[call.streams])
+            call.handle(self._respond(call, handler, argument))
         return call
 
-    async def _answer(self, call: FakeCall, handler: Handler, given: Any) -> None:
+    async def _respond(self, call: FakeCall, handler: Handler, argument: Any) -> None:
         takes_stream, returns_stream = call.streams
         try:
             if takes_stream and not _is_asynchronous(handler):
-                await given.complete.wait()
-            answer = handler(given)
-            if inspect.isawaitable(answer):
-                answer = await answer
+                await argument.complete.wait()
+            response = handler(argument)
+            if inspect.isawaitable(response):
+                response = await response
             if returns_stream:
-                await self._send_each(call, answer)
+                await self._send_each(call, response)
             else:
-                call.send(self._deserialize(answer))
+                call.send(self._deserialize(response))
         except grpc.RpcError as raised:
             call._conclude(Status.of(raised))
         except Exception as raised:  # noqa: BLE001 -- as a server does
@@ -116,21 +116,21 @@ class _Method:
         else:
             call.finish()
 
-    async def _send_each(self, call: FakeCall, answers: AsyncIterable[Any] | Iterable[Any]) -> None:
-        if not isinstance(answers, AsyncIterable):
-            for answer in answers:
-                await self._send(call, answer)
+    async def _send_each(self, call: FakeCall, responses: AsyncIterable[Any] | Iterable[Any]) -> None:
+        if not isinstance(responses, AsyncIterable):
+            for response in responses:
+                await self._send(call, response)
             return
         try:
-            async for answer in answers:
-                await self._send(call, answer)
+            async for response in responses:
+                await self._send(call, response)
         finally:
-            if inspect.isasyncgen(answers):
-                await answers.aclose()
+            if inspect.isasyncgen(responses):
+                await responses.aclose()
 
-    async def _send(self, call: FakeCall, answer: Any) -> None:
-        call.send(self._deserialize(answer))
-        # Lets who reads them do so, also if the answers have no end.
+    async def _send(self, call: FakeCall, response: Any) -> None:
+        call.send(self._deserialize(response))
+        # Lets the reader run, even if the responses never end.
         await asyncio.sleep(0)
 
 
@@ -139,16 +139,16 @@ async def _echo_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield request
 
 
-_ANSWERS: dict[tuple[bool, bool], Handler] = {**ANSWERS, (True, True): _echo_each}
+_DEFAULT_HANDLERS: dict[tuple[bool, bool], Handler] = {**DEFAULT_HANDLERS, (True, True): _echo_each}
 
 
 def _is_asynchronous(handler: Handler) -> bool:
-    functions = (handler, getattr(handler, "__call__", None))  # noqa: B004 -- an object's method, to look at
+    functions = (handler, getattr(handler, "__call__", None))  # noqa: B004 -- to inspect the method, not to call it
     return any(inspect.iscoroutinefunction(it) or inspect.isasyncgenfunction(it) for it in functions)
 
 
-def _lenient(convert: Callable[[Any], Any], instead: Any) -> Callable[[Any], Any]:
-    # As grpc.aio does: what raises is logged, and the call goes on with nothing.
+def _logging_errors(convert: Callable[[Any], Any], instead: Any) -> Callable[[Any], Any]:
+    # As in grpc.aio: an exception is logged, and the call continues with `instead`.
     def converted(message: Any) -> Any:
         try:
             return convert(message)
@@ -244,7 +244,7 @@ class FakeStreamStream(_StreamStream):
 
 
 class FakeChannel(FakeConnection, grpc.aio.Channel):
-    """A channel whose connection is whatever a test says."""
+    """A channel whose connectivity and responses the test controls."""
 
     def __init__(
         self,
@@ -253,12 +253,12 @@ class FakeChannel(FakeConnection, grpc.aio.Channel):
         connects: bool = True,
         holds_calls: bool = False,
     ) -> None:
-        """Makes a channel in state `IDLE`.
+        """Creates a channel in state `IDLE`.
 
         Args:
-            handlers: How methods answer, by their full names; others answer with the request.
-            connects: Whether it is `READY` once it is asked to connect; else it is `CONNECTING` until `set_state`.
-            holds_calls: Whether calls run until the test ends them; they are in `calls`.
+            handlers: Handlers by full method name; other methods answer with the request.
+            connects: Whether it becomes `READY` when asked to connect; otherwise it is `CONNECTING` until `set_state`.
+            holds_calls: Whether calls run until the test ends them; `calls` contains them.
         """
         super().__init__(handlers, connects=connects, holds_calls=holds_calls)
         self.calls: list[FakeCall] = []
@@ -266,17 +266,17 @@ class FakeChannel(FakeConnection, grpc.aio.Channel):
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
-            # Its loop will be that of its first use.
+            # It will belong to the loop of its first use.
             self._loop = None
 
-    # --- what a test does ---------------------------------------------------------------------------------------
+    # --- calls and loop -----------------------------------------------------------------------------------------
 
     def admit(self, make: Callable[[], C]) -> C:
-        """Begins a call.
+        """Starts a call.
 
         Raises:
-            UsageError: The channel is closed; in gRPC's words.
-            RuntimeError: It belongs to another loop.
+            UsageError: The channel is closed; with gRPC's message.
+            RuntimeError: The channel belongs to another loop.
         """
         self._check()
         call = make()
@@ -287,43 +287,43 @@ class FakeChannel(FakeConnection, grpc.aio.Channel):
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:
-            raise RuntimeError("a fake channel that belongs to one event loop was used in another")
+            raise RuntimeError("the fake channel belongs to another event loop")
         if self.closed:
             raise UsageError("Channel is closed.")
         return loop
 
-    # --- being a channel ----------------------------------------------------------------------------------------
+    # --- grpc.aio.Channel ---------------------------------------------------------------------------------------
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Says its state; connects then, if it is asked to."""
+        """Returns the state; then connects if requested."""
         state = self._state
         if try_to_connect:
             self._connect()
         return state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Waits until its state is another, as it is after `close`."""
+        """Waits until the state has changed; `close` changes it, too."""
         changed = self._check().create_future()
         if self._state is not last_observed_state:
             return
 
-        def tell(state: grpc.ChannelConnectivity) -> None:
+        def notify(state: grpc.ChannelConnectivity) -> None:
             if state is not last_observed_state and not changed.done():
                 changed.set_result(None)
 
-        self._subscribers.append(tell)
+        self._subscribers.append(notify)
         try:
             await changed
         finally:
-            self._subscribers.remove(tell)
+            self._subscribers.remove(notify)
 
     async def channel_ready(self) -> None:
-        """Connects, and waits until it is `READY`."""
+        """Connects, and waits until the state is `READY`."""
         while (state := self.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
             await self.wait_for_state_change(state)
 
     async def close(self, grace: float | None = None) -> None:
-        """Closes it; gives its calls so many seconds, then cancels them. `closed` counts how often."""
+        """Closes the channel; cancels calls that run for longer than `grace` seconds. `closed` counts how often."""
         self.closed += 1
         running = [call for call in self.calls if not call.done()]
         if grace and running:
@@ -338,7 +338,7 @@ class FakeChannel(FakeConnection, grpc.aio.Channel):
         return self
 
     async def __aexit__(self, *raised: object) -> None:
-        """Closes it."""
+        """Closes the channel."""
         await self.close()
 
     def unary_unary(
@@ -348,7 +348,7 @@ class FakeChannel(FakeConnection, grpc.aio.Channel):
         response_deserializer: Codec = None,
         _registered_method: bool | None = False,
     ) -> FakeUnaryUnary:
-        """As `grpc.aio.Channel.unary_unary`."""
+        """Same as `grpc.aio.Channel.unary_unary`."""
         return FakeUnaryUnary(_Method(self, method, request_serializer, response_deserializer))
 
     def unary_stream(
@@ -358,7 +358,7 @@ class FakeChannel(FakeConnection, grpc.aio.Channel):
         response_deserializer: Codec = None,
         _registered_method: bool | None = False,
     ) -> FakeUnaryStream:
-        """As `grpc.aio.Channel.unary_stream`."""
+        """Same as `grpc.aio.Channel.unary_stream`."""
         return FakeUnaryStream(_Method(self, method, request_serializer, response_deserializer))
 
     def stream_unary(
@@ -368,7 +368,7 @@ class FakeChannel(FakeConnection, grpc.aio.Channel):
         response_deserializer: Codec = None,
         _registered_method: bool | None = False,
     ) -> FakeStreamUnary:
-        """As `grpc.aio.Channel.stream_unary`."""
+        """Same as `grpc.aio.Channel.stream_unary`."""
         return FakeStreamUnary(_Method(self, method, request_serializer, response_deserializer))
 
     def stream_stream(
@@ -378,13 +378,13 @@ class FakeChannel(FakeConnection, grpc.aio.Channel):
         response_deserializer: Codec = None,
         _registered_method: bool | None = False,
     ) -> FakeStreamStream:
-        """As `grpc.aio.Channel.stream_stream`."""
+        """Same as `grpc.aio.Channel.stream_stream`."""
         return FakeStreamStream(_Method(self, method, request_serializer, response_deserializer))
 
 
 class FakeFactory(FakeFactoryOf[FakeChannel]):
-    """Makes fake channels, and remembers them."""
+    """Creates fake channels, and keeps them in `made`."""
 
     def __init__(self, make: Callable[[], FakeChannel] = FakeChannel, *, fails: int = 0) -> None:
-        """Makes channels with `make`, after as many failures as `fails` says."""
+        """Creates channels with `make`, after the first `fails` calls have failed."""
         super().__init__(make, fails=fails)

@@ -16,7 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 _FLAGS = (
     "--headless=new",
-    "--no-sandbox",  # which root, as in CI, needs
+    "--no-sandbox",  # Chromium requires it for root, as in CI
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--no-first-run",
@@ -27,7 +27,7 @@ _FLAGS = (
 
 
 class Browser:
-    """A browser that shows one page at a time; it ends with the block."""
+    """A browser with one page; closed at the end of the ``with`` block."""
 
     def __init__(self, chromium: str, driver: str) -> None:
         """Starts the browser; `chromium` and `driver` are the paths of the programs."""
@@ -44,7 +44,7 @@ class Browser:
     # --- the page -----------------------------------------------------------------------------------------------
 
     def open(self, url: str, *, width: int = 1280, height: int = 900, scale: float = 1) -> None:
-        """Shows the page at `url` on a screen of that size; earlier log entries are dropped."""
+        """Opens the page at `url` on a screen of that size; clears the logs first."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
         self.tell("Emulation.setDeviceMetricsOverride", **metrics)
         self.tell("Emulation.setScrollbarsHidden", hidden=True)
@@ -53,7 +53,7 @@ class Browser:
         self._driver.get(url)
 
     def leave(self) -> None:
-        """Shows an empty page."""
+        """Opens an empty page."""
         self._driver.get("about:blank")
 
     def prefer(self, **preferences: str) -> None:
@@ -64,69 +64,69 @@ class Browser:
         self.tell("Emulation.setEmulatedMedia", features=features)
 
     def tell(self, command: str, **parameters: Any) -> Any:
-        """Sends the browser a command of its own protocol."""
+        """Sends a command of the DevTools protocol."""
         return self._driver.execute_cdp_cmd(command, parameters)
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """Runs a function body in the page and returns its result."""
+        """Runs the body of a function in the page; returns its result."""
         return self._driver.execute_script(script, *arguments)
 
     def run_later(self, script: str, *arguments: Any) -> Any:
-        """Same as `run`, for a body that passes its result to its last argument."""
+        """Same as `run`, for a script that passes its result to its last argument."""
         return self._driver.execute_async_script(script, *arguments)
 
-    # --- observation --------------------------------------------------------------------------------------------
+    # --- content ------------------------------------------------------------------------------------------------
 
     def all(self, selector: str) -> list[WebElement]:
-        """The elements that match."""
+        """Returns the matching elements."""
         return self._driver.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        """Their texts, hidden ones included, all read at one time."""
+        """Returns the texts of the matching elements, hidden or not, all read at once."""
         found: list[str] = self.run(
             "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent.trim())", selector
         )
         return found
 
     def style(self, selector: str, name: str) -> str:
-        """The computed style of the first one."""
+        """Returns a computed style of the first matching element."""
         script = "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
         return str(self.run(script, selector, name))
 
     def press(self, *keys: str) -> None:
-        """Presses keys, as on the keyboard."""
+        """Presses keys on the keyboard."""
         webdriver.ActionChains(self._driver).send_keys(*keys).perform()
 
     def tab(self) -> str:
-        """Presses Tab; returns the tag of the focused element, then its id or its text."""
+        """Presses Tab; returns the focused element's tag, and its id or text."""
         self.press(Keys.TAB)
         script = "const it = document.activeElement; return `${it.tagName} ${it.id || it.textContent.trim()}`"
         return str(self.run(script))
 
     def problems(self) -> list[str]:
-        """What the page has complained about since the last call."""
+        """Returns the messages that the browser logged since the last call."""
         return [entry["message"] for entry in self._driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def requested(self) -> list[str]:
-        """The addresses requested since the last call."""
+        """Returns the addresses requested since the last call."""
         entries = self._driver.get_log("performance")  # type: ignore[no-untyped-call]
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         return [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
 
     def screenshot(self, path: pathlib.Path) -> None:
-        """Writes the whole page into a file, as PNG."""
+        """Writes the whole page to a PNG file."""
         shot = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    # --- the end ------------------------------------------------------------------------------------------------
+    # --- closing ------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        """Does nothing: the browser is already running."""
+        """Returns itself: the browser is already running."""
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Ends the browser and its driver."""
+        """Closes the browser and its driver."""
         self._driver.quit()
         self._folder.cleanup()

@@ -1,4 +1,4 @@
-"""Fixtures: a pool in a fixed state, and a browser."""
+"""Fixtures: a pool with calls held open, an unreachable server, and a browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.waiting import eventually
 from .browser import Browser
 
 
-class Holder:
+class CallHolder:
     """Calls that the server keeps open until `end`."""
 
     def __init__(self) -> None:
@@ -26,12 +26,12 @@ class Holder:
         self._calls: list[Any] = []
 
     def begin(self, pool: ChannelPool, number: int) -> None:
-        """Begins this many calls; those without a place wait."""
+        """Starts this many calls; those without a place wait."""
         chat = pool.stream_stream(CHAT)
         self._calls += [chat(self._requests()) for _ in range(number)]
 
     def end(self) -> None:
-        """Ends all of them."""
+        """Ends all calls."""
         self._over.set()
         for call in self._calls:
             call.cancel()
@@ -42,16 +42,16 @@ class Holder:
 
 
 @pytest.fixture
-def hold() -> Iterator[Holder]:
-    """Holds calls for as long as the test lasts."""
-    holder = Holder()
+def hold() -> Iterator[CallHolder]:
+    """Holds calls open during the test."""
+    holder = CallHolder()
     yield holder
     holder.end()
 
 
 @pytest.fixture
-def held(server: Server, hold: Holder) -> Iterator[ChannelPool]:
-    """A pool in a known state: one whole lease, six calls on another connection, and two that wait."""
+def held(server: Server, hold: CallHolder) -> Iterator[ChannelPool]:
+    """A pool in a known state: one exclusive lease, six calls on another connection, and two waiting calls."""
     config = PoolConfig(min_size=1, max_size=2, max_streams=6, target_streams=4, max_waiters=20)
     with ChannelPool(server.channel, config, name="held") as pool, pool.acquire():
         hold.begin(pool, 8)
@@ -62,7 +62,7 @@ def held(server: Server, hold: Holder) -> Iterator[ChannelPool]:
 
 @pytest.fixture
 def dead_channel() -> Iterator[Callable[[], grpc.Channel]]:
-    """A factory of channels to an unreachable server."""
+    """A factory of channels to an address without a server."""
     with dead_target() as target:
         yield lambda: grpc.insecure_channel(target, isolated())
 
@@ -82,7 +82,7 @@ def _chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(_chromium: Browser) -> Iterator[Browser]:
-    """A browser; the page must not have logged any problem in the end."""
+    """A browser; the test fails if the page logs an error."""
     _chromium.prefer(color_scheme="light", reduced_motion="no-preference")
     yield _chromium
     _chromium.leave()

@@ -1,4 +1,4 @@
-// Returns the texts that are shown with a contrast of less than 4.5 to their ground (WCAG 2.2, 1.4.3).
+// Returns the texts whose contrast to their background is less than 4.5 (WCAG 2.2, 1.4.3).
 const channels = (color) => color.match(/[\d.]+/g).map(Number);
 const luminance = ([r, g, b]) => {
   const linear = [r, g, b].map((value) => value / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));

@@ -1,4 +1,4 @@
-"""The inspector's answers, over real servers."""
+"""The inspector's JSON, over real servers."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from support.waiting import eventually
 
 
 def mounted(inspector: Inspector, **how: Any) -> TestClient:
-    """A client of a service that has the page under a prefix."""
+    """Returns a client of a service that mounts the inspector under a prefix."""
     return TestClient(Starlette(routes=[Mount("/inner/pools", inspector)], **how))
 
 
-def ask(inspector: Inspector) -> PoolsDocument:
-    """The inspector's answer."""
-    answer = mounted(inspector).get("/inner/pools/pools")
-    assert answer.status_code == 200
-    document: PoolsDocument = answer.json()
+def fetch(inspector: Inspector) -> PoolsDocument:
+    """Returns the inspector's JSON."""
+    response = mounted(inspector).get("/inner/pools/pools")
+    assert response.status_code == 200
+    document: PoolsDocument = response.json()
     return document
 
 
 def expected(stats: PoolStats) -> dict[str, Any]:
-    """The figures as JSON has them."""
+    """Returns the snapshot as it should be in the JSON."""
     figures: dict[str, Any] = {
         field.name: getattr(stats, field.name)
         for field in dataclasses.fields(PoolStats)
@@ -68,9 +68,9 @@ def expected(stats: PoolStats) -> dict[str, Any]:
     return figures
 
 
-def test_the_figures_are_the_pools(held: ChannelPool) -> None:
-    """In a fixed state the answer equals `stats()`: 7 in flight, 2 waiting, each connection."""
-    document = ask(Inspector(held))
+def test_the_json_has_the_pools_stats(held: ChannelPool) -> None:
+    """The JSON has the values of `stats()`: 7 in flight, 2 waiting, each connection."""
+    document = fetch(Inspector(held))
     (pool,) = document["pools"]
     assert pool["stats"] == expected(held.stats())
     assert pool["stats"] is not None
@@ -80,8 +80,8 @@ def test_the_figures_are_the_pools(held: ChannelPool) -> None:
     assert document["process"]["pid"] == os.getpid()
 
 
-def test_the_figures_of_an_asyncio_pool(server: Server) -> None:
-    """An asyncio pool is shown in the same way, read on its own loop."""
+def test_an_asyncio_pool_is_shown(server: Server) -> None:
+    """An asyncio pool is shown the same way, when the inspector runs on the pool's own loop."""
 
     async def live() -> None:
         def factory() -> grpc.aio.Channel:
@@ -105,95 +105,99 @@ def test_the_figures_of_an_asyncio_pool(server: Server) -> None:
     asyncio.run(live())
 
 
-def test_several_pools_in_their_order(server: Server, make_pool: PoolMaker) -> None:
-    """Pools are shown in the order in which they were added, once each, even if their names are equal."""
+def test_several_pools_keep_their_order(server: Server, make_pool: PoolMaker) -> None:
+    """Pools are shown in the order in which they were added, once each, even with equal names."""
     first, second, third = (make_pool(server.channel, name=name) for name in ("same", "same", "later"))
     inspector = Inspector(first, second)
     inspector.watch(third)
     inspector.watch(first)
-    assert [(pool["id"], pool["name"]) for pool in ask(inspector)["pools"]] == [(1, "same"), (2, "same"), (3, "later")]
+    assert [(pool["id"], pool["name"]) for pool in fetch(inspector)["pools"]] == [
+        (1, "same"),
+        (2, "same"),
+        (3, "later"),
+    ]
 
 
 @pytest.mark.parametrize(
     "name", ["", "<b onload=x>&amp;", "caf\u00e9\u202e\U0001f4a5", "\ud800", "a\n\0b", "x" * 10_000], ids=ascii
 )
-def test_any_name_is_shown_as_it_is(name: str, server: Server, make_pool: PoolMaker) -> None:
-    """Whatever a pool is called, JSON has its name, and the other pools are still answered."""
+def test_any_name_is_shown_unchanged(name: str, server: Server, make_pool: PoolMaker) -> None:
+    """The JSON has any name unchanged, and still has the other pools."""
     inspector = Inspector(make_pool(server.channel, name=name), make_pool(server.channel, name="other"))
-    assert [pool["name"] for pool in ask(inspector)["pools"]] == [name, "other"]
+    assert [pool["name"] for pool in fetch(inspector)["pools"]] == [name, "other"]
 
 
 def test_settings_are_shown(server: Server, make_pool: PoolMaker) -> None:
-    """The settings are the pool's; of `prime` only whether it is set."""
+    """The JSON has the pool's settings; for `prime`, whether there is one."""
     pool = make_pool(server.channel, max_size=3, max_streams=18, prime=lambda channel: None)
-    (shown,) = ask(Inspector(pool))["pools"]
+    (shown,) = fetch(Inspector(pool))["pools"]
     config = shown["config"]
     assert config.keys() == {field.name for field in dataclasses.fields(PoolConfig)}
     assert (config["max_size"], config["target_streams"], config["mode"], config["prime"]) == (3, 10, "strict", True)
 
 
 def test_events_come_with_reasons(server: Server, make_pool: PoolMaker) -> None:
-    """Events of connections are listed from when the pool is watched, with their reasons."""
+    """Events since the pool was added are shown with their reasons."""
     pool = make_pool(server.channel)
     inspector = Inspector(pool)
     unary(pool, ECHO, b"1")
     pool.refresh()
-    # Counted first, then reported.
-    eventually(lambda: len(ask(inspector)["pools"][0]["events"]) == 3)
-    (shown,) = ask(inspector)["pools"]
+    # Events are counted before they are emitted.
+    eventually(lambda: len(fetch(inspector)["pools"][0]["events"]) == 3)
+    (shown,) = fetch(inspector)["pools"]
     events = [(event["kind"], event["channel"]) for event in shown["events"]]
     assert events == [("opened", 1), ("opened", 2), ("closed", 1)]
     assert shown["events"][1]["details"]["replaces"] == 1
     assert shown["events"][2]["details"] == {"reason": "refresh", "cancelled": 0}
 
 
-def test_a_connect_error_is_shown_in_grpcs_own_words(dead_channel: Callable[[], grpc.Channel]) -> None:
-    """If the server is unreachable, gRPC's own message is shown."""
+def test_a_connect_error_has_grpcs_message(dead_channel: Callable[[], grpc.Channel]) -> None:
+    """A failure to connect is shown with gRPC's message."""
     with ChannelPool(dead_channel, PoolConfig(connect_timeout=5)) as pool:
         inspector = Inspector(pool)
         with pytest.raises(grpc.RpcError):
             unary(pool, ECHO, b"1")
-        event = eventually(lambda: ask(inspector)["pools"][0]["events"])[0]
+        event = eventually(lambda: fetch(inspector)["pools"][0]["events"])[0]
     assert event["kind"] == "open_failed"
     assert "onnect" in str(event["details"]["error"])
 
 
-def test_a_draining_connection_shows_its_reason(held: ChannelPool) -> None:
-    """A connection that takes no new calls is shown with its reason while it carries any."""
+def test_a_draining_connection_has_its_reason(held: ChannelPool) -> None:
+    """A draining connection is shown with the reason while it carries calls."""
     inspector = Inspector(held)
     held.refresh()
     eventually(lambda: held.stats().draining)
-    (shown,) = ask(inspector)["pools"]
+    (shown,) = fetch(inspector)["pools"]
     assert shown["stats"] is not None
     assert "refresh" in [channel["reason"] for channel in shown["stats"]["channels"]]
 
 
 def test_a_closed_pool_is_shown_as_closed(server: Server) -> None:
-    """A closed pool that is still referenced is shown as closed, with its last figures."""
+    """A closed pool that is still referenced is shown as closed, with its last stats."""
     pool = ChannelPool(server.channel)
     unary(pool, ECHO, b"1")
     pool.close()
-    (shown,) = ask(Inspector(pool))["pools"]
+    (shown,) = fetch(Inspector(pool))["pools"]
     assert shown["state"] == "closed"
     assert shown["stats"] is not None
     assert shown["stats"]["closed"]["pool_closed"] == 1
 
 
-def test_a_dropped_pool_is_gone(server: Server) -> None:
-    """The inspector does not keep a pool alive: a dropped one is collected, and nothing of it is left."""
+def test_a_dropped_pool_disappears(server: Server) -> None:
+    """The inspector does not keep a pool alive, and forgets a collected pool completely."""
     pool = ChannelPool(server.channel)
     inspector = Inspector(pool)
     unary(pool, ECHO, b"1")
-    assert len(ask(inspector)["pools"]) == 1
+    assert len(fetch(inspector)["pools"]) == 1
     gone = weakref.ref(pool)
     del pool
     eventually(lambda: gc.collect() is not None and gone() is None)
-    assert ask(inspector)["pools"] == []
-    assert inspector._watched == {}
+    assert fetch(inspector)["pools"] == []
+    assert inspector._inspected == {}
 
 
-def test_a_dropped_inspector_is_gone(server: Server, make_pool: PoolMaker) -> None:
-    """A pool does not keep an inspector alive that has watched it."""
+def test_a_dropped_inspector_is_collected(server: Server, make_pool: PoolMaker) -> None:
+    """A pool does not keep an inspector alive."""
     pool = make_pool(server.channel)
     inspector = Inspector(pool)
     gone = weakref.ref(inspector)
@@ -202,17 +206,17 @@ def test_a_dropped_inspector_is_gone(server: Server, make_pool: PoolMaker) -> No
     unary(pool, ECHO, b"1")
 
 
-def test_within_its_lifespan_it_samples_by_itself(server: Server, make_pool: PoolMaker) -> None:
-    """Within the application's lifespan it samples even without readers; afterwards nothing goes on."""
+def test_the_lifespan_takes_samples(server: Server, make_pool: PoolMaker) -> None:
+    """With the lifespan, samples are taken without requests; after it, no more are taken."""
     pool = make_pool(server.channel)
     inspector = Inspector(pool, every=0.01, keep=10.0)
-    (watched,) = inspector._watched.values()
+    (inspected,) = inspector._inspected.values()
     with mounted(inspector, lifespan=inspector.lifespan):
-        eventually(lambda: len(watched._book.samples()) > 3)
-    taken = len(watched._book.samples())
-    assert len(ask(inspector)["pools"][0]["timeline"]["at"]) in (taken, taken + 1)
+        eventually(lambda: len(inspected._history.samples()) > 3)
+    taken = len(inspected._history.samples())
+    assert len(fetch(inspector)["pools"][0]["timeline"]["at"]) in (taken, taken + 1)
     with TestClient(inspector):
-        eventually(lambda: len(watched._book.samples()) > taken + 3)
+        eventually(lambda: len(inspected._history.samples()) > taken + 3)
 
 
 @pytest.mark.parametrize(
@@ -225,39 +229,39 @@ def test_within_its_lifespan_it_samples_by_itself(server: Server, make_pool: Poo
         ("pools", "application/json"),
     ],
 )
-def test_it_can_only_be_read(path: str, media_type: str) -> None:
-    """Everything is there under a prefix, uses only its own files, is not stored, and cannot be written."""
+def test_it_is_read_only(path: str, media_type: str) -> None:
+    """Under a prefix, every file is served with restrictive headers, is not cached, and rejects other methods."""
     client = mounted(Inspector())
-    answer = client.get(f"/inner/pools/{path}")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith(media_type)
-    assert answer.headers["content-security-policy"].startswith(
+    response = client.get(f"/inner/pools/{path}")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith(media_type)
+    assert response.headers["content-security-policy"].startswith(
         "default-src 'none'; script-src 'self'; style-src 'self'"
     )
-    assert "unsafe" not in answer.headers["content-security-policy"]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["cache-control"] == "no-store"
+    assert "unsafe" not in response.headers["content-security-policy"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "no-store"
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         refused = client.request(method, f"/inner/pools/{path}")
         assert refused.status_code == 405
-        assert refused.headers["content-security-policy"] == answer.headers["content-security-policy"]
+        assert refused.headers["content-security-policy"] == response.headers["content-security-policy"]
 
 
-def test_the_page_refers_to_nothing_outside() -> None:
-    """The page's files refer to nothing outside their own folder."""
+def test_the_page_refers_only_to_its_own_files() -> None:
+    """The page's files contain no absolute addresses."""
     client = mounted(Inspector())
     for name in ("", "page.css", "page.js"):
         text = client.get(f"/inner/pools/{name}").text.replace("http://www.w3.org/2000/svg", "")
         assert re.findall(r"(?:https?:)?//[\w.]+\.\w+|(?:href|src)=\"/", text) == []
 
 
-def test_invalid_arguments_are_refused() -> None:
-    """What cannot be watched, and settings that make no sense, are refused with the reason."""
+def test_invalid_arguments_are_rejected() -> None:
+    """Objects that are not pools, and invalid settings, raise an error with the reason."""
     with pytest.raises(TypeError, match=r"must be a grpcpool\.ChannelPool or a grpcpool\.aio\.ChannelPool, not 1"):
         Inspector(1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="every = 0: must be seconds, more than 0"):
+    with pytest.raises(ValueError, match="every = 0: must be seconds, greater than 0"):
         Inspector(every=0)
-    with pytest.raises(ValueError, match=r"keep = 0\.5: must be seconds, at least every, which is 1\.0"):
+    with pytest.raises(ValueError, match=r"keep = 0\.5: must be seconds, at least every \(1\.0\)"):
         Inspector(keep=0.5)
 
 
@@ -290,9 +294,9 @@ _FORKING = """
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_worker_shows_its_own_pools(server: Server) -> None:
-    """A forked worker shows its own process and its own pools' events; asyncio pools are void there."""
+    """A forked worker names its own process and shows its own pools; asyncio pools are void there."""
     script = textwrap.dedent(_FORKING)
     command = [sys.executable, "-c", script, server.target]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout  # noqa: S603 -- our own

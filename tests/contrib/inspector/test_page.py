@@ -1,4 +1,4 @@
-"""What a browser shows of real pools, and how the page can be used."""
+"""The inspector's page in a real browser, with real pools."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.waiting import eventually
 
 from .browser import Browser
 
-# The path of an accessibility checker's script, if there is one. The npm package is axe-core.
+# The path of the accessibility checker's script, if it is installed: axe-core on npm.
 AXE = os.environ.get("GRPCPOOL_AXE")
 
 CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text()
@@ -33,23 +33,23 @@ GAUGES = ("in_flight", "waiting", "size", "timeouts", "rejected", "refused_strea
 
 
 def shown(browser: Browser, pool: str = ".pool") -> dict[str, str]:
-    """The figures that the page shows of a pool."""
+    """Returns the values that the page shows for a pool."""
     return {name: "".join(browser.texts(f"{pool} [data-figure={name}]")) for name in GAUGES}
 
 
 def live(browser: Browser) -> None:
-    """Waits until the page shows figures."""
-    eventually(lambda: browser.texts("#pulse-text") == ["live"])
+    """Waits until the page is live."""
+    eventually(lambda: browser.texts("#status-text") == ["live"])
 
 
 def inspect(*pools: ChannelPool) -> Inspector:
-    """An inspector with shorter intervals than usual."""
+    """Returns an inspector with a short interval."""
     return Inspector(*pools, every=0.25, keep=60.0)
 
 
 @contextlib.contextmanager
 def page_of(browser: Browser, inspector: Inspector, **screen: int) -> Iterator[None]:
-    """Shows the page, and leaves it before its server stops."""
+    """Opens the page; leaves it before its server stops."""
     with serve(inspector) as serving:
         browser.open(serving.url, **screen)
         live(browser)
@@ -59,42 +59,42 @@ def page_of(browser: Browser, inspector: Inspector, **screen: int) -> Iterator[N
             browser.leave()
 
 
-def test_the_figures_on_the_page_are_the_pools(browser: Browser, held: ChannelPool) -> None:
-    """With 7 calls held open and 2 waiting, the page shows these numbers, and each connection as it is."""
+def test_the_page_shows_the_pools_stats(browser: Browser, held: ChannelPool) -> None:
+    """With 7 in flight and 2 waiting, the page shows these numbers and each connection."""
     with page_of(browser, inspect(held)):
         stats = held.stats()
         assert shown(browser) == {name: str(getattr(stats, name)) for name in GAUGES}
         assert (shown(browser)["in_flight"], shown(browser)["waiting"]) == ("7", "2")
         rows = zip(*(browser.texts(f"tbody .{name}") for name in ("state", "count", "calls")), strict=True)
-        assert list(rows) == [("ready", "whole", "1"), ("ready", "6 / 6", "6")]
+        assert list(rows) == [("ready", "exclusive", "1"), ("ready", "6 / 6", "6")]
         assert len(browser.all(".queue-marks rect")) == 2
-        assert browser.texts("[data-text=queue]") == ["2 of 20 at most"]
+        assert browser.texts("[data-text=queue]") == ["2 (limit 20)"]
         label = browser.all("[data-chart=in_flight] svg")[0].get_attribute("aria-label")
-        assert label == "In flight in the last 60 s: now 7, least 7, most 7"
+        assert label == "In flight in the last 60 s: now 7, min 7, max 7"
 
 
 def test_the_page_follows_the_pool(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
-    """What happens meanwhile appears with its reason; what may need attention is announced to screen readers."""
+    """New events appear with their reasons; problems are announced to screen readers."""
     pool = make_pool(server.channel, max_size=1, name="moving")
     unary(pool, ECHO, b"1")
     with page_of(browser, inspect(pool)):
         assert browser.texts("tbody th") == ["1"]
         assert browser.texts(".events .scroll li") == []
         pool.refresh()
-        with_events = ["Closed: refreshed", "Ready after"]
+        with_events = ["Closed: refreshed", "Opened in"]
         eventually(lambda: all(map(str.startswith, browser.texts(".events .what"), with_events)))
         eventually(lambda: browser.texts(".events .what")[:1] == ["Closed: refreshed"])
-        assert browser.texts(".events .what")[1].endswith("in place of 1")
+        assert browser.texts(".events .what")[1].endswith("replaces 1")
         assert browser.texts("tbody th") == ["2"]
-        assert browser.texts("#said") == [""]
+        assert browser.texts("#announcements") == [""]
         with pool.acquire(), pytest.raises(PoolTimeoutError):
             pool.acquire(timeout=0.01)
-        eventually(lambda: browser.texts("#said")[0].startswith("moving: Timed out: 1 waiter, after"))
+        eventually(lambda: browser.texts("#announcements")[0].startswith("moving: Timed out: 1 waiter, after"))
         assert shown(browser)["timeouts"] == "1"
 
 
-def test_a_pool_comes_and_goes(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
-    """A dropped pool disappears from the page, a closed one is marked as closed; without any, the page says so."""
+def test_pools_appear_and_disappear(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
+    """A dropped pool disappears, a closed pool is marked as closed, and a page without pools says so."""
     staying, going = make_pool(server.channel, name="staying"), [ChannelPool(server.channel, name="going")]
     inspector = inspect(staying, *going)
     with page_of(browser, inspector):
@@ -108,13 +108,13 @@ def test_a_pool_comes_and_goes(browser: Browser, server: Server, make_pool: Pool
         eventually(browser.all("#empty")[0].is_displayed)
 
 
-def test_under_a_prefix_nothing_leaves_the_origin(browser: Browser, held: ChannelPool) -> None:
-    """Mounted in a service, the page requests nothing outside its own address."""
+def test_under_a_prefix_it_requests_only_its_own_files(browser: Browser, held: ChannelPool) -> None:
+    """Mounted in a service, the page requests only addresses below its own."""
     inspector = Inspector(held, every=0.25, keep=60.0)
     app = Starlette(routes=[Mount("/inner/pools", inspector)], lifespan=inspector.lifespan)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     with Served(server, socket.create_server(("127.0.0.1", 0))) as serving:
-        # Without the slash, as people type it.
+        # Without the slash, as users type it.
         browser.open(f"{serving.url}inner/pools")
         live(browser)
         requested = browser.requested()
@@ -124,13 +124,13 @@ def test_under_a_prefix_nothing_leaves_the_origin(browser: Browser, held: Channe
     assert set(requested) == files | {page.removesuffix("/")}
 
 
-def test_it_says_when_the_service_is_unreachable(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
-    """When the service is unreachable the page says so, and keeps its last figures."""
+def test_it_shows_that_the_service_does_not_respond(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
+    """When the service stops, the page says so and keeps the last values."""
     pool = make_pool(server.channel, name="left")
     with serve(inspect(pool)) as serving:
         browser.open(serving.url)
         live(browser)
-    eventually(lambda: browser.texts("#pulse-text") == ["no answer"])
+    eventually(lambda: browser.texts("#status-text") == ["no response"])
     assert browser.texts("h2") == ["left"]
     assert all("ERR_CONNECTION_REFUSED" in problem for problem in browser.problems())
 
@@ -139,7 +139,7 @@ def test_it_says_when_the_service_is_unreachable(browser: Browser, server: Serve
 def test_it_is_legible_in_light_and_dark(
     browser: Browser, held: ChannelPool, dead_pool: ChannelPool, scheme: str
 ) -> None:
-    """It follows the reader's preference for light or dark; in both, text has a contrast of at least 4.5."""
+    """It follows the reader's colour scheme; in both, text has a contrast of at least 4.5."""
     browser.prefer(color_scheme=scheme)
     held.refresh()
     with pytest.raises(grpc.RpcError):
@@ -152,13 +152,13 @@ def test_it_is_legible_in_light_and_dark(
         assert light == (scheme == "light")
 
 
-@pytest.mark.skipif(AXE is None, reason="GRPCPOOL_AXE is not the path of axe.min.js")
+@pytest.mark.skipif(AXE is None, reason="GRPCPOOL_AXE is not set to the path of axe.min.js")
 @pytest.mark.parametrize("width", [320, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(
+def test_axe_finds_no_problems(
     browser: Browser, held: ChannelPool, dead_pool: ChannelPool, scheme: str, width: int
 ) -> None:
-    """The accessibility checker axe finds no violation, best practices included."""
+    """The accessibility checker axe finds no problems, best practices included."""
     browser.prefer(color_scheme=scheme)
     with page_of(browser, inspect(held, dead_pool), width=width):
         browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
@@ -168,8 +168,8 @@ def test_axe_finds_nothing(
         assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
 
 
-def test_it_can_be_used_with_the_keyboard(browser: Browser, held: ChannelPool, dead_pool: ChannelPool) -> None:
-    """Everything can be reached with Tab, in page order, with a visible focus that updates do not move."""
+def test_it_works_with_the_keyboard(browser: Browser, held: ChannelPool, dead_pool: ChannelPool) -> None:
+    """The Tab key reaches everything in page order; the focus is visible, and updates do not move it."""
     with page_of(browser, inspect(held, dead_pool)):
         held.refresh()
         eventually(lambda: browser.texts("#pool-1 .events li"))
@@ -179,8 +179,8 @@ def test_it_can_be_used_with_the_keyboard(browser: Browser, held: ChannelPool, d
         assert stops[4].startswith("DIV ")
         assert stops[5:] == [
             "SUMMARY Settings",
-            "SUMMARY Connections closed so far",
-            "SUMMARY The last minutes as a table",
+            "SUMMARY Closed connections",
+            "SUMMARY Timeline as a table",
         ]
         outline = (
             "const style = getComputedStyle(document.activeElement); return style.outlineStyle + style.outlineWidth"
@@ -190,14 +190,14 @@ def test_it_can_be_used_with_the_keyboard(browser: Browser, held: ChannelPool, d
         eventually(lambda: browser.texts("#pool-1 .as-table tbody td"))
         before = browser.texts("[data-text=since]"), browser.run("return performance.now()")
         eventually(lambda: browser.run("return performance.now()") > before[1] + 600)
-        assert browser.run("return document.activeElement.textContent") == "The last minutes as a table"
+        assert browser.run("return document.activeElement.textContent") == "Timeline as a table"
 
 
 def test_it_can_be_paused(browser: Browser, held: ChannelPool) -> None:
-    """While paused the page requests nothing and does not change; afterwards it continues."""
+    """While paused, the page sends no requests and does not change; afterwards it continues."""
     with page_of(browser, inspect(held)):
         browser.all("#pause")[0].click()
-        eventually(lambda: browser.texts("#pulse-text") == ["paused"])
+        eventually(lambda: browser.texts("#status-text") == ["paused"])
         began = browser.run("return performance.now()")
         browser.requested()
         eventually(lambda: browser.run("return performance.now()") > began + 600)
@@ -208,7 +208,7 @@ def test_it_can_be_paused(browser: Browser, held: ChannelPool) -> None:
 
 
 def test_it_fits_a_narrow_screen(browser: Browser, held: ChannelPool, server: Server, make_pool: PoolMaker) -> None:
-    """At 320 pixels nothing is cut off, and there is no need to scroll sideways."""
+    """At a width of 320 pixels nothing is cut off, and the page does not scroll sideways."""
     long = make_pool(server.channel, name="a-rather-long-name-of-a-pool.production.europe-west.example.com:50051")
     held.refresh()
     with page_of(browser, inspect(held, long), width=320, height=640):
@@ -220,7 +220,7 @@ def test_it_fits_a_narrow_screen(browser: Browser, held: ChannelPool, server: Se
 
 
 def test_it_respects_reduced_motion(browser: Browser, held: ChannelPool) -> None:
-    """Bars are animated, except for a reader who prefers reduced motion."""
+    """Bars are animated, except for readers who prefer reduced motion."""
     with page_of(browser, inspect(held)):
         assert browser.style(".bar-fill", "transition-duration") == "0.35s"
         browser.prefer(reduced_motion="reduce")
@@ -228,30 +228,30 @@ def test_it_respects_reduced_motion(browser: Browser, held: ChannelPool) -> None
 
 
 class OtherProcess(Inspector):
-    """The inspector of another worker."""
+    """The inspector of another worker process."""
 
     def document(self) -> PoolsDocument:
-        """Its document, with the process id of another process."""
+        """Returns its JSON with another process id."""
         document = super().document()
         document["process"]["pid"] = 1
         return document
 
 
 class Workers:
-    """Two workers behind one address, which answer in turn."""
+    """Two workers behind one address, which respond in turn."""
 
     def __init__(self, *workers: Inspector) -> None:
-        """Starts with the first of `workers`."""
+        """Responds with the first worker first."""
         self._workers = list(workers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets the next one answer."""
+        """Passes the request to the next worker."""
         self._workers.append(self._workers.pop(0))
         await self._workers[0](scope, receive, send)
 
 
 def test_one_of_several_workers_is_shown(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
-    """When several processes answer, the page shows one of them, says which, and lets the reader choose."""
+    """With several processes, the page shows one of them, names it, and lets the reader choose another."""
     first, second = make_pool(server.channel, name="first"), make_pool(server.channel, name="second")
     app = Workers(Inspector(first, every=0.25), OtherProcess(second, every=0.25))
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None))

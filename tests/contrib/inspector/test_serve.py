@@ -1,4 +1,4 @@
-"""The inspector served by itself."""
+"""The inspector served on its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.servers import ECHO, Server
 
 
 def test_it_is_served_on_loopback() -> None:
-    """It is served on a port of the system's choice, on loopback only, until it is closed; then no thread is left."""
+    """It listens on loopback, on a port that the system chooses, until it is closed; then its thread has ended."""
     with serve(Inspector()) as served:
         assert served.url.startswith("http://127.0.0.1:")
         assert httpx2.get(f"{served.url}pools").json()["pools"] == []
@@ -26,29 +26,29 @@ def test_it_is_served_on_loopback() -> None:
         httpx2.get(served.url)
 
 
-def test_other_host_names_are_refused() -> None:
-    """A page from elsewhere whose name resolves to this machine cannot read what is served here."""
+def test_foreign_host_names_are_rejected() -> None:
+    """A foreign page whose name resolves to this machine cannot read the inspector's page."""
     with serve(Inspector()) as served:
         assert httpx2.get(served.url, headers={"host": "evil.example"}).status_code == 400
         assert httpx2.get(served.url, headers={"host": "localhost"}).status_code == 200
 
 
 def test_it_samples_while_it_is_served() -> None:
-    """Served by itself it has its own lifespan, in which it samples."""
+    """Served on its own, it uses its own lifespan, which takes samples."""
     inspector = Inspector(every=0.01, keep=1.0)
     with serve(inspector) as served:
         assert httpx2.get(f"{served.url}pools").json()["every"] == 0.01
 
 
 def test_an_asyncio_pool_is_shown_from_another_thread(server: Server) -> None:
-    """A pool that lives on one event loop is shown by a page that is served on another."""
+    """A pool on one event loop is shown by an inspector that is served on another."""
 
     async def live() -> None:
         async with grpcpool.aio.insecure_channel(server.target, name="elsewhere") as pool:
             await pool.unary_unary(ECHO)(b"1")
             with serve(Inspector(pool)) as served:
-                answer = await asyncio.to_thread(httpx2.get, f"{served.url}pools")
-            (shown,) = answer.json()["pools"]
+                response = await asyncio.to_thread(httpx2.get, f"{served.url}pools")
+            (shown,) = response.json()["pools"]
             assert (shown["name"], shown["state"], shown["stats"]["ready"]) == ("elsewhere", "open", 1)
             await pool.unary_unary(ECHO)(b"2")
 
@@ -56,13 +56,13 @@ def test_an_asyncio_pool_is_shown_from_another_thread(server: Server) -> None:
 
 
 def test_a_port_in_use_raises_at_once() -> None:
-    """A port that is already in use raises in `serve` itself."""
+    """`serve` itself raises if the port is in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         serve(Inspector(), taken.getsockname()[1])
 
 
 def test_without_uvicorn_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only `serve` needs uvicorn; without it, the error says how to install it."""
+    """Without uvicorn, the error says how to install it."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ImportError, match="pip install uvicorn"):
         serve(Inspector())

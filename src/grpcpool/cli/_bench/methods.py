@@ -1,4 +1,4 @@
-"""The method to call and its request, made from JSON by the types that the server or a ``.proto`` file describes."""
+"""The method to call, and its request: built from JSON with the types from server reflection or a ``.proto`` file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from google.protobuf import descriptor_pb2, json_format, message_factory  # type
 from google.protobuf.descriptor import MethodDescriptor  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
 
-from .._failure import CommandError, UsageError
-from .reflected import reflected_pool
+from .._errors import CommandError, UsageError
+from .reflection import reflected_pool
 
 _NAME = re.compile(r"/?([A-Za-z_][\w.]*)[/.]([A-Za-z_]\w*)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Method:
-    """A method, and what is sent to it.
+    """A method and the request to send.
 
     Attributes:
-        path: As HTTP/2 has it.
-        streams: Whether it answers with a stream.
-        request: The request, serialized once: what is measured is gRPC.
+        path: The path of the HTTP/2 request.
+        streams: Whether it returns a stream.
+        request: The request, serialized once, so that gRPC is measured and not protobuf.
     """
 
     path: str
@@ -38,46 +38,46 @@ class Method:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Service and method of ``package.Service/Method``, with a slash before or a dot between, too.
+    """Splits ``package.Service/Method``, which may begin with a slash or have a dot in its place.
 
     Raises:
-        UsageError: It is no such name.
+        UsageError: The name is not valid.
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise UsageError(f"{name!r} is no method: expected package.Service/Method")
+        raise UsageError(f"{name!r} is not a valid method: expected package.Service/Method")
     return match[1], match[2]
 
 
-def describe(name: str, data: str, pool: DescriptorPool, whence: str) -> Method:
-    """Finds a method among those described, and makes its request.
+def describe(name: str, data: str, pool: DescriptorPool, source: str) -> Method:
+    """Finds a method's description, and builds its request.
 
     Args:
         name: See `split_name`.
-        data: The request as JSON, or ``@`` and the file that has it.
-        pool: What is described.
-        whence: By whom, for messages.
+        data: The request as JSON, or ``@`` and the path of a file that contains it.
+        pool: The descriptions.
+        source: Where they are from, for error messages.
 
     Raises:
-        CommandError: There is no such method, its requests are a stream, or the data is no request of it.
+        CommandError: The method does not exist, is client-streaming, or `data` does not fit its request type.
     """
     service_name, method_name = split_name(name)
-    descriptor = _find(service_name, method_name, pool, whence)
+    descriptor = _find(service_name, method_name, pool, source)
     if descriptor.client_streaming:
-        raise UsageError(f"{name} takes a stream of requests: only unary and server-streaming methods are measured")
+        raise UsageError(f"{name} is client-streaming: only unary and server-streaming methods can be measured")
     request = message_factory.GetMessageClass(descriptor.input_type)()
     try:
-        json_format.Parse(_text_of(data), request, descriptor_pool=pool)
+        json_format.Parse(_read_data(data), request, descriptor_pool=pool)
     except json_format.ParseError as error:
-        raise UsageError(f"--data is no {descriptor.input_type.full_name}: {error}") from error
+        raise UsageError(f"--data is not a valid {descriptor.input_type.full_name}: {error}") from error
     return Method(f"/{service_name}/{method_name}", descriptor.server_streaming, request.SerializeToString())
 
 
 def pool_by_reflection(channel: grpc.Channel, name: str, timeout: float) -> DescriptorPool:
-    """What the server at the other end of `channel` describes.
+    """Returns the descriptions that the server provides by reflection.
 
     Raises:
-        CommandError: It cannot be asked, or serves no reflection.
+        CommandError: The server is unreachable, or does not support reflection.
     """
     service_name, _ = split_name(name)
     try:
@@ -85,15 +85,15 @@ def pool_by_reflection(channel: grpc.Channel, name: str, timeout: float) -> Desc
     except grpc.RpcError as error:
         code, details = error.code(), error.details()
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            raise CommandError("the server serves no reflection: describe the method with --proto") from error
-        raise CommandError(f"the server cannot be asked: {code.name}: {details}") from error
+            raise CommandError("the server does not support reflection: describe the method with --proto") from error
+        raise CommandError(f"reflection failed: {code.name}: {details}") from error
 
 
 def pool_of_files(files: Sequence[pathlib.Path]) -> DescriptorPool:
-    """What ``.proto`` files describe. Their imports are sought beside them and in the working directory.
+    """Returns the descriptions in ``.proto`` files. Imports are resolved next to them and in the working directory.
 
     Raises:
-        CommandError: There is no compiler, or it finds mistakes.
+        CommandError: The compiler is not installed, or reports errors.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder, "descriptors")
@@ -108,7 +108,7 @@ def pool_of_files(files: Sequence[pathlib.Path]) -> DescriptorPool:
         ]
         done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)  # noqa: S603 -- ours
         if done.returncode != 0:
-            raise CommandError(_words_of_compiler(done.stderr))
+            raise CommandError(_describe_compiler_error(done.stderr))
         described = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     pool = DescriptorPool()
     for file in described.file:
@@ -116,32 +116,32 @@ def pool_of_files(files: Sequence[pathlib.Path]) -> DescriptorPool:
     return pool
 
 
-def _words_of_compiler(complaint: str) -> str:
-    """What is wrong, by what was said on standard error."""
-    last = complaint.strip().rpartition("\n")[2]
+def _describe_compiler_error(stderr: str) -> str:
+    """Describes the error by the compiler's standard error."""
+    last = stderr.strip().rpartition("\n")[2]
     if "grpc_tools" in last and "ModuleNotFoundError" in last:
-        return '--proto needs a compiler: pip install "grpcpool[cli]" grpcio-tools'
+        return '--proto needs the protobuf compiler: pip install "grpcpool[cli]" grpcio-tools'
     if last.startswith("ModuleNotFoundError"):
-        # Old releases need what setuptools no longer has.
-        return f"the compiler does not run here, a newer grpcio-tools may: {last}"
-    return f"the files cannot be compiled: {complaint}"
+        # Old releases of grpcio-tools import a module that setuptools has removed.
+        return f"the protobuf compiler does not run, try a newer grpcio-tools: {last}"
+    return f"cannot compile the .proto files: {stderr}"
 
 
-def _find(service_name: str, method_name: str, pool: DescriptorPool, whence: str) -> MethodDescriptor:
+def _find(service_name: str, method_name: str, pool: DescriptorPool, source: str) -> MethodDescriptor:
     try:
         service = pool.FindServiceByName(service_name)
     except KeyError as error:
-        raise CommandError(f"there is no service {service_name} in {whence}") from error
+        raise CommandError(f"service {service_name} not found in {source}") from error
     found: Any = service.methods_by_name.get(method_name)
     if found is None:
-        raise CommandError(f"{service_name} has no method {method_name}, but {', '.join(service.methods_by_name)}")
+        raise CommandError(f"{service_name} has no method {method_name}; it has: {', '.join(service.methods_by_name)}")
     return found
 
 
-def _text_of(data: str) -> str:
+def _read_data(data: str) -> str:
     if not data.startswith("@"):
         return data
     try:
         return pathlib.Path(data[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--data {data}: cannot be read: {error}") from error
+        raise UsageError(f"--data: cannot read {data[1:]}: {error}") from error

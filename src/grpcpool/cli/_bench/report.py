@@ -1,6 +1,6 @@
-"""A report: one file of HTML that needs nothing else, not even a network.
+"""Writes the report: one self-contained HTML file that works offline.
 
-plotly's JavaScript is in it. A content security policy keeps a browser from loading anything else.
+It includes plotly's JavaScript. A content security policy keeps the browser from loading anything else.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from .._failure import CommandError
-from .result import Account, Result, versions
-from .show import HEAD, cells, remark_on
-from .ways import WAYS
+from .._errors import CommandError
+from .channels import WAYS
+from .result import BenchRun, Result, versions
+from .terminal import COLUMNS, cells, remark_for
 
-# Of a colour each that is told apart on white and on black.
+# Colours that can be distinguished on white and on black.
 _COLOURS = {"bare": "#e07b39", "native": "#8f7ee7", "pool": "#1a9e77"}
 
 
-def write_report(path: pathlib.Path, account: Account) -> None:
+def write_report(path: pathlib.Path, run: BenchRun) -> None:
     """Writes the report.
 
     Raises:
-        CommandError: It cannot be written.
+        CommandError: The file cannot be written.
     """
     template = string.Template(importlib.resources.files(__package__).joinpath("report.html").read_text("utf-8"))
     text = template.substitute(
-        method=html.escape(account.plan.method.path),
-        target=html.escape(account.target),
-        summary=html.escape(_summary(account)),
-        table=_table(account.results),
-        facts=_facts(account),
-        charts=_charts(account.results),
-        figures=_for_script(_figures(account.results)),
+        method=html.escape(run.plan.method.path),
+        target=html.escape(run.target),
+        summary=html.escape(_summary(run)),
+        table=_table(run.results),
+        facts=_facts(run),
+        charts=_charts(run.results),
+        figures=_for_script(_figures(run.results)),
         plotly=get_plotlyjs(),
         **WAYS,
     )
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise CommandError(f"--report {path}: cannot be written: {error.strerror}") from error
+        raise CommandError(f"--report: cannot write {path}: {error.strerror}") from error
 
 
-def _summary(account: Account) -> str:
-    plan = account.plan
-    stopped = " It was interrupted: what there is, is shown." if account.interrupted else ""
+def _summary(run: BenchRun) -> str:
+    plan = run.plan
+    stopped = " The run was interrupted; the results so far are shown." if run.interrupted else ""
     return (
-        f"{account.began_at:%Y-%m-%d %H:%M} UTC. Each way was measured for {plan.duration:g} s after a warm-up of "
+        f"{run.began_at:%Y-%m-%d %H:%M} UTC. Each way was measured for {plan.duration:g} s after a warm-up of "
         f"{plan.warmup:g} s, one after the other.{stopped}"
     )
 
 
-def _facts(account: Account) -> str:
-    facts = {"command": account.command, **versions()}
+def _facts(run: BenchRun) -> str:
+    facts = {"command": run.command, **versions()}
     return "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
 
 
@@ -66,19 +66,19 @@ def _facts(account: Account) -> str:
 
 
 def _table(results: Sequence[Result]) -> str:
-    head = _row("th", (*HEAD, ""))
+    head = _row("th", (*COLUMNS, ""))
     body = "".join(
-        _row("td", (str(result.callers), *cells(result), remark_on(result)), result.way) for result in results
+        _row("td", (str(result.callers), *cells(result), remark_for(result)), result.way) for result in results
     )
     return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def _row(tag: str, texts: Iterable[str], way: str = "") -> str:
-    marked = "".join(
-        f"<{tag}{' class=text' if index in (1, len(HEAD)) else ''}>{html.escape(text)}</{tag}>"
+    cells = "".join(
+        f"<{tag}{' class=text' if index in (1, len(COLUMNS)) else ''}>{html.escape(text)}</{tag}>"
         for index, text in enumerate(texts)
     )
-    return f'<tr class="{way}">{marked}</tr>'
+    return f'<tr class="{way}">{cells}</tr>'
 
 
 # --- the charts ------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def _charts(results: Sequence[Result]) -> str:
 
 
 def _figures(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
-    """The lines of each chart, by its id."""
+    """Returns the lines of each chart, by the chart's id."""
     figures: dict[str, list[dict[str, Any]]] = {}
     for callers in _callers(results):
         here = [result for result in results if result.callers == callers]
@@ -116,9 +116,9 @@ def _line(result: Result, name: str, xs: Sequence[float], ys: Sequence[float | N
 
 
 def _over_time(result: Result) -> Iterable[dict[str, Any]]:
-    if result.tally is None:
+    if result.recorder is None:
         return
-    slices = result.tally.slices
+    slices = result.recorder.slices
     at = [round(part.at, 3) for part in slices]
     yield _line(result, f"{result.way} p50", at, [part.p50 for part in slices])
     dashed = {"dash": "dot", "width": 1.5}
@@ -133,14 +133,14 @@ def _over_time(result: Result) -> Iterable[dict[str, Any]]:
 
 
 def _by_percentile(result: Result) -> Iterable[dict[str, Any]]:
-    if result.tally is None:
+    if result.recorder is None:
         return
-    curve = result.tally.curve()
+    curve = result.recorder.curve()
     xs = [round(100 / (100 - percentile), 4) for percentile, _ in curve]
     texts = [f"{percentile:.4g} %" for percentile, _ in curve]
     yield _line(result, result.way, xs, [seconds for _, seconds in curve], text=texts)
 
 
 def _for_script(value: object) -> str:
-    """JSON that cannot end the script that it is in."""
+    """Returns JSON that cannot end the script element that contains it."""
     return json.dumps(value).replace("<", "\\u003c")

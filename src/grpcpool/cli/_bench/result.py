@@ -1,4 +1,4 @@
-"""What is to be measured, what was, and the same as JSON, with stable keys: docs/reference/command.md lists them."""
+"""The plan and the results of a benchmark, also as JSON. The keys are stable; docs/reference/command.md lists them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from .methods import Method
-from .tally import Tally
+from .recorder import CallRecorder
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 100.0)
 _PACKAGES = ("grpcpool", "grpcio", "protobuf")
@@ -18,14 +18,14 @@ _PACKAGES = ("grpcpool", "grpcio", "protobuf")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What each measuring has in common. Durations are seconds.
+    """What all measurements have in common. Durations are seconds.
 
     Attributes:
-        method: What to call.
-        timeout: Of each call.
-        warmup: How long calls are made that do not count.
+        method: The method to call.
+        timeout: The timeout of each call.
+        warmup: How long calls are made before they count.
         duration: How long calls are counted.
-        port: Whose connections to count; `None` if the target has none.
+        port: The port whose connections are counted; `None` if the target has none.
     """
 
     method: Method
@@ -37,37 +37,41 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one way with so many callers.
+    """The result of one way to call with one number of callers.
 
     Attributes:
-        way: Its name.
-        callers: How many threads called.
-        tally: What they counted; `None` if this gRPC has no such way.
-        connections: TCP connections at the most; `None` if the system does not tell.
-        complete: Whether it was not interrupted.
+        way: The way's name.
+        callers: The number of threads that called.
+        recorder: The recorded calls; `None` if this grpcio does not support the way.
+        connections: Highest number of TCP connections; `None` if the system does not report them.
+        complete: Whether the measurement ran to its end.
     """
 
     way: str
     callers: int
-    tally: Tally | None
+    recorder: CallRecorder | None
     connections: int | None = None
     complete: bool = True
 
     @property
     def rate(self) -> float:
-        """Calls that were completed in a second."""
-        return self.tally.completed / self.tally.elapsed if self.tally is not None and self.tally.elapsed else 0.0
+        """Completed calls per second."""
+        return (
+            self.recorder.completed / self.recorder.elapsed
+            if self.recorder is not None and self.recorder.elapsed
+            else 0.0
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Account:
-    """A whole run.
+class BenchRun:
+    """A whole run of the benchmark.
 
     Attributes:
-        target: As it was given.
-        plan: What was to be measured.
+        target: The target as the user typed it.
+        plan: What to measure.
         command: The command line.
-        results: What was.
+        results: The results so far.
         interrupted: Whether it ended early.
         began_at: When it began.
     """
@@ -80,7 +84,7 @@ class Account:
     began_at: dt.datetime
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
+        """Returns the JSON object."""
         return {
             "target": self.target,
             "method": self.plan.method.path,
@@ -95,25 +99,29 @@ class Account:
 
 
 def versions() -> dict[str, str]:
-    """What it was measured with."""
-    told = {package: importlib.metadata.version(package) for package in _PACKAGES}
-    return {"python": platform.python_version(), **told, "system": platform.platform(terse=True)}
+    """Returns the versions of the software that was measured."""
+    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), **packages, "system": platform.platform(terse=True)}
 
 
 def _of_result(result: Result) -> dict[str, Any]:
-    told: dict[str, Any] = {"way": result.way, "concurrency": result.callers, "available": result.tally is not None}
-    tally = result.tally
-    if tally is None:
-        return told
-    latencies = {f"p{percentile:g}": _ms(tally.percentile(percentile)) for percentile in PERCENTILES[:-1]}
-    return told | {
+    fields: dict[str, Any] = {
+        "way": result.way,
+        "concurrency": result.callers,
+        "available": result.recorder is not None,
+    }
+    recorder = result.recorder
+    if recorder is None:
+        return fields
+    latencies = {f"p{percentile:g}": _ms(recorder.percentile(percentile)) for percentile in PERCENTILES[:-1]}
+    return fields | {
         "complete": result.complete,
-        "seconds": round(tally.elapsed, 3),
-        "completed": tally.completed,
-        "failed": tally.failed,
-        "failures": dict(tally.failures.most_common()),
+        "seconds": round(recorder.elapsed, 3),
+        "completed": recorder.completed,
+        "failed": recorder.failed,
+        "failures": dict(recorder.failures.most_common()),
         "calls_per_second": round(result.rate, 1),
-        "latency_ms": {**latencies, "max": _ms(tally.percentile(100)), "mean": _ms(tally.mean())},
+        "latency_ms": {**latencies, "max": _ms(recorder.percentile(100)), "mean": _ms(recorder.mean())},
         "connections": result.connections,
     }
 

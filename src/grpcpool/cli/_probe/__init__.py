@@ -1,5 +1,5 @@
-"""``grpcpool probe``: what a server announces and serves, found out over a connection of our own.
+"""``grpcpool probe``: reports what a server announces and serves, over an HTTP/2 connection of its own.
 
-gRPC tells none of it: not the limit of streams, not the protocol chosen, not how far away the server is. So this speaks
-HTTP/2 itself. It is no client for anything else.
+gRPC exposes none of this: not the stream limit, not the negotiated protocol, not the round-trip time. So the probe
+speaks HTTP/2 itself. It is not a general HTTP/2 client.
 """

@@ -1,4 +1,4 @@
-"""Connects to one address, timed: TCP or a socket of the file system, then TLS if wanted."""
+"""Connects to one address and measures how long it takes: TCP or a Unix socket, then TLS if requested."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .._target import Address
 
 
 class DialError(Exception):
-    """There is no connection; the message says why."""
+    """The connection failed; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Dialled:
-    """A connection. Durations are seconds.
+class DialledSocket:
+    """A connected socket and how it was connected. Durations are seconds.
 
     Attributes:
-        socket: What to speak over.
+        socket: The socket.
         connect_seconds: How long TCP took.
-        tls_seconds: How long TLS took; `None` without.
-        tls_version: As OpenSSL names it; `None` without TLS.
+        tls_seconds: How long TLS took; `None` without TLS.
+        tls_version: OpenSSL's name of the version; `None` without TLS.
         alpn: The protocol that the server chose by ALPN; `None` if it chose none, or without TLS.
     """
 
@@ -33,33 +33,33 @@ class Dialled:
     alpn: str | None = None
 
 
-def dial(address: Address, context: ssl.SSLContext | None, name: str, timeout: float) -> Dialled:
-    """Connects.
+def dial(address: Address, context: ssl.SSLContext | None, name: str, timeout: float) -> DialledSocket:
+    """Connects to an address.
 
     Args:
-        address: Where to.
-        context: For TLS; `None` for none.
-        name: What the certificate has to be for.
+        address: The address.
+        context: For TLS; `None` to connect without TLS.
+        name: The name that the certificate must match.
         timeout: Seconds, for TCP and for TLS each.
 
     Raises:
-        DialError: It cannot.
+        DialError: The connection failed.
     """
     began = time.perf_counter()
     try:
         plain = _connect(address, timeout)
     except OSError as error:
-        raise DialError(words(error, timeout)) from error
+        raise DialError(describe_error(error, timeout)) from error
     connected = time.perf_counter()
     if context is None:
-        return Dialled(plain, connected - began)
+        return DialledSocket(plain, connected - began)
     try:
         secure = context.wrap_socket(plain, server_hostname=name)
     except OSError as error:
         plain.close()
-        raise DialError(words(error, timeout)) from error
+        raise DialError(describe_error(error, timeout)) from error
     taken = time.perf_counter() - connected
-    return Dialled(secure, connected - began, taken, secure.version(), secure.selected_alpn_protocol())
+    return DialledSocket(secure, connected - began, taken, secure.version(), secure.selected_alpn_protocol())
 
 
 def _connect(address: Address, timeout: float) -> socket.socket:
@@ -68,7 +68,7 @@ def _connect(address: Address, timeout: float) -> socket.socket:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connected
     if not hasattr(socket, "AF_UNIX"):
-        raise OSError("this system has no unix sockets")
+        raise OSError("this system does not support Unix sockets")
     local = socket.socket(socket.AF_UNIX)
     local.settimeout(timeout)
     try:
@@ -79,30 +79,30 @@ def _connect(address: Address, timeout: float) -> socket.socket:
     return local
 
 
-def words(error: OSError, timeout: float) -> str:
-    """What went wrong, in words for a user."""
+def describe_error(error: OSError, timeout: float) -> str:
+    """Describes what went wrong, for the user."""
     match error:
         case TimeoutError():
             return f"no answer within {timeout:g} s"
         case ConnectionRefusedError():
             return "connection refused"
         case ConnectionResetError() | BrokenPipeError() | ssl.SSLEOFError():
-            return "the server broke the connection off"
+            return "the server reset the connection"
         case FileNotFoundError():
-            return "there is no such socket"
+            return "the socket does not exist"
         case ssl.SSLError():
-            return _words_of_tls(error)
+            return _describe_tls_error(error)
     return error.strerror or str(error)
 
 
-def _words_of_tls(error: ssl.SSLError) -> str:
+def _describe_tls_error(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate was refused: {error.verify_message}"
+        return f"the server's certificate was rejected: {error.verify_message}"
     reason = error.reason or ""
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
-        return "the server does not speak TLS here: try without --tls"
+        return "the server does not speak TLS on this port: try without --tls"
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
-        return "the server refused the handshake: it may want a client's certificate (--cert, --key)"
+        return "the server rejected the TLS handshake: it may require a client certificate (--cert, --key)"
     if "NO_APPLICATION_PROTOCOL" in reason:
-        return "the server speaks TLS, but no HTTP/2 (it refused ALPN h2)"
+        return "the server speaks TLS, but not HTTP/2 (it rejected ALPN h2)"
     return f"TLS failed: {reason.replace('_', ' ').lower() or error}"

@@ -1,4 +1,4 @@
-"""Runs the probe."""
+"""Runs ``grpcpool probe``."""
 
 from __future__ import annotations
 
@@ -8,71 +8,71 @@ from typing import Any
 
 from rich.console import Console
 
-from .._failure import CommandError
+from .._errors import CommandError
 from .._target import Target, parse_target
 from .._tls import Tls
-from .advice import Advice, advise, config_of
 from .as_json import as_json
-from .look import Finding, Manner, look
-from .show import show
+from .probe_address import AddressReport, ProbeOptions, probe_address
+from .recommend import Recommendation, config_of, recommend
+from .terminal import print_tables
 
-# Few, for they share one interpreter, and what waits for it seems to be far away.
-_AT_ONCE = 4
+# Few: more threads would wait for the interpreter, which would inflate the measured times.
+_THREADS = 4
 
 
 def run_probe(
     text: str, tls: Tls, *, timeout: float, in_flight: int, with_json: bool, console: Console
 ) -> dict[str, Any]:
-    """Probes a target, and shows what was found.
+    """Probes a target, and prints the results.
 
     Args:
         text: The target.
-        tls: How to speak TLS, if at all.
+        tls: The TLS options.
         timeout: Seconds that each step of each address may take.
-        in_flight: Calls at once for which the pool is to be made.
-        with_json: Whether to show JSON.
-        console: Where to show it.
+        in_flight: Concurrent calls that the recommended pool must carry.
+        with_json: Whether to print JSON.
+        console: Where to print.
 
     Returns:
-        What was found, as JSON has it.
+        The results, as in the JSON.
 
     Raises:
-        CommandError: No address answers, which has been shown by then if there are several.
+        CommandError: No address answers. If there are several, the results have been printed.
     """
     tls.check()
     target = parse_target(text)
-    findings = _look_at_all(target, tls, timeout)
-    advice = _advice(findings, in_flight, is_name=target.is_name)
-    told = as_json(target, findings, advice)
+    reports = _probe_all(target, tls, timeout)
+    recommendations = _recommend(reports, in_flight, is_name=target.is_name)
+    results = as_json(target, reports, recommendations)
     if with_json:
-        console.print(json.dumps(told, indent=2), soft_wrap=True, highlight=False, markup=False)
-    elif advice or len(findings) > 1:
-        show(console, target, findings, advice)
-    if not advice:
-        raise CommandError(_failure(target, findings))
-    return told
+        console.print(json.dumps(results, indent=2), soft_wrap=True, highlight=False, markup=False)
+    elif recommendations or len(reports) > 1:
+        print_tables(console, target, reports, recommendations)
+    if not recommendations:
+        raise CommandError(_failure(target, reports))
+    return results
 
 
-def _look_at_all(target: Target, tls: Tls, timeout: float) -> list[Finding]:
+def _probe_all(target: Target, tls: Tls, timeout: float) -> list[AddressReport]:
     context = tls.context() if tls.used else None
     authority = tls.authority or target.authority
     name = target.host if tls.authority is None else tls.authority.rpartition(":")[0] or tls.authority
-    manner = Manner(context, name, authority, timeout)
-    with ThreadPoolExecutor(_AT_ONCE) as executor:
-        return list(executor.map(lambda address: look(address, manner), target.addresses()))
+    options = ProbeOptions(context, name, authority, timeout)
+    with ThreadPoolExecutor(_THREADS) as executor:
+        return list(executor.map(lambda address: probe_address(address, options), target.addresses()))
 
 
-def _advice(findings: list[Finding], in_flight: int, *, is_name: bool) -> list[Advice]:
-    """None if no address answers. It is checked here that a configuration like this is possible."""
-    if not any(finding.answers for finding in findings):
+def _recommend(reports: list[AddressReport], in_flight: int, *, is_name: bool) -> list[Recommendation]:
+    """Returns an empty list if no address answers. Checks that the recommended configuration is valid."""
+    if not any(report.answers for report in reports):
         return []
-    advice = advise(findings, in_flight=in_flight, is_name=is_name)
-    config_of(advice)
-    return advice
+    recommendations = recommend(reports, in_flight=in_flight, is_name=is_name)
+    config_of(recommendations)
+    return recommendations
 
 
-def _failure(target: Target, findings: list[Finding]) -> str:
-    errors = list(dict.fromkeys(finding.error or "it does not answer" for finding in findings))
-    if len(findings) > 1:
-        return f"{target.text}: none of {len(findings)} addresses answers: {'; '.join(errors)}"
+def _failure(target: Target, reports: list[AddressReport]) -> str:
+    errors = list(dict.fromkeys(report.error or "no answer" for report in reports))
+    if len(reports) > 1:
+        return f"{target.text}: none of {len(reports)} addresses answered: {'; '.join(errors)}"
     return f"{target.text}: {errors[0]}"

@@ -1,20 +1,20 @@
-"""A live page of one's pools, to be mounted in one's own service; needs the extra ``inspector``.
+"""A live page of your pools, to mount in your own service; needs the extra ``inspector``.
 
-It shows what each pool does now (connections with the streams on them, who waits), what it did in the last minutes,
-and why. It is an ASGI application, for Starlette, FastAPI and whatever else mounts one::
+It shows the current state of each pool (connections with their streams, waiters), the last minutes, and the events
+with their reasons. It is an ASGI application, for Starlette, FastAPI and any other ASGI framework::
 
     inspector = Inspector(pool, other)
     app = Starlette(routes=[Mount("/grpcpool", inspector)], lifespan=inspector.lifespan)
 
-Without ``lifespan`` the last minutes are remembered only while somebody looks. `serve` has it served alone.
+Without ``lifespan`` the timeline is recorded only while a page is open. `serve` serves the page on its own.
 
-It is read only: it answers GET with the page and with JSON (``pools``, described in `PoolsDocument`), and there is
-nothing with which a pool could be changed. It shows names, figures, settings, and gRPC's own words about connections
-that could not be made, but no payload, metadata, credentials or stacks. It asks nobody who they are: put it behind
-what guards the other inner pages of the service.
+It is read-only: it answers GET with the page and with JSON (``pools``, described in `PoolsDocument`), and cannot change
+a pool. It shows names, counts, settings, and gRPC's own error messages about connections that failed to open, but no
+payload, metadata, credentials or stacks. It has no authentication: protect it like the other internal pages of the
+service.
 
-It holds pools weakly: one that nobody else holds is gone from the page. A server with several processes has as many
-inspectors, of which each knows the pools of its own process, and says which that is.
+It holds pools weakly: a pool that is dropped disappears from the page. In a server with several processes, each process
+has its own inspector, which shows the pools of that process and names the process.
 """
 
 from __future__ import annotations

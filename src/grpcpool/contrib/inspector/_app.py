@@ -1,8 +1,7 @@
-"""The inspector: an ASGI application over pools that others hold.
+"""The inspector: an ASGI application that shows pools, which it holds weakly.
 
-Each look at it is a sample of its own, so that who looks needs no background work; only the application's lifespan,
-if it is given to it, has a task. Whatever it answers, it answers with headers that forbid the page everything but its
-own files.
+Each request takes a sample, so that an open page needs no background work; only the lifespan, if the application uses
+it, runs a task. Every response has headers that allow the page nothing except its own files.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from ..._shared.pool_base import PoolBase
 from ..._sync.pool import ChannelPool
 from ..._values.config import is_seconds
 from ..._values.stats import PoolStats
-from .._watched import figures_of
-from ._book import Book, Ear
+from .._pool_set import stats_if_usable
 from ._document import (
     PoolDocument,
     PoolsDocument,
@@ -40,6 +38,7 @@ from ._document import (
     document_of_samples,
     document_of_stats,
 )
+from ._history import HistoryListener, PoolHistory
 
 _FILES = (
     ("/", "page.html", "text/html"),
@@ -60,30 +59,30 @@ _HEADERS = {
 }
 
 
-class Watched:
-    """A pool, held weakly, and what is remembered of it."""
+class InspectedPool:
+    """A pool, held weakly, and its history."""
 
-    def __init__(self, number: int, pool: PoolBase, pool_ref: weakref.ref[PoolBase], book: Book) -> None:
-        """Has the pool tell `book` what happens."""
+    def __init__(self, number: int, pool: PoolBase, pool_ref: weakref.ref[PoolBase], history: PoolHistory) -> None:
+        """Records the pool's events in `history` from now on."""
         self.id = number
         self.pool = pool_ref
         self._name = pool.name
         self._kind = "asyncio" if isinstance(pool, grpc.aio.Channel) else "threads"
-        self._book = book
-        pool.add_listener(Ear(book))
+        self._history = history
+        pool.add_listener(HistoryListener(history))
 
     def sample(self) -> PoolStats | None:
-        """The pool's figures, which are remembered unless they were just now; `None` if it has none."""
+        """Returns the pool's snapshot, and adds it to the history if a sample is due; `None` if the pool has none."""
         pool = self.pool()
         if pool is None:
             return None
-        stats = figures_of(pool)
+        stats = stats_if_usable(pool)
         if stats is not None:
-            self._book.sample(stats)
+            self._history.sample(stats)
         return stats
 
     def document(self) -> PoolDocument | None:
-        """The pool, as JSON has it; `None` if it is gone."""
+        """Returns the pool as a JSON object; `None` if it has been garbage collected."""
         stats = self.sample()
         pool = self.pool()
         if pool is None:
@@ -95,65 +94,65 @@ class Watched:
             "kind": self._kind,
             "state": state,
             "config": document_of_config(pool.config),
-            "stats": document_of_stats(stats, self._book) if stats is not None else None,
-            "timeline": document_of_samples(self._book.samples()),
-            "events": [document_of_event(noted) for noted in self._book.events()],
+            "stats": document_of_stats(stats, self._history) if stats is not None else None,
+            "timeline": document_of_samples(self._history.samples()),
+            "events": [document_of_event(event) for event in self._history.events()],
         }
 
 
 class Inspector:
-    """A live page of pools, and the same as JSON: an ASGI application to mount in one's own."""
+    """A live page of pools, and the same data as JSON: an ASGI application to mount in your own."""
 
     def __init__(self, *pools: ChannelPool | aio.ChannelPool, every: float = 1.0, keep: float = 300.0) -> None:
-        """Watches `pools`, as `watch` does; nothing is held, sampled or served yet.
+        """Shows `pools`, as `watch` does; it holds them weakly, and samples and serves nothing yet.
 
         Args:
-            pools: Pools of threads, of asyncio, or of both.
-            every: Seconds between two samples of the timeline, and two looks of the page.
-            keep: Seconds that the timeline reaches back.
+            pools: Sync pools, asyncio pools, or both.
+            every: Seconds between two samples of the timeline, and between two refreshes of the page.
+            keep: Seconds that the timeline covers.
 
         Raises:
             TypeError: One of `pools` is not a pool.
-            ValueError: `every` is not more than 0, or `keep` is less.
+            ValueError: `every` is not greater than 0, or `keep` is less than `every`.
         """
         if not is_seconds(every) or every == 0:
-            raise ValueError(f"every = {every!r}: must be seconds, more than 0")
+            raise ValueError(f"every = {every!r}: must be seconds, greater than 0")
         if not is_seconds(keep) or keep < every:
-            raise ValueError(f"keep = {keep!r}: must be seconds, at least every, which is {every!r}")
+            raise ValueError(f"keep = {keep!r}: must be seconds, at least every ({every!r})")
         self._every = every
         self._keep = keep
         self._numbers = itertools.count(1)
-        self._watched: dict[int, Watched] = {}
+        self._inspected: dict[int, InspectedPool] = {}
         files = [Route(path, partial(_file, name, media_type)) for path, name, media_type in _FILES]
         self._app = Starlette(routes=[*files, Route("/pools", self._pools)], lifespan=self.lifespan)
         for pool in pools:
             self.watch(pool)
 
     def watch(self, pool: ChannelPool | aio.ChannelPool) -> None:
-        """Shows `pool`, too, from now on and for as long as somebody else holds it. One that is shown already stays.
+        """Shows `pool`, too, until it is garbage collected. Does nothing if it is already shown.
 
         Raises:
-            TypeError: It is not a pool.
+            TypeError: `pool` is not a pool.
         """
         if not isinstance(pool, PoolBase):
             raise TypeError(f"pool must be a grpcpool.ChannelPool or a grpcpool.aio.ChannelPool, not {pool!r}")
-        if any(watched.pool() is pool for watched in self._all()):
+        if any(inspected.pool() is pool for inspected in self._all()):
             return
         number = next(self._numbers)
         # The callback may run anywhere: it takes no lock, and does not hold the inspector.
-        ref: weakref.ref[PoolBase] = weakref.ref(pool, partial(_forget, self._watched, number))
-        self._watched[number] = Watched(number, pool, ref, Book(self._every, self._keep))
+        ref: weakref.ref[PoolBase] = weakref.ref(pool, partial(_forget, self._inspected, number))
+        self._inspected[number] = InspectedPool(number, pool, ref, PoolHistory(self._every, self._keep))
 
     def document(self) -> PoolsDocument:
-        """What ``pools`` answers."""
-        documents = (watched.document() for watched in self._all())
+        """Returns the JSON object of ``pools``."""
+        documents = (inspected.document() for inspected in self._all())
         return document_of_process(self._every, self._keep, [each for each in documents if each is not None])
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 -- Starlette gives it
-        """Samples every pool while the block lasts: the lifespan of the application that mounts this one.
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 -- Starlette passes it
+        """Samples every pool during the block; use it as the lifespan of the application that mounts the inspector.
 
-        An inspector that is the whole application has it by itself.
+        An inspector that is served on its own uses it by itself.
         """
         task = asyncio.create_task(self._sample())
         try:
@@ -163,26 +162,26 @@ class Inspector:
             await asyncio.wait([task])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers as ASGI has it."""
+        """Handles an ASGI request."""
         await self._app(scope, receive, partial(_send_with_headers, send))
 
-    def _all(self) -> Iterator[Watched]:
-        # A copy, which is made at once: pools come and go on any thread.
-        return iter(list(self._watched.values()))
+    def _all(self) -> Iterator[InspectedPool]:
+        # A copy: any thread may add and remove pools.
+        return iter(list(self._inspected.values()))
 
     async def _sample(self) -> None:
         while True:
-            for watched in self._all():
-                watched.sample()
+            for inspected in self._all():
+                inspected.sample()
             await asyncio.sleep(self._every)
 
     async def _pools(self, _request: Request) -> Response:
-        # With escapes for all that is not ASCII: a name may hold what UTF-8 cannot.
+        # ASCII with escapes: a name may contain characters that UTF-8 cannot encode.
         return Response(json.dumps(self.document(), separators=(",", ":")), media_type="application/json")
 
 
-def _forget(watched: dict[int, Watched], number: int, _ref: object) -> None:
-    watched.pop(number, None)
+def _forget(inspected: dict[int, InspectedPool], number: int, _ref: object) -> None:
+    inspected.pop(number, None)
 
 
 @cache

@@ -1,7 +1,7 @@
-"""What ``pools`` answers: the keys, which stay as they are, and how they are made of a pool.
+"""The JSON of ``pools``: its keys, which are stable, and how it is built from a pool.
 
-Moments are seconds since 1970, durations are seconds. A key may be added; none is renamed, removed or given another
-meaning without a new `VERSION`.
+Moments are seconds since 1970, durations are seconds. Keys may be added; none is renamed, removed or changed in meaning
+without a new `VERSION`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TypedDict
 
 from ..._values.config import PoolConfig
 from ..._values.stats import ChannelStats, PoolStats
-from ._book import Book, Detail, Noted, Sample
+from ._history import Detail, PoolHistory, RecordedEvent, Sample
 
 VERSION = 1
 
 
 class ChannelDocument(TypedDict):
-    """One connection: as `ChannelStats`, and `reason`: why it takes no new calls, while it is draining."""
+    """One connection: the fields of `ChannelStats`, and `reason`: why it is draining, or `null`."""
 
     id: int
     state: str
@@ -34,7 +34,7 @@ class ChannelDocument(TypedDict):
 
 
 class StatsDocument(TypedDict):
-    """A pool at this moment: as `PoolStats`, all of one consistent moment."""
+    """The fields of `PoolStats`, from one consistent snapshot."""
 
     size: int
     ready: int
@@ -58,7 +58,7 @@ class StatsDocument(TypedDict):
 
 
 class TimelineDocument(TypedDict):
-    """The last minutes, oldest first: as many items under each key. But for `at` they are those of `PoolStats`."""
+    """The samples of the last minutes, oldest first, as lists of equal length. Keys as in `PoolStats`, and `at`."""
 
     at: list[float]
     in_flight: list[int]
@@ -68,16 +68,16 @@ class TimelineDocument(TypedDict):
 
 
 class EventDocument(TypedDict):
-    """Something that happened in a pool.
+    """An event of a pool, or several equal ones within some seconds.
 
     Attributes:
-        id: Its number, in the order in which they began.
+        id: The event's number, in order of the first occurrence.
         kind: The name of the `Listener`'s hook: `opened`, `open_failed`, `draining`, `closed`, `timed_out`,
             `rejected`, `refused_stream`, `leaked`.
-        channel: The connection; `null` if it is not about one.
-        at: When.
-        last_at: When the last of `count` was.
-        count: How many of that kind, in short order, this stands for; `channel` and `details` are those of the last.
+        channel: The connection; `null` if the event does not concern one.
+        at: When it happened first.
+        last_at: When it happened last.
+        count: How often it happened; `channel` and `details` are those of the last occurrence.
         details: The event's own fields: `seconds` and `replaces`; `error` and `retry_in`; `reason` and `in_flight`;
             `reason` and `cancelled`; `waited`; `waiting`; `limit`; `held`.
     """
@@ -95,13 +95,13 @@ class PoolDocument(TypedDict):
     """One pool.
 
     Attributes:
-        id: Its number in this process: names may be equal.
-        name: Its name.
+        id: The pool's number in this process; names need not be unique.
+        name: The pool's name.
         kind: `threads` or `asyncio`.
         state: `open`, `closed`, or `void` (an asyncio pool in a forked child).
-        config: The fields of `PoolConfig`; `target_streams` is what `None` stands for, `prime` whether there is one.
-        stats: The figures; `null` if the pool is void.
-        timeline: The last minutes.
+        config: The fields of `PoolConfig`; `target_streams` is never `null`, `prime` is whether there is one.
+        stats: The current snapshot; `null` if the pool is void.
+        timeline: The samples of the last minutes.
         events: The latest events, oldest first.
     """
 
@@ -116,22 +116,22 @@ class PoolDocument(TypedDict):
 
 
 class ProcessDocument(TypedDict):
-    """Whose pools these are."""
+    """The process that the pools belong to."""
 
     pid: int
     host: str
 
 
 class PoolsDocument(TypedDict):
-    """All pools that an inspector watches in this process.
+    """All pools that an inspector shows in this process.
 
     Attributes:
-        version: Of this description.
-        process: Whose pools these are.
-        now: The moment.
+        version: The version of this format.
+        process: The process that the pools belong to.
+        now: The current time.
         every: Seconds between two samples of the timeline.
-        keep: Seconds that the timeline reaches back.
-        pools: In the order in which they were given to the inspector.
+        keep: Seconds that the timeline covers.
+        pools: The pools, in the order in which they were added to the inspector.
     """
 
     version: int
@@ -143,7 +143,7 @@ class PoolsDocument(TypedDict):
 
 
 def document_of_process(every: float, keep: float, pools: list[PoolDocument]) -> PoolsDocument:
-    """Says whose pools these are, and when."""
+    """Returns the JSON object for all pools of this process."""
     return {
         "version": VERSION,
         "process": {"pid": os.getpid(), "host": socket.gethostname()},
@@ -155,7 +155,7 @@ def document_of_process(every: float, keep: float, pools: list[PoolDocument]) ->
 
 
 def document_of_config(config: PoolConfig) -> dict[str, object]:
-    """The settings, as JSON has them."""
+    """Returns the settings as a JSON object."""
     settings: dict[str, object] = {name: getattr(config, name) for name in PoolConfig.__dataclass_fields__}
     settings["target_streams"] = config.resolved_target_streams
     settings["mode"] = config.mode.value
@@ -163,8 +163,8 @@ def document_of_config(config: PoolConfig) -> dict[str, object]:
     return settings
 
 
-def document_of_stats(stats: PoolStats, book: Book) -> StatsDocument:
-    """The figures, as JSON has them."""
+def document_of_stats(stats: PoolStats, history: PoolHistory) -> StatsDocument:
+    """Returns a snapshot as a JSON object."""
     return {
         "size": stats.size,
         "ready": stats.ready,
@@ -184,15 +184,15 @@ def document_of_stats(stats: PoolStats, book: Book) -> StatsDocument:
         "opened": stats.opened,
         "open_failures": stats.open_failures,
         "closed": {str(reason): number for reason, number in stats.closed.items()},
-        "channels": [_document_of_channel(channel, book) for channel in stats.channels],
+        "channels": [_document_of_channel(channel, history) for channel in stats.channels],
     }
 
 
-def _document_of_channel(channel: ChannelStats, book: Book) -> ChannelDocument:
+def _document_of_channel(channel: ChannelStats, history: PoolHistory) -> ChannelDocument:
     return {
         "id": channel.id,
         "state": str(channel.state),
-        "reason": book.reason(channel.id) if channel.state == "draining" else None,
+        "reason": history.reason(channel.id) if channel.state == "draining" else None,
         "in_flight": channel.in_flight,
         "limit": channel.limit,
         "exclusive": channel.exclusive,
@@ -203,7 +203,7 @@ def _document_of_channel(channel: ChannelStats, book: Book) -> ChannelDocument:
 
 
 def document_of_samples(samples: Sequence[Sample]) -> TimelineDocument:
-    """The samples, a list for each figure: a tenth of the size that an object for each would have."""
+    """Returns the samples as one list for each value: a tenth of the size of a list of objects."""
     return {
         "at": [round(sample.at, 2) for sample in samples],
         "in_flight": [sample.in_flight for sample in samples],
@@ -213,14 +213,14 @@ def document_of_samples(samples: Sequence[Sample]) -> TimelineDocument:
     }
 
 
-def document_of_event(noted: Noted) -> EventDocument:
-    """An event, as JSON has it."""
+def document_of_event(event: RecordedEvent) -> EventDocument:
+    """Returns an event as a JSON object."""
     return {
-        "id": noted.id,
-        "kind": noted.kind,
-        "channel": noted.channel,
-        "at": noted.at,
-        "last_at": noted.last_at,
-        "count": noted.count,
-        "details": noted.details,
+        "id": event.id,
+        "kind": event.kind,
+        "channel": event.channel,
+        "at": event.at,
+        "last_at": event.last_at,
+        "count": event.count,
+        "details": event.details,
     }

@@ -1,4 +1,4 @@
-"""Serves an inspector alone, for a program that is no web service: on a thread, by uvicorn, on loopback."""
+"""Serves an inspector with uvicorn on a thread, for programs that are not web services; on loopback by default."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 
 class Served:
-    """An inspector that is being served, until `close()` or the end of the ``with`` block."""
+    """A running server for an inspector, until `close()` or the end of the ``with`` block."""
 
     def __init__(self, server: uvicorn.Server, listener: socket.socket) -> None:
-        """Serves when this returns."""
+        """Starts the server."""
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
         self._server = server
@@ -30,38 +30,38 @@ class Served:
         self._thread.start()
 
     def close(self) -> None:
-        """Serves no longer; the thread has ended."""
+        """Stops the server and waits for its thread to end."""
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()
 
     def __enter__(self) -> Self:
-        """Is served already."""
+        """Returns itself: the server is already running."""
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Serves no longer."""
+        """Stops the server."""
         self.close()
 
 
 def serve(inspector: Inspector, port: int = 0, host: str = "127.0.0.1") -> Served:
     """Serves `inspector`, and nothing else, on a thread of its own; needs uvicorn.
 
-    Nobody is asked who they are: on another `host` than loopback, whoever reaches the port reads the page.
+    There is no authentication: with a `host` other than loopback, anyone who can reach the port can read the page.
 
     Args:
-        inspector: What to serve.
-        port: Where; 0 has the system choose, see `Served.url`.
+        inspector: The inspector to serve.
+        port: The port to listen on; with 0 the system chooses one, see `Served.url`.
         host: The address to listen on.
 
     Returns:
-        What is being served, with its ``url`` and ``close()``.
+        The running server, with its ``url`` and ``close()``.
 
     Raises:
-        ImportError: There is no uvicorn.
-        OSError: The port is taken, or the address is not this machine's.
+        ImportError: uvicorn is not installed.
+        OSError: The port is in use, or the address does not belong to this machine.
     """
     try:
         import uvicorn  # noqa: PLC0415 -- only this needs it
@@ -69,8 +69,8 @@ def serve(inspector: Inspector, port: int = 0, host: str = "127.0.0.1") -> Serve
         raise ImportError("grpcpool.contrib.inspector.serve needs uvicorn: pip install uvicorn") from error
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family)
-    # A page of elsewhere whose name has come to mean this machine is not to read what is served here.
+    # Blocks DNS rebinding: a foreign page whose name resolves to this machine must not read this one.
     app = TrustedHostMiddleware(inspector, allowed_hosts=_LOOPBACK) if host in _LOOPBACK else inspector
-    # The program's logging is its own.
+    # Logging is left to the program.
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     return Served(uvicorn.Server(config), listener)

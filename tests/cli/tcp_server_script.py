@@ -1,7 +1,6 @@
-"""A TCP server that does not speak HTTP/2, run as a process of its own: sends its argument to each client.
+"""A TCP server without HTTP/2, run as a process of its own: sends the given text to each client.
 
-``silence`` sends nothing, ``goodbye`` closes at once; anything else is sent. It prints its port, and ends when its
-standard input does.
+``silence`` sends nothing, ``goodbye`` closes at once. Prints its port; ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import sys
 import threading
 
 
-def _serve(listening: socket.socket, says: str) -> None:
+def _serve(listening: socket.socket, greeting: str) -> None:
     kept = []
     while True:
         client, _ = listening.accept()
-        if says not in ("silence", "goodbye"):
-            client.sendall(says.encode())
-        if says == "goodbye":
+        if greeting not in ("silence", "goodbye"):
+            client.sendall(greeting.encode())
+        if greeting == "goodbye":
             client.close()
         else:
             kept.append(client)

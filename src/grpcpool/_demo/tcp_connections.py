@@ -1,7 +1,7 @@
-"""Counts TCP connections from outside: not what the pool says, but what the system knows.
+"""Counts TCP connections from outside: as the operating system sees them, not the pool.
 
-Linux tells it in ``/proc``; elsewhere ``netstat -an`` does, which BSD, macOS and Windows have. Counted is the
-client's end of each established connection to a port, so that both ends on one machine are one connection.
+Linux lists them in ``/proc``; BSD, macOS and Windows with ``netstat -an``. Only the client's end of each established
+connection counts, so that a connection within one machine counts once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator
 _TABLES = (pathlib.Path("/proc/net/tcp"), pathlib.Path("/proc/net/tcp6"))
 _ESTABLISHED = "01"
 
-# netstat's lines: protocol, maybe two numbers, local address, remote address, state. BSD has a dot before the port.
+# netstat's lines: protocol, optionally two numbers, local and remote address, state. BSD has a dot before the port.
 _NETSTAT = re.compile(r"^\s*tcp\S*\s+(?:\d+\s+\d+\s+)?\S+\s+\S+[.:](\d+)\s+ESTABLISHED", re.IGNORECASE)
 
 
 def count_connections(port: int) -> int | None:
-    """How many connections to `port` are established; `None` if this system does not tell."""
+    """Returns the number of established connections to `port`; `None` if this system does not report them."""
     tables = [table for table in _TABLES if table.exists()]
     if tables:
         lines = (line for table in tables for line in table.read_text().splitlines())
@@ -28,12 +28,12 @@ def count_connections(port: int) -> int | None:
     netstat = shutil.which("netstat")
     if netstat is None:
         return None
-    told = subprocess.run([netstat, "-an"], capture_output=True, text=True, check=False)  # noqa: S603 -- a fixed command
-    return sum(remote == port for remote in ports_of_netstat(told.stdout.splitlines()))
+    output = subprocess.run([netstat, "-an"], capture_output=True, text=True, check=False)  # noqa: S603 -- a fixed command
+    return sum(remote == port for remote in ports_of_netstat(output.stdout.splitlines()))
 
 
 def ports_of_proc(lines: Iterable[str]) -> Iterator[int]:
-    """The remote port of each established connection, from the lines of ``/proc/net/tcp``."""
+    """Yields the remote port of each established connection, from the lines of ``/proc/net/tcp``."""
     for line in lines:
         _, _, remote, state, *_ = line.split()
         if state == _ESTABLISHED:
@@ -41,7 +41,7 @@ def ports_of_proc(lines: Iterable[str]) -> Iterator[int]:
 
 
 def ports_of_netstat(lines: Iterable[str]) -> Iterator[int]:
-    """The remote port of each established connection, from what ``netstat -an`` prints."""
+    """Yields the remote port of each established connection, from the output of ``netstat -an``."""
     for line in lines:
         if (match := _NETSTAT.match(line)) is not None:
             yield int(match[1])

@@ -1,7 +1,7 @@
-"""One HTTP/2 connection, spoken by the h2 library over a blocking socket: settings, pings and calls, one at a time.
+"""A minimal HTTP/2 client on the h2 library and a blocking socket: settings, pings and calls, one at a time.
 
-It is made for looking, not for work: requests have to fit into one frame, and each answer is awaited before the next
-request.
+It is for probing only: a request must fit into one frame, and the client waits for each response before it sends the
+next request.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import h2.events
 import h2.exceptions
 from h2.settings import SettingCodes
 
-from .dial import words
+from .dial import describe_error
 
 _PREFIX = struct.Struct(">?I")
 _CHUNK = 65536
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
-class WireError(Exception):
-    """The server does not speak, or does not go on; the message says what it did."""
+class Http2Error(Exception):
+    """The server does not speak HTTP/2, or stopped answering; the message says what it did."""
 
 
 @dataclasses.dataclass
-class Answer:
-    """What came of one call."""
+class Response:
+    """The response to one call."""
 
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     trailers: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -43,23 +43,23 @@ class Answer:
 
     @property
     def http_status(self) -> int | None:
-        """The status of HTTP; `None` if there was none."""
+        """The HTTP status; `None` if there was none."""
         status = self.headers.get(":status", "")
         return int(status) if status.isdecimal() else None
 
     @property
     def status(self) -> int | None:
-        """The status of gRPC; `None` if it has none, so that this was no gRPC."""
+        """The gRPC status; `None` if there is none, so that the response is not gRPC's."""
         status = self._last("grpc-status")
         return int(status) if status.isdecimal() else None
 
     @property
     def details(self) -> str:
-        """The words of that status."""
+        """The details of the gRPC status."""
         return urllib.parse.unquote(self._last("grpc-message"))
 
     def messages(self) -> Iterator[bytes]:
-        """Yields each message that came whole and not compressed."""
+        """Yields each complete, uncompressed message."""
         rest = self.body
         while len(rest) >= _PREFIX.size:
             compressed, length = _PREFIX.unpack_from(rest)
@@ -71,62 +71,62 @@ class Answer:
         return self.trailers.get(name, self.headers.get(name, ""))
 
 
-class Wire:
-    """A connection that was dialled. Not safe for threads."""
+class Http2Connection:
+    """An HTTP/2 connection over a connected socket. Not safe for threads."""
 
     def __init__(self, connected: socket.socket, *, scheme: str, authority: str, timeout: float) -> None:
-        """Says nothing yet.
+        """Sends nothing yet.
 
         Args:
-            connected: What to speak over; closed by `close`.
+            connected: The socket; `close` closes it.
             scheme: ``http`` or ``https``.
             authority: The ``:authority`` of calls.
-            timeout: Seconds that the server may take for each answer.
+            timeout: Seconds that the server may take for each response.
         """
         self.settings: dict[int, int] = {}
         self._socket = connected
         self._scheme, self._authority, self._timeout = scheme, authority, timeout
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8", validate_inbound_headers=False)
         self._h2 = h2.connection.H2Connection(config)
-        self._answers: dict[int, Answer] = {}
+        self._responses: dict[int, Response] = {}
         self._pongs: set[bytes] = set()
         self._numbers = itertools.count(1)
-        self._heard = b""
-        self._greeted = False
-        self._goodbye: str | None = None
+        self._first_bytes = b""
+        self._settings_received = False
+        self._goaway: str | None = None
 
-    def greet(self) -> None:
-        """Says that we speak HTTP/2, and returns when the server has said so, too, with its settings.
+    def handshake(self) -> None:
+        """Sends the HTTP/2 preface, and returns when the server has sent its settings.
 
         Raises:
-            WireError: It speaks something else, or nothing.
+            Http2Error: The server speaks something else, or nothing.
         """
         self._h2.initiate_connection()
         try:
-            self._listen_until(lambda: self._greeted)
-        except WireError as error:
-            raise WireError(self._guess(str(error))) from error
+            self._receive_until(lambda: self._settings_received)
+        except Http2Error as error:
+            raise Http2Error(self._explain_failed_handshake(str(error))) from error
 
     def ping(self) -> float:
-        """Returns the seconds that a PING takes there and back.
+        """Returns the round-trip time of a PING, in seconds.
 
         Raises:
-            WireError: It does not come back.
+            Http2Error: There was no answer.
         """
         payload = next(self._numbers).to_bytes(8, "big")
         began = time.perf_counter()
         self._h2.ping(payload)
-        self._listen_until(lambda: payload in self._pongs)
+        self._receive_until(lambda: payload in self._pongs)
         return time.perf_counter() - began
 
-    def call(self, path: str, request: bytes) -> Answer:
-        """Makes one call with one request; returns what came of it.
+    def call(self, path: str, request: bytes) -> Response:
+        """Makes one call with one request; returns the response.
 
         Raises:
-            WireError: It does not end.
+            Http2Error: The call did not end.
         """
         number = self._h2.get_next_available_stream_id()
-        answer = self._answers[number] = Answer()
+        response = self._responses[number] = Response()
         headers = [
             (":method", "POST"),
             (":scheme", self._scheme),
@@ -138,11 +138,11 @@ class Wire:
         ]
         self._h2.send_headers(number, headers)
         self._h2.send_data(number, _PREFIX.pack(False, len(request)) + request, end_stream=True)
-        self._listen_until(lambda: answer.ended)
-        return answer
+        self._receive_until(lambda: response.ended)
+        return response
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection and the socket."""
         try:
             self._h2.close_connection()
             self._socket.sendall(self._h2.data_to_send())
@@ -151,74 +151,74 @@ class Wire:
         finally:
             self._socket.close()
 
-    def _listen_until(self, met: Callable[[], bool]) -> None:
+    def _receive_until(self, met: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._timeout
         try:
             while True:
                 self._socket.sendall(self._h2.data_to_send())
                 if met():
                     return
-                if self._goodbye is not None:
-                    raise WireError(self._goodbye)
+                if self._goaway is not None:
+                    raise Http2Error(self._goaway)
                 self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-                self._hear(self._socket.recv(_CHUNK))
+                self._receive(self._socket.recv(_CHUNK))
         except OSError as error:
-            raise WireError(words(error, self._timeout)) from error
+            raise Http2Error(describe_error(error, self._timeout)) from error
         except h2.exceptions.ProtocolError as error:
-            raise WireError(f"the server does not speak HTTP/2 as it should: {error}") from error
+            raise Http2Error(f"the server violated HTTP/2: {error}") from error
 
-    def _hear(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         if not data:
-            raise WireError("the server closed the connection")
-        self._heard = self._heard or data[:64]
+            raise Http2Error("the server closed the connection")
+        self._first_bytes = self._first_bytes or data[:64]
         for event in self._h2.receive_data(data):
-            self._take(event)
+            self._handle_event(event)
 
-    def _take(self, event: h2.events.Event) -> None:
+    def _handle_event(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.RemoteSettingsChanged():
-                self._greeted = True
+                self._settings_received = True
                 self.settings |= {int(code): changed.new_value for code, changed in event.changed_settings.items()}
             case h2.events.PingAckReceived():
                 self._pongs.add(event.ping_data)
             case h2.events.ConnectionTerminated():
-                said = (event.additional_data or b"").decode(errors="replace")
-                self._goodbye = f"the server said goodbye (GOAWAY {event.error_code} {said}".rstrip() + ")"
+                reason = (event.additional_data or b"").decode(errors="replace")
+                self._goaway = f"the server closed the connection (GOAWAY {event.error_code} {reason}".rstrip() + ")"
             case _:
-                self._take_of_call(event)
+                self._handle_call_event(event)
 
-    def _take_of_call(self, event: h2.events.Event) -> None:
-        answer = self._answers.get(getattr(event, "stream_id", None) or 0)
-        if answer is None:
+    def _handle_call_event(self, event: h2.events.Event) -> None:
+        response = self._responses.get(getattr(event, "stream_id", None) or 0)
+        if response is None:
             return
         match event:
             case h2.events.ResponseReceived():
-                answer.headers = dict(_decoded(event.headers))
+                response.headers = dict(_decoded(event.headers))
             case h2.events.TrailersReceived():
-                answer.trailers = dict(_decoded(event.headers))
+                response.trailers = dict(_decoded(event.headers))
             case h2.events.DataReceived():
-                answer.body += event.data
+                response.body += event.data
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id or 0)
             case h2.events.StreamReset():
-                answer.reset, answer.ended = int(event.error_code or 0), True
+                response.reset, response.ended = int(event.error_code or 0), True
             case h2.events.StreamEnded():
-                answer.ended = True
+                response.ended = True
 
-    def _guess(self, failure: str) -> str:
-        """What a server speaks that does not greet, by the first it said."""
-        if self._heard.startswith(b"HTTP/1"):
+    def _explain_failed_handshake(self, failure: str) -> str:
+        """Explains why the handshake failed, by the first bytes that the server sent."""
+        if self._first_bytes.startswith(b"HTTP/1"):
             return "the server speaks HTTP/1, not HTTP/2"
-        if self._heard.startswith(_TLS_RECORDS):
+        if self._first_bytes.startswith(_TLS_RECORDS):
             return "the server speaks TLS: try with --tls"
-        if self._heard:
+        if self._first_bytes:
             return "the server does not speak HTTP/2"
         if self._scheme == "http":
             return f"{failure}: it may speak TLS (--tls), or not HTTP/2"
-        return f"{failure}: it may want a client's certificate (--cert, --key), or not speak HTTP/2"
+        return f"{failure}: it may require a client certificate (--cert, --key), or not speak HTTP/2"
 
 
 def _decoded(headers: object) -> Iterator[tuple[str, str]]:
-    """Names and values as text, whatever h2 gives."""
+    """Yields names and values as text; h2 has text or bytes."""
     for name, value in headers:  # type: ignore[attr-defined]
         yield _text(name), _text(value)
 
@@ -227,6 +227,6 @@ def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def announced(settings: dict[int, int], code: SettingCodes) -> int | None:
-    """The value of a setting, if the server announced one."""
+def announced_setting(settings: dict[int, int], code: SettingCodes) -> int | None:
+    """Returns the value of a setting; `None` if the server did not announce it."""
     return settings.get(int(code))

@@ -1,6 +1,6 @@
-"""How a command fails: with one line that says what is wrong, and an exit code.
+"""The errors and exit codes of the commands: each failure is one line on standard error.
 
-It needs no extra: the command is told so where there is none.
+This module needs no extra, so that the command without the extra can say what to install.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import enum
 from typing import Final
 
 INSTALL: Final = 'pip install "grpcpool[cli]"'
-"""What brings all that the commands need."""
+"""Installs everything that the commands need."""
 
 
 class ExitCode(enum.IntEnum):
-    """What a command ends with."""
+    """The exit codes of the command."""
 
     DONE = 0
     FAILED = 1
@@ -22,17 +22,17 @@ class ExitCode(enum.IntEnum):
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked to; the message is one line for its user."""
+    """A command failed; the message is one line for the user."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
-        """The command ends with `code`."""
+        """The command exits with `code`."""
         super().__init__(" ".join(message.split()))
         self.code = code
 
 
 class UsageError(CommandError):
-    """What was asked makes no sense."""
+    """The command line is wrong."""
 
     def __init__(self, message: str) -> None:
-        """As `CommandError`, with the exit code for usage."""
+        """Same as `CommandError`, with the exit code for usage errors."""
         super().__init__(message, ExitCode.USAGE)

@@ -1,4 +1,4 @@
-"""A tally of calls: those that end within the time measured, how long they took, and what failed."""
+"""Counts the calls that end within the measured time, with their durations and failures."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MEASURED: Final = 1.6
 CALL_TIMEOUT: Final = 10.0
 
 
-class Tally:
-    """Counts, from any thread."""
+class CallCounter:
+    """Counts calls. Thread-safe."""
 
     def __init__(self, measured: float = MEASURED) -> None:
-        """Begins with the warm-up; what is `measured` are so many seconds after it."""
+        """Starts the warm-up; after it, calls count for `measured` seconds."""
         self.begins = time.monotonic() + WARM_UP
         self.ends = self.begins + measured
         self.stopped = False
         self.latencies: list[float] = []
         self.failures: list[str] = []
-        # Of a pool: what it was like when all calls were over.
+        # A pool's stats after all calls.
         self.at_rest: PoolStats | None = None
 
     def running(self) -> bool:
@@ -37,15 +37,15 @@ class Tally:
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """A call is what is in the ``with`` block; how that ends is counted."""
+        """Counts how the ``with`` block ends, which is one call."""
         began = time.monotonic()
         failure = None
         try:
             yield
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is counted
-            failure = named(error)
+        except Exception as error:  # noqa: BLE001 -- every failure is counted
+            failure = failure_name(error)
         now = time.monotonic()
-        # Takes no lock: to append to a list is safe for threads.
+        # No lock: appending to a list is thread-safe.
         if not self.begins <= now < self.ends:
             return
         if failure is None:
@@ -53,14 +53,14 @@ class Tally:
         else:
             self.failures.append(failure)
 
-    def note(self, channel: object) -> None:
-        """All calls on `channel` are over."""
+    def record_stats(self, channel: object) -> None:
+        """Records the pool's stats after the last call, if `channel` is a pool."""
         if isinstance(channel, PoolBase):
             self.at_rest = channel.stats()
 
 
-def named(error: Exception) -> str:
-    """A short name for what a call failed with."""
+def failure_name(error: Exception) -> str:
+    """Returns a short name for the failure of a call."""
     if isinstance(error, grpc.RpcError) and (code := code_of(error)) is not None:
         return code.name + (" (stream refused)" if is_refused_stream(error) else "")
     return type(error).__name__

@@ -1,4 +1,4 @@
-"""The ways to call that are compared, each a channel."""
+"""Creates the channels that the benchmark compares: plain, with gRPC's connection scaling, and a pool."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ WAYS: Final = {
     NATIVE: "gRPC's own connection scaling",
     POOL: "grpcpool",
 }
-"""What each is."""
+"""The ways to call, and what each is."""
 
-# What gRPC itself allows.
-_SCALING_MOST = 10
+# gRPC's own maximum.
+_MAX_SCALING = 10
 
 Options = Sequence[tuple[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Server:
-    """Where to call, and how."""
+    """The server to call, and the options of the channels to it."""
 
     target: str
     tls: Tls
     config: grpcpool.PoolConfig
 
     def channel(self, more: Options = ()) -> grpc.Channel:
-        """Makes a channel of gRPC's own, with a connection of its own."""
+        """Creates a plain gRPC channel with a connection of its own."""
         options = grpcpool.isolated((*self.tls.options(), *more))
         credentials = self.tls.credentials()
         if credentials is None:
@@ -44,17 +44,17 @@ class Server:
         return grpc.secure_channel(self.target, credentials, options)
 
     def pool(self) -> grpcpool.ChannelPool:
-        """Makes a pool."""
+        """Creates a pool."""
         options, credentials = self.tls.options(), self.tls.credentials()
         if credentials is None:
             return grpcpool.insecure_channel(self.target, options, config=self.config, name="bench")
         return grpcpool.secure_channel(self.target, credentials, options, config=self.config, name="bench")
 
     def way(self, name: str) -> Callable[[], grpc.Channel] | None:
-        """What makes the channel for one of `WAYS`; `None` if this gRPC has no such way."""
+        """Returns a function that creates the channel for one of `WAYS`; `None` if this grpcio has no such way."""
         if name == POOL:
             return self.pool
         if name == BARE:
             return self.channel
-        scaling = scaling_options(min(_SCALING_MOST, self.config.max_size))
+        scaling = scaling_options(min(_MAX_SCALING, self.config.max_size))
         return None if scaling is None else lambda: self.channel(scaling)

@@ -1,7 +1,7 @@
-"""What a server describes of itself by reflection, version ``v1`` or ``v1alpha``.
+"""Reads a server's descriptions by reflection, version ``v1`` or ``v1alpha``.
 
-gRPC's own client asks for ``v1alpha`` only. The messages of both are alike, so that for a server that has dropped it
-the path is replaced.
+gRPC's own client supports only ``v1alpha``. The messages of both versions are identical, so for servers with ``v1``
+alone an interceptor replaces the path.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # ty
 _VERSIONS = ("v1alpha", "v1")
 
 
-class _Asking(grpc.StreamStreamClientInterceptor):
-    """Asks for another version, and waits no longer than it may."""
+class _VersionInterceptor(grpc.StreamStreamClientInterceptor):
+    """Requests the given version, with a timeout."""
 
     def __init__(self, version: str, timeout: float) -> None:
         self._version, self._timeout = version, timeout
@@ -37,26 +37,26 @@ class _Asking(grpc.StreamStreamClientInterceptor):
 
 
 def reflected_pool(channel: grpc.Channel, service: str, timeout: float) -> DescriptorPool:
-    """Descriptors that are asked for as they are needed, while `channel` is open; those of `service` at once.
+    """Returns a pool that loads descriptors on demand, while `channel` is open; those of `service` are loaded now.
 
     Raises:
-        grpc.RpcError: The server cannot be asked; ``UNIMPLEMENTED``: it serves no version of reflection.
+        grpc.RpcError: The call failed; ``UNIMPLEMENTED``: the server supports no version of reflection.
     """
     for version in _VERSIONS:
-        asking = grpc.intercept_channel(channel, _Asking(version, timeout))
-        database = ProtoReflectionDescriptorDatabase(asking)
+        intercepted = grpc.intercept_channel(channel, _VersionInterceptor(version, timeout))
+        database = ProtoReflectionDescriptorDatabase(intercepted)
         try:
             database.get_services()
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED or version == _VERSIONS[-1]:
                 raise
         else:
-            return _with(DescriptorPool(database), service)
+            return _with_service(DescriptorPool(database), service)
     raise AssertionError(_VERSIONS)
 
 
-def _with(pool: DescriptorPool, service: str) -> DescriptorPool:
-    """That a service is missing, is found out by who looks for it."""
+def _with_service(pool: DescriptorPool, service: str) -> DescriptorPool:
+    """Loads the descriptors of `service`. If it does not exist, the caller's own lookup fails."""
     with contextlib.suppress(KeyError):
         pool.FindServiceByName(service)
     return pool

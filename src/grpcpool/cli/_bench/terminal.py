@@ -1,0 +1,126 @@
+"""Shows a run on a terminal: a progress bar while it goes on, a table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .recorder import CallRecorder
+from .result import PERCENTILES, BenchRun, Plan, Result
+
+ProgressReporter = Callable[[str, int], Callable[[CallRecorder], None]]
+
+COLUMNS: Final = ("callers", "way", "calls/s", "p50", "p90", "p99", "p99.9", "max", "TCP", "failed")
+"""The columns of the table. Latencies are milliseconds."""
+
+
+@contextlib.contextmanager
+def progress_of(console: Console, plan: Plan, measurements: int) -> Iterator[ProgressReporter]:
+    """Shows a progress bar during the ``with`` block, if standard error is a terminal.
+
+    Yields a function that starts the progress of one way and number of callers, and returns the function to update it.
+    """
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    each = plan.warmup + plan.duration
+    # `Progress(disable=True)` still prints an empty line in some releases.
+    console.quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=measurements * each, status="")
+        started = 0
+
+        def begin(way: str, callers: int) -> Callable[[CallRecorder], None]:
+            nonlocal started
+            done = started * each
+            started += 1
+            progress.update(task, completed=done, description=f"{way}, {callers} callers", status="warming up")
+            return lambda recorder: progress.update(
+                task, completed=_done(done, plan, recorder), status=_status(recorder)
+            )
+
+        yield begin
+
+
+def _done(before: float, plan: Plan, recorder: CallRecorder) -> float:
+    return before + (plan.warmup + recorder.elapsed if recorder.elapsed else 0.0)
+
+
+def _status(recorder: CallRecorder) -> str:
+    if not recorder.elapsed:
+        return "warming up"
+    failed = f"  [red]{recorder.failed} failed[/red]" if recorder.failed else ""
+    return (
+        f"{recorder.completed / recorder.elapsed:,.0f} calls/s  p50 {milliseconds(recorder.percentile(50))} ms{failed}"
+    )
+
+
+def print_table(console: Console, run: BenchRun) -> None:
+    """Prints the table."""
+    stopped = " (interrupted)" if run.interrupted else ""
+    console.print(
+        f"\n[bold]{escape(run.plan.method.path)}[/bold] on {escape(run.target)}, {run.plan.duration:g} s each{stopped}"
+    )
+    console.print(_table(run.results))
+    for result in run.results:
+        if remark := remark_for(result):
+            console.print(f"{result.way}, {result.callers} callers: {escape(remark)}")
+    console.print("[dim]Latencies in ms. A closed loop: a caller calls again when its last call has ended.[/dim]\n")
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
+    shown: int | None = None
+    for result in results:
+        if shown is not None and shown != result.callers:
+            table.add_section()
+        *numbers, failed = cells(result)
+        style = "bold red" if result.recorder is not None and result.recorder.failed else ""
+        head = "" if shown == result.callers else str(result.callers)
+        table.add_row(head, *numbers, Text(failed, style=style))
+        shown = result.callers
+    return table
+
+
+def cells(result: Result) -> tuple[str, ...]:
+    """Returns a row of the table, without the number of callers."""
+    recorder = result.recorder
+    if recorder is None:
+        return (result.way, *["-"] * (len(COLUMNS) - 2))
+    return (
+        result.way,
+        f"{result.rate:,.0f}",
+        *(milliseconds(recorder.percentile(percentile)) for percentile in PERCENTILES),
+        "?" if result.connections is None else str(result.connections),
+        f"{recorder.failed:,}",
+    )
+
+
+def remark_for(result: Result) -> str:
+    """Returns what the numbers do not show; empty if there is nothing to add."""
+    if result.recorder is None:
+        return "not supported by this grpcio"
+    failures = [f"{count:,} failed with {failure}" for failure, count in result.recorder.failures.most_common(3)]
+    return "; ".join([*failures, *([] if result.complete else ["interrupted"])])
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Returns a latency in milliseconds with three figures, without the unit."""
+    if seconds is None:
+        return "-"
+    value = seconds * 1000
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2  # noqa: PLR2004
+    return f"{value:,.{digits}f}"

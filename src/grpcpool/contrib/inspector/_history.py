@@ -1,0 +1,233 @@
+"""The history of one pool for the inspector: its latest events and samples, in two bounded buffers.
+
+Nothing here runs for each call. Events that calls cause (timeouts, rejections, refused streams) may come by the
+thousand, and an unreachable server fails every attempt to connect. So equal events within some seconds are one event
+with a count, and do not push the events of connections out of the buffer.
+
+In a forked child the history is empty, as the pool is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import grpc
+
+from ..._shared.fork import watch_for_fork
+from ..._values.errors import ConnectError, brief
+from ..._values.events import Closed, Draining, Leaked, Opened, OpenFailed, Opening, RefusedStream, Rejected, TimedOut
+from ..._values.listener import Listener
+from ..._values.stats import PoolStats
+
+EVENTS_KEPT = 200
+"""The number of events that are kept."""
+
+MERGED_FOR = 10.0
+"""Seconds within which equal events that calls cause are merged into one."""
+
+FAILURES_MERGED_FOR = 60.0
+"""Seconds within which failed attempts to connect are merged into one event."""
+
+Detail = str | int | float | None
+
+
+class Sample(NamedTuple):
+    """The state of a pool at one moment; the fields are those of `PoolStats`."""
+
+    at: float
+    in_flight: int
+    size: int
+    waiting: int
+    acquired: int
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class RecordedEvent:
+    """An event, or several equal ones: when it happened first and last, how often, and the last one's details."""
+
+    id: int
+    kind: str
+    channel: int | None
+    at: float
+    last_at: float
+    details: Mapping[str, Detail]
+    count: int = 1
+
+
+class PoolHistory:
+    """The events and samples of one pool. Thread-safe."""
+
+    def __init__(self, every: float, keep: float) -> None:
+        """Keeps at most one sample every `every` seconds, for `keep` seconds."""
+        self._every = every
+        self._samples_kept = math.ceil(keep / every) + 1
+        self._reset()
+        watch_for_fork(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._events: deque[RecordedEvent] = deque(maxlen=EVENTS_KEPT)
+        self._samples: deque[Sample] = deque(maxlen=self._samples_kept)
+        self._latest: dict[tuple[str, int | None], RecordedEvent] = {}
+        self._replaces: dict[int, int] = {}
+        self._retired: dict[int, str] = {}
+        self._event_count = 0
+        self._sampled_at = -math.inf
+
+    def after_fork_in_child(self) -> object:
+        """Clears the history: the parent's events are not the child's."""
+        self._reset()
+        return None
+
+    # --- samples ------------------------------------------------------------------------------------------------
+
+    def sample(self, stats: PoolStats) -> None:
+        """Adds a sample from `stats`, unless the last one is too recent."""
+        now = time.monotonic()
+        with self._lock:
+            # With some slack: a timer that fires slightly early must not halve the rate.
+            if now < self._sampled_at + 0.8 * self._every:
+                return
+            self._sampled_at = now
+            sample = Sample(time.time(), stats.in_flight, stats.size, stats.waiting, stats.acquired)
+            self._samples.append(sample)
+
+    def samples(self) -> list[Sample]:
+        """Returns the samples, oldest first."""
+        with self._lock:
+            return list(self._samples)
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        kind: str,
+        channel: int | None,
+        details: Mapping[str, Detail],
+        *,
+        within: float = 0.0,
+        of: int | None = None,
+    ) -> None:
+        """Adds an event, or merges it into the last equal one if that began less than `within` seconds ago.
+
+        Events are equal if they have the same `kind` and, if it is given, concern the same connection, `of`.
+        """
+        now = time.time()
+        with self._lock:
+            last = self._latest.get((kind, of))
+            if last is not None and last in self._events and 0 <= now - last.at < within:
+                last.count, last.last_at, last.channel, last.details = last.count + 1, now, channel, details
+                # Keeps the latest event at the end.
+                self._events.remove(last)
+                self._events.append(last)
+                return
+            self._event_count += 1
+            event = RecordedEvent(self._event_count, kind, channel, now, now, details)
+            self._events.append(event)
+            if within:
+                self._latest[kind, of] = event
+
+    def events(self) -> list[RecordedEvent]:
+        """Returns copies of the events, oldest first."""
+        with self._lock:
+            return [dataclasses.replace(event) for event in self._events]
+
+    # --- connections --------------------------------------------------------------------------------------------
+
+    def opening(self, channel: int, replaces: int) -> None:
+        """Notes which connection this one replaces, until it is open."""
+        with self._lock:
+            self._replaces[channel] = replaces
+
+    def opened(self, channel: int) -> int | None:
+        """Returns which connection this one replaces, and forgets it."""
+        with self._lock:
+            return self._replaces.pop(channel, None)
+
+    def retired(self, channel: int, reason: str) -> None:
+        """Notes why the connection is draining, until it is closed."""
+        with self._lock:
+            self._retired[channel] = reason
+
+    def closed(self, channel: int) -> None:
+        """Forgets the connection."""
+        with self._lock:
+            self._replaces.pop(channel, None)
+            self._retired.pop(channel, None)
+            self._latest.pop(("refused_stream", channel), None)
+
+    def reason(self, channel: int) -> str | None:
+        """Returns why the connection is draining; `None` if it is not."""
+        with self._lock:
+            return self._retired.get(channel)
+
+
+class HistoryListener(Listener):
+    """Records a pool's events in a history, which it holds weakly: listeners cannot be removed from a pool."""
+
+    def __init__(self, history: PoolHistory) -> None:
+        """Holds `history` weakly, so that the pool does not keep it alive."""
+        self._history = weakref.ref(history)
+
+    def opening(self, event: Opening) -> None:
+        """Notes which connection is replaced; the snapshot itself shows that one is opening."""
+        if (history := self._history()) is not None and event.replaces is not None:
+            history.opening(event.channel, event.replaces)
+
+    def opened(self, event: Opened) -> None:
+        """Records that a connection is open."""
+        if (history := self._history()) is not None:
+            replaces = history.opened(event.channel)
+            history.record("opened", event.channel, {"seconds": event.seconds, "replaces": replaces})
+
+    def open_failed(self, event: OpenFailed) -> None:
+        """Records that a connection failed to open."""
+        if (history := self._history()) is not None:
+            history.closed(event.channel)
+            retry_in = event.retry_in if math.isfinite(event.retry_in) else None
+            details: dict[str, Detail] = {"error": _error_text(event.error), "retry_in": retry_in}
+            history.record("open_failed", event.channel, details, within=FAILURES_MERGED_FOR)
+
+    def closed(self, event: Closed) -> None:
+        """Records that a connection was closed."""
+        if (history := self._history()) is not None:
+            history.closed(event.channel)
+            history.record("closed", event.channel, {"reason": str(event.reason), "cancelled": event.cancelled})
+
+    def draining(self, event: Draining) -> None:
+        """Records that a connection is draining."""
+        if (history := self._history()) is not None:
+            history.retired(event.channel, str(event.reason))
+            history.record("draining", event.channel, {"reason": str(event.reason), "in_flight": event.in_flight})
+
+    def timed_out(self, event: TimedOut) -> None:
+        """Records that a waiter timed out."""
+        if (history := self._history()) is not None:
+            history.record("timed_out", None, {"waited": event.waited}, within=MERGED_FOR)
+
+    def rejected(self, event: Rejected) -> None:
+        """Records that the queue was full."""
+        if (history := self._history()) is not None:
+            history.record("rejected", None, {"waiting": event.waiting}, within=MERGED_FOR)
+
+    def refused_stream(self, event: RefusedStream) -> None:
+        """Records that a server refused a stream."""
+        if (history := self._history()) is not None:
+            history.record("refused_stream", event.channel, {"limit": event.limit}, within=MERGED_FOR, of=event.channel)
+
+    def leaked(self, event: Leaked) -> None:
+        """Records a lease that is held for long, without its stack, which may reveal secrets."""
+        if (history := self._history()) is not None:
+            history.record("leaked", event.channel, {"held": event.held})
+
+
+def _error_text(error: BaseException) -> str:
+    """Returns gRPC's message; for errors of the user's factory or prime only the type, as the text may hold secrets."""
+    return brief(error) if isinstance(error, ConnectError | grpc.RpcError) else type(error).__name__

@@ -1,0 +1,75 @@
+"""The recorder of calls, and how its numbers are printed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from grpcpool.cli._bench.recorder import CallRecorder
+from grpcpool.cli._bench.terminal import milliseconds
+
+
+def _started_recorder(duration: float = 60.0) -> CallRecorder:
+    recorder = CallRecorder(0.0, duration)
+    recorder.begin()
+    return recorder
+
+
+def test_latencies_have_three_figures() -> None:
+    """Percentiles, maximum and mean are those of the recorded calls."""
+    recorder = _started_recorder()
+    now = time.perf_counter()
+    for milli in range(1, 101):
+        recorder.record(now - milli / 1000, None)
+    recorder.process(last=True)
+    assert recorder.completed == 100
+    assert recorder.percentile(50) == pytest.approx(0.050, rel=0.05)
+    assert recorder.percentile(99) == pytest.approx(0.099, rel=0.05)
+    assert recorder.percentile(100) == pytest.approx(0.100, rel=0.05)
+    assert recorder.mean() == pytest.approx(0.0505, rel=0.05)
+
+
+def test_failures_are_counted_by_name_and_have_no_latency() -> None:
+    """Failed calls are counted, but their durations are not among the latencies."""
+    recorder = _started_recorder()
+    for failure in ("UNAVAILABLE", None, "UNAVAILABLE", "CANCELLED"):
+        recorder.record(time.perf_counter(), failure)
+    recorder.process(last=True)
+    assert (recorder.completed, recorder.failed) == (1, 3)
+    assert recorder.failures == {"UNAVAILABLE": 2, "CANCELLED": 1}
+    assert sum(part.failed for part in recorder.slices) == 3
+
+
+def test_calls_outside_the_measured_time_do_not_count() -> None:
+    """Calls that end during the warm-up or after the end are not counted."""
+    recorder = CallRecorder(60.0, 60.0)
+    recorder.begin()
+    recorder.record(time.perf_counter(), None)
+    recorder.process(last=True)
+    assert (recorder.completed, recorder.elapsed, recorder.is_over()) == (0, 0.0, False)
+    recorder = _started_recorder()
+    recorder.stop()
+    recorder.record(time.perf_counter(), None)
+    recorder.process(last=True)
+    assert (recorder.completed, recorder.is_over()) == (0, True)
+
+
+def test_without_calls_there_are_no_numbers() -> None:
+    """There is no percentile, mean or curve; the table has a dash."""
+    recorder = CallRecorder(0.0, 1.0)
+    recorder.stop()
+    assert (recorder.percentile(50), recorder.mean(), recorder.curve(), recorder.elapsed) == (None, None, [], 0.0)
+    assert milliseconds(None) == "-"
+
+
+def test_the_curve_ends_where_calls_do() -> None:
+    """A thousand calls support percentiles up to 99.9, and none beyond."""
+    recorder = _started_recorder()
+    for _ in range(1000):
+        recorder.record(time.perf_counter(), None)
+    recorder.process(last=True)
+    percentiles = [percentile for percentile, _ in recorder.curve()]
+    assert percentiles[0] == 0
+    assert percentiles == sorted(percentiles)
+    assert percentiles[-1] == pytest.approx(99.9)

@@ -1,0 +1,154 @@
+"""The history of a pool: events, samples, and their bounds."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gc
+import weakref
+
+import grpc
+import pytest
+
+from grpcpool import PoolStats
+from grpcpool._values.errors import ConnectError
+from grpcpool._values.slot_states import CloseReason
+from grpcpool.contrib.inspector._history import EVENTS_KEPT, HistoryListener, PoolHistory
+from grpcpool.events import (
+    Closed,
+    Draining,
+    Leaked,
+    Opened,
+    OpenFailed,
+    Opening,
+    RefusedStream,
+    Rejected,
+    TimedOut,
+)
+
+
+def stats(in_flight: int) -> PoolStats:
+    """Returns a snapshot with this number in flight and zeros otherwise."""
+    counters = dict.fromkeys(PoolStats.__dataclass_fields__, 0)
+    return PoolStats(**{**counters, "in_flight": in_flight, "closed": {}, "channels": ()})  # type: ignore[arg-type]
+
+
+def recorded(history: PoolHistory) -> list[tuple[str, int | None, int, dict[str, object]]]:
+    """Returns the recorded events without their times."""
+    return [(each.kind, each.channel, each.count, dict(each.details)) for each in history.events()]
+
+
+class DetailsError(grpc.RpcError):
+    """A gRPC error with details."""
+
+    def details(self) -> str:
+        """Returns the details."""
+        return "connection refused"
+
+
+def test_events_are_recorded_with_their_reasons() -> None:
+    """Events of connections are recorded in order, with their reasons."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    listener.opening(Opening(pool="p", channel=2, replaces=1))
+    listener.opened(Opened(pool="p", channel=2, seconds=0.25))
+    listener.draining(Draining(pool="p", channel=1, reason=CloseReason.AGE, in_flight=3))
+    assert history.reason(1) == "age"
+    listener.closed(Closed(pool="p", channel=1, reason=CloseReason.AGE, cancelled=0))
+    assert history.reason(1) is None
+    assert recorded(history) == [
+        ("opened", 2, 1, {"seconds": 0.25, "replaces": 1}),
+        ("draining", 1, 1, {"reason": "age", "in_flight": 3}),
+        ("closed", 1, 1, {"reason": "age", "cancelled": 0}),
+    ]
+
+
+def test_equal_events_are_merged() -> None:
+    """Equal events that calls cause are one event with a count, for each connection, the latest at the end."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    for waited in range(1000):
+        listener.timed_out(TimedOut(pool="p", waited=waited))
+        listener.rejected(Rejected(pool="p", waiting=waited))
+    listener.refused_stream(RefusedStream(pool="p", channel=1, limit=9))
+    listener.refused_stream(RefusedStream(pool="p", channel=2, limit=5))
+    listener.refused_stream(RefusedStream(pool="p", channel=1, limit=8))
+    assert recorded(history) == [
+        ("timed_out", None, 1000, {"waited": 999}),
+        ("rejected", None, 1000, {"waiting": 999}),
+        ("refused_stream", 2, 1, {"limit": 5}),
+        ("refused_stream", 1, 2, {"limit": 8}),
+    ]
+
+
+def test_failures_to_connect_are_merged() -> None:
+    """Repeated failures to connect are one event, and leave room for others."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    for channel in (1, 2):
+        listener.open_failed(OpenFailed(pool="p", channel=channel, error=DetailsError(), retry_in=0.5))
+    assert recorded(history) == [("open_failed", 2, 2, {"error": "connection refused", "retry_in": 0.5})]
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (ConnectError("not ready within 10 s"), "not ready within 10 s"),
+        (ValueError("password 1234"), "ValueError"),
+    ],
+)
+def test_only_grpcs_own_messages_are_shown(error: BaseException, shown: str) -> None:
+    """For an error of the user's own code only the type is shown, because the text may contain secrets."""
+    history = PoolHistory(1.0, 10.0)
+    HistoryListener(history).open_failed(OpenFailed(pool="p", channel=1, error=error, retry_in=float("inf")))
+    assert recorded(history) == [("open_failed", 1, 1, {"error": shown, "retry_in": None})]
+
+
+def test_no_stack_is_recorded() -> None:
+    """A leak is recorded without the stack that acquired the lease."""
+    history = PoolHistory(1.0, 10.0)
+    HistoryListener(history).leaked(Leaked(pool="p", channel=1, held=3.0, stack="a = 'secret'"))
+    assert recorded(history) == [("leaked", 1, 1, {"held": 3.0})]
+
+
+def test_the_buffers_are_bounded() -> None:
+    """Only the latest events and samples are kept."""
+    history = PoolHistory(1e-9, 4e-9)
+    listener = HistoryListener(history)
+    for number in range(EVENTS_KEPT + 10):
+        listener.opened(Opened(pool="p", channel=number, seconds=0.0))
+        history.sample(stats(number))
+    assert [each.channel for each in history.events()] == list(range(10, EVENTS_KEPT + 10))
+    assert [each.in_flight for each in history.samples()] == list(range(EVENTS_KEPT + 5, EVENTS_KEPT + 10))
+
+
+def test_samples_have_a_minimum_interval() -> None:
+    """Several samples within the interval are one; it has the time at which it was taken."""
+    history = PoolHistory(3600.0, 7200.0)
+    before = dt.datetime.now(dt.UTC).timestamp()
+    for number in range(5):
+        history.sample(stats(number))
+    (sample,) = history.samples()
+    assert sample.in_flight == 0
+    assert before - 1 < sample.at < before + 60
+
+
+def test_in_a_forked_child_it_is_empty() -> None:
+    """The parent's events and samples are not the child's."""
+    history = PoolHistory(1.0, 10.0)
+    HistoryListener(history).opened(Opened(pool="p", channel=1, seconds=0.0))
+    history.sample(stats(1))
+    history.after_fork_in_child()
+    assert (history.events(), history.samples()) == ([], [])
+
+
+def test_a_pool_does_not_hold_the_history() -> None:
+    """After the inspector is dropped, its history is collected, and the listener does nothing."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    gone = weakref.ref(history)
+    del history
+    gc.collect()
+    assert gone() is None
+    listener.opening(Opening(pool="p", channel=1, replaces=0))
+    listener.opened(Opened(pool="p", channel=1, seconds=0.0))
+    listener.rejected(Rejected(pool="p", waiting=1))
