@@ -1,8 +1,8 @@
 """What the benchmarks share: a server, pools on it, and ratios of interleaved blocks.
 
-Times of one run mean little on a machine that does other things, too; ratios of blocks that follow each other
-mean more. So both sides run in turn, many times, in one process, and what counts is the median of the ratios. Time is
-CPU time of this process, all its threads included; the server is another process.
+The times of one run mean little on a machine that also does other things; ratios of consecutive blocks mean more. So
+both sides run in turn, many times, in one process, and the result is the median of the ratios. Time is CPU time of this
+process, all its threads included; the server is another process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COUNT = "/bench.Bench/Count"
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One comparison: CPU seconds of a block, medians; and the median of the ratios, with the middle half of them."""
+    """One comparison: median CPU seconds of a block, and the median of the ratios, with their middle half."""
 
     base: float
     ours: float
@@ -40,7 +40,7 @@ class Measured:
 
 
 def compare(base: Block, ours: Block, *, rounds: int) -> Measured:
-    """Runs both in turn, each first every other time."""
+    """Runs both in turn; each is first every other time."""
     gc.collect()
     _cpu_seconds(base), _cpu_seconds(ours)
     pairs: list[tuple[float, float]] = []
@@ -75,13 +75,13 @@ def isolated_channel(target: str) -> grpc.Channel:
 
 
 def isolated_aio_channel(target: str) -> grpc.aio.Channel:
-    """The same for asyncio."""
+    """An asyncio channel with a connection of its own."""
     return grpc.aio.insecure_channel(target, grpcpool.isolated())
 
 
 @contextlib.contextmanager
 def open_pool(target: str, size: int) -> Iterator[grpcpool.ChannelPool]:
-    """A pool of so many open connections."""
+    """A pool of this many open connections."""
     config = grpcpool.PoolConfig(min_size=size, max_size=size, connect_timeout=60.0)
     with grpcpool.ChannelPool(lambda: isolated_channel(target), config) as pool:
         pool.open()
@@ -89,7 +89,7 @@ def open_pool(target: str, size: int) -> Iterator[grpcpool.ChannelPool]:
 
 
 def leasing(pool: grpcpool.ChannelPool, streams: int | None, times: int) -> Block:
-    """A block that acquires and releases so many times."""
+    """A block that acquires and releases this many times."""
 
     def block() -> None:
         acquire = pool.acquire
@@ -100,7 +100,7 @@ def leasing(pool: grpcpool.ChannelPool, streams: int | None, times: int) -> Bloc
 
 
 def report(title: str, measured: dict[str, Measured], *, per: int, base: str, ours: str, bounds: list[float]) -> None:
-    """Prints a table, and how to repeat it; times are of one of the `per` operations in a block."""
+    """Prints a table and the command to repeat it; times are those of one of the `per` operations in a block."""
     rows = [(title, base, ours, "ratio", "half of them", "bound", "")]
     for (name, one), bound in zip(measured.items(), bounds, strict=True):
         times = f"{1e6 * one.base / per:.2f} us", f"{1e6 * one.ours / per:.2f} us"
@@ -117,6 +117,6 @@ def verdict(*, met: bool) -> str:
 
 
 def footer() -> str:
-    """With what this was measured, and the command that does it again."""
+    """The versions measured with, and the command that repeats it."""
     versions = f"Python {sys.version.split()[0]}, grpcio {grpc.__version__}, grpcpool"
     return f"{versions}; again: python bench/{pathlib.Path(sys.argv[0]).name}"

@@ -1,10 +1,10 @@
 """What the goodput benchmarks share: how much they measure, and the report.
 
-400 workers make calls of 50 ms; the server, the demonstration's, allows 100 streams a connection. A pool of up to
-eight connections is compared with eight channels that the workers are dealt out to by hand, which is the best that
-one can do without a pool: it knows beforehand how many workers there will be. Both sides run in turn, each first every
-other time, on one server. What counts is the ratio of all that was completed; single rounds vary widely on a machine
-that does other things, too.
+400 workers make calls of 50 ms; the server, the demonstration's, allows 100 streams a connection. A pool of up to eight
+connections is compared with eight channels over which the workers are distributed by hand. That is the best possible
+without a pool: it knows beforehand how many workers there will be. Both sides run in turn, each first every other time,
+on one server. The result is the ratio of all completed calls; single rounds vary widely on a machine that also does
+other things.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from grpcpool._demo.screen import Screen
 from grpcpool._demo.tally import Tally
 
 ROUNDS = 8
-# Seconds of each round. In less, the moment at which a thread happens to be woken counts for much.
+# Seconds of each round. In shorter rounds, the time at which a thread happens to be woken has too much weight.
 MEASURED = 5.0
 _BOUND = 0.95
 _DEALT = f"{CONNECTIONS} channels"
 
 
 def report(pairs: Sequence[tuple[Tally, Tally]]) -> None:
-    """Prints a table, and how to repeat it; of each pair the first is the pool's."""
+    """Prints a table and the command to repeat it; the first of each pair is the pool's."""
     ours, dealt = zip(*pairs, strict=True)
     rows = [("goodput", "completed", "failed", "failed with")]
     completed: dict[str, int] = {}

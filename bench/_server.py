@@ -1,6 +1,6 @@
 """A fast gRPC server in a process of its own: prints its port, and ends when its standard input does.
 
-``Echo`` answers with the request. ``Count`` answers with a stream of as many messages as the request has bytes.
+``Echo`` answers with the request, ``Count`` with a stream of as many messages as the request has bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     sys.stdin.read()
-    # Without a farewell, of which the gRPC of whoever is connected still would complain.
+    # Without a GOAWAY, about which gRPC in still connected clients would complain.
     os._exit(0)
 
 

@@ -1,7 +1,7 @@
-"""What a lease costs when nobody else wants one, against the least that any pool with a lock could cost.
+"""What an uncontended lease costs, against the least that any pool with a lock could cost.
 
-The floor is two rounds (one to take, one to give back) of: take a lock, pop from a deque, append to it. The pool
-has four real connections.
+The floor is two rounds (one for acquire, one for release) of: take a lock, pop from a deque, append to it. The pool has
+four real connections.
 """
 
 from __future__ import annotations

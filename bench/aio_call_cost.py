@@ -1,6 +1,6 @@
-"""What the pool adds to a call on asyncio: CPU time of the client, a pool of one connection against a bare channel.
+"""What the pool adds to a call on asyncio: the client's CPU time, a pool of one connection against a bare channel.
 
-As the calls of stubs do, these have a serializer and a deserializer; the cheapest that there are.
+Like the calls of stubs, these have a serializer and a deserializer, the cheapest possible.
 """
 
 from __future__ import annotations

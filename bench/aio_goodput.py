@@ -1,4 +1,4 @@
-"""Calls completed under load, by tasks: a pool against channels with the tasks dealt out (`_goodput.py`)."""
+"""Calls completed by tasks under load: a pool against channels with the tasks distributed by hand (`_goodput.py`)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from grpcpool._demo.tasks import call_on
 
 
 async def load(channels: Sequence[grpc.aio.Channel]) -> Tally:
-    """Has the tasks, dealt out to `channels`, make calls for a while."""
+    """Makes calls for a while in tasks, distributed over `channels`."""
     tally = Tally(MEASURED)
     await call_on(channels, WORKERS, tally)
     return tally
 
 
 async def measure(target: str) -> list[tuple[Tally, Tally]]:
-    """Has both sides make calls in turn."""
+    """Makes calls on both sides in turn."""
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(grpcpool.aio.ChannelPool(lambda: isolated_aio_channel(target), CONFIG))
         channels = [await stack.enter_async_context(isolated_aio_channel(target)) for _ in range(CONNECTIONS)]

@@ -1,7 +1,7 @@
-"""Ten thousand calls that wait for a place: what memory one takes, and that none is lost and none is passed.
+"""Ten thousand calls that wait for a place: the memory of each; none is lost, and none overtakes another.
 
-The pool has one connection, and on it one place, so calls are answered in the order in which they are begun. Memory
-is what Python allocates, as `tracemalloc` tells it, for calls that have a deadline, which are the larger ones.
+The pool has one connection with one place, so calls are answered in the order in which they begin. Memory is what
+Python allocates, as `tracemalloc` counts it, for calls with a deadline, which are the larger ones.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _TIMEOUT = 600.0
 
 
 class Memory:
-    """Tells how much more memory is in use than a while ago."""
+    """Measures how much more memory is in use than at the start."""
 
     def __init__(self) -> None:
-        """From now on."""
+        """Starts measuring."""
         gc.collect()
         tracemalloc.start()
         self._before, _ = tracemalloc.get_traced_memory()
 
     def per_call(self) -> float:
-        """Bytes more than at first, for each of the calls."""
+        """Bytes in use in addition, per call."""
         gc.collect()
         now, _ = tracemalloc.get_traced_memory()
         return (now - self._before) / _CALLS
 
 
 async def measure(target: str) -> tuple[dict[str, float], list[bytes]]:
-    """Has the calls wait, and then run; returns what memory each took, and the answers in order."""
+    """Lets the calls wait, and then run; returns the memory for each, and the answers in order."""
     config = grpcpool.PoolConfig(min_size=1, max_size=1, max_streams=1, max_waiters=None)
     requests = [str(number).encode() for number in range(_CALLS)]
     answers: list[bytes] = []
@@ -66,8 +66,8 @@ async def measure(target: str) -> tuple[dict[str, float], list[bytes]]:
     return used, answers
 
 
-def passed(answers: Sequence[bytes]) -> int:
-    """How many were answered after one that had been begun later."""
+def overtaken(answers: Sequence[bytes]) -> int:
+    """The number of calls answered after one that began later."""
     latest, count = -1, 0
     for number in map(int, answers):
         count += number < latest
@@ -81,7 +81,7 @@ def main() -> None:
         used, answers = asyncio.run(measure(target))
     rows = [(f"{_CALLS} queued calls", "", "bound", "")]
     rows += [(name, f"{each:.0f} bytes", str(_BOUND), verdict(met=each < _BOUND)) for name, each in used.items()]
-    for name, count in (("lost", _CALLS - len(set(answers))), ("passed", passed(answers))):
+    for name, count in (("lost", _CALLS - len(set(answers))), ("overtaken", overtaken(answers))):
         rows.append((name, str(count), "0", verdict(met=not count)))
     screen = Screen(sys.stdout)
     screen.table(rows, align="<>><")

@@ -1,4 +1,4 @@
-"""What the pool adds to a call: CPU time of the client's process, a pool of one connection against a bare channel."""
+"""What the pool adds to a call: the client's CPU time, a pool of one connection against a bare channel."""
 
 from __future__ import annotations
 

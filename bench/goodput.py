@@ -1,4 +1,4 @@
-"""Calls completed under load, by threads: a pool against channels with the threads dealt out (`_goodput.py`)."""
+"""Calls completed by threads under load: a pool against channels with threads distributed by hand (`_goodput.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from grpcpool._demo.threads import call_on
 
 
 def load(channels: Sequence[grpc.Channel]) -> Tally:
-    """Has the threads, dealt out to `channels`, make calls for a while."""
+    """Makes calls for a while in threads, distributed over `channels`."""
     tally = Tally(MEASURED)
     call_on(channels, WORKERS, tally)
     return tally

@@ -1,4 +1,4 @@
-"""Whether a lease costs more when the pool is larger: 4 and 256 real connections."""
+"""Whether a lease costs more in a larger pool: 4 and 256 real connections."""
 
 from __future__ import annotations
 

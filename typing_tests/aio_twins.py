@@ -12,7 +12,7 @@ import grpcpool.aio
 
 
 class OrdersStub:
-    """As generated code takes its channel."""
+    """Takes its channel as generated code does."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Over `channel`."""
@@ -20,7 +20,7 @@ class OrdersStub:
 
 
 async def drop_in(interceptor: grpc.aio.ClientInterceptor) -> None:
-    """One changed line."""
+    """Uses a pool in place of a channel by changing one line."""
     channel: grpc.aio.Channel = grpcpool.aio.insecure_channel("orders:50051", interceptors=[interceptor])
     OrdersStub(channel)
     await channel.channel_ready()
@@ -38,7 +38,7 @@ async def prime(channel: grpc.aio.Channel) -> None:
 
 
 async def lease() -> None:
-    """A lease, in an `async with` block and awaited."""
+    """Uses a lease in an `async with` block, and awaited."""
     async with grpcpool.aio.ChannelPool(make, grpcpool.PoolConfig(prime=prime)) as pool:
         assert_type(pool, grpcpool.aio.ChannelPool)
         await pool.open(timeout=5)

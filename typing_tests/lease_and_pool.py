@@ -1,4 +1,4 @@
-"""A pool and a lease are channels: they go wherever a `grpc.Channel` is wanted."""
+"""A pool and a lease are channels: they are accepted wherever a `grpc.Channel` is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import grpcpool
 
 
 class OrdersStub:
-    """As generated code takes its channel."""
+    """Takes its channel as generated code does."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         """Over `channel`."""
@@ -19,7 +19,7 @@ class OrdersStub:
 
 
 def drop_in(credentials: grpc.ChannelCredentials) -> None:
-    """One changed line."""
+    """Uses a pool in place of a channel by changing one line."""
     channel: grpc.Channel = grpcpool.insecure_channel("orders:50051", [("grpc.max_send_message_length", -1)])
     OrdersStub(channel)
     grpcpool.secure_channel("orders:50051", credentials, None, grpc.Compression.Gzip)
@@ -33,7 +33,7 @@ def make() -> grpc.Channel:
 
 
 def lease() -> None:
-    """A lease, in a `with` block and kept."""
+    """Uses a lease in a `with` block, and kept."""
     with grpcpool.ChannelPool(make, grpcpool.PoolConfig.classic(1, 5)) as pool:
         assert_type(pool, grpcpool.ChannelPool)
         pool.open(timeout=5)
@@ -51,7 +51,7 @@ def lease() -> None:
 
 
 def look(pool: grpcpool.ChannelPool) -> dict[str, int]:
-    """Figures."""
+    """Reads figures."""
     stats = pool.stats()
     assert_type(stats, grpcpool.PoolStats)
     assert_type(stats.wait_seconds, float)

@@ -12,29 +12,29 @@ class Alarms(grpcpool.Listener):
     """Overrides some hooks."""
 
     def __init__(self) -> None:
-        """Has seen nothing."""
+        """Starts empty."""
         self.failures: list[BaseException] = []
 
     def open_failed(self, event: events.OpenFailed) -> None:
-        """Notes it."""
+        """Records it."""
         assert_type(event.retry_in, float)
         assert_type(event.channel, int)
         self.failures.append(event.error)
 
     def closed(self, event: events.ChannelEvent) -> None:
-        """May take what is more general."""
+        """May accept a more general type."""
         assert_type(event.pool, str)
 
 
 def listened() -> grpcpool.ChannelPool:
-    """With listeners."""
+    """A pool with listeners."""
     pool = grpcpool.insecure_channel("orders:50051", listeners=[Alarms()])
     pool.add_listener(Alarms())
     return pool
 
 
 def acquire(pool: grpcpool.ChannelPool) -> grpcpool.Lease | None:
-    """Errors, by their kinds."""
+    """Handles each kind of error."""
     try:
         return pool.acquire(0)
     except grpcpool.PoolTimeoutError as error:
@@ -48,6 +48,6 @@ def acquire(pool: grpcpool.ChannelPool) -> grpcpool.Lease | None:
 
 
 def configured() -> grpcpool.PoolConfig:
-    """Settings, and a wrong one, which must be refused."""
+    """Valid settings, and an invalid one, which must be rejected."""
     grpcpool.PoolConfig(picker="random")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     return grpcpool.PoolConfig(mode=grpcpool.Mode.LOOSE, max_overflow=2, picker="fill", max_waiters=None)

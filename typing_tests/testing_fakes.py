@@ -19,7 +19,7 @@ def answer(request: bytes) -> bytes:
 
 
 def with_fakes() -> None:
-    """Over fakes, and by a clock."""
+    """Uses fakes and a manual clock."""
     factory = FakeFactory(lambda: FakeChannel({"/shop.Orders/Get": answer}), fails=1)
     with manual_clock() as clock, grpcpool.ChannelPool(factory) as pool:
         assert_type(clock, ManualClock)

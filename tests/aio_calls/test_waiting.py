@@ -7,7 +7,8 @@ never sends anything: it waits, too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import grpc
@@ -50,6 +51,13 @@ _BOTH = [
     for way in WAYS
     if way.streams_in or ask not in {"write", "done_writing"}
 ]
+
+
+@contextlib.asynccontextmanager
+async def _waiting_channels(calls: CallServer, mute: str) -> AsyncIterator[tuple[Any, Full]]:
+    """Two channels on which calls wait: the reference, gRPC's own that is still connecting; and a full pool."""
+    async with world(calls) as at, grpc.aio.insecure_channel(mute, isolated()) as connecting:
+        yield connecting, await at.full()
 
 
 @pytest.fixture
@@ -133,9 +141,7 @@ async def test_wait_for_connection(calls: CallServer, way: Way) -> None:
 @in_loop
 async def test_cancelling_a_waiting_task(calls: CallServer, mute: str, way: Way, ask: str) -> None:
     """Cancelling a task that waits for something of a call has the same effect as in gRPC."""
-    async with world(calls) as at:
-        full = await at.full()
-        connecting = grpc.aio.insecure_channel(mute, isolated())
+    async with _waiting_channels(calls, mute) as (connecting, full):
         outcomes = []
         for channel in (connecting, full.pool):
             call = way.begin(channel)
@@ -145,7 +151,6 @@ async def test_cancelling_a_waiting_task(calls: CallServer, mute: str, way: Way,
             asking.cancel()
             outcomes.append((early, await outcome_of(asking), call.cancelled(), call.done()))
             call.cancel()
-        await connecting.close()
         assert outcomes[0] == outcomes[1]
 
 
@@ -158,16 +163,13 @@ def _ends_in_grpc(way: Way, ask: str) -> bool:
 @in_loop
 async def test_waiting_tasks_of_a_cancelled_call(calls: CallServer, mute: str, way: Way, ask: str) -> None:
     """All tasks that wait for something of a cancelled call get what they get in gRPC."""
-    async with world(calls) as at:
-        full = await at.full()
-        connecting = grpc.aio.insecure_channel(mute, isolated())
+    async with _waiting_channels(calls, mute) as (connecting, full):
         outcomes = []
         for channel in (connecting, full.pool):
             call = way.begin(channel)
             asking = await begun(_ASKS[ask](way, call), *([] if ask == "take" else [_ASKS[ask](way, call)]))
             call.cancel()
             outcomes.append([await outcome_of(task) for task in asking])
-        await connecting.close()
         assert outcomes[0] == outcomes[1]
 
 
@@ -215,9 +217,7 @@ async def test_several_tasks_await_it(calls: CallServer, way: Way, command: str,
 @in_loop
 async def test_one_of_several_is_cancelled(calls: CallServer, mute: str, way: Way) -> None:
     """As in gRPC, cancelling one of several awaiters cancels the call and so all, unless it shields the call."""
-    async with world(calls) as at:
-        full = await at.full()
-        connecting = grpc.aio.insecure_channel(mute, isolated())
+    async with _waiting_channels(calls, mute) as (connecting, full):
         for channel in (connecting, full.pool):
             call = way.begin(channel)
             tasks = await begun(way.take(call), way.take(call), way.take(call))
@@ -236,7 +236,6 @@ async def test_one_of_several_is_cancelled(calls: CallServer, mute: str, way: Wa
             assert not shielded.done()
             shielded.cancel()
             await settle(10)
-        await connecting.close()
 
 
 # --- responses ------------------------------------------------------------------------------------------------------
@@ -437,9 +436,7 @@ async def _failed(call: Any, way: Way) -> list[Outcome]:
 @in_loop
 async def test_cancelled_before_its_start(calls: CallServer, mute: str, way: Way) -> None:
     """Each member of the call answers as gRPC's does."""
-    async with world(calls) as at:
-        full = await at.full()
-        connecting = grpc.aio.insecure_channel(mute, isolated())
+    async with _waiting_channels(calls, mute) as (connecting, full):
         outcomes = []
         for channel in (connecting, full.pool):
             call = way.begin(channel)
@@ -460,7 +457,6 @@ async def test_cancelled_before_its_start(calls: CallServer, mute: str, way: Way
                 ]
             )
             assert rest in ([], [("cancelled",)])
-        await connecting.close()
         assert outcomes[0] == outcomes[1]
         assert full.waiting == 0
 
@@ -469,14 +465,11 @@ async def test_cancelled_before_its_start(calls: CallServer, mute: str, way: Way
 @in_loop
 async def test_refused_for_its_deadline(calls: CallServer, mute: str, way: Way) -> None:
     """Each member of the call answers as that of gRPC's call does after its deadline."""
-    async with world(calls) as at:
-        full = await at.full()
-        connecting = grpc.aio.insecure_channel(mute, isolated())
+    async with _waiting_channels(calls, mute) as (connecting, full):
         outcomes = []
         for channel in (connecting, full.pool):
             call = way.begin(channel, timeout=0.05)
             await call.code()
             assert call.time_remaining() == 0
             outcomes.append([each[:2] for each in await _failed(call, way)])
-        await connecting.close()
         assert outcomes[0] == outcomes[1]

@@ -11,6 +11,6 @@ from support.loops import KINDS, loops_of
 
 @pytest.fixture(params=KINDS)
 def each_loop(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The test is run in each kind of loop; says which it is."""
+    """Runs the test in each kind of loop; the value names the kind."""
     with loops_of(request.param):
         yield request.param

@@ -1,4 +1,4 @@
-"""Programs of their own: for what takes the whole process along, and for what is seen only when it ends."""
+"""Separate programs, for tests that affect the whole process or that check what happens when it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from grpcpool._grpc.release import GRPC_RELEASE
 from support.programs import run_python
 from support.servers import Server
 
-# What gRPC up to 1.7x says at the end of an interpreter in which a channel of asyncio's was not closed.
+# What gRPC up to 1.7x prints when an interpreter ends in which an asyncio channel was not closed.
 _OF_OLD_GRPC = "Error in sys.excepthook:\n\nOriginal exception was:\n"
 
 _PRELUDE = """
@@ -19,7 +19,7 @@ from grpcpool import aio, PoolConfig, PoolForkedError
 from support.connections import connections_to
 from support.servers import ECHO, SLOW
 
-# In development mode it complains of what takes longer than 0.1 s.
+# In development mode it warns of callbacks that take longer than 0.1 s.
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 target = sys.argv[1]
 port = int(target.rpartition(":")[2])
@@ -43,16 +43,16 @@ async def use(pool):
 
 
 def fork(work, tries=1):
-    '''Runs work in a child; returns the code it ends with: 0 if all went well.
+    '''Runs work in a child and returns its exit code: 0 if the work succeeded.
 
-    A child that is forked while an operation of asyncio gRPC is pending may be killed by gRPC itself, pool or no pool:
-    then, with more `tries`, there is another, and what gRPC said of it is not told.
+    gRPC itself may kill a child forked while an asyncio operation is pending, with or without a pool. With more
+    `tries`, another child is then forked, and what gRPC wrote about the first is dropped.
     '''
     faulthandler.disable()
-    with tempfile.TemporaryFile() as said:
-        # Before the fork, for within it gRPC has its say in the child.
+    with tempfile.TemporaryFile() as output:
+        # Before the fork, because gRPC already writes in the child during the fork.
         stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
+        os.dup2(output.fileno(), 2)
         pid = os.fork()
         if not pid:
             run_and_exit(work)
@@ -61,9 +61,9 @@ def fork(work, tries=1):
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code in (-signal.SIGSEGV, -signal.SIGABRT) and tries > 1:
             return fork(work, tries - 1)
-        said.seek(0)
-        # It may fail while the child is ending well.
-        lines = [line for line in said.read().decode().splitlines() if tries == 1 or not OF_GRPC.match(line)]
+        output.seek(0)
+        # gRPC may write errors even though the child succeeds.
+        lines = [line for line in output.read().decode().splitlines() if tries == 1 or not OF_GRPC.match(line)]
         sys.stderr.write("".join(f"{line}\\n" for line in lines))
         return code
 
@@ -83,7 +83,7 @@ def run_and_exit(work):
 def run_program(server: Server, program: str, *, expect: str = "fine", seconds: float = 60, **environment: str) -> None:
     """Runs a program in a fresh interpreter, in development mode, with warnings as errors.
 
-    It must end well within so many `seconds`, say what is expected, and nothing on its standard error.
+    It must end within `seconds` with status 0, print what is expected, and print nothing on its standard error.
     """
     done = run_python(
         _PRELUDE + textwrap.dedent(program),
@@ -93,5 +93,5 @@ def run_program(server: Server, program: str, *, expect: str = "fine", seconds: 
         environment=environment,
     )
     assert done.stdout.split() == [expect], done.stdout + done.stderr
-    said = done.stderr.replace(_OF_OLD_GRPC, "") if GRPC_RELEASE < (1, 80) else done.stderr
-    assert not said, said
+    errors = done.stderr.replace(_OF_OLD_GRPC, "") if GRPC_RELEASE < (1, 80) else done.stderr
+    assert not errors, errors

@@ -1,4 +1,4 @@
-"""Asking for a place: in which forms, how long to wait, how much to ask for, and who comes first."""
+"""`acquire`: its forms, how long it waits, what it can request, and the order in which waiters are served."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _FORMS: dict[str, Callable[[ChannelPool], Awaitable[Lease]]] = {
 @pytest.mark.parametrize("form", _FORMS.values(), ids=_FORMS)
 @in_loop
 async def test_it_may_be_awaited_in_every_way(form: Callable[[ChannelPool], Awaitable[Lease]]) -> None:
-    """What `acquire` returns is a coroutine to `asyncio`; the lease is held until it is released."""
+    """`acquire` returns a coroutine, as far as `asyncio` sees; the lease is held until it is released."""
     async with pool_over(FakeFactory()) as pool:
         for _ in range(2):  # with no connection yet, and with one that is free
             lease = await form(pool)
@@ -75,7 +75,7 @@ async def test_it_may_be_awaited_in_every_way(form: Callable[[ChannelPool], Awai
 
 
 @in_loop
-async def test_a_block_gives_the_lease_back() -> None:
+async def test_a_block_releases_the_lease() -> None:
     """``async with`` an acquire, an awaited one, or a lease releases at the end."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         async with pool.acquire() as lease:
@@ -90,8 +90,8 @@ async def test_a_block_gives_the_lease_back() -> None:
 
 
 @in_loop
-async def test_several_may_be_gathered() -> None:
-    """Each of several that are asked for at once has a connection of its own."""
+async def test_several_requests_may_be_gathered() -> None:
+    """Each of several concurrent requests gets a connection of its own."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=3) as pool:
         leases = await asyncio.gather(*(pool.acquire() for _ in range(3)))
@@ -102,7 +102,7 @@ async def test_several_may_be_gathered() -> None:
 
 @in_loop
 async def test_with_room_it_does_not_wait() -> None:
-    """Without room nobody is passed; with room the lease is there before the loop turns, even with no time to wait."""
+    """With room the lease is there before the loop turns, even with no time to wait."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool:
         (await pool.acquire()).release()
@@ -115,8 +115,8 @@ async def test_with_room_it_does_not_wait() -> None:
 
 
 @in_loop
-async def test_what_is_never_awaited_takes_nothing() -> None:
-    """It warns as a coroutine does, and neither takes a place nor opens a connection."""
+async def test_an_acquire_never_awaited_takes_nothing() -> None:
+    """It warns as a coroutine does, and neither takes nor opens a connection."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool:
         with pytest.warns(RuntimeWarning, match="was never awaited"):
@@ -131,8 +131,8 @@ def _forget(pool: ChannelPool) -> None:
 
 
 @in_loop
-async def test_what_is_closed_before_it_is_awaited_takes_nothing() -> None:
-    """Its `close()`, which ends a coroutine, ends it silently."""
+async def test_an_acquire_closed_before_it_is_awaited_takes_nothing() -> None:
+    """Its `close()`, like a coroutine's, ends it silently."""
     factory = FakeFactory()
     async with pool_over(factory) as pool:
         pool.acquire().close()
@@ -142,7 +142,7 @@ async def test_what_is_closed_before_it_is_awaited_takes_nothing() -> None:
 
 @in_loop
 async def test_it_is_awaited_once() -> None:
-    """As a coroutine it cannot be awaited again, and that takes nothing."""
+    """Like a coroutine it cannot be awaited again, and trying takes nothing."""
     async with pool_over(FakeFactory()) as pool:
         acquire = pool.acquire()
         (await acquire).release()
@@ -159,7 +159,7 @@ async def test_it_is_awaited_once() -> None:
 
 @in_loop
 async def test_timeout_zero_tries_once() -> None:
-    """Without room, `timeout=0` raises `PoolTimeoutError` and leaves nobody waiting."""
+    """Without room, `timeout=0` raises `PoolTimeoutError` and leaves no waiter behind."""
     async with pool_over(FakeFactory(), max_size=1) as pool, pool.acquire():
         with pytest.raises(PoolTimeoutError):
             await pool.acquire(timeout=0)
@@ -167,8 +167,8 @@ async def test_timeout_zero_tries_once() -> None:
 
 
 @in_loop
-async def test_timeout_none_waits_for_ever(clock: ManualClock) -> None:
-    """`None` waits past the configured timeout and past any other, until there is a place."""
+async def test_timeout_none_waits_without_limit(clock: ManualClock) -> None:
+    """`timeout=None` waits past the configured timeout and any other, until there is room."""
     async with pool_over(FakeFactory(), max_size=1, acquire_timeout=1.0) as pool:
         held = await pool.acquire()
         waiting = _asking(pool, None)
@@ -181,10 +181,10 @@ async def test_timeout_none_waits_for_ever(clock: ManualClock) -> None:
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 30.0), ({"timeout": 2.5}, 2.5)])
 @in_loop
-async def test_the_time_to_wait_is_the_configured_or_the_given(
+async def test_it_waits_for_the_given_or_configured_timeout(
     clock: ManualClock, given: dict[str, Any], seconds: float
 ) -> None:
-    """It waits for just as long as it may, and then raises."""
+    """It waits exactly as long as the given or configured timeout, and then raises."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         async with pool.acquire():
             waiting = _asking(pool, **given)
@@ -198,8 +198,8 @@ async def test_the_time_to_wait_is_the_configured_or_the_given(
 
 
 @in_loop
-async def test_by_the_real_clock_it_comes_by_itself() -> None:
-    """Nobody needs to use the pool for a timeout to come."""
+async def test_by_the_real_clock_it_times_out_by_itself() -> None:
+    """A timeout is kept even if the pool is not used meanwhile."""
     async with pool_over(FakeFactory(), max_size=1) as pool, pool.acquire():
         with pytest.raises(PoolTimeoutError):
             await pool.acquire(timeout=0.02)
@@ -207,33 +207,33 @@ async def test_by_the_real_clock_it_comes_by_itself() -> None:
 
 @in_loop
 async def test_a_timeout_comes_after_one_whose_listener_raised() -> None:
-    """What passes, for it may be a signal's, ends no timer of the pool: the next deadline is kept, too."""
+    """An exception that hooks must not swallow stops no timer of the pool: the next deadlines are kept, too."""
 
     class Abrupt(Listener):
         def timed_out(self, event: TimedOut) -> None:
             raise GeneratorExit("abrupt listener")
 
     loop = asyncio.get_running_loop()
-    told: list[Any] = []
+    errors: list[Any] = []
     handler = loop.get_exception_handler()
-    loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    loop.set_exception_handler(lambda loop, context: errors.append(context["exception"]))
     async with pool_over(FakeFactory(), listeners=[Abrupt()], max_size=1) as pool, pool.acquire():
         waiting = [_asking(pool, seconds) for seconds in (0.02, 0.04, 0.06)]
         for one in waiting:
             with pytest.raises(PoolTimeoutError):
                 await asyncio.wait_for(one, 20)
-        await until(lambda: len(told) == len(waiting))
+        await until(lambda: len(errors) == len(waiting))
     loop.set_exception_handler(handler)
-    assert {type(error) for error in told} == {GeneratorExit}
+    assert {type(error) for error in errors} == {GeneratorExit}
 
 
-_NO_SECONDS = [-1, -0.001, float("nan"), float("inf"), True, "1", []]
+_INVALID_TIMEOUTS = [-1, -0.001, float("nan"), float("inf"), True, "1", []]
 
 
-@pytest.mark.parametrize("timeout", _NO_SECONDS, ids=repr)
+@pytest.mark.parametrize("timeout", _INVALID_TIMEOUTS, ids=repr)
 @in_loop
-async def test_what_is_no_timeout_is_refused(timeout: float) -> None:  # noqa: ASYNC109 -- a value to be refused
-    """A negative, endless, or no number raises `ValueError` at once, with and without room, and takes nothing."""
+async def test_an_invalid_timeout_is_refused(timeout: float) -> None:  # noqa: ASYNC109 -- a value to be refused
+    """A timeout that is negative, infinite or not a number raises at once, with and without room, and takes nothing."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         async with pool.acquire():
             with pytest.raises(ValueError, match="timeout = "):
@@ -243,13 +243,13 @@ async def test_what_is_no_timeout_is_refused(timeout: float) -> None:  # noqa: A
         assert pool.stats().in_flight == 0
 
 
-# --- how much to ask for --------------------------------------------------------------------------------------------
+# --- what to request ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("streams", [0, -1, 1.0, True, "1", 91], ids=repr)
 @in_loop
-async def test_what_is_no_number_of_streams_is_refused(streams: int) -> None:
-    """`streams` is from 1 to `max_streams`; anything else raises `ValueError` at once and opens nothing."""
+async def test_an_invalid_number_of_streams_is_refused(streams: int) -> None:
+    """`streams` must be from 1 to `max_streams`; anything else raises `ValueError` at once and opens nothing."""
     factory = FakeFactory()
     async with pool_over(factory) as pool:
         with pytest.raises(ValueError, match="streams = ") as caught:
@@ -260,7 +260,7 @@ async def test_what_is_no_number_of_streams_is_refused(streams: int) -> None:
 
 @in_loop
 async def test_streams_share_a_connection_up_to_its_limit() -> None:
-    """Leases of streams share one connection until `max_streams` are taken; who wants more waits for them."""
+    """Leases of streams share one connection up to `max_streams`; a request for more than is free waits."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1, max_streams=4) as pool:
         three, one = await pool.acquire(streams=3), await pool.acquire(streams=1)
@@ -275,8 +275,8 @@ async def test_streams_share_a_connection_up_to_its_limit() -> None:
 
 
 @in_loop
-async def test_a_whole_connection_is_shared_with_nobody() -> None:
-    """A whole connection is not given while somebody has a stream of it, nor a stream while somebody has the whole."""
+async def test_a_whole_connection_is_exclusive() -> None:
+    """A whole connection is not leased while a stream of it is, nor a stream while the whole is."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         for held, asked in ((1, None), (None, 1)):
             async with pool.acquire(streams=held):
@@ -284,13 +284,13 @@ async def test_a_whole_connection_is_shared_with_nobody() -> None:
                     await pool.acquire(timeout=0, streams=asked)
 
 
-# --- who comes first ------------------------------------------------------------------------------------------------
+# --- the order ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("streams", [None, 1])
 @in_loop
 async def test_first_come_first_served(streams: int | None) -> None:
-    """Those who wait are served in the order in which they asked, also when some give up between them."""
+    """Waiters are served in order of arrival, even when some between them give up."""
     served: list[int] = []
     async with pool_over(FakeFactory(), max_size=1, max_streams=1) as pool:
 
@@ -312,8 +312,8 @@ async def test_first_come_first_served(streams: int | None) -> None:
 
 
 @in_loop
-async def test_a_newcomer_passes_nobody() -> None:
-    """A place that comes free is his who waits, although he has not been woken yet when others ask."""
+async def test_a_newcomer_does_not_overtake_a_waiter() -> None:
+    """What is released goes to the waiter, even if a newcomer requests it before the waiter's task runs."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         held = await pool.acquire()
         first = _asking(pool)
@@ -325,8 +325,8 @@ async def test_a_newcomer_passes_nobody() -> None:
 
 
 @in_loop
-async def test_who_asks_for_a_whole_connection_holds_up_nobody_who_asks_for_a_stream() -> None:
-    """Equal asks queue among themselves; a stream is granted while somebody waits for a whole connection."""
+async def test_a_waiter_for_a_whole_connection_does_not_block_streams() -> None:
+    """Equal requests queue among themselves; a stream is granted while another request waits for a whole connection."""
     async with pool_over(FakeFactory(), max_size=1, max_streams=3) as pool:
         held = await pool.acquire(streams=1)
         whole = _asking(pool)
@@ -354,10 +354,10 @@ _FREES = {"release": _release, "discard": _discard, "resize": _grow}
 
 @pytest.mark.parametrize("free", _FREES.values(), ids=_FREES)
 @in_loop
-async def test_whatever_frees_a_place_serves_who_waits(
+async def test_whatever_makes_room_serves_the_head_of_the_queue(
     free: Callable[[ChannelPool, Lease, FakeFactory], Awaitable[None]],
 ) -> None:
-    """A release, a discard and a resize serve the head of the queue, and only him."""
+    """A release, a discard and a resize serve the head of the queue, and only the head."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool:
         held = await pool.acquire()
@@ -372,8 +372,8 @@ async def test_whatever_frees_a_place_serves_who_waits(
 
 
 @in_loop
-async def test_who_waits_has_a_connection_opened_and_gets_it() -> None:
-    """As many connections are opened as wait, side by side; each serves the first in the queue when it is ready."""
+async def test_connections_are_opened_for_waiters_and_serve_them() -> None:
+    """One connection for each waiter is opened, all at once; each serves the first in the queue when it is ready."""
     factory = FakeFactory(silent)
     async with pool_over(factory, max_size=2) as pool:
         first, second = _asking(pool), _asking(pool)
@@ -389,7 +389,7 @@ async def test_who_waits_has_a_connection_opened_and_gets_it() -> None:
 
 @in_loop
 async def test_beyond_max_waiters_it_fails_at_once() -> None:
-    """When `max_waiters` wait, the next is refused with `PoolExhaustedError`, and the others keep waiting."""
+    """When `max_waiters` wait, the next request raises `PoolExhaustedError`, and the others keep waiting."""
     async with pool_over(FakeFactory(), max_size=1, max_waiters=2) as pool:
         held = await pool.acquire()
         waiting = [_asking(pool) for _ in range(2)]
@@ -404,7 +404,7 @@ async def test_beyond_max_waiters_it_fails_at_once() -> None:
 
 @in_loop
 async def test_a_closed_pool_refuses() -> None:
-    """After `close()`, asking for a place raises `PoolClosedError`."""
+    """After `close()`, `acquire` raises `PoolClosedError`."""
     async with pool_over(FakeFactory()) as pool:
         (await pool.acquire()).release()
         await pool.close()
@@ -416,7 +416,7 @@ async def test_a_closed_pool_refuses() -> None:
 
 @in_loop
 async def test_many_at_once_leave_nothing() -> None:
-    """Hundreds of tasks that ask, give up and give back in every order have never more than there is."""
+    """Hundreds of tasks that acquire, give up and release in every order never hold more than there is."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=3, max_streams=4, max_waiters=None) as pool:
 
@@ -442,32 +442,32 @@ async def test_many_at_once_leave_nothing() -> None:
         assert 1 <= stats.ready == len(factory.open) <= 3
 
 
-_asker = contextvars.ContextVar("_asker", default="nobody")
+_caller = contextvars.ContextVar("_caller", default="unset")
 
 
 @in_loop
-async def test_a_connection_is_not_opened_in_the_context_of_who_asked() -> None:
-    """Factory and prime see none of the context variables of whoever happened to ask first."""
+async def test_a_connection_is_not_opened_in_the_context_of_the_request() -> None:
+    """Factory and prime see none of the context variables of the task that happened to request first."""
     seen: list[str] = []
 
     def factory() -> FakeChannel:
-        seen.append(_asker.get())
+        seen.append(_caller.get())
         return holding()
 
     async def prime(channel: object) -> None:
-        seen.append(_asker.get())
+        seen.append(_caller.get())
 
     async with pool_over(factory, prime=prime) as pool:
-        _asker.set("somebody")
+        _caller.set("request")
         (await pool.acquire()).release()
         pool.refresh()
         await settle()
-    assert seen == ["nobody"] * 4
+    assert seen == ["unset"] * 4
 
 
 @in_loop
-async def test_the_deadline_of_who_asked_is_not_that_of_the_connection(clock: ManualClock) -> None:
-    """A connection that was dialled for somebody who gave up meanwhile is opened all the same, for the next."""
+async def test_the_deadline_of_a_request_is_not_that_of_its_connection(clock: ManualClock) -> None:
+    """A connection that was dialled for a waiter that gave up is still opened, for the next."""
     factory = FakeFactory(silent)
     async with pool_over(factory, max_size=1) as pool:
         with pytest.raises(PoolTimeoutError):
@@ -480,8 +480,8 @@ async def test_the_deadline_of_who_asked_is_not_that_of_the_connection(clock: Ma
 
 
 @in_loop
-async def test_a_connection_found_down_when_it_is_leased_is_left_out() -> None:
-    """Before the pool has been told of a loss, who asks is given another connection, or waits."""
+async def test_a_connection_found_down_is_not_leased() -> None:
+    """Before the pool has noticed a loss, a request gets another connection, or waits."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=2, max_size=2) as pool:
         await pool.open()

@@ -1,7 +1,7 @@
-"""Each public coroutine, cancelled at each turn of the loop, while opening goes well, badly, slowly or not at all.
+"""Each public coroutine, cancelled at each turn of the loop, while opening succeeds, fails, is slow or never ends.
 
-The matrix is that of deadpool's tests of managed cancellation: {ok, error, slow, never} at each place where somebody
-waits. Whatever is cancelled and whenever: nothing is lost, nobody is stuck, nothing is left, and the pool works on.
+The matrix has each of {ok, error, slow, never} at each await point of opening. Whatever is cancelled, and whenever:
+nothing is lost or stuck, nothing is left over, and the pool still works.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ pytestmark = pytest.mark.timeout(60)
 State = grpc.ChannelConnectivity
 
 _MOST_TURNS = 30
-"""More than any of these takes that ends by itself."""
+"""More turns than any of these operations needs if it ends by itself."""
 
 
 class Stages(NamedTuple):
-    """How the stages of opening a connection go. The factory is a plain function, which returns or raises."""
+    """The outcome of each stage of opening a connection. The factory is a plain function: it returns or raises."""
 
     factory: str
     connect: str
     prime: str
 
 
-_WORLDS = [
+_OUTCOMES = [
     Stages("ok", "ok", "ok"),
     Stages("error", "ok", "ok"),
     Stages("ok", "error", "ok"),
@@ -54,16 +54,16 @@ _WORLDS = [
 ]
 
 
-class World:
-    """A factory and a prime that do as the stages say, until all is well."""
+class Script:
+    """A factory and a prime that behave as the stages say, until `heal` is called."""
 
     def __init__(self, stages: Stages) -> None:
-        """Is as `stages` say."""
+        """Behaves as `stages` say."""
         self._stages = stages
         self.factory = FakeFactory(self._make)
 
     def heal(self) -> None:
-        """Whatever begins from now on goes well."""
+        """Makes everything that begins from now on succeed."""
         self._stages = Stages("ok", "ok", "ok")
 
     def _make(self) -> FakeChannel:
@@ -77,7 +77,7 @@ class World:
         return channel
 
     async def prime(self, channel: grpc.aio.Channel) -> None:
-        """Does as it is said."""
+        """Succeeds, raises, is slow, or never ends."""
         stage = self._stages.prime
         await settle(1)
         if stage == "error":
@@ -122,7 +122,7 @@ async def _close(pool: ChannelPool) -> None:
 
 
 async def _close_with_grace(pool: ChannelPool) -> None:
-    # Unless it has begun, the call is what the grace is for.
+    # The grace is for this call, unless the connection is not open yet.
     call = pool.unary_unary(ECHO)(b"a")
     await pool.close(5)
     with contextlib.suppress(grpc.RpcError):
@@ -172,37 +172,37 @@ _OPERATIONS = [
     _stream,
     _call_of_a_lease,
 ]
-_every_world = pytest.mark.parametrize("stages", _WORLDS, ids="-".join)
+_every_outcome = pytest.mark.parametrize("stages", _OUTCOMES, ids="-".join)
 _every_operation = pytest.mark.parametrize("operation", _OPERATIONS, ids=lambda it: it.__name__.strip("_"))
 
 
-@_every_world
+@_every_outcome
 @_every_operation
 @in_loop
-async def test_whatever_is_cancelled_and_whenever_the_pool_is_whole(
+async def test_a_cancel_at_any_turn_leaves_the_pool_intact(
     clock: ManualClock, operation: Callable[[ChannelPool], Awaitable[None]], stages: Stages
 ) -> None:
-    """At each turn: who is cancelled ends at once, a rival is served, nothing is in flight, and nothing is left."""
+    """At each turn the cancelled task ends at once, a rival is served, nothing stays in flight, and nothing is left."""
     for turns in itertools.count():
-        if not await _cancelled_after(turns, clock, operation, World(stages)) or turns > _MOST_TURNS:
+        if not await _cancelled_after(turns, clock, operation, Script(stages)) or turns > _MOST_TURNS:
             break
 
 
-@_every_world
+@_every_outcome
 @_every_operation
 @in_loop
-async def test_who_is_not_cancelled_has_an_end(
+async def test_an_operation_that_is_not_cancelled_ends(
     clock: ManualClock, operation: Callable[[ChannelPool], Awaitable[None]], stages: Stages
 ) -> None:
-    """When all is well again, or time is over, whoever waits goes on: with what he asked for or with an error."""
-    assert not await _cancelled_after(None, clock, operation, World(stages))
+    """After recovery or its timeout, an operation that is not cancelled ends, with success or an error."""
+    assert not await _cancelled_after(None, clock, operation, Script(stages))
 
 
 async def _cancelled_after(
-    turns: int | None, clock: ManualClock, operation: Callable[[ChannelPool], Awaitable[None]], world: World
+    turns: int | None, clock: ManualClock, operation: Callable[[ChannelPool], Awaitable[None]], script: Script
 ) -> bool:
-    """Has `operation` cancelled after so many turns of the loop; says whether it still ran by then."""
-    pool = ChannelPool(world.factory, PoolConfig(min_size=1, max_size=2, prime=world.prime, max_streams=2))
+    """Cancels `operation` after `turns` turns of the loop; says whether it still ran by then."""
+    pool = ChannelPool(script.factory, PoolConfig(min_size=1, max_size=2, prime=script.prime, max_streams=2))
     task = asyncio.ensure_future(operation(pool))
     await settle(2 if turns is None else min(turns, 2))
     rival = asyncio.create_task(pool.acquire(None))
@@ -211,24 +211,24 @@ async def _cancelled_after(
     if ran:
         task.cancel()
         await settle()
-        assert task.done(), "who is cancelled does not end"
-    await _get_well(world, clock)
-    assert task.done(), "who was not cancelled does not end"
+        assert task.done(), "the cancelled task does not end"
+    await _recover(script, clock)
+    assert task.done(), "the task does not end"
     with contextlib.suppress(PoolError, grpc.RpcError, grpc.aio.UsageError, asyncio.CancelledError):
         task.result()
     await _check_served(rival, pool)
-    await _check_whole(pool)
+    await _check_intact(pool)
     await pool.close()
     assert_nothing_left(pool)
-    assert not world.factory.open
+    assert not script.factory.open
     assert asyncio.all_tasks() == {asyncio.current_task()}
     return ran
 
 
-async def _get_well(world: World, clock: ManualClock) -> None:
+async def _recover(script: Script, clock: ManualClock) -> None:
     await settle()
-    world.heal()
-    # What hangs is given up after `connect_timeout`; the next attempt comes when the backoff is over.
+    script.heal()
+    # A hanging attempt fails at `connect_timeout`; the next one comes after the backoff.
     for _ in range(2):
         clock.advance(15)
         await settle()
@@ -239,13 +239,13 @@ async def _check_served(rival: asyncio.Task[Lease], pool: ChannelPool) -> None:
     if not pool.closed:
         rival.result().release()
     else:
-        # The pool may have been closed after he was served.
+        # The pool may have been closed after the rival was served.
         with contextlib.suppress(PoolClosedError):
             rival.result().release()
     await settle()
 
 
-async def _check_whole(pool: ChannelPool) -> None:
+async def _check_intact(pool: ChannelPool) -> None:
     stats = pool.stats()
     assert (stats.in_flight, stats.waiting, stats.opening) == (0, 0, 0), pool
     if pool.closed:

@@ -1,4 +1,4 @@
-"""A grant, a cancel and a timeout that meet in one turn of the loop, in every order."""
+"""A grant, a cancel and a timeout that happen in one turn of the loop, in every order."""
 
 from __future__ import annotations
 
@@ -35,10 +35,8 @@ _ORDERS = pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["grant first",
 @_ORDERS
 @pytest.mark.parametrize("streams", [None, 2])
 @in_loop
-async def test_a_place_granted_to_who_is_cancelled_goes_to_the_next(
-    order: tuple[int, int], streams: int | None
-) -> None:
-    """A release and a cancel in the same turn, in both orders: the one is cancelled, the next is served."""
+async def test_a_grant_to_a_cancelled_waiter_goes_to_the_next(order: tuple[int, int], streams: int | None) -> None:
+    """With a release and a cancel in the same turn, in either order, one waiter is cancelled and the next is served."""
     async with pool_over(FakeFactory(), max_size=1, max_streams=2) as pool:
         held = await pool.acquire()
         first, second = (asyncio.create_task(pool.acquire(streams=streams)) for _ in range(2))
@@ -54,8 +52,8 @@ async def test_a_place_granted_to_who_is_cancelled_goes_to_the_next(
 
 @_ORDERS
 @in_loop
-async def test_a_place_granted_to_who_is_cancelled_comes_back(order: tuple[int, int]) -> None:
-    """When nobody else waits, it is free."""
+async def test_a_grant_to_a_cancelled_waiter_is_released(order: tuple[int, int]) -> None:
+    """If there is no other waiter, the connection is free again."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         held = await pool.acquire()
         waiting = asyncio.create_task(pool.acquire())
@@ -69,8 +67,8 @@ async def test_a_place_granted_to_who_is_cancelled_comes_back(order: tuple[int, 
 
 
 @in_loop
-async def test_a_thousand_who_are_all_cancelled_pass_the_place_on() -> None:
-    """Each in turn is granted what the one before him had no use for, and has none either; the last one gets it."""
+async def test_a_thousand_cancelled_waiters_pass_the_grant_on() -> None:
+    """Each is granted in turn what the cancelled one before it did not take; the last waiter gets it."""
     async with pool_over(FakeFactory(), max_size=1, max_waiters=None) as pool:
         held = await pool.acquire()
         waiting = [asyncio.create_task(pool.acquire()) for _ in range(1000)]
@@ -86,8 +84,8 @@ async def test_a_thousand_who_are_all_cancelled_pass_the_place_on() -> None:
 
 @_ORDERS
 @in_loop
-async def test_a_connection_that_is_ready_when_who_asked_is_cancelled_is_kept(order: tuple[int, int]) -> None:
-    """It is not the asker's, and serves the next."""
+async def test_a_connection_that_is_ready_as_its_waiter_is_cancelled_is_kept(order: tuple[int, int]) -> None:
+    """A connection that becomes ready as its waiter is cancelled serves the next request."""
     factory = FakeFactory(silent)
     async with pool_over(factory, max_size=1) as pool:
         waiting = asyncio.create_task(pool.acquire())
@@ -103,7 +101,7 @@ async def test_a_connection_that_is_ready_when_who_asked_is_cancelled_is_kept(or
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 @in_loop
 async def test_grant_timeout_and_cancel_in_one_turn(clock: ManualClock, order: tuple[int, ...]) -> None:
-    """Whatever comes first decides: the waiter has one end, the place is passed on, and nothing is lost."""
+    """Whichever comes first decides: the waiter ends once, the grant is passed on, and nothing is lost."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         held = await pool.acquire()
         waiting = asyncio.create_task(pool.acquire(timeout=1))
@@ -119,7 +117,7 @@ async def test_grant_timeout_and_cancel_in_one_turn(clock: ManualClock, order: t
 @pytest.mark.parametrize("order", list(itertools.permutations(range(2))), ids=str)
 @in_loop
 async def test_grant_and_timeout_in_one_turn(clock: ManualClock, order: tuple[int, ...]) -> None:
-    """Who is granted his place first has it; who is timed out first has none, and the place is free."""
+    """A waiter granted first has its lease; one that timed out first gets nothing, and the connection is free."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         held = await pool.acquire()
         waiting = asyncio.create_task(pool.acquire(timeout=1))
@@ -142,7 +140,7 @@ async def _within(scope: asyncio.Timeout, pool: ChannelPool) -> None:
 @_ORDERS
 @in_loop
 async def test_a_timeout_scope_that_ends_as_the_grant_comes_loses_nothing(order: tuple[int, int]) -> None:
-    """``asyncio.timeout`` around an acquire, over in the turn of the grant, in both orders: the place comes back."""
+    """When ``asyncio.timeout`` ends in the turn of the grant, in either order, the connection is released."""
     loop = asyncio.get_running_loop()
     async with pool_over(FakeFactory(), max_size=1) as pool:
         for turns in range(4):
@@ -163,7 +161,7 @@ async def test_a_timeout_scope_that_ends_as_the_grant_comes_loses_nothing(order:
 @pytest.mark.parametrize("early", [False, True])
 @in_loop
 async def test_a_wait_for_that_ends_as_the_grant_comes_loses_nothing(early: bool) -> None:
-    """``asyncio.wait_for`` has its lease, or a `TimeoutError` and the place is free: never neither."""
+    """``asyncio.wait_for`` returns the lease, or raises `TimeoutError` and the connection is free."""
     loop = asyncio.get_running_loop()
     async with pool_over(FakeFactory(), max_size=1) as pool:
         ends = set()
@@ -171,7 +169,7 @@ async def test_a_wait_for_that_ends_as_the_grant_comes_loses_nothing(early: bool
             held = await pool.acquire()
             waiting = asyncio.create_task(asyncio.wait_for(pool.acquire(), 0.001))
             await settle(2)
-            # The closer to the timeout, the better; which of the two comes first is left to the loop.
+            # Close to the timeout; which of the two comes first is left to the loop.
             loop.call_later(0.001 - 0.0002 * early + 0.00001 * (number % 10 - 5), held.release)
             (ended,) = await asyncio.gather(waiting, return_exceptions=True)
             ends.add(type(ended))
@@ -187,7 +185,7 @@ async def test_a_wait_for_that_ends_as_the_grant_comes_loses_nothing(early: bool
 @pytest.mark.parametrize("kill", ["cancel", "timeout"])
 @in_loop
 async def test_a_cancel_while_another_thread_grants(kill: str) -> None:
-    """A place that another thread gives back while the waiter is cancelled, or timed out, is lost to nobody."""
+    """What another thread releases while the waiter is cancelled, or times out, is not lost."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         loop = asyncio.get_running_loop()
         for _ in range(60):
@@ -211,13 +209,15 @@ async def test_a_cancel_while_another_thread_grants(kill: str) -> None:
 
 @_ORDERS
 @in_loop
-async def test_an_answer_on_its_way_from_another_thread_reaches_who_has_gone(order: tuple[int, int]) -> None:
-    """A thread has decided the grant, the loop has not heard of it yet, and the waiter is cancelled: it comes back."""
+async def test_a_grant_posted_by_another_thread_to_a_cancelled_waiter_is_passed_on(
+    order: tuple[int, int],
+) -> None:
+    """A grant posted by a thread to a waiter that is cancelled before it arrives goes to the next waiter."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         held = await pool.acquire()
         first, second = (asyncio.create_task(pool.acquire()) for _ in range(2))
         await settle()
-        # The loop does not turn until the thread is through: the grant is posted, not delivered.
+        # The loop does not turn until the thread is finished: the grant is posted, not delivered.
         acts: tuple[Callable[[], object], ...] = (lambda: together(1, lambda _: held.release()), first.cancel)
         _in_order(*(acts[number] for number in order))
         assert pool.stats().waiting == 1
@@ -230,7 +230,7 @@ async def test_an_answer_on_its_way_from_another_thread_reaches_who_has_gone(ord
 @_ORDERS
 @in_loop
 async def test_close_and_cancel_in_one_turn(order: tuple[int, int]) -> None:
-    """A waiter who is cancelled in the turn in which the pool is closed ends by the one or the other."""
+    """A waiter cancelled in the turn in which the pool is closed ends by one or the other."""
     pool = ChannelPool(FakeFactory(), PoolConfig(max_size=1))
     held = await pool.acquire()
     waiting = asyncio.create_task(pool.acquire())
@@ -249,7 +249,7 @@ async def test_close_and_cancel_in_one_turn(order: tuple[int, int]) -> None:
 @_ORDERS
 @in_loop
 async def test_an_open_cancelled_as_it_succeeds_leaves_the_pool_usable(order: tuple[int, int]) -> None:
-    """The connection is either kept or closed, and what is kept is used."""
+    """The connection is either kept or closed, and a kept one is used."""
     factory = FakeFactory(silent)
     async with pool_over(factory, max_size=1) as pool:
         opening = asyncio.create_task(pool.open())
@@ -267,8 +267,8 @@ async def test_an_open_cancelled_as_it_succeeds_leaves_the_pool_usable(order: tu
 
 
 @in_loop
-async def test_of_two_who_open_one_may_be_cancelled() -> None:
-    """The connections that another waits for are not closed; cancelling the last closes them."""
+async def test_one_of_two_opens_may_be_cancelled() -> None:
+    """The connections that another `open()` waits for are not closed; cancelling the last one closes them."""
     factory = FakeFactory(silent)
     async with pool_over(factory, min_size=2) as pool:
         one, two = (asyncio.create_task(pool.open()) for _ in range(2))
@@ -284,7 +284,7 @@ async def test_of_two_who_open_one_may_be_cancelled() -> None:
 
 @in_loop
 async def test_an_open_that_fails_and_is_cancelled_in_one_turn_ends_once() -> None:
-    """It ends by the one or by the other, and closes what it had opened."""
+    """It ends by one or the other, and closes what it had opened."""
     factory = FakeFactory(silent)
     async with pool_over(factory, min_size=2) as pool:
         opening = asyncio.create_task(pool.open())
@@ -303,8 +303,8 @@ async def test_an_open_that_fails_and_is_cancelled_in_one_turn_ends_once() -> No
 
 
 @in_loop
-async def test_a_lease_that_is_cancelled_in_its_block_is_given_back() -> None:
-    """Whatever the block waits for: a call that runs, or anything else."""
+async def test_a_lease_whose_block_is_cancelled_is_released() -> None:
+    """Cancelling a block releases its lease, whatever the block waits for."""
     factory = FakeFactory(lambda: FakeChannel(holds_calls=True))
     async with pool_over(factory, max_size=1) as pool:
 

@@ -1,4 +1,4 @@
-"""Who may close a pool, what may hold that up, and pools that nobody closes but the garbage collector."""
+"""Where a pool may be closed, what may delay that, and pools closed only by the garbage collector."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 State = grpc.ChannelConnectivity
 
 
-# --- who closes -----------------------------------------------------------------------------------------------------
+# --- where it is closed ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("then", ["return", "wait", "raise"])
 @in_loop
 async def test_a_prime_may_close(then: str) -> None:
-    """A pool that is closed by the task that opens a connection closes that too, once, and nobody waits for himself."""
+    """A prime may close the pool: its own connection is closed too, once, and the task does not wait for itself."""
     factory = FakeFactory()
     pool: ChannelPool
     returned: list[bool] = []
@@ -54,8 +54,8 @@ async def test_a_prime_may_close(then: str) -> None:
 
 
 @in_loop
-async def test_a_prime_may_close_by_a_task_of_its_own() -> None:
-    """A prime that waits for a task that closes the pool is ended with its connection."""
+async def test_a_prime_may_close_in_a_task_of_its_own() -> None:
+    """A prime that waits for a task that closes the pool ends with its connection."""
     factory = FakeFactory()
     pool: ChannelPool
     closers: list[asyncio.Task[None]] = []
@@ -74,12 +74,12 @@ async def test_a_prime_may_close_by_a_task_of_its_own() -> None:
 
 
 class Closing(Listener):
-    """Has the pool closed when it is told one kind of event. A hook is no coroutine, so it starts a task."""
+    """Closes the pool on one kind of event. Hooks are not coroutines, so it starts a task."""
 
     pool: ChannelPool
 
     def __init__(self, when: str) -> None:
-        """Closes at `when`."""
+        """Closes the pool in the hook called `when`."""
         setattr(self, when, self._close)
         self.closers: list[asyncio.Task[None]] = []
 
@@ -89,8 +89,8 @@ class Closing(Listener):
 
 @pytest.mark.parametrize("when", ["opening", "opened", "granted", "timed_out", "closed"])
 @in_loop
-async def test_a_listener_may_have_the_pool_closed(clock: ManualClock, when: str) -> None:
-    """Whichever event it is told, the task that a hook starts closes the pool."""
+async def test_a_listener_may_close(clock: ManualClock, when: str) -> None:
+    """Whatever the event, the task that a hook starts closes the pool."""
     listener = Closing(when)
     factory = FakeFactory()
     pool = ChannelPool(factory, PoolConfig(max_size=1), listeners=[listener])
@@ -113,8 +113,8 @@ async def test_a_listener_may_have_the_pool_closed(clock: ManualClock, when: str
 
 
 @in_loop
-async def test_a_listener_that_has_a_connection_given_up_as_it_is_opened() -> None:
-    """A hook may change the bounds so that what is about to be opened is not wanted any more: it is not opened."""
+async def test_a_listener_may_cancel_the_opening_of_a_connection() -> None:
+    """A hook may change the bounds so that what is about to be opened is no longer wanted: it is not opened."""
 
     class Shrinking(Listener):
         pool: ChannelPool
@@ -132,12 +132,12 @@ async def test_a_listener_that_has_a_connection_given_up_as_it_is_opened() -> No
         assert not tasks_of_pools()
 
 
-# --- what is held up ------------------------------------------------------------------------------------------------
+# --- what delays it -------------------------------------------------------------------------------------------------
 
 
 @in_loop
-async def test_a_prime_that_does_not_end_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`close()` does not wait for ever for a prime that does not let itself be cancelled; its channel is closed."""
+async def test_a_prime_that_does_not_end_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`close()` does not wait without limit for a prime that resists cancellation; its channel is closed."""
     monkeypatch.setattr(driver_module, "_JOIN_TIMEOUT", 0.01)
     go = asyncio.Event()
 
@@ -163,8 +163,8 @@ async def test_a_prime_that_does_not_end_is_told_of(monkeypatch: pytest.MonkeyPa
 
 
 @in_loop
-async def test_a_channel_that_does_not_close_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does it wait for ever for a channel of another make that hangs in its `close`."""
+async def test_a_channel_that_does_not_close_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`close()` does not wait without limit for a channel of another implementation that hangs in its own `close`."""
     monkeypatch.setattr(driver_module, "_JOIN_TIMEOUT", 0.01)
     go = asyncio.Event()
 
@@ -189,7 +189,7 @@ async def test_a_channel_that_does_not_close_is_told_of(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("where", ["this thread", "another thread"])
 @in_loop
 async def test_a_dropped_pool_closes_its_connections(where: str) -> None:
-    """A pool that nobody holds any more is collected, although it was not closed, with all that it had."""
+    """A pool that is no longer referenced is collected although it was not closed, with all that it had."""
     factory = FakeFactory()
     pools = [ChannelPool(factory, PoolConfig(min_size=3))]
     await pools[0].open()
@@ -210,7 +210,7 @@ async def test_a_dropped_pool_closes_its_connections(where: str) -> None:
 
 
 class _Client:
-    """Has a pool, and makes its connections."""
+    """Owns a pool and is its factory."""
 
     def __init__(self) -> None:
         self.factory = FakeFactory()
@@ -220,12 +220,12 @@ class _Client:
         return self.factory()
 
     async def prime(self, channel: grpc.aio.Channel) -> None:
-        """Is content with it."""
+        """Accepts the channel."""
 
 
 @in_loop
-async def test_a_dropped_pool_is_closed_although_its_factory_holds_it() -> None:
-    """Who drops an object that has a pool, and is its factory and its prime, has dropped the pool."""
+async def test_a_dropped_pool_is_closed_although_its_factory_references_it() -> None:
+    """An object that owns a pool and is its factory and prime does not keep it alive once it is dropped."""
     client = _Client()
     await client.pool.open()
     factory, gone = client.factory, weakref.ref(client.pool)
@@ -239,7 +239,7 @@ async def test_a_dropped_pool_is_closed_although_its_factory_holds_it() -> None:
 
 @in_loop
 async def test_a_pool_dropped_while_it_opens_closes_what_it_opens() -> None:
-    """Nothing is left of a connection that was being made for a pool that is gone."""
+    """Nothing is left of a connection that was being opened for a pool that is gone."""
     factory = FakeFactory(silent)
     pools = [ChannelPool(factory)]
     with pytest.raises(TimeoutError):
@@ -255,7 +255,7 @@ async def test_a_pool_dropped_while_it_opens_closes_what_it_opens() -> None:
 
 @in_loop
 async def test_a_dropped_pool_that_was_never_used_is_gone() -> None:
-    """There is nothing to be closed."""
+    """There is nothing to close."""
     gone = weakref.ref(ChannelPool(FakeFactory()))
     gc.collect()
     assert gone() is None
@@ -263,7 +263,7 @@ async def test_a_dropped_pool_that_was_never_used_is_gone() -> None:
 
 @in_loop
 async def test_a_lease_keeps_its_pool() -> None:
-    """A pool is not collected while somebody has a lease of it, or waits for one."""
+    """A pool is not collected while one of its leases, or a waiter, exists."""
     factory = FakeFactory()
     lease = await ChannelPool(factory).acquire()
     gc.collect()
@@ -277,8 +277,8 @@ async def test_a_lease_keeps_its_pool() -> None:
 
 
 @in_loop
-async def test_who_waits_keeps_its_pool() -> None:
-    """A pool is not collected while somebody waits for a place of it."""
+async def test_a_waiter_keeps_its_pool() -> None:
+    """A pool is not collected while a request waits in it."""
     factory = FakeFactory(silent)
     asking = asyncio.create_task(ChannelPool(factory).acquire())
     await settle()

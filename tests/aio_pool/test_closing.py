@@ -1,4 +1,4 @@
-"""How a pool ends: `close()`, its grace, who may call it, and what is left."""
+"""Closing a pool: `close()`, its grace, where it may be called, and what is left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ State = grpc.ChannelConnectivity
 
 @in_loop
 async def test_nothing_is_left() -> None:
-    """When `close()` returns, every connection is closed, and neither task nor timer of the pool is left."""
+    """When `close()` returns, every connection is closed, and no task or timer of the pool is left."""
     factory = FakeFactory()
     pool = ChannelPool(factory, PoolConfig(min_size=3))
     await pool.open()
@@ -40,7 +40,7 @@ async def test_nothing_is_left() -> None:
 
 @in_loop
 async def test_a_pool_that_was_never_used_closes() -> None:
-    """There is nothing to do, and nothing is opened for it; the same with a grace."""
+    """Closing an unused pool, with or without a grace, does nothing and opens nothing."""
     factory = FakeFactory()
     for grace in (None, 0, 1000):
         pool = ChannelPool(factory)
@@ -52,7 +52,7 @@ async def test_a_pool_that_was_never_used_closes() -> None:
 
 @in_loop
 async def test_a_block_closes_the_pool() -> None:
-    """``async with pool`` gives the pool and closes it at the end, also when the block raises."""
+    """``async with pool`` yields the pool and closes it at the end, even when the block raises."""
     factory = FakeFactory()
     pool = ChannelPool(factory)
 
@@ -71,7 +71,7 @@ async def test_a_block_closes_the_pool() -> None:
 
 @in_loop
 async def test_without_grace_what_is_in_flight_is_cancelled() -> None:
-    """`close()` cancels calls at once, as gRPC's own does; the lease may be released later, to no effect."""
+    """`close()` cancels calls at once, like gRPC's own; releasing the lease later has no effect."""
     factory = FakeFactory(holding)
     async with pool_over(factory) as pool:
         lease = await pool.acquire()
@@ -94,8 +94,8 @@ async def test_without_grace_what_is_in_flight_is_cancelled() -> None:
 
 @pytest.mark.parametrize("grace", [0, 1000])
 @in_loop
-async def test_what_waits_is_refused(grace: float) -> None:
-    """Who waits for a place, in `open()` or for a state is told at once, also if there is a grace."""
+async def test_waiters_are_refused(grace: float) -> None:
+    """Waiters for a lease, in `open()` or for a state get their answer at once, even with a grace."""
     async with pool_over(FakeFactory(silent), max_size=1) as pool:
         asking, opening = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.open())
         await settle()
@@ -115,8 +115,8 @@ async def test_what_waits_is_refused(grace: float) -> None:
 
 @pytest.mark.parametrize("grace", [0, 1000])
 @in_loop
-async def test_a_call_that_waits_for_a_place_is_cancelled(grace: float) -> None:
-    """When the pool is full of leases, a call that waits is told at once."""
+async def test_a_waiting_call_is_cancelled(grace: float) -> None:
+    """When the pool is full of leases, a waiting call is cancelled at once."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         held = await pool.acquire()
         call = pool.unary_unary(ECHO)(b"")
@@ -130,8 +130,8 @@ async def test_a_call_that_waits_for_a_place_is_cancelled(grace: float) -> None:
 
 
 @in_loop
-async def test_a_first_connection_that_comes_in_the_grace_is_for_calls_only() -> None:
-    """A call that waits for the very first connection is in flight, as it is for gRPC; nobody else is let in."""
+async def test_a_first_connection_in_the_grace_is_for_calls_only() -> None:
+    """A call waiting for the very first connection counts as in flight, as in gRPC; later requests are refused."""
     factory = FakeFactory(silent)
     async with pool_over(factory, max_size=2) as pool:
         call = pool.unary_unary(ECHO)(b"a")
@@ -145,7 +145,7 @@ async def test_a_first_connection_that_comes_in_the_grace_is_for_calls_only() ->
         made = factory.calls
         for channel in factory.made:
             channel.set_state(State.READY)
-        # In the very turn in which the connection has become ready.
+        # In the turn in which the connection becomes ready.
         with pytest.raises(PoolClosedError):
             await asyncio.wait_for(pool.acquire(), 5)
         assert await call == b"a"
@@ -155,8 +155,8 @@ async def test_a_first_connection_that_comes_in_the_grace_is_for_calls_only() ->
 
 
 @in_loop
-async def test_a_first_connection_that_does_not_come_ends_with_the_grace() -> None:
-    """A call that waits for it is cancelled when the grace is over."""
+async def test_waiting_for_a_first_connection_ends_with_the_grace() -> None:
+    """A call that still waits for the first connection is cancelled at the end of the grace."""
     async with pool_over(FakeFactory(silent)) as pool:
         call = pool.unary_unary(ECHO)(b"a")
         await settle()
@@ -165,8 +165,8 @@ async def test_a_first_connection_that_does_not_come_ends_with_the_grace() -> No
 
 
 @in_loop
-async def test_closing_an_unused_pool_tells_who_waits_for_its_state() -> None:
-    """A pool without connections ends for them, too."""
+async def test_closing_an_unused_pool_ends_waits_for_its_state() -> None:
+    """Waits for a state change end even in a pool without connections."""
     pool = ChannelPool(FakeFactory())
     changing = asyncio.create_task(pool.wait_for_state_change(State.IDLE))
     await settle()
@@ -177,7 +177,7 @@ async def test_closing_an_unused_pool_tells_who_waits_for_its_state() -> None:
 
 @in_loop
 async def test_with_grace_it_waits_for_leases() -> None:
-    """`close(grace)` returns when the last lease has come back, long before the grace is over; nothing is left."""
+    """`close(grace)` returns when the last lease is released, long before the grace is over; nothing is left."""
     factory = FakeFactory()
     pool = ChannelPool(factory, PoolConfig(max_streams=2))
     one, two = await pool.acquire(streams=1), await pool.acquire(streams=1)
@@ -220,7 +220,7 @@ async def test_with_grace_it_waits_for_calls(of: str) -> None:
 @pytest.mark.parametrize(("given", "seconds"), [({}, 7.0), ({"grace": 3.0}, 3.0)])
 @in_loop
 async def test_after_the_grace_it_cancels(clock: ManualClock, given: dict[str, float], seconds: float) -> None:
-    """The grace is what was given or configured; when it is over, what still runs is cancelled."""
+    """At the end of the given or configured grace, what still runs is cancelled."""
     factory = FakeFactory(holding)
     async with pool_over(factory, close_grace=7.0) as pool:
         lease = await pool.acquire()
@@ -239,7 +239,7 @@ async def test_after_the_grace_it_cancels(clock: ManualClock, given: dict[str, f
 
 @in_loop
 async def test_the_grace_ends_by_the_real_clock() -> None:
-    """Nobody needs to turn anything."""
+    """The grace ends even if the pool is not used meanwhile."""
     async with pool_over(FakeFactory(holding)) as pool:
         async with pool.acquire() as lease:
             call = lease.unary_unary(ECHO)(b"")
@@ -249,7 +249,7 @@ async def test_the_grace_ends_by_the_real_clock() -> None:
 
 @in_loop
 async def test_a_release_after_close_closes() -> None:
-    """In the grace, each connection is closed as soon as its own lease comes back, or is dropped."""
+    """During the grace, each connection is closed as soon as its own lease is released or dropped."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=3) as pool:
         one, two = await pool.acquire(), await pool.acquire()
@@ -269,8 +269,8 @@ async def test_a_release_after_close_closes() -> None:
 
 
 @in_loop
-async def test_in_the_grace_nobody_is_served() -> None:
-    """From the beginning of `close(grace)`, asking is refused, also by a place that comes free."""
+async def test_in_the_grace_nothing_is_served() -> None:
+    """From the start of `close(grace)` requests are refused, even when a release makes room."""
     async with pool_over(FakeFactory(), max_size=1, max_streams=2) as pool:
         held = await pool.acquire()
         waiting = asyncio.create_task(pool.acquire())
@@ -287,8 +287,8 @@ async def test_in_the_grace_nobody_is_served() -> None:
 
 
 @in_loop
-async def test_closing_again_does_nothing() -> None:
-    """Each connection is closed once, however often and by however many tasks the pool is."""
+async def test_closing_again_has_no_effect() -> None:
+    """Each connection is closed once, however often and by however many tasks `close()` is called."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=2) as pool:
         await pool.open()
@@ -323,7 +323,7 @@ async def test_every_closer_waits_for_the_end() -> None:
 
 @in_loop
 async def test_a_later_close_may_shorten_the_grace() -> None:
-    """A second `close` with less grace ends the first one's wait; one with more does not lengthen it."""
+    """A second `close` with less grace ends the first one's wait; one with more does not extend it."""
     async with pool_over(FakeFactory()) as pool, pool.acquire():
         patient = asyncio.create_task(pool.close(grace=1000))
         await settle()
@@ -336,8 +336,8 @@ async def test_a_later_close_may_shorten_the_grace() -> None:
 
 @pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), True, "1"], ids=repr)
 @in_loop
-async def test_what_is_no_grace_is_refused(grace: float) -> None:
-    """A negative, endless or no number raises `ValueError`, and the pool stays open."""
+async def test_an_invalid_grace_is_refused(grace: float) -> None:
+    """A grace that is negative, infinite or not a number raises `ValueError`, and the pool stays open."""
     async with pool_over(FakeFactory()) as pool:
         with pytest.raises(ValueError, match="grace = "):
             await pool.close(grace)
@@ -346,7 +346,7 @@ async def test_what_is_no_grace_is_refused(grace: float) -> None:
 
 @in_loop
 async def test_what_is_being_opened_is_closed() -> None:
-    """A connection that still connects, and one that has not even begun to, is closed with the pool."""
+    """A connection that is still connecting, or has not even begun to, is closed with the pool."""
     for turns in range(6):
         factory = FakeFactory(silent)
         async with pool_over(factory, min_size=2) as pool:
@@ -362,13 +362,13 @@ async def test_what_is_being_opened_is_closed() -> None:
 
 
 @in_loop
-async def test_what_another_thread_has_asked_for_is_not_opened_after_the_close() -> None:
-    """A thread may have a connection opened just before the loop closes the pool, which hears of it after that."""
+async def test_what_another_thread_requested_is_not_opened_after_the_close() -> None:
+    """A thread may request a connection just before the loop closes the pool, which learns of it only afterwards."""
     for change in ("resize", "refresh"):
         factory = FakeFactory()
         async with pool_over(factory, min_size=1, max_size=3) as pool:
             await pool.open()
-            # The loop does not turn until the thread is through.
+            # The loop does not turn until the thread is finished.
             work = (lambda: pool.resize(min_size=2)) if change == "resize" else pool.refresh
             together(1, lambda _, work=work: work())  # type: ignore[misc]
             await pool.close()
@@ -379,7 +379,7 @@ async def test_what_another_thread_has_asked_for_is_not_opened_after_the_close()
 
 @in_loop
 async def test_a_close_that_is_cancelled_goes_on_in_the_background() -> None:
-    """Who waited is gone, the pool closes all the same, and nothing of it is left."""
+    """After the task that called `close()` is cancelled, the pool still closes, and nothing of it is left."""
     factory = FakeFactory()
     pool = ChannelPool(factory, PoolConfig(min_size=2))
     lease = await pool.acquire()
@@ -397,7 +397,7 @@ async def test_a_close_that_is_cancelled_goes_on_in_the_background() -> None:
 
 @in_loop
 async def test_a_close_may_be_cancelled_and_called_again() -> None:
-    """At whatever turn the first is cancelled, the second one ends the pool."""
+    """At whatever turn the first call is cancelled, the second one closes the pool."""
     for turns in range(8):
         factory = FakeFactory()
         async with pool_over(factory, min_size=2) as pool:
@@ -411,30 +411,30 @@ async def test_a_close_may_be_cancelled_and_called_again() -> None:
             assert closing.done()
 
 
-# --- what is told ---------------------------------------------------------------------------------------------------
+# --- what is reported -----------------------------------------------------------------------------------------------
 
 
 @in_loop
-async def test_the_last_moments_are_told() -> None:
-    """A listener of a pool that closes is told of each connection, and how many were on it."""
-    told: list[Closed] = []
+async def test_the_closing_is_reported() -> None:
+    """When a pool closes, its listeners get an event for each connection, with the number of calls cancelled."""
+    events: list[Closed] = []
 
-    class Telling(Listener):
+    class Recording(Listener):
         def closed(self, event: Closed) -> None:
-            told.append(event)
+            events.append(event)
 
-    async with pool_over(FakeFactory(), listeners=[Telling()], max_size=1) as pool:
+    async with pool_over(FakeFactory(), listeners=[Recording()], max_size=1) as pool:
         leases = [await pool.acquire(streams=1) for _ in range(3)]
         await pool.close()
-        assert [event.cancelled for event in told] == [3]
+        assert [event.cancelled for event in events] == [3]
         for lease in leases:
             lease.release()
 
 
 @pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
 @in_loop
-async def test_a_listener_that_raises_is_no_obstacle(error: type[BaseException]) -> None:
-    """What a hook raises is logged and counted, and the pool goes on; who uses it is not taken for cancelled."""
+async def test_a_listener_that_raises_disturbs_nothing(error: type[BaseException]) -> None:
+    """What a hook raises is logged and counted; the pool goes on, and its user is not taken for cancelled."""
 
     class Raising(Listener):
         def opening(self, event: Opening) -> None:

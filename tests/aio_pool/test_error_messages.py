@@ -1,4 +1,4 @@
-"""What the errors say: whose pool, how full it is, and what to do about it. They are the sync twin's, word for word."""
+"""What the errors say: which pool, how full it is, and what to do about it. The sync pool's errors say the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 
 @in_loop
 async def test_a_timeout_says_how_full_the_pool_is(clock: ManualClock) -> None:
-    """The message has the pool's name, its figures at that moment, how long was waited, and the remedy."""
+    """The message has the pool's name, its current figures, the time waited, and the remedy."""
     async with pool_over(FakeFactory(), name="orders", max_size=1) as pool, pool.acquire():
         waiting = asyncio.create_task(pool.acquire(timeout=2.5))
         await settle()
@@ -34,8 +34,8 @@ async def test_a_timeout_says_how_full_the_pool_is(clock: ManualClock) -> None:
 
 
 @in_loop
-async def test_a_refusal_says_how_many_wait(clock: ManualClock) -> None:
-    """So does the error of who is refused because too many wait."""
+async def test_a_rejection_says_how_many_wait(clock: ManualClock) -> None:
+    """The error of a rejected request has the pool's figures and the remedy, too."""
     async with pool_over(FakeFactory(), name="orders", max_size=1, max_waiters=0) as pool:
         await pool.open()
         async with pool.acquire():
@@ -49,7 +49,7 @@ async def test_a_refusal_says_how_many_wait(clock: ManualClock) -> None:
 
 @in_loop
 async def test_a_closed_pool_says_so(clock: ManualClock) -> None:
-    """So does the error of who comes too late."""
+    """The error of a request to a closed pool has the pool's figures and a remedy, too."""
     async with pool_over(FakeFactory(), name="orders") as pool:
         await pool.close()
         with pytest.raises(PoolClosedError) as caught:
@@ -61,8 +61,8 @@ async def test_a_closed_pool_says_so(clock: ManualClock) -> None:
 
 
 @in_loop
-async def test_who_waited_for_a_connection_that_fails_learns_why(clock: ManualClock) -> None:
-    """A timeout while no connection could be made has the last connect error as its cause, and in its message."""
+async def test_a_timeout_carries_the_connect_error(clock: ManualClock) -> None:
+    """A timeout while no connection could be opened has the last connect error as its cause, and in its message."""
     async with pool_over(failing_factory, name="orders") as pool:
         waiting = asyncio.create_task(pool.acquire(timeout=1))
         await settle()
@@ -74,8 +74,8 @@ async def test_who_waited_for_a_connection_that_fails_learns_why(clock: ManualCl
 
 
 @in_loop
-async def test_a_connect_error_of_the_past_is_not_blamed(clock: ManualClock) -> None:
-    """When connections have been made since, a timeout for want of places has no connect error as its cause."""
+async def test_a_past_connect_error_is_not_the_cause(clock: ManualClock) -> None:
+    """Once connections have been opened again, a timeout has no connect error as its cause."""
     async with pool_over(FakeFactory(fails=1), max_size=1) as pool:
         waiting = asyncio.create_task(pool.acquire())
         await settle()
@@ -100,8 +100,8 @@ async def test_a_failed_open_says_why() -> None:
 
 
 @in_loop
-async def test_an_open_that_takes_too_long_does_not_talk_of_leases(clock: ManualClock) -> None:
-    """Who calls `open(timeout)` in vain is told of connections, not to release leases sooner."""
+async def test_an_open_that_takes_too_long_does_not_mention_leases(clock: ManualClock) -> None:
+    """A timeout of `open(timeout)` mentions connections; it does not advise releasing leases sooner."""
     async with pool_over(FakeFactory(silent), name="orders") as pool:
         opening = asyncio.create_task(pool.open(timeout=0.01))
         await settle()
@@ -128,7 +128,7 @@ async def test_a_released_lease_says_so() -> None:
 
 @in_loop
 async def test_the_repr_is_a_small_dashboard() -> None:
-    """It says what the pool is called, what there is of connections, and who uses and waits for them."""
+    """The repr shows the pool's name, its connections, and what is in flight and waiting."""
     async with pool_over(FakeFactory(), name="orders", max_size=1) as pool:
         assert repr(pool) == "<grpcpool.aio.ChannelPool 'orders': 0 of 1 connections open, 0 in flight, 0 waiting>"
         async with pool.acquire():

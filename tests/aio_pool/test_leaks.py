@@ -1,4 +1,4 @@
-"""`leak_threshold`: leases that are held for suspiciously long are reported, once."""
+"""`leak_threshold`: a lease held for suspiciously long is reported once."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from support.pools import Recorder
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 
 
-async def _take_without_return(pool: ChannelPool) -> Lease:
+async def _acquire_without_release(pool: ChannelPool) -> Lease:
     return await pool.acquire()
 
 
-async def _take_in_a_block(pool: ChannelPool, clock: ManualClock) -> None:
+async def _acquire_in_a_block(pool: ChannelPool, clock: ManualClock) -> None:
     async with pool.acquire():
         clock.advance(60)
 
 
-async def _take_in_time(pool: ChannelPool, clock: ManualClock) -> None:
+async def _acquire_in_time(pool: ChannelPool, clock: ManualClock) -> None:
     async with await asyncio.wait_for(pool.acquire(), 20):
         clock.advance(60)
 
 
-async def _take_by_a_task(pool: ChannelPool, clock: ManualClock) -> None:
+async def _acquire_in_a_task(pool: ChannelPool, clock: ManualClock) -> None:
     async with await asyncio.create_task(pool.acquire()):
         clock.advance(60)
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
 @in_loop
-async def test_it_is_logged_with_the_stack_that_took_it(
+async def test_it_is_logged_with_the_stack_that_acquired_it(
     clock: ManualClock, caplog: pytest.LogCaptureFixture, waits: bool
 ) -> None:
-    """The warning names pool, connection and time, and shows who took the lease; it comes once."""
+    """The warning names pool, connection and time, and shows where the lease was acquired; it comes once."""
     async with pool_over(FakeFactory(), name="orders", max_size=1, leak_threshold=60) as pool:
         held = await pool.acquire()
         if not waits:
             held.release()
-        taking = asyncio.create_task(_take_without_return(pool))
+        acquiring = asyncio.create_task(_acquire_without_release(pool))
         await settle()
         held.release()
-        async with await taking:
+        async with await acquiring:
             with caplog.at_level(logging.WARNING, "grpcpool"):
                 clock.advance(60)
                 clock.advance(60)
@@ -59,28 +59,30 @@ async def test_it_is_logged_with_the_stack_that_took_it(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "pool 'orders': a lease of channel 1 has been held for 60.0 s; it was taken here:" in record.message
-    assert "in _take_without_return\n    return await pool.acquire()" in record.message
+    assert "in _acquire_without_release\n    return await pool.acquire()" in record.message
 
 
-@pytest.mark.parametrize("take", [_take_in_a_block, _take_in_time, _take_by_a_task], ids=lambda it: it.__name__)
+@pytest.mark.parametrize(
+    "acquire", [_acquire_in_a_block, _acquire_in_time, _acquire_in_a_task], ids=lambda it: it.__name__
+)
 @in_loop
-async def test_the_stack_ends_where_the_user_asked(
-    clock: ManualClock, take: Callable[[ChannelPool, ManualClock], Awaitable[None]]
+async def test_the_stack_ends_at_the_users_acquire(
+    clock: ManualClock, acquire: Callable[[ChannelPool, ManualClock], Awaitable[None]]
 ) -> None:
-    """Whichever way the lease was awaited, the last line of the stack is the caller's; the pool's own are left out."""
+    """However the lease was awaited, the stack ends with the user's own line and omits the pool's."""
     recorder = Recorder()
     async with pool_over(FakeFactory(), listeners=[recorder], leak_threshold=60) as pool:
         await pool.open()
-        await take(pool, clock)
+        await acquire(pool, clock)
     (leaked,) = recorder.of(Leaked)
     *_, where, line = leaked.stack.splitlines()
-    assert where.endswith(f"in {take.__name__}")
+    assert where.endswith(f"in {acquire.__name__}")
     assert "pool.acquire()" in line
 
 
 @in_loop
-async def test_each_is_reported_in_its_time(clock: ManualClock) -> None:
-    """Of several leases each is reported when it is held too long, and those given back are not."""
+async def test_each_is_reported_at_its_own_time(clock: ManualClock) -> None:
+    """Each of several leases is reported once it is held too long; released ones are not."""
     recorder = Recorder()
     async with pool_over(FakeFactory(), listeners=[recorder], leak_threshold=60) as pool:
         first = await pool.acquire(streams=1)
@@ -102,7 +104,7 @@ async def test_each_is_reported_in_its_time(clock: ManualClock) -> None:
 
 @in_loop
 async def test_a_collected_lease_is_not_reported(clock: ManualClock) -> None:
-    """A lease that the collector gave back has been reported by its warning."""
+    """A lease that the collector released is not reported again: its warning has reported it."""
     recorder = Recorder()
     async with pool_over(FakeFactory(), listeners=[recorder], leak_threshold=60) as pool:
         held = [await pool.acquire()]
@@ -114,8 +116,8 @@ async def test_a_collected_lease_is_not_reported(clock: ManualClock) -> None:
 
 
 @in_loop
-async def test_by_the_real_clock_it_comes_by_itself() -> None:
-    """Nobody needs to use the pool for a leak to be reported."""
+async def test_by_the_real_clock_it_is_reported_by_itself() -> None:
+    """A leak is reported even if the pool is not used."""
     recorder = Recorder()
     async with pool_over(FakeFactory(), listeners=[recorder], leak_threshold=0.05, idle_timeout=None) as pool:
         async with pool.acquire():
@@ -125,7 +127,7 @@ async def test_by_the_real_clock_it_comes_by_itself() -> None:
 
 @in_loop
 async def test_a_cancelled_wait_is_not_reported(clock: ManualClock) -> None:
-    """Who never got a lease does not leak one; nor does who was granted it as he was cancelled."""
+    """A cancelled request is not reported as a leak, even if it was granted as it was cancelled."""
     recorder = Recorder()
     async with pool_over(FakeFactory(), max_size=1, listeners=[recorder], leak_threshold=60) as pool:
         held = await pool.acquire()

@@ -1,4 +1,4 @@
-"""What a lease is: a channel for a while, given back once."""
+"""A lease: a channel for a limited time, released once."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _numbers(count: int) -> Iterator[bytes]:
     return (str(i).encode() for i in range(count))
 
 
-# --- giving back ----------------------------------------------------------------------------------------------------
+# --- releasing ------------------------------------------------------------------------------------------------------
 
 
 @in_loop
 async def test_later_releases_do_nothing() -> None:
-    """`release`, `close`, `discard` and the end of a block, after a release, do nothing to the next borrower."""
+    """After a release, `release`, `close`, `discard` and the end of a block do nothing to the next lease."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool:
         async with pool.acquire() as first:
@@ -61,8 +61,8 @@ _every_way = pytest.mark.parametrize("way", _WAYS.values(), ids=_WAYS)
 
 @_every_way
 @in_loop
-async def test_each_way_gives_it_back(way: Callable[[Lease], Awaitable[None] | None]) -> None:
-    """Release, close, discard and the end of the block give the place back at once, and serve who waits."""
+async def test_each_way_releases_it(way: Callable[[Lease], Awaitable[None] | None]) -> None:
+    """Release, close, discard and the end of the block release the connection at once, and serve the waiter."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         lease = await pool.acquire()
         waiting = asyncio.create_task(pool.acquire())
@@ -76,20 +76,20 @@ async def test_each_way_gives_it_back(way: Callable[[Lease], Awaitable[None] | N
 
 @in_loop
 async def test_another_thread_may_release() -> None:
-    """A release, or a discard, on a thread without a loop serves who waits in the loop."""
+    """A release or discard on a thread without a loop serves the waiter in the loop."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
-        for give_back in (Lease.release, Lease.discard):
+        for end in (Lease.release, Lease.discard):
             lease = await pool.acquire()
             waiting = asyncio.create_task(pool.acquire())
             await settle()
-            await in_thread(lambda give_back=give_back, lease=lease: give_back(lease))  # type: ignore[misc]
+            await in_thread(lambda end=end, lease=lease: end(lease))  # type: ignore[misc]
             (await waiting).release()
         assert pool.stats().in_flight == 0
 
 
 @in_loop
-async def test_leaving_the_block_gives_it_back_whatever_happens() -> None:
-    """An exception in the block goes on, and the lease comes back."""
+async def test_leaving_the_block_releases_it_whatever_happens() -> None:
+    """An exception in the block is passed on, and the lease is released."""
     async with pool_over(FakeFactory()) as pool:
         with pytest.raises(KeyError):
             async with pool.acquire():
@@ -99,7 +99,7 @@ async def test_leaving_the_block_gives_it_back_whatever_happens() -> None:
 
 @in_loop
 async def test_discarding_a_whole_connection_closes_it_at_once() -> None:
-    """The connection is closed, its calls are cancelled, and the next borrower gets a new one."""
+    """The connection is closed, its calls are cancelled, and the next lease gets a new one."""
     factory = FakeFactory(holding)
     async with pool_over(factory, max_size=1) as pool:
         lease = await pool.acquire()
@@ -116,7 +116,7 @@ async def test_discarding_a_whole_connection_closes_it_at_once() -> None:
 
 @in_loop
 async def test_discarding_a_share_closes_when_the_others_have_ended() -> None:
-    """The connection takes nothing new and is closed with the last of those who share it."""
+    """The connection takes nothing new, and is closed with the last of the leases and calls that share it."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1, max_streams=3) as pool:
         one, two = await pool.acquire(streams=1), await pool.acquire(streams=1)
@@ -134,8 +134,8 @@ async def test_discarding_a_share_closes_when_the_others_have_ended() -> None:
 
 
 @in_loop
-async def test_discarded_with_calls_running_it_gives_back_once() -> None:
-    """The calls of a discarded share that end later give nothing back a second time."""
+async def test_a_discard_with_calls_running_releases_once() -> None:
+    """Calls of a discarded share that end later do not release it a second time."""
     factory = FakeFactory(holding)
     async with pool_over(factory, max_size=1, max_streams=3) as pool:
         one, two = await pool.acquire(streams=1), await pool.acquire(streams=2)
@@ -166,12 +166,12 @@ _every_call = pytest.mark.parametrize("call", _CALLS.values(), ids=_CALLS)
 @_every_call
 @in_loop
 async def test_a_call_after_the_release_is_refused(call: Callable[[Any], Any]) -> None:
-    """It raises `LeaseReleasedError`, which names the pool; the connection does not hear of it."""
+    """It raises `LeaseReleasedError`, which names the pool, and does not reach the connection."""
     factory = FakeFactory()
     async with pool_over(factory, name="orders") as pool:
-        for give_back in (Lease.release, Lease.discard):
+        for end in (Lease.release, Lease.discard):
             lease = await pool.acquire()
-            give_back(lease)
+            end(lease)
             with pytest.raises(LeaseReleasedError, match="'orders'"):
                 call(lease)
         assert not any(channel.calls for channel in factory.made)
@@ -179,7 +179,7 @@ async def test_a_call_after_the_release_is_refused(call: Callable[[Any], Any]) -
 
 @in_loop
 async def test_a_stub_made_before_the_release_is_refused_after_it() -> None:
-    """What was made of the lease while it was held is as void as the lease; so are its questions after the state."""
+    """What was made from the lease while it was held cannot be used after its release; nor can its state be read."""
     async with pool_over(FakeFactory()) as pool:
         async with pool.acquire() as lease:
             echo, count = lease.unary_unary(ECHO), lease.unary_stream(COUNT)
@@ -197,8 +197,8 @@ async def test_a_stub_made_before_the_release_is_refused_after_it() -> None:
 
 @_every_call
 @in_loop
-async def test_a_call_running_at_the_release_keeps_the_place(call: Callable[[Any], Any]) -> None:
-    """The place is not free while the call runs, and free when it ends."""
+async def test_a_call_running_at_the_release_keeps_the_connection(call: Callable[[Any], Any]) -> None:
+    """The connection is not free while the call runs, and free when it ends."""
     factory = FakeFactory(holding)
     async with pool_over(factory, max_size=1) as pool:
         lease = await pool.acquire()
@@ -216,8 +216,8 @@ async def test_a_call_running_at_the_release_keeps_the_place(call: Callable[[Any
 
 
 @in_loop
-async def test_the_last_of_several_calls_gives_the_place_back() -> None:
-    """Of several calls that run at the release, each but the last leaves the place taken, however it ends."""
+async def test_the_last_of_several_calls_frees_the_connection() -> None:
+    """Of several calls running at the release, only the end of the last frees the connection, however each ends."""
     factory = FakeFactory(holding)
     async with pool_over(factory, max_size=1) as pool:
         async with pool.acquire() as lease:
@@ -234,8 +234,8 @@ async def test_the_last_of_several_calls_gives_the_place_back() -> None:
 
 
 @in_loop
-async def test_a_call_that_ends_before_the_release_gives_nothing_back() -> None:
-    """The place is the lease's while it is held, however many calls come and go."""
+async def test_a_call_that_ends_before_the_release_frees_nothing() -> None:
+    """While the lease is held it keeps its connection, however many calls begin and end."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         async with pool.acquire() as lease:
             for _ in range(3):
@@ -247,7 +247,7 @@ async def test_a_call_that_ends_before_the_release_gives_nothing_back() -> None:
 @_every_call
 @in_loop
 async def test_a_call_that_does_not_begin_keeps_nothing(call: Callable[[Any], Any]) -> None:
-    """When gRPC raises instead of beginning a call, the call is not counted as running."""
+    """When gRPC raises instead of beginning a call, the call does not count as running."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool:
         lease = await pool.acquire()
@@ -262,8 +262,8 @@ async def test_a_call_that_does_not_begin_keeps_nothing(call: Callable[[Any], An
 
 
 @in_loop
-async def test_a_dropped_lease_is_given_back_with_a_warning() -> None:
-    """A lease that is collected unreleased returns its place, and warns `ResourceWarning` that names the pool."""
+async def test_a_dropped_lease_is_released_with_a_warning() -> None:
+    """A lease that is collected unreleased returns to the pool, with a `ResourceWarning` that names the pool."""
     async with pool_over(FakeFactory(), name="orders", max_size=1) as pool:
         held = [await pool.acquire()]
         with pytest.warns(ResourceWarning, match="'orders' was dropped without release"):
@@ -278,8 +278,8 @@ async def _drop_here(work: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("where", ["this thread", "another thread"])
 @in_loop
-async def test_a_dropped_lease_serves_who_waits(where: str) -> None:
-    """The place of a lease that is collected, on whatever thread, goes to the waiter without anybody's doing."""
+async def test_a_dropped_lease_serves_a_waiter(where: str) -> None:
+    """What a collected lease held goes to the waiter, whatever thread collects it, without other use of the pool."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         held = [await pool.acquire()]
         waiting = asyncio.create_task(pool.acquire())
@@ -291,8 +291,8 @@ async def test_a_dropped_lease_serves_who_waits(where: str) -> None:
 
 
 @in_loop
-async def test_a_lease_collected_by_another_thread_out_of_a_cycle_comes_back() -> None:
-    """The collector may run on a thread that has nothing to do with the pool."""
+async def test_a_lease_in_a_cycle_collected_by_another_thread_is_released() -> None:
+    """The collector may run on a thread that does not use the pool."""
 
     class Holder:
         me: Holder
@@ -316,8 +316,8 @@ async def test_a_lease_collected_by_another_thread_out_of_a_cycle_comes_back() -
 
 
 @in_loop
-async def test_a_lease_in_the_result_of_a_forgotten_task_comes_back() -> None:
-    """A task that got a lease which nobody took from it drops it as anybody would."""
+async def test_a_lease_in_the_result_of_a_dropped_task_is_released() -> None:
+    """A task that is dropped with its result drops the lease in it."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         tasks = [asyncio.create_task(pool.acquire())]
         await settle()
@@ -329,19 +329,19 @@ async def test_a_lease_in_the_result_of_a_forgotten_task_comes_back() -> None:
 
 @in_loop
 async def test_a_released_lease_is_collected_silently() -> None:
-    """A lease that was released, or discarded, warns of nothing: warnings are errors here."""
+    """A lease that was released or discarded causes no warning when collected."""
     async with pool_over(FakeFactory()) as pool:
-        for give_back in (Lease.release, Lease.discard):
+        for end in (Lease.release, Lease.discard):
             lease = await pool.acquire()
-            give_back(lease)
+            end(lease)
             del lease
             gc.collect()
         assert pool.stats().in_flight == 0
 
 
 @in_loop
-async def test_what_was_made_of_a_lease_keeps_it() -> None:
-    """A stub holds its lease, which is dropped when the stub is."""
+async def test_a_stub_keeps_its_lease() -> None:
+    """A stub keeps its lease, which is dropped when the stub is."""
     async with pool_over(FakeFactory()) as pool:
         held = [(await pool.acquire()).unary_unary(ECHO)]
         gc.collect()
@@ -354,7 +354,7 @@ async def test_what_was_made_of_a_lease_keeps_it() -> None:
 
 @in_loop
 async def test_a_running_call_keeps_a_dropped_lease() -> None:
-    """A lease whose call still runs is not given back by the collector before the call has ended."""
+    """A dropped lease whose call still runs is not released before the call ends."""
     factory = FakeFactory(holding)
     async with pool_over(factory, max_size=1) as pool:
         calls = [(await pool.acquire()).unary_unary(ECHO)(b"")]
@@ -376,18 +376,18 @@ async def _finish_and_drop(factory: FakeFactory, calls: list[Any]) -> None:
 
 @in_loop
 async def test_it_is_a_channel_for_stubs() -> None:
-    """A lease is a `grpc.aio.Channel`; serializer and deserializer, and the flag of generated code, are passed on."""
+    """A lease is a `grpc.aio.Channel`; serializer, deserializer, and the flag of generated code are passed on."""
     async with pool_over(FakeFactory()) as pool, pool.acquire() as lease:
         assert isinstance(lease, grpc.aio.Channel)
         echo = lease.unary_unary(ECHO, str.encode, bytes.decode, _registered_method=True)
         assert await echo("text") == "text"
-        # Another serializer for the same method is another multicallable.
+        # A different serializer for the same method needs a different multicallable.
         assert await lease.unary_unary(ECHO)(b"bytes") == b"bytes"
 
 
 @in_loop
-async def test_it_tells_the_state_of_its_own_connection() -> None:
-    """Its state, and the waits for a change of it, are those of the leased connection, not of the pool."""
+async def test_it_reports_the_state_of_its_own_connection() -> None:
+    """Its state, and waits for changes of it, are those of the leased connection, not of the pool."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=2, max_size=2) as pool:
         await pool.open()
@@ -409,7 +409,7 @@ async def test_it_tells_the_state_of_its_own_connection() -> None:
 
 
 @in_loop
-async def test_it_can_have_an_idle_connection_connect() -> None:
+async def test_it_can_make_an_idle_connection_connect() -> None:
     """`get_state(try_to_connect=True)` is passed on to the connection."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool, pool.acquire() as lease:
@@ -420,7 +420,7 @@ async def test_it_can_have_an_idle_connection_connect() -> None:
 
 
 @in_loop
-async def test_its_moments_are_aware_dates(clock: ManualClock) -> None:
+async def test_its_times_are_aware_dates(clock: ManualClock) -> None:
     """`created_at` is when the connection was opened, `used_at` when it was last returned before this lease."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         async with pool.acquire() as first:
@@ -436,8 +436,8 @@ async def test_its_moments_are_aware_dates(clock: ManualClock) -> None:
 
 
 @in_loop
-async def test_who_waited_is_told_when_the_connection_was_returned(clock: ManualClock) -> None:
-    """Also for a lease that was waited for, `used_at` is the return before it."""
+async def test_after_a_wait_used_at_is_the_last_return(clock: ManualClock) -> None:
+    """Even for a lease that was waited for, `used_at` is the return before it."""
     async with pool_over(FakeFactory(), max_size=1) as pool:
         held = await pool.acquire()
         waiting = asyncio.create_task(pool.acquire())
@@ -449,8 +449,8 @@ async def test_who_waited_is_told_when_the_connection_was_returned(clock: Manual
 
 
 @in_loop
-async def test_its_repr_says_what_of_what() -> None:
-    """The repr names the pool and the connection, what was leased, and whether it still is."""
+async def test_its_repr() -> None:
+    """The repr names the pool and the connection, what was leased, and whether it is still held."""
     async with pool_over(FakeFactory(), name="orders") as pool:
         async with pool.acquire() as lease:
             assert repr(lease) == "<grpcpool.aio.Lease of all of channel 1 of pool 'orders': held>"

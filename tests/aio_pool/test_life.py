@@ -1,4 +1,4 @@
-"""A pool's life by the clock: growing, shrinking, ageing, replacing; and what it tells of it."""
+"""A pool over time: growing, shrinking, ageing, replacing; and the events of it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _GAUGES = ("size", "ready", "opening", "draining", "idle", "in_flight", "waiting
 
 
 def _gauges(stats: PoolStats) -> dict[str, int]:
-    """Those that are not 0."""
+    """The gauges that are not 0."""
     return {name: getattr(stats, name) for name in _GAUGES if getattr(stats, name)}
 
 
 @in_loop
 async def test_it_grows_before_it_is_full() -> None:
-    """When every connection carries `target_streams`, another is opened in the background; nobody waits for it."""
+    """When every connection carries `target_streams`, another is opened in the background, without a wait for it."""
     factory = FakeFactory(silent)
     async with pool_over(factory, max_size=3, max_streams=10, target_streams=2) as pool:
         opening = asyncio.create_task(pool.open())
@@ -51,8 +51,8 @@ async def test_it_grows_before_it_is_full() -> None:
 
 
 @in_loop
-async def test_what_is_idle_is_closed(clock: ManualClock) -> None:
-    """Unused for `idle_timeout`, a connection above `min_size` is closed; those of `min_size` stay."""
+async def test_idle_connections_are_closed(clock: ManualClock) -> None:
+    """Unused for `idle_timeout`, a connection above `min_size` is closed; `min_size` stay open."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=1, max_size=3, idle_timeout=60) as pool:
         leases = [await pool.acquire() for _ in range(3)]
@@ -69,7 +69,7 @@ async def test_what_is_idle_is_closed(clock: ManualClock) -> None:
 
 @in_loop
 async def test_by_the_real_clock_idle_connections_close_by_themselves() -> None:
-    """Nobody needs to use the pool for it."""
+    """Idle connections close even if the pool is not used."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=0, max_size=2, idle_timeout=0.02) as pool:
         (await pool.acquire()).release()
@@ -80,7 +80,7 @@ async def test_by_the_real_clock_idle_connections_close_by_themselves() -> None:
 @pytest.mark.parametrize("how", ["refresh", "age"])
 @in_loop
 async def test_a_successor_is_ready_before_the_old_one_goes(clock: ManualClock, how: str) -> None:
-    """It is made and primed first; the old one takes nothing new from then on, and closes when its last ends."""
+    """A successor is opened and primed first; then the old one takes nothing new, and closes with its last call."""
     primed: list[object] = []
     settings: dict[str, Any] = {"max_age": 100, "age_jitter": 0} if how == "age" else {}
     factory = FakeFactory()
@@ -106,7 +106,7 @@ async def test_a_successor_is_ready_before_the_old_one_goes(clock: ManualClock, 
 
 @in_loop
 async def test_without_a_successor_the_old_one_stays(clock: ManualClock) -> None:
-    """While no other can be made the connection stays in service, however old it is."""
+    """While successors fail, the connection stays in service, however old it is."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool:
         await pool.open()
@@ -121,7 +121,7 @@ async def test_without_a_successor_the_old_one_stays(clock: ManualClock) -> None
 
 
 @in_loop
-async def test_what_drains_for_too_long_is_cancelled(clock: ManualClock) -> None:
+async def test_a_drain_that_takes_too_long_is_cancelled(clock: ManualClock) -> None:
     """After `drain_timeout` the calls of a retiring connection are cancelled, and it is closed."""
     factory = FakeFactory(holding)
     async with pool_over(factory, max_size=1, drain_timeout=60) as pool:
@@ -140,8 +140,8 @@ async def test_what_drains_for_too_long_is_cancelled(clock: ManualClock) -> None
 
 
 @in_loop
-async def test_resizing_drains_what_is_too_many_and_opens_what_is_missing() -> None:
-    """`resize()` returns at once; what is in use is left alone until it comes back."""
+async def test_resizing_drains_surplus_and_opens_missing_connections() -> None:
+    """`resize()` returns at once; what is in use is left alone until it is released."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=3, max_size=3) as pool:
         await pool.open()
@@ -161,8 +161,8 @@ async def test_resizing_drains_what_is_too_many_and_opens_what_is_missing() -> N
 
 
 @in_loop
-async def test_a_loose_pool_opens_extra_connections_that_go_when_they_come_back() -> None:
-    """At `max_size` it opens up to `max_overflow` more at once, each for one lease."""
+async def test_a_loose_pool_opens_extra_connections_and_closes_them_when_released() -> None:
+    """At `max_size` up to `max_overflow` extra connections are opened at once, each for one lease."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1, mode=Mode.LOOSE, max_overflow=1) as pool:
         one, two = await pool.acquire(), await pool.acquire()
@@ -179,7 +179,7 @@ async def test_a_loose_pool_opens_extra_connections_that_go_when_they_come_back(
 
 @in_loop
 async def test_the_classic_settings_work() -> None:
-    """`PoolConfig.classic` makes an asyncio pool as it makes the other."""
+    """`PoolConfig.classic` works for an asyncio pool as for a sync one."""
     async with (
         ChannelPool(FakeFactory(), PoolConfig.classic(1, 2)) as pool,
         pool.acquire(),
@@ -191,7 +191,7 @@ async def test_the_classic_settings_work() -> None:
 
 @in_loop
 async def test_the_gauges_follow() -> None:
-    """Opening, ready, idle, in flight, waiting and draining are as they are at each moment."""
+    """Opening, ready, idle, in flight, waiting and draining are always current."""
     factory = FakeFactory(silent)
     async with pool_over(factory, min_size=0, max_size=1, max_streams=10) as pool:
         assert _gauges(pool.stats()) == {}
@@ -209,8 +209,8 @@ async def test_the_gauges_follow() -> None:
 
 
 @in_loop
-async def test_listeners_are_told_in_the_loop_in_order() -> None:
-    """Each event is told once, in the order in which it happened, also what a thread has caused."""
+async def test_listeners_get_events_in_the_loop_in_order() -> None:
+    """Each event is emitted once, in the order in which it happened, even if a thread caused it."""
     recorder = Recorder()
     factory = FakeFactory()
     async with pool_over(factory, max_size=1, max_waiters=1, listeners=[recorder]) as pool:

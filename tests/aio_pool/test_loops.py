@@ -1,4 +1,4 @@
-"""Which event loop a pool belongs to: that of its first use; and what happens in others, and without one."""
+"""A pool belongs to the event loop of its first use; and what happens in other loops, and without one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 
 State = grpc.ChannelConnectivity
 
-# Made when no loop runs, and none has ever been made.
+# Created when no loop runs, and none has ever been created.
 _MADE_AT_IMPORT = ChannelPool(FakeFactory(), PoolConfig(min_size=2), name="made at import")
 
 
@@ -34,11 +34,11 @@ async def _use(pool: ChannelPool) -> None:
         assert await lease.unary_unary(ECHO)(b"a") == b"a"
 
 
-# --- where it may be made -------------------------------------------------------------------------------------------
+# --- where it may be created ----------------------------------------------------------------------------------------
 
 
-def test_making_one_binds_and_opens_nothing() -> None:
-    """A pool made at import time, or anywhere without a loop, belongs to none yet, and can be looked at."""
+def test_creating_one_binds_and_opens_nothing() -> None:
+    """A pool created at import time, or anywhere without a loop, belongs to no loop yet, and can be looked at."""
     pool = _MADE_AT_IMPORT
     assert pool._driver.loop is None
     assert (pool.stats().size, pool.closed, pool.name, pool.config.min_size) == (0, False, "made at import", 2)
@@ -47,8 +47,8 @@ def test_making_one_binds_and_opens_nothing() -> None:
 
 
 @pytest.mark.parametrize("where", ["no loop", "a thread", "another loop", "a loop that is closed"])
-def test_it_may_be_made_anywhere(where: str) -> None:
-    """It is used in the loop of its first use, wherever it was made."""
+def test_it_may_be_created_anywhere(where: str) -> None:
+    """Wherever it was created, it is used in the loop of its first use."""
 
     def make() -> ChannelPool:
         return ChannelPool(FakeFactory(), PoolConfig(max_size=1))
@@ -74,8 +74,8 @@ def test_it_may_be_made_anywhere(where: str) -> None:
     run(main())
 
 
-def test_without_a_loop_it_is_not_used() -> None:
-    """What needs the loop says so where none runs; a stub may be made, bounds changed and a refresh asked for."""
+def test_without_a_loop_it_cannot_be_used() -> None:
+    """Where no loop runs, what needs one raises; a stub may be made, bounds changed and a refresh requested."""
     factory = FakeFactory()
     pool = ChannelPool(factory, name="orders")
     echo = pool.unary_unary(ECHO)
@@ -97,7 +97,7 @@ def test_without_a_loop_it_is_not_used() -> None:
 
 
 def test_it_belongs_to_the_loop_through_several_runs_of_it() -> None:
-    """Between two ``run_until_complete`` of one loop a pool keeps what it has, and its bounds may be changed."""
+    """Between two ``run_until_complete`` of one loop a pool keeps its connections, and its bounds may be changed."""
     factory = FakeFactory()
     loop = new_loop()
     pool = ChannelPool(factory)
@@ -114,7 +114,7 @@ def test_it_belongs_to_the_loop_through_several_runs_of_it() -> None:
 
 
 def assert_nothing_left_in(loop: asyncio.AbstractEventLoop, pool: ChannelPool) -> None:
-    """As `assert_nothing_left`, in a loop that does not run."""
+    """Same as `assert_nothing_left`, in a loop that is not running."""
 
     async def look() -> None:
         assert_nothing_left(pool)
@@ -190,7 +190,7 @@ _OF_A_LEASE: dict[str, Callable[[Lease], Any]] = {
 
 @pytest.mark.parametrize("use", _OF_A_LEASE.values(), ids=_OF_A_LEASE)
 def test_a_lease_is_refused_in_another_loop(use: Callable[[Lease], Any]) -> None:
-    """It is used where its pool is; only given back it may be anywhere."""
+    """A lease is used in its pool's loop only, but may be released anywhere."""
     pool = ChannelPool(FakeFactory(), name="orders")
     taken: list[Lease] = []
 
@@ -210,7 +210,7 @@ def test_a_lease_is_refused_in_another_loop(use: Callable[[Lease], Any]) -> None
 
 
 def test_two_loops_have_a_pool_each() -> None:
-    """The remedy works: pools of two loops that run at the same time are of no concern to each other."""
+    """The remedy works: pools of two loops that run at the same time do not affect each other."""
     barrier = threading.Barrier(2)
 
     def work() -> None:
@@ -246,7 +246,7 @@ async def test_it_may_be_looked_at_from_any_thread_and_loop() -> None:
 
 @in_loop
 async def test_a_thread_may_refresh_and_resize() -> None:
-    """Without a loop of its own it changes the pool, which does the rest in its own loop."""
+    """A thread without a loop may change the pool, which does the rest in its own loop."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=1) as pool:
         await pool.open()
@@ -276,8 +276,8 @@ async def test_a_thread_cannot_call(use: str) -> None:
 
 
 @in_loop
-async def test_a_thread_that_resizes_serves_who_waits() -> None:
-    """More room that a thread allows is used by who waits in the loop, without anybody else's doing."""
+async def test_a_thread_that_resizes_serves_a_waiter() -> None:
+    """More room allowed by a thread serves a waiter in the loop, without any other use of the pool."""
     async with pool_over(FakeFactory(), max_size=1) as pool, pool.acquire():
         waiting = asyncio.create_task(pool.acquire())
         await settle()
@@ -288,7 +288,7 @@ async def test_a_thread_that_resizes_serves_who_waits() -> None:
 
 @in_loop
 async def test_many_threads_may_change_and_look_while_the_loop_works() -> None:
-    """Refreshes, resizes, releases and snapshots from threads, under load: nothing is lost, and nothing is left."""
+    """Under refreshes, resizes, releases and snapshots from threads, with load, nothing is lost and nothing is left."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=1, max_size=4, max_streams=4, idle_timeout=None) as pool:
         over = threading.Event()
@@ -321,7 +321,7 @@ async def test_many_threads_may_change_and_look_while_the_loop_works() -> None:
 
 
 def test_after_the_loop_has_gone_it_can_be_looked_at() -> None:
-    """Whatever is left of a pool whose loop was closed: nothing raises that only looks, and nothing is warned of."""
+    """Once its loop has been closed, looking at a pool neither raises nor warns, whatever is left of it."""
     factory = FakeFactory()
     pool = ChannelPool(factory, PoolConfig(max_size=2))
     held: list[Lease] = []
@@ -346,7 +346,7 @@ def test_after_the_loop_has_gone_it_can_be_looked_at() -> None:
 
 @pytest.mark.parametrize("use", ["refresh", "resize", "get_state to connect", "call"])
 def test_after_the_loop_has_gone_it_cannot_be_used(use: str) -> None:
-    """Also where no loop runs, what would need the loop raises `WrongEventLoopError`."""
+    """What needs the closed loop raises `WrongEventLoopError`, even where no loop runs."""
     pool = ChannelPool(FakeFactory(), name="orders")
     run_unclosed(pool)
     with pytest.raises(WrongEventLoopError, match=r"'orders'.*closed"):
@@ -356,8 +356,8 @@ def test_after_the_loop_has_gone_it_cannot_be_used(use: str) -> None:
 
 
 @pytest.mark.parametrize("used", [True, False])
-def test_what_is_closed_may_be_closed_again_anywhere(used: bool) -> None:
-    """Also when its loop has gone, as by an exit handler in a loop of its own."""
+def test_a_closed_pool_may_be_closed_again_anywhere(used: bool) -> None:
+    """A closed pool may be closed again when its loop is gone, for example by an exit handler in a loop of its own."""
 
     async def use(pool: ChannelPool) -> None:
         async with pool:
@@ -378,7 +378,7 @@ def run_unclosed(pool: ChannelPool) -> None:
 
 @pytest.mark.parametrize("draining", [False, True])
 def test_a_lease_dropped_after_the_loop_has_gone_is_silent(draining: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """But for its `ResourceWarning`: there is nobody left whom it could serve."""
+    """It causes only its `ResourceWarning`: nothing is left that it could serve."""
     pool = ChannelPool(FakeFactory(), PoolConfig(max_size=1))
     held: list[Lease] = []
 
@@ -406,7 +406,7 @@ def test_a_pool_dropped_after_the_loop_has_gone_is_silent() -> None:
 
 @in_loop
 async def test_a_pool_at_rest_has_no_task() -> None:
-    """It has one for each connection that is being opened, and none when all are."""
+    """A pool has one task for each connection being opened, and none when all are open."""
     factory = FakeFactory(silent)
     async with pool_over(factory, min_size=3) as pool:
         opening = asyncio.create_task(pool.open())
@@ -428,7 +428,7 @@ def test_the_error_is_public() -> None:
 
 
 class _first_loop:  # noqa: N801 -- a context manager
-    """Uses something in a first loop, which within the block runs on a thread, stands still, or is closed."""
+    """Uses something in a first loop, which inside the block runs on a thread, stands still, or is closed."""
 
     def __init__(self, how: str, use: Callable[[], Any]) -> None:
         self._how = how
@@ -471,7 +471,7 @@ def _in(loop: asyncio.AbstractEventLoop, main: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_current_loop() -> Iterator[None]:
-    """No loop is the current one of this thread, so that nothing can take it silently."""
+    """The thread has no current loop, so nothing can use one silently."""
     asyncio.set_event_loop(None)
     yield
     asyncio.set_event_loop(None)

@@ -1,4 +1,4 @@
-"""How connections come to be: `open()`, the factory, the connect; and all the ways they fail."""
+"""How connections are opened: `open()`, the factory, the connect; and all the ways they fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ State = grpc.ChannelConnectivity
 
 @in_loop
 async def test_open_opens_min_size_connections() -> None:
-    """When `open()` returns, `min_size` connections are ready; a second `open()` finds nothing to do."""
+    """When `open()` returns, `min_size` connections are ready; a second `open()` has nothing left to do."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=3) as pool:
         await pool.open()
@@ -39,7 +39,7 @@ async def test_open_opens_min_size_connections() -> None:
 
 
 @in_loop
-async def test_open_of_none_does_nothing() -> None:
+async def test_open_without_minimum_does_nothing() -> None:
     """With `min_size=0`, `open()` returns at once and opens nothing."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=0) as pool:
@@ -50,7 +50,7 @@ async def test_open_of_none_does_nothing() -> None:
 
 @in_loop
 async def test_connections_are_opened_side_by_side() -> None:
-    """Each connection of `open()` is being made at once, not one after the other."""
+    """All connections of `open()` are being opened at once, not one after the other."""
     factory = FakeFactory(silent)
     async with pool_over(factory, min_size=3) as pool:
         opening = asyncio.create_task(pool.open())
@@ -65,7 +65,7 @@ async def test_connections_are_opened_side_by_side() -> None:
 
 @in_loop
 async def test_several_may_open_at_once() -> None:
-    """Each of several in `open()` returns when the connections are ready, which are made once."""
+    """Several tasks in `open()` share the same connections, and each returns when these are ready."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=2) as pool:
         await asyncio.gather(*(pool.open() for _ in range(3)))
@@ -92,7 +92,7 @@ async def test_a_failed_open_closes_what_it_had_opened(clock: ManualClock) -> No
         assert not factory.open
         assert pool.stats().size == 0
         asking = asyncio.create_task(pool.acquire())
-        # The next attempt comes when the backoff is over.
+        # The next attempt comes after the backoff.
         clock.advance(1)
         await settle()
         for channel in factory.open:
@@ -102,7 +102,7 @@ async def test_a_failed_open_closes_what_it_had_opened(clock: ManualClock) -> No
 
 @in_loop
 async def test_a_failed_open_may_be_tried_again() -> None:
-    """After the failure has gone, `open()` succeeds, without waiting for the backoff."""
+    """Once the failure is over, `open()` succeeds, without waiting for the backoff."""
     async with pool_over(FakeFactory(fails=1)) as pool:
         with pytest.raises(PoolOpenError):
             await pool.open()
@@ -113,7 +113,7 @@ async def test_a_failed_open_may_be_tried_again() -> None:
 @pytest.mark.parametrize("by", ["given", "configured"])
 @in_loop
 async def test_open_keeps_its_timeout(clock: ManualClock, by: str) -> None:
-    """`open(timeout)` raises `PoolOpenError` when its time is over, else at `connect_timeout`; all is closed again."""
+    """`open(timeout)` raises `PoolOpenError` at its timeout, or at `connect_timeout`; everything is closed again."""
     factory = FakeFactory(silent)
     async with pool_over(factory, min_size=2, connect_timeout=3 if by == "configured" else 10) as pool:
         opening = asyncio.create_task(pool.open(3) if by == "given" else pool.open())
@@ -132,7 +132,7 @@ async def test_open_keeps_its_timeout(clock: ManualClock, by: str) -> None:
 
 @in_loop
 async def test_open_times_out_by_the_real_clock() -> None:
-    """Nobody needs to turn anything."""
+    """`open(timeout)` is kept even if nothing else happens."""
     factory = FakeFactory(silent)
     async with pool_over(factory) as pool:
         with pytest.raises(PoolOpenError):
@@ -145,8 +145,8 @@ async def test_open_times_out_by_the_real_clock() -> None:
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), True, "1"], ids=repr)
 @in_loop
-async def test_open_refuses_what_is_no_timeout(timeout: float) -> None:  # noqa: ASYNC109 -- a value to be refused
-    """A negative or no number raises `ValueError`, and nothing is opened."""
+async def test_open_refuses_an_invalid_timeout(timeout: float) -> None:  # noqa: ASYNC109 -- a value to be refused
+    """A timeout that is negative or not a number raises `ValueError`, and nothing is opened."""
     factory = FakeFactory()
     async with pool_over(factory) as pool:
         with pytest.raises(ValueError, match="timeout = "):
@@ -156,7 +156,7 @@ async def test_open_refuses_what_is_no_timeout(timeout: float) -> None:  # noqa:
 
 @in_loop
 async def test_a_closed_pool_does_not_open() -> None:
-    """`open()` of a closed pool raises `PoolClosedError`; who is in `open()` when it is closed gets that too."""
+    """`open()` of a closed pool raises `PoolClosedError`; so does an `open()` during which the pool is closed."""
     factory = FakeFactory(silent)
     async with pool_over(factory) as pool:
         opening = asyncio.create_task(pool.open())
@@ -174,7 +174,7 @@ async def test_a_closed_pool_does_not_open() -> None:
 
 @in_loop
 async def test_the_factory_is_called_without_the_lock_and_in_the_loop() -> None:
-    """A factory may look at the pool, and even ask it; it runs in the loop, as gRPC's channels need it."""
+    """A factory may look at the pool, and even request a lease; it runs in the loop, as gRPC's channels require."""
     seen: list[tuple[int, asyncio.AbstractEventLoop]] = []
     asked: list[asyncio.Task[Any]] = []
 
@@ -192,8 +192,8 @@ async def test_the_factory_is_called_without_the_lock_and_in_the_loop() -> None:
 
 @pytest.mark.parametrize("value", [None, 3, "channel", object, SyncFakeChannel()], ids=lambda it: type(it).__name__)
 @in_loop
-async def test_a_factory_that_returns_no_channel_fails_the_connection(value: object) -> None:
-    """It costs no place, and the error says what was returned; a channel that is not asyncio's is none either."""
+async def test_a_factory_that_does_not_return_a_channel_fails_the_connection(value: object) -> None:
+    """The connection fails without using up `max_size`, and the error says what was returned, even a sync channel."""
     factory: Callable[[], Any] = ConstantFactory(value)
     async with pool_over(factory, max_size=1) as pool:
         with pytest.raises(PoolOpenError) as caught:
@@ -204,8 +204,8 @@ async def test_a_factory_that_returns_no_channel_fails_the_connection(value: obj
 
 
 @in_loop
-async def test_a_factory_is_no_coroutine_function() -> None:
-    """One that is fails with an error that says what it returned."""
+async def test_a_factory_must_not_be_a_coroutine_function() -> None:
+    """A coroutine function fails the connection with an error that says what it returned."""
 
     async def make() -> FakeChannel:
         return FakeChannel()
@@ -225,8 +225,8 @@ async def test_a_factory_is_no_coroutine_function() -> None:
 
 
 @in_loop
-async def test_a_factory_that_returns_the_same_channel_again_is_found_out() -> None:
-    """A channel that is in the pool already is refused, and stays open for who has it."""
+async def test_a_factory_that_returns_the_same_channel_again_is_detected() -> None:
+    """A channel that is already in the pool is refused, and stays open for its first user."""
     channel = FakeChannel()
     async with pool_over(ConstantFactory(channel), max_size=2) as pool:
         async with pool.acquire():
@@ -240,7 +240,7 @@ async def test_a_factory_that_returns_the_same_channel_again_is_found_out() -> N
 
 @in_loop
 async def test_a_factory_that_raises_fails_the_connection() -> None:
-    """What it raised is the cause, and a listener is told of it."""
+    """What it raised is the cause, and a listener is notified."""
     recorder = Recorder()
     async with pool_over(failing_factory, name="orders", listeners=[recorder]) as pool:
         with pytest.raises(PoolOpenError, match=r"'orders'.*last connect error: this factory always fails") as caught:
@@ -252,7 +252,7 @@ async def test_a_factory_that_raises_fails_the_connection() -> None:
 
 @in_loop
 async def test_a_factory_that_always_fails_leaves_nothing(clock: ManualClock) -> None:
-    """However often it is tried, neither place nor task is lost."""
+    """However often it is tried, no connection is counted and no task is left."""
     async with pool_over(failing_factory, max_size=2) as pool:
         for attempt in range(1, 20):
             with pytest.raises(PoolTimeoutError):
@@ -265,8 +265,8 @@ async def test_a_factory_that_always_fails_leaves_nothing(clock: ManualClock) ->
 
 
 @in_loop
-async def test_it_is_tried_again_until_it_goes(clock: ManualClock) -> None:
-    """Who waits is served by the first attempt that succeeds; each next comes when the backoff is over."""
+async def test_it_is_tried_again_until_it_succeeds(clock: ManualClock) -> None:
+    """The first attempt that succeeds serves the waiter; each further attempt comes after the backoff."""
     factory = FakeFactory(fails=5)
     async with pool_over(factory) as pool:
         waiting = asyncio.create_task(pool.acquire(None))
@@ -281,8 +281,8 @@ async def test_it_is_tried_again_until_it_goes(clock: ManualClock) -> None:
 
 
 @in_loop
-async def test_a_connection_is_given_once_it_is_ready() -> None:
-    """Nobody gets a connection that still connects."""
+async def test_a_connection_is_granted_once_it_is_ready() -> None:
+    """A connection that is still connecting is not granted."""
     factory = FakeFactory(silent)
     async with pool_over(factory) as pool:
         waiting = asyncio.create_task(pool.acquire())
@@ -298,7 +298,7 @@ async def test_a_connection_is_given_once_it_is_ready() -> None:
 
 @in_loop
 async def test_a_connection_that_fails_is_closed() -> None:
-    """A transient failure while it is opened fails it at once, even if a call on it would succeed; it is closed."""
+    """A transient failure during opening fails the connection at once, even if a call might succeed; it is closed."""
     factory = FakeFactory(silent)
     async with pool_over(factory) as pool:
         opening = asyncio.create_task(pool.open())
@@ -317,12 +317,15 @@ async def test_a_connection_that_fails_is_closed() -> None:
 
 @in_loop
 async def test_a_connection_that_fails_says_why() -> None:
-    """The cause is gRPC's own reason, where it gives one."""
+    """The cause is gRPC's own reason, if it gives one."""
 
     class Refused(FakeChannel):
         def unary_unary(self, *arguments: Any, **how: Any) -> Any:
             raise grpc.aio.AioRpcError(
-                grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "connection refused by nobody"
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.aio.Metadata(),
+                grpc.aio.Metadata(),
+                "refused by the test",
             )
 
     factory = FakeFactory(lambda: Refused(connects=False))
@@ -330,12 +333,12 @@ async def test_a_connection_that_fails_says_why() -> None:
         opening = asyncio.create_task(pool.open())
         await settle()
         factory.made[0].set_state(State.TRANSIENT_FAILURE)
-        with pytest.raises(PoolOpenError, match="last connect error: connection refused by nobody"):
+        with pytest.raises(PoolOpenError, match="last connect error: refused by the test"):
             await opening
 
 
 @in_loop
-async def test_a_channel_whose_state_cannot_be_asked_is_closed() -> None:
+async def test_a_channel_whose_state_cannot_be_read_is_closed() -> None:
     """Whatever goes wrong after the factory has made a channel, the channel is closed."""
 
     class Mute(FakeChannel):
@@ -351,7 +354,7 @@ async def test_a_channel_whose_state_cannot_be_asked_is_closed() -> None:
 
 
 @in_loop
-async def test_a_channel_that_fails_to_close_is_no_obstacle() -> None:
+async def test_a_channel_that_fails_to_close_disturbs_nothing() -> None:
     """An error of a channel's `close` is logged, and goes no further."""
 
     class Sticky(FakeChannel):

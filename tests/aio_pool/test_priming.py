@@ -1,4 +1,4 @@
-"""The prime, which is run on each new connection before it is used: its kinds, and all the ways it may go wrong."""
+"""The prime runs on each new connection before it is used: its kinds, and all the ways it may fail."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 State = grpc.ChannelConnectivity
 
 
-def _plain(told: list[Any]) -> Callable[[Any], object]:
-    return told.append
+def _plain(primed: list[Any]) -> Callable[[Any], object]:
+    return primed.append
 
 
-def _coroutine(told: list[Any]) -> Callable[[Any], object]:
+def _coroutine(primed: list[Any]) -> Callable[[Any], object]:
     async def prime(channel: Any) -> None:
         await settle(3)
-        told.append(channel)
+        primed.append(channel)
 
     return prime
 
 
-def _returning_a_future(told: list[Any]) -> Callable[[Any], object]:
-    return lambda channel: asyncio.ensure_future(_coroutine(told)(channel))  # type: ignore[call-overload]
+def _returning_a_future(primed: list[Any]) -> Callable[[Any], object]:
+    return lambda channel: asyncio.ensure_future(_coroutine(primed)(channel))  # type: ignore[call-overload]
 
 
 _PRIMES = pytest.mark.parametrize(
@@ -46,7 +46,7 @@ _PRIMES = pytest.mark.parametrize(
 @_PRIMES
 @in_loop
 async def test_the_prime_gets_each_new_channel_before_it_is_used(kind: Callable[[list[Any]], Any]) -> None:
-    """A plain function, a coroutine function, or what returns an awaitable: each new channel, connected, once."""
+    """A plain function, a coroutine function, or one returning an awaitable runs once on each connected channel."""
     primed: list[FakeChannel] = []
     factory = FakeFactory()
     async with (
@@ -59,8 +59,8 @@ async def test_the_prime_gets_each_new_channel_before_it_is_used(kind: Callable[
 
 
 @in_loop
-async def test_nobody_gets_a_connection_that_is_being_primed() -> None:
-    """It counts as opening until the prime has ended."""
+async def test_a_connection_being_primed_is_not_granted() -> None:
+    """A connection counts as opening until its prime has ended."""
     go = asyncio.Event()
 
     async def prime(channel: object) -> None:
@@ -75,14 +75,14 @@ async def test_nobody_gets_a_connection_that_is_being_primed() -> None:
 
 
 class Interruption(BaseException):
-    """What is no `Exception`, as some tools' timeouts are."""
+    """Not an `Exception`, like some tools' timeouts."""
 
 
 @pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, TimeoutError, Interruption])
 @pytest.mark.parametrize("asynchronous", [False, True])
 @in_loop
 async def test_a_prime_that_raises_fails_the_connection(error: type[BaseException], asynchronous: bool) -> None:
-    """The channel is closed, and what it raised, be it a `CancelledError` of its own, is the cause, at once."""
+    """The channel is closed at once, and what the prime raised, even its own `CancelledError`, is the cause."""
 
     async def prime(channel: object) -> None:
         await settle(2)
@@ -106,7 +106,7 @@ async def test_a_prime_that_raises_fails_the_connection(error: type[BaseExceptio
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_a_prime_that_ends_the_program_ends_it(error: type[BaseException]) -> None:
-    """As any task would; and who waited for the connection is told, should the loop go on."""
+    """It ends the program as in any task; if the loop goes on, waiters for the connection get the error."""
 
     def prime(channel: object) -> None:
         raise error
@@ -127,13 +127,13 @@ def test_a_prime_that_ends_the_program_ends_it(error: type[BaseException]) -> No
         loop.run_until_complete(close())
     finally:
         loop.close()
-    # The task's error has been raised by the loop; that nobody asked the task for it is told when it is collected.
+    # The loop has already raised the task's error; when the task is collected, it warns that its error was not read.
     gc.collect()
 
 
 @in_loop
-async def test_a_prime_may_call_and_what_it_leaves_running_is_cancelled_with_the_channel() -> None:
-    """A prime is given the factory's own channel, on which a call needs no place."""
+async def test_calls_that_a_prime_leaves_running_are_cancelled_with_the_channel() -> None:
+    """The prime gets the factory's own channel; its calls do not count in the pool, and end with the channel."""
     factory = FakeFactory(holding)
     calls: list[Any] = []
 
@@ -149,7 +149,7 @@ async def test_a_prime_may_call_and_what_it_leaves_running_is_cancelled_with_the
 
 @in_loop
 async def test_a_prime_that_hangs_is_cancelled(clock: ManualClock) -> None:
-    """After `connect_timeout` the attempt counts as failed, the prime is cancelled, and the channel closed."""
+    """After `connect_timeout` the attempt has failed, the prime is cancelled, and the channel closed."""
     ends: list[str] = []
 
     async def prime(channel: object) -> None:
@@ -174,8 +174,8 @@ async def test_a_prime_that_hangs_is_cancelled(clock: ManualClock) -> None:
 
 
 @in_loop
-async def test_a_prime_that_does_not_let_itself_be_cancelled_keeps_no_connection(clock: ManualClock) -> None:
-    """The channel is closed under it, the next attempt is made, and what it does in the end is of no consequence."""
+async def test_a_prime_that_resists_cancellation_keeps_no_connection(clock: ManualClock) -> None:
+    """The channel is closed, the next attempt is made, and what the prime does later has no effect."""
     go = asyncio.Event()
 
     async def prime(channel: object) -> None:
@@ -203,7 +203,7 @@ async def test_a_prime_that_does_not_let_itself_be_cancelled_keeps_no_connection
 
 @in_loop
 async def test_while_one_is_primed_another_serves() -> None:
-    """A place that comes free serves who waits, whatever the prime of another connection does."""
+    """A release serves a waiter, whatever the prime of another connection does."""
     go = asyncio.Event()
     primed: list[object] = []
 
@@ -223,7 +223,7 @@ async def test_while_one_is_primed_another_serves() -> None:
 
 @in_loop
 async def test_a_prime_may_use_the_pool() -> None:
-    """It may ask how the pool is, and lease of what is there; only not wait for its own connection."""
+    """It may look at the pool and lease what is free, but cannot wait for its own connection."""
     seen: list[int] = []
     pool: ChannelPool
 

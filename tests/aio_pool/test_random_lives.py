@@ -1,4 +1,4 @@
-"""Random lives of a pool: everybody does anything in any order, and after each step the figures add up."""
+"""Random lives of a pool: anything happens in any order, and after each step the figures add up."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _CALLS = (asyncio.CancelledError, grpc.RpcError, grpc.aio.UsageError, PoolError)
 
 
 class Life:
-    """A pool, those who have leases of it, those who wait, and those who call."""
+    """A pool, its leases, its waiters, and its calls."""
 
     def __init__(self, dice: random.Random, clock: ManualClock) -> None:
-        """Begins."""
+        """Starts with an unused pool of random settings."""
         self.dice = dice
         self.clock = clock
-        self.well = False
+        self.healed = False
         self.factory = FakeFactory(self._make)
         loose: dict[str, Any] = {"mode": Mode.LOOSE, "max_overflow": 2}
         config = PoolConfig(
@@ -54,13 +54,13 @@ class Life:
         self.calls: list[asyncio.Future[bytes]] = []
 
     def _make(self) -> FakeChannel:
-        if not self.well and self.dice.random() < 0.2:
+        if not self.healed and self.dice.random() < 0.2:
             raise ConnectionRefusedError("bad luck")
-        fate = "ok" if self.well else self.dice.choice(["ok", "ok", "never", "holds"])
+        fate = "ok" if self.healed else self.dice.choice(["ok", "ok", "never", "holds"])
         return FakeChannel(connects=fate != "never", holds_calls=fate == "holds")
 
     async def _prime(self, channel: grpc.aio.Channel) -> None:
-        fate = "ok" if self.well else self.dice.choice(["ok", "ok", "error", "slow", "never"])
+        fate = "ok" if self.healed else self.dice.choice(["ok", "ok", "error", "slow", "never"])
         if fate == "error":
             raise LookupError("bad luck")
         if fate != "ok":
@@ -68,19 +68,19 @@ class Life:
 
     # --- what may happen ----------------------------------------------------------------------------------------
 
-    def ask(self) -> None:
-        """Somebody asks for a lease."""
+    def acquire(self) -> None:
+        """Requests a lease."""
         streams = self.dice.choice([None, 1, self.dice.randint(1, self.pool.config.max_streams)])
         timeout = self.dice.choice([None, 0, 3])
         self.waiting.append(asyncio.ensure_future(self.pool.acquire(timeout, streams=streams)))
 
-    def give_up(self) -> None:
-        """Somebody is cancelled, waiting or just served."""
+    def cancel_a_request(self) -> None:
+        """Cancels a request, waiting or just granted."""
         if self.waiting:
             self.dice.choice(self.waiting).cancel()
 
-    def give_back(self) -> None:
-        """Somebody gives a lease back, in one way or another, here or on another thread."""
+    def release(self) -> None:
+        """Releases or discards a lease, here or on another thread."""
         if not self.leases:
             return
         lease = self.leases.pop(self.dice.randrange(len(self.leases)))
@@ -91,7 +91,7 @@ class Life:
             way(lease)
 
     def call(self) -> None:
-        """Somebody calls, with the pool or a lease, and may leave the call to itself."""
+        """Begins a call on the pool or on a lease."""
         channel = self.dice.choice([self.pool, *self.leases])
         with contextlib.suppress(*_CALLS):
             self.calls.append(
@@ -99,12 +99,12 @@ class Life:
             )
 
     def cancel_a_call(self) -> None:
-        """Somebody has had enough."""
+        """Cancels a call."""
         if self.calls:
             self.dice.choice(self.calls).cancel()
 
-    def change(self) -> None:
-        """Somebody changes the bounds, or has all replaced, here or on another thread."""
+    def reconfigure(self) -> None:
+        """Changes the bounds or refreshes the pool, here or on another thread."""
         low = self.dice.randint(0, 2)
         changes: list[Callable[[], None]] = [
             self.pool.refresh,
@@ -113,8 +113,8 @@ class Life:
         change = self.dice.choice(changes)
         together(1, lambda _: change()) if self.dice.random() < 0.3 else change()
 
-    def shake(self) -> None:
-        """A connection goes down, or comes back."""
+    def change_state(self) -> None:
+        """A connection goes down, or is up again."""
         if self.factory.open:
             states = [State.READY, State.READY, State.TRANSIENT_FAILURE, State.IDLE]
             self.dice.choice(self.factory.open).set_state(self.dice.choice(states))
@@ -129,10 +129,10 @@ class Life:
         """Time passes."""
         self.clock.advance(self.dice.choice([0.1, 1, 6, 12]))
 
-    # --- what is always so --------------------------------------------------------------------------------------
+    # --- what always holds --------------------------------------------------------------------------------------
 
     def collect(self) -> None:
-        """Who has been served holds a lease; who has been refused, or cancelled, does not wait any more."""
+        """Collects the leases granted meanwhile; refused or cancelled requests no longer wait."""
         for task in [task for task in self.waiting if task.done()]:
             self.waiting.remove(task)
             if not task.cancelled() and task.exception() is None:
@@ -146,9 +146,9 @@ class Life:
         assert not any(it.exclusive and it.in_flight != 1 for it in stats.channels)
 
     async def end(self) -> None:
-        """All is well again: nobody is left waiting, nothing in flight, and the pool is closed."""
-        self.well = True
-        # Of those who wait each may need the one connection for himself.
+        """Everything works again: in the end nothing waits and nothing is in flight."""
+        self.healed = True
+        # Each waiter may need the only connection for itself.
         for _ in range(4 + len(self.waiting)):
             self.clock.advance(15)
             for channel in self.factory.open:
@@ -163,7 +163,7 @@ class Life:
                     call.finish([b"a"])
             await settle()
         self.collect()
-        assert not self.waiting, f"somebody is stuck: {self.pool}"
+        assert not self.waiting, f"a request is stuck: {self.pool}"
         while self.leases:
             self.leases.pop().release()
         await asyncio.wait_for(asyncio.gather(*self.calls, return_exceptions=True), 10)
@@ -174,11 +174,11 @@ class Life:
 @pytest.mark.parametrize("seed", range(25))
 @in_loop
 async def test_a_random_life(clock: ManualClock, seed: int) -> None:
-    """Whatever happens in whatever order: the count is right at every turn, and in the end nobody is stuck."""
+    """Whatever happens in whatever order, accounting is exact at every turn, and in the end nothing is stuck."""
     dice = random.Random(seed)  # noqa: S311 -- no secret
     life = Life(dice, clock)
-    acts = [life.ask, life.ask, life.ask, life.give_up, life.give_back, life.give_back, life.call, life.cancel_a_call]
-    acts += [life.change, life.shake, life.end_a_call, life.end_a_call, life.pass_time]
+    acts = [life.acquire, life.acquire, life.acquire, life.cancel_a_request, life.release, life.release, life.call]
+    acts += [life.cancel_a_call, life.reconfigure, life.change_state, life.end_a_call, life.end_a_call, life.pass_time]
     for _ in range(_STEPS):
         dice.choice(acts)()
         await settle(dice.choice([0, 0, 1, 2, 10]))

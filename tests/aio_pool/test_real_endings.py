@@ -1,4 +1,4 @@
-"""Programs that end with a pool: closed or not, in whatever state, they end well and without a word."""
+"""Programs that end with a pool, closed or not, in whatever state, end normally and print nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from support.servers import Server
 pytestmark = pytest.mark.timeout(90)
 
 
-def test_a_pool_that_is_closed(server: Server) -> None:
-    """The usual way."""
+def test_a_closed_pool(server: Server) -> None:
+    """A closed pool does not disturb the end of the program."""
     run_program(
         server,
         """
@@ -27,8 +27,8 @@ def test_a_pool_that_is_closed(server: Server) -> None:
 
 
 @pytest.mark.parametrize("pool", ["global", "local"])
-def test_a_pool_that_nobody_closes(server: Server, pool: str) -> None:
-    """Its tasks end with the loop; no task was destroyed while it was pending, and nothing is written."""
+def test_a_pool_never_closed(server: Server, pool: str) -> None:
+    """Its tasks end with the loop; no task is destroyed while pending, and nothing is printed."""
     run_program(
         server,
         f"""
@@ -46,12 +46,12 @@ def test_a_pool_that_nobody_closes(server: Server, pool: str) -> None:
     )
 
 
-def test_a_pool_that_nobody_closes_while_it_connects(server: Server) -> None:
-    """Also when connections are being made, primed and closed, and somebody waits for a place."""
+def test_a_pool_never_closed_while_it_connects(server: Server) -> None:
+    """The same when connections are being opened, primed and closed, and a request waits."""
     run_program(
         server,
         """
-        # That nobody listens at port 1 is told otherwise.
+        # Hides the warnings that port 1 is unreachable.
         logging.getLogger("grpcpool").setLevel(logging.ERROR)
 
         async def prime(channel):
@@ -76,7 +76,7 @@ def test_a_pool_that_nobody_closes_while_it_connects(server: Server) -> None:
     )
 
 
-def test_a_pool_with_calls_that_nobody_waits_for(server: Server) -> None:
+def test_a_pool_with_calls_never_awaited(server: Server) -> None:
     """A unary call and a stream that run when the loop ends are cancelled with it."""
     run_program(
         server,
@@ -97,7 +97,7 @@ def test_a_pool_with_calls_that_nobody_waits_for(server: Server) -> None:
 
 
 def test_several_loops_one_after_the_other(server: Server) -> None:
-    """A program that calls `asyncio.run` again and again with a pool each, closed or not."""
+    """A program may call `asyncio.run` again and again, each time with a pool of its own, closed or not."""
     run_program(
         server,
         """
@@ -115,8 +115,8 @@ def test_several_loops_one_after_the_other(server: Server) -> None:
     )
 
 
-def test_a_lease_that_outlives_the_loop_warns_and_no_more(server: Server) -> None:
-    """Given back after the end of its loop it does nothing; what still holds one at the end hears one warning."""
+def test_a_lease_that_outlives_the_loop_only_warns(server: Server) -> None:
+    """Released after the end of its loop it does nothing; one never released causes one warning."""
     run_program(
         server,
         """
@@ -154,7 +154,7 @@ def test_an_exception_ends_the_program_as_always(server: Server) -> None:
 
 
 def test_a_pool_in_a_thread_of_its_own(server: Server) -> None:
-    """A loop in another thread serves as well, closed from the main thread."""
+    """A loop on a thread works too, and may be closed from the main thread."""
     run_program(
         server,
         """

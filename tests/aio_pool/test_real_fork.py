@@ -1,8 +1,8 @@
-"""Asyncio pools in forked children. Each test is a program of its own: a fork takes the whole process along.
+"""Asyncio pools in forked children. Each test is a program of its own, because a fork copies the whole process.
 
-Once asyncio gRPC has been used in a process, it does not work in its children, whatever anybody does. So a pool that
-was used says so in the child, promptly, without asking gRPC; and one that was not, in a process that did not use
-asyncio gRPC at all, works there.
+Once a process has used asyncio gRPC, it does not work in its children. A pool that was used therefore raises in the
+child, promptly and without calling gRPC. A pool that was not used, in a process that has not used asyncio gRPC, works
+in the child.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from support.servers import Server
 
 pytestmark = [
     pytest.mark.timeout(90),
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform"),
 ]
 
 _CHECK = """
-def check_void(pool, lease=None, stubs=(), calls=()):
-    '''Every use of the pool, and of a lease of it, raises; what only looks does not.'''
+def check_unusable(pool, lease=None, stubs=(), calls=()):
+    '''Every use of the pool, and of its lease, raises; only looking at it does not.'''
     state = grpc.ChannelConnectivity.READY
     uses = {
         "acquire": lambda: pool.acquire(),
@@ -68,7 +68,7 @@ def check_void(pool, lease=None, stubs=(), calls=()):
             else:
                 raise AssertionError(f"{name} worked in the child")
 
-    # gRPC would hang for ever, or kill the process.
+    # gRPC would hang, or kill the process.
     asyncio.run(asyncio.wait_for(check(), 20))
     repr(pool), pool.name, pool.config, pool.closed
     if lease is not None:
@@ -81,8 +81,8 @@ def check_void(pool, lease=None, stubs=(), calls=()):
 """
 
 
-def test_a_pool_that_was_not_used_works_in_the_child(server: Server) -> None:
-    """Made before the fork, with stubs made of it and bounds changed, it is used in children and then in the parent."""
+def test_an_unused_pool_works_in_the_child(server: Server) -> None:
+    """A pool created, but not used, before the fork, with stubs and new bounds, works in children and in the parent."""
     run_program(
         server,
         """
@@ -115,8 +115,8 @@ def test_a_pool_that_was_not_used_works_in_the_child(server: Server) -> None:
     )
 
 
-def test_children_of_an_idle_pool_live(server: Server) -> None:
-    """A child that has nothing to do with the pool is in no danger, as with gRPC's own channels that are idle."""
+def test_a_child_that_ignores_an_idle_pool_runs(server: Server) -> None:
+    """A child that does not use the pool runs normally, as with gRPC's own idle channels."""
     run_program(
         server,
         """
@@ -134,7 +134,7 @@ def test_children_of_an_idle_pool_live(server: Server) -> None:
     )
 
 
-def test_a_pool_that_was_used_says_so_in_the_child(server: Server) -> None:
+def test_a_used_pool_raises_in_the_child(server: Server) -> None:
     """Everything raises `PoolForkedError`, leases and stubs too; the parent goes on as before, again and again."""
     run_program(
         server,
@@ -146,7 +146,7 @@ async def main():
         stubs = [pool.unary_unary(ECHO), lease.unary_unary(ECHO), pool.stream_unary(ECHO), lease.unary_stream(ECHO)]
         assert await stubs[0](b"a") == await stubs[1](b"a") == b"a"
         for _ in range(3):
-            assert fork(lambda: check_void(pool, lease, stubs)) == 0
+            assert fork(lambda: check_unusable(pool, lease, stubs)) == 0
             await use(pool)
             assert await stubs[1](b"a", timeout=20) == b"a"
         lease.release()
@@ -159,9 +159,9 @@ print("fine")
     )
 
 
-@pytest.mark.parametrize("state", ["closed", "of a loop that has gone", "opening", "waited for"])
-def test_whatever_state_a_used_pool_is_in(server: Server, state: str) -> None:
-    """Closed, forgotten, still connecting, or with waiters and calls in flight: the child is told the same."""
+@pytest.mark.parametrize("state", ["closed", "of a closed loop", "opening", "waited for"])
+def test_a_used_pool_in_any_state_raises_in_the_child(server: Server, state: str) -> None:
+    """Closed, dropped, still connecting, or with waiters and calls in flight: the child gets the same error."""
     run_program(
         server,
         _CHECK
@@ -186,8 +186,8 @@ async def main(pool):
         call = lease.unary_unary(SLOW)(b"2000", timeout=20)
         queued = pool.unary_unary(ECHO)(b"b", timeout=20)
         await asyncio.sleep(0.2)
-    # What is in flight, or being connected, is gRPC's affair.
-    assert fork(lambda: check_void(pool, lease), tries=20) == 0
+    # With calls in flight or connections being opened, gRPC itself may kill such a child.
+    assert fork(lambda: check_unusable(pool, lease), tries=20) == 0
     if state == "waited for":
         assert await call == b"2000"
         lease.release()
@@ -197,15 +197,15 @@ async def main(pool):
 
 pool = aio.ChannelPool(factory, PoolConfig(max_size=1, prime=prime), name="orders")
 asyncio.run(main(pool))
-if state == "of a loop that has gone":
-    assert fork(lambda: check_void(pool)) == 0
+if state == "of a closed loop":
+    assert fork(lambda: check_unusable(pool)) == 0
 print("fine")
 """,
     )
 
 
-def test_a_lock_that_a_thread_held_is_no_obstacle(server: Server) -> None:
-    """Forked while threads look at and change the pool, the child is told, and does not hang."""
+def test_a_lock_held_by_a_thread_does_not_block_the_child(server: Server) -> None:
+    """Forked while threads look at and change the pool, the child gets its error and does not hang."""
     run_program(
         server,
         _CHECK
@@ -223,7 +223,7 @@ async def main():
         for thread in threads:
             thread.start()
         for _ in range(5):
-            assert await asyncio.to_thread(fork, lambda: check_void(pool)) == 0
+            assert await asyncio.to_thread(fork, lambda: check_unusable(pool)) == 0
         over.set()
         for thread in threads:
             thread.join()
@@ -235,7 +235,7 @@ print("fine")
     )
 
 
-def test_what_is_collected_in_the_child_touches_nothing(server: Server) -> None:
+def test_collecting_in_the_child_leaves_the_parent_alone(server: Server) -> None:
     """Leases, calls and pools that the child drops are silent there, and stay the parent's."""
     run_program(
         server,
@@ -264,8 +264,8 @@ def test_what_is_collected_in_the_child_touches_nothing(server: Server) -> None:
 
 
 @pytest.mark.skipif(GRPC_RELEASE < (1, 80), reason="before 1.80 gRPC itself may hang in a forked child")
-def test_the_sync_twin_works_in_the_child(server: Server) -> None:
-    """A child whose asyncio pool is void may use a pool of the other world, made before or after."""
+def test_a_sync_pool_works_in_the_child(server: Server) -> None:
+    """A child whose asyncio pool cannot be used may use a sync pool, created before or after the fork."""
     run_program(
         server,
         """

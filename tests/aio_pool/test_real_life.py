@@ -38,7 +38,7 @@ async def _works(channel: Any, **how: Any) -> bool:
 
 async def _until_connections(port: int, number: int) -> None:
     def there_are() -> bool:
-        # gRPC keeps the connection of a closed channel until the last of its calls is collected, and errors hold calls.
+        # gRPC keeps a closed channel's connection until the last of its calls is collected, and errors hold calls.
         gc.collect()
         return connections_to(port) == number
 
@@ -50,8 +50,8 @@ async def _until_connections(port: int, number: int) -> None:
 
 @_each_loop
 @in_loop
-async def test_each_connection_is_a_tcp_connection_of_its_own(server: Server) -> None:
-    """Of ten leases each has a connection of its own, as the server and the operating system see it; then none."""
+async def test_each_connection_is_a_separate_tcp_connection(server: Server) -> None:
+    """Ten leases have ten connections, as counted by server and operating system; after close there are none."""
     async with pool_over(server.aio_channel, max_size=10) as pool:
         leases = await asyncio.gather(*(pool.acquire() for _ in range(10)))
         peers = await asyncio.gather(*(unary(lease, PEER, b"") for lease in leases))
@@ -64,7 +64,7 @@ async def test_each_connection_is_a_tcp_connection_of_its_own(server: Server) ->
 
 @in_loop
 async def test_it_grows_with_the_load_and_shrinks_when_it_is_idle(server: Server) -> None:
-    """Fifty calls at once have it grow to the most it may have; unused, it goes back to the least."""
+    """Fifty concurrent calls make it grow to `max_size`; once idle, it shrinks to `min_size`."""
     async with pool_over(
         server.aio_channel, min_size=1, max_size=4, max_streams=10, target_streams=5, idle_timeout=0.3
     ) as pool:
@@ -80,8 +80,8 @@ async def test_it_grows_with_the_load_and_shrinks_when_it_is_idle(server: Server
 
 
 @in_loop
-async def test_pools_of_a_target_are_drop_ins(server: Server) -> None:
-    """``grpcpool.aio.insecure_channel`` gives a pool that calls, leases and closes."""
+async def test_insecure_channel_returns_a_pool(server: Server) -> None:
+    """``grpcpool.aio.insecure_channel`` returns a pool that can call, lease and close."""
     async with aio.insecure_channel(server.target, config=PoolConfig(min_size=2)) as pool:
         assert pool.name == server.target
         assert await unary(pool, ECHO, b"a") == b"a"
@@ -97,7 +97,7 @@ async def test_pools_of_a_target_are_drop_ins(server: Server) -> None:
 @_each_loop
 @in_loop
 async def test_a_refresh_makes_new_connections_without_a_gap(server: Server) -> None:
-    """After it no TCP connection is what it was; meanwhile each call succeeds, and at no moment was there none."""
+    """After it all TCP connections are new; meanwhile every call succeeds, and there always is a connection."""
     async with pool_over(server.aio_channel, min_size=3, max_size=3, max_streams=5) as pool:
         await pool.open()
         before = addresses_of_connections_to(server.port)
@@ -121,8 +121,8 @@ async def test_a_refresh_makes_new_connections_without_a_gap(server: Server) -> 
 
 
 @in_loop
-async def test_what_outlives_drain_timeout_is_cancelled(server: Server) -> None:
-    """A call on a connection that was replaced runs on for `drain_timeout`; then it and the connection are over."""
+async def test_a_call_that_outlives_drain_timeout_is_cancelled(server: Server) -> None:
+    """A call on a replaced connection continues for `drain_timeout`; then it and the connection end."""
     async with pool_over(server.aio_channel, drain_timeout=0.5) as pool:
         await pool.open()
         before = addresses_of_connections_to(server.port)
@@ -132,7 +132,7 @@ async def test_what_outlives_drain_timeout_is_cancelled(server: Server) -> None:
         pool.refresh()
         assert await call.code() is grpc.StatusCode.CANCELLED
         assert 0.45 <= time.monotonic() - began < 10
-        # It would keep the connection, as it does where there is no pool.
+        # It would keep the connection, just as it does without a pool.
         del call
         await _until_connections(server.port, 1)
         assert before.isdisjoint(addresses_of_connections_to(server.port))
@@ -141,7 +141,7 @@ async def test_what_outlives_drain_timeout_is_cancelled(server: Server) -> None:
 
 @in_loop
 async def test_connections_are_replaced_by_age(server: Server) -> None:
-    """At `max_age` each is replaced, again and again, while calls go on; there are never more than one too many."""
+    """At `max_age` each is replaced, again and again, while calls go on; at most one connection is open in addition."""
     async with pool_over(server.aio_channel, min_size=2, max_size=2, max_age=0.2) as pool:
         await pool.open()
         peers: set[bytes] = set()
@@ -161,7 +161,7 @@ async def test_connections_are_replaced_by_age(server: Server) -> None:
 
 @in_loop
 async def test_a_successor_that_cannot_be_made_leaves_the_old_one() -> None:
-    """While new connections are refused, the old one serves."""
+    """While new connections are refused, the old one stays in service."""
     with Server() as server:
         targets = itertools.chain([server.target], itertools.repeat("127.0.0.1:1"))
 
@@ -181,7 +181,7 @@ async def test_a_successor_that_cannot_be_made_leaves_the_old_one() -> None:
 
 @in_loop
 async def test_a_prime_makes_a_real_call(server: Server) -> None:
-    """A coroutine function that calls on the fresh channel is run for each connection before it is used."""
+    """A coroutine function that makes a call on the new channel runs for each connection before it is used."""
     primed: list[bytes] = []
 
     async def prime(channel: grpc.aio.Channel) -> None:
@@ -194,7 +194,7 @@ async def test_a_prime_makes_a_real_call(server: Server) -> None:
 
 @in_loop
 async def test_a_prime_whose_call_fails_fails_the_connection(server: Server) -> None:
-    """`open()` tells what the call was answered; whoever still holds the pool holds nothing of the connection."""
+    """`open()` raises with the server's answer to the call, and no reference to the connection is left."""
 
     async def prime(channel: grpc.aio.Channel) -> None:
         await unary(channel, FAIL, b"PERMISSION_DENIED")
@@ -211,7 +211,7 @@ async def test_a_prime_whose_call_fails_fails_the_connection(server: Server) -> 
 
 @in_loop
 async def test_a_prime_whose_call_hangs_is_bounded(server: Server) -> None:
-    """By `connect_timeout`, after which the call is cancelled and the connection closed."""
+    """The prime is bounded by `connect_timeout`, after which its call is cancelled and the connection closed."""
 
     async def prime(channel: grpc.aio.Channel) -> None:
         await unary(channel, SLOW, b"3000")
@@ -226,8 +226,8 @@ async def test_a_prime_whose_call_hangs_is_bounded(server: Server) -> None:
 
 
 @in_loop
-async def test_a_target_where_nobody_listens_is_told_promptly() -> None:
-    """`open()` fails with gRPC's own reason, long before `connect_timeout`."""
+async def test_an_unreachable_server_is_reported_promptly() -> None:
+    """If the server is unreachable, `open()` fails with gRPC's own reason, long before `connect_timeout`."""
     begun = time.monotonic()
     async with aio.insecure_channel("127.0.0.1:1", config=PoolConfig(connect_timeout=60)) as pool:
         with pytest.raises(PoolOpenError, match=r"Connection refused|connect to all addresses"):
@@ -240,7 +240,7 @@ async def test_a_target_where_nobody_listens_is_told_promptly() -> None:
 
 
 @in_loop
-async def test_a_server_that_accepts_and_says_nothing_costs_the_timeout() -> None:
+async def test_a_server_that_accepts_and_stays_silent_costs_the_timeout() -> None:
     """A peer that never speaks HTTP/2 is given up after `connect_timeout`."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -250,8 +250,8 @@ async def test_a_server_that_accepts_and_says_nothing_costs_the_timeout() -> Non
 
 
 @in_loop
-async def test_channel_ready_waits_for_a_server_that_comes_late() -> None:
-    """Also in a pool with `min_size=0`: it dials until somebody answers."""
+async def test_channel_ready_waits_for_a_server_that_starts_late() -> None:
+    """It waits for a server that starts late, even in a pool with `min_size=0`, which dials until it answers."""
     server = Server().start()
     server.kill()
     try:
@@ -274,7 +274,7 @@ async def test_channel_ready_waits_for_a_server_that_comes_late() -> None:
 @pytest.mark.parametrize("streams", [None, 1])
 @in_loop
 async def test_a_connection_that_is_down_is_not_leased_while_another_is_up(streams: int | None) -> None:
-    """Of two servers one is killed: once the pool has noticed, every call goes to the other; then both serve again."""
+    """When one of two servers is killed and the pool has noticed, every call goes to the other; later to both."""
     with Server() as mortal, Server() as other:
         servers = itertools.cycle([mortal, other])
         async with pool_over(lambda: next(servers).aio_channel(), min_size=2, max_size=2, idle_timeout=None) as pool:
@@ -296,7 +296,7 @@ async def test_a_connection_that_is_down_is_not_leased_while_another_is_up(strea
 
 @in_loop
 async def test_the_state_follows_loss_and_recovery() -> None:
-    """Whoever waits for a change of the pool's state is told when its only server goes, and when it is back."""
+    """A wait for a change of the pool's state ends when its only server is lost, and when it is back."""
     with Server() as server:
         async with pool_over(server.aio_channel, max_size=1) as pool:
             await pool.channel_ready()
@@ -313,7 +313,7 @@ async def test_the_state_follows_loss_and_recovery() -> None:
 
 @in_loop
 async def test_a_lease_held_through_the_loss_works_again() -> None:
-    """A lost connection is left to gRPC's own reconnecting, not torn down."""
+    """A lost connection is left to gRPC's own reconnecting, not closed."""
     with Server() as server:
         async with pool_over(server.aio_channel, max_size=1) as pool, pool.acquire() as lease:
             assert await _works(lease)
@@ -346,8 +346,8 @@ async def test_while_nothing_is_up_an_acquire_keeps_its_timeout() -> None:
 
 
 @in_loop
-async def test_a_frozen_server_costs_a_deadline_and_no_more() -> None:
-    """Calls to a server that does not answer end with their deadline, or when they are cancelled; places come back."""
+async def test_a_frozen_server_costs_only_the_deadline() -> None:
+    """Calls to a server that does not answer end at their deadline, or when cancelled, and nothing stays in flight."""
     with Server() as server:
         async with pool_over(server.aio_channel, max_size=1, max_streams=5) as pool:
             assert await _works(pool)
@@ -368,7 +368,7 @@ async def test_a_frozen_server_costs_a_deadline_and_no_more() -> None:
 
 @in_loop
 async def test_close_of_a_pool_whose_server_is_frozen_or_gone_is_quick() -> None:
-    """Neither a peer that does not answer nor one that is gone holds `close()` up."""
+    """Neither an unresponsive nor a lost server delays `close()`."""
     for end in (Server.freeze, Server.kill):
         with Server() as server:
             pool = ChannelPool(lambda server=server: server.aio_channel(), PoolConfig(min_size=2))  # type: ignore[misc]
@@ -385,7 +385,7 @@ async def test_close_of_a_pool_whose_server_is_frozen_or_gone_is_quick() -> None
 
 @in_loop
 async def test_a_server_killed_while_leased_fails_its_calls_only() -> None:
-    """Calls in flight end UNAVAILABLE, and their places come back."""
+    """Calls in flight end UNAVAILABLE, and nothing stays in flight."""
     with Server() as server:
         async with pool_over(server.aio_channel, max_size=1, max_streams=5) as pool:
             async with pool.acquire(streams=3) as lease:
@@ -405,7 +405,7 @@ async def test_a_server_killed_while_leased_fails_its_calls_only() -> None:
 @_each_loop
 @in_loop
 async def test_after_close_there_is_no_connection_and_no_task(server: Server) -> None:
-    """With calls in flight, with a lease, and with connections being made: when `close()` returns nothing goes on."""
+    """With calls in flight, with a lease, and with connections being opened: when `close()` returns nothing goes on."""
     pool = ChannelPool(server.aio_channel, PoolConfig(min_size=2, max_size=4))
     await pool.open()
     leases: list[Lease] = [await pool.acquire() for _ in range(3)]
@@ -444,7 +444,7 @@ async def test_fifty_pools_leave_no_descriptor(server: Server) -> None:
 
 @in_loop
 async def test_a_dropped_pool_leaves_no_connection(server: Server) -> None:
-    """A pool that is forgotten has its connections closed once it is collected."""
+    """The connections of a dropped pool are closed once it is collected."""
     pools = [ChannelPool(server.aio_channel, PoolConfig(min_size=3))]
     await pools[0].open()
     assert connections_to(server.port) == 3

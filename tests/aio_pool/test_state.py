@@ -19,8 +19,8 @@ State = grpc.ChannelConnectivity
 
 
 @in_loop
-async def test_it_is_idle_until_somebody_wants_it_connected() -> None:
-    """To ask for the state opens nothing; to ask with `try_to_connect` does, and says how it was until then."""
+async def test_it_is_idle_until_it_is_asked_to_connect() -> None:
+    """Asking for the state opens nothing; with `try_to_connect` it does, and returns the state until then."""
     factory = FakeFactory(silent)
     async with pool_over(factory) as pool:
         assert pool.get_state() is State.IDLE
@@ -36,8 +36,8 @@ async def test_it_is_idle_until_somebody_wants_it_connected() -> None:
 
 
 @in_loop
-async def test_it_is_ready_while_any_connection_is() -> None:
-    """One of two is enough; while none is, it says what they do."""
+async def test_it_is_ready_while_a_connection_is() -> None:
+    """One ready connection is enough; if there is none, the state is that of the others."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=2, max_size=2) as pool:
         await pool.open()
@@ -56,8 +56,8 @@ async def test_it_is_ready_while_any_connection_is() -> None:
 
 
 @in_loop
-async def test_a_pool_that_cannot_connect_says_so(clock: ManualClock) -> None:
-    """After an attempt that failed it is in `TRANSIENT_FAILURE`, until one succeeds."""
+async def test_a_pool_that_cannot_connect_is_in_transient_failure(clock: ManualClock) -> None:
+    """After a failed attempt it is in `TRANSIENT_FAILURE`, until one succeeds."""
     async with pool_over(FakeFactory(fails=1)) as pool:
         pool.get_state(try_to_connect=True)
         await settle()
@@ -68,8 +68,8 @@ async def test_a_pool_that_cannot_connect_says_so(clock: ManualClock) -> None:
 
 
 @in_loop
-async def test_who_waits_for_a_change_is_told_each() -> None:
-    """From idle to shutdown, each state that the pool comes to ends the wait for the one before."""
+async def test_waits_end_at_each_change() -> None:
+    """From idle to shutdown, each new state of the pool ends the wait for a change from the one before."""
     factory = FakeFactory(silent)
     async with pool_over(factory, max_size=1) as pool:
         seen: list[State] = []
@@ -85,7 +85,7 @@ async def test_who_waits_for_a_change_is_told_each() -> None:
         await settle()
         pool.get_state(try_to_connect=True)
         await settle()
-        # The pool is not told of what happens to connections, and looks.
+        # The pool is not notified when a connection's state changes; it has to look.
         for state in (State.READY, State.TRANSIENT_FAILURE, State.CONNECTING, State.READY):
             factory.made[0].set_state(state)
             await until(lambda state=state: seen[-1] is state)  # type: ignore[misc]
@@ -102,8 +102,8 @@ async def test_who_waits_for_a_change_is_told_each() -> None:
 
 
 @in_loop
-async def test_a_recovery_is_told() -> None:
-    """A connection that comes back by itself, with nobody waiting for a place, ends the wait soon."""
+async def test_a_recovery_ends_the_wait() -> None:
+    """A connection that reconnects by itself ends the wait soon, even if no request waits."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool:
         await pool.open()
@@ -121,16 +121,16 @@ async def test_a_recovery_is_told() -> None:
 
 
 @in_loop
-async def test_a_state_that_is_another_already_is_not_waited_for() -> None:
-    """The wait for a state that is not the present one returns before the loop turns."""
+async def test_a_wait_for_a_past_state_returns_at_once() -> None:
+    """A wait for a change from a state that is not the current one returns before the loop turns."""
     async with pool_over(FakeFactory()) as pool:
         with pytest.raises(StopIteration):
             pool.wait_for_state_change(State.READY).send(None)
 
 
 @in_loop
-async def test_all_who_wait_are_told() -> None:
-    """A change ends the waits of all, and one who was cancelled is in nobody's way."""
+async def test_a_change_ends_all_waits() -> None:
+    """A change ends all waits, and a cancelled wait does not disturb the others."""
     async with pool_over(FakeFactory()) as pool:
         waiting = [asyncio.create_task(pool.wait_for_state_change(State.IDLE)) for _ in range(5)]
         await settle()
@@ -143,7 +143,7 @@ async def test_all_who_wait_are_told() -> None:
 @pytest.mark.parametrize("min_size", [0, 1, 3])
 @in_loop
 async def test_channel_ready_connects_and_waits(min_size: int) -> None:
-    """When it returns a connection is ready, also in a pool that keeps none open; a second one finds it ready."""
+    """When it returns a connection is ready, even in a pool that keeps none open; a second call returns at once."""
     factory = FakeFactory(silent)
     async with pool_over(factory, min_size=min_size) as pool:
         readying = asyncio.create_task(pool.channel_ready())
@@ -160,7 +160,7 @@ async def test_channel_ready_connects_and_waits(min_size: int) -> None:
 @pytest.mark.parametrize("min_size", [0, 1])
 @in_loop
 async def test_channel_ready_waits_out_failures(min_size: int) -> None:
-    """However often it fails at first, it returns when a connection has been made."""
+    """However often dialling fails at first, it returns once a connection is open."""
     factory = FakeFactory(fails=3)
     async with pool_over(factory, min_size=min_size) as pool:
         async with asyncio.timeout(20):
@@ -169,8 +169,8 @@ async def test_channel_ready_waits_out_failures(min_size: int) -> None:
 
 
 @in_loop
-async def test_a_closed_pool_is_waited_for_by_nobody() -> None:
-    """As with gRPC's own channel, waiting for the state of a closed one, or for it to be ready, is a `UsageError`."""
+async def test_waiting_for_a_closed_pool_raises() -> None:
+    """As with gRPC's own channel, waiting for a state of a closed pool, or for it to be ready, raises `UsageError`."""
     async with pool_over(FakeFactory()) as pool:
         await pool.close()
         assert pool.get_state(try_to_connect=True) is State.SHUTDOWN
@@ -183,8 +183,8 @@ async def test_a_closed_pool_is_waited_for_by_nobody() -> None:
 
 
 @in_loop
-async def test_a_lost_connection_is_made_to_come_back(clock: ManualClock) -> None:
-    """One that has become idle, as gRPC's do when a server ends them, is found and has to connect, used or not."""
+async def test_an_idle_connection_is_made_to_reconnect(clock: ManualClock) -> None:
+    """A connection gone idle, as after a server's GOAWAY, is found and made to connect, whether it is used or not."""
     factory = FakeFactory()
     async with pool_over(factory, max_size=1) as pool:
         await pool.open()
@@ -198,8 +198,8 @@ async def test_a_lost_connection_is_made_to_come_back(clock: ManualClock) -> Non
 
 
 @in_loop
-async def test_a_channel_that_somebody_else_has_closed_is_not_leased(clock: ManualClock) -> None:
-    """A factory's channel that was shut down from outside counts as lost, for as long as there is another."""
+async def test_a_channel_closed_from_outside_is_not_leased(clock: ManualClock) -> None:
+    """A channel that was closed from outside counts as lost while there is another."""
     factory = FakeFactory()
     async with pool_over(factory, min_size=2, max_size=2) as pool:
         await pool.open()

@@ -1,1 +1,1 @@
-"""What things cost, as counts of calls."""
+"""Costs, as counts of calls."""

@@ -11,19 +11,19 @@ from typing import Any, Self
 
 
 class Calls:
-    """The calls that one thread makes within the ``with`` block, as `sys.setprofile` tells of them.
+    """The calls that one thread makes within the ``with`` block, as `sys.setprofile` reports them.
 
-    A coroutine or generator that goes on counts as called.
+    Resuming a coroutine or generator counts as a call.
     """
 
     def __init__(self) -> None:
-        """Has seen none."""
+        """Starts at zero."""
         self.python: Counter[str] = Counter()
         self.c: Counter[str] = Counter()
         self._by_file: Counter[pathlib.Path] = Counter()
 
     def __enter__(self) -> Self:
-        """Counts from here on."""
+        """Starts counting."""
         gc.disable()
         sys.setprofile(self._see)
         return self
@@ -31,12 +31,12 @@ class Calls:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Counts no more."""
+        """Stops counting."""
         sys.setprofile(None)
         gc.enable()
 
     def _see(self, frame: FrameType, event: str, what: Any) -> None:
-        # This is called itself to make an end.
+        # The end of counting calls this function itself.
         if frame.f_code.co_filename == __file__:
             return
         if event == "call":
@@ -46,10 +46,10 @@ class Calls:
             self.c[what.__name__] += 1
 
     def inside(self, *packages: str) -> int:
-        """How many calls of Python functions were of those in these packages."""
+        """The number of calls of Python functions in these packages."""
         return sum(count for path, count in self._by_file.items() if not set(packages).isdisjoint(path.parts))
 
     @property
     def made_effects(self) -> bool:
-        """Whether the machine asked the driver for anything, or the driver looked for something to carry out."""
+        """Whether the machine returned effects, or the driver looked for effects to carry out."""
         return "Driver.commit" in self.python or any(path.name == "_effects.py" for path in self._by_file)

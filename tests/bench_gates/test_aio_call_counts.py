@@ -1,8 +1,8 @@
 """What the pool adds to a call on asyncio, as counts of calls: the same on every machine, every time.
 
-Times are measured by hand, in `bench/`. The bounds here are what the code needs today; who raises one says why. The
-calls are real ones, with a serializer as stubs have it; asyncio's own functions, which run as often as the network has
-it, are left out.
+Times are measured by hand, in `bench/`. The bounds are what the code needs today; a change that raises one must say
+why. The calls are real ones, with a serializer as stubs have it. Functions of asyncio are left out, because how often
+they run depends on the network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support.loops import in_loop
 from support.servers import COUNT, ECHO, Server
 
 Work = Callable[[grpc.aio.Channel], Callable[[], Awaitable[None]]]
-"""Makes, for a channel, what begins a call and waits for its end."""
+"""Returns, for a channel, a function that begins a call and waits for its end."""
 
 # To begin: UnaryUnary.__call__, PoolCaller.call, Places.acquire, pick, reload, two calls of __init__ (CallProxy,
 # Running), multicallable, start, CallProxy.begin, gRPC's add_done_callback, and what keeps what is serialized. To
@@ -27,7 +27,7 @@ Work = Callable[[grpc.aio.Channel], Callable[[], Awaitable[None]]]
 # (driver, places), reload, CallProxy.end and CallProxy.__del__.
 _UNARY = 22
 
-# The proxy of the responses stands between.
+# In addition, the proxy of the responses.
 _MESSAGE = 1
 
 
@@ -54,7 +54,7 @@ def _stream(messages: int) -> Work:
 
 
 async def _count(work: Callable[[], Awaitable[None]]) -> Calls:
-    """The least of some counts: the first prepares what is kept, and what the network does by itself may cost one."""
+    """The least of several counts: the first fills caches, and the network's own work may add a call."""
     counts = []
     for _ in range(5):
         with Calls() as calls:
@@ -64,7 +64,7 @@ async def _count(work: Callable[[], Awaitable[None]]) -> Calls:
 
 
 async def _counts(server: Server, works: Iterable[Work]) -> list[tuple[Calls, Calls]]:
-    """Of each work, the calls that it makes on a channel, and on a pool of one connection."""
+    """For each work, the calls that it makes on a channel, and on a pool of one connection."""
 
     def factory() -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(server.target, isolated())
@@ -81,22 +81,22 @@ def _added(pair: tuple[Calls, Calls]) -> int:
 
 
 @in_loop
-async def test_a_call_that_nobody_contends_for_costs_few_calls(server: Server) -> None:
-    """An uncontended call over the pool makes twenty-two calls of Python functions more than one over a channel."""
+async def test_an_uncontended_call_costs_few_calls(server: Server) -> None:
+    """An uncontended call over the pool makes twenty-two more calls of Python functions than over a channel."""
     [counts] = await _counts(server, [_unary])
     assert 0 < _added(counts) <= _UNARY, counts[1].python - counts[0].python
 
 
 @in_loop
 async def test_a_message_of_a_stream_costs_one_call(server: Server) -> None:
-    """Each message that is read over the pool makes at most one call of a Python function more than over a channel."""
+    """Each message read over the pool makes at most one more call of a Python function than over a channel."""
     few, many = await _counts(server, [_stream(1), _stream(11)])
     assert _added(many) - _added(few) <= 10 * _MESSAGE
 
 
 @pytest.mark.parametrize("work", [_unary, _stream(3)], ids=["unary", "stream"])
-def test_it_makes_no_effect(server: Server, work: Work) -> None:
-    """An uncontended call makes no effect objects: the driver has nothing to carry out."""
+def test_it_creates_no_effects(server: Server, work: Work) -> None:
+    """An uncontended call creates no effect objects: the driver has nothing to carry out."""
 
     @in_loop
     async def test() -> None:
@@ -108,7 +108,7 @@ def test_it_makes_no_effect(server: Server, work: Work) -> None:
 
 @in_loop
 async def test_the_count_sees_effects() -> None:
-    """The count would notice: a refresh dials, which takes effects, and they are seen."""
+    """Effects would be noticed: connecting dials, which needs effects, and they are counted."""
     pool: Any = aio.ChannelPool(lambda: grpc.aio.insecure_channel("127.0.0.1:1", isolated()))
     async with pool:
         with Calls() as calls:

@@ -1,6 +1,7 @@
-"""What a lease costs when nobody else wants one, as counts of calls: the same on every machine, every time.
+"""What an uncontended lease costs, as counts of calls: the same on every machine, every time.
 
-Times are measured by hand, in `bench/`. The bounds here are what the code needs today; who raises one says why.
+Times are measured by hand, in `bench/`. The bounds are what the code needs today; a change that raises one must say
+why.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from grpcpool import ChannelPool
 from support.fakes import FakeChannel
 from support.pools import PoolMaker
 
-# To take: ChannelPool.acquire, Fleet.acquire (called past the machine), pick, reload.
-# To give back: Lease.release, PoolMachine.release, reload; and Lease.__del__.
+# To acquire: ChannelPool.acquire, Fleet.acquire (called past the machine), pick, reload. To release: Lease.release,
+# PoolMachine.release, reload; and Lease.__del__.
 _PYTHON_CALLS = 8
 
-# The clock twice, the lock's __exit__ twice, and the picker's lists. A connection that is leased whole is in no list
-# meanwhile; one of which a stream is leased changes lists, twice. And whether the lock is held, at the release, which
-# may be in a finalizer that has interrupted who holds it, and would wait for itself.
+# The clock twice, the lock's __exit__ twice, and the picker's lists. A connection leased as a whole is in no list
+# meanwhile; one with a leased stream changes lists, twice. The release also checks whether the lock is held, because a
+# finalizer may have interrupted the thread that holds it, and would wait for itself.
 _C_CALLS = {None: 9, 1: 12}
 
 
@@ -31,8 +32,8 @@ def _open(make_pool: PoolMaker, size: int) -> ChannelPool:
 def _count(pool: ChannelPool, streams: int | None) -> Calls:
     """The calls of one acquire and release.
 
-    The leases before it have every connection used a moment ago, as it is in a busy pool; one that has not been is
-    asked whether it is up.
+    Earlier leases have just used every connection, as in a busy pool; a connection not used recently would be asked
+    whether it is up.
     """
     for lease in [pool.acquire() for _ in range(pool.stats().size)]:
         lease.release()
@@ -42,12 +43,12 @@ def _count(pool: ChannelPool, streams: int | None) -> Calls:
 
 
 def _least(pool: ChannelPool, streams: int | None) -> Calls:
-    """The least of some counts: a machine that stalls for half a second in between costs a look at the connection."""
+    """The least of several counts: if the machine stalls for half a second in between, the connection is checked."""
     return min((_count(pool, streams) for _ in range(5)), key=lambda calls: calls.python.total())
 
 
 @pytest.mark.parametrize("streams", [None, 1])
-def test_a_lease_that_nobody_contends_for_costs_few_calls(make_pool: PoolMaker, streams: int | None) -> None:
+def test_an_uncontended_lease_costs_few_calls(make_pool: PoolMaker, streams: int | None) -> None:
     """An acquire and release that decide nothing make eight calls of Python functions, and about as many of C."""
     calls = _least(_open(make_pool, 4), streams)
     assert calls.python.total() <= _PYTHON_CALLS, calls.python
@@ -55,14 +56,14 @@ def test_a_lease_that_nobody_contends_for_costs_few_calls(make_pool: PoolMaker, 
 
 
 @pytest.mark.parametrize("streams", [None, 1])
-def test_it_makes_no_effect(make_pool: PoolMaker, streams: int | None) -> None:
-    """An uncontended acquire and release make no effect objects: the driver has nothing to carry out."""
+def test_it_creates_no_effects(make_pool: PoolMaker, streams: int | None) -> None:
+    """An uncontended acquire and release create no effect objects: the driver has nothing to carry out."""
     calls = _least(_open(make_pool, 4), streams)
     assert not calls.made_effects
 
 
 def test_the_count_sees_effects(make_pool: PoolMaker) -> None:
-    """The count would notice: a refresh dials, which takes effects, and they are seen."""
+    """Effects would be noticed: a refresh dials, which needs effects, and they are counted."""
     pool = _open(make_pool, 1)
     with Calls() as calls:
         pool.refresh()

@@ -1,1 +1,1 @@
-"""Tests of the commands of the extra ``cli``."""
+"""Tests of the commands that need the extra ``cli``."""

@@ -1,4 +1,4 @@
-"""What the tests of the commands share."""
+"""Fixtures of the commands' tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.support import Commands, grpc_server
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
-    """Runs commands, as on a terminal that is wide."""
+    """Runs commands as on a wide terminal."""
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("TERMINAL_WIDTH", "160")
     return Commands(capsys)

@@ -1,6 +1,7 @@
-"""A TCP server that is no HTTP/2 server, run as a process of its own: says to each client what it was told to say.
+"""A TCP server that does not speak HTTP/2, run as a process of its own: sends its argument to each client.
 
-``silence`` says nothing, ``goodbye`` closes at once; anything else is said. Prints its port, ends when its input does.
+``silence`` sends nothing, ``goodbye`` closes at once; anything else is sent. It prints its port, and ends when its
+standard input does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A gRPC server for the tests of the commands, run as a process of its own: prints its port, ends when its input does.
+"""A gRPC server for the tests of the commands, in a process of its own: prints its port, ends when its input does.
 
-It serves health and reflection, and, described by ``counting.proto`` but not by reflection, a stream that ends.
+It serves health and reflection, and a stream that ends, which ``counting.proto`` describes and reflection does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CERTIFICATE = pathlib.Path(__file__).parents[1] / "support" / "certs" / "localh
 
 
 def _count(request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
-    """Three empty messages, or a failure if something was asked for."""
+    """Three empty messages, or a failure if the request is not empty."""
     if request:
         raise ValueError("as asked for")
     for _number in range(3):
@@ -43,7 +43,7 @@ def _serve_services(server: grpc.Server, options: argparse.Namespace) -> None:
 
 
 def _serve_reflection_v1(server: grpc.Server, names: list[str]) -> None:
-    """Of the later version alone, whose messages are alike."""
+    """Serves the later version only, whose messages are the same."""
     handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
         reflection.ReflectionServicer(names).ServerReflectionInfo,
         reflection_pb2.ServerReflectionRequest.FromString,
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--mutual", action="store_true")
-    parser.add_argument("--bare", action="store_true", help="without health and reflection")
+    parser.add_argument("--bare", action="store_true", help="without health and reflection services")
     parser.add_argument("--v1", action="store_true", help="reflection of that version alone")
     parser.add_argument("--unix", default="")
     parser.add_argument("--streams", type=int, help="concurrent streams of a connection")

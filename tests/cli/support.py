@@ -26,23 +26,23 @@ CHECK = "grpc.health.v1.Health/Check"
 
 
 def grpc_server(*arguments: str) -> AbstractContextManager[int]:
-    """A gRPC server; gives its port."""
+    """A gRPC server; yields its port."""
     return running_server([str(HERE / "server_script.py"), *arguments])
 
 
 def plain_server(says: str) -> AbstractContextManager[int]:
-    """A TCP server that says this; gives its port."""
+    """A TCP server that sends this; yields its port."""
     return running_server([str(HERE / "plain_script.py"), says])
 
 
 def h2_server(announced: int) -> AbstractContextManager[int]:
-    """A small HTTP/2 server that announces so many streams; gives its port."""
+    """A small HTTP/2 server that announces this many streams; yields its port."""
     return running_server([str(RefusingServer.script), f"--announce={announced}"])
 
 
 @contextlib.contextmanager
 def no_server() -> Iterator[int]:
-    """Gives a port at which nobody listens, and nobody else can."""
+    """Yields a port without a listener, which no other program can take."""
     with dead_target() as target:
         yield int(target.rpartition(":")[2])
 
@@ -57,12 +57,12 @@ class Ended:
 
     @property
     def json(self) -> Any:
-        """What it wrote as JSON."""
+        """Its output, parsed as JSON."""
         return json.loads(self.out)
 
     @property
     def line(self) -> str:
-        """The one line of complaint."""
+        """The one line of its error output."""
         (line,) = self.err.splitlines()
         return line
 
@@ -74,7 +74,7 @@ class Commands:
     capture: pytest.CaptureFixture[str]
 
     def __call__(self, *arguments: object) -> Ended:
-        """Runs one."""
+        """Runs one command."""
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])
         code = ended.value.code

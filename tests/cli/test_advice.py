@@ -1,4 +1,4 @@
-"""What is recommended, by what was found."""
+"""What `probe` recommends for what it found."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _SILENT = Finding("10.0.0.8:443", error="connection refused")
         ([_found(100, connect=2.5)], 50, {"max_streams": 90, "max_size": 2, "connect_timeout": 25.0}),
     ],
 )
-def test_what_was_found_decides(findings: list[Finding], in_flight: int, config: dict[str, Any]) -> None:
-    """The lowest limit, the calls expected, the addresses that answer, and how long it took to connect."""
+def test_the_findings_decide(findings: list[Finding], in_flight: int, config: dict[str, Any]) -> None:
+    """The lowest limit, the expected calls, the addresses that answer and the connect time decide."""
     advice = advise(findings, in_flight=in_flight, is_name=False)
     assert {each.field: each.value for each in advice} == config
     assert all(each.reason for each in advice)
     config_of(advice)
 
 
-def test_names_may_come_to_mean_others() -> None:
-    """Behind a name with several addresses connections are replaced; behind one that has one, they may stay."""
+def test_connections_behind_names_are_replaced() -> None:
+    """Behind a name with several addresses connections are replaced; behind a single address they may stay."""
     several = advise([_found(100)] * 2, in_flight=50, is_name=True)
     assert config_of(several).max_age == 1800.0
     assert config_of(advise([_found(100)], in_flight=50, is_name=True)).max_age is None

@@ -19,12 +19,12 @@ from grpcpool._demo.calls import scaling_options
 from grpcpool.cli._bench import load
 
 _QUICK = ("--duration=0.7", "--warmup=0.05")
-# A busy machine may not get as far as that at once.
+# A busy machine may not get this far at the first attempt.
 _TRIES = 10
 _LATENCIES = ("p50", "p90", "p99", "p99.9", "max", "mean")
 _PROTO = HERE / "counting.proto"
 
-# The command, which says when the first call on the pool has been counted.
+# The command, which reports when the first call on the pool has been counted.
 _SAYS_WHEN_POOL = """
 import sys
 from grpcpool.__main__ import main
@@ -46,7 +46,7 @@ sys.exit(main({!r}))
 
 
 class _Loads(html.parser.HTMLParser):
-    """What a page would load, and its texts."""
+    """Collects what a page would load, and its texts."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -66,21 +66,21 @@ class _Loads(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def _compiler() -> None:
-    """Skips where the compiler does not run: old ones need what setuptools no longer has."""
+    """Skips the test if the compiler does not run: old versions need what setuptools no longer has."""
     command = [sys.executable, "-m", "grpc_tools.protoc", "--version"]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:  # noqa: S603 -- as it is installed
-        pytest.skip("grpcio-tools does not run here")
+        pytest.skip("grpcio-tools does not run on this platform")
 
 
 @pytest.fixture(scope="module")
 def tls_port() -> Iterator[int]:
-    """The port of a server that speaks TLS."""
+    """The port of a TLS server."""
     with grpc_server("--tls") as port:
         yield port
 
 
 def test_it_compares_ways_and_callers(command: Commands, port: int) -> None:
-    """Each way has a result for each number of callers, under keys that are documented."""
+    """Each way has a result for each number of callers, under documented keys."""
     told = command("bench", f"127.0.0.1:{port}", CHECK, "--concurrency=1,4", *_QUICK, "--json")
     assert told.code == 0
     assert told.json["method"] == f"/{CHECK}"
@@ -103,7 +103,7 @@ def test_it_compares_ways_and_callers(command: Commands, port: int) -> None:
     assert any(result.get("completed") for result in results)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere connections may not be countable")
+@pytest.mark.skipif(sys.platform != "linux", reason="connections may not be countable on this platform")
 def test_it_counts_connections(command: Commands, port: int) -> None:
     """Four callers on connections of one stream each need four of them; a channel of gRPC's has one."""
     options = ("--concurrency=4", "--compare=bare,pool", "--max-size=4", "--max-streams=1", "--json")
@@ -122,7 +122,7 @@ def test_the_table_has_a_row_for_each(command: Commands, port: int) -> None:
 
 
 def test_requests_come_from_json(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
-    """The data are checked by what the server describes, whether they are given or in a file."""
+    """Requests given as JSON, or in a file, are checked against the server's description."""
     (tmp_path / "request.json").write_text('{"service": ""}')
     ask = ("bench", f"127.0.0.1:{port}", CHECK, "--compare=bare", "--concurrency=1", *_QUICK, "--data")
     assert command(*ask, f"@{tmp_path / 'request.json'}").code == 0
@@ -146,8 +146,8 @@ def test_proto_files_describe_streams(command: Commands) -> None:
     assert (failing.code, "UNKNOWN" in failing.line) == (1, True)
 
 
-def test_reflection_of_either_version_will_do(command: Commands) -> None:
-    """A server that serves `v1` alone describes its methods as well; both commands see it."""
+def test_either_version_of_reflection_works(command: Commands) -> None:
+    """A server with reflection `v1` only still describes its methods; both commands see it."""
     with grpc_server("--v1") as port:
         told = command("bench", f"127.0.0.1:{port}", CHECK, "--compare=bare", "--concurrency=1", *_QUICK)
         (address,) = command("probe", f"127.0.0.1:{port}", "--json").json["addresses"]
@@ -156,8 +156,8 @@ def test_reflection_of_either_version_will_do(command: Commands) -> None:
     assert "grpc.health.v1.Health" in address["services"]
 
 
-def test_what_cannot_be_called(command: Commands, port: int) -> None:
-    """A method that is not there, or that is none, is told in one line."""
+def test_methods_that_cannot_be_called(command: Commands, port: int) -> None:
+    """A missing or invalid method is reported in one line."""
     ask = ("bench", f"127.0.0.1:{port}")
     assert "there is no service nobody.Nothing" in command(*ask, "nobody.Nothing/Do").line
     assert "has no method Chek, but Check" in command(*ask, "grpc.health.v1.Health/Chek").line
@@ -166,7 +166,7 @@ def test_what_cannot_be_called(command: Commands, port: int) -> None:
 
 @pytest.mark.usefixtures("_compiler")
 def test_proto_files_that_do_not_help(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
-    """A method that takes a stream, and a file that is no description, are told in one line."""
+    """A method that takes a stream, and a file without a description, are reported in one line."""
     ask = ("bench", f"127.0.0.1:{port}")
     assert "takes a stream" in command(*ask, "cli.Counting/Collect", "--proto", _PROTO).line
     (tmp_path / "bad.proto").write_text("no proto")
@@ -177,7 +177,7 @@ def test_proto_files_that_do_not_help(command: Commands, port: int, tmp_path: pa
 def test_proto_needs_a_compiler(
     command: Commands, port: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is none, or none that runs, the line says so."""
+    """If the compiler is missing or does not run, the line says so."""
     package = tmp_path / "grpc_tools"
     package.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -188,8 +188,8 @@ def test_proto_needs_a_compiler(
     assert "a newer grpcio-tools may" in command(*ask).line
 
 
-def test_nobody_there(command: Commands) -> None:
-    """A closed port is told in one line."""
+def test_an_unreachable_server(command: Commands) -> None:
+    """An unreachable server is reported in one line."""
     with no_server() as port:
         told = command("bench", f"127.0.0.1:{port}", CHECK)
     assert told.code == 1
@@ -207,14 +207,14 @@ def test_nobody_there(command: Commands) -> None:
     ],
 )
 def test_usage(command: Commands, arguments: list[str], words: str) -> None:
-    """What makes no sense ends with 2, before anybody is called."""
+    """Arguments that make no sense end the command with 2, before any call."""
     told = command("bench", "localhost:1", CHECK, *arguments)
     assert told.code == 2
     assert words in told.line
 
 
 def test_more_callers_than_threads(command: Commands, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the system has no thread for one more caller, the line says so."""
+    """If the system cannot start a thread for one more caller, the line says so."""
 
     class Scarce(threading.Thread):
         def start(self) -> None:
@@ -229,14 +229,14 @@ def test_more_callers_than_threads(command: Commands, port: int, monkeypatch: py
 
 
 def test_tls(command: Commands, tls_port: int) -> None:
-    """Every way speaks TLS as told."""
+    """Every way uses TLS when asked to."""
     options = ("--ca", CERTIFICATE, "--authority", "localhost", "--concurrency=2", "--json", *_QUICK)
     told = command("bench", f"127.0.0.1:{tls_port}", CHECK, *options)
     assert all(result["failed"] == 0 for result in told.json["results"] if result["available"])
 
 
 def test_the_report_needs_nothing_else(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
-    """It is one page with every way's lines, the table and the versions, and would load nothing."""
+    """The report is one page with each way's curve, the table and the versions, and loads nothing."""
     path = tmp_path / "report.html"
     options = ("--report", path, "--concurrency=1,3", "--compare=bare,pool", *_QUICK)
     assert command("bench", f"127.0.0.1:{port}", CHECK, *options).code == 0
@@ -253,9 +253,9 @@ def test_the_report_needs_nothing_else(command: Commands, port: int, tmp_path: p
     assert {"grpcio", "p99.9", "calls/s", "bare", "pool"} <= set(loads.texts)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal on this platform")
 def test_it_can_be_interrupted(port: int, tmp_path: pathlib.Path) -> None:
-    """Ctrl-C ends it with 130, what there is by then, and the report."""
+    """Ctrl-C ends it with 130, the results so far, and the report."""
     path = tmp_path / "report.html"
     options = ["--compare=bare,pool", "--concurrency=2", "--json", "--duration=1.5", "--warmup=0"]
     arguments = ["bench", f"127.0.0.1:{port}", CHECK, *options, "--report", str(path)]

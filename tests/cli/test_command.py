@@ -1,4 +1,4 @@
-"""The command as a whole: help, completion, and what there is without the extra."""
+"""The command as a whole: help, completion, and what works without the extra."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pytest
 
 from cli.support import COMMAND, Commands
 
-# A disk on which there is never room.
+# A device that is always full.
 _FULL = pathlib.Path("/dev/full")
 
 _BLOCKED = "import sys; sys.modules[{!r}] = None; from grpcpool.__main__ import main; sys.exit(main({!r}))"
 
 
 def _without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command where a module cannot be imported."""
+    """Runs the command in a process where a module cannot be imported."""
     program = _BLOCKED.format(module, list(arguments))
     command = [sys.executable, "-W", "error", "-c", program]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
 
 
 def test_help_names_the_commands(command: Commands) -> None:
-    """The whole's help names each command and the exit codes."""
+    """The main help names each command and the exit codes."""
     told = command("--help")
     assert told.code == 0
     for word in ("demo", "probe", "bench", "Exit codes", "--install-completion"):
@@ -48,23 +48,23 @@ def test_help_has_examples(command: Commands, name: str, words: list[str]) -> No
         assert word in told.out
 
 
-def test_an_option_that_there_is_not(command: Commands) -> None:
-    """A wrong option ends with 2."""
+def test_an_unknown_option(command: Commands) -> None:
+    """An unknown option ends the command with 2."""
     assert command("probe", "localhost:1", "--nonsense").code == 2
 
 
 @pytest.mark.parametrize("option", ["--timeout", "--duration", "--warmup"])
 @pytest.mark.parametrize("seconds", ["inf", "1e10", "nan"])
-def test_seconds_that_no_clock_has(command: Commands, option: str, seconds: str) -> None:
-    """More than a day is refused with 2, as what is no number is: neither sockets nor gRPC can wait for so long."""
+def test_too_many_seconds(command: Commands, option: str, seconds: str) -> None:
+    """More than a day is refused with 2, like what is not a number: sockets and gRPC cannot wait that long."""
     assert command("bench", "localhost:1", "a.B/C", option, seconds).code == 2
     if option == "--timeout":
         assert command("probe", "localhost:1", option, seconds).code == 2
 
 
-@pytest.mark.skipif(not _FULL.exists(), reason="there is no such disk here")
-def test_what_cannot_be_written(port: int) -> None:
-    """Where what it says cannot be written, the command ends with 1 and one line."""
+@pytest.mark.skipif(not _FULL.exists(), reason="no full device on this platform")
+def test_output_that_cannot_be_written(port: int) -> None:
+    """If the output cannot be written, the command ends with 1 and one line."""
     with _FULL.open("w", encoding="utf-8") as full:
         done = subprocess.run(  # noqa: S603 -- our own
             [*COMMAND, "probe", f"127.0.0.1:{port}"],
@@ -79,7 +79,7 @@ def test_what_cannot_be_written(port: int) -> None:
 
 
 def test_shells_complete() -> None:
-    """A shell that asks is told the commands that begin so."""
+    """Shell completion lists the commands with the given prefix."""
     asked = {**os.environ, "_GRPCPOOL_COMPLETE": "complete_bash", "COMP_WORDS": "grpcpool pr", "COMP_CWORD": "1"}
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, check=False, env=asked)  # noqa: S603 -- our own
     assert done.stdout.split() == ["probe"]
@@ -87,15 +87,15 @@ def test_shells_complete() -> None:
 
 @pytest.mark.parametrize("name", ["probe", "bench"])
 def test_without_the_extra_the_command_says_what_to_install(name: str) -> None:
-    """Where typer is missing, `probe` and `bench` end with 1 and the line to type; so does their help."""
+    """Without typer, `probe` and `bench`, and their help, end with 1 and the install command."""
     for arguments in ([name, "localhost:1"], [name, "--help"]):
         done = _without("typer", *arguments)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == f'grpcpool: {name} needs more than grpcio: pip install "grpcpool[cli]"\n'
 
 
-def test_without_the_extra_there_is_the_demonstration() -> None:
-    """Where typer is missing, `demo` is explained as ever, and the others are named."""
+def test_without_the_extra_the_demonstration_still_works() -> None:
+    """Without typer, the help of `demo` still works, and the other commands are named."""
     helped = _without("typer", "demo", "--help")
     assert (helped.returncode, "--aio" in helped.stdout) == (0, True)
     named = _without("typer")
@@ -106,7 +106,7 @@ def test_without_the_extra_there_is_the_demonstration() -> None:
 
 @pytest.mark.parametrize(("module", "name"), [("h2", "probe"), ("hdrh", "bench"), ("google.protobuf", "bench")])
 def test_with_half_of_the_extra(module: str, name: str) -> None:
-    """Where typer came with something else, the line to type is the same."""
+    """If another part of the extra is missing, the install command is the same."""
     arguments = [name, "localhost:1", *(["a.B/C"] if name == "bench" else [])]
     done = _without(module, *arguments)
     assert done.returncode == 1
@@ -114,8 +114,8 @@ def test_with_half_of_the_extra(module: str, name: str) -> None:
     assert done.stderr.endswith('here: pip install "grpcpool[cli]"\n')
 
 
-def test_the_pool_imports_nothing_of_it() -> None:
-    """Who imports the pool does not pay for the command."""
+def test_the_pool_does_not_import_the_command() -> None:
+    """Importing the pool does not import the command."""
     program = "import sys, grpcpool, grpcpool.aio; sys.exit('typer' in sys.modules or 'grpcpool.cli' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)  # noqa: S603 -- our own
     assert done.returncode == 0

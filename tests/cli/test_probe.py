@@ -11,8 +11,8 @@ import grpcpool
 from cli.support import CERTIFICATE, KEY, Commands, grpc_server, h2_server, no_server, plain_server
 
 
-def test_it_tells_what_a_server_announces_and_serves(command: Commands, port: int) -> None:
-    """Settings, times, health, reflection and services of a Python server, under keys that are documented."""
+def test_it_reports_what_a_server_announces_and_serves(command: Commands, port: int) -> None:
+    """It reports settings, times, health, reflection and services of a Python server, under documented keys."""
     told = command("probe", f"127.0.0.1:{port}", "--json")
     assert told.code == 0
     (address,) = told.json["addresses"]
@@ -35,7 +35,7 @@ def test_it_tells_what_a_server_announces_and_serves(command: Commands, port: in
 
 
 def test_it_recommends_less_than_the_limit(command: Commands, port: int) -> None:
-    """Of 100 streams 90 are recommended, in a line of code that makes that configuration."""
+    """For 100 streams it recommends 90, in a line of code that creates that configuration."""
     recommended = command("probe", f"127.0.0.1:{port}", "--json", "--in-flight=700").json["recommendation"]
     config = eval(recommended["code"], {"grpcpool": grpcpool})  # noqa: S307 -- that it can be copied is the point
     assert config == grpcpool.PoolConfig(max_streams=90, max_size=14)
@@ -43,8 +43,8 @@ def test_it_recommends_less_than_the_limit(command: Commands, port: int) -> None
     assert "90% of the server's 100" in recommended["reasons"]["max_streams"]
 
 
-def test_the_table_says_the_same(command: Commands, port: int) -> None:
-    """Without `--json` there is a table, and the line to copy stands alone."""
+def test_the_table(command: Commands, port: int) -> None:
+    """Without `--json` there is a table, and the line to copy is on a line of its own."""
     told = command("probe", f"dns:///127.0.0.1:{port}")
     assert told.code == 0
     assert "grpcpool.PoolConfig(max_streams=90, max_size=10)" in told.out.splitlines()
@@ -54,7 +54,7 @@ def test_the_table_says_the_same(command: Commands, port: int) -> None:
 
 @pytest.mark.parametrize(("announced", "streams"), [(10, 9), (1, 1), (128, 115), (2**31 - 1, 900)])
 def test_the_limit_decides(command: Commands, announced: int, streams: int) -> None:
-    """Whatever a server announces, nine tenths of it are recommended, at least one and not without bound."""
+    """It recommends nine tenths of whatever limit a server announces, at least one, and bounded."""
     with h2_server(announced) as port:
         told = command("probe", f"127.0.0.1:{port}", "--json").json
     assert told["addresses"][0]["settings"]["max_concurrent_streams"] == announced
@@ -62,18 +62,18 @@ def test_the_limit_decides(command: Commands, announced: int, streams: int) -> N
 
 
 def test_a_server_without_a_limit(command: Commands) -> None:
-    """No limit, no health and no reflection are told as such."""
+    """A missing limit, health service or reflection is reported as missing."""
     with grpc_server("--bare") as port:
         told = command("probe", f"127.0.0.1:{port}", "--json").json
     (address,) = told["addresses"]
-    # Older servers say it with a number.
+    # Older servers announce it as a number.
     assert address["settings"]["max_concurrent_streams"] in (None, 2**31 - 1)
     assert (address["health"], address["reflection"], address["services"]) == (None, [], [])
     assert "no limit" in told["recommendation"]["reasons"]["max_streams"]
 
 
 def test_several_addresses(command: Commands, port: int) -> None:
-    """Each address is looked at; one that does not answer is told, and does not count."""
+    """Each address is probed; one that does not answer is reported, and does not count."""
     with h2_server(50) as other, no_server() as closed:
         told = command("probe", f"ipv4:127.0.0.1:{port},127.0.0.1:{other},127.0.0.1:{closed}", "--json")
     assert told.code == 0
@@ -83,7 +83,7 @@ def test_several_addresses(command: Commands, port: int) -> None:
 
 
 def test_tls(command: Commands) -> None:
-    """Over TLS, version and protocol are told, and the name of the certificate may be given."""
+    """Over TLS, version and protocol are reported, and the certificate's name may be given."""
     with grpc_server("--tls") as port:
         told = command("probe", f"127.0.0.1:{port}", "--ca", CERTIFICATE, "--authority", "localhost", "--json")
     (address,) = told.json["addresses"]
@@ -92,8 +92,8 @@ def test_tls(command: Commands) -> None:
     assert address["tls_ms"] > 0
 
 
-def test_a_certificate_of_ones_own(command: Commands) -> None:
-    """A server that wants a client's certificate answers with one; without, the line says so."""
+def test_a_client_certificate(command: Commands) -> None:
+    """A server that requires a client certificate answers with one; without it, the line says so."""
     with grpc_server("--tls", "--mutual") as port:
         given = command("probe", f"localhost:{port}", "--ca", CERTIFICATE, "--cert", CERTIFICATE, "--key", KEY)
         lacking = command("probe", f"127.0.0.1:{port}", "--ca", CERTIFICATE)
@@ -102,9 +102,9 @@ def test_a_certificate_of_ones_own(command: Commands) -> None:
     assert "client's certificate (--cert, --key)" in lacking.line
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no unix sockets")
+@pytest.mark.skipif(sys.platform == "win32", reason="no Unix sockets on this platform")
 def test_a_unix_socket(command: Commands, tmp_path: pathlib.Path) -> None:
-    """A socket of the file system is an address, too."""
+    """A Unix socket is an address, too."""
     path = tmp_path / "s"
     with grpc_server(f"--unix={path}"):
         told = command("probe", f"unix:{path}", "--json")
@@ -113,8 +113,8 @@ def test_a_unix_socket(command: Commands, tmp_path: pathlib.Path) -> None:
     assert "there is no such socket" in command("probe", f"unix:{path}.gone").line
 
 
-def test_nobody_there(command: Commands) -> None:
-    """A closed port ends the command with one line and 1; as JSON the addresses are told all the same."""
+def test_an_unreachable_server(command: Commands) -> None:
+    """An unreachable server ends the command with one line and 1; in JSON its addresses are still reported."""
     with no_server() as port:
         told = command("probe", f"127.0.0.1:{port}")
         as_json = command("probe", f"127.0.0.1:{port}", "--json")
@@ -136,7 +136,7 @@ def test_nobody_there(command: Commands) -> None:
     ],
 )
 def test_what_is_not_http2(command: Commands, says: str, words: str) -> None:
-    """A server that speaks something else is told by what it says, in one line, and ends with 1."""
+    """A server of another protocol is reported by what it sends, in one line, and the command ends with 1."""
     with plain_server(says) as port:
         told = command("probe", f"127.0.0.1:{port}", "--timeout=0.3")
     assert told.code == 1
@@ -144,7 +144,7 @@ def test_what_is_not_http2(command: Commands, says: str, words: str) -> None:
 
 
 def test_tls_mismatches(command: Commands, port: int) -> None:
-    """TLS where there is none, none where there is, and a certificate that is not trusted, or not of that name."""
+    """TLS to a plain server, plain to a TLS server, and a certificate that is untrusted or of another name."""
     assert "does not speak TLS" in command("probe", f"127.0.0.1:{port}", "--tls").line
     with grpc_server("--tls") as secure:
         assert "it may speak TLS" in command("probe", f"127.0.0.1:{secure}").line
@@ -153,8 +153,8 @@ def test_tls_mismatches(command: Commands, port: int) -> None:
         assert "certificate was refused" in foreign.line
 
 
-def test_a_name_that_is_none(command: Commands) -> None:
-    """A name that does not resolve is told as such. Names of this kind never do (RFC 6761)."""
+def test_a_name_that_does_not_resolve(command: Commands) -> None:
+    """A name that does not resolve is reported as such. Names of this kind never do (RFC 6761)."""
     told = command("probe", "dns:///nobody.invalid:50051")
     assert told.code == 1
     assert "the name does not resolve" in told.line
@@ -172,14 +172,14 @@ def test_a_name_that_is_none(command: Commands) -> None:
     ],
 )
 def test_usage(command: Commands, arguments: list[str], words: str) -> None:
-    """What makes no sense ends with 2 and one line."""
+    """Arguments that make no sense end the command with 2 and one line."""
     told = command("probe", *arguments)
     assert told.code == 2
     assert words in told.line
 
 
-def test_certificates_that_are_none(command: Commands, tmp_path: pathlib.Path) -> None:
-    """A file that is missing, or no certificate, ends the command with one line."""
+def test_invalid_certificates(command: Commands, tmp_path: pathlib.Path) -> None:
+    """A certificate file that is missing or invalid ends the command with one line."""
     (tmp_path / "no.pem").write_text("no certificate")
     for name in ("no.pem", "missing.pem"):
         told = command("probe", "localhost:1", "--ca", tmp_path / name)

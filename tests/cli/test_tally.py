@@ -1,4 +1,4 @@
-"""The tally of calls, and what is told of it."""
+"""The tally of calls, and what it reports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def _begun(duration: float = 60.0) -> Tally:
     return tally
 
 
-def test_latencies_are_told_to_three_figures() -> None:
-    """Percentiles are those of what was noted; the maximum is among them."""
+def test_latencies_have_three_significant_digits() -> None:
+    """Percentiles are those of the recorded latencies, to three digits; the maximum is one of them."""
     tally = _begun()
     now = time.perf_counter()
     for milli in range(1, 101):
@@ -30,8 +30,8 @@ def test_latencies_are_told_to_three_figures() -> None:
     assert tally.mean() == pytest.approx(0.0505, rel=0.05)
 
 
-def test_failures_are_counted_by_name_and_take_no_part_in_latencies() -> None:
-    """A call that failed is no latency."""
+def test_failures_are_counted_by_name_and_are_not_latencies() -> None:
+    """The time of a failed call is not a latency."""
     tally = _begun()
     for failure in ("UNAVAILABLE", None, "UNAVAILABLE", "CANCELLED"):
         tally.note(time.perf_counter(), failure)
@@ -41,8 +41,8 @@ def test_failures_are_counted_by_name_and_take_no_part_in_latencies() -> None:
     assert sum(part.failed for part in tally.slices) == 3
 
 
-def test_the_warm_up_and_what_comes_late_do_not_count() -> None:
-    """Only what ends within the time measured counts."""
+def test_the_warm_up_and_late_calls_do_not_count() -> None:
+    """Only calls that end within the measured time count."""
     tally = Tally(60.0, 60.0)
     tally.begin()
     tally.note(time.perf_counter(), None)
@@ -55,16 +55,16 @@ def test_the_warm_up_and_what_comes_late_do_not_count() -> None:
     assert (tally.completed, tally.is_over()) == (0, True)
 
 
-def test_without_calls_there_is_nothing_to_tell() -> None:
-    """No percentile, mean or curve; a dash in the table."""
+def test_without_calls_there_are_no_figures() -> None:
+    """Without calls there is no percentile, mean or curve; the table has a dash."""
     tally = Tally(0.0, 1.0)
     tally.stop()
     assert (tally.percentile(50), tally.mean(), tally.curve(), tally.elapsed) == (None, None, [], 0.0)
     assert milliseconds(None) == "-"
 
 
-def test_the_curve_ends_where_calls_do() -> None:
-    """A thousand calls tell of 99.9 per cent, and of nothing beyond."""
+def test_the_curve_ends_at_the_last_call() -> None:
+    """A thousand calls give 99.9 per cent, and nothing beyond."""
     tally = _begun()
     for _ in range(1000):
         tally.note(time.perf_counter(), None)

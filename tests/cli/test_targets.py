@@ -22,8 +22,8 @@ from grpcpool.cli._target import Address, parse_target
         ("unix-abstract:s", ["unix-abstract:s"], "localhost"),
     ],
 )
-def test_addresses_that_stand_in_the_target(text: str, addresses: list[str], authority: str) -> None:
-    """They need no resolving; the first is the authority."""
+def test_addresses_in_the_target(text: str, addresses: list[str], authority: str) -> None:
+    """Addresses in the target need no resolving; the first is the authority."""
     target = parse_target(text)
     assert [str(address) for address in target.addresses()] == addresses
     assert target.authority == authority
@@ -34,13 +34,13 @@ def test_addresses_that_stand_in_the_target(text: str, addresses: list[str], aut
     "text", ["orders:50051", "dns:orders:50051", "dns:///orders:50051", "dns://8.8.8.8/orders:50051"]
 )
 def test_names(text: str) -> None:
-    """A name is to be resolved, with and without the scheme."""
+    """A name is resolved, with or without the scheme."""
     target = parse_target(text)
     assert (target.host, target.port, target.authority, target.is_name) == ("orders", 50051, "orders:50051", True)
 
 
 def test_a_name_is_resolved_to_each_address_once() -> None:
-    """Every computer has this name."""
+    """Each address of a name is listed once. Every computer has this name."""
     addresses = parse_target("localhost:1").addresses()
     assert len(set(addresses)) == len(addresses) > 0
     assert Address("127.0.0.1", 1) in addresses

@@ -1,1 +1,1 @@
-"""The pool before real servers and proxies that other people wrote; `.ci/components` installs them."""
+"""The pool with real servers and proxies of other projects; `.ci/components` installs them."""

@@ -1,7 +1,7 @@
 """etcd, and as much of its API as the tests use: puts, ranges and watches.
 
-The messages are described by hand: a message's fields are a line, with the numbers of etcd's `rpc.proto` and
-`kv.proto`. What is left out is ignored by who reads it.
+The messages are described by hand: the fields of each message are one line, with the numbers of etcd's `rpc.proto` and
+`kv.proto`. Readers ignore the fields left out here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MESSAGES = {
 
 
 def _describe() -> descriptor_pb2.FileDescriptorProto:
-    """What `protoc` would make of the messages."""
+    """What `protoc` would generate for the messages."""
     file = descriptor_pb2.FileDescriptorProto(name="tests/etcd.proto", package="etcd", syntax="proto3")
     for message, fields in _MESSAGES.items():
         described = file.message_type.add(name=message)
@@ -56,7 +56,7 @@ def message(name: str) -> Any:
 
 
 class KeyValueStore:
-    """A stub: etcd's methods over any channel, of gRPC's or gRPC's asyncio make."""
+    """A stub: etcd's methods over any sync or asyncio channel."""
 
     def __init__(self, channel: Any) -> None:
         """Over `channel`."""
@@ -79,28 +79,28 @@ def put(key: str, value: str) -> Any:
 
 
 def all_under(prefix: str) -> Any:
-    """A request for all keys that begin so."""
+    """A request for all keys with a prefix."""
     return message("RangeRequest")(key=prefix.encode(), range_end=_after(prefix))
 
 
 def watch_under(prefix: str) -> Any:
-    """A request to be told of each put under keys that begin so; answered first by `created`."""
+    """A request to watch puts under keys with a prefix; the first answer is `created`."""
     create = message("WatchCreateRequest")(key=prefix.encode(), range_end=_after(prefix))
     return message("WatchRequest")(create_request=create)
 
 
 def values_of(pairs: Iterable[Any]) -> list[int]:
-    """The values of keys and values, which are numbers."""
+    """The values of these keys, which are numbers."""
     return [int(pair.value) for pair in pairs]
 
 
 def _after(prefix: str) -> bytes:
-    """The end of the range of keys that begin so, which is not part of it."""
+    """The exclusive end of the range of keys with a prefix."""
     return prefix[:-1].encode() + bytes([ord(prefix[-1]) + 1])
 
 
 class Etcd(Program):
-    """One etcd, alone in its cluster; what was put is there again after a restart."""
+    """One etcd, alone in its cluster; its data survive a restart."""
 
     name = "etcd"
 
@@ -110,7 +110,7 @@ class Etcd(Program):
         self._peer_port = 0
 
     def command(self) -> list[str]:
-        """It elects itself soon: its clock ticks 5 ms, not 100."""
+        """It elects itself quickly: its clock ticks every 5 ms, not every 100."""
         self._peer_port = free_port()
         clients, peers = f"http://{self.target}", f"http://127.0.0.1:{self._peer_port}"
         return [
@@ -127,6 +127,6 @@ class Etcd(Program):
         ]
 
     def wait_until_it_serves(self) -> None:
-        """It listens before it has elected itself; this returns when it answers."""
+        """Returns once it answers: it listens before it has elected itself."""
         with grpc.insecure_channel(self.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             KeyValueStore(channel).range(all_under("any"), timeout=20, wait_for_ready=True)

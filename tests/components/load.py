@@ -1,4 +1,4 @@
-"""Threads that call without a pause while something happens to the servers, and what became of their calls."""
+"""Threads that call without a pause while something happens to the servers, and the outcomes of their calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Load:
     """Begins with the ``with`` block and ends with it."""
 
     def __init__(self, callers: int, call: Callable[[], bytes]) -> None:
-        """So many threads, each of which makes one call after the other."""
+        """This many threads; each makes one call after another."""
         self._callers = callers
         self._call = call
         self._over = threading.Event()
@@ -28,14 +28,14 @@ class Load:
         self.errors: list[grpc.RpcError] = []
 
     def answers_to_come(self, number: int = 100) -> Counter[bytes]:
-        """Waits for so many answers from now on; returns how often there was which."""
+        """Waits for this many further answers; returns how often each occurred."""
         with self._guard:
             self._answers.clear()
         eventually(lambda: self._answers.total() >= number)
         return self._answers.copy()
 
     def wait_for_answers_of(self, names: set[bytes]) -> None:
-        """Waits until the answers are these and no others."""
+        """Waits until the answers are exactly these."""
         eventually(lambda: set(self.answers_to_come()) == names)
 
     def _run(self) -> None:
@@ -56,7 +56,7 @@ class Load:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Ends it when the calls that run have ended; what was no failed call is raised."""
+        """Ends once the running calls have ended; errors other than failed calls are raised."""
         self._over.set()
         for thread in self._threads:
             thread.result(2 * LONG)

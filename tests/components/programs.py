@@ -1,6 +1,6 @@
-"""Runs programs of other makes: each in a folder of its own, on ports of the system's choice, ended by its pid.
+"""Runs other projects' programs: each in its own folder, on ports of the system's choice, ended by its process id.
 
-Which program there is, and how it is configured, is its own module's business (`etcd.py`, `proxies.py`).
+Which program it is and how it is configured is defined in its own module (`etcd.py`, `proxies.py`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import psutil
 import pytest
 
 REQUIRED = "GRPCPOOL_REQUIRE_COMPONENTS"
-"""The environment variable that, set to 1, makes the absence of a program a failure."""
+"""The environment variable that, set to 1, turns a missing program into a failure."""
 
 _STARTS_WITHIN = 20.0
 _TRIES = 5
 
 
 def absent(what: str) -> NoReturn:
-    """Skips the test for what is absent, or fails it where that is required."""
+    """Skips the test because something is missing, or fails it if that is required."""
     reason = f"{what}; .ci/components installs it"
     if os.environ.get(REQUIRED) == "1":
         pytest.fail(f"{reason}, and {REQUIRED} is set")
@@ -36,16 +36,16 @@ def absent(what: str) -> NoReturn:
 
 
 def program(name: str) -> str:
-    """Where the program is."""
-    # Debian has some in folders for administrators, which are not on everybody's path.
+    """The path of the program."""
+    # Debian installs some in folders for administrators, which are not on every PATH.
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"]))
     if found is None:
-        absent(f"there is no {name} on PATH")
+        absent(f"{name} is not on PATH")
     return found
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens; somebody else may take it until the program does."""
+    """A loopback port without a listener; another program may take it before ours does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -53,14 +53,14 @@ def free_port() -> int:
 
 
 class PortTakenError(Exception):
-    """The program ended before it listened; most likely somebody else took its port."""
+    """The program ended before it listened; most likely another program took its port."""
 
 
 class Program:
     """A program that serves on one port, as a process."""
 
     name: str
-    """What it is called on the command line."""
+    """Its name on the command line."""
 
     def __init__(self) -> None:
         """Does not start it yet."""
@@ -72,7 +72,7 @@ class Program:
 
     @property
     def target(self) -> str:
-        """What to connect to."""
+        """The address to connect to."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -82,17 +82,17 @@ class Program:
         return psutil.Process(self._process.pid)
 
     def command(self) -> list[str]:
-        """The command's arguments, to have it serve on `port` and stay in the foreground; writes its configuration."""
+        """The arguments that make it serve on `port` in the foreground; writes its configuration."""
         raise NotImplementedError
 
     def start(self) -> Self:
-        """Serves when this returns: on another port than it was told if that was taken meanwhile."""
+        """Starts it and returns once it serves; on another port if its port has been taken meanwhile."""
         for _ in range(_TRIES):
             self.port = free_port()
             with contextlib.suppress(PortTakenError):
                 self._run()
                 return self
-        raise AssertionError(f"{self.name} did not start:\n{self.said()}")
+        raise AssertionError(f"{self.name} did not start:\n{self.output_end()}")
 
     def restart(self) -> None:
         """Serves again on the same port, whether it was killed before or not."""
@@ -106,14 +106,14 @@ class Program:
             process.send_signal(signal.SIGKILL)
             process.wait(_STARTS_WITHIN)
 
-    def said(self) -> str:
-        """The end of what it wrote."""
+    def output_end(self) -> str:
+        """The last part of its output."""
         return (self.folder / "output").read_text(errors="replace")[-2000:]
 
     def _run(self) -> None:
         command = [self._path, *self.command()]
         if guard := shutil.which("setpriv"):
-            # It is to end with us, however we end.
+            # It must end with us, however we end.
             command = [guard, "--pdeathsig", "KILL", *command]
         with (self.folder / "output").open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 -- a program of the system's
@@ -124,11 +124,11 @@ class Program:
             if self._process.poll() is not None:
                 self._process = None
                 raise PortTakenError
-            assert time.monotonic() < deadline, f"{self.name} does not listen:\n{self.said()}"
+            assert time.monotonic() < deadline, f"{self.name} does not listen:\n{self.output_end()}"
             time.sleep(0.02)
 
     def _listens(self) -> bool:
-        """Whether this very process does: who took its port would be taken for it."""
+        """Whether this very process listens: another program may have taken its port."""
         try:
             sockets = self.process.net_connections("tcp")
         except psutil.Error:

@@ -1,6 +1,6 @@
 """The proxies: HAProxy and nginx, which balance connections, and nginx and Envoy, which speak gRPC themselves.
 
-Each is configured with what its test is about, and otherwise as little as it takes.
+Each is configured only as far as its test needs it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from support.servers import PID, Server, unary
 
 
 class Balancer(Program):
-    """What passes whole connections on to servers: each to the next, or, if that is down, to another.
+    """Passes whole connections on to servers: each to the next, or, if that is down, to another.
 
-    It does not check beforehand whether they are up: on a busy machine a check may come late, and fail.
+    It has no health checks: on a busy machine a check may come late, and fail.
     """
 
     def __init__(self, servers: Sequence[Server]) -> None:
-        """Before these servers."""
+        """In front of these servers."""
         super().__init__()
         self.servers = servers
 
@@ -40,7 +40,7 @@ class HAProxy(Balancer):
     name = "haproxy"
 
     def command(self) -> list[str]:
-        """In the foreground, with a configuration file."""
+        """Runs in the foreground, with a configuration file."""
         lines = [
             "defaults",
             "mode tcp",
@@ -61,22 +61,22 @@ class _Nginx(Program):
     name = "nginx"
 
     def command(self) -> list[str]:
-        """One process in the foreground, with a configuration file and no folder but its own."""
+        """One process in the foreground, with a configuration file and only its own folder."""
         process = "daemon off; master_process off; pid nginx.pid; error_log stderr warn;"
         events = "events { worker_connections 4096; }"
         (self.folder / "nginx.conf").write_text(f"{process}\n{self.configuration()}\n{events}\n")
         return ["-p", str(self.folder), "-c", "nginx.conf"]
 
     def configuration(self) -> str:
-        """What there is beside the processes."""
+        """The configuration except for the processes."""
         raise NotImplementedError
 
 
 class NginxStream(Balancer, _Nginx):
-    """nginx with its stream module."""
+    """The nginx program with its stream module."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
-        """Before these servers. The module is a file of its own, in a folder that nginx names."""
+        """In front of these servers. The module is a separate file in a folder that `nginx -V` names."""
         super().__init__(servers)
         built = subprocess.run([self._path, "-V"], capture_output=True, text=True, check=True).stderr  # noqa: S603
         folder = "".join(re.findall(r"--modules-path=(\S+)", built))
@@ -85,7 +85,7 @@ class NginxStream(Balancer, _Nginx):
             absent(f"nginx has no {self._module}")
 
     def configuration(self) -> str:
-        """No server is passed over because it was down a moment ago."""
+        """No server is skipped because it was down a moment ago."""
         servers = " ".join(f"server {server.target} max_fails=0;" for server in self.servers)
         return f"""load_module {self._module};
             stream {{
@@ -95,16 +95,16 @@ class NginxStream(Balancer, _Nginx):
 
 
 class Nginx(_Nginx):
-    """nginx as a gRPC proxy; it ends each connection after a number of calls (GOAWAY)."""
+    """The nginx program as a gRPC proxy; it ends each connection after a number of calls (GOAWAY)."""
 
     def __init__(self, server: Server, *, calls_per_connection: int) -> None:
-        """Before this server."""
+        """In front of this server."""
         super().__init__()
         self._server = server
         self._calls_per_connection = calls_per_connection
 
     def configuration(self) -> str:
-        """It keeps its own connections to the server, so that the calls are quick."""
+        """It keeps connections to the server open, so that calls are quick."""
         return f"""http {{
             log_format connection $connection;
             access_log connections.log connection;
@@ -119,17 +119,17 @@ class Nginx(_Nginx):
         }}"""
 
     def calls_by_connection(self) -> Counter[str]:
-        """How many calls ended on each connection."""
+        """The number of calls that ended on each connection."""
         return Counter((self.folder / "connections.log").read_text().split())
 
 
 class Envoy(Program):
-    """Envoy as a gRPC proxy, with a limit of streams and of a connection's life (GOAWAY)."""
+    """Envoy as a gRPC proxy that limits the streams and the life of a connection (GOAWAY)."""
 
     name = "envoy"
 
     def __init__(self, server: Server, *, max_streams: int, max_duration: float | None = None) -> None:
-        """Before this server; `max_duration` is the seconds after which a connection ends."""
+        """In front of this server; `max_duration` is the seconds after which a connection ends."""
         super().__init__()
         self._server = server
         self._max_streams = max_streams
@@ -147,7 +147,7 @@ class Envoy(Program):
         return ["-c", "envoy.json", "--admin-address-path", "admin.txt", *process]
 
     def counter(self, name: str) -> int:
-        """What Envoy has counted of the connections to it, such as ``cx_total``."""
+        """Envoy's counter of connections to it, such as ``cx_total``."""
         name = f"http.grpc.downstream_{name}"
         admin = http.client.HTTPConnection((self.folder / "admin.txt").read_text().strip(), timeout=10)
         with contextlib.closing(admin):
@@ -184,12 +184,12 @@ class Envoy(Program):
 
 
 def name_of(server: Server) -> bytes:
-    """What the server answers if it is asked who it is (`PID`)."""
+    """The server's answer to `PID`."""
     return str(server.pid).encode()
 
 
 def new_connection_goes_to(server: Server, front: Program) -> bool:
-    """Whether a new connection to `front` is one to `server`."""
+    """Whether a new connection to `front` reaches `server`."""
     with grpc.insecure_channel(front.target, isolated()) as channel:
         return unary(channel, PID, b"", wait_for_ready=True) == name_of(server)
 

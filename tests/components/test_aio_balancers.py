@@ -1,4 +1,4 @@
-"""As `test_balancers`, under asyncio, before one of the balancers."""
+"""Same as `test_balancers`, on asyncio, behind one of the balancers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ async def _who(channel: Any) -> bytes:
 
 
 async def _connections_by_server(pool: aio.ChannelPool) -> Counter[bytes]:
-    """Leases every connection at once, and asks where it goes."""
+    """Leases every connection at once, and asks each for its server."""
     async with contextlib.AsyncExitStack() as stack:
         leases = [await stack.enter_async_context(pool.acquire()) for _ in range(pool.config.max_size)]
         return Counter([await _who(lease) for lease in leases])
 
 
-def test_connections_share_out() -> None:
-    """Of eight connections each of two servers has four, and so it has its half of the calls."""
+def test_connections_are_balanced() -> None:
+    """Eight connections over two servers are four each, so each server gets half of the calls."""
 
     async def main(front: HAProxy) -> None:
         one, two = map(name_of, front.servers)
@@ -46,8 +46,8 @@ def test_connections_share_out() -> None:
 
 
 @pytest.mark.parametrize("how", ["refresh", "age"])
-def test_a_new_server_gets_its_part_by_rotation(how: str) -> None:
-    """When a killed server is back it serves as soon as connections are replaced, and no call fails by that."""
+def test_a_new_server_gets_connections_by_rotation(how: str) -> None:
+    """A restarted server gets connections once they are replaced, and no call fails because of it."""
     settings: dict[str, Any] = {"max_age": 1.0} if how == "age" else {}
 
     async def main(front: HAProxy) -> None:

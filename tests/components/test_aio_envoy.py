@@ -1,4 +1,4 @@
-"""As `test_envoy`, under asyncio."""
+"""Same as `test_envoy`, on asyncio."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CALLS = 64
 LIMIT = 20
 
 
-def test_a_pool_that_knows_the_limit_has_all_calls_run_at_once(server: Server) -> None:
-    """64 streams are answered while all of them stay open, where one connection carries 20."""
+def test_a_pool_that_knows_the_limit_runs_all_calls_at_once(server: Server) -> None:
+    """64 streams are answered while all of them stay open, although one connection carries only 20."""
 
     async def main(envoy: Envoy) -> None:
         async with tasks.pool_of(envoy, max_size=4, max_streams=18) as pool:
@@ -40,9 +40,9 @@ def test_a_pool_that_knows_the_limit_has_all_calls_run_at_once(server: Server) -
         run(main(envoy))
 
 
-@pytest.mark.parametrize("settings", [{"max_streams": 18}, {}], ids=["knows the limit", "default"])
+@pytest.mark.parametrize("settings", [{"max_streams": 18}, {}], ids=["knows the stream limit", "default"])
 def test_no_call_fails_beyond_the_limit(server: Server, settings: dict[str, int]) -> None:
-    """64 tasks call at once, again and again, and each gets its answers; the server has what the limit allows."""
+    """64 tasks call concurrently, many times, and each gets its answers; the server never exceeds the limit."""
 
     async def main(envoy: Envoy) -> int:
         async with tasks.pool_of(envoy, **settings) as pool:
@@ -65,7 +65,7 @@ def test_no_call_fails_beyond_the_limit(server: Server, settings: dict[str, int]
 
 
 def test_no_call_fails_when_connections_end(server: Server) -> None:
-    """Envoy ends each connection after 0.3 s. Calls and streams go on, also streams that take longer."""
+    """Envoy ends each connection after 0.3 s. Calls and streams go on, even streams that take longer."""
 
     async def main(envoy: Envoy) -> None:
         async with tasks.pool_of(envoy, min_size=2, max_size=2, max_streams=18) as pool:
@@ -92,8 +92,8 @@ def test_no_call_fails_when_connections_end(server: Server) -> None:
         run(main(envoy))
 
 
-def test_connections_that_nobody_uses_come_back(server: Server) -> None:
-    """When Envoy has ended every connection of a pool at rest, there are soon as many again."""
+def test_unused_connections_reconnect(server: Server) -> None:
+    """After Envoy has ended every connection of an idle pool, as many are soon open again."""
 
     async def main(envoy: Envoy) -> None:
         def have_come_back() -> bool:

@@ -1,4 +1,4 @@
-"""As `test_etcd`, under asyncio."""
+"""Same as `test_etcd`, on asyncio."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def _put(store: KeyValueStore, folder: str, values: range) -> None:
 
 
 def test_puts_ranges_and_watches(etcd: Etcd) -> None:
-    """Twelve watches, each a stream that never ends by itself, see every put of theirs, in order; so do ranges."""
+    """Twelve watches, each a stream without an end, see all their puts in order; so do ranges."""
 
     async def main() -> None:
         async with tasks.pool_of(etcd, max_size=3, max_streams=8) as pool:
@@ -57,7 +57,7 @@ def test_puts_ranges_and_watches(etcd: Etcd) -> None:
 
 
 def test_etcd_is_killed_and_comes_back(etcd: Etcd) -> None:
-    """While it is gone, calls and watches fail promptly, and calls that wait for ready wait; then all is well."""
+    """While etcd is down, calls and watches fail promptly, and wait-for-ready calls wait; then all succeed."""
 
     async def main() -> None:
         async with tasks.pool_of(etcd, min_size=2, max_size=3) as pool:

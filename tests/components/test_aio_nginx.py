@@ -1,4 +1,4 @@
-"""As `test_nginx`, under asyncio."""
+"""Same as `test_nginx`, on asyncio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def test_thousands_of_calls(server: Server) -> None:
-    """Of 4,000 calls over connections that nginx ends after 200 each, none fails, and each has its own answer."""
+    """Of 4,000 calls none fails, though nginx ends connections after 200 each, and each call has its own answer."""
 
     async def main(nginx: Nginx) -> None:
         async def call(caller: int) -> None:
@@ -42,7 +42,7 @@ def test_thousands_of_calls(server: Server) -> None:
 
 
 def test_a_lease_outlives_its_connection(server: Server) -> None:
-    """Who has leased a connection for himself calls on, also when nginx ends it."""
+    """A whole lease goes on making calls even when nginx ends its connection."""
 
     async def main(nginx: Nginx) -> None:
         async with tasks.pool_of(nginx, max_size=1) as pool, pool.acquire() as lease:

@@ -1,4 +1,4 @@
-"""Behind a balancer of connections, a pool is on every server, and on new ones as its connections are replaced."""
+"""Behind a balancer of connections, a pool reaches every server, and new ones as its connections are replaced."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ pytestmark = [
 
 
 def _connections_by_server(pool: ChannelPool) -> Counter[bytes]:
-    """Leases every connection at once, and asks where it goes."""
+    """Leases every connection at once, and asks each for its server."""
     with contextlib.ExitStack() as stack:
         leases = [stack.enter_context(pool.acquire()) for _ in range(pool.config.max_size)]
         return Counter(unary(lease, PID, b"") for lease in leases)
 
 
-def test_connections_share_out(balancer: type[Balancer], pool_of: PoolOpener) -> None:
-    """Of eight connections each of two servers has four, and so it has its half of the calls."""
+def test_connections_are_balanced(balancer: type[Balancer], pool_of: PoolOpener) -> None:
+    """Eight connections over two servers are four each, so each server gets half of the calls."""
     with Server() as one, Server() as two, balancer([one, two]) as front:
         pool = pool_of(front, min_size=8, max_size=8, picker="round_robin")
         pool.open()
@@ -39,10 +39,10 @@ def test_connections_share_out(balancer: type[Balancer], pool_of: PoolOpener) ->
 
 
 @pytest.mark.parametrize("how", ["refresh", "age"])
-def test_a_new_server_gets_its_part_by_rotation(balancer: type[Balancer], pool_of: PoolOpener, how: str) -> None:
-    """A server is killed: every connection is then to the other, and stays there when a new one comes.
+def test_a_new_server_gets_connections_by_rotation(balancer: type[Balancer], pool_of: PoolOpener, how: str) -> None:
+    """When a server is killed, all connections go to the other, and stay there when a new server comes.
 
-    Not before the connections are replaced does the new one serve, and no call fails by that.
+    The new server gets connections only once they are replaced, and no call fails because of it.
     """
     settings: dict[str, Any] = {"max_age": 1.0} if how == "age" else {}
     with Server() as one, Server() as two, balancer([one, two]) as front:

@@ -1,4 +1,4 @@
-"""Envoy allows few streams on a connection, and ends it after a while; no call over the pool is lost by either."""
+"""Envoy allows few streams on a connection, and ends it after a while; neither loses a call of the pool."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CALLS = 64
 LIMIT = 20
 
 
-def test_a_pool_that_knows_the_limit_has_all_calls_run_at_once(server: Server, pool_of: PoolOpener) -> None:
-    """64 streams are answered while all of them stay open, where one connection carries 20."""
+def test_a_pool_that_knows_the_limit_runs_all_calls_at_once(server: Server, pool_of: PoolOpener) -> None:
+    """64 streams are answered while all of them stay open, although one connection carries only 20."""
     with Envoy(server, max_streams=LIMIT) as envoy:
         pool = pool_of(envoy, max_size=4, max_streams=18)
         requests: list[queue.SimpleQueue[bytes | None]] = [queue.SimpleQueue() for _ in range(CALLS)]
@@ -35,12 +35,12 @@ def test_a_pool_that_knows_the_limit_has_all_calls_run_at_once(server: Server, p
         assert [list(chat) for chat in chats] == [[]] * CALLS
 
 
-@pytest.mark.parametrize("settings", [{"max_streams": 18}, {}], ids=["knows the limit", "default"])
+@pytest.mark.parametrize("settings", [{"max_streams": 18}, {}], ids=["knows the stream limit", "default"])
 def test_no_call_fails_beyond_the_limit(server: Server, pool_of: PoolOpener, settings: dict[str, int]) -> None:
-    """64 threads call at once, again and again, and each gets its answers.
+    """64 threads call concurrently, many times, and each gets its answers.
 
-    A pool that does not know the limit puts more calls on a connection than Envoy allows. They wait in the client,
-    where nobody sees them: Envoy refuses none, and the server never has more than the limit allows.
+    A pool that does not know the limit puts more calls on a connection than Envoy allows. They wait unseen in the
+    client: Envoy refuses none, and the server never has more than the limit allows.
     """
     with Envoy(server, max_streams=LIMIT) as envoy:
         pool = pool_of(envoy, **settings)
@@ -55,9 +55,9 @@ def test_no_call_fails_beyond_the_limit(server: Server, pool_of: PoolOpener, set
 
 
 def test_no_call_fails_when_connections_end(server: Server, pool_of: PoolOpener) -> None:
-    """Envoy ends each connection after 0.3 s. Calls and streams go on, also streams that take longer.
+    """Envoy ends each connection after 0.3 s. Calls and streams go on, even streams that take longer.
 
-    gRPC connects anew within the slot, so the pool's count of connections is what it was.
+    gRPC reconnects within the slot, so the pool's count of connections does not change.
     """
     with Envoy(server, max_streams=LIMIT, max_duration=0.3) as envoy:
         pool = pool_of(envoy, min_size=2, max_size=2, max_streams=18)
@@ -78,8 +78,8 @@ def test_no_call_fails_when_connections_end(server: Server, pool_of: PoolOpener)
         assert (stats.opened, stats.size, sum(stats.closed.values())) == (2, 2, 0)
 
 
-def test_connections_that_nobody_uses_come_back(server: Server, pool_of: PoolOpener) -> None:
-    """When Envoy has ended every connection of a pool at rest, there are soon as many again."""
+def test_unused_connections_reconnect(server: Server, pool_of: PoolOpener) -> None:
+    """After Envoy has ended every connection of an idle pool, as many are soon open again."""
     with Envoy(server, max_streams=LIMIT, max_duration=1) as envoy:
         pool = pool_of(envoy, min_size=4)
         pool.open()

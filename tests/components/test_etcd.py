@@ -1,4 +1,4 @@
-"""etcd over a pool: puts, ranges and watches, also when it is killed and comes back."""
+"""A pool over etcd: puts, ranges and watches, even when it is killed and restarted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _put(store: KeyValueStore, folder: str, values: range) -> None:
 
 
 def test_puts_ranges_and_watches(etcd: Etcd, pool_of: PoolOpener) -> None:
-    """Twelve watches, each a stream that never ends by itself, see every put of theirs, in order; so do ranges."""
+    """Twelve watches, each a stream without an end, see all their puts in order; so do ranges."""
     pool = pool_of(etcd, max_size=3, max_streams=8)
     store = KeyValueStore(pool)
     watches = [store.watch(iter([watch_under(f"folder-{i}/")]), timeout=LONG) for i in range(12)]
@@ -49,7 +49,7 @@ def test_puts_ranges_and_watches(etcd: Etcd, pool_of: PoolOpener) -> None:
 
 
 def test_etcd_is_killed_and_comes_back(etcd: Etcd, pool_of: PoolOpener) -> None:
-    """While it is gone, calls and watches fail promptly, and calls that wait for ready wait; then all is well."""
+    """While etcd is down, calls and watches fail promptly, and wait-for-ready calls wait; then all succeed."""
     pool = pool_of(etcd, min_size=2, max_size=3)
     store = KeyValueStore(pool)
     _put(store, "before", range(50))

@@ -1,4 +1,4 @@
-"""nginx ends its connections after some calls, and no call over the pool is lost by that."""
+"""nginx ends its connections after some calls, which loses no call of the pool."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def test_ten_thousand_calls(server: Server, pool_of: PoolOpener) -> None:
-    """Of 10,000 calls over connections that nginx ends after 200 each, none fails, and each has its own answer.
+    """Of 10,000 calls none fails, though nginx ends connections after 200 each, and each call has its own answer.
 
-    gRPC connects anew within the slot: the pool has nothing to open or close, and nothing to count as lost.
+    gRPC reconnects within the slot: the pool has nothing to open or close, and nothing to count as lost.
     """
 
     def call(caller: int) -> None:
@@ -40,7 +40,7 @@ def test_ten_thousand_calls(server: Server, pool_of: PoolOpener) -> None:
 
 
 def test_a_lease_outlives_its_connection(server: Server, pool_of: PoolOpener) -> None:
-    """Who has leased a connection for himself calls on, also when nginx ends it."""
+    """A whole lease goes on making calls even when nginx ends its connection."""
     with Nginx(server, calls_per_connection=200) as nginx:
         pool = pool_of(nginx, max_size=1)
         with pool.acquire() as lease:

@@ -1,7 +1,7 @@
-"""Behind a balancer of connections the servers' own limit of streams holds, and is below what the pool takes it to be.
+"""Behind a balancer of connections the servers' own stream limit applies, and is below the pool's `max_streams`.
 
-What is beyond it waits in the client, or is refused by the server, which depends on gRPC's release and on luck. Calls
-that are refused are begun again elsewhere, and nobody notices.
+Calls above the limit wait in the client or are refused by the server, depending on gRPC's release and on chance. A
+refused call is sent again elsewhere, and its caller does not notice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EACH = 10
 
 @pytest.fixture(scope="module")
 def front() -> Iterator[HAProxy]:
-    """Before two servers, each of which takes 20 calls on a connection."""
+    """In front of two servers that take 20 calls on a connection each."""
     with (
         Server({"max_concurrent_streams": 20}) as one,
         Server({"max_concurrent_streams": 20}) as two,

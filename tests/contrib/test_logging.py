@@ -1,4 +1,4 @@
-"""The listener that tells a pool's story."""
+"""`LoggingListener` logs what happens to a pool."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "orders"]
 
 
-def test_the_story_in_lines(make_pool: PoolMaker, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Each thing that happens is one plain line, in order."""
+def test_events_are_logged_in_order(make_pool: PoolMaker, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Each event is one plain line, in order."""
     with caplog.at_level(logging.DEBUG, "orders"):
         pool = make_pool(FakeFactory(), name="orders", listeners=[LoggingListener(_LOGGER)], max_size=1)
         held = pool.acquire()
@@ -48,8 +48,8 @@ def test_the_story_in_lines(make_pool: PoolMaker, clock: ManualClock, caplog: py
     assert "a lease of channel 1 was released after 1.500 s" in lines
 
 
-def test_trouble_is_a_warning(make_pool: PoolMaker, caplog: pytest.LogCaptureFixture) -> None:
-    """What is wrong stands out, with its reason and what happens next."""
+def test_a_problem_is_a_warning(make_pool: PoolMaker, caplog: pytest.LogCaptureFixture) -> None:
+    """A problem is logged as a warning, with its reason and what happens next."""
     with caplog.at_level(logging.WARNING, "orders"):
         pool = make_pool(failing_factory, name="orders", listeners=[LoggingListener(_LOGGER)])
         with pytest.raises(PoolTimeoutError):
@@ -61,6 +61,6 @@ def test_trouble_is_a_warning(make_pool: PoolMaker, caplog: pytest.LogCaptureFix
     assert {record.levelno for record in caplog.records if record.name == "orders"} == {logging.WARNING}
 
 
-def test_it_hears_everything() -> None:
-    """Each event has a line: no hook is left as it was."""
+def test_it_logs_every_event() -> None:
+    """Each event has a line: the listener overrides every hook."""
     assert all(getattr(LoggingListener, hook) is not getattr(Listener, hook) for hook in HOOKS.values())

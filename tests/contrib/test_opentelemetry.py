@@ -1,4 +1,4 @@
-"""Metrics for OpenTelemetry, by its own SDK."""
+"""Metrics for OpenTelemetry, tested with its own SDK."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ CONVENTIONAL = {
     "rpc.client.connection.wait_time": "s",
     "rpc.client.connection.use_time": "s",
 }
-"""The metrics of the conventions for pools of connections, with their units."""
+"""The metrics of the conventions for connection pools, with their units."""
 
 
 class Sdk:
     """A meter provider, and what it has collected."""
 
     def __init__(self) -> None:
-        """Has collected nothing yet."""
+        """Starts empty."""
         self._reader = InMemoryMetricReader()
         self.provider = MeterProvider([self._reader])
 
     def metrics(self) -> dict[str, Metric]:
-        """The metrics of this moment, by name."""
+        """The current metrics, by name."""
         data: Any = self._reader.get_metrics_data()
         if data is None:
             return {}
@@ -51,12 +51,12 @@ class Sdk:
         return {metric.name: metric for scope in scopes for metric in scope.metrics}
 
     def values(self, name: str) -> dict[str, float]:
-        """The values of a metric by the second attribute, or by the pool's name where there is none."""
+        """The values of a metric by its second attribute, or by the pool's name if it has none."""
         points: Any = self.metrics()[name].data.data_points
         return {list(point.attributes.values())[-1]: point.value for point in points}
 
     def times(self, name: str) -> tuple[int, float]:
-        """How many times a histogram has, and their sum."""
+        """The number of times in a histogram, and their sum."""
         (point,) = self.metrics()[f"rpc.client.connection.{name}"].data.data_points
         assert isinstance(point, HistogramDataPoint)
         return point.count, point.sum
@@ -71,7 +71,7 @@ def sdk() -> Iterator[Sdk]:
 
 
 def test_the_names_are_the_conventions(make_pool: PoolMaker, sdk: Sdk) -> None:
-    """Every metric of the conventions is there, with its unit and the pool's name as attribute."""
+    """Every metric of the conventions exists, with its unit and the pool's name as attribute."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)
     instrument(pool, sdk.provider)
     with pool.acquire():
@@ -88,8 +88,8 @@ def test_the_names_are_the_conventions(make_pool: PoolMaker, sdk: Sdk) -> None:
             assert set(point.attributes) <= {POOL, STATE, "grpcpool.close.reason"}
 
 
-def test_what_there_is(make_pool: PoolMaker, sdk: Sdk) -> None:
-    """Counts are those of the pool at the moment of the collection."""
+def test_the_counts(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """Counts are those of the pool at the time of the collection."""
     pool = make_pool(FakeFactory(), name="orders", min_size=1, max_size=3)
     instrument(pool, sdk.provider)
     with pool.acquire(), pool.acquire():
@@ -105,8 +105,8 @@ def test_what_there_is(make_pool: PoolMaker, sdk: Sdk) -> None:
     assert sdk.values("grpcpool.closed")["pool_closed"] == 3
 
 
-def test_one_collection_is_of_one_moment(make_pool: PoolMaker, sdk: Sdk) -> None:
-    """All that a collection tells of a pool is of one snapshot, which is taken anew for the next."""
+def test_one_collection_is_consistent(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """One collection takes one snapshot of a pool, and the next takes a new one."""
     pool = make_pool(FakeFactory(), name="orders", max_size=3)
     instrument(pool, sdk.provider)
     taken: list[int] = []
@@ -122,8 +122,8 @@ def test_one_collection_is_of_one_moment(make_pool: PoolMaker, sdk: Sdk) -> None
         assert len(taken) == number
 
 
-def test_how_long_it_took(make_pool: PoolMaker, sdk: Sdk, clock: ManualClock) -> None:
-    """Times are in seconds: of connecting, of those who waited, and of leases."""
+def test_durations(make_pool: PoolMaker, sdk: Sdk, clock: ManualClock) -> None:
+    """Durations are in seconds: of connecting, of waits, and of leases."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)
     instrument(pool, sdk.provider)
     pool.open()
@@ -138,8 +138,8 @@ def test_how_long_it_took(make_pool: PoolMaker, sdk: Sdk, clock: ManualClock) ->
     eventually(lambda: sdk.times("use_time") == (2, 2.0))
 
 
-def test_twice_is_once(make_pool: PoolMaker, sdk: Sdk) -> None:
-    """A pool that is instrumented again is told once, and several pools share the instruments."""
+def test_a_pool_instrumented_twice_is_reported_once(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """Instrumenting a pool twice reports it once, and several pools share the instruments."""
     first, second = (make_pool(FakeFactory(), name=name) for name in ("first", "second"))
     for pool in (first, first, second):
         instrument(pool, sdk.provider)
@@ -151,7 +151,7 @@ def test_twice_is_once(make_pool: PoolMaker, sdk: Sdk) -> None:
 
 @in_loop
 async def test_asyncio_pools_too(sdk: Sdk) -> None:
-    """A pool of asyncio's is told like any other."""
+    """An asyncio pool is reported like any other."""
     async with grpcpool.aio.ChannelPool(aio.FakeFactory(), PoolConfig(max_size=2), name="orders") as pool:
         instrument(pool, sdk.provider)
         async with pool.acquire():
@@ -159,8 +159,8 @@ async def test_asyncio_pools_too(sdk: Sdk) -> None:
         assert sdk.times("use_time")[0] == 1
 
 
-def test_a_pool_that_is_gone_is_not_told(sdk: Sdk) -> None:
-    """The instruments keep no pool alive."""
+def test_a_dropped_pool_is_not_reported(sdk: Sdk) -> None:
+    """The instruments do not keep a pool alive."""
     pool = grpcpool.ChannelPool(FakeFactory(), name="orders")
     instrument(pool, sdk.provider)
     assert "grpcpool.in_flight" in sdk.metrics()
@@ -169,8 +169,8 @@ def test_a_pool_that_is_gone_is_not_told(sdk: Sdk) -> None:
     assert "grpcpool.in_flight" not in sdk.metrics()
 
 
-def test_what_is_no_pool_is_refused(sdk: Sdk) -> None:
-    """By name, at once."""
-    nobody: Any = object()
+def test_anything_but_a_pool_is_refused(sdk: Sdk) -> None:
+    """Anything but a pool is refused at once, by name."""
+    not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
-        instrument(nobody, sdk.provider)
+        instrument(not_a_pool, sdk.provider)

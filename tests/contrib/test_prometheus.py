@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, scraped."""
+"""Metrics for Prometheus, tested by scraping."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """A registry with nothing else in it."""
+    """An empty registry."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def url(registry: CollectorRegistry) -> Iterator[str]:
-    """Where the registry is served."""
+    """The URL at which the registry is served."""
     server, thread = start_http_server(0, "127.0.0.1", registry)
     yield f"http://127.0.0.1:{server.server_port}/metrics"
     server.shutdown()
@@ -51,8 +51,8 @@ def _scrape(url: str) -> Samples:
     }
 
 
-def test_what_a_scrape_finds(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
-    """Each figure of a pool is there, by the pool's name and by nothing else that could be many."""
+def test_the_figures_of_a_scrape(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
+    """Each figure of a pool is there, with the pool's name as its only label of unbounded values."""
     pool = make_pool(FakeFactory(), name="orders", max_size=3, max_streams=10)
     registry.register(PoolCollector(pool))
     with pool.acquire(), pool.acquire(streams=2):
@@ -69,8 +69,8 @@ def test_what_a_scrape_finds(make_pool: PoolMaker, registry: CollectorRegistry, 
     assert {labels[0] for _, labels in samples} == {"orders"}
 
 
-def test_counters_count_on(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
-    """Later scrapes tell what has happened since, timeouts among it."""
+def test_counters_go_on(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
+    """Later scrapes show what has happened since, timeouts included."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)
     registry.register(PoolCollector(pool))
     with pool.acquire(), pytest.raises(PoolTimeoutError):
@@ -84,7 +84,7 @@ def test_counters_count_on(make_pool: PoolMaker, registry: CollectorRegistry, ur
 
 
 def test_pools_of_one_name_are_added_up(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
-    """Prometheus takes each series but once; and pools may be added later."""
+    """Pools of one name are added up, because Prometheus takes each series once; pools may be added later."""
     collector = PoolCollector()
     registry.register(collector)
     for size in (1, 2):
@@ -98,15 +98,15 @@ def test_pools_of_one_name_are_added_up(make_pool: PoolMaker, registry: Collecto
 
 @in_loop
 async def test_asyncio_pools_too(registry: CollectorRegistry, url: str) -> None:
-    """A pool of asyncio's is told like any other, from another thread."""
+    """An asyncio pool is reported like any other, from another thread."""
     async with grpcpool.aio.ChannelPool(aio.FakeFactory(), PoolConfig(max_size=2), name="orders") as pool:
         registry.register(PoolCollector(pool))
         async with pool.acquire():
             assert _scrape(url)["grpcpool_in_flight", ("orders",)] == 1
 
 
-def test_a_pool_that_is_gone_is_not_told(registry: CollectorRegistry, url: str) -> None:
-    """The collector keeps no pool alive."""
+def test_a_dropped_pool_is_not_reported(registry: CollectorRegistry, url: str) -> None:
+    """The collector does not keep a pool alive."""
     pool = grpcpool.ChannelPool(FakeFactory(), name="orders")
     registry.register(PoolCollector(pool))
     del pool
@@ -114,22 +114,22 @@ def test_a_pool_that_is_gone_is_not_told(registry: CollectorRegistry, url: str) 
     assert _scrape(url) == {}
 
 
-def test_what_is_no_pool_is_refused() -> None:
-    """By name, at once."""
-    nobody: Any = object()
+def test_anything_but_a_pool_is_refused() -> None:
+    """Anything but a pool is refused at once, by name."""
+    not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
-        PoolCollector(nobody)
+        PoolCollector(not_a_pool)
 
 
-def test_the_dashboard_shows_what_there_is(make_pool: PoolMaker) -> None:
-    """Each metric in it is one of the collector's, each panel has a title and does not lie upon another."""
+def test_the_dashboard_shows_existing_metrics(make_pool: PoolMaker) -> None:
+    """Each metric in it is one of the collector's; each panel has a title and overlaps no other."""
     dashboard = json.loads(DASHBOARD.read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     expressions += [variable["query"] for variable in dashboard["templating"]["list"]]
     named = set(re.findall(r"grpcpool_\w+", " ".join(expressions)))
     collected = PoolCollector(make_pool(FakeFactory())).collect()
-    told = {metric.name + ("_total" if metric.type == "counter" else "") for metric in collected}
-    assert named == told
+    names = {metric.name + ("_total" if metric.type == "counter" else "") for metric in collected}
+    assert named == names
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     cells = [(place["x"] + x, place["y"]) for place in places for x in range(place["w"])]
     assert len(cells) == len(set(cells))

@@ -1,4 +1,4 @@
-"""The demonstration, as its users run it."""
+"""The demonstration, run as its users run it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _COMMAND = [sys.executable, "-W", "error", "-m", "grpcpool", "demo"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
-    """What the demonstration says in one of its worlds."""
+class Output:
+    """The demonstration's output in one of its worlds."""
 
     text: str
     workers: str
@@ -56,24 +56,24 @@ class Told:
     params=[([], "threads", "grpc.Channel"), (["--aio"], "tasks", "grpc.aio.Channel")],
     ids=["threads", "aio"],
 )
-def told(request: pytest.FixtureRequest) -> Told:
-    """What the demonstration says, on threads and on asyncio."""
+def output(request: pytest.FixtureRequest) -> Output:
+    """The demonstration's output, on threads and on asyncio."""
     options, workers, channel = request.param
     done = subprocess.run([*_COMMAND, *options], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    return Told(done.stdout, workers, channel)
+    return Output(done.stdout, workers, channel)
 
 
-def test_it_says_who_asks(told: Told) -> None:
-    """Threads ask by default, tasks with `--aio`; the leases' table and that of the calls say which."""
-    assert f"Leases: 200 {told.workers} ask at once" in told.text
-    assert f"Calls: 400 {told.workers} make calls of 50 ms" in told.text
+def test_it_names_the_callers(output: Output) -> None:
+    """Threads call by default, tasks with `--aio`; the tables of leases and of calls say which."""
+    assert f"Leases: 200 {output.workers} ask at once" in output.text
+    assert f"Calls: 400 {output.workers} make calls of 50 ms" in output.text
 
 
-def test_it_loses_nothing_and_reuses_connections(told: Told) -> None:
-    """Every lease comes back, and connections serve many; what idles or ages is closed."""
-    leases = {row: told.number(row) for row in _LEASES}
+def test_no_lease_is_lost_and_connections_are_reused(output: Output) -> None:
+    """Every lease is released, and connections serve many; idle and old ones are closed."""
+    leases = {row: output.number(row) for row in _LEASES}
     assert leases["lost"] == 0
     assert leases["acquired"] + leases["timed out"] == 200
     assert leases["timed out"] > 0
@@ -82,29 +82,29 @@ def test_it_loses_nothing_and_reuses_connections(told: Told) -> None:
     assert leases["closed as aged"] > 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere connections may not be countable")
-def test_it_counts_connections_from_outside(told: Told) -> None:
-    """The burst has all eight connections open, a few successors aside; the quiet after it two."""
-    assert 8 <= told.number("open at peak") <= 10
-    assert told.number("open at the end") == 2
+@pytest.mark.skipif(sys.platform != "linux", reason="connections may not be countable on this platform")
+def test_it_counts_connections_from_outside(output: Output) -> None:
+    """In the burst all eight connections are open, plus a few successors; in the quiet after it two are."""
+    assert 8 <= output.number("open at peak") <= 10
+    assert output.number("open at the end") == 2
 
 
-def test_no_call_on_the_pool_fails(told: Told) -> None:
-    """Each way of calling has its row; the pool's says that calls were completed, and that none failed."""
-    assert told.number(f"one {told.channel}") > 0
-    assert told.number(_POOL) > 0
-    assert re.search(rf"^{_SCALING} +(\d+ +\d+ |.*not in this grpcio$)", told.text, re.MULTILINE)
-    assert re.search(rf"^{_POOL} +\d+ +0 ", told.text, re.MULTILINE)
+def test_no_call_on_the_pool_fails(output: Output) -> None:
+    """Each way of calling has its row; the pool's shows calls completed, and none failed."""
+    assert output.number(f"one {output.channel}") > 0
+    assert output.number(_POOL) > 0
+    assert re.search(rf"^{_SCALING} +(\d+ +\d+ |.*not in this grpcio$)", output.text, re.MULTILINE)
+    assert re.search(rf"^{_POOL} +\d+ +0 ", output.text, re.MULTILINE)
 
 
-def test_what_is_no_terminal_gets_lines(told: Told) -> None:
-    """Progress is told in lines, and redrawn nowhere."""
-    assert "\r" not in told.text
-    assert re.search(r"^ +\d+\.\d s  \[#+.*\]  in use \d", told.text, re.MULTILINE)
+def test_without_a_terminal_it_prints_lines(output: Output) -> None:
+    """Without a terminal, progress is printed in lines, and nothing is redrawn."""
+    assert "\r" not in output.text
+    assert re.search(r"^ +\d+\.\d s  \[#+.*\]  in use \d", output.text, re.MULTILINE)
 
 
-def test_a_lease_that_does_not_come_back_is_lost(make_pool: PoolMaker) -> None:
-    """What was granted and not returned counts as lost, and so does what is left after the close."""
+def test_an_unreleased_lease_counts_as_lost(make_pool: PoolMaker) -> None:
+    """What was granted and not released counts as lost, and so does what is left after the close."""
     burst = Burst(0, Screen(io.StringIO()))
     pool = make_pool(FakeChannel, max_size=2)
     lease = pool.acquire()
@@ -116,8 +116,8 @@ def test_a_lease_that_does_not_come_back_is_lost(make_pool: PoolMaker) -> None:
     assert Findings(burst, {"connections": 2, "threads": 1}).lost == 4
 
 
-def test_what_went_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a part finds wrong is told at the end, and the exit code is 1."""
+def test_failures_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a part finds wrong is printed at the end, and the exit code is 1."""
     monkeypatch.setattr(run, "PARTS", [lambda world, screen: ["a lease was lost"], lambda world, screen: []])
     out = io.StringIO()
     assert run.run_demo(out) == 1
@@ -125,7 +125,7 @@ def test_what_went_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_ends_by_itself() -> None:
-    """A part that hangs does not keep the demonstration from ending: it says so, and ends with 1."""
+    """If a part hangs, the demonstration still ends: it says so, and ends with 1."""
     program = (
         "import sys, threading; from grpcpool._demo import run; run._AT_MOST = 0.01;"
         "run.PARTS = [lambda world, screen: threading.Event().wait()]; sys.exit(run.run_demo(sys.stdout))"
@@ -134,10 +134,10 @@ def test_it_ends_by_itself() -> None:
     assert (done.returncode, done.stdout) == (1, "wrong: not done within 0 s\n")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal on this platform")
 @pytest.mark.parametrize("options", [[], ["--aio"]], ids=["threads", "aio"])
 def test_it_can_be_interrupted(options: list[str]) -> None:
-    """Ctrl-C ends it amid the burst, with 130 and without a word of complaint."""
+    """Ctrl-C during the burst ends it with 130 and no output on stderr."""
     with subprocess.Popen([*_COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 -- our own
         assert process.stdout is not None
         assert any("in use 8" in line for line in process.stdout)
@@ -146,8 +146,8 @@ def test_it_can_be_interrupted(options: list[str]) -> None:
     assert (process.returncode, complaints) == (130, "")
 
 
-def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` names the commands and ends well."""
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` names the commands and succeeds."""
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
@@ -162,14 +162,14 @@ def test_help_of_the_demonstration_names_asyncio(capsys: pytest.CaptureFixture[s
     assert "--aio" in capsys.readouterr().out
 
 
-def test_no_command_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a command it explains itself, as with `--help`."""
+def test_without_a_command_it_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a command it prints its help."""
     assert main([]) == 0
     assert "usage: grpcpool" in capsys.readouterr().out.lower()
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """An unknown command ends with 2 and names those that there are."""
+    """An unknown command ends with 2 and lists the existing ones."""
     with pytest.raises(SystemExit) as ended:
         main(["dmeo"])
     assert ended.value.code == 2
@@ -177,7 +177,7 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_proc_is_understood() -> None:
-    """Of the lines of /proc/net/tcp those count that are established, by the remote port."""
+    """Of the lines of /proc/net/tcp the established connections count, by remote port."""
     lines = [
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
         "   0: 0100007F:C350 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0",
@@ -188,7 +188,7 @@ def test_proc_is_understood() -> None:
 
 
 def test_netstat_is_understood() -> None:
-    """The lines of netstat count alike, in the ways that Linux, macOS and Windows print them."""
+    """So do those of netstat, in the formats of Linux, macOS and Windows."""
     lines = [
         "tcp        0      0 127.0.0.1:33368         127.0.0.1:50000         ESTABLISHED",
         "tcp4       0      0  127.0.0.1.54321        127.0.0.1.50001        ESTABLISHED",

@@ -1,4 +1,4 @@
-"""Asking for a place: how long to wait, how much to ask for, and what an interruption leaves behind."""
+"""`acquire`: how long it waits, what it can request, and what an interruption leaves behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class Interruption(BaseException):
-    """What a signal handler raises in the main thread, as Ctrl-C raises KeyboardInterrupt."""
+    """Raised by a signal handler in the main thread, as Ctrl-C raises KeyboardInterrupt."""
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def _main_thread() -> int:
 
 
 class InterruptedIn(Listener):
-    """Stands for a signal that comes while the thread that asked is about to wait, and does the pool's work."""
+    """Simulates a signal that arrives while the acquiring thread does the pool's work, just before it waits."""
 
     def opening(self, event: Opening) -> None:
-        """Is interrupted."""
+        """Raises the interruption."""
         raise Interruption
 
 
@@ -71,7 +71,7 @@ def test_with_room_it_returns_at_once(make_pool: PoolMaker) -> None:
 
 
 def test_timeout_zero_tries_once(make_pool: PoolMaker) -> None:
-    """Without room, `timeout=0` raises `PoolTimeoutError` and leaves nobody waiting."""
+    """Without room, `timeout=0` raises `PoolTimeoutError` and leaves no waiter behind."""
     pool = make_pool(FakeFactory(), max_size=1)
     with pool.acquire():
         with pytest.raises(PoolTimeoutError):
@@ -80,8 +80,8 @@ def test_timeout_zero_tries_once(make_pool: PoolMaker) -> None:
     assert pool.stats().in_flight == 0
 
 
-def test_timeout_none_waits_for_ever(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """`None` waits past the configured timeout and past any other, until there is a place."""
+def test_timeout_none_waits_without_limit(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """`timeout=None` waits past the configured timeout and any other, until there is room."""
     pool = make_pool(FakeFactory(), max_size=1, acquire_timeout=1.0)
     held = pool.acquire()
     waiting = background(lambda: pool.acquire(timeout=None))
@@ -93,10 +93,10 @@ def test_timeout_none_waits_for_ever(make_pool: PoolMaker, clock: ManualClock) -
 
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 30.0), ({"timeout": 2.5}, 2.5)])
-def test_the_time_to_wait_is_the_configured_or_the_given(
+def test_it_waits_for_the_given_or_configured_timeout(
     make_pool: PoolMaker, clock: ManualClock, given: dict[str, Any], seconds: float
 ) -> None:
-    """It waits for just as long as it may, and then raises."""
+    """It waits exactly as long as the given or configured timeout, and then raises."""
     pool = make_pool(FakeFactory(), max_size=1)
     with pool.acquire():
         waiting = background(lambda: pool.acquire(**given))
@@ -109,21 +109,21 @@ def test_the_time_to_wait_is_the_configured_or_the_given(
     assert pool.stats().timeouts == 1
 
 
-_NO_SECONDS = [-1, -0.001, float("nan"), float("inf"), True, "1", []]
+_INVALID_TIMEOUTS = [-1, -0.001, float("nan"), float("inf"), True, "1", []]
 
 
-@pytest.mark.parametrize("timeout", _NO_SECONDS, ids=repr)
-def test_what_is_no_timeout_is_refused_without_room(make_pool: PoolMaker, timeout: float) -> None:
-    """A negative, endless, or no number raises `ValueError`, which names the value, and nothing is taken."""
+@pytest.mark.parametrize("timeout", _INVALID_TIMEOUTS, ids=repr)
+def test_an_invalid_timeout_is_refused_without_room(make_pool: PoolMaker, timeout: float) -> None:
+    """A timeout that is negative, infinite or not a number raises `ValueError` with the value, and nothing is taken."""
     pool = make_pool(FakeFactory(), max_size=1)
     with pool.acquire(), pytest.raises(ValueError, match="timeout = "):
         pool.acquire(timeout)
     assert pool.stats().in_flight == 0
 
 
-@pytest.mark.parametrize("timeout", _NO_SECONDS, ids=repr)
-def test_what_is_no_timeout_is_refused_with_room(make_pool: PoolMaker, timeout: float) -> None:
-    """The same mistake is found whether or not there happens to be room; and no place is lost by it."""
+@pytest.mark.parametrize("timeout", _INVALID_TIMEOUTS, ids=repr)
+def test_an_invalid_timeout_is_refused_with_room(make_pool: PoolMaker, timeout: float) -> None:
+    """An invalid timeout is refused even if there is room, and nothing is lost."""
     pool = make_pool(FakeFactory(), max_size=1)
     pool.acquire().release()
     with pytest.raises(ValueError, match="timeout = "):
@@ -132,8 +132,8 @@ def test_what_is_no_timeout_is_refused_with_room(make_pool: PoolMaker, timeout: 
 
 
 @pytest.mark.parametrize("streams", [0, -1, 1.0, True, "1", 91], ids=repr)
-def test_what_is_no_number_of_streams_is_refused(make_pool: PoolMaker, streams: int) -> None:
-    """`streams` is from 1 to `max_streams`; anything else raises `ValueError` and opens nothing."""
+def test_an_invalid_number_of_streams_is_refused(make_pool: PoolMaker, streams: int) -> None:
+    """`streams` must be from 1 to `max_streams`; anything else raises `ValueError` and opens nothing."""
     factory = FakeFactory()
     pool = make_pool(factory)
     with pytest.raises(ValueError, match="streams = ") as caught:
@@ -144,7 +144,7 @@ def test_what_is_no_number_of_streams_is_refused(make_pool: PoolMaker, streams: 
 
 
 def test_streams_share_a_connection_up_to_its_limit(make_pool: PoolMaker) -> None:
-    """Leases of streams share one connection until `max_streams` are taken; who wants more waits for them."""
+    """Leases of streams share one connection up to `max_streams`; a request for more than is free waits."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=1, max_streams=4)
     three, one = pool.acquire(streams=3), pool.acquire(streams=1)
@@ -158,8 +158,8 @@ def test_streams_share_a_connection_up_to_its_limit(make_pool: PoolMaker) -> Non
     assert pool.stats().in_flight == 0
 
 
-def test_a_whole_connection_is_shared_with_nobody(make_pool: PoolMaker) -> None:
-    """A whole connection is not given while somebody has a stream of it, nor a stream while somebody has the whole."""
+def test_a_whole_connection_is_exclusive(make_pool: PoolMaker) -> None:
+    """A whole connection is not leased while a stream of it is, nor a stream while the whole is."""
     pool = make_pool(FakeFactory(), max_size=1)
     with pool.acquire(streams=1), pytest.raises(PoolTimeoutError):
         pool.acquire(timeout=0)
@@ -168,7 +168,7 @@ def test_a_whole_connection_is_shared_with_nobody(make_pool: PoolMaker) -> None:
 
 
 def test_beyond_max_waiters_it_fails_at_once(make_pool: PoolMaker) -> None:
-    """When `max_waiters` wait, the next is refused with `PoolExhaustedError`, and the others keep waiting."""
+    """When `max_waiters` wait, the next request raises `PoolExhaustedError`, and the others keep waiting."""
     pool = make_pool(FakeFactory(), max_size=1, max_waiters=2)
     held = pool.acquire()
     waiting = [background(pool.acquire) for _ in range(2)]
@@ -182,7 +182,7 @@ def test_beyond_max_waiters_it_fails_at_once(make_pool: PoolMaker) -> None:
 
 
 def test_a_closed_pool_refuses(make_pool: PoolMaker) -> None:
-    """After `close()`, asking for a place raises `PoolClosedError`."""
+    """After `close()`, `acquire` raises `PoolClosedError`."""
     pool = make_pool(FakeFactory())
     pool.acquire().release()
     pool.close()
@@ -194,7 +194,7 @@ def test_a_closed_pool_refuses(make_pool: PoolMaker) -> None:
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_wait_leaves_no_trace(make_pool: PoolMaker) -> None:
-    """Who is interrupted while waiting waits no more, holds nothing, and the place goes to the next."""
+    """A thread interrupted while waiting leaves the queue, holds nothing, and the next request is served."""
     pool = make_pool(FakeFactory(), max_size=1)
     held = pool.acquire()
 
@@ -215,7 +215,7 @@ def test_an_interrupted_wait_leaves_no_trace(make_pool: PoolMaker) -> None:
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_open_leaves_no_trace(make_pool: PoolMaker) -> None:
-    """Who is interrupted in `open()` leaves the pool as it was: empty and usable."""
+    """A thread interrupted in `open()` leaves the pool as it was: empty and usable."""
     gate = threading.Event()
 
     class Gated(FakeFactory):
@@ -245,10 +245,10 @@ def test_an_interrupted_open_leaves_no_trace(make_pool: PoolMaker) -> None:
 def test_an_interruption_between_grant_and_delivery_loses_nothing(
     make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A place that was granted to a thread at the moment it was interrupted comes back to the pool.
+    """A connection granted to a thread at the moment of its interruption returns to the pool.
 
-    The releasing thread decides under the lock, and delivers without it. The interruption falls between the two:
-    the waiter is no longer queued, but does not know his slot yet.
+    The releasing thread grants under the lock and delivers without it. The interruption falls between the two: the
+    waiter is no longer queued, but has not received its slot yet.
     """
     pool = make_pool(FakeFactory(), max_size=1)
     held = pool.acquire()
@@ -257,7 +257,7 @@ def test_an_interruption_between_grant_and_delivery_loses_nothing(
 
     def interrupt_first(waiter: BlockedWaiter, slot: Slot) -> None:
         _interrupt_main_thread()
-        # Who waits for his answer before he goes makes this wait in vain.
+        # A waiter that waited for its answer before leaving would make this wait time out.
         gone.wait(0.5)
         deliver(waiter, slot)
 
@@ -279,7 +279,7 @@ def test_an_interruption_between_grant_and_delivery_loses_nothing(
 
 
 def test_an_interruption_before_the_wait_loses_nothing(make_pool: PoolMaker) -> None:
-    """Who is interrupted after he was queued and before he waits is not queued any more, and gets no place."""
+    """A thread interrupted after it was queued and before it waits leaves the queue and holds nothing."""
     pool = make_pool(FakeFactory(), listeners=[InterruptedIn()])
     with pytest.raises(Interruption):
         pool.acquire(timeout=LONG)
@@ -289,7 +289,7 @@ def test_an_interruption_before_the_wait_loses_nothing(make_pool: PoolMaker) -> 
 
 
 def test_an_interruption_in_open_before_the_wait_leaves_no_trace(make_pool: PoolMaker) -> None:
-    """Who is interrupted in `open()` before he waits leaves the pool empty."""
+    """A thread interrupted in `open()` before it waits leaves the pool empty."""
     factory = HangingFactory()
     pool = make_pool(factory, listeners=[InterruptedIn()])
     with pytest.raises(Interruption):
@@ -299,15 +299,15 @@ def test_an_interruption_in_open_before_the_wait_leaves_no_trace(make_pool: Pool
     eventually(lambda: factory.made and not factory.open)
 
 
-def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
-    """Who is interrupted at the very moment he was told gives back what he got, and does not wait for it again."""
-    told = threading.Lock()
+def test_an_interruption_after_the_answer_releases_the_grant() -> None:
+    """A thread interrupted just as its answer arrives releases what it was granted, and does not wait again."""
+    delivered = threading.Lock()
 
     class InterruptedLock:
         interruptions = 1
 
         def acquire(self, timeout: float = -1) -> bool:
-            told.acquire(timeout=timeout)
+            delivered.acquire(timeout=timeout)
             if self.interruptions:
                 self.interruptions -= 1
                 raise Interruption
@@ -317,24 +317,24 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
             return self.acquire()
 
         def __exit__(self, *raised: object) -> None:
-            told.release()
+            delivered.release()
 
         def release(self) -> None:
-            told.release()
+            delivered.release()
 
     class Answered:
         clock = SystemClock()
         released: list[Slot]
 
         def request(self, waiter: object) -> None:
-            """Has answered already."""
+            """The answer has already been delivered."""
 
         def withdraw(self, waiter: Any) -> bool:
             self.released = [waiter._slot]
             return False
 
     waiter: Any = BlockedWaiter(None, since=0, deadline=0).prepare()
-    told.acquire()
+    delivered.acquire()
     waiter._wakes = InterruptedLock()
     slot = Slot(1, limit=1, now=0, deadline=0)
     waiter._slot = slot
@@ -345,10 +345,8 @@ def test_an_interruption_after_the_answer_gives_the_place_back() -> None:
     assert driver.released == [slot]
 
 
-def test_where_no_thread_can_be_started_a_wait_ends_all_the_same(
-    make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a process that is at its limit there is no worker; who waits keeps his timeout, as if there were one."""
+def test_without_a_worker_thread_a_wait_still_times_out(make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no worker thread can be started, a waiter still keeps its timeout."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -365,7 +363,7 @@ def test_where_no_thread_can_be_started_a_wait_ends_all_the_same(
 
 
 def test_a_listener_that_blocks_the_worker_delays_no_timeout(make_pool: PoolMaker) -> None:
-    """Hooks are to be quick; while one is not, those who wait keep their timeouts themselves."""
+    """While a slow hook blocks the worker, waiters still keep their own timeouts."""
     go = threading.Event()
 
     class Slow(Listener):
@@ -384,8 +382,8 @@ def test_a_listener_that_blocks_the_worker_delays_no_timeout(make_pool: PoolMake
         go.set()
 
 
-def test_a_newcomer_passes_nobody(make_pool: PoolMaker) -> None:
-    """While somebody waits, a place that comes free is his, however fast others ask."""
+def test_a_newcomer_does_not_overtake_a_waiter(make_pool: PoolMaker) -> None:
+    """While a waiter is queued, what is released goes to the waiter, not to a newcomer."""
     pool = make_pool(FakeFactory(), max_size=1)
     held = pool.acquire()
     first = background(pool.acquire)

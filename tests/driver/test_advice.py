@@ -1,4 +1,4 @@
-"""What `advise` makes of two snapshots."""
+"""What `advise` concludes from two snapshots."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
     "busy": ({}, Verdict.NOT_THE_BOTTLENECK, "4 connections of at most 4 carry 150"),
     "one in a hundred waits": ({"waited": 100, "wait_seconds": 1.1}, Verdict.NOT_THE_BOTTLENECK, "0.9 % of those"),
     "many wait": ({"waited": 5010, "wait_seconds": 501.0}, Verdict.TOO_SMALL, "Set max_size to 5 or more"),
-    "some in vain": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 in vain"),
+    "some time out": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 in vain"),
     "a queue": ({"waiting": 400, "in_flight": 360}, Verdict.TOO_SMALL, "Set max_size to 16 or more"),
     "room to grow": (
         {"waited": 5010, "wait_seconds": 51.0, "size": 3, "ready": 2, "opening": 1, "opened": 5},
         Verdict.LIMITED_BY_CONNECTING,
         "50.0 % of those who asked waited, 10.0 ms on average, while there might have been more than 2",
     ),
-    "nobody there": (
+    "cannot connect": (
         {"open_failures": 7, "ready": 0, "timeouts": 3},
         Verdict.LIMITED_BY_CONNECTING,
         "7 attempts to connect failed, 0 connections are ready",
@@ -83,7 +83,7 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
 
 @pytest.mark.parametrize("case", _CASES)
 def test_the_verdict(case: str) -> None:
-    """Each way in which a pool may be of the wrong size is told in words, with its figures."""
+    """For each way in which a pool's size may be wrong, the verdict and its text name it with the figures."""
     changes, verdict, words = _CASES[case]
     advice = advise(_BEFORE, _after(**changes))
     assert advice.verdict is verdict, advice
@@ -92,7 +92,7 @@ def test_the_verdict(case: str) -> None:
 
 
 def test_a_pool_that_is_too_large() -> None:
-    """Connections that nobody needs are told, and what keeps them."""
+    """Unneeded connections are reported, with the setting that keeps them open."""
     before = dataclasses.replace(_BEFORE, in_flight=20)
     kept = advise(before, _after(in_flight=30, min_size=4))
     assert kept.verdict is Verdict.TOO_LARGE
@@ -100,8 +100,8 @@ def test_a_pool_that_is_too_large() -> None:
     assert "idle_timeout" in advise(before, _after(in_flight=30)).text
 
 
-def test_a_pool_that_is_too_large_may_have_kept_a_few_waiting() -> None:
-    """So few that they do not count are not called nobody."""
+def test_a_pool_that_is_too_large_may_have_a_few_waiters() -> None:
+    """A few waiters do not change the verdict, but are mentioned."""
     before = dataclasses.replace(_BEFORE, in_flight=20)
     assert "nobody waited" in advise(before, _after(in_flight=30)).text
     few = advise(before, _after(in_flight=30, waited=_BEFORE.waited + 50))
@@ -109,20 +109,20 @@ def test_a_pool_that_is_too_large_may_have_kept_a_few_waiting() -> None:
     assert "only 0.5 % of those who asked waited" in few.text
 
 
-def test_refusals_are_told_before_failures_to_connect() -> None:
-    """Where both happened, the verdict is that of the server's own limit, as the module's table has it."""
+def test_refusals_take_precedence_over_failures_to_connect() -> None:
+    """If both happened, the verdict is the server's stream limit, as the module's table says."""
     both = advise(_BEFORE, _after(refused_streams=1, open_failures=7, ready=0, timeouts=3))
     assert both.verdict is Verdict.LIMITED_BY_STREAMS
 
 
 def test_nothing_to_tell() -> None:
-    """Of a pool that nobody has used, nothing is said."""
+    """About a pool that has not been used there is nothing to say."""
     idle = dataclasses.replace(_BEFORE, in_flight=0)
     assert advise(idle, idle).verdict is Verdict.NOTHING_TO_TELL
 
 
-def test_the_figures_are_littles() -> None:
-    """The rate times the time that a place is held is what is in flight, and the same holds for the queue."""
+def test_the_figures_follow_littles_law() -> None:
+    """The rate times the time that a place is held is the number in flight; the same holds for the queue."""
     advice = advise(_BEFORE, _after(waited=5010, wait_seconds=501.0))
     assert (advice.seconds, advice.rate, advice.in_flight, advice.in_queue) == (10.0, 1000.0, 150.0, 50.0)
     assert advice.held == pytest.approx(0.15)
@@ -131,8 +131,8 @@ def test_the_figures_are_littles() -> None:
     assert "1000.0 a second, each holding its place for 150.0 ms, are 150.0 in flight; 50.0 waited" in advice.text
 
 
-def test_without_moments_there_is_no_rate() -> None:
-    """Snapshots that do not tell when they were taken have a verdict all the same."""
+def test_without_times_there_is_no_rate() -> None:
+    """Snapshots without a time still have a verdict, but no rate."""
     advice = advise(dataclasses.replace(_BEFORE, taken_at=None), _after(timeouts=500))
     assert (advice.verdict, advice.rate, advice.held) == (Verdict.TOO_SMALL, None, None)
     assert "Little" not in advice.text
@@ -146,7 +146,7 @@ def test_the_order_matters(changes: dict[str, Any]) -> None:
 
 
 def test_of_a_real_pool_that_is_too_small(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """A pool whose calls wait says so, and a whole connection counts as all that it carries."""
+    """A pool whose calls wait is too small, and a whole lease counts as all the streams of its connection."""
     pool = make_pool(FakeFactory(), max_size=2)
     before = pool.stats()
     leases = [pool.acquire(), pool.acquire()]
@@ -162,7 +162,7 @@ def test_of_a_real_pool_that_is_too_small(make_pool: PoolMaker, clock: ManualClo
 
 
 def test_of_a_real_pool_that_cannot_connect(make_pool: PoolMaker) -> None:
-    """A pool that finds nobody says so."""
+    """A pool that cannot connect is limited by connecting."""
     pool = make_pool(failing_factory)
     before = pool.stats()
     with pytest.raises(grpc.RpcError):
@@ -171,7 +171,7 @@ def test_of_a_real_pool_that_cannot_connect(make_pool: PoolMaker) -> None:
 
 
 def test_of_a_real_pool_at_work(make_pool: PoolMaker) -> None:
-    """A pool that holds nobody up is not the bottleneck."""
+    """A pool whose calls do not wait is not the bottleneck."""
     pool = make_pool(lambda: FakeChannel(holds_calls=True), max_size=1)
     pool.open()
     before = pool.stats()

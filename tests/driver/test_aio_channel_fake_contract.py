@@ -1,4 +1,4 @@
-"""Asyncio's fake channel and a real one keep the same contract; and what only the fake does, for tests."""
+"""The asyncio fake channel and a real one keep the same contract; and what only the fake offers to tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 @pytest.fixture(params=["fake", "real"])
 def make(request: pytest.FixtureRequest) -> Make:
-    """Makes channels that answer as the test server does."""
+    """Creates channels that answer as the test server does."""
     if request.param == "fake":
         return lambda: aio.FakeChannel(AIO_HANDLERS)
     server: Server = request.getfixturevalue("server")
@@ -43,7 +43,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 @pytest.fixture(params=["fake", "real"])
 def make_unreachable(request: pytest.FixtureRequest) -> Make:
-    """Makes channels that do not connect."""
+    """Creates channels that do not connect."""
     if request.param == "fake":
         return lambda: aio.FakeChannel(connects=False)
     return lambda: grpc.aio.insecure_channel("127.0.0.1:1", isolated())
@@ -54,7 +54,7 @@ async def _result(call: Any) -> Any:
 
 
 async def _waiting(wait: Any) -> asyncio.Future[Any]:
-    """A task that waits already."""
+    """A task that is already waiting."""
     task: asyncio.Future[Any] = asyncio.ensure_future(wait)
     for _ in range(10):
         await asyncio.sleep(0)
@@ -67,7 +67,7 @@ async def _waiting(wait: Any) -> asyncio.Future[Any]:
 
 @in_loop
 async def test_a_channel_connects_when_it_is_asked_to(make: Make) -> None:
-    """It is IDLE until then; whoever waits for a change is told; in the end it is READY."""
+    """A channel is IDLE until it is asked to connect; waiters for a change are woken; then it becomes READY."""
     async with make() as channel:
         assert channel.get_state() is IDLE
         changed = await _waiting(channel.wait_for_state_change(IDLE))
@@ -79,8 +79,8 @@ async def test_a_channel_connects_when_it_is_asked_to(make: Make) -> None:
 
 
 @in_loop
-async def test_who_waits_for_a_change_may_be_cancelled(make: Make) -> None:
-    """The channel works on."""
+async def test_a_wait_for_a_change_may_be_cancelled(make: Make) -> None:
+    """After a wait for a state change is cancelled, the channel still works."""
     async with make() as channel:
         changed = await _waiting(channel.wait_for_state_change(IDLE))
         changed.cancel()
@@ -90,8 +90,8 @@ async def test_who_waits_for_a_change_may_be_cancelled(make: Make) -> None:
 
 
 @in_loop
-async def test_close_wakes_who_waits_for_a_change(make: Make) -> None:
-    """The state is SHUTDOWN then, whether or not it is asked to connect, and can be waited for no more."""
+async def test_close_wakes_waiters_for_a_change(make: Make) -> None:
+    """Waking up, it is in state SHUTDOWN, whether or not asked to connect, and further waits raise."""
     channel = make()
     changed = await _waiting(channel.wait_for_state_change(IDLE))
     await channel.close()
@@ -105,8 +105,8 @@ async def test_close_wakes_who_waits_for_a_change(make: Make) -> None:
 
 
 @in_loop
-async def test_close_fails_who_waits_for_readiness(make_unreachable: Make) -> None:
-    """`channel_ready` waits for as long as there is no connection; then it raises as on a closed channel."""
+async def test_close_fails_waiters_for_readiness(make_unreachable: Make) -> None:
+    """`channel_ready` waits while there is no connection; after `close()` it raises as on a closed channel."""
     channel = make_unreachable()
     ready = await _waiting(channel.channel_ready())
     await channel.close()
@@ -115,8 +115,8 @@ async def test_close_fails_who_waits_for_readiness(make_unreachable: Make) -> No
 
 
 @in_loop
-async def test_close_cancels_what_runs_and_refuses_what_comes(make: Make) -> None:
-    """A call that is awaited is cancelled; each kind of call raises `UsageError`; a second close does nothing."""
+async def test_close_cancels_running_calls_and_refuses_new_ones(make: Make) -> None:
+    """An awaited call is cancelled; later calls of each kind raise `UsageError`; a second close does nothing."""
     channel = make()
     await channel.channel_ready()
     makers = [getattr(channel, kind)(ECHO) for kind in KINDS]
@@ -135,7 +135,7 @@ async def test_close_cancels_what_runs_and_refuses_what_comes(make: Make) -> Non
 
 @in_loop
 async def test_close_with_grace_lets_calls_end(make: Make) -> None:
-    """It waits for the call, and takes no new ones meanwhile."""
+    """`close(grace)` waits for the call, and takes no new calls meanwhile."""
     channel = make()
     echo = channel.unary_unary(ECHO)
     await channel.channel_ready()
@@ -149,7 +149,7 @@ async def test_close_with_grace_lets_calls_end(make: Make) -> None:
 
 @in_loop
 async def test_close_with_grace_cancels_what_does_not_end(make: Make) -> None:
-    """When the grace is over, what runs is cancelled."""
+    """At the end of the grace, what still runs is cancelled."""
     channel = make()
     await channel.channel_ready()
     call = channel.unary_unary(SLOW)(b"1500", timeout=LONG)
@@ -162,7 +162,7 @@ async def test_close_with_grace_cancels_what_does_not_end(make: Make) -> None:
 
 @in_loop
 async def test_leaving_the_block_closes(make: Make) -> None:
-    """`async with` gives the channel itself, and closes it without grace."""
+    """`async with` yields the channel itself, and closes it without grace."""
     channel = make()
     async with channel as entered:
         assert entered is channel
@@ -194,7 +194,7 @@ class _CallableObject:
 )
 @in_loop
 async def test_a_handler_is_any_callable(handler: Callable[[bytes], object]) -> None:
-    """It returns the response, or something to await that gives it."""
+    """A handler returns the response, or an awaitable of it."""
     async with aio.FakeChannel({ECHO: handler}) as channel:
         assert await channel.unary_unary(ECHO)(b"a") == b"<a>"
 
@@ -204,7 +204,7 @@ async def _doubled(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield request * 2
 
 
-def _doubled_plainly(requests: Iterator[bytes]) -> Iterator[bytes]:
+def _doubled_in_plain_code(requests: Iterator[bytes]) -> Iterator[bytes]:
     for request in requests:
         yield request * 2
 
@@ -213,7 +213,7 @@ def _doubled_plainly(requests: Iterator[bytes]) -> Iterator[bytes]:
     "handler",
     [
         _doubled,
-        _doubled_plainly,
+        _doubled_in_plain_code,
         lambda requests: _doubled(requests),  # noqa: PLW0108 -- a plain function that returns a generator
         lambda requests: [request * 2 for request in requests],
     ],
@@ -221,14 +221,14 @@ def _doubled_plainly(requests: Iterator[bytes]) -> Iterator[bytes]:
 )
 @in_loop
 async def test_a_handler_of_streams_is_any_callable(handler: Callable[[Any], object]) -> None:
-    """It iterates its requests in its own way, and returns what can be iterated in either."""
+    """A handler of streams may iterate the requests, and return its responses, either way."""
     async with aio.FakeChannel({CHAT: handler}) as channel:
         assert [response async for response in channel.stream_stream(CHAT)(numbers(2))] == [b"00", b"11"]
 
 
 @in_loop
 async def test_a_plain_handler_is_called_when_all_requests_have_come() -> None:
-    """So it needs no asynchronous iterator."""
+    """A plain handler is called once all requests have come, so it needs no asynchronous iterator."""
     called: list[list[bytes]] = []
 
     def collect(requests: Iterator[bytes]) -> bytes:
@@ -247,7 +247,7 @@ async def test_a_plain_handler_is_called_when_all_requests_have_come() -> None:
 
 @in_loop
 async def test_a_handler_that_fails_fails_the_call() -> None:
-    """With the error that it raises, of either world, or else UNKNOWN; after what it has sent."""
+    """A failing handler ends the call with its error of either world, or UNKNOWN, after the responses already sent."""
 
     async def breaks(request: bytes) -> AsyncIterator[bytes]:
         yield b"first"
@@ -269,15 +269,15 @@ async def test_a_handler_that_fails_fails_the_call() -> None:
 
 @in_loop
 async def test_a_handler_is_cancelled_with_its_call() -> None:
-    """Also one whose generator waits between two responses."""
-    told: list[str] = []
+    """A handler is cancelled with its call, even a generator between two responses."""
+    events: list[str] = []
 
     async def waits(request: bytes) -> AsyncIterator[bytes]:
         try:
             while True:
                 yield b"more"
         finally:
-            told.append("closed")
+            events.append("closed")
 
     async with aio.FakeChannel({COUNT: waits}) as channel:
         call = channel.unary_stream(COUNT)(b"")
@@ -285,12 +285,12 @@ async def test_a_handler_is_cancelled_with_its_call() -> None:
         call.cancel()
         for _ in range(3):
             await asyncio.sleep(0)
-        assert told == ["closed"]
+        assert events == ["closed"]
 
 
 @in_loop
-async def test_a_call_whose_time_is_over_is_not_handled() -> None:
-    """Its handler is not called."""
+async def test_a_call_past_its_deadline_is_not_handled() -> None:
+    """The handler of a call whose deadline has passed is not called."""
     called: list[bytes] = []
     async with aio.FakeChannel({ECHO: called.append}) as channel:
         with pytest.raises(AioRpcError, match="Deadline Exceeded"):
@@ -300,7 +300,7 @@ async def test_a_call_whose_time_is_over_is_not_handled() -> None:
 
 @in_loop
 async def test_held_calls_end_as_the_test_says() -> None:
-    """They are in `calls`, in order; they run until `finish` or `fail`, which count once."""
+    """Held calls are in `calls`, in order, and run until `finish` or `fail`; only the first of these has an effect."""
     async with aio.FakeChannel(holds_calls=True) as channel:
         first, second = (channel.unary_unary(ECHO)(b"") for _ in range(2))
         assert channel.calls == [first, second]
@@ -315,7 +315,7 @@ async def test_held_calls_end_as_the_test_says() -> None:
 
 @in_loop
 async def test_a_held_stream_gives_what_the_test_sends() -> None:
-    """Responses come as they are sent; `finish` ends it when they are read, `fail` at once."""
+    """Responses arrive as they are sent; `finish` ends the stream once they are read, `fail` ends it at once."""
     async with aio.FakeChannel(holds_calls=True) as channel:
         call = channel.stream_stream(CHAT)()
         reading = await _waiting(call.read())
@@ -336,7 +336,7 @@ async def test_a_held_stream_gives_what_the_test_sends() -> None:
 
 @in_loop
 async def test_the_test_sets_the_state() -> None:
-    """A channel that does not connect is CONNECTING, then what it is set to; SHUTDOWN is for ever."""
+    """A channel that does not connect is CONNECTING, then in the state that it is set to; SHUTDOWN is final."""
     channel = aio.FakeChannel(connects=False)
     assert channel.get_state(try_to_connect=True) is IDLE
     assert channel.state is channel.get_state(try_to_connect=True) is CONNECTING
@@ -358,7 +358,7 @@ async def test_the_test_sets_the_state() -> None:
 
 
 def test_a_channel_may_be_made_outside_of_a_loop() -> None:
-    """It belongs to the loop of its first use, and says so in another."""
+    """A channel created outside of a loop belongs to the loop of its first use, and raises in another."""
     channel: Any = aio.FakeChannel()
 
     async def use() -> None:
@@ -370,7 +370,7 @@ def test_a_channel_may_be_made_outside_of_a_loop() -> None:
 
 
 def test_a_channel_that_is_made_in_a_loop_belongs_to_it() -> None:
-    """As a real one does."""
+    """A channel created in a loop belongs to that loop, like a real one."""
 
     async def make() -> Any:
         return aio.FakeChannel()
@@ -385,7 +385,7 @@ def test_a_channel_that_is_made_in_a_loop_belongs_to_it() -> None:
 
 
 def test_a_factory_remembers_what_it_made() -> None:
-    """It fails as often as it is told to, from any thread; `open` are those that were not closed."""
+    """A factory fails as often as it is asked to, from any thread; `open` lists the channels not closed."""
     factory = aio.FakeFactory(fails=1)
     with pytest.raises(ConnectionRefusedError):
         factory()

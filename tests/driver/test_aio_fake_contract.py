@@ -1,4 +1,4 @@
-"""The calls of asyncio's fake channel and those of a real one keep the same contract."""
+"""The calls of the asyncio fake channel and of a real one keep the same contract."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOCALLY = "Locally cancelled by application!"
 
 @pytest.fixture(params=["fake", "real"])
 def make(request: pytest.FixtureRequest) -> Make:
-    """Makes channels that answer as the test server does."""
+    """Creates channels that answer as the test server does."""
     if request.param == "fake":
         return lambda: aio.FakeChannel(AIO_HANDLERS)
     server: Server = request.getfixturevalue("server")
@@ -48,14 +48,14 @@ async def _read_out(call: Any) -> list[Any]:
 
 
 async def _waits(task: asyncio.Future[Any]) -> None:
-    # Until the task has come to where it waits.
+    # Until the task has reached the point where it waits.
     for _ in range(10):
         await asyncio.sleep(0)
     assert not task.done()
 
 
 async def _begin(channel: Any, kind: str) -> Any:
-    """A call of one kind that runs and does not end."""
+    """A call of that kind that runs and does not end."""
     makers = {
         "unary_unary": lambda: channel.unary_unary(SLOW)(b"5000", timeout=LONG),
         "unary_stream": lambda: channel.unary_stream(COUNT)(b"1,5000", timeout=LONG),
@@ -67,7 +67,7 @@ async def _begin(channel: Any, kind: str) -> Any:
 
 
 def _end_of(call: Any) -> Any:
-    """Waits for the end of a call, as is usual for its kind."""
+    """Waits for the end of a call in the way usual for its kind."""
     return _result(call) if hasattr(call, "__await__") else call.read()
 
 
@@ -79,7 +79,7 @@ each_kind = pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "str
 
 @in_loop
 async def test_a_unary_unary_call_is_awaited(make: Make) -> None:
-    """The multicallable and what it returns at once are of gRPC's kind; awaiting twice gives the answer twice."""
+    """The multicallable and the call have gRPC's types; awaiting twice returns the answer twice."""
     async with make() as channel:
         echo = channel.unary_unary(ECHO)
         assert isinstance(echo, grpc.aio.UnaryUnaryMultiCallable)
@@ -94,7 +94,7 @@ async def test_a_unary_unary_call_is_awaited(make: Make) -> None:
 
 @in_loop
 async def test_a_unary_stream_call_is_iterated_or_read(make: Make) -> None:
-    """Iterating gives each response once, then nothing; reading gives them one by one, then `EOF` for ever."""
+    """Iterating yields each response once, then nothing; reading returns them one by one, then `EOF` every time."""
     async with make() as channel:
         count = channel.unary_stream(COUNT)
         assert isinstance(count, grpc.aio.UnaryStreamMultiCallable)
@@ -109,7 +109,7 @@ async def test_a_unary_stream_call_is_iterated_or_read(make: Make) -> None:
 
 @in_loop
 async def test_a_stream_runs_until_its_last_response_is_read(make: Make) -> None:
-    """It is not done while something is left to read; it is when `EOF` has been read."""
+    """A stream is not done while there is something to read; it is done once `EOF` has been read."""
     async with make() as channel:
         call = channel.unary_stream(COUNT)(b"2,0", timeout=LONG)
         assert await call.read() == b"0"
@@ -119,8 +119,8 @@ async def test_a_stream_runs_until_its_last_response_is_read(make: Make) -> None
 
 
 @in_loop
-async def test_a_stream_unary_call_takes_iterators_of_both_worlds(make: Make) -> None:
-    """Its requests come from an iterator, from an asynchronous one, or are written."""
+async def test_a_stream_unary_call_takes_plain_and_asynchronous_iterators(make: Make) -> None:
+    """Its requests come from a plain or an asynchronous iterator, or are written."""
     async with make() as channel:
         collect = channel.stream_unary(COLLECT)
         assert isinstance(collect, grpc.aio.StreamUnaryMultiCallable)
@@ -136,7 +136,7 @@ async def test_a_stream_unary_call_takes_iterators_of_both_worlds(make: Make) ->
 
 @in_loop
 async def test_a_stream_stream_call_is_a_conversation(make: Make) -> None:
-    """Requests and responses alternate as they are written and read; iterators do it, too."""
+    """Requests and responses alternate, both when written and read and with iterators."""
     async with make() as channel:
         chat = channel.stream_stream(CHAT)
         assert isinstance(chat, grpc.aio.StreamStreamMultiCallable)
@@ -153,7 +153,7 @@ async def test_a_stream_stream_call_is_a_conversation(make: Make) -> None:
 
 @in_loop
 async def test_messages_go_through_serializer_and_deserializer(make: Make) -> None:
-    """What is given to the makers turns requests into bytes and bytes into responses, also in streams."""
+    """The functions given to the makers turn requests into bytes and bytes into responses, in streams too."""
     async with make() as channel:
         assert await channel.unary_unary(ECHO, str.encode, bytes.decode)("text", timeout=LONG) == "text"
         chat = channel.stream_stream(CHAT, str.encode, bytes.decode)
@@ -161,9 +161,9 @@ async def test_messages_go_through_serializer_and_deserializer(make: Make) -> No
 
 
 @in_loop
-async def test_a_codec_that_raises_gives_nothing(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """The call goes on with an empty request, or gives `None` for the response."""
-    # What is logged would hold the call, and with it the connection.
+async def test_a_codec_that_raises_yields_nothing(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """If a serializer or deserializer raises, the request is empty, or the response is `None`."""
+    # A log record would hold the call, and with it the connection.
     caplog.set_level(logging.CRITICAL + 1, logger="grpc._common")
 
     def refuse(message: object) -> bytes:
@@ -177,7 +177,7 @@ async def test_a_codec_that_raises_gives_nothing(make: Make, caplog: pytest.LogC
 @each_kind
 @in_loop
 async def test_a_call_without_metadata_has_empty_ones(make: Make, kind: str) -> None:
-    """Initial and trailing metadata are gRPC's `Metadata`, with nothing in them."""
+    """Initial and trailing metadata are an empty `Metadata` of gRPC."""
     async with make() as channel:
         call = await _begin(channel, kind)
         call.cancel()
@@ -190,7 +190,7 @@ async def test_a_call_without_metadata_has_empty_ones(make: Make, kind: str) -> 
 
 @in_loop
 async def test_an_error_is_raised_at_each_wait(make: Make) -> None:
-    """Awaiting, and waiting for the connection, raise an `AioRpcError` with code and details; so has the call."""
+    """Awaiting, and waiting for the connection, raise an `AioRpcError` with code and details; the call has them too."""
     async with make() as channel:
         call = channel.unary_unary(FAIL)(b"NOT_FOUND", timeout=LONG)
         for wait in (lambda: _result(call), lambda: _result(call), call.wait_for_connection):
@@ -206,7 +206,7 @@ async def test_an_error_is_raised_at_each_wait(make: Make) -> None:
 
 @in_loop
 async def test_an_error_is_raised_at_each_read(make: Make) -> None:
-    """Reading a stream that has failed raises, again and again; iterating raises once and is then over."""
+    """Reading a failed stream raises every time; iterating raises once and is then over."""
     async with make() as channel:
         fail = channel.unary_stream(FAIL)
         call = fail(b"ABORTED", timeout=LONG)
@@ -221,7 +221,7 @@ async def test_an_error_is_raised_at_each_read(make: Make) -> None:
 
 @in_loop
 async def test_a_server_that_cancels_is_an_error(make: Make) -> None:
-    """The call is cancelled, and awaiting it raises an `AioRpcError`, not a `CancelledError`."""
+    """If the server cancels, the call is cancelled, and awaiting it raises `AioRpcError`, not `CancelledError`."""
     async with make() as channel:
         call = channel.unary_unary(FAIL)(b"CANCELLED", timeout=LONG)
         with pytest.raises(AioRpcError) as caught:
@@ -233,7 +233,7 @@ async def test_a_server_that_cancels_is_an_error(make: Make) -> None:
 @each_kind
 @in_loop
 async def test_a_call_keeps_its_deadline(make: Make, kind: str) -> None:
-    """It fails with DEADLINE_EXCEEDED when its time is over, at once if there is none."""
+    """A call fails with DEADLINE_EXCEEDED when its deadline passes, or at once if it has already passed."""
     makers = {"unary_unary": SLOW, "unary_stream": COUNT, "stream_unary": COLLECT, "stream_stream": CHAT}
     async with make() as channel:
         for timeout in (0.05, 0, -1):
@@ -249,7 +249,7 @@ async def test_a_call_keeps_its_deadline(make: Make, kind: str) -> None:
 
 @in_loop
 async def test_a_call_without_deadline_has_no_time_remaining(make: Make) -> None:
-    """`time_remaining` is `None` then."""
+    """Without a deadline `time_remaining()` is `None`."""
     async with make() as channel:
         call = channel.unary_unary(ECHO)(b"")
         assert call.time_remaining() is None
@@ -260,37 +260,37 @@ async def test_a_call_without_deadline_has_no_time_remaining(make: Make) -> None
 
 
 @in_loop
-async def test_done_callbacks_are_called_in_order_before_who_awaits(make: Make) -> None:
-    """Each is called once with the call, in order, before the `await` returns; later ones at once."""
-    told: list[object] = []
+async def test_done_callbacks_are_called_in_order_before_await_returns(make: Make) -> None:
+    """Each callback is called once with the call, in order, before the `await` returns; later ones at once."""
+    events: list[object] = []
     async with make() as channel:
         call = channel.unary_unary(ECHO)(b"", timeout=LONG)
-        call.add_done_callback(told.append)
-        call.add_done_callback(lambda it: told.append(it.done()))
+        call.add_done_callback(events.append)
+        call.add_done_callback(lambda it: events.append(it.done()))
         await call
-        assert told == [call, True]
-        call.add_done_callback(lambda it: told.append("late"))
-        assert told == [call, True, "late"]
+        assert events == [call, True]
+        call.add_done_callback(lambda it: events.append("late"))
+        assert events == [call, True, "late"]
 
 
 @each_kind
 @in_loop
 async def test_a_callback_is_called_before_cancel_returns(make: Make, kind: str) -> None:
-    """By then the call is done and cancelled."""
-    told: list[object] = []
+    """When a callback is called, the call is already done and cancelled."""
+    events: list[object] = []
     async with make() as channel:
         call = await _begin(channel, kind)
-        call.add_done_callback(lambda it: told.append((it.done(), it.cancelled())))
+        call.add_done_callback(lambda it: events.append((it.done(), it.cancelled())))
         assert not call.done()
         assert call.cancel()
-        assert told == [(True, True)]
+        assert events == [(True, True)]
 
 
 @each_kind
 @pytest.mark.parametrize("begun", [False, True])
 @in_loop
 async def test_a_call_may_be_cancelled_before_and_after_it_has_begun(make: Make, kind: str, begun: bool) -> None:
-    """It is done at once; waiting for it raises `CancelledError`; its code and details say so; it is cancelled once."""
+    """A cancelled call is done at once; waiting raises `CancelledError`; code and details say so; it happens once."""
     async with make() as channel:
         call = await _begin(channel, kind)
         if begun and kind.startswith("stream"):
@@ -308,8 +308,8 @@ async def test_a_call_may_be_cancelled_before_and_after_it_has_begun(make: Make,
 
 @each_kind
 @in_loop
-async def test_cancelling_who_waits_for_the_answer_cancels_the_call(make: Make, kind: str) -> None:
-    """Others who wait for it are cancelled with it; who asked for the code is told it."""
+async def test_cancelling_a_wait_for_the_answer_cancels_the_call(make: Make, kind: str) -> None:
+    """Other waiters for the answer are cancelled with it; a waiter for the code gets it."""
     async with make() as channel:
         call = await _begin(channel, kind)
         code = asyncio.ensure_future(call.code())
@@ -326,8 +326,8 @@ async def test_cancelling_who_waits_for_the_answer_cancels_the_call(make: Make, 
 @each_kind
 @pytest.mark.parametrize("ask", ["code", "details", "initial_metadata", "trailing_metadata"])
 @in_loop
-async def test_cancelling_who_asks_how_it_ended_does_not(make: Make, kind: str, ask: str) -> None:
-    """The call runs on."""
+async def test_cancelling_a_wait_for_the_outcome_does_not(make: Make, kind: str, ask: str) -> None:
+    """Cancelling a wait for the code, details or metadata does not cancel the call."""
     async with make() as channel:
         call = await _begin(channel, kind)
         waiting = asyncio.ensure_future(getattr(call, ask)())
@@ -340,7 +340,7 @@ async def test_cancelling_who_asks_how_it_ended_does_not(make: Make, kind: str, 
 
 @in_loop
 async def test_reading_a_stream_that_was_cancelled_raises(make: Make) -> None:
-    """Also when it was read before, and when it is iterated."""
+    """Reading or iterating a cancelled stream raises, even if it was read before."""
     async with make() as channel:
         read = channel.unary_stream(COUNT)(b"9,50", timeout=LONG)
         assert await read.read() == b"0"
@@ -359,13 +359,13 @@ async def test_reading_a_stream_that_was_cancelled_raises(make: Make) -> None:
 
 @in_loop
 async def test_styles_of_reading_are_not_mixed(make: Make) -> None:
-    """A stream that is read is not iterated, and the other way round."""
+    """A stream that is read cannot be iterated, and the other way round."""
     async with make() as channel:
         call = channel.unary_stream(COUNT)(b"2,0", timeout=LONG)
         await call.read()
         with pytest.raises(grpc.aio.UsageError, match="may not be mixed"):
             call.__aiter__()
-        # The oldest gRPC does not do that when the channel is closed.
+        # The oldest supported gRPC does not do that when the channel is closed.
         call.cancel()
         call = channel.unary_stream(COUNT)(b"2,0", timeout=LONG)
         assert await anext(call.__aiter__()) == b"0"
@@ -377,7 +377,7 @@ async def test_styles_of_reading_are_not_mixed(make: Make) -> None:
 @pytest.mark.parametrize(("kind", "method"), [("stream_unary", COLLECT), ("stream_stream", CHAT)])
 @in_loop
 async def test_styles_of_writing_are_not_mixed(make: Make, kind: str, method: str) -> None:
-    """A call that was given its requests does not let others be written, nor their end."""
+    """A call that was given its requests accepts no written ones, and no end of them."""
     async with make() as channel:
         call = getattr(channel, kind)(method)(numbers(1), timeout=LONG)
         with pytest.raises(grpc.aio.UsageError, match="may not be mixed"):
@@ -388,7 +388,7 @@ async def test_styles_of_writing_are_not_mixed(make: Make, kind: str, method: st
 
 @in_loop
 async def test_nothing_is_written_after_the_end(make: Make) -> None:
-    """Writing after `done_writing`, and after the end of the call, is an `InvalidStateError`; ending again is not."""
+    """Writing after `done_writing`, or after the end of the call, raises `InvalidStateError`; ending again does not."""
     async with make() as channel:
         call = channel.stream_stream(CHAT)(timeout=LONG)
         await call.write(b"a")
@@ -406,7 +406,7 @@ async def test_nothing_is_written_after_the_end(make: Make) -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 @in_loop
 async def test_requests_that_raise_cancel_the_call(make: Make, kind: str, method: str, asynchronous: bool) -> None:
-    """What an iterator of requests raises goes nowhere; the call is cancelled, as if locally."""
+    """An exception from an iterator of requests is not passed on; the call is cancelled, as if locally."""
 
     def bad() -> Iterator[bytes]:
         yield b"1"
@@ -422,7 +422,7 @@ async def test_requests_that_raise_cancel_the_call(make: Make, kind: str, method
 @pytest.mark.parametrize(("kind", "method"), [("stream_unary", COLLECT), ("stream_stream", CHAT)])
 @in_loop
 async def test_requests_are_not_waited_for_after_cancel(make: Make, kind: str, method: str) -> None:
-    """An iterator that waits for its next request is cancelled with the call."""
+    """A request iterator that is waiting for its next request is cancelled with the call."""
     began, ended = asyncio.Event(), asyncio.Event()
 
     async def never() -> AsyncIterator[bytes]:
@@ -443,7 +443,7 @@ async def test_requests_are_not_waited_for_after_cancel(make: Make, kind: str, m
 @each_kind
 @in_loop
 async def test_a_connection_may_be_waited_for(make: Make, kind: str) -> None:
-    """It returns while a call with streamed requests runs, with the answer of a unary one, and raises if it failed."""
+    """It returns while requests are being streamed, or with a unary call's answer, and raises if the call failed."""
     async with make() as channel:
         if kind.startswith("stream"):
             call = await _begin(channel, kind)

@@ -1,4 +1,4 @@
-"""How a pool ends: `close()`, its grace, who may call it, and what is left."""
+"""Closing a pool: `close()`, its grace, where it may be called, and what is left."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_nothing_is_left(make_pool: PoolMaker) -> None:
 
 
 def test_a_pool_that_was_never_used_closes(make_pool: PoolMaker) -> None:
-    """There is nothing to do, and nothing is started for it."""
+    """Closing an unused pool does nothing and starts nothing."""
     pool = make_pool(FakeFactory())
     pool.close()
     assert pool.closed
@@ -52,7 +52,7 @@ def test_a_pool_that_was_never_used_closes(make_pool: PoolMaker) -> None:
 
 
 def test_without_grace_what_is_in_flight_is_cancelled(make_pool: PoolMaker) -> None:
-    """`close()` cancels calls at once, as gRPC's own does; the lease may be released later, to no effect."""
+    """`close()` cancels calls at once, like gRPC's own; releasing the lease later has no effect."""
     factory = FakeFactory(_holding)
     pool = make_pool(factory)
     lease = pool.acquire()
@@ -70,7 +70,7 @@ def test_without_grace_what_is_in_flight_is_cancelled(make_pool: PoolMaker) -> N
 
 
 def test_with_grace_it_waits_for_leases(make_pool: PoolMaker) -> None:
-    """`close(grace)` returns when the last lease has come back, long before the grace is over; nothing is left."""
+    """`close(grace)` returns when the last lease is released, long before the grace is over; nothing is left."""
     factory = FakeFactory()
     pool = make_pool(factory, max_streams=2)
     one, two = pool.acquire(streams=1), pool.acquire(streams=1)
@@ -104,7 +104,7 @@ def test_with_grace_it_waits_for_calls(make_pool: PoolMaker) -> None:
 def test_after_the_grace_it_cancels(
     make_pool: PoolMaker, clock: ManualClock, given: dict[str, float], seconds: float
 ) -> None:
-    """The grace is what was given or configured; when it is over, what still runs is cancelled."""
+    """At the end of the given or configured grace, what still runs is cancelled."""
     factory = FakeFactory(_holding)
     pool = make_pool(factory, close_grace=7.0)
     lease = pool.acquire()
@@ -121,7 +121,7 @@ def test_after_the_grace_it_cancels(
 
 
 def test_a_release_after_close_closes(make_pool: PoolMaker) -> None:
-    """In the grace, each connection is closed as soon as its own lease comes back."""
+    """During the grace, each connection is closed as soon as its own lease is released."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=2)
     one, two = pool.acquire(), pool.acquire()
@@ -134,8 +134,8 @@ def test_a_release_after_close_closes(make_pool: PoolMaker) -> None:
     assert not factory.open
 
 
-def test_in_the_grace_nobody_is_served(make_pool: PoolMaker) -> None:
-    """From the beginning of `close(grace)`, asking is refused, also by a place that comes free."""
+def test_in_the_grace_nothing_is_served(make_pool: PoolMaker) -> None:
+    """From the start of `close(grace)` requests are refused, even when a release makes room."""
     pool = make_pool(FakeFactory(), max_size=1, max_streams=2)
     held = pool.acquire()
     waiting = background(pool.acquire)
@@ -149,8 +149,8 @@ def test_in_the_grace_nobody_is_served(make_pool: PoolMaker) -> None:
     closing.result(LONG)
 
 
-def test_closing_again_does_nothing(make_pool: PoolMaker) -> None:
-    """Each connection is closed once, however often and from however many threads the pool is."""
+def test_closing_again_has_no_effect(make_pool: PoolMaker) -> None:
+    """Each connection is closed once, however often and from however many threads `close()` is called."""
     factory = FakeFactory()
     pool = make_pool(factory, min_size=2)
     pool.open()
@@ -161,7 +161,7 @@ def test_closing_again_does_nothing(make_pool: PoolMaker) -> None:
 
 
 def test_a_later_close_may_shorten_the_grace(make_pool: PoolMaker) -> None:
-    """A second `close` with less grace ends the first one's wait; one with more does not lengthen it."""
+    """A second `close` with less grace ends the first one's wait; one with more does not extend it."""
     pool = make_pool(FakeFactory())
     with pool.acquire():
         patient = background(lambda: pool.close(grace=1000))
@@ -173,8 +173,8 @@ def test_a_later_close_may_shorten_the_grace(make_pool: PoolMaker) -> None:
 
 
 @pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), True, "1"], ids=repr)
-def test_what_is_no_grace_is_refused(make_pool: PoolMaker, grace: float) -> None:
-    """A negative, endless or no number raises `ValueError`, and the pool stays open."""
+def test_an_invalid_grace_is_refused(make_pool: PoolMaker, grace: float) -> None:
+    """A grace that is negative, infinite or not a number raises `ValueError`, and the pool stays open."""
     pool = make_pool(FakeFactory())
     with pytest.raises(ValueError, match="grace = "):
         pool.close(grace)
@@ -182,7 +182,7 @@ def test_what_is_no_grace_is_refused(make_pool: PoolMaker, grace: float) -> None
 
 
 def test_what_is_being_opened_is_closed(make_pool: PoolMaker) -> None:
-    """A connection that still connects when the pool is closed is closed with it."""
+    """A connection still being opened when the pool is closed is closed too."""
     factory = FakeFactory(lambda: FakeChannel(connects=False))
     pool = make_pool(factory)
     waiting = background(pool.acquire)
@@ -221,12 +221,12 @@ def test_a_thread_that_is_about_to_start_is_no_obstacle(make_pool: PoolMaker, mo
 
 
 class Closing(Listener):
-    """Closes the pool when it is told one kind of event."""
+    """Closes the pool in the hook of one kind of event."""
 
     pool: ChannelPool
 
     def __init__(self, when: str) -> None:
-        """Closes at `when`."""
+        """Closes the pool in the hook called `when`."""
         setattr(self, when, self._close)
         self.closed_by: list[str] = []
 
@@ -237,7 +237,7 @@ class Closing(Listener):
 
 @pytest.mark.parametrize("when", ["opening", "opened", "granted", "timed_out", "closed"])
 def test_a_listener_may_close(make_pool: PoolMaker, clock: ManualClock, when: str) -> None:
-    """Whichever thread tells the event, `close()` in a hook ends the pool and waits for nobody who waits for it."""
+    """Called in a hook, on any thread, `close()` ends the pool without waiting for its own thread."""
     listener = Closing(when)
     factory = FakeFactory()
     pool = make_pool(factory, listeners=[listener], max_size=1)
@@ -257,7 +257,7 @@ def test_a_listener_may_close(make_pool: PoolMaker, clock: ManualClock, when: st
 
 
 def test_a_prime_may_close(make_pool: PoolMaker) -> None:
-    """A pool that is closed on the thread that opens a connection closes that too, and nobody waits for himself."""
+    """A prime may close the pool: its own connection is closed too, and the thread does not wait for itself."""
     factory = FakeFactory()
     pool: ChannelPool
 
@@ -271,7 +271,7 @@ def test_a_prime_may_close(make_pool: PoolMaker) -> None:
 
 
 def test_a_dropped_pool_frees_threads_and_connections() -> None:
-    """A pool that nobody holds any more is collected, although it was not closed, with all that it had."""
+    """A pool that is no longer referenced is collected although it was not closed, with all that it had."""
     factory = FakeFactory()
     pool = ChannelPool(factory, PoolConfig(min_size=3), name="dropped")
     pool.open()
@@ -284,7 +284,7 @@ def test_a_dropped_pool_frees_threads_and_connections() -> None:
 
 
 class _Client:
-    """Has a pool, and makes its connections."""
+    """Owns a pool and is its factory."""
 
     def __init__(self) -> None:
         self.factory = FakeFactory()
@@ -294,11 +294,11 @@ class _Client:
         return self.factory()
 
     def prime(self, channel: grpc.Channel) -> None:
-        """Is content with it."""
+        """Accepts the channel."""
 
 
-def test_a_dropped_pool_is_closed_although_its_factory_holds_it() -> None:
-    """Who drops an object that has a pool, and is its factory and its prime, has dropped the pool."""
+def test_a_dropped_pool_is_closed_although_its_factory_references_it() -> None:
+    """An object that owns a pool and is its factory and prime does not keep it alive once it is dropped."""
     client = _Client()
     client.pool.open()
     factory, gone = client.factory, weakref.ref(client.pool)
@@ -310,7 +310,7 @@ def test_a_dropped_pool_is_closed_although_its_factory_holds_it() -> None:
 
 
 def test_a_lease_keeps_its_pool() -> None:
-    """A pool is not collected while somebody has a lease of it."""
+    """A pool is not collected while one of its leases exists."""
     factory = FakeFactory()
     lease = ChannelPool(factory).acquire()
     gc.collect()
@@ -322,17 +322,17 @@ def test_a_lease_keeps_its_pool() -> None:
     eventually(lambda: not factory.open)
 
 
-def test_the_last_moments_are_told(make_pool: PoolMaker) -> None:
-    """A listener of a pool that closes is told of each connection, and how many were on it."""
-    told: list[Closed] = []
+def test_the_closing_is_reported(make_pool: PoolMaker) -> None:
+    """When a pool closes, its listeners get an event for each connection, with the number of calls cancelled."""
+    events: list[Closed] = []
 
-    class Telling(Listener):
+    class Recording(Listener):
         def closed(self, event: Closed) -> None:
-            told.append(event)
+            events.append(event)
 
-    pool = make_pool(FakeFactory(), listeners=[Telling()], max_size=1)
+    pool = make_pool(FakeFactory(), listeners=[Recording()], max_size=1)
     leases = [pool.acquire(streams=1) for _ in range(3)]
     pool.close()
-    assert [event.cancelled for event in told] == [3]
+    assert [event.cancelled for event in events] == [3]
     for lease in leases:
         lease.release()

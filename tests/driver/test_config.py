@@ -1,4 +1,4 @@
-"""What a `PoolConfig` accepts, and how it says no."""
+"""What a `PoolConfig` accepts, and how it rejects the rest."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("settings", "message"), _CONTRADICTIONS, ids=lambda value: str(value)[:40])
 def test_a_contradiction_is_refused(settings: dict[str, Any], message: str) -> None:
-    """Values that contradict each other, and a knob that would have no effect, are refused by name."""
+    """Values that contradict each other, or a setting without effect, are refused by name."""
     with pytest.raises(ValueError, match="PoolConfig") as caught:
         PoolConfig(**settings)
     assert str(caught.value) == message
@@ -89,14 +89,14 @@ _RIGHT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", _RIGHT, ids=str)
-def test_what_is_at_the_border_is_accepted(settings: dict[str, Any]) -> None:
-    """The extremes that the rules allow make a configuration that holds them."""
+def test_extreme_values_are_accepted(settings: dict[str, Any]) -> None:
+    """The extremes that the rules allow are accepted and kept."""
     config = PoolConfig(**settings)
     assert {field: getattr(config, field) for field in settings} == settings
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
-    """Of several faults none is kept back for the next attempt."""
+def test_all_errors_are_reported_at_once() -> None:
+    """One error lists all invalid values at once."""
     with pytest.raises(ValueError, match="PoolConfig") as caught:
         PoolConfig(max_size=0, picker="any", close_grace=-1)  # type: ignore[arg-type]
     assert str(caught.value).splitlines() == [
@@ -110,7 +110,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 
 def test_from_a_mapping() -> None:
-    """Values may be what the field takes, or text that stands for it; the rest has its defaults."""
+    """Values may be what the field takes, or text for it; other fields have their defaults."""
     mapping = {
         "max_size": 4,
         "min_size": "2",
@@ -134,8 +134,8 @@ def test_from_a_mapping() -> None:
     assert PoolConfig.from_mapping({}) == PoolConfig()
 
 
-def test_all_that_is_wrong_in_a_mapping_is_told_at_once() -> None:
-    """Keys that are no fields, with the one that may be meant, and values that are no values."""
+def test_all_errors_in_a_mapping_are_reported_at_once() -> None:
+    """One error lists all unknown keys, each with the likely intended one, and all invalid values."""
     mapping: dict[Any, Any] = {
         "max_sise": 3,
         7: 1,
@@ -158,7 +158,7 @@ def test_all_that_is_wrong_in_a_mapping_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("prefix", ["ORDERS_POOL_", "ORDERS_POOL"])
 def test_from_the_environment(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
-    """Every variable with the prefix is a setting; others are not looked at."""
+    """Every variable with the prefix is a setting; other variables are ignored."""
     monkeypatch.setenv("ORDERS_POOL_MAX_SIZE", "3")
     monkeypatch.setenv("ORDERS_POOL_MODE", "loose")
     monkeypatch.setenv("ORDERS_POOLS", "3")
@@ -167,8 +167,8 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch, prefix: str) -> N
     assert PoolConfig.from_env(environ={"GRPCPOOL_MAX_STREAMS": "20"}) == PoolConfig(max_streams=20)
 
 
-def test_all_that_is_wrong_in_the_environment_is_told_at_once() -> None:
-    """By the names of the variables."""
+def test_all_errors_in_the_environment_are_reported_at_once() -> None:
+    """One error lists all faults, by the names of the variables."""
     with pytest.raises(ValueError, match="ORDERS") as caught:
         PoolConfig.from_env("ORDERS_", {"ORDERS_MAX_SISE": "3", "ORDERS_MIN_SIZE": "", "ORDERS_PICKER": "any"})
     assert str(caught.value).splitlines() == [
@@ -183,7 +183,7 @@ def test_all_that_is_wrong_in_the_environment_is_told_at_once() -> None:
 
 
 def test_replaced() -> None:
-    """`replace` changes what is named, checks what comes of it, and knows its fields."""
+    """`replace` changes the named fields, checks the result, and rejects unknown fields."""
     config = PoolConfig(max_size=4)
     assert config.replace(min_size=2) == PoolConfig(min_size=2, max_size=4)
     with pytest.raises(ValueError, match="min_size = 5"):
@@ -193,14 +193,14 @@ def test_replaced() -> None:
 
 
 def test_an_unknown_field_is_a_type_error() -> None:
-    """A misspelt knob is noticed."""
+    """A misspelt setting raises `TypeError`."""
     settings: dict[str, Any] = {"max_sise": 4}
     with pytest.raises(TypeError, match="max_sise"):
         PoolConfig(**settings)
 
 
 def test_fields_are_given_by_name_and_stay() -> None:
-    """A configuration takes no positional argument, cannot be changed, and equals one with the same values."""
+    """A configuration takes no positional arguments, is immutable, and equals one with the same values."""
     with pytest.raises(TypeError):
         PoolConfig(1)  # type: ignore[call-arg]
     config = PoolConfig(max_size=3)
@@ -213,7 +213,7 @@ def test_fields_are_given_by_name_and_stay() -> None:
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
-    """Every knob has the default that the documentation gives."""
+    """Every setting has the documented default."""
     assert dataclasses.asdict(PoolConfig()) == {
         "min_size": 1,
         "max_size": 10,
@@ -241,13 +241,13 @@ def test_the_target_is_five_ninths_of_the_limit(max_streams: int, target: int) -
     assert PoolConfig(max_streams=max_streams).resolved_target_streams == target
 
 
-def test_a_target_of_its_own_is_taken() -> None:
-    """`target_streams` is what it is set to."""
+def test_a_given_target_is_used() -> None:
+    """A given `target_streams` is used as it is."""
     assert PoolConfig(target_streams=7).resolved_target_streams == 7
 
 
-def test_classic_has_the_presets_of_the_original() -> None:
-    """10 s idle, 60 s of life to the second, 10 s at close, and loose."""
+def test_classic_presets() -> None:
+    """The presets: idle for 10 s, exactly 60 s of life, 10 s of grace, and loose."""
     assert PoolConfig.classic(2, 5) == PoolConfig(
         min_size=2, max_size=5, idle_timeout=10, max_age=60, age_jitter=0, close_grace=10, mode=Mode.LOOSE
     )

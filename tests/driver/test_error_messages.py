@@ -1,4 +1,4 @@
-"""What the pool's errors say: whose pool, how full it is, and what to do about it."""
+"""What the pool's errors say: which pool, how full it is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_timeout_is_a_timeout_error() -> None:
 
 
 def test_a_timeout_says_how_full_the_pool_is(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """The message has the pool's name, its figures at that moment, how long was waited, and the remedy."""
+    """The message has the pool's name, its current figures, the time waited, and the remedy."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)
     with pool.acquire():
         waiting = background(lambda: pool.acquire(timeout=2.5))
@@ -66,8 +66,8 @@ def test_a_timeout_says_how_full_the_pool_is(make_pool: PoolMaker, clock: Manual
     assert caught.value.__cause__ is None
 
 
-def test_a_refusal_says_how_many_wait(make_pool: PoolMaker) -> None:
-    """So does the error of who is refused because too many wait."""
+def test_a_rejection_says_how_many_wait(make_pool: PoolMaker) -> None:
+    """The error of a rejected request has the pool's figures and the remedy, too."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1, max_waiters=0)
     pool.open()
     with pool.acquire(), pytest.raises(PoolExhaustedError) as caught:
@@ -81,7 +81,7 @@ def test_a_refusal_says_how_many_wait(make_pool: PoolMaker) -> None:
 
 
 def test_a_closed_pool_says_so(make_pool: PoolMaker) -> None:
-    """So does the error of who comes too late."""
+    """The error of a request to a closed pool has the pool's figures and a remedy, too."""
     pool = make_pool(FakeFactory(), name="orders")
     pool.close()
     with pytest.raises(PoolClosedError) as caught:
@@ -93,8 +93,8 @@ def test_a_closed_pool_says_so(make_pool: PoolMaker) -> None:
     )
 
 
-def test_who_waited_for_a_connection_that_fails_learns_why(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """A timeout while no connection could be made has the last connect error as its cause, and in its message."""
+def test_a_timeout_carries_the_connect_error(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A timeout while no connection could be opened has the last connect error as its cause, and in its message."""
     pool = make_pool(failing_factory, name="orders")
     waiting = background(lambda: pool.acquire(timeout=1))
     eventually(lambda: pool.stats().open_failures == 1)
@@ -105,8 +105,8 @@ def test_who_waited_for_a_connection_that_fails_learns_why(make_pool: PoolMaker,
     assert "; last connect error: this factory always fails; " in str(caught.value)
 
 
-def test_a_connect_error_of_the_past_is_not_blamed(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """When connections have been made since, a timeout for want of places has no connect error as its cause."""
+def test_a_past_connect_error_is_not_the_cause(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Once connections have been opened again, a timeout has no connect error as its cause."""
     pool = make_pool(FakeFactory(fails=1), max_size=1)
     waiting = background(pool.acquire)
     eventually(lambda: pool.stats().open_failures == 1)
@@ -129,8 +129,8 @@ def test_a_failed_open_says_why(make_pool: PoolMaker) -> None:
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
-def test_an_open_that_takes_too_long_does_not_talk_of_leases(make_pool: PoolMaker) -> None:
-    """Who calls `open(timeout)` in vain is told of connections, not to release leases sooner."""
+def test_an_open_that_takes_too_long_does_not_mention_leases(make_pool: PoolMaker) -> None:
+    """A timeout of `open(timeout)` mentions connections; it does not advise releasing leases sooner."""
     factory = HangingFactory()
     pool = make_pool(factory, name="orders")
     with pytest.raises(PoolOpenError) as caught:

@@ -1,4 +1,4 @@
-"""The fake channel and a real one keep the same contract, as far as the pool and its tests rest on it."""
+"""The fake channel and a real one keep the same contract, as far as the pool and its tests rely on it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def busy(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def test_the_kinds_of_call_answer(channel: Any) -> None:
-    """Each of the four makers returns a multicallable of gRPC's kind that works in every way it has."""
+    """Each of the four makers returns a multicallable of gRPC's type, whose every way of calling works."""
     echo = channel.unary_unary(ECHO)
     assert isinstance(echo, grpc.UnaryUnaryMultiCallable)
     assert echo(b"a", timeout=LONG) == b"a"
@@ -65,13 +65,13 @@ def test_the_kinds_of_call_answer(channel: Any) -> None:
 
 
 def test_messages_go_through_serializer_and_deserializer(channel: Any) -> None:
-    """What is given to the makers turns requests into bytes and bytes into responses."""
+    """The functions given to the makers turn requests into bytes and bytes into responses."""
     echo = channel.unary_unary(ECHO, str.encode, bytes.decode)
     assert echo("text", timeout=LONG) == "text"
 
 
 def test_a_serializer_that_raises_fails_the_call(channel: Any) -> None:
-    """The call is not begun, and the error is an `RpcError` with code INTERNAL."""
+    """If a serializer raises, the call does not begin, and the error is an `RpcError` with code INTERNAL."""
 
     def refuse(message: object) -> bytes:
         raise TypeError("cannot be serialized")
@@ -82,7 +82,7 @@ def test_a_serializer_that_raises_fails_the_call(channel: Any) -> None:
 
 
 def test_an_error_has_code_and_details(channel: Any) -> None:
-    """A failed call raises an `RpcError` that tells code and details, whichever way it is called."""
+    """A failed call raises an `RpcError` with code and details, whichever way it is called."""
     fail = channel.unary_unary(FAIL)
     with pytest.raises(grpc.RpcError) as caught:
         fail(b"NOT_FOUND", timeout=LONG)
@@ -96,7 +96,7 @@ def test_an_error_has_code_and_details(channel: Any) -> None:
 
 
 def test_callbacks_are_called_once_at_the_end(busy: Any) -> None:
-    """`add_callback` is true for a call that runs, whose callback is then called; false for one that is over."""
+    """`add_callback` returns true for a running call, and calls back at its end; for an ended one it returns false."""
     call = busy.unary_unary(SLOW).future(b"5000", timeout=LONG)
     called = threading.Semaphore(0)
     assert call.is_active()
@@ -121,7 +121,7 @@ def test_a_cancelled_call_says_so(busy: Any) -> None:
 
 
 def test_a_cancelled_stream_raises_when_read(busy: Any) -> None:
-    """Reading a stream that was cancelled raises an `RpcError` with code CANCELLED."""
+    """Reading a cancelled stream raises an `RpcError` with code CANCELLED."""
     stream = busy.unary_stream(COUNT)(b"1,5000", timeout=LONG)
     stream.cancel()
     with pytest.raises(grpc.RpcError) as caught:
@@ -130,14 +130,14 @@ def test_a_cancelled_stream_raises_when_read(busy: Any) -> None:
 
 
 def test_a_blocking_call_keeps_its_deadline(busy: Any) -> None:
-    """It fails with DEADLINE_EXCEEDED when its time is over."""
+    """A blocking call fails with DEADLINE_EXCEEDED when its deadline passes."""
     with pytest.raises(grpc.RpcError) as caught:
         busy.unary_unary(SLOW)(b"5000", timeout=0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_a_result_may_be_waited_for_with_a_bound(busy: Any) -> None:
-    """`result(timeout)` raises `FutureTimeoutError` when the call still runs; the call runs on."""
+def test_a_result_may_be_waited_for_with_a_timeout(busy: Any) -> None:
+    """`result(timeout)` raises `FutureTimeoutError` while the call still runs, and does not end it."""
     call = busy.unary_unary(SLOW).future(b"5000", timeout=LONG)
     with pytest.raises(grpc.FutureTimeoutError):
         call.result(timeout=0.01)
@@ -145,7 +145,7 @@ def test_a_result_may_be_waited_for_with_a_bound(busy: Any) -> None:
     call.cancel()
 
 
-def test_close_cancels_what_runs_and_refuses_what_comes(busy: Any) -> None:
+def test_close_cancels_running_calls_and_refuses_new_ones(busy: Any) -> None:
     """Calls in flight end CANCELLED, later ones raise `ValueError`, and a second close does nothing."""
     echo = busy.unary_unary(ECHO)
     call = busy.unary_unary(SLOW).future(b"5000", timeout=LONG)
@@ -158,8 +158,8 @@ def test_close_cancels_what_runs_and_refuses_what_comes(busy: Any) -> None:
     busy.close()
 
 
-def test_a_subscriber_is_told_of_each_state(channel: Any) -> None:
-    """Subscribing tells the state, IDLE at first; connecting leads to READY, and who has left is told no more."""
+def test_a_subscriber_gets_each_state(channel: Any) -> None:
+    """A subscriber gets the current state, IDLE at first, then each change up to READY; none after it unsubscribes."""
     states: list[grpc.ChannelConnectivity] = []
     channel.subscribe(states.append)
     eventually(lambda: states)
@@ -174,7 +174,7 @@ def test_a_subscriber_is_told_of_each_state(channel: Any) -> None:
 
 
 def test_it_is_a_context_manager() -> None:
-    """Leaving the block closes it, as the fixture does with the real one."""
+    """Leaving the block closes the channel."""
     with FakeChannel() as channel:
         pass
     assert channel.closed == 1

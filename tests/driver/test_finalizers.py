@@ -1,4 +1,4 @@
-"""Finalizers of users: they may run in the midst of a thread that holds the pool's lock, and are not to wait for it."""
+"""Users' finalizers may run on a thread that holds the pool's lock, at any point, and must not wait for that lock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(30)
 
 @contextlib.contextmanager
 def finalizing(finalize: Callable[[], object]) -> Iterator[None]:
-    """Has the machine, the next time that it does something, be interrupted on its thread, as by a finalizer."""
+    """Interrupts the machine's next step on its own thread, as a finalizer would."""
     done: list[bool] = []
 
     def interrupt(frame: FrameType, event: str, argument: Any) -> None:
@@ -44,20 +44,20 @@ def finalizing(finalize: Callable[[], object]) -> Iterator[None]:
     assert done, "the machine had nothing to do"
 
 
-@pytest.mark.parametrize("give_back", ["release", "discard", "close"])
-def test_they_give_leases_back(make_pool: PoolMaker, give_back: str) -> None:
-    """The lease of an object that is collected while the pool is at work comes back a moment later."""
+@pytest.mark.parametrize("end", ["release", "discard", "close"])
+def test_finalizers_release_leases(make_pool: PoolMaker, end: str) -> None:
+    """A lease released by a finalizer while the pool is at work returns a moment later."""
     pool = make_pool(FakeFactory(), max_size=1, max_streams=3)
     lease = pool.acquire(streams=1)
-    with finalizing(getattr(lease, give_back)):
+    with finalizing(getattr(lease, end)):
         other = pool.acquire(streams=1)
     other.release()
     eventually(lambda: pool.stats().in_flight == 0)
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["running", "waiting"])
-def test_they_cancel_calls(make_pool: PoolMaker, *, waits: bool) -> None:
-    """A call of theirs, whether it runs or waits, is cancelled a moment later."""
+def test_finalizers_cancel_calls(make_pool: PoolMaker, *, waits: bool) -> None:
+    """A call cancelled by a finalizer, running or waiting, ends a moment later."""
     pool = make_pool(lambda: FakeChannel(holds_calls=True), max_size=1, max_streams=2)
     pool.open()
     echo: Any = pool.unary_unary(ECHO)
@@ -70,13 +70,13 @@ def test_they_cancel_calls(make_pool: PoolMaker, *, waits: bool) -> None:
     eventually(lambda: pool.stats().in_flight == 0)
 
 
-@pytest.mark.parametrize("give_back", ["release", "discard"])
+@pytest.mark.parametrize("end", ["release", "discard"])
 @in_loop
-async def test_they_give_leases_back_on_asyncio(give_back: str) -> None:
+async def test_finalizers_release_leases_on_asyncio(end: str) -> None:
     """The same on asyncio."""
     async with ChannelPool(aio.FakeFactory(), PoolConfig(max_size=1, max_streams=3)) as pool:
         lease = await pool.acquire(streams=1)
-        with finalizing(getattr(lease, give_back)):
+        with finalizing(getattr(lease, end)):
             other = await pool.acquire(streams=1)
         other.release()
         await settle()
@@ -85,7 +85,7 @@ async def test_they_give_leases_back_on_asyncio(give_back: str) -> None:
 
 @pytest.mark.parametrize("waits", [False, True], ids=["running", "waiting"])
 @in_loop
-async def test_they_cancel_calls_on_asyncio(waits: bool) -> None:
+async def test_finalizers_cancel_calls_on_asyncio(waits: bool) -> None:
     """The same on asyncio, where gRPC's intercepted calls do it themselves."""
     config = PoolConfig(max_size=1, max_streams=2)
     async with ChannelPool(lambda: aio.FakeChannel(holds_calls=True), config) as pool:

@@ -1,7 +1,7 @@
-"""Signals' handlers that raise, as Celery's soft time limit and Ctrl-C do, at every point at which they may.
+"""Signal handlers that raise, as for Celery's soft time limit and Ctrl-C, at every point where they may run.
 
-CPython runs handlers when a function is entered, and when a function of C has returned. Here each such point within the
-package has its turn, one after the other.
+CPython runs handlers when a function is entered, and when a C function has returned. These tests interrupt each such
+point within the package, one after the other.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _MOST = 500
 
 
 class _TimeLimitError(Exception):
-    """What the handler raises."""
+    """Raised by the handler."""
 
 
 class _Handler:
-    """Raises at the point of that number."""
+    """Raises at the point with that number."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -48,7 +48,7 @@ class _Handler:
             raise _TimeLimitError
 
     def interrupt(self, work: Callable[[], object]) -> None:
-        """Does the work, and is the handler meanwhile."""
+        """Runs `work` with this handler active."""
         sys.setprofile(self)
         try:
             work()
@@ -82,19 +82,19 @@ def _upload(pool: ChannelPool) -> None:
     pool.stream_unary(ECHO).future(iter([b""])).result(1)
 
 
-# A handler that raises in a finalizer ends nothing but that.
+# An exception from a handler that runs in a finalizer ends only that finalizer.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("picker", ["least_loaded", "round_robin", "fill"])
 @pytest.mark.parametrize("work", [_lease_all, _lease_one, _call, _future, _stream, _upload])
-def test_whoever_is_interrupted_loses_no_place(work: Callable[[ChannelPool], None], picker: Any) -> None:
-    """Wherever a handler raises amid a lease or a call that need not wait, the place comes back and the pool works."""
+def test_an_interruption_leaves_nothing_in_flight(work: Callable[[ChannelPool], None], picker: Any) -> None:
+    """Wherever a handler raises during a lease or call without a wait, nothing stays in flight and the pool works."""
     with ChannelPool(FakeFactory(), PoolConfig(min_size=2, max_size=2, picker=picker)) as pool:
         pool.open()
         work(pool)
         for number in range(1, _MOST):
             handler = _Handler(number)
             with warnings.catch_warnings():
-                # What an interrupted lease does not give back, the garbage collector does.
+                # A lease that the interruption leaves unreleased is released by the garbage collector.
                 warnings.simplefilter("ignore", ResourceWarning)
                 handler.interrupt(lambda: work(pool))
                 gc.collect()
@@ -105,7 +105,7 @@ def test_whoever_is_interrupted_loses_no_place(work: Callable[[ChannelPool], Non
             assert pool.stats().in_flight == 0
             if not handler.raised:
                 return
-    pytest.fail("there is no end of it")
+    pytest.fail("the handler still raised at the last point")
 
 
 def _release(pool: ChannelPool, lease: Lease) -> None:

@@ -1,4 +1,4 @@
-"""`leak_threshold`: leases that are held for suspiciously long are reported, once."""
+"""`leak_threshold`: a lease held for suspiciously long is reported once."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from support.waiting import eventually
 pytestmark = pytest.mark.timeout(60)
 
 
-def _take_without_return(pool: ChannelPool) -> Lease:
+def _acquire_without_release(pool: ChannelPool) -> Lease:
     return pool.acquire()
 
 
-def test_it_is_logged_with_the_stack_that_took_it(
+def test_it_is_logged_with_the_stack_that_acquired_it(
     make_pool: PoolMaker, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The warning names pool, connection and time, and shows who took the lease; it comes once."""
+    """The warning names pool, connection and time, and shows where the lease was acquired; it comes once."""
     pool = make_pool(FakeFactory(), name="orders", leak_threshold=60)
-    with caplog.at_level(logging.WARNING, "grpcpool"), _take_without_return(pool):
+    with caplog.at_level(logging.WARNING, "grpcpool"), _acquire_without_release(pool):
         clock.advance(60)
         clock.advance(60)
         clock.advance(600)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "pool 'orders': a lease of channel 1 has been held for 60.0 s; it was taken here:" in record.message
-    assert "in _take_without_return\n    return pool.acquire()" in record.message
+    assert "in _acquire_without_release\n    return pool.acquire()" in record.message
 
 
-def test_each_is_reported_in_its_time(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """Of several leases each is reported when it is held too long, and those given back are not."""
+def test_each_is_reported_at_its_own_time(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Each of several leases is reported once it is held too long; released ones are not."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), listeners=[recorder], leak_threshold=60)
     first = pool.acquire(streams=1)
@@ -58,7 +58,7 @@ def test_each_is_reported_in_its_time(make_pool: PoolMaker, clock: ManualClock) 
 
 
 def test_a_collected_lease_is_not_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """A lease that the collector gave back has been reported by its warning."""
+    """A lease that the collector released is not reported again: its warning has reported it."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), listeners=[recorder], leak_threshold=60)
 
@@ -73,8 +73,8 @@ def test_a_collected_lease_is_not_reported(make_pool: PoolMaker, clock: ManualCl
     assert not recorder.of(Leaked)
 
 
-def test_by_the_real_clock_it_comes_by_itself(make_pool: PoolMaker) -> None:
-    """Nobody needs to use the pool for a leak to be reported."""
+def test_by_the_real_clock_it_is_reported_by_itself(make_pool: PoolMaker) -> None:
+    """A leak is reported even if the pool is not used."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), listeners=[recorder], leak_threshold=0.05, idle_timeout=None)
     with pool.acquire():
@@ -83,7 +83,7 @@ def test_by_the_real_clock_it_comes_by_itself(make_pool: PoolMaker) -> None:
 
 
 def test_without_a_threshold_nothing_is_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """By default a lease may be held for ever."""
+    """By default a lease may be held without limit."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), listeners=[recorder])
     with pool.acquire():

@@ -1,4 +1,4 @@
-"""What a lease is: a channel for a while, given back once."""
+"""A lease: a channel for a limited time, released once."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def _holding() -> FakeChannel:
 
 
 def _drop(held: list[Any]) -> None:
-    """Lets go of what nobody else holds."""
+    """Drops the only reference to a lease."""
     held.clear()
     gc.collect()
 
 
-def test_it_is_given_back_once(make_pool: PoolMaker) -> None:
-    """Of two threads that release one lease at the same moment, one gives the place back."""
+def test_it_is_released_once(make_pool: PoolMaker) -> None:
+    """When two threads release one lease at the same moment, it is released once."""
     pool = make_pool(FakeFactory(), max_size=1, max_streams=3)
     with pool.acquire(streams=1):
         for _ in range(50):
@@ -43,7 +43,7 @@ def test_it_is_given_back_once(make_pool: PoolMaker) -> None:
 
 
 def test_later_releases_do_nothing(make_pool: PoolMaker) -> None:
-    """`release`, `close`, `discard` and the end of the block, after a release, do nothing to the next borrower."""
+    """After a release, `release`, `close`, `discard` and the end of the block do nothing to the next lease."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=1)
     with pool.acquire() as first:
@@ -57,8 +57,8 @@ def test_later_releases_do_nothing(make_pool: PoolMaker) -> None:
     assert pool.stats().in_flight == 0
 
 
-def test_leaving_the_block_gives_it_back_whatever_happens(make_pool: PoolMaker) -> None:
-    """An exception in the block goes on, and the lease comes back."""
+def test_leaving_the_block_releases_it_whatever_happens(make_pool: PoolMaker) -> None:
+    """An exception in the block is passed on, and the lease is released."""
     pool = make_pool(FakeFactory())
     with pytest.raises(KeyError), pool.acquire():
         raise KeyError
@@ -66,7 +66,7 @@ def test_leaving_the_block_gives_it_back_whatever_happens(make_pool: PoolMaker) 
 
 
 def test_discarding_a_whole_connection_closes_it_at_once(make_pool: PoolMaker) -> None:
-    """The connection is closed, its calls are cancelled, and the next borrower gets a new one."""
+    """The connection is closed, its calls are cancelled, and the next lease gets a new one."""
     factory = FakeFactory(_holding)
     pool = make_pool(factory, max_size=1)
     lease = pool.acquire()
@@ -82,7 +82,7 @@ def test_discarding_a_whole_connection_closes_it_at_once(make_pool: PoolMaker) -
 
 
 def test_discarding_a_share_closes_when_the_others_have_ended(make_pool: PoolMaker) -> None:
-    """The connection takes nothing new and is closed with the last of those who share it."""
+    """The connection takes nothing new, and is closed with the last of the leases and calls that share it."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=1, max_streams=3)
     one, two = pool.acquire(streams=1), pool.acquire(streams=1)
@@ -97,8 +97,8 @@ def test_discarding_a_share_closes_when_the_others_have_ended(make_pool: PoolMak
     assert pool.stats().in_flight == 0
 
 
-def test_discarded_with_calls_running_it_gives_back_once(make_pool: PoolMaker) -> None:
-    """The calls of a discarded share that end later give nothing back a second time."""
+def test_a_discard_with_calls_running_releases_once(make_pool: PoolMaker) -> None:
+    """Calls of a discarded share that end later do not release it a second time."""
     factory = FakeFactory(_holding)
     pool = make_pool(factory, max_size=1, max_streams=3)
     one, two = pool.acquire(streams=1), pool.acquire(streams=2)
@@ -127,7 +127,7 @@ _every_call = pytest.mark.parametrize("call", _CALLS.values(), ids=_CALLS)
 
 @_every_call
 def test_a_call_after_the_release_is_refused(make_pool: PoolMaker, call: Callable[[Any], Any]) -> None:
-    """It raises `LeaseReleasedError`, which names the pool; the connection does not hear of it."""
+    """It raises `LeaseReleasedError`, which names the pool, and does not reach the connection."""
     factory = FakeFactory()
     pool = make_pool(factory, name="orders")
     lease = pool.acquire()
@@ -138,7 +138,7 @@ def test_a_call_after_the_release_is_refused(make_pool: PoolMaker, call: Callabl
 
 
 def test_a_stub_made_before_the_release_is_refused_after_it(make_pool: PoolMaker) -> None:
-    """What was made of the lease while it was held is as void as the lease."""
+    """What was made from the lease while it was held cannot be used after its release."""
     pool = make_pool(FakeFactory())
     with pool.acquire() as lease:
         echo, count = lease.unary_unary(ECHO), lease.unary_stream(COUNT)
@@ -151,15 +151,15 @@ def test_a_stub_made_before_the_release_is_refused_after_it(make_pool: PoolMaker
 
 
 @_every_call
-def test_a_call_running_at_the_release_keeps_the_place(make_pool: PoolMaker, call: Callable[[Any], Any]) -> None:
-    """The place is not free while the call runs, and free when it ends."""
+def test_a_call_running_at_the_release_keeps_the_connection(make_pool: PoolMaker, call: Callable[[Any], Any]) -> None:
+    """The connection is not free while the call runs, and free when it ends."""
     factory = FakeFactory(_holding)
     pool = make_pool(factory, max_size=1)
     lease = pool.acquire()
     running = background(lambda: call(lease))
     channel = factory.made[0]
     eventually(lambda: channel.calls)
-    # A call that does not block has been handed out, and so is being counted.
+    # A call that does not block has been returned, and so is being counted.
     eventually(lambda: lease._calls == 1)
     lease.release()
     assert pool.stats().in_flight == 1
@@ -169,8 +169,8 @@ def test_a_call_running_at_the_release_keeps_the_place(make_pool: PoolMaker, cal
     pool.acquire(timeout=0).release()
 
 
-def test_the_last_of_several_calls_gives_the_place_back(make_pool: PoolMaker) -> None:
-    """Of several calls that run at the release, each but the last leaves the place taken, however it ends."""
+def test_the_last_of_several_calls_frees_the_connection(make_pool: PoolMaker) -> None:
+    """Of several calls running at the release, only the end of the last frees the connection, however each ends."""
     factory = FakeFactory(_holding)
     pool = make_pool(factory, max_size=1)
     with pool.acquire() as lease:
@@ -183,8 +183,8 @@ def test_the_last_of_several_calls_gives_the_place_back(make_pool: PoolMaker) ->
     assert pool.stats().in_flight == 0
 
 
-def test_a_call_that_ends_before_the_release_gives_nothing_back(make_pool: PoolMaker) -> None:
-    """The place is the lease's while it is held, however many calls come and go."""
+def test_a_call_that_ends_before_the_release_frees_nothing(make_pool: PoolMaker) -> None:
+    """While the lease is held it keeps its connection, however many calls begin and end."""
     pool = make_pool(FakeFactory(), max_size=1)
     with pool.acquire() as lease:
         for _ in range(3):
@@ -195,7 +195,7 @@ def test_a_call_that_ends_before_the_release_gives_nothing_back(make_pool: PoolM
 
 @_every_call
 def test_a_call_that_does_not_begin_keeps_nothing(make_pool: PoolMaker, call: Callable[[Any], Any]) -> None:
-    """When gRPC raises instead of beginning a call, the call is not counted as running."""
+    """When gRPC raises instead of beginning a call, the call does not count as running."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=1)
     lease = pool.acquire()
@@ -206,8 +206,8 @@ def test_a_call_that_does_not_begin_keeps_nothing(make_pool: PoolMaker, call: Ca
     assert pool.stats().in_flight == 0
 
 
-def test_a_dropped_lease_is_given_back_with_a_warning(make_pool: PoolMaker) -> None:
-    """A lease that is collected unreleased returns its place, and warns `ResourceWarning` that names the pool."""
+def test_a_dropped_lease_is_released_with_a_warning(make_pool: PoolMaker) -> None:
+    """A lease that is collected unreleased returns to the pool, with a `ResourceWarning` that names the pool."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)
     held = [pool.acquire()]
     with pytest.warns(ResourceWarning, match="'orders' was dropped without release"):
@@ -216,8 +216,8 @@ def test_a_dropped_lease_is_given_back_with_a_warning(make_pool: PoolMaker) -> N
     pool.acquire(timeout=0).release()
 
 
-def test_a_dropped_lease_serves_who_waits(make_pool: PoolMaker) -> None:
-    """The place of a lease that is collected goes to the waiter, without anybody else using the pool."""
+def test_a_dropped_lease_serves_a_waiter(make_pool: PoolMaker) -> None:
+    """What a collected lease held goes to the waiter, without any other use of the pool."""
     pool = make_pool(FakeFactory(), max_size=1)
     held = [pool.acquire()]
     waiting = background(pool.acquire)
@@ -228,18 +228,18 @@ def test_a_dropped_lease_serves_who_waits(make_pool: PoolMaker) -> None:
 
 
 def test_a_released_lease_is_collected_silently(make_pool: PoolMaker) -> None:
-    """A lease that was released, or discarded, warns of nothing: warnings are errors here."""
+    """A lease that was released or discarded causes no warning when collected."""
     pool = make_pool(FakeFactory())
-    for give_back in (Lease.release, Lease.discard):
+    for end in (Lease.release, Lease.discard):
         lease = pool.acquire()
-        give_back(lease)
+        end(lease)
         del lease
         gc.collect()
     assert pool.stats().in_flight == 0
 
 
-def test_what_was_made_of_a_lease_keeps_it(make_pool: PoolMaker) -> None:
-    """A stub holds its lease, which is dropped when the stub is."""
+def test_a_stub_keeps_its_lease(make_pool: PoolMaker) -> None:
+    """A stub keeps its lease, which is dropped when the stub is."""
     pool = make_pool(FakeFactory())
     held = [pool.acquire().unary_unary(ECHO)]
     gc.collect()
@@ -251,7 +251,7 @@ def test_what_was_made_of_a_lease_keeps_it(make_pool: PoolMaker) -> None:
 
 
 def test_a_running_call_keeps_a_dropped_lease(make_pool: PoolMaker) -> None:
-    """A lease whose call still runs is not given back by the collector before the call has ended."""
+    """A dropped lease whose call still runs is not released before the call ends."""
     factory = FakeFactory(_holding)
     pool = make_pool(factory, max_size=1)
     call = pool.acquire().unary_unary(ECHO).future(b"")
@@ -259,13 +259,13 @@ def test_a_running_call_keeps_a_dropped_lease(make_pool: PoolMaker) -> None:
     assert pool.stats().in_flight == 1
     with pytest.warns(ResourceWarning):
         call.finish([b""])
-    # The collector may have to break a cycle first.
+    # The collector may first have to break a cycle.
     gc.collect()
     assert pool.stats().in_flight == 0
 
 
 class _Stamping(grpc.UnaryUnaryClientInterceptor):
-    """Counts the calls that pass."""
+    """Counts the calls that pass through."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -292,18 +292,18 @@ def test_it_is_a_channel_for_stubs_and_interceptors(make_pool: PoolMaker) -> Non
         intercepted.unary_unary(ECHO)(b"d")
 
 
-def test_it_passes_on_what_makers_are_given(make_pool: PoolMaker) -> None:
-    """Serializer and deserializer, and the flag of generated code, reach the connection's own channel."""
+def test_it_passes_on_the_arguments_of_makers(make_pool: PoolMaker) -> None:
+    """Serializer, deserializer, and the flag of generated code reach the connection's own channel."""
     pool = make_pool(FakeFactory())
     with pool.acquire() as lease:
         echo = lease.unary_unary(ECHO, str.encode, bytes.decode, _registered_method=True)
         assert echo("text") == "text"
-        # Another serializer for the same method is another multicallable.
+        # A different serializer for the same method needs a different multicallable.
         assert lease.unary_unary(ECHO)(b"bytes") == b"bytes"
 
 
-def test_it_tells_the_state_of_its_connection(make_pool: PoolMaker) -> None:
-    """A subscriber is told the state and its changes, until he unsubscribes."""
+def test_it_reports_the_state_of_its_connection(make_pool: PoolMaker) -> None:
+    """A subscriber gets the state and its changes, until it unsubscribes."""
     factory = FakeFactory()
     pool = make_pool(factory)
     states: list[State] = []
@@ -332,8 +332,8 @@ _ENDS: dict[str, Callable[[list[Lease]], None]] = {
 
 
 @pytest.mark.parametrize("end", _ENDS.values(), ids=_ENDS)
-def test_who_subscribed_hears_nothing_after_its_end(make_pool: PoolMaker, end: Callable[[list[Lease]], None]) -> None:
-    """Whichever way a share of a connection is given back, its subscriptions end with it."""
+def test_subscriptions_end_with_the_lease(make_pool: PoolMaker, end: Callable[[list[Lease]], None]) -> None:
+    """However a share of a connection is released, its subscriptions end with it."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=1)
     with pool.acquire(streams=1):
@@ -346,7 +346,7 @@ def test_who_subscribed_hears_nothing_after_its_end(make_pool: PoolMaker, end: C
         eventually(lambda: factory.made[0].subscribers == before, timeout=2)
 
 
-def test_its_moments_are_aware_dates(make_pool: PoolMaker, clock: ManualClock) -> None:
+def test_its_times_are_aware_dates(make_pool: PoolMaker, clock: ManualClock) -> None:
     """`created_at` is when the connection was opened, `used_at` when it was last returned before this lease."""
     pool = make_pool(FakeFactory(), max_size=1)
     with pool.acquire() as first:
@@ -360,8 +360,8 @@ def test_its_moments_are_aware_dates(make_pool: PoolMaker, clock: ManualClock) -
         assert (second.created_at - first.created_at).total_seconds() == pytest.approx(0, abs=1)
 
 
-def test_its_moments_stay_the_same(make_pool: PoolMaker) -> None:
-    """Read twice, a moment is the same; and a connection that is new was not used before it was made."""
+def test_its_times_stay_the_same(make_pool: PoolMaker) -> None:
+    """Reading the times twice gives the same result, and a new connection was not used before it was opened."""
     pool = make_pool(FakeFactory())
     with pool.acquire() as lease:
         assert len({lease.created_at for _ in range(100)}) == 1
@@ -369,8 +369,8 @@ def test_its_moments_stay_the_same(make_pool: PoolMaker) -> None:
         assert lease.used_at == lease.created_at
 
 
-def test_its_repr_says_what_of_what(make_pool: PoolMaker) -> None:
-    """The repr names the pool and the connection, what was leased, and whether it still is."""
+def test_its_repr(make_pool: PoolMaker) -> None:
+    """The repr names the pool and the connection, what was leased, and whether it is still held."""
     pool: ChannelPool = make_pool(FakeFactory(), name="orders")
     with pool.acquire() as lease:
         assert repr(lease) == "<grpcpool.Lease of all of channel 1 of pool 'orders': held>"

@@ -1,4 +1,4 @@
-"""What listeners are told, and what they may do."""
+"""Which events listeners get, and what their hooks may do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def test_every_event_has_a_hook_that_does_nothing() -> None:
-    """A `Listener` has one hook for each event, and doing nothing is what each does."""
+    """A `Listener` has one hook for each event, and each does nothing."""
     assert {name for name in vars(Listener) if not name.startswith("_")} == set(HOOKS.values())
     for event, hook in HOOKS.items():
         assert dataclasses.is_dataclass(event)
@@ -30,27 +30,27 @@ def test_every_event_has_a_hook_that_does_nothing() -> None:
 
 
 def test_every_event_is_public() -> None:
-    """`grpcpool.events` has the class of each event, for those who write listeners."""
+    """`grpcpool.events` has the class of each event, for authors of listeners."""
     assert {event.__name__ for event in HOOKS} < set(events.__all__)
     assert all(getattr(events, event.__name__) is event for event in HOOKS)
 
 
 def test_one_may_be_added_later(make_pool: PoolMaker) -> None:
-    """`add_listener` has a listener told from then on, after those that were there; anything else is refused."""
+    """An added listener gets later events, after the earlier listeners; anything but a `Listener` is refused."""
     early, late = Recorder(), Recorder()
     pool = make_pool(FakeFactory(), listeners=[early])
     pool.open()
     pool.add_listener(late)
-    nobody: Any = object()
+    not_a_listener: Any = object()
     with pytest.raises(TypeError, match=r"grpcpool\.Listener"):
-        pool.add_listener(nobody)
+        pool.add_listener(not_a_listener)
     pool.close()
     eventually(lambda: late.of(Closed) == early.of(Closed) != [])
     assert not late.of(Opened)
 
 
-def test_a_connection_is_told_from_opening_to_closed(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """Opening, opened, and closed are told, in whichever order, with the pool's name and the connection's number."""
+def test_a_connections_events_from_opening_to_closed(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A connection emits opening, opened and closed, in any order, with the pool's name and its number."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), name="orders", listeners=[recorder])
     pool.open()
@@ -63,7 +63,7 @@ def test_a_connection_is_told_from_opening_to_closed(make_pool: PoolMaker, clock
     ]
 
 
-def test_a_failure_is_told_with_error_and_delay(make_pool: PoolMaker, clock: ManualClock) -> None:
+def test_the_event_of_a_failure_has_error_and_delay(make_pool: PoolMaker, clock: ManualClock) -> None:
     """`open_failed` has what was raised, and when the pool tries again."""
     recorder = Recorder()
     pool = make_pool(failing_factory, listeners=[recorder])
@@ -75,8 +75,8 @@ def test_a_failure_is_told_with_error_and_delay(make_pool: PoolMaker, clock: Man
     assert 0 < failed.retry_in <= 0.1
 
 
-def test_waits_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """A grant after a wait, a timeout and a rejection are told, with how long and how many; others are not."""
+def test_waits_are_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A grant after a wait, a timeout and a rejection emit events with times and numbers; other requests do not."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), name="orders", listeners=[recorder], max_size=1, max_waiters=1)
     pool.open()
@@ -102,8 +102,8 @@ def _closings(recorder: Recorder) -> list[tuple[int, str, int]]:
     return [(event.channel, str(event.reason), event.cancelled) for event in recorder.of(Closed)]
 
 
-def test_a_drain_is_told_and_its_end(make_pool: PoolMaker) -> None:
-    """A connection that waits for others' calls is told as draining, and as closed when they have ended."""
+def test_a_drain_and_its_end_are_reported(make_pool: PoolMaker) -> None:
+    """A connection that waits for other calls emits draining, and closed when they have ended."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), name="orders", listeners=[recorder], max_streams=5)
     with pool.acquire(streams=3):
@@ -114,8 +114,8 @@ def test_a_drain_is_told_and_its_end(make_pool: PoolMaker) -> None:
     assert _closings(recorder) == [(1, "discarded", 0)]
 
 
-def test_the_reason_of_each_close_is_told(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """Idle, age, overflow, shrink, refresh and the pool's own end are told apart."""
+def test_the_reason_of_each_close_is_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """The events distinguish idle, age, overflow, shrink, refresh and the close of the pool."""
     recorder = Recorder()
     settings: dict[str, Any] = {"mode": Mode.LOOSE, "idle_timeout": 60, "max_age": 1000, "age_jitter": 0}
     pool = make_pool(FakeFactory(), listeners=[recorder], min_size=1, max_size=2, **settings)
@@ -154,11 +154,11 @@ class Curious(Listener):
     pool: ChannelPool
 
     def __init__(self) -> None:
-        """Has done nothing."""
+        """Starts without a record."""
         self.done: list[str] = []
 
     def opened(self, event: Opened) -> None:
-        """Looks at the pool and takes a lease."""
+        """Looks at the pool and acquires a lease."""
         self.pool.stats()
         repr(self.pool)
         with self.pool.acquire(timeout=LONG, streams=1):
@@ -170,7 +170,7 @@ class Curious(Listener):
         self.done.append("timed_out")
 
     def closed(self, event: Closed) -> None:
-        """Closes the pool, which is closing."""
+        """Closes the pool, which is closing already."""
         self.pool.close()
         self.done.append("closed")
 
@@ -190,7 +190,7 @@ def test_a_listener_may_use_the_pool(make_pool: PoolMaker) -> None:
 
 
 class Broken(Listener):
-    """Raises whatever it is told."""
+    """Raises in every hook."""
 
     def opening(self, event: Opening) -> None:
         """Raises."""
@@ -199,8 +199,8 @@ class Broken(Listener):
     opened = granted = timed_out = closed = opening  # type: ignore[assignment]
 
 
-def test_a_listener_that_raises_is_survived(make_pool: PoolMaker, caplog: pytest.LogCaptureFixture) -> None:
-    """What a hook raises is logged; the next listener is told, and the pool does what it does."""
+def test_a_listener_that_raises_disturbs_nothing(make_pool: PoolMaker, caplog: pytest.LogCaptureFixture) -> None:
+    """What a hook raises is logged; the next listener still gets the event, and the pool goes on."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), name="orders", listeners=[Broken(), recorder], max_size=1)
     with caplog.at_level(logging.ERROR, "grpcpool"):
@@ -216,10 +216,10 @@ def test_a_listener_that_raises_is_survived(make_pool: PoolMaker, caplog: pytest
 
 
 class Abrupt(Listener):
-    """Raises what is no `Exception`."""
+    """Raises something that is not an `Exception`."""
 
     def __init__(self, error: type[BaseException]) -> None:
-        """Raises `error` whenever somebody waited."""
+        """Raises `error` after every wait."""
         self._error = error
 
     def granted(self, event: Granted) -> None:
@@ -233,7 +233,7 @@ class Abrupt(Listener):
 def test_a_listener_may_raise_anything(
     make_pool: PoolMaker, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
-    """What ends a thread ends none of the pool's: the worker goes on, and the next deadline is kept, too."""
+    """Even an exception that ends threads does not end the pool's worker, and later deadlines are kept."""
     pool = make_pool(FakeFactory(), name="orders", listeners=[Abrupt(error)], max_size=1)
     with caplog.at_level(logging.ERROR, "grpcpool"), pool.acquire():
         for _ in range(2):
@@ -244,20 +244,20 @@ def test_a_listener_may_raise_anything(
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_a_signal_is_not_taken_for_a_listeners_failure(error: type[BaseException]) -> None:
-    """Who ends the program while the main thread is in a hook ends it."""
+    """An exception that ends the program is passed on if it is raised in a hook on the main thread."""
     announcer = Announcer([Abrupt(error)])
     with pytest.raises(error):
         announcer.emit(TimedOut(pool="orders", waited=1.0))
 
 
-def test_releases_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """A lease that is given back, by whatever way, is told with the time that it was held, if a listener wants it."""
+def test_releases_are_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """However a lease is released, a listener with that hook gets the event with the time that it was held."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), name="orders", listeners=[recorder])
-    for give_back in ("release", "discard", "close"):
+    for end in ("release", "discard", "close"):
         lease = pool.acquire()
         clock.advance(1.5)
-        getattr(lease, give_back)()
+        getattr(lease, end)()
         lease.release()
     dropped = [pool.acquire()]
     with pytest.warns(ResourceWarning):
@@ -265,13 +265,13 @@ def test_releases_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:
     pool.stats()
     held = [event.held for event in recorder.of(Released)]
     assert held == [1.5, 1.5, 1.5, 0.0]
-    deaf = make_pool(FakeFactory(), listeners=[Listener()])
-    with deaf.acquire() as lease:
+    without_hook = make_pool(FakeFactory(), listeners=[Listener()])
+    with without_hook.acquire() as lease:
         assert not lease._at_release
 
 
-def test_leaks_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """A lease held for longer than the threshold is told once, with connection, time and stack."""
+def test_leaks_are_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A lease held for longer than the threshold is reported once, with connection, time and stack."""
     recorder = Recorder()
     pool = make_pool(FakeFactory(), name="orders", listeners=[recorder], leak_threshold=60)
     with pool.acquire():
@@ -281,5 +281,5 @@ def test_leaks_are_told(make_pool: PoolMaker, clock: ManualClock) -> None:
         clock.advance(1000)
     (leaked,) = recorder.of(Leaked)
     assert (leaked.pool, leaked.channel, leaked.held) == ("orders", 1, 61.0)
-    assert "test_leaks_are_told" in leaked.stack
+    assert "test_leaks_are_reported" in leaked.stack
     assert "watch_for_leak" not in leaked.stack

@@ -1,4 +1,4 @@
-"""Connections that go down, under calls and while nobody uses them."""
+"""Connections that go down, while calls use them and while they are unused."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from support.servers import FAIL
 pytestmark = pytest.mark.timeout(60)
 
 
-def test_a_loss_is_noticed_though_nobody_uses_the_connection(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """A ready connection is looked at once a second; one that is down is out of service until it is up again."""
+def test_the_loss_of_an_unused_connection_is_noticed(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Ready connections are checked once a second; one that is down is out of service until it is up again."""
     factory = FakeFactory()
     pool = make_pool(factory, min_size=2)
     pool.open()
@@ -29,8 +29,8 @@ def test_a_loss_is_noticed_though_nobody_uses_the_connection(make_pool: PoolMake
 
 
 @pytest.mark.parametrize("details", ["Socket closed", "recvmsg:Connection reset by peer", "GOAWAY received"])
-def test_a_call_that_failed_for_its_connection_tells(make_pool: PoolMaker, clock: ManualClock, details: str) -> None:
-    """What gRPC says of it is believed at once, though the channel's state does not show it yet."""
+def test_a_failed_call_shows_the_loss(make_pool: PoolMaker, clock: ManualClock, details: str) -> None:
+    """What gRPC says is believed at once, even if the channel's state does not show the loss yet."""
 
     def fail(_: bytes) -> bytes:
         raise error(grpc.StatusCode.UNAVAILABLE, details)
@@ -45,8 +45,8 @@ def test_a_call_that_failed_for_its_connection_tells(make_pool: PoolMaker, clock
     assert pool.stats().ready == 1
 
 
-def test_when_all_are_down_their_places_are_kept(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """What is left to gRPC's own reconnecting is not dialled anew, and who asks meanwhile is told what is wrong."""
+def test_when_all_are_down_they_still_count(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Lost connections are left to gRPC's own reconnecting, not dialled again; errors meanwhile name the loss."""
     factory = FakeFactory()
     pool = make_pool(factory, min_size=2, max_size=2)
     pool.open()

@@ -1,4 +1,4 @@
-"""How connections come to be: the factory, the connect, the prime, and `open()`; and all the ways they fail."""
+"""How connections are opened: the factory, the connect, the prime, and `open()`; and all the ways they fail."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _never_connecting() -> FakeChannel:
 
 
 def test_open_opens_min_size_connections(make_pool: PoolMaker) -> None:
-    """When `open()` returns, `min_size` connections are ready; a second `open()` finds nothing to do."""
+    """When `open()` returns, `min_size` connections are ready; a second `open()` has nothing left to do."""
     factory = FakeFactory()
     pool = make_pool(factory, min_size=3)
     pool.open()
@@ -39,7 +39,7 @@ def test_open_opens_min_size_connections(make_pool: PoolMaker) -> None:
     assert len(factory.made) == 3
 
 
-def test_open_of_none_does_nothing(make_pool: PoolMaker) -> None:
+def test_open_without_minimum_does_nothing(make_pool: PoolMaker) -> None:
     """With `min_size=0`, `open()` returns at once and opens nothing."""
     factory = FakeFactory()
     make_pool(factory, min_size=0).open()
@@ -47,7 +47,7 @@ def test_open_of_none_does_nothing(make_pool: PoolMaker) -> None:
 
 
 def test_connections_are_opened_side_by_side(make_pool: PoolMaker) -> None:
-    """The factory is called for every connection of `open()` at once, not for one after the other."""
+    """For `open()`, the factory is called for all connections at once, not for one after the other."""
     factory = HangingFactory()
     pool = make_pool(factory, min_size=3)
     opening = background(pool.open)
@@ -58,7 +58,7 @@ def test_connections_are_opened_side_by_side(make_pool: PoolMaker) -> None:
 
 
 def test_several_may_open_at_once(make_pool: PoolMaker) -> None:
-    """Each of several threads in `open()` returns when the connections are ready, which are made once."""
+    """Several threads in `open()` share the same connections, and each returns when these are ready."""
     factory = HangingFactory()
     pool = make_pool(factory, min_size=2)
     openers = [background(pool.open) for _ in range(3)]
@@ -102,7 +102,7 @@ def test_a_failed_open_closes_what_it_had_opened(make_pool: PoolMaker) -> None:
 
 
 def test_a_failed_open_may_be_tried_again(make_pool: PoolMaker) -> None:
-    """After the failure has gone, `open()` succeeds, without waiting for the backoff."""
+    """Once the failure is over, `open()` succeeds, without waiting for the backoff."""
     pool = make_pool(FakeFactory(fails=1))
     with pytest.raises(PoolOpenError):
         pool.open()
@@ -111,7 +111,7 @@ def test_a_failed_open_may_be_tried_again(make_pool: PoolMaker) -> None:
 
 
 def test_open_keeps_its_timeout(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """`open(timeout)` raises `PoolOpenError` when its time is over, and closes what was being opened."""
+    """`open(timeout)` raises `PoolOpenError` at its timeout, and closes what was being opened."""
     factory = FakeFactory(_never_connecting)
     pool = make_pool(factory, min_size=2)
     opening = background(lambda: pool.open(timeout=3))
@@ -125,8 +125,8 @@ def test_open_keeps_its_timeout(make_pool: PoolMaker, clock: ManualClock) -> Non
     assert pool.stats().size == 0
 
 
-def test_open_without_a_timeout_keeps_that_of_the_connect(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """`open()` of a target that never answers ends with `connect_timeout`, and says so."""
+def test_open_without_a_timeout_ends_at_connect_timeout(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """`open()` of a target that never answers ends at `connect_timeout`, and says so."""
     factory = FakeFactory(_never_connecting)
     pool = make_pool(factory, connect_timeout=10)
     opening = background(pool.open)
@@ -138,8 +138,8 @@ def test_open_without_a_timeout_keeps_that_of_the_connect(make_pool: PoolMaker, 
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), True, "1"], ids=repr)
-def test_open_refuses_what_is_no_timeout(make_pool: PoolMaker, timeout: float) -> None:
-    """A negative or no number raises `ValueError`, and nothing is opened."""
+def test_open_refuses_an_invalid_timeout(make_pool: PoolMaker, timeout: float) -> None:
+    """A timeout that is negative or not a number raises `ValueError`, and nothing is opened."""
     factory = FakeFactory()
     pool = make_pool(factory)
     with pytest.raises(ValueError, match="timeout = "):
@@ -148,7 +148,7 @@ def test_open_refuses_what_is_no_timeout(make_pool: PoolMaker, timeout: float) -
 
 
 def test_a_closed_pool_does_not_open(make_pool: PoolMaker) -> None:
-    """`open()` of a closed pool raises `PoolClosedError`; who is in `open()` when it is closed gets that too."""
+    """`open()` of a closed pool raises `PoolClosedError`; so does an `open()` during which the pool is closed."""
     factory = FakeFactory(_never_connecting)
     pool = make_pool(factory)
     opening = background(pool.open)
@@ -182,8 +182,8 @@ def test_the_factory_is_called_without_the_lock(make_pool: PoolMaker) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 3, "channel", object], ids=repr)
-def test_a_factory_that_returns_no_channel_fails_the_connection(make_pool: PoolMaker, value: object) -> None:
-    """It costs no place, and the error says what was returned."""
+def test_a_factory_that_does_not_return_a_channel_fails_the_connection(make_pool: PoolMaker, value: object) -> None:
+    """The connection fails without using up `max_size`, and the error says what was returned."""
     factory: Callable[[], Any] = ConstantFactory(value)
     pool = make_pool(factory, max_size=1)
     with pytest.raises(PoolOpenError) as caught:
@@ -193,8 +193,8 @@ def test_a_factory_that_returns_no_channel_fails_the_connection(make_pool: PoolM
     assert pool.stats().size == 0
 
 
-def test_a_factory_that_returns_the_same_channel_again_is_found_out(make_pool: PoolMaker) -> None:
-    """A channel that is in the pool already is refused, and stays open for who has it."""
+def test_a_factory_that_returns_the_same_channel_again_is_detected(make_pool: PoolMaker) -> None:
+    """A channel that is already in the pool is refused, and stays open for its first user."""
     channel = FakeChannel()
     pool = make_pool(ConstantFactory(channel), max_size=2)
     with pool.acquire():
@@ -205,8 +205,8 @@ def test_a_factory_that_returns_the_same_channel_again_is_found_out(make_pool: P
         assert pool.stats().ready == 1
 
 
-def test_two_threads_that_get_the_same_channel_are_found_out(make_pool: PoolMaker) -> None:
-    """Of two connections that are opened at the same moment with one channel between them, one fails."""
+def test_two_threads_that_get_the_same_channel_are_detected(make_pool: PoolMaker) -> None:
+    """If two connections opened at the same moment get the same channel, one of them fails."""
     both = threading.Barrier(2)
 
     class Meeting(FakeChannel):
@@ -222,7 +222,7 @@ def test_two_threads_that_get_the_same_channel_are_found_out(make_pool: PoolMake
 
 
 def test_a_factory_that_fails_is_tried_again(make_pool: PoolMaker) -> None:
-    """While somebody waits, the pool tries again, with pauses, until a connection is made."""
+    """While there is a waiter, the pool tries again, with pauses, until a connection is made."""
     recorder = Recorder()
     factory = FakeFactory(fails=3)
     pool = make_pool(factory, listeners=[recorder])
@@ -233,8 +233,8 @@ def test_a_factory_that_fails_is_tried_again(make_pool: PoolMaker) -> None:
     assert all(0.05 * 2**i <= pause <= 0.1 * 2**i for i, pause in enumerate(pauses))
 
 
-def test_a_factory_that_hangs_costs_no_place(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """After `connect_timeout` the attempt counts as failed, its place is free, and its late channel is closed."""
+def test_a_factory_that_hangs_does_not_use_up_max_size(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """After `connect_timeout` the attempt has failed and no longer counts, and its late channel is closed."""
     hanging = HangingFactory()
     quick = FakeFactory()
     first = threading.Lock()
@@ -257,7 +257,7 @@ def test_a_factory_that_hangs_costs_no_place(make_pool: PoolMaker, clock: Manual
 
 
 def test_a_factory_that_hangs_through_the_close(make_pool: PoolMaker) -> None:
-    """The pool closes without it, warns that it still runs, and its late channel is closed."""
+    """The pool closes without waiting for the factory, warns that it still runs, and closes its late channel."""
     factory = HangingFactory()
     pool = make_pool(factory)
     waiting = background(pool.acquire)
@@ -271,8 +271,8 @@ def test_a_factory_that_hangs_through_the_close(make_pool: PoolMaker) -> None:
     eventually(lambda: not factory.open)
 
 
-def test_who_can_be_served_otherwise_does_not_wait_for_the_factory(make_pool: PoolMaker) -> None:
-    """A place that comes free serves who waits, whatever the factory does."""
+def test_a_waiter_served_by_a_release_does_not_wait_for_the_factory(make_pool: PoolMaker) -> None:
+    """A release serves a waiter, even while the factory hangs."""
     hanging = HangingFactory()
     quick = FakeFactory()
     first = threading.Lock()
@@ -292,8 +292,8 @@ def test_who_can_be_served_otherwise_does_not_wait_for_the_factory(make_pool: Po
 # --- the connect ----------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_is_given_once_it_is_ready(make_pool: PoolMaker) -> None:
-    """Nobody gets a connection that still connects."""
+def test_a_connection_is_granted_once_it_is_ready(make_pool: PoolMaker) -> None:
+    """A connection that is still connecting is not granted."""
     factory = FakeFactory(_never_connecting)
     pool = make_pool(factory)
     waiting = background(pool.acquire)
@@ -307,7 +307,7 @@ def test_a_connection_is_given_once_it_is_ready(make_pool: PoolMaker) -> None:
 
 
 def test_a_connection_that_fails_is_closed(make_pool: PoolMaker) -> None:
-    """A transient failure while it is opened fails it at once; its channel is closed."""
+    """A transient failure during opening fails the connection at once; its channel is closed."""
     factory = FakeFactory(_never_connecting)
     pool = make_pool(factory)
     opening = background(pool.open)
@@ -336,11 +336,11 @@ def test_a_channel_that_cannot_be_subscribed_to_is_closed(make_pool: PoolMaker) 
 
 
 def test_a_channel_that_cannot_be_unsubscribed_from_is_closed(make_pool: PoolMaker) -> None:
-    """An error on the way of closing a channel does not keep it open."""
+    """An error while closing a channel does not keep it open."""
 
     class Sticky(FakeChannel):
         def unsubscribe(self, callback: Any) -> None:
-            raise RuntimeError("once subscribed, for ever subscribed")
+            raise RuntimeError("cannot unsubscribe")
 
     factory = FakeFactory(Sticky)
     pool = make_pool(factory)
@@ -353,7 +353,7 @@ def test_a_channel_that_cannot_be_unsubscribed_from_is_closed(make_pool: PoolMak
 
 
 def test_the_prime_gets_each_new_channel_before_it_is_used(make_pool: PoolMaker) -> None:
-    """It is called with the factory's own channel, connected, once for each, before anybody leases it."""
+    """The prime gets the factory's own channel, connected, once for each, before any lease of it."""
     primed: list[tuple[grpc.Channel, State]] = []
     factory = FakeFactory()
 
@@ -381,8 +381,8 @@ def test_a_prime_that_raises_fails_the_connection(make_pool: PoolMaker) -> None:
     assert pool.stats().size == 0
 
 
-def test_a_prime_that_is_to_be_awaited_fails_the_connection(make_pool: PoolMaker) -> None:
-    """A coroutine function would never run here; that is told, instead of using a connection that is not primed."""
+def test_a_prime_that_returns_an_awaitable_fails_the_connection(make_pool: PoolMaker) -> None:
+    """A coroutine function would never run here, so it raises instead of leaving the connection unprimed."""
 
     class Awaitable:
         def __await__(self) -> Iterator[None]:
@@ -397,7 +397,7 @@ def test_a_prime_that_is_to_be_awaited_fails_the_connection(make_pool: PoolMaker
 
 
 def test_a_prime_that_hangs_is_bounded(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """After `connect_timeout` the attempt counts as failed, and the channel is closed under the prime."""
+    """After `connect_timeout` the attempt has failed, and the channel is closed while the prime still hangs."""
     go = threading.Event()
 
     def prime(channel: grpc.Channel) -> None:
@@ -417,7 +417,7 @@ def test_a_prime_that_hangs_is_bounded(make_pool: PoolMaker, clock: ManualClock)
 
 
 def test_a_factory_that_always_fails_leaves_nothing(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """However often it is tried, neither place nor thread is lost."""
+    """However often it is tried, no connection is counted and no thread is left."""
     pool = make_pool(failing_factory, max_size=2)
     for attempt in range(1, 20):
         with pytest.raises(PoolTimeoutError):

@@ -1,4 +1,4 @@
-"""What `stats()` says, through the life of a pool."""
+"""What `stats()` reports during a pool's life."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _COUNTERS = ("acquired", "waited", "timeouts", "rejected", "refused_streams", "o
 
 
 def _some(stats: PoolStats, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the values that are not 0."""
+    """The values that are not 0."""
     return {name: getattr(stats, name) for name in names if getattr(stats, name)}
 
 
 def test_a_new_pool_has_nothing(make_pool: PoolMaker) -> None:
-    """Before its first use all is 0, but the bounds."""
+    """Before its first use all figures are 0, except the bounds."""
     factory = FakeFactory()
     stats = make_pool(factory, min_size=2, max_size=7).stats()
     assert _some(stats, _GAUGES + _COUNTERS) == {}
@@ -41,7 +41,7 @@ def test_a_new_pool_has_nothing(make_pool: PoolMaker) -> None:
 
 
 def test_the_gauges_follow(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """Opening, ready, idle, in flight, waiting and draining are as they are at each moment."""
+    """Opening, ready, idle, in flight, waiting and draining are always current."""
     factory = HangingFactory()
     pool = make_pool(factory, min_size=0, max_size=1, max_streams=10)
     first = background(lambda: pool.acquire(streams=2))
@@ -90,7 +90,7 @@ def test_the_counters_count(make_pool: PoolMaker, clock: ManualClock) -> None:
 
 
 def test_each_connection_is_described(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """State, load, limit, exclusiveness, moments and calls of each connection are told."""
+    """`channels` has each connection's state, load, limit, exclusiveness, times and calls."""
     pool = make_pool(FakeFactory(), max_size=2, max_streams=7)
     with pool.acquire(), pool.acquire(streams=2):
         one, two = pool.stats().channels
@@ -103,8 +103,8 @@ def test_each_connection_is_described(make_pool: PoolMaker, clock: ManualClock) 
     assert (one.used_at - one.created_at).total_seconds() == pytest.approx(50, abs=1)
 
 
-def test_the_moments_of_one_snapshot_fit_together(make_pool: PoolMaker) -> None:
-    """A connection that has not been returned yet was used when it was created, in every snapshot."""
+def test_the_times_of_one_snapshot_agree(make_pool: PoolMaker) -> None:
+    """In every snapshot, a connection not yet returned was last used when it was created."""
     pool = make_pool(FakeFactory())
     with pool.acquire():
         for _ in range(200):
@@ -112,7 +112,7 @@ def test_the_moments_of_one_snapshot_fit_together(make_pool: PoolMaker) -> None:
             assert channel.used_at == channel.created_at
 
 
-def test_the_moments_of_two_snapshots_are_the_same(make_pool: PoolMaker) -> None:
+def test_the_times_of_two_snapshots_are_the_same(make_pool: PoolMaker) -> None:
     """When a connection was opened does not change from one snapshot to the next."""
     pool = make_pool(FakeFactory())
     pool.open()
@@ -120,7 +120,7 @@ def test_the_moments_of_two_snapshots_are_the_same(make_pool: PoolMaker) -> None
 
 
 def test_a_snapshot_cannot_be_changed(make_pool: PoolMaker) -> None:
-    """Neither its fields nor its mapping; and it does not change when the pool does."""
+    """Its fields and its mapping are read-only, and it does not change when the pool does."""
     pool = make_pool(FakeFactory())
     pool.open()
     before = pool.stats()
@@ -134,8 +134,8 @@ def test_a_snapshot_cannot_be_changed(make_pool: PoolMaker) -> None:
     assert (before.size, before.acquired, before.closed["discarded"]) == (1, 0, 0)
 
 
-def test_a_snapshot_can_be_copied_and_written_down(make_pool: PoolMaker) -> None:
-    """It goes into other processes, and as plain values into JSON."""
+def test_a_snapshot_can_be_copied_and_serialized(make_pool: PoolMaker) -> None:
+    """A snapshot can be pickled, and written to JSON as plain values."""
     pool = make_pool(FakeFactory())
     pool.open()
     pool.acquire().discard()
@@ -149,8 +149,8 @@ def test_a_snapshot_can_be_copied_and_written_down(make_pool: PoolMaker) -> None
             change()
 
 
-def test_a_snapshot_is_of_one_moment(make_pool: PoolMaker) -> None:
-    """While threads lease and release, each snapshot adds up."""
+def test_a_snapshot_is_consistent(make_pool: PoolMaker) -> None:
+    """While threads acquire and release, the figures of each snapshot add up."""
     pool = make_pool(FakeFactory(), max_size=3, max_streams=4)
 
     def work(i: int) -> None:

@@ -1,4 +1,4 @@
-"""Changing a pool while it is in use: `resize`, `refresh`, age, idleness; and how it looks from outside."""
+"""Changing a pool in use: `resize`, `refresh`, age, idleness; and how the pool looks from outside."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class StubbornFactory(FakeFactory):
-    """Fails while told to."""
+    """Fails while `fails` is set."""
 
     fails = False
 
     def __call__(self) -> FakeChannel:
-        """Makes a channel, or fails."""
+        """Creates a channel, or fails."""
         if self.fails:
             raise ConnectionRefusedError("not now")
         return super().__call__()
@@ -35,7 +35,7 @@ class StubbornFactory(FakeFactory):
 # --- resize ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_higher_maximum_serves_who_waits(make_pool: PoolMaker) -> None:
+def test_a_higher_maximum_serves_a_waiter(make_pool: PoolMaker) -> None:
     """`resize(max_size)` opens a connection for a waiter at once."""
     pool = make_pool(FakeFactory(), max_size=1)
     with pool.acquire():
@@ -48,7 +48,7 @@ def test_a_higher_maximum_serves_who_waits(make_pool: PoolMaker) -> None:
 
 
 def test_a_higher_minimum_is_opened(make_pool: PoolMaker) -> None:
-    """`resize(min_size)` opens what is missing, in the background; of a pool not yet used, nothing."""
+    """`resize(min_size)` opens the missing connections in the background, but none in an unused pool."""
     factory = FakeFactory()
     pool = make_pool(factory)
     pool.resize(min_size=2)
@@ -58,8 +58,8 @@ def test_a_higher_minimum_is_opened(make_pool: PoolMaker) -> None:
     eventually(lambda: pool.stats().ready == 4)
 
 
-def test_a_lower_maximum_takes_nothing_from_anybody(make_pool: PoolMaker) -> None:
-    """Idle connections go first; a leased one runs on, and goes when it comes back."""
+def test_a_lower_maximum_interrupts_nothing(make_pool: PoolMaker) -> None:
+    """Idle connections close first; a leased one continues, and closes when it is released."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=3)
     leases = [pool.acquire() for _ in range(3)]
@@ -77,7 +77,7 @@ def test_a_lower_maximum_takes_nothing_from_anybody(make_pool: PoolMaker) -> Non
 
 
 def test_bounds_that_contradict_are_refused(make_pool: PoolMaker) -> None:
-    """`resize` raises `ValueError` for them, and changes nothing."""
+    """Contradictory bounds raise `ValueError` and change nothing."""
     pool = make_pool(FakeFactory(), min_size=2, max_size=4)
     for bounds in ({"min_size": 5}, {"max_size": 1}, {"min_size": -1}, {"max_size": 0}, {"max_size": True}):
         with pytest.raises(ValueError, match=r"m(in|ax)_size = "):
@@ -85,8 +85,8 @@ def test_bounds_that_contradict_are_refused(make_pool: PoolMaker) -> None:
     assert (pool.config.min_size, pool.config.max_size) == (2, 4)
 
 
-def test_resizing_to_what_it_is_does_nothing(make_pool: PoolMaker) -> None:
-    """Without arguments, or with the bounds that it has, nothing is opened or closed."""
+def test_resizing_to_the_same_bounds_does_nothing(make_pool: PoolMaker) -> None:
+    """Without arguments, or with the current bounds, nothing is opened or closed."""
     factory = FakeFactory()
     pool = make_pool(factory, min_size=2)
     pool.open()
@@ -112,8 +112,8 @@ def test_refresh_replaces_each_connection(make_pool: PoolMaker) -> None:
     assert sorted(event.replaces for event in recorder.of(Opening)[4:]) == [1, 2, 3, 4]
 
 
-def test_a_leased_connection_is_replaced_under_its_lease(make_pool: PoolMaker) -> None:
-    """The lease keeps the old connection until it comes back; others get the new one."""
+def test_a_leased_connection_is_replaced_without_disturbing_its_lease(make_pool: PoolMaker) -> None:
+    """The lease keeps the old connection until it is released; other requests get the new one."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=1)
     with pool.acquire() as old:
@@ -127,7 +127,7 @@ def test_a_leased_connection_is_replaced_under_its_lease(make_pool: PoolMaker) -
 
 
 def test_a_failed_replacement_keeps_the_old_one(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """While no successor can be had, the old connection serves; when one can, it is replaced."""
+    """While successors fail, the old connection stays in service; once one succeeds, it is replaced."""
     factory = StubbornFactory()
     pool = make_pool(factory, max_age=100, age_jitter=0)
     pool.open()
@@ -145,7 +145,7 @@ def test_a_failed_replacement_keeps_the_old_one(make_pool: PoolMaker, clock: Man
 
 
 def test_a_successor_is_primed_before_the_old_one_goes(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """Until the prime of the successor has ended, the old connection serves."""
+    """Until the successor has been primed, the old connection stays in service."""
     primed = threading.Semaphore(1)
 
     def prime(channel: grpc.Channel) -> None:
@@ -164,7 +164,7 @@ def test_a_successor_is_primed_before_the_old_one_goes(make_pool: PoolMaker, clo
 
 
 def test_a_drain_is_bounded(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """What still runs on a retiring connection after `drain_timeout` is cancelled."""
+    """What still runs on a retiring connection at `drain_timeout` is cancelled."""
     factory = FakeFactory(lambda: FakeChannel(holds_calls=True))
     pool = make_pool(factory, drain_timeout=50)
     with pool.acquire() as lease:
@@ -182,7 +182,7 @@ def test_a_drain_is_bounded(make_pool: PoolMaker, clock: ManualClock) -> None:
 
 
 def test_a_pool_grows_ahead_of_need(make_pool: PoolMaker) -> None:
-    """When the connections carry `target_streams`, one more is opened before anybody waits."""
+    """When the connections carry `target_streams`, one more is opened before any request waits."""
     pool = make_pool(FakeFactory(), target_streams=2, max_streams=10)
     leases = [pool.acquire(streams=1) for _ in range(3)]
     eventually(lambda: pool.stats().ready == 2)
@@ -192,7 +192,7 @@ def test_a_pool_grows_ahead_of_need(make_pool: PoolMaker) -> None:
 
 
 def test_idle_connections_are_closed_in_the_background(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """Above `min_size` and after `idle_timeout`, without anybody using the pool."""
+    """Idle connections above `min_size` close after `idle_timeout`, even if the pool is not used."""
     factory = FakeFactory()
     pool = make_pool(factory, min_size=1, max_size=4, idle_timeout=60)
     leases = [pool.acquire() for _ in range(4)]
@@ -207,8 +207,8 @@ def test_idle_connections_are_closed_in_the_background(make_pool: PoolMaker, clo
     assert len(factory.open) == 1
 
 
-def test_a_draining_connection_is_taken_back(make_pool: PoolMaker) -> None:
-    """When more is needed while a connection drains for being too many, it is taken back instead of dialling."""
+def test_a_draining_connection_is_restored(make_pool: PoolMaker) -> None:
+    """If more is needed while a surplus connection drains, it is restored, and no other is dialled."""
     factory = FakeFactory()
     pool = make_pool(factory, max_size=2, max_streams=2)
     four: list[Lease] = [pool.acquire(streams=2) for _ in range(2)]
@@ -228,7 +228,7 @@ def test_a_draining_connection_is_taken_back(make_pool: PoolMaker) -> None:
 
 
 def test_its_repr_is_a_small_dashboard(make_pool: PoolMaker) -> None:
-    """The repr tells name, connections open, load and queue, at each stage of a pool's life."""
+    """The repr shows name, open connections, load and queue at each stage of a pool's life."""
     factory = FakeFactory(lambda: FakeChannel(connects=False))
     pool = make_pool(factory, name="orders", max_size=2)
     assert repr(pool) == "<grpcpool.ChannelPool 'orders': 0 of 2 connections open, 0 in flight, 0 waiting>"
@@ -262,8 +262,8 @@ def test_it_has_a_name_and_its_configuration(make_pool: PoolMaker) -> None:
     assert make_pool(FakeFactory(), name="orders").name == "orders"
 
 
-def test_what_is_no_factory_or_configuration_is_refused() -> None:
-    """A target instead of a factory, a dict as configuration or a number as name raises `TypeError` that says so."""
+def test_wrong_types_of_arguments_are_refused() -> None:
+    """A wrong type of factory, configuration or name raises `TypeError` that says which."""
     with pytest.raises(TypeError, match=r"factory must be callable.*not 'orders:50051'"):
         ChannelPool("orders:50051")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"config must be a PoolConfig"):
@@ -273,22 +273,22 @@ def test_what_is_no_factory_or_configuration_is_refused() -> None:
 
 
 @pytest.mark.parametrize("world", [grpcpool, grpcpool.aio], ids=["threads", "asyncio"])
-def test_what_is_no_target_is_refused(world: Any) -> None:
-    """As gRPC does, at once, and not at the first call. Bytes are a target, and the name is text all the same."""
+def test_a_wrong_type_of_target_is_refused(world: Any) -> None:
+    """As in gRPC, a wrong target raises at once, not at the first call. Bytes are accepted, and the name is text."""
     with pytest.raises(TypeError, match=r"target must be text, not None"):
         world.insecure_channel(None, name="orders")
     assert world.insecure_channel(b"localhost:1").name == "localhost:1"
 
 
 @pytest.mark.parametrize("world", [grpcpool, grpcpool.aio], ids=["threads", "asyncio"])
-def test_what_are_no_credentials_is_refused(world: Any) -> None:
-    """What is given instead of credentials is told by its type alone, for it may be the text of a key."""
+def test_a_wrong_type_of_credentials_is_refused(world: Any) -> None:
+    """The error names only the type of what was passed, because the value may be the text of a key."""
     with pytest.raises(TypeError, match=r"credentials must be grpc\.ChannelCredentials, .*, not bytes$"):
         world.secure_channel("localhost:1", b"a key")
 
 
-def test_what_makes_no_credentials_is_told() -> None:
-    """A callable that returns something else fails the connection, and the error says whose fault that is."""
+def test_a_callable_that_does_not_return_credentials_fails_the_connection() -> None:
+    """If `credentials()` returns something else, the connection fails, and the error says why."""
     with (
         grpcpool.secure_channel("localhost:1", lambda: None) as pool,  # type: ignore[arg-type, return-value]
         pytest.raises(PoolOpenError, match=r"credentials\(\) must return grpc\.ChannelCredentials, not NoneType"),

@@ -1,4 +1,4 @@
-"""Each example runs against a real server and does what it says. Where what it needs is not there, it is skipped."""
+"""Each example runs against a real server and does what it says; it is skipped if something it needs is missing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(90)
 
 @contextlib.contextmanager
 def running(*command: str, fds: tuple[int, ...] = (), environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Runs a program of this Python's in the examples' folder; ends it, and what it has started, by their ids."""
+    """Runs a Python program in the examples' folder; ends it and its children by their process ids."""
     process = subprocess.Popen(  # noqa: S603 -- our own programs
         [sys.executable, *command],
         cwd=EXAMPLES,
@@ -47,7 +47,7 @@ def running(*command: str, fds: tuple[int, ...] = (), environment: dict[str, str
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Ends a process, and what it has started."""
+    """Ends a process and its children."""
     started: list[psutil.Process] = []
     if process.poll() is None:
         started = psutil.Process(process.pid).children(recursive=True)
@@ -62,7 +62,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def output_of(*command: str, **environment: str) -> str:
-    """What a program says that ends by itself, and well."""
+    """The output of a program that ends by itself, successfully."""
     with running(*command, environment=environment) as process:
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
@@ -71,20 +71,20 @@ def output_of(*command: str, **environment: str) -> str:
 
 @contextlib.contextmanager
 def listening() -> Iterator[tuple[int, str]]:
-    """A socket that a web server is to serve on; gives its descriptor and its URL."""
+    """A socket for a web server; returns its descriptor and its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.fileno(), f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def get(url: str) -> Any:
-    """What is served there, as soon as it is; the socket listens before the server does."""
+    """Returns what is served there once it is served; the socket listens before the server does."""
     with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 -- our own
         return json.load(response)
 
 
 @contextlib.contextmanager
 def served() -> Iterator[str]:
-    """The examples' own server; gives its address."""
+    """Runs the examples' own server; yields its address."""
     with running("server.py", environment={}) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
@@ -98,7 +98,7 @@ def target() -> Iterator[str]:
 
 
 def test_fastapi(target: str) -> None:
-    """A request makes a call over the application's pool, which the live page shows; a failure is a bad gateway."""
+    """A request makes a call over the application's pool, which the live page shows; a failed call is a bad gateway."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     pytest.importorskip("grpcpool.contrib.inspector")
@@ -123,7 +123,7 @@ def test_fastapi(target: str) -> None:
 
 
 def test_flask_under_gunicorn(target: str) -> None:
-    """Each worker has a pool of its own, though it was made before the fork."""
+    """Each worker has a pool of its own, though it was created before the fork."""
     pytest.importorskip("flask")
     workers = ("--preload", "--workers", "2", "--bind")
     with (
@@ -188,7 +188,7 @@ def test_googles_client() -> None:
 
 
 def test_auth_interceptor(target: str) -> None:
-    """The token that has expired is renewed once, and used from then on."""
+    """The expired token is renewed once, and used from then on."""
     said = output_of("auth_interceptor.py", TARGET=target).splitlines()
     assert said == [f"status {SERVING} with token-2, {number} calls so far" for number in (2, 3, 4)]
 
@@ -202,7 +202,7 @@ def test_blue_green(target: str) -> None:
 
 
 def test_locust(target: str, tmp_path: pathlib.Path) -> None:
-    """Locust's users make calls over one pool, and not one fails."""
+    """Locust's users make calls over one pool, and none fails."""
     if not _has("locust"):
         pytest.skip("locust is not installed")
     report = tmp_path / "report"
@@ -223,14 +223,14 @@ def test_unit_tests() -> None:
 
 
 def _has(module: str) -> bool:
-    """Whether there is such a module, without importing it: locust changes the whole process."""
+    """Whether the module exists, without importing it: locust changes the whole process."""
     from importlib.util import find_spec  # noqa: PLC0415
 
     return find_spec(module) is not None
 
 
 def test_all_are_tested() -> None:
-    """Every program in the folder is run by a test here, and named in its list."""
+    """Every program in the folder is run by a test here, and listed in its README."""
     programs = {path.name for path in EXAMPLES.glob("*.py")}
     source = pathlib.Path(__file__).read_text()
     listed = (EXAMPLES / "README.md").read_text()

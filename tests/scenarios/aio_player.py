@@ -119,7 +119,7 @@ class AioPlayer(DriverPlayer):
         self._set_state(number, grpc.ChannelConnectivity.READY)
         self.advance(1)
 
-    # --- observation ------------------------------------------------------------------------------------------------
+    # --- observation --------------------------------------------------------------------------------------------
 
     def settle(self, condition: Callable[[], bool]) -> None:
         """Lets the loop turn until everything has happened; no condition has to be waited for."""

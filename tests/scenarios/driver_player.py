@@ -126,7 +126,7 @@ class DriverPlayer:
     def _set_state(self, number: int, state: grpc.ChannelConnectivity) -> None:
         self._do(lambda: self._channels[number].set_state(state))
 
-    # --- observation ------------------------------------------------------------------------------------------------
+    # --- observation --------------------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
         """The pool's own snapshot."""

@@ -101,7 +101,7 @@ class MachinePlayer:
         self._waiters: dict[str, _Request] = {}
         self._closers: list[str] = []
 
-    # --- the driver's part ------------------------------------------------------------------------------------------
+    # --- the driver's part --------------------------------------------------------------------------------------
 
     def _commit(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -170,7 +170,7 @@ class MachinePlayer:
         slot, self._waiters[caller].slot = self._waiters[caller].slot, None
         return slot
 
-    # --- the callers' part ------------------------------------------------------------------------------------------
+    # --- the callers' part --------------------------------------------------------------------------------------
 
     def acquire(self, caller: str, streams: int | None = None, **timeout: float | None) -> None:
         """A caller requests a lease."""
@@ -296,7 +296,7 @@ class MachinePlayer:
             self._watched.remove(number)
             self._commit(self._recorder.effects(self._machine.recovered, self._slots[number], self._now))
 
-    # --- observation ------------------------------------------------------------------------------------------------
+    # --- observation --------------------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
         """The machine's snapshot."""

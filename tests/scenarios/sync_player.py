@@ -122,7 +122,7 @@ class SyncPlayer(DriverPlayer):
         self._set_state(number, grpc.ChannelConnectivity.READY)
         self.advance(1)
 
-    # --- observation ------------------------------------------------------------------------------------------------
+    # --- observation --------------------------------------------------------------------------------------------
 
     def settle(self, condition: Callable[[], bool]) -> None:
         """Waits until each thread has ended or is blocked in a wait, and `condition` holds."""

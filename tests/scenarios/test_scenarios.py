@@ -60,7 +60,7 @@ def test_the_stories_do_not_depend_on_chance(seed: int) -> None:
         play(story, lambda config, log, dice=dice: MachinePlayer(config, log, random=dice))  # type: ignore[misc]
 
 
-# --- the stories themselves -----------------------------------------------------------------------------------------
+# --- the stories themselves ----------------------------------------------------------------------------------------
 
 
 def test_the_stories_cover_everything() -> None:

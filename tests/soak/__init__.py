@@ -1,1 +1,1 @@
-"""Chaos under load, for as long as one likes: what a pool promises, demanded while everything goes wrong."""
+"""Chaos under load, for any length of time: the pool must keep its promises while everything goes wrong."""

@@ -1,7 +1,7 @@
-"""The book of calls: each that was begun, and what became of it.
+"""The book of calls: each call that was begun, and how it ended.
 
-Only what failed, and needs an explanation, is kept; the rest is counted, so that a long soak takes no more memory
-than a short one. An ask for a lease stands in the book like a call, and so does each call over it.
+Only calls that need an explanation are kept; all others are counted, so that a long soak takes no more memory than a
+short one. An acquire is recorded like a call, and so is each call over its lease.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from grpcpool import PoolError
 from soak.wishes import Wish
 
 LATE = 3.0
-"""Seconds after its deadline within which a call must be over, on a machine that others keep busy."""
+"""Seconds after its deadline in which a call must be over, on a busy machine."""
 
-# What does not tell whether the call had a place by then.
+# These outcomes do not show whether the call had a place by then.
 _MAYBE_PLACED = ("CANCELLED", "dropped", "INTERNAL", "UNKNOWN", "BrokenError")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Call:
-    """One call, or one ask for a lease.
+    """One call, or one acquire.
 
     Attributes:
         number: In the order of beginning.
-        caller: Who made it.
-        name: Of what kind it is.
-        means: What it may come to by its caller's own will.
+        caller: The caller's name.
+        name: Its kind and manner.
+        means: The outcomes that its caller intends.
         began: When.
         due: When it must be over.
         waits: Whether it is `wait_for_ready`.
         whole: Whether it asks for a whole connection.
-        sent_once: Whether it is none of those that the pool sends again if a server refuses them.
+        sent_once: Whether the pool does not send it again after a refusal.
         on_lease: Whether it has no place of its own.
         ended: When.
         outcome: ``ok``, ``dropped``, a status code, or the name of the error.
-        details: What the error says.
+        details: The error's text.
         by_pool: Whether the pool, not gRPC, made it fail.
-        told_to_end: Whether chaos has cancelled it.
+        cancelled_by_chaos: Whether chaos has cancelled it.
     """
 
     number: int
@@ -67,14 +67,14 @@ class Call:
     outcome: str = "never ended"
     details: str = ""
     by_pool: bool = False
-    told_to_end: bool = False
+    cancelled_by_chaos: bool = False
 
 
 class Entry:
     """A call while it lasts, for a ``with`` statement."""
 
     def __init__(self, book: Book, call: Call) -> None:
-        """Of a call that has begun."""
+        """For a call that has begun."""
         self._book = book
         self._call = call
 
@@ -85,27 +85,27 @@ class Entry:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> bool:
-        """It is over; nobody else hears of its error."""
+        """Records its end, and suppresses its error."""
         self._book.end(self._call, exc_val)
         return not isinstance(exc_val, KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
 class Book:
-    """Keeps it, from any thread."""
+    """The book, usable from any thread."""
 
     def __init__(self) -> None:
-        """Is empty."""
+        """Starts empty."""
         self.counts: Counter[tuple[str, str]] = Counter()
         """Calls that are over, by name and outcome."""
         self.begun = 0
         self.asked = 0
-        """Calls and leases that asked the pool for a place."""
+        """Calls and acquires that asked the pool for a place."""
         self.placed = 0
-        """Those of them that had one for sure."""
+        """Those of them that certainly had one."""
         self.timed_out = 0
-        """Those of them that the pool let wait in vain."""
+        """Those of them that timed out in the pool."""
         self.unclear = 0
-        """Those of them of which nobody can say either."""
+        """Those of them for which neither is certain."""
         self._guard = threading.Lock()
         self._numbers = itertools.count(1)
         self._open: dict[int, Call] = {}
@@ -115,7 +115,7 @@ class Book:
     # --- for callers --------------------------------------------------------------------------------------------
 
     def begin(self, caller: str, wish: Wish, *, name: str | None = None, **how: Any) -> Call:
-        """A call begins; `name` and what follows override what the wish says."""
+        """Records the begin of a call; `name` and the other arguments override what the wish says."""
         now = time.monotonic()
         given = {"means": wish.means, "due": now + wish.timeout, "sent_once": wish.kind in ("collect", "chat"), **how}
         number = next(self._numbers)
@@ -127,7 +127,7 @@ class Book:
         return call
 
     def end(self, call: Call, error: BaseException | None) -> None:
-        """It is over; if it did not fail, it went well, or was dropped."""
+        """Records the end of a call; without an error it went well, or was dropped."""
         ended = time.monotonic()
         if error is not None:
             call.outcome, call.details = outcome_of(error), details_of(error)
@@ -152,12 +152,12 @@ class Book:
             self.placed += 1
 
     def call(self, caller: str, wish: Wish, **how: Any) -> Entry:
-        """A call is what is in the ``with`` block; whatever it raises goes into the book, and no further."""
+        """Records the ``with`` block as a call, with whatever it raises, which goes no further."""
         return Entry(self, self.begin(caller, wish, **how))
 
     @contextmanager
     def cancellable(self, call: Call, cancel: Callable[[], object]) -> Iterator[None]:
-        """While the block lasts, chaos may cancel the call, by `cancel`."""
+        """During the block, chaos may cancel the call with `cancel`."""
         with self._guard:
             self._cancels[call.number] = (call, cancel)
         try:
@@ -173,7 +173,7 @@ class Book:
         with self._guard:
             return list(self._cancels.values())
 
-    # --- for who judges -----------------------------------------------------------------------------------------
+    # --- for the judge ------------------------------------------------------------------------------------------
 
     @property
     def open(self) -> list[Call]:
@@ -182,14 +182,14 @@ class Book:
             return list(self._open.values())
 
     def take_to_explain(self) -> list[Call]:
-        """The calls that did not end as meant, since this was asked last."""
+        """The calls that did not end as intended, since this was last asked."""
         with self._guard:
             taken, self._to_explain = self._to_explain, []
         return taken
 
 
 def outcome_of(error: BaseException) -> str:
-    """In a word, what a call failed with."""
+    """The kind of error, in a word."""
     if isinstance(error, asyncio.CancelledError | grpc.FutureCancelledError):
         return "CANCELLED"
     if isinstance(error, grpc.RpcError):
@@ -199,7 +199,7 @@ def outcome_of(error: BaseException) -> str:
 
 
 def details_of(error: BaseException) -> str:
-    """What it says; of what should not happen at all, from where."""
+    """The error's text; for an unexpected error also its traceback."""
     if isinstance(error, grpc.RpcError):
         return str(error.details())
     if isinstance(error, PoolError | asyncio.CancelledError | grpc.FutureCancelledError):

@@ -1,7 +1,7 @@
-"""What goes wrong: deeds drawn by lot, and done to the servers and the pool.
+"""What goes wrong: deeds drawn at random, and done to the servers and the pool.
 
-A seed says which deeds, in which order, with which pauses. Whether a deed finds what it needs (a server that is well,
-a call to cancel) depends on how fast the machine is; one that does not is left out.
+A seed determines the deeds, their order and their pauses. Whether a deed finds what it needs (a server that is up, a
+call to cancel) depends on the machine's speed; a deed that does not is skipped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from soak.wishes import plain
 from soak.world import World
 from support.waiting import background
 
-# Seconds between two deeds, on average. Those that make calls fail are rare enough that most of the time all is well.
+# Average seconds between two deeds. Deeds that make calls fail are rare enough that most of the time all is well.
 _PAUSE = 0.25
 _DEEDS = {
     "kill": 4,
@@ -39,14 +39,14 @@ _START = 30.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Deed:
-    """Something to be done, after a pause.
+    """Something to do, after a pause.
 
     Attributes:
         pause: Seconds.
-        what: One of the deeds.
-        server: To which.
+        what: The kind of deed.
+        server: The server's number.
         lasts: Seconds.
-        share: Of those that it may be done to.
+        share: The fraction of calls, or a choice between two variants.
         size: Connections, or calls.
     """
 
@@ -59,7 +59,7 @@ class Deed:
 
 
 def deeds(rng: random.Random, servers: int) -> Iterator[Deed]:
-    """Without end."""
+    """Deeds without end."""
     while True:
         (what,) = rng.choices(list(_DEEDS), list(_DEEDS.values()))
         yield Deed(
@@ -73,10 +73,10 @@ def deeds(rng: random.Random, servers: int) -> Iterator[Deed]:
 
 
 class Chaos:
-    """Does them."""
+    """Does the deeds."""
 
     def __init__(self, world: World, servers: Sequence[Server], journal: Journal, book: Book) -> None:
-        """All is well so far."""
+        """Starts with no troubles."""
         self.done: dict[str, int] = dict.fromkeys(_DEEDS, 0)
         self._world = world
         self._servers = servers
@@ -92,7 +92,7 @@ class Chaos:
         self._tight: Trouble | None = None
 
     def rage(self, until: float, glance: Callable[[], None]) -> None:
-        """Does one deed after the other; `glance` is called now and then."""
+        """Does one deed after the other; `glance` is called regularly."""
         next_at = time.monotonic()
         while (now := time.monotonic()) < until:
             if next_at <= now:
@@ -106,7 +106,7 @@ class Chaos:
             time.sleep(max(0.0, min(due) - time.monotonic()))
 
     def heal(self) -> None:
-        """All is well when this returns."""
+        """Ends all troubles; everything works when this returns."""
         while self._later:
             heapq.heappop(self._later)[2]()
         for started in self._starting:
@@ -167,7 +167,7 @@ class Chaos:
         self._world.do(lambda pool: pool.refresh())
 
     def _resize(self, deed: Deed) -> None:
-        """To bounds with which all goes on as before."""
+        """Sets bounds that change nothing for the callers."""
         if self._tight is None:
             self._count(deed)
             config = self._world.setting.config
@@ -178,7 +178,7 @@ class Chaos:
         self._world.do(lambda pool: pool.resize(low, high))
 
     def _narrow(self, deed: Deed) -> None:
-        """To bounds with which many wait."""
+        """Sets bounds that make many callers wait."""
         if self._tight is not None:
             return
         self._count(deed)

@@ -1,8 +1,8 @@
 """What was done to the servers and to the pool, and when.
 
-Only some of it explains that a call fails: a server that is killed, or frozen, and (to who wants a whole connection) a
-pool that is kept small. These are troubles, with a beginning and an end. Whatever else is written down here (that the
-pool was refreshed or resized, that a connection was discarded, or replaced for its age) must cost nobody a call.
+Only some of it explains a failed call: a killed or frozen server, and, for acquires of whole connections, a pool that
+is kept small. These are troubles, with a beginning and an end. All else in the journal (a refresh, a resize, a
+discarded connection, or one replaced for its age) must not make any call fail.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from grpcpool import Listener
-from grpcpool._values.listener import HOOKS
 from grpcpool.events import Closed, PoolEvent
+from support.pools import HOOKS
 
-# What is told of a call that failed: so many seconds before it began, and after it ended.
+# The part of the journal shown for a failed call: this many seconds before it began, and some after it ended.
 _AROUND = 1.0
 _LONG_BEFORE = 10.0
 _REMEMBERED = 2_000
@@ -27,7 +27,7 @@ _TOO_MANY = ("granted", "refused_stream", "released")
 
 
 class Kind(enum.StrEnum):
-    """What may be the matter."""
+    """The kinds of trouble."""
 
     KILLED = "killed"
     """A server is gone, from the kill until it serves again."""
@@ -39,7 +39,7 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Trouble:
-    """Something that is the matter, with one server (by number) or the pool (-1), for a time."""
+    """A trouble of one server (by number) or of the pool (-1), for a time."""
 
     kind: Kind
     server: int
@@ -55,19 +55,19 @@ class Journal:
     """Takes notes, from any thread."""
 
     def __init__(self) -> None:
-        """Begins now."""
+        """Starts now."""
         self.began = time.monotonic()
         self.troubles: list[Trouble] = []
         self._guard = threading.Lock()
         self._notes: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
 
     def note(self, what: str) -> None:
-        """Something was done, or has happened."""
+        """Notes that something was done, or has happened."""
         with self._guard:
             self._notes.append((time.monotonic(), what))
 
     def begin(self, kind: Kind, server: int = -1, *, running: int = 0) -> Trouble:
-        """From now on, something is the matter."""
+        """Notes the beginning of a trouble."""
         self.note(f"{kind}{f': server {server}' if server >= 0 else ''}")
         trouble = Trouble(kind, server, time.monotonic(), running=running)
         with self._guard:
@@ -75,17 +75,17 @@ class Journal:
         return trouble
 
     def end(self, trouble: Trouble) -> None:
-        """It is the matter no more."""
+        """Notes the end of a trouble."""
         trouble.ended = time.monotonic()
         trouble.certain = min(trouble.certain, trouble.ended)
         self.note(f"no longer {trouble.kind}{f': server {trouble.server}' if trouble.server >= 0 else ''}")
 
     def at(self, moment: float) -> str:
-        """The moment, in seconds since the beginning."""
+        """The moment, in seconds since the start."""
         return f"{moment - self.began:8.3f}"
 
     def around(self, began: float, ended: float) -> Iterable[str]:
-        """What happened shortly before, during and after something; and, of a longer time, what was the matter."""
+        """What happened shortly before, during and after a time; and the troubles of a longer time."""
         with self._guard:
             notes = [(moment, what) for moment, what in self._notes if began - _AROUND <= moment <= ended + _AROUND / 5]
         recent = [trouble for trouble in self.troubles if trouble.ended >= began - _LONG_BEFORE]
@@ -97,18 +97,18 @@ class Journal:
 
 
 class Witness(Listener):
-    """Counts what the pool says it does, and writes most of it into the journal."""
+    """Counts the pool's events, and writes most of them into the journal."""
 
     def __init__(self, journal: Journal) -> None:
-        """Has been told nothing yet."""
+        """Starts with no counts."""
         self.counts: Counter[str] = Counter()
         self.cut = 0
-        """Leases and calls that were still on a connection when it was closed."""
+        """Leases and calls that were still on a connection at its close."""
         self._journal = journal
         self._guard = threading.Lock()
 
-    def told(self, hook: str, event: PoolEvent) -> None:
-        """One of the hooks was called."""
+    def record(self, hook: str, event: PoolEvent) -> None:
+        """Counts an event."""
         with self._guard:
             self.counts[hook] += 1
             if isinstance(event, Closed):
@@ -117,5 +117,5 @@ class Witness(Listener):
             self._journal.note(f"    pool: {event}")
 
 
-for _hook in HOOKS.values():
-    setattr(Witness, _hook, lambda self, event, hook=_hook: self.told(hook, event))
+for _hook in HOOKS:
+    setattr(Witness, _hook, lambda self, event, hook=_hook: self.record(hook, event))

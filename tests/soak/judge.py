@@ -1,4 +1,4 @@
-"""Whether the books balance, at the end of each round and in the end; and the figures that are told."""
+"""Whether the books balance, at the end of each round and of the soak; and the figures to print."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from soak.wishes import PATIENCE
 from soak.world import World
 from support.connections import connections_to
 
-# Seconds in which everything comes to rest when all is well, on a machine that others keep busy.
+# Seconds in which everything comes to rest when all is well, on a busy machine.
 _REST = 10.0
-# Seconds in which whoever is in the middle of something has ended it: an ask for a lease, and two calls over it.
+# Seconds in which a caller ends what it is doing: an acquire, and two calls over its lease.
 _TO_END = 3 * (PATIENCE + LATE)
 # MiB by which memory may grow after the first round. Arenas of threads, and what gRPC keeps for reuse, come and go; a
 # kilobyte lost with each call would be more after a minute.
 _GROWTH = 12.0
-# Of things of one sort that are wrong, as many are told in full.
-_TOLD = 5
+# The number of failures of one sort that are printed in full.
+_SHOWN = 5
 
 
 class Judge:
-    """Looks from outside: at the book, the system, the servers, and at what the pool says of itself."""
+    """Checks the book, the system, the servers, and the pool's own figures."""
 
     def __init__(self, world: World, servers: Sequence[Server], journal: Journal, book: Book, witness: Witness) -> None:
-        """Nothing is wrong so far."""
+        """Starts with nothing wrong."""
         self.wrong: list[str] = []
         self._world = world
         self._servers = servers
@@ -46,7 +46,7 @@ class Judge:
     # --- the end of a round ---------------------------------------------------------------------------------------
 
     def end_of_round(self) -> None:
-        """All is well again, and the callers are to end."""
+        """Checks a round, after all troubles have ended."""
         healed = time.monotonic()
         if not self._world.stop_callers(_TO_END) or self._book.open:
             self._hangs()
@@ -64,9 +64,9 @@ class Judge:
         self._round_began = time.monotonic()
 
     def _hangs(self) -> None:
-        """Somebody does not end."""
-        for call in self._book.open[:_TOLD]:
-            self._tell("has not ended", call)
+        """Reports calls that do not end."""
+        for call in self._book.open[:_SHOWN]:
+            self._report("has not ended", call)
         self.wrong.append(f"{len(self._book.open)} calls, or their callers, have not ended\n{stacks()}")
 
     def _explain(self, calls: list[Call], weather: Weather) -> None:
@@ -78,15 +78,15 @@ class Judge:
             else:
                 self._explained[call.outcome, why] += 1
         for (name, outcome), alike in strange.items():
-            self.wrong.append(f"nothing explains {len(alike)} of {name!r} that ended {outcome}")
-        for alike in list(strange.values())[:_TOLD]:
-            self._tell("for example", alike[0])
+            self.wrong.append(f"{len(alike)} of {name!r} ended {outcome} without an explanation")
+        for alike in list(strange.values())[:_SHOWN]:
+            self._report("for example", alike[0])
 
-    def _tell(self, what: str, call: Call) -> None:
-        """Tells of a call, and what was done meanwhile."""
+    def _report(self, what: str, call: Call) -> None:
+        """Reports a call, and what was done meanwhile."""
         at, now = self._journal.at, time.monotonic()
         story = "\n".join(self._journal.around(call.began, min(call.ended, now)))
-        flags = ("waits", "whole", "sent_once", "on_lease", "by_pool", "told_to_end")
+        flags = ("waits", "whole", "sent_once", "on_lease", "by_pool", "cancelled_by_chaos")
         is_ = ", ".join(flag for flag in flags if getattr(call, flag))
         self.wrong.append(
             f"{what}: call {call.number} of {call.caller}, {call.name!r} ({is_})\n"
@@ -120,34 +120,43 @@ class Judge:
     # --- what the pool counts -------------------------------------------------------------------------------------
 
     def _check_counts(self, stats: PoolStats) -> None:
-        """What the pool counted, and what the callers did."""
-        book, told = self._book, self._witness.counts
+        """Compares what the pool counted with what the callers did."""
+        book, events = self._book, self._witness.counts
         closed = sum(stats.closed.values())
         again = stats.refused_streams
         for holds, what in (
-            (stats.opened - closed == stats.size - stats.opening, "opened less closed are not those that are open"),
-            (book.placed <= stats.acquired <= book.placed + book.unclear + again, "acquired are not those with places"),
-            (book.timed_out <= stats.timeouts <= book.timed_out + book.unclear, "timeouts are not those told so"),
-            (stats.rejected == 0, "rejected with room for more waiters"),
-            (told["opened"] == stats.opened, "listeners were told of other openings than are counted"),
-            (told["closed"] == closed, "listeners were told of other closings than are counted"),
-            (told["leaked"] == 0, "a lease was taken for leaked"),
+            (
+                stats.opened - closed == stats.size - stats.opening,
+                "opened minus closed is not the number of open connections",
+            ),
+            (
+                book.placed <= stats.acquired <= book.placed + book.unclear + again,
+                "acquired is not the number of calls with places",
+            ),
+            (
+                book.timed_out <= stats.timeouts <= book.timed_out + book.unclear,
+                "timeouts is not the number of calls that timed out",
+            ),
+            (stats.rejected == 0, "calls were rejected with room for more waiters"),
+            (events["opened"] == stats.opened, "opened is not the number of opened events"),
+            (events["closed"] == closed, "closed is not the number of closed events"),
+            (events["leaked"] == 0, "a lease was reported as leaked"),
             (self._witness.cut == 0, "connections were closed with calls on them"),
         ):
             if not holds:
                 self.wrong.append(
                     f"{what}: {stats}; of {book.asked} that asked {book.placed} had places, {book.timed_out} timed out,"
-                    f" {book.unclear} may have; listeners were told {dict(told)}, cut {self._witness.cut}"
+                    f" {book.unclear} may have; events {dict(events)}, cut off {self._witness.cut}"
                 )
 
     # --- the end --------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Closes the pool, which is at rest; then nothing of it must be left."""
+        """Closes the pool, which is at rest; then nothing of it may be left."""
         self._world.close()
         stats = self._world.stats()
         if (stats.size, stats.in_flight, stats.waiting) != (0, 0, 0):
-            self.wrong.append(f"the closed pool has something: {stats}")
+            self.wrong.append(f"the closed pool is not empty: {stats}")
         self._check_counts(stats)
         self.wrong += self._world.left()
         self._becomes(lambda: self._connections() == 0, "connections are left")
@@ -158,7 +167,7 @@ class Judge:
     # --- figures --------------------------------------------------------------------------------------------------
 
     def progress(self) -> str:
-        """Where it stands, in a line."""
+        """The state of the soak, in a line."""
         stats, book = self._world.stats(), self._book
         well = sum(number for (_, outcome), number in book.counts.items() if outcome == "ok")
         return (
@@ -167,7 +176,7 @@ class Judge:
         )
 
     def table(self) -> str:
-        """What the calls came to, and why."""
+        """How the calls ended, and why."""
         stats = self._world.stats()
         lines = [f"{'calls':26} outcomes"]
         for name in sorted({name for name, _ in self._book.counts}):

@@ -1,4 +1,4 @@
-"""What a process has of fds, threads and objects, and what it complains of: to see that a pool leaves nothing."""
+"""A process's fds, threads, objects and complaints, to check that a pool leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import psutil
 
 from soak.wishes import BrokenError
 
-# Seconds in which what has been closed is gone: the system and gRPC's own threads take a moment.
+# Seconds in which closed things disappear: the system and gRPC's own threads take a moment.
 _PATIENCE = 5.0
 _OURS = ("grpcpool.", "grpc.")
-# What modules and interpreters keep, whoever made it: settings, and what gRPC builds when it is first used.
+# Kept by modules and interpreters, with or without a pool: settings, and what gRPC builds at its first use.
 _OF_NO_POOL = ("grpc._cython", "grpc.StatusCode", "grpcpool._values.config", "grpcpool.testing")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Remains:
-    """What there is at one moment."""
+    """Fds, threads and objects at one moment."""
 
     fds: int
     threads: frozenset[str]
@@ -34,7 +34,7 @@ class Remains:
 
     @classmethod
     def now(cls) -> Self:
-        """Of this process. Of objects counts those whose class is gRPC's or the pool's."""
+        """Those of this process. Counts the objects whose class is gRPC's or the pool's."""
         gc.collect()
         kinds = Counter(f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in gc.get_objects())
         return cls(
@@ -44,7 +44,7 @@ class Remains:
         )
 
     def beyond(self, before: Remains) -> list[str]:
-        """What there is more of than there was, in words."""
+        """What there is more of than in `before`, in words."""
         left = [f"thread left: {name}" for name in sorted(self.threads - before.threads)]
         if self.fds > before.fds:
             left.append(f"{self.fds - before.fds} fds left of {self.fds}")
@@ -53,7 +53,7 @@ class Remains:
 
 
 def left_over(before: Remains) -> list[str]:
-    """What there is more of than before, when it has had the time to go."""
+    """What there is more of than in `before`, after some seconds."""
     deadline = time.monotonic() + _PATIENCE
     while (left := Remains.now().beyond(before)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -61,17 +61,17 @@ def left_over(before: Remains) -> list[str]:
 
 
 def memory() -> float:
-    """MiB that this process has in memory."""
+    """This process's memory, in MiB."""
     gc.collect()
     resident: int = psutil.Process().memory_info().rss
     return resident / 2**20
 
 
 class Complaints(logging.Handler):
-    """Whatever nobody has caught, and whatever is logged as an error: there should be nothing of it."""
+    """Uncaught errors, and what is logged as an error: there should be none."""
 
     def __init__(self) -> None:
-        """Listens from now on."""
+        """Collects from now on."""
         super().__init__(logging.ERROR)
         self.heard: list[str] = []
         logging.getLogger().addHandler(self)
@@ -79,14 +79,14 @@ class Complaints(logging.Handler):
         sys.unraisablehook = lambda args: self._hear(f"{args.err_msg or 'ignored'}: {args.object!r}", args.exc_value)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Something was logged."""
+        """Takes a log record."""
         error = record.exc_info[1] if record.exc_info else None
         # gRPC logs what callers' own code raises.
         if not isinstance(error, BrokenError):
             self._hear(f"{record.name}: {record.getMessage()}", error)
 
     def uncaught(self, loop: object, context: dict[str, Any]) -> None:
-        """An event loop's exception handler."""
+        """Takes an uncaught error, as an event loop's exception handler."""
         self._hear(str(context.get("message")), context.get("exception"))
 
     def _hear(self, what: str, error: BaseException | None) -> None:
@@ -95,7 +95,7 @@ class Complaints(logging.Handler):
 
 
 def stacks() -> str:
-    """Where every thread is."""
+    """The stack of every thread."""
     frames: dict[int, Any] = sys._current_frames()
     named: Callable[[int], str] = {thread.ident: thread.name for thread in threading.enumerate()}.get  # type: ignore[assignment]
     return "\n".join(f"{named(ident)}:\n{''.join(traceback.format_stack(frame))}" for ident, frame in frames.items())

@@ -1,4 +1,4 @@
-"""The servers of the soak: they bear many calls, send GOAWAY to connections of some age, and say what they run."""
+"""The servers of the soak: they bear many calls, send GOAWAY to old connections, and report what they run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Server(servers.Server):
         """Does not start it yet.
 
         Args:
-            age: Seconds after which it tells a connection to go away.
+            age: Seconds after which it sends GOAWAY to a connection.
             limit: Calls on one connection beyond which it refuses them.
         """
         limits = {} if limit is None else {"max_concurrent_streams": limit}

@@ -1,17 +1,18 @@
-"""Chaos under load for so many minutes, in both worlds at once: ``nox -s soak -- --minutes N --seed SEED``.
+"""Chaos under load for a given time, in both worlds at once: ``nox -s soak -- --minutes N --seed SEED``.
 
-Three servers behind one target are killed, restarted and frozen, and send GOAWAY to connections of some age; a pool
-over them is refreshed, resized, made narrow, has connections discarded and calls cancelled, while callers of all kinds
-use it. It goes in rounds. At the end of each all is made well, the callers end, and the books must balance:
+Three servers behind one target are killed, restarted and frozen, and send GOAWAY to old connections; a pool over them
+is refreshed and resized, also to very few connections, and has connections discarded and calls cancelled, while callers
+of all kinds use it. It goes in rounds. At the end of each round all troubles and callers end, and the books must
+balance:
 
-    * nothing is in flight, nobody waits, each connection of the pool is a TCP connection, and no server runs a call;
-    * each call has ended, in time, and as it was meant to, or as `verdict.py` can explain;
+    * nothing is in flight, nothing waits, each connection of the pool is a TCP connection, and no server runs a call;
+    * each call has ended, in time, and as intended, or as `verdict.py` can explain;
     * what the pool counted is what the callers counted, and no connection was closed with a call on it;
     * memory is what it was after the first round.
 
-In the end the pool is closed: no thread, task, fd, connection or object of it is left. Nothing may have gone uncaught,
-or been logged as an error. Of a failure the seed is told, and the command that plays it again: the same deeds and
-calls in the same order, though not to the millisecond.
+At the end the pool is closed: no thread, task, fd, connection or object of it is left. Nothing may be uncaught, or
+logged as an error. A failure prints the seed, and the command that repeats the soak: the same deeds and calls in the
+same order, though not at the same milliseconds.
 """
 
 from __future__ import annotations
@@ -44,26 +45,26 @@ from soak.world import Setting, World, dice
 
 WORLDS = ("threads", "asyncio")
 REPLAY = ("nox", "-s", "soak", "--")
-# Seconds of a round, and how many of them are for its end.
+# Seconds of a round, and of its end.
 _ROUND, _TO_REST = 20.0, 3.0
 _PROGRESS = 10.0
-# Seconds of callers before anything is measured.
+# Seconds of calls before anything is measured.
 _WARM = 1.0
-# Seconds beyond its time after which a soak that hangs is ended.
+# Seconds beyond its time after which a hanging soak is ended.
 _OVERDUE = 60.0
 
 _SERVERS = 3
-# Seconds after which they tell a connection to go away.
+# Seconds after which they send GOAWAY to a connection.
 _AGE = 3.0
 
 
 def say(what: str) -> None:
-    """Prints, at once."""
+    """Prints at once."""
     print(what, flush=True)  # noqa: T201 -- a script
 
 
 def config_of(rng: random.Random) -> PoolConfig:
-    """A pool in which something always falls due, and that has room for all that the callers want at once."""
+    """A pool in which timers keep firing, and that has room for all that the callers want at once."""
     return PoolConfig(
         min_size=2,
         max_size=10,
@@ -82,7 +83,7 @@ def config_of(rng: random.Random) -> PoolConfig:
 
 @contextlib.contextmanager
 def running_servers(rng: random.Random) -> Iterator[list[Server]]:
-    """All of them, started at the same time. With every other seed one refuses calls beyond a limit of its own."""
+    """All servers, started together. With every other seed, one refuses calls beyond a limit of its own."""
     servers = [Server(age=_AGE) for _ in range(_SERVERS - 1)]
     servers.append(Server(age=_AGE, limit=rng.choice([None, 5])))
     with contextlib.ExitStack() as stack:
@@ -94,7 +95,7 @@ def running_servers(rng: random.Random) -> Iterator[list[Server]]:
 
 
 def make_world(name: str, setting: Setting, book: Book, complaints: Complaints) -> World:
-    """By its name."""
+    """The world with this name."""
     return Threads(setting, book) if name == "threads" else Tasks(setting, book, complaints)
 
 
@@ -102,7 +103,7 @@ class Soak:
     """One soak of one world."""
 
     def __init__(self, name: str, seed: int, servers: list[Server], complaints: Complaints) -> None:
-        """Has not begun."""
+        """Does not run yet."""
         self._name = name
         self._complaints = complaints
         self._servers = servers
@@ -114,7 +115,7 @@ class Soak:
         self._world = make_world(name, setting, self._book, complaints)
         self._chaos = Chaos(self._world, servers, journal, self._book)
         self._judge = Judge(self._world, servers, journal, self._book, witness)
-        self._told_at = time.monotonic()
+        self._printed_at = time.monotonic()
         say(f"{name:8} {setting.config}")
 
     def run(self, until: float) -> list[str]:
@@ -133,13 +134,13 @@ class Soak:
         return self._judge.wrong
 
     def table(self) -> str:
-        """What was done, what the calls came to, and why."""
+        """The deeds, the outcomes of the calls, and their explanations."""
         deeds = ", ".join(f"{what} {number}" for what, number in self._chaos.done.items())
         return f"{self._name}: deeds: {deeds}\n{self._judge.table()}"
 
     def _glance(self) -> None:
-        if time.monotonic() >= self._told_at + _PROGRESS:
-            self._told_at = time.monotonic()
+        if time.monotonic() >= self._printed_at + _PROGRESS:
+            self._printed_at = time.monotonic()
             self._progress("")
 
     def _progress(self, what: str) -> None:
@@ -167,7 +168,7 @@ def soak(name: str, seed: int, until: float) -> int:
 
 
 def warm_up(name: str, servers: list[Server], complaints: Complaints) -> None:
-    """A short life of another pool, for what gRPC and Python make when they are first used, and keep."""
+    """A short life of another pool, for what gRPC and Python make at their first use, and keep."""
     target = "ipv4:" + ",".join(server.target for server in servers)
     setting = Setting(target=target, config=PoolConfig(max_streams=6), listener=Listener(), seed=0)
     world = make_world(name, setting, Book(), complaints)

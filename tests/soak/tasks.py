@@ -11,30 +11,25 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from grpcpool import PoolConfig, aio
-from soak.book import Book, Call, Entry
+from soak.book import Book, Call
+from soak.callers import CLOSED_UNDER, MANY, METHODS, OVER_LEASE, BaseCaller, expected
 from soak.remains import Complaints
-from soak.wishes import OK, Wish, broken, plain, wishes
+from soak.wishes import Wish, broken, plain, wishes
 from soak.world import AT_ONCE, CALLERS, REST, Setting, World
+from support.loops import tasks_left
 from support.servers import RECONNECT_SOON
 
 T = TypeVar("T")
 
-_METHODS = {"collect": "/test.Test/Collect", "chat": "/test.Test/Chat"}
-# Requests that go on until their call is over.
-_MANY = 100_000
-
-# What writing to a call raises that has failed; why it has, it tells to who reads it.
+# Writing to a failed call raises this; reading it raises the reason.
 _OVER_ALREADY = (asyncio.InvalidStateError,)
-
-_OVER_LEASE: Final = {"name": "over a lease", "means": OK, "on_lease": True, "sent_once": True}
-_CLOSED_UNDER: Final = {"name": "in a pool that is closed", "means": OK | {"CANCELLED"}, "on_lease": True}
 
 
 async def numbers(count: int, pause: float = 0.0) -> AsyncIterator[bytes]:
-    """Requests, with so many seconds before each."""
+    """Requests, with this many seconds before each."""
     for i in range(count):
         await asyncio.sleep(pause)
         yield str(i).encode()
@@ -47,35 +42,18 @@ async def numbers_then_break() -> AsyncIterator[bytes]:
     broken(None)
 
 
-def expected(count: int) -> list[bytes]:
-    """What `numbers` yields."""
-    return [str(i).encode() for i in range(count)]
-
-
-class Caller:
+class Caller(BaseCaller):
     """Makes calls, one after the other. It has a method for each kind of wish and each manner."""
-
-    def __init__(self, name: str, pool: Any, book: Book) -> None:
-        """Over this pool."""
-        self._name = name
-        self._pool = pool
-        self._book = book
 
     async def do(self, wish: Wish) -> None:
         """Does as wished."""
         await getattr(self, f"_{wish.kind}_{wish.manner}")(wish)
 
-    def _call(self, wish: Wish, **how: Any) -> Entry:
-        return self._book.call(self._name, wish, **how)
-
     def _cancellable(self, call: Call) -> contextlib.AbstractContextManager[None]:
-        """While the block lasts, chaos may cancel the task that waits for the call."""
+        """During the block, chaos may cancel the task that waits for the call."""
         task = asyncio.current_task()
         assert task is not None
         return self._book.cancellable(call, task.cancel)
-
-    def _how(self, wish: Wish) -> dict[str, Any]:
-        return {"timeout": wish.timeout, "wait_for_ready": wish.waits}
 
     # --- one request, one response --------------------------------------------------------------------------------
 
@@ -99,7 +77,7 @@ class Caller:
                 await asyncio.sleep(wish.pause)
                 assert await begun == wish.request
 
-    async def _future_told(self, wish: Wish) -> None:
+    async def _future_notified(self, wish: Wish) -> None:
         with self._call(wish) as call, self._cancellable(call):
             begun = self._begin(wish)
             told = asyncio.Event()
@@ -154,14 +132,14 @@ class Caller:
     async def _stream_undeserializable(self, wish: Wish) -> None:
         with self._call(wish):
             messages = [message async for message in self._stream(wish, response_deserializer=broken)]
-            # So asyncio's gRPC gives what it cannot deserialize.
+            # For what it cannot deserialize, asyncio's gRPC returns None.
             assert messages == [None] * wish.size
             broken(None)
 
     # --- streams of requests --------------------------------------------------------------------------------------
 
     def _collect(self, requests: AsyncIterator[bytes] | None, wish: Wish) -> Any:
-        return self._pool.stream_unary(_METHODS["collect"])(requests, **self._how(wish))
+        return self._pool.stream_unary(METHODS["collect"])(requests, **self._how(wish))
 
     async def _collect_plain(self, wish: Wish) -> None:
         with self._call(wish) as call, self._cancellable(call):
@@ -178,7 +156,7 @@ class Caller:
 
     async def _collect_cancelled(self, wish: Wish) -> None:
         with self._call(wish):
-            begun = self._collect(numbers(_MANY, 0.01), wish)
+            begun = self._collect(numbers(MANY, 0.01), wish)
             await asyncio.sleep(wish.pause)
             begun.cancel()
             await begun
@@ -188,7 +166,7 @@ class Caller:
             await self._collect(numbers_then_break(), wish)
 
     def _chat(self, requests: AsyncIterator[bytes] | None, wish: Wish) -> Any:
-        return self._pool.stream_stream(_METHODS["chat"])(requests, **self._how(wish))
+        return self._pool.stream_stream(METHODS["chat"])(requests, **self._how(wish))
 
     async def _chat_whole(self, wish: Wish) -> None:
         with self._call(wish) as call, self._cancellable(call):
@@ -208,14 +186,14 @@ class Caller:
 
     async def _chat_dropped(self, wish: Wish) -> None:
         with self._call(wish) as call:
-            stream = self._chat(numbers(_MANY, 0.01), wish)
+            stream = self._chat(numbers(MANY, 0.01), wish)
             assert [await stream.read() for _ in range(2)] == expected(2)
             del stream
             call.outcome = "dropped"
 
     async def _chat_cancelled(self, wish: Wish) -> None:
         with self._call(wish):
-            stream = self._chat(numbers(_MANY, 0.01), wish)
+            stream = self._chat(numbers(MANY, 0.01), wish)
             await stream.read()
             stream.cancel()
             await stream.read()
@@ -223,13 +201,10 @@ class Caller:
     # --- leases ---------------------------------------------------------------------------------------------------
 
     async def _ask(self, wish: Wish, streams: int | None) -> Any:
-        """A lease, or `None`."""
+        """A lease, or `None` after a failure."""
         with self._call(wish, whole=streams is None) as call, self._cancellable(call):
             return await self._pool.acquire(wish.timeout, streams=streams)
         return None
-
-    def _streams(self, wish: Wish) -> int | None:
-        return None if wish.size % 3 == 0 else min(wish.size, self._pool.config.max_streams // 2)
 
     async def _lease_calls(self, wish: Wish) -> None:
         lease = await self._ask(wish, self._streams(wish))
@@ -243,7 +218,7 @@ class Caller:
 
     async def _use(self, lease: Any, wish: Wish) -> None:
         timeout = max(wish.timeout, 1.0)
-        with self._call(wish, **_OVER_LEASE, due=time.monotonic() + timeout) as call, self._cancellable(call):
+        with self._call(wish, **OVER_LEASE, due=time.monotonic() + timeout) as call, self._cancellable(call):
             answer = await lease.unary_unary(wish.method)(wish.request, timeout=timeout, wait_for_ready=wish.waits)
             assert answer == wish.request
 
@@ -254,7 +229,7 @@ class Caller:
             return
         async with lease:
             uses = [asyncio.create_task(self._use(lease, wish)) for _ in range(streams or 3)]
-            # So that each has begun.
+            # Lets each begin.
             await asyncio.sleep(0)
             if not early:
                 await asyncio.gather(*uses)
@@ -273,10 +248,10 @@ class Caller:
             await self._use(lease, wish)
             lease.discard()
 
-    # --- many, and a pool of one's own ----------------------------------------------------------------------------
+    # --- many calls, and a pool of the caller's own ---------------------------------------------------------------
 
     async def crowd(self, wishes: list[Wish], **how: Any) -> None:
-        """Many at once."""
+        """Makes many calls at once."""
         await asyncio.gather(*(self._one_of_crowd(wish, how) for wish in wishes))
 
     async def _one_of_crowd(self, wish: Wish, how: dict[str, Any]) -> None:
@@ -287,9 +262,9 @@ class Caller:
                 assert [message async for message in self._stream(wish)] == expected(wish.size)
 
     async def in_pool_that_closes(self, wishes: list[Wish], grace: float) -> None:
-        """Over this caller's pool, which is closed while they run, these calls end all the same."""
-        crowd = asyncio.create_task(self.crowd(wishes, **_CLOSED_UNDER))
-        # So that each has begun.
+        """Makes calls over the caller's own pool, which is closed while they run; each must end."""
+        crowd = asyncio.create_task(self.crowd(wishes, **CLOSED_UNDER))
+        # Lets each begin.
         await asyncio.sleep(0.001 + wishes[0].pause)
         await self._pool.close(grace)
         await crowd
@@ -303,7 +278,7 @@ class Tasks(World):
     name = "asyncio"
 
     def __init__(self, setting: Setting, book: Book, complaints: Complaints) -> None:
-        """Has a loop that runs in a thread, and a pool that was not used yet."""
+        """Starts a loop in a thread; the pool is not used yet."""
         super().__init__(setting, book)
         self.pool = aio.insecure_channel(
             setting.target, RECONNECT_SOON, config=setting.config, name="soak", listeners=[setting.listener]
@@ -320,14 +295,14 @@ class Tasks(World):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(within)
 
     def start_callers(self, round_: int) -> None:
-        """Has the callers begin."""
+        """Starts the callers."""
         self._over = False
         for i in range(CALLERS):
             self._run(self._wish_on(f"caller {i}", round_))
         self._run(self._close_pools(round_))
 
     def stop_callers(self, within: float) -> bool:
-        """Has each end with the call that it makes; says whether all did in time."""
+        """Lets each caller end its call; returns whether all ended in time."""
         self._over = True
         return self._in_loop(self._wait_for_callers(within), within + AT_ONCE)
 
@@ -367,20 +342,20 @@ class Tasks(World):
         await caller.in_pool_that_closes([plain(rng, kind=kind) for kind in kinds], rng.choice([0.0, 0.0, 0.1]))
 
     def background(self, name: str, wishes: list[Wish]) -> None:
-        """Has all these calls begun at once."""
+        """Starts all these calls at once."""
         self._run(Caller(name, self.pool, self.book).crowd(wishes))
 
     def discard(self, name: str, wish: Wish, streams: int | None) -> None:
-        """Has a lease taken and discarded, by a task of its own."""
+        """Acquires and discards a lease, in a task of its own."""
         self._run(Caller(name, self.pool, self.book).discard(wish, streams))
 
     def cancel(self, call: Call, cancel: Callable[[], object]) -> None:
         """Cancels a call, or the task that awaits it, in the loop."""
 
         async def in_loop() -> None:
-            # Else the task may be with its next call already.
+            # Otherwise the task may have begun its next call.
             if any(call is other for other, _ in self.book.cancellables()):
-                call.told_to_end = True
+                call.cancelled_by_chaos = True
                 cancel()
 
         self._in_loop(in_loop())
@@ -396,17 +371,10 @@ class Tasks(World):
     def close(self) -> None:
         """Closes the pool, and the loop."""
         self._in_loop(self.pool.close(), 2 * AT_ONCE)
-        self._left = self._in_loop(self._tasks_left(), 2 * AT_ONCE)
+        self._left = [f"task left: {task}" for task in self._in_loop(tasks_left(), 2 * AT_ONCE)]
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(AT_ONCE)
         self._loop.close()
-
-    async def _tasks_left(self) -> list[str]:
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        if left:
-            # gRPC's own end when its thread has told them.
-            _, left = await asyncio.wait(left, timeout=AT_ONCE / 2)
-        return [f"task left: {task}" for task in left]
 
     def left(self) -> list[str]:
         """Tasks that were left when the loop was closed."""

@@ -7,26 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
 import grpcpool
-from soak.book import Book, Call, Entry
-from soak.wishes import OK, Wish, broken, plain, wishes
+from soak.book import Book, Call
+from soak.callers import CLOSED_UNDER, MANY, METHODS, OVER_LEASE, BaseCaller, expected
+from soak.wishes import Wish, broken, plain, wishes
 from soak.world import CALLERS, REST, Setting, World
 from support.servers import RECONNECT_SOON
 
-_METHODS = {"collect": "/test.Test/Collect", "chat": "/test.Test/Chat"}
-# A request iterator that goes on until its call is over.
-_MANY = 100_000
-
-_OVER_LEASE: Final = {"name": "over a lease", "means": OK, "on_lease": True, "sent_once": True}
-_CLOSED_UNDER: Final = {"name": "in a pool that is closed", "means": OK | {"CANCELLED"}, "on_lease": True}
-
 
 def numbers(count: int, pause: float = 0.0) -> Iterator[bytes]:
-    """Requests, with so many seconds before each."""
+    """Requests, with this many seconds before each."""
     for i in range(count):
         time.sleep(pause)
         yield str(i).encode()
@@ -38,29 +32,12 @@ def numbers_then_break() -> Iterator[bytes]:
     broken(None)
 
 
-def expected(count: int) -> list[bytes]:
-    """What `numbers` yields."""
-    return [str(i).encode() for i in range(count)]
-
-
-class Caller:
+class Caller(BaseCaller):
     """Makes calls, one after the other. It has a method for each kind of wish and each manner."""
-
-    def __init__(self, name: str, pool: Any, book: Book) -> None:
-        """Over this pool."""
-        self._name = name
-        self._pool = pool
-        self._book = book
 
     def do(self, wish: Wish) -> None:
         """Does as wished."""
         getattr(self, f"_{wish.kind}_{wish.manner}")(wish)
-
-    def _call(self, wish: Wish, **how: Any) -> Entry:
-        return self._book.call(self._name, wish, **how)
-
-    def _how(self, wish: Wish) -> dict[str, Any]:
-        return {"timeout": wish.timeout, "wait_for_ready": wish.waits}
 
     # --- one request, one response, blocking ---------------------------------------------------------------------
 
@@ -83,7 +60,7 @@ class Caller:
         return channel.unary_unary(wish.method).future(wish.request, timeout=timeout, wait_for_ready=wish.waits)
 
     def _begin_many(self, wishes: list[Wish], over: Any = None, **how: Any) -> list[Any]:
-        """Begins futures at once; the end of each goes into the book as it comes."""
+        """Begins futures at once; the end of each is recorded as it comes."""
         futures = []
         for wish in wishes:
             call = self._book.begin(self._name, wish, **how)
@@ -99,7 +76,7 @@ class Caller:
             self._book.end(call, error)
 
     def crowd(self, wishes: list[Wish]) -> None:
-        """Many at once."""
+        """Makes many calls at once."""
         _wait_for(self._begin_many(wishes))
 
     def _future_awaited(self, wish: Wish) -> None:
@@ -109,7 +86,7 @@ class Caller:
                 time.sleep(wish.pause)
                 assert future.result() == wish.request
 
-    def _future_told(self, wish: Wish) -> None:
+    def _future_notified(self, wish: Wish) -> None:
         with self._call(wish) as call:
             future = self._begin(wish)
             told = threading.Event()
@@ -171,17 +148,17 @@ class Caller:
     # --- streams of requests --------------------------------------------------------------------------------------
 
     def _collect(self, requests: Iterator[bytes], wish: Wish) -> Any:
-        return self._pool.stream_unary(_METHODS["collect"]).future(requests, **self._how(wish))
+        return self._pool.stream_unary(METHODS["collect"]).future(requests, **self._how(wish))
 
     def _collect_plain(self, wish: Wish) -> None:
         with self._call(wish):
             requests = numbers(wish.size, wish.pause / 10)
-            answer = self._pool.stream_unary(_METHODS["collect"])(requests, **self._how(wish))
+            answer = self._pool.stream_unary(METHODS["collect"])(requests, **self._how(wish))
             assert answer == b",".join(expected(wish.size))
 
     def _collect_cancelled(self, wish: Wish) -> None:
         with self._call(wish):
-            future = self._collect(numbers(_MANY, 0.01), wish)
+            future = self._collect(numbers(MANY, 0.01), wish)
             time.sleep(wish.pause)
             future.cancel()
             future.result()
@@ -191,7 +168,7 @@ class Caller:
             self._collect(numbers_then_break(), wish).result()
 
     def _chat(self, requests: Iterator[bytes], wish: Wish) -> Any:
-        return self._pool.stream_stream(_METHODS["chat"])(requests, **self._how(wish))
+        return self._pool.stream_stream(METHODS["chat"])(requests, **self._how(wish))
 
     def _chat_whole(self, wish: Wish) -> None:
         with self._call(wish) as call:
@@ -201,14 +178,14 @@ class Caller:
 
     def _chat_dropped(self, wish: Wish) -> None:
         with self._call(wish) as call:
-            stream = self._chat(numbers(_MANY, 0.01), wish)
+            stream = self._chat(numbers(MANY, 0.01), wish)
             assert [next(stream) for _ in range(2)] == expected(2)
             del stream
             call.outcome = "dropped"
 
     def _chat_cancelled(self, wish: Wish) -> None:
         with self._call(wish):
-            stream = self._chat(numbers(_MANY, 0.01), wish)
+            stream = self._chat(numbers(MANY, 0.01), wish)
             next(stream)
             stream.cancel()
             list(stream)
@@ -216,13 +193,10 @@ class Caller:
     # --- leases ---------------------------------------------------------------------------------------------------
 
     def _ask(self, wish: Wish, streams: int | None) -> Any:
-        """A lease, or `None`."""
+        """A lease, or `None` after a failure."""
         with self._call(wish, whole=streams is None):
             return self._pool.acquire(wish.timeout, streams=streams)
         return None
-
-    def _streams(self, wish: Wish) -> int | None:
-        return None if wish.size % 3 == 0 else min(wish.size, self._pool.config.max_streams // 2)
 
     def _lease_calls(self, wish: Wish) -> None:
         lease = self._ask(wish, self._streams(wish))
@@ -236,7 +210,7 @@ class Caller:
 
     def _use(self, lease: Any, wish: Wish) -> None:
         timeout = max(wish.timeout, 1.0)
-        with self._call(wish, **_OVER_LEASE, due=time.monotonic() + timeout):
+        with self._call(wish, **OVER_LEASE, due=time.monotonic() + timeout):
             answer = lease.unary_unary(wish.method)(wish.request, timeout=timeout, wait_for_ready=wish.waits)
             assert answer == wish.request
 
@@ -246,7 +220,7 @@ class Caller:
         if lease is None:
             return
         with lease:
-            futures = self._begin_many([wish] * (streams or 3), lease, **_OVER_LEASE)
+            futures = self._begin_many([wish] * (streams or 3), lease, **OVER_LEASE)
             if not early:
                 _wait_for(futures)
         _wait_for(futures)
@@ -264,16 +238,16 @@ class Caller:
             self._use(lease, wish)
             lease.discard()
 
-    # --- a pool of one's own --------------------------------------------------------------------------------------
+    # --- a pool of the caller's own -------------------------------------------------------------------------------
 
     def in_pool_that_closes(self, wishes: list[Wish], grace: float) -> None:
-        """Over this caller's pool, which is closed while they run, these calls end all the same."""
-        futures = self._begin_many([wish for wish in wishes if wish.kind == "future"], **_CLOSED_UNDER)
+        """Makes calls over the caller's own pool, which is closed while they run; each must end."""
+        futures = self._begin_many([wish for wish in wishes if wish.kind == "future"], **CLOSED_UNDER)
         streams = [(wish, time.monotonic(), self._stream(wish)) for wish in wishes if wish.kind == "stream"]
         time.sleep(wishes[0].pause)
         self._pool.close(grace)
         for wish, began, stream in streams:
-            with self._call(wish, **_CLOSED_UNDER) as call:
+            with self._call(wish, **CLOSED_UNDER) as call:
                 call.began = began
                 list(stream)
         _wait_for(futures)
@@ -283,7 +257,7 @@ class Caller:
 
 def _wait_for(futures: list[Any]) -> None:
     for future in futures:
-        # How it ends stands in the book.
+        # The book has recorded how it ended.
         with contextlib.suppress(grpc.RpcError, grpc.FutureCancelledError):
             future.result()
 
@@ -294,7 +268,7 @@ class Threads(World):
     name = "threads"
 
     def __init__(self, setting: Setting, book: Book) -> None:
-        """Has a pool that was not used yet."""
+        """The pool is not used yet."""
         super().__init__(setting, book)
         self.pool = grpcpool.insecure_channel(
             setting.target, RECONNECT_SOON, config=setting.config, name="soak", listeners=[setting.listener]
@@ -304,14 +278,14 @@ class Threads(World):
         self._guard = threading.Lock()
 
     def start_callers(self, round_: int) -> None:
-        """Has the callers begin."""
+        """Starts the callers."""
         self._over.clear()
         for i in range(CALLERS):
             self._run(f"caller {i}", partial(self._wish_on, f"caller {i}", round_))
         self._run("closer", partial(self._close_pools, round_))
 
     def stop_callers(self, within: float) -> bool:
-        """Has each end with the call that it makes; says whether all did in time."""
+        """Lets each caller end its call; returns whether all ended in time."""
         self._over.set()
         deadline = time.monotonic() + within
         with self._guard:
@@ -344,16 +318,16 @@ class Threads(World):
             caller.in_pool_that_closes([plain(rng, kind=kind) for kind in kinds], rng.choice([0.0, 0.0, 0.1]))
 
     def background(self, name: str, wishes: list[Wish]) -> None:
-        """Has all these calls begun at once, by one thread."""
+        """Starts all these calls at once, in one thread."""
         self._run(name, partial(Caller(name, self.pool, self.book).crowd, wishes))
 
     def discard(self, name: str, wish: Wish, streams: int | None) -> None:
-        """Has a lease taken and discarded, by a thread of its own."""
+        """Acquires and discards a lease, in a thread of its own."""
         self._run(name, partial(Caller(name, self.pool, self.book).discard, wish, streams))
 
     def cancel(self, call: Call, cancel: Callable[[], object]) -> None:
         """Cancels a call from this thread."""
-        call.told_to_end = True
+        call.cancelled_by_chaos = True
         cancel()
 
     def do(self, work: Callable[[Any], object]) -> None:
@@ -365,5 +339,5 @@ class Threads(World):
         self.pool.close()
 
     def left(self) -> list[str]:
-        """Threads are looked for in any world."""
+        """Nothing: threads are checked for both worlds."""
         return []

@@ -1,7 +1,7 @@
-"""Whether what a call came to is explained by what was done: by one of the rules below, and by nothing else.
+"""Whether a call's outcome is explained by what was done: by one of the rules below, and by nothing else.
 
-In particular no call may fail because connections were replaced, drained, resized, discarded or told to go away, and
-none may end long after its deadline.
+In particular, no call may fail because connections were replaced, drained, resized, discarded or sent GOAWAY, and none
+may end long after its deadline.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from grpcpool._grpc.status import is_refused
 from soak.book import LATE, Call
 from soak.journal import Kind, Trouble
 
-# Bounds, in seconds, for a machine that others keep busy.
+# Limits in seconds, for a busy machine.
 _EARLY = 0.05
 _NOTICED = 0.3
-"""After a kill gRPC knows of it within this."""
-_TOLD = 2.0
-"""After a kill those that were open are told within this."""
+"""After a kill gRPC notices it within this time."""
+_ENDED = 2.0
+"""After a kill the calls that were open end within this time."""
 _RECOVERED = 1.0
-"""After a trouble everything is as before within this."""
+"""After a trouble everything is as before within this time."""
 _ENOUGH = 2.0
-"""Whoever has this much time free of trouble must be served."""
+"""A call with this much time without trouble must succeed."""
 _FEW = 5
 
-# gRPC's own words, which plain channels have for it, too (measured on 1.85.1): what most of asyncio's calls say that
-# are writing when their connection goes or their server refuses them; and what every tenth call says that runs out of
-# time on a connection that was told to go away, for then the server closes it.
+# gRPC's own words, also on plain channels (measured on 1.85.1): those of most of asyncio's calls that are writing when
+# their connection is lost or their server refuses them; and those of every tenth call whose time runs out on a
+# connection that got GOAWAY, because the server then closes it.
 _WRITING = "Internal error from Core"
-_TOLD_TO_GO = "GOAWAY received"
+_GOING_AWAY = "GOAWAY received"
 
 
 class Weather:
-    """What was the matter, and when."""
+    """The troubles, and when they were."""
 
     def __init__(self, troubles: Sequence[Trouble], servers: int, *, refusing: bool) -> None:
-        """With so many servers, of which one may be `refusing` calls for its limit of streams."""
+        """`servers` is their number; one may be `refusing` calls at its limit of streams."""
         self._troubles = troubles
         self._servers = servers
         self.refusing = refusing
 
     def kill_of(self, call: Call) -> Trouble | None:
-        """The kill that a call may have failed of; of several, the last."""
+        """The kill that may have made a call fail; of several, the last."""
         kills = [
             trouble
             for trouble in self._troubles
             if trouble.kind is Kind.KILLED
             and call.began <= trouble.certain + _NOTICED
-            and trouble.began <= call.ended <= trouble.certain + _TOLD
+            and trouble.began <= call.ended <= trouble.certain + _ENDED
         ]
         return kills[-1] if kills else None
 
     def was_nothing_up(self, began: float, ended: float) -> bool:
-        """Whether at some moment of a time, or just before it, no server was well, and one at least was gone."""
+        """Whether at some moment of a time, or just before it, no server was up, and at least one was killed."""
         began -= _RECOVERED
         moments = [began, *(trouble.began for trouble in self._troubles if began <= trouble.began <= ended)]
         return any(self._is_nothing_up(moment) for moment in moments)
@@ -70,7 +70,7 @@ class Weather:
         return len(ill) == self._servers and Kind.KILLED in ill.values()
 
     def calm(self, began: float, ended: float, *, whole: bool) -> float:
-        """How many seconds of a time were free of trouble; to who wants a `whole` connection a narrow pool is one."""
+        """The seconds of a time without trouble; a narrow pool is trouble for an acquire of a `whole` connection."""
         spans = sorted(
             (trouble.began, trouble.ended + _RECOVERED)
             for trouble in self._troubles
@@ -91,31 +91,31 @@ def _as_meant(call: Call, weather: Weather) -> bool:
 
 
 def _cancelled(call: Call, weather: Weather) -> bool:
-    return call.told_to_end and call.outcome == "CANCELLED"
+    return call.cancelled_by_chaos and call.outcome == "CANCELLED"
 
 
 def _refused(call: Call, weather: Weather) -> bool:
-    """Calls with one request over the pool are sent again: nobody sees that they were refused."""
+    """Calls with one request over the pool are sent again: their callers see no refusal."""
     said = is_refused(grpc.StatusCode.UNAVAILABLE, call.details) or _failed_writing(call)
     return call.sent_once and weather.refusing and said and _is_down(call)
 
 
-def _out_of_time_when_told_to_go(call: Call, weather: Weather) -> bool:
-    return call.outcome == "UNAVAILABLE" and _TOLD_TO_GO in call.details and call.ended >= call.due - _EARLY
+def _out_of_time_on_goaway(call: Call, weather: Weather) -> bool:
+    return call.outcome == "UNAVAILABLE" and _GOING_AWAY in call.details and call.ended >= call.due - _EARLY
 
 
 def _no_server_was_well(call: Call, weather: Weather) -> bool:
-    """Who waits for ready waits this out."""
+    """Calls with `wait_for_ready` wait this out."""
     return _is_down(call) and not call.waits and weather.was_nothing_up(call.began, call.ended)
 
 
 def _open_at_a_kill(call: Call, weather: Weather) -> bool:
-    """And those that were begun before gRPC could know of it."""
+    """Also calls that were begun before gRPC could notice."""
     return _is_down(call) and weather.kill_of(call) is not None
 
 
 def _too_little_time(call: Call, weather: Weather) -> bool:
-    """Who ran out of time had it, but not enough of it was free of trouble."""
+    """The call timed out, and not enough of its time was without trouble."""
     if call.outcome not in ("DEADLINE_EXCEEDED", "PoolTimeoutError", "RESOURCE_EXHAUSTED"):
         return False
     return call.ended >= call.due - _EARLY and weather.calm(call.began, call.ended, whole=call.whole) < _ENOUGH
@@ -133,26 +133,26 @@ RULES: Final[dict[str, Callable[[Call, Weather], bool]]] = {
     "as its caller meant it": _as_meant,
     "cancelled by chaos": _cancelled,
     "refused by its server, and not to be sent again": _refused,
-    "out of time when it was told to go away": _out_of_time_when_told_to_go,
+    "out of time on a connection with GOAWAY": _out_of_time_on_goaway,
     "no server was well": _no_server_was_well,
     "open at a kill": _open_at_a_kill,
     "too little time without trouble": _too_little_time,
 }
-"""In turn; the first that holds is the explanation."""
+"""In their order; the first that holds is the explanation."""
 
 
 def explanation_of(call: Call, weather: Weather) -> str | None:
-    """Why a call came to what it did; `None` if nothing explains it."""
+    """Why a call ended as it did; `None` if nothing explains it."""
     if call.ended > call.due + LATE:
         return None
     return next((why for why, holds in RULES.items() if holds(call, weather)), None)
 
 
 def too_many_of_a_kill(calls: Iterable[Call], weather: Weather) -> list[str]:
-    """The kills of which more calls failed that were begun after them than were open at them.
+    """The kills after which more calls began and failed than were open at the kill.
 
-    Who has lost a call begins another, and may come upon another connection of which gRPC does not know yet that it is
-    gone. That is once for each; a pool that puts calls on connections that fail them has many more.
+    A caller that has lost a call begins another, and may meet another connection whose loss gRPC has not noticed yet.
+    That happens once to each; a pool that puts calls on failing connections has many more.
     """
     failed: Counter[Trouble] = Counter()
     for call in calls:
@@ -160,7 +160,7 @@ def too_many_of_a_kill(calls: Iterable[Call], weather: Weather) -> list[str]:
         if kill is not None and call.began > kill.certain:
             failed[kill] += 1
     return [
-        f"{number} calls that were begun after a kill, at which {kill.running} were open, failed of it: {kill}"
+        f"{number} calls begun after a kill failed, but only {kill.running} were open at it: {kill}"
         for kill, number in failed.items()
         if number > max(kill.running, _FEW)
     ]

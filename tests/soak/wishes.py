@@ -1,6 +1,7 @@
-"""What callers want: calls of every kind, and what each may come to by its caller's own will.
+"""What callers do: calls of every kind, and the outcomes that their callers intend.
 
-A caller draws one after the other from dice of its own, so that a seed says who wants what, and in which order.
+Each caller draws one wish after the other from its own random numbers, so that a seed determines all wishes and their
+order.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ OK = frozenset({"ok"})
 CANCELLED = frozenset({"CANCELLED"})
 DROPPED = frozenset({"dropped"})
 DEADLINE = frozenset({"DEADLINE_EXCEEDED"})
-# gRPC has a code for what cannot be (de)serialized; asyncio's gRPC raises what was raised.
+# gRPC has a code for what cannot be (de)serialized; asyncio's gRPC raises the codec's own error.
 BROKEN = frozenset({"INTERNAL", "UNKNOWN", "CANCELLED", "BrokenError"})
 
-# Seconds that a call may take whose caller has time. More than a server is ever gone for.
+# Seconds for a call whose caller has time. No server is down for longer.
 PATIENCE = 6.0
 
-# So long a call lasts that is to be cancelled: none has ended by then.
+# The milliseconds of a call that is to be cancelled; none ends earlier by itself.
 _FOR_EVER = b"60000"
 
 
 class BrokenError(Exception):
-    """What callers' own code raises, when it is to."""
+    """Raised by callers' own code, on purpose."""
 
 
 def broken(message: object) -> NoReturn:
@@ -37,18 +38,18 @@ def broken(message: object) -> NoReturn:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """One thing that a caller wants.
+    """One thing that a caller does.
 
     Attributes:
-        kind: Of call: ``unary``, ``future``, ``stream``, ``collect``, ``chat``, or ``lease``.
+        kind: ``unary``, ``future``, ``stream``, ``collect``, ``chat``, or ``lease``.
         manner: What the caller does with it; each world has a function for each kind and manner.
-        method: To be called.
-        request: Of a call with one request.
+        method: The method to call.
+        request: The request of a call with one.
         size: How many messages, or streams, or calls.
-        pause: Seconds: before the caller cancels or drops a call, or for which he does something else.
+        pause: Seconds before the caller cancels or drops a call, or for which it does something else.
         timeout: Seconds.
-        waits: Whether it says ``wait_for_ready``.
-        means: What it may come to by its caller's own will; whatever else needs an explanation.
+        waits: Whether it is `wait_for_ready`.
+        means: The outcomes that the caller intends; any other needs an explanation.
     """
 
     kind: str
@@ -67,7 +68,7 @@ class Wish:
         return f"{self.kind}, {self.manner}"
 
 
-# How often each is wanted, and what it may come to.
+# The weight of each, and its intended outcomes.
 _MANNERS: dict[tuple[str, str], tuple[int, frozenset[str]]] = {
     ("unary", "plain"): (20, OK),
     ("unary", "failing"): (2, frozenset({"NOT_FOUND"})),
@@ -75,7 +76,7 @@ _MANNERS: dict[tuple[str, str], tuple[int, frozenset[str]]] = {
     ("unary", "impatient"): (3, OK | DEADLINE),
     ("unary", "unserializable"): (1, BROKEN),
     ("future", "awaited"): (10, OK),
-    ("future", "told"): (5, OK),
+    ("future", "notified"): (5, OK),
     ("future", "cancelled"): (4, CANCELLED),
     ("future", "dropped"): (4, DROPPED),
     ("stream", "whole"): (10, OK),
@@ -98,7 +99,7 @@ _MANNERS: dict[tuple[str, str], tuple[int, frozenset[str]]] = {
 
 
 def wishes(rng: random.Random) -> Iterator[Wish]:
-    """What one caller wants, without end."""
+    """What one caller does, without end."""
     kinds = list(_MANNERS)
     weights = [weight for weight, _ in _MANNERS.values()]
     while True:
@@ -107,7 +108,7 @@ def wishes(rng: random.Random) -> Iterator[Wish]:
 
 
 def plain(rng: random.Random, *, kind: str = "future") -> Wish:
-    """A call as most are, for a crowd of them."""
+    """An ordinary call, for a crowd of them."""
     manners = {"future": "awaited", "stream": "whole", "lease": "calls"}
     return _wish(rng, kind, manners[kind])
 
@@ -139,7 +140,7 @@ def _request(rng: random.Random, kind: str, manner: str, size: int) -> tuple[str
     if manner == "failing":
         return FAIL, b"NOT_FOUND"
     if kind == "stream":
-        # One that is to be dropped or cancelled goes on for longer than anybody reads.
+        # A stream to be dropped or cancelled lasts longer than it is read.
         number, pause = (size, rng.randint(0, 10)) if manner in ("whole", "undeserializable") else (1000, 10)
         return COUNT, b"%d,%d" % (number, pause)
     if manner in ("overdue", "cancelled"):

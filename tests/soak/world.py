@@ -1,4 +1,4 @@
-"""What threads and asyncio have in common, so that one chaos and one judge serve both."""
+"""What threads and asyncio have in common, so that one `Chaos` and one `Judge` serve both."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from soak.book import Book, Call
 from soak.wishes import Wish, plain
 
 CALLERS = 16
-# Seconds that a caller rests between two calls, on average.
+# Average seconds between two calls of a caller.
 REST = 0.05
-# Seconds within which what the pool is told to do must have been done.
+# Seconds in which the pool must have done what it was asked to do.
 AT_ONCE = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What the pools of a soak are made with."""
+    """How the pools of a soak are made."""
 
     target: str
     config: PoolConfig
@@ -30,7 +30,7 @@ class Setting:
 
 
 def dice(seed: int, *of: object) -> random.Random:
-    """Dice for something; the same for the same seed."""
+    """Random numbers for one purpose; the same for the same seed."""
     return random.Random("/".join(map(str, (seed, *of))))  # noqa: S311 -- no secret
 
 
@@ -41,29 +41,29 @@ class World(abc.ABC):
     pool: Any
 
     def __init__(self, setting: Setting, book: Book) -> None:
-        """Has a pool that was not used yet."""
+        """The pool is not used yet."""
         self.setting = setting
         self.book = book
 
     @abc.abstractmethod
     def start_callers(self, round_: int) -> None:
-        """Has the callers begin, each with dice of its own."""
+        """Starts the callers, each with its own random numbers."""
 
     @abc.abstractmethod
     def stop_callers(self, within: float) -> bool:
-        """Has each end with the call that it makes; says whether all did in time."""
+        """Lets each caller end its call; returns whether all ended in time."""
 
     @abc.abstractmethod
     def background(self, name: str, wishes: list[Wish]) -> None:
-        """Has all these calls begun at once."""
+        """Starts all these calls at once."""
 
     @abc.abstractmethod
     def discard(self, name: str, wish: Wish, streams: int | None) -> None:
-        """Has a lease taken and discarded, in the background."""
+        """Acquires and discards a lease, in the background."""
 
     @abc.abstractmethod
     def cancel(self, call: Call, cancel: Callable[[], object]) -> None:
-        """Cancels a call where that may be done."""
+        """Cancels a call, from where that is allowed."""
 
     @abc.abstractmethod
     def do(self, work: Callable[[Any], object]) -> None:
@@ -71,11 +71,11 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Closes the pool, and ends what else there is but the process."""
+        """Closes the pool, and ends all else except the process."""
 
     @abc.abstractmethod
     def left(self) -> list[str]:
-        """What is left that should not be, and only this world knows of."""
+        """What is left that should not be, if only this world can see it."""
 
     def stats(self) -> PoolStats:
         """A snapshot of the pool."""
@@ -83,9 +83,9 @@ class World(abc.ABC):
         return stats
 
     def dice(self, *of: object) -> random.Random:
-        """Dice for someone; the same for the same seed."""
+        """Random numbers for one purpose; the same for the same seed."""
         return dice(self.setting.seed, *of)
 
     def burst(self, size: int, rng: random.Random) -> None:
-        """Has many calls begun at once."""
+        """Begins many calls at once."""
         self.background("burst", [plain(rng) for _ in range(size)])

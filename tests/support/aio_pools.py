@@ -27,7 +27,7 @@ async def pool_over(
     listeners: Iterable[Listener] = (),
     **config: Any,
 ) -> AsyncIterator[ChannelPool]:
-    """A pool that is closed, without grace, at the end; then nothing of it may be left.
+    """Yields a pool and closes it without grace at the end; then nothing of it may be left.
 
     Args:
         factory: The pool's.

@@ -42,7 +42,7 @@ class HangingFactory(FakeFactory):
     def __call__(self) -> FakeChannel:
         """Makes one when `go` is set."""
         self.entered.release()
-        assert self.go.wait(_BOUND), "nobody let the factory go on"
+        assert self.go.wait(_BOUND), "the test never set `go`"
         return super().__call__()
 
 

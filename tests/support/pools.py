@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import grpc
 
 from grpcpool import ChannelPool, Listener, PoolStats
-from grpcpool._values.listener import HOOKS
 from grpcpool.events import PoolEvent
 from support.waiting import eventually
+
+HOOKS = tuple(name for name in vars(Listener) if not name.startswith("_"))
+"""The names of a listener's hooks, one for each kind of event."""
 
 
 class PoolMaker(Protocol):
@@ -41,7 +43,7 @@ class Recorder(Listener):
         return [event for event in self.told if type(event) is kind]
 
 
-for _hook in HOOKS.values():
+for _hook in HOOKS:
     setattr(Recorder, _hook, lambda self, event: self.told.append(event))
 
 

@@ -90,8 +90,8 @@ class Places:
                 raise
         return slot
 
-    def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> bool:
-        """Releases the holder's place; returns whether `PoolMachine.settle` has to follow.
+    def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> int:
+        """Releases the holder's place; returns a number other than 0 if `PoolMachine.settle` has to follow.
 
         If this is interrupted, the place has been released, and `PoolMachine.repair` has to follow.
         """
@@ -107,7 +107,7 @@ class Places:
         slot.used_at = now
         self.load -= streams or self.target
         self.picker.reload(slot, before)
-        return slot.overflow or self.queue.length > 0
+        return slot.overflow or self.queue.length
 
     def _release_out_of_service(self, slot: Slot, streams: int | None, now: float) -> bool:
         if slot.state is SlotState.CLOSED:

@@ -71,7 +71,7 @@ class LeaseBase:
                     return
                 if self._calls:
                     # The last of them releases the place.
-                    self._released, more = True, False
+                    self._released, more = True, 0
                 else:
                     monotonic = driver.monotonic
                     more = driver.places.release(self._slot, self._streams, monotonic(), self)

@@ -79,14 +79,14 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._released = False
         lease._calls = 0
         lease._at_release = ()
-        # As local names these are faster to call.
-        take, monotonic = driver.places.acquire, driver.monotonic
         with driver.lock:
-            slot = take(streams, lease)
+            slot = driver.places.acquire(streams, lease)
         if slot is None:
             self._wait_for_place(lease, timeout)
         else:
             lease._used_at = slot.used_at
+            # The clock's function is an attribute: as a local name it is faster to call.
+            monotonic = driver.monotonic
             if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams, lease):
                 lease._slot, lease._released = None, False
                 self._wait_for_place(lease, timeout)

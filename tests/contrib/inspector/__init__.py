@@ -1,1 +1,1 @@
-"""Tests of the live page: what it answers, and what a browser makes of it."""
+"""Tests of the live page: its answers, and how it works in a browser."""

@@ -1,4 +1,4 @@
-"""A Chromium without a window, driven by Debian's own driver for it, of the same version."""
+"""A headless Chromium, controlled by Debian's driver of the same version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 _FLAGS = (
     "--headless=new",
-    "--no-sandbox",  # which root, as in CI, has no other way
+    "--no-sandbox",  # which root, as in CI, needs
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--no-first-run",
@@ -27,10 +27,10 @@ _FLAGS = (
 
 
 class Browser:
-    """One page at a time; ends with the block."""
+    """A browser that shows one page at a time; it ends with the block."""
 
     def __init__(self, chromium: str, driver: str) -> None:
-        """Starts the browser; `chromium` and `driver` are where the programs are."""
+        """Starts the browser; `chromium` and `driver` are the paths of the programs."""
         self._folder = tempfile.TemporaryDirectory(prefix="grpcpool-chromium-", ignore_cleanup_errors=True)
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
@@ -44,7 +44,7 @@ class Browser:
     # --- the page -----------------------------------------------------------------------------------------------
 
     def open(self, url: str, *, width: int = 1280, height: int = 900, scale: float = 1) -> None:
-        """Shows the page at `url`, on a screen of that size; what was logged before is forgotten."""
+        """Shows the page at `url` on a screen of that size; earlier log entries are dropped."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
         self.tell("Emulation.setDeviceMetricsOverride", **metrics)
         self.tell("Emulation.setScrollbarsHidden", hidden=True)
@@ -53,43 +53,43 @@ class Browser:
         self._driver.get(url)
 
     def leave(self) -> None:
-        """Shows nothing."""
+        """Shows an empty page."""
         self._driver.get("about:blank")
 
     def prefer(self, **preferences: str) -> None:
-        """Sets what the reader prefers: ``color_scheme="dark"``, ``reduced_motion="reduce"``."""
+        """Sets the reader's preferences: ``color_scheme="dark"``, ``reduced_motion="reduce"``."""
         features = [
             {"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in preferences.items()
         ]
         self.tell("Emulation.setEmulatedMedia", features=features)
 
     def tell(self, command: str, **parameters: Any) -> Any:
-        """Gives the browser a command of its own protocol."""
+        """Sends the browser a command of its own protocol."""
         return self._driver.execute_cdp_cmd(command, parameters)
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """Runs a function's body in the page; returns what it returns."""
+        """Runs a function body in the page and returns its result."""
         return self._driver.execute_script(script, *arguments)
 
     def run_later(self, script: str, *arguments: Any) -> Any:
-        """The same, for what calls its last argument with what it returns."""
+        """Same as `run`, for a body that passes its result to its last argument."""
         return self._driver.execute_async_script(script, *arguments)
 
-    # --- what is seen -------------------------------------------------------------------------------------------
+    # --- observation --------------------------------------------------------------------------------------------
 
     def all(self, selector: str) -> list[WebElement]:
-        """The elements."""
+        """The elements that match."""
         return self._driver.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        """What stands in them, hidden or not; of one moment."""
+        """Their texts, hidden ones included, all read at one time."""
         found: list[str] = self.run(
             "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent.trim())", selector
         )
         return found
 
     def style(self, selector: str, name: str) -> str:
-        """How the first of them is shown."""
+        """The computed style of the first one."""
         script = "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
         return str(self.run(script, selector, name))
 
@@ -98,17 +98,17 @@ class Browser:
         webdriver.ActionChains(self._driver).send_keys(*keys).perform()
 
     def tab(self) -> str:
-        """Moves on by the tabulator; says to what: its tag, then its id or its text."""
+        """Presses Tab; returns the tag of the focused element, then its id or its text."""
         self.press(Keys.TAB)
         script = "const it = document.activeElement; return `${it.tagName} ${it.id || it.textContent.trim()}`"
         return str(self.run(script))
 
     def problems(self) -> list[str]:
-        """What the page complained about since this was asked last."""
+        """What the page has complained about since the last call."""
         return [entry["message"] for entry in self._driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def requested(self) -> list[str]:
-        """The addresses that were asked for since this was asked last."""
+        """The addresses requested since the last call."""
         entries = self._driver.get_log("performance")  # type: ignore[no-untyped-call]
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         return [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
@@ -118,10 +118,10 @@ class Browser:
         shot = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    # --- its end ------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        """Is there already."""
+        """Does nothing: the browser is already running."""
         return self
 
     def __exit__(

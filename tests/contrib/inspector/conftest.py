@@ -1,4 +1,4 @@
-"""Fixtures: a pool at a held moment, and a browser."""
+"""Fixtures: a pool in a fixed state, and a browser."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .browser import Browser
 
 
 class Holder:
-    """Calls that the server holds open until `let_go`."""
+    """Calls that the server keeps open until `end`."""
 
     def __init__(self) -> None:
-        """Holds none yet."""
+        """Holds no calls yet."""
         self._over = threading.Event()
         self._calls: list[Any] = []
 
     def begin(self, pool: ChannelPool, number: int) -> None:
-        """Begins so many calls; those that find no place wait."""
+        """Begins this many calls; those without a place wait."""
         chat = pool.stream_stream(CHAT)
         self._calls += [chat(self._requests()) for _ in range(number)]
 
-    def let_go(self) -> None:
-        """Has all of them end."""
+    def end(self) -> None:
+        """Ends all of them."""
         self._over.set()
         for call in self._calls:
             call.cancel()
@@ -46,30 +46,30 @@ def hold() -> Iterator[Holder]:
     """Holds calls for as long as the test lasts."""
     holder = Holder()
     yield holder
-    holder.let_go()
+    holder.end()
 
 
 @pytest.fixture
 def held(server: Server, hold: Holder) -> Iterator[ChannelPool]:
-    """A pool of which all is known: one whole lease, six calls on another connection, and two that wait."""
+    """A pool in a known state: one whole lease, six calls on another connection, and two that wait."""
     config = PoolConfig(min_size=1, max_size=2, max_streams=6, target_streams=4, max_waiters=20)
     with ChannelPool(server.channel, config, name="held") as pool, pool.acquire():
         hold.begin(pool, 8)
         eventually(lambda: (pool.stats().in_flight, pool.stats().waiting) == (7, 2))
         yield pool
-        hold.let_go()
+        hold.end()
 
 
 @pytest.fixture
 def dead_channel() -> Iterator[Callable[[], grpc.Channel]]:
-    """A factory of channels to where nobody listens."""
+    """A factory of channels to an unreachable server."""
     with dead_target() as target:
         yield lambda: grpc.insecure_channel(target, isolated())
 
 
 @pytest.fixture
 def dead_pool(dead_channel: Callable[[], grpc.Channel]) -> Iterator[ChannelPool]:
-    """A pool whose server is away."""
+    """A pool whose server is unreachable."""
     with ChannelPool(dead_channel, name="dead") as pool:
         yield pool
 
@@ -82,7 +82,7 @@ def _chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(_chromium: Browser) -> Iterator[Browser]:
-    """A browser whose page complains about nothing."""
+    """A browser; the page must not have logged any problem in the end."""
     _chromium.prefer(color_scheme="light", reduced_motion="no-preference")
     yield _chromium
     _chromium.leave()

@@ -1,4 +1,4 @@
-"""What is remembered of a pool."""
+"""What the inspector remembers of a pool."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from grpcpool.events import (
 
 
 def figures(in_flight: int) -> PoolStats:
-    """A snapshot, of which only that counts."""
+    """A snapshot in which only `in_flight` matters."""
     counters = dict.fromkeys(PoolStats.__dataclass_fields__, 0)
     return PoolStats(**{**counters, "in_flight": in_flight, "closed": {}, "channels": ()})  # type: ignore[arg-type]
 
 
-def heard(book: Book) -> list[tuple[str, int | None, int, dict[str, object]]]:
-    """What the book has of each event, but for the moments."""
+def recorded(book: Book) -> list[tuple[str, int | None, int, dict[str, object]]]:
+    """What the book has of each event, without the times."""
     return [(each.kind, each.channel, each.count, dict(each.details)) for each in book.events()]
 
 
-class WordlessError(grpc.RpcError):
-    """An error of gRPC's that says something."""
+class DetailsOnlyError(grpc.RpcError):
+    """A gRPC error that has details and no text of its own."""
 
     def details(self) -> str:
-        """Says it."""
+        """The details."""
         return "connection refused"
 
 
 def test_each_event_is_remembered_with_its_reason() -> None:
-    """What a listener is told of connections is remembered, in order, with why."""
+    """The connections' events are remembered in order, with their reasons."""
     book = Book(1.0, 10.0)
     ear = Ear(book)
     ear.opening(Opening(pool="p", channel=2, replaces=1))
@@ -55,7 +55,7 @@ def test_each_event_is_remembered_with_its_reason() -> None:
     assert book.reason(1) == "age"
     ear.closed(Closed(pool="p", channel=1, reason=CloseReason.AGE, cancelled=0))
     assert book.reason(1) is None
-    assert heard(book) == [
+    assert recorded(book) == [
         ("opened", 2, 1, {"seconds": 0.25, "replaces": 1}),
         ("draining", 1, 1, {"reason": "age", "in_flight": 3}),
         ("closed", 1, 1, {"reason": "age", "cancelled": 0}),
@@ -63,7 +63,7 @@ def test_each_event_is_remembered_with_its_reason() -> None:
 
 
 def test_a_flood_is_one_event() -> None:
-    """What calls cause by the thousand is one event with a count, the latest at the end, of each connection."""
+    """Of events that calls cause by the thousand, each kind is one event with a count, per connection, latest last."""
     book = Book(1.0, 10.0)
     ear = Ear(book)
     for waited in range(1000):
@@ -72,7 +72,7 @@ def test_a_flood_is_one_event() -> None:
     ear.refused_stream(RefusedStream(pool="p", channel=1, limit=9))
     ear.refused_stream(RefusedStream(pool="p", channel=2, limit=5))
     ear.refused_stream(RefusedStream(pool="p", channel=1, limit=8))
-    assert heard(book) == [
+    assert recorded(book) == [
         ("timed_out", None, 1000, {"waited": 999}),
         ("rejected", None, 1000, {"waiting": 999}),
         ("refused_stream", 2, 1, {"limit": 5}),
@@ -81,12 +81,12 @@ def test_a_flood_is_one_event() -> None:
 
 
 def test_failures_to_connect_are_one_event() -> None:
-    """A server that is away for long leaves room for other events."""
+    """A server that is unreachable for long leaves room for other events."""
     book = Book(1.0, 10.0)
     ear = Ear(book)
     for channel in (1, 2):
-        ear.open_failed(OpenFailed(pool="p", channel=channel, error=WordlessError(), retry_in=0.5))
-    assert heard(book) == [("open_failed", 2, 2, {"error": "connection refused", "retry_in": 0.5})]
+        ear.open_failed(OpenFailed(pool="p", channel=channel, error=DetailsOnlyError(), retry_in=0.5))
+    assert recorded(book) == [("open_failed", 2, 2, {"error": "connection refused", "retry_in": 0.5})]
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,18 @@ def test_failures_to_connect_are_one_event() -> None:
         (ValueError("password 1234"), "ValueError"),
     ],
 )
-def test_only_grpcs_words_are_shown(error: BaseException, shown: str) -> None:
-    """Of an error of the user's own code only its name is shown, for its text may hold secrets."""
+def test_only_grpcs_own_texts_are_shown(error: BaseException, shown: str) -> None:
+    """Of an error of the user's own code only the name is shown, because its text may hold secrets."""
     book = Book(1.0, 10.0)
     Ear(book).open_failed(OpenFailed(pool="p", channel=1, error=error, retry_in=float("inf")))
-    assert heard(book) == [("open_failed", 1, 1, {"error": shown, "retry_in": None})]
+    assert recorded(book) == [("open_failed", 1, 1, {"error": shown, "retry_in": None})]
 
 
 def test_no_stack_is_remembered() -> None:
-    """A leak is remembered without the stack that took the lease."""
+    """A leak is remembered without the stack that acquired the lease."""
     book = Book(1.0, 10.0)
     Ear(book).leaked(Leaked(pool="p", channel=1, held=3.0, stack="a = 'secret'"))
-    assert heard(book) == [("leaked", 1, 1, {"held": 3.0})]
+    assert recorded(book) == [("leaked", 1, 1, {"held": 3.0})]
 
 
 def test_the_rings_are_bounded() -> None:
@@ -121,8 +121,8 @@ def test_the_rings_are_bounded() -> None:
     assert [each.in_flight for each in book.samples()] == list(range(EVENTS_KEPT + 5, EVENTS_KEPT + 10))
 
 
-def test_many_who_look_take_one_sample() -> None:
-    """Samples are no closer than they are said to be, however many look; each has its moment."""
+def test_many_readers_take_one_sample() -> None:
+    """Samples are never closer than the interval, however many readers there are; each has its time."""
     book = Book(3600.0, 7200.0)
     before = dt.datetime.now(dt.UTC).timestamp()
     for number in range(5):
@@ -133,7 +133,7 @@ def test_many_who_look_take_one_sample() -> None:
 
 
 def test_in_a_forked_child_it_is_empty() -> None:
-    """What the parent's pool lived through is not the child's."""
+    """A forked child does not have the events of the parent's pool."""
     book = Book(1.0, 10.0)
     Ear(book).opened(Opened(pool="p", channel=1, seconds=0.0))
     book.sample(figures(1))
@@ -141,8 +141,8 @@ def test_in_a_forked_child_it_is_empty() -> None:
     assert (book.events(), book.samples()) == ([], [])
 
 
-def test_a_pool_does_not_hold_the_book() -> None:
-    """When the inspector is gone, its listener remembers nothing, and keeps nothing."""
+def test_a_pool_does_not_keep_the_book_alive() -> None:
+    """When the inspector is gone, its listener neither remembers nor keeps anything."""
     book = Book(1.0, 10.0)
     ear = Ear(book)
     gone = weakref.ref(book)

@@ -1,4 +1,4 @@
-"""What the inspector answers, over real servers."""
+"""The inspector's answers, over real servers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def mounted(inspector: Inspector, **how: Any) -> TestClient:
 
 
 def ask(inspector: Inspector) -> PoolsDocument:
-    """What it answers."""
+    """The inspector's answer."""
     answer = mounted(inspector).get("/inner/pools/pools")
     assert answer.status_code == 200
     document: PoolsDocument = answer.json()
@@ -69,7 +69,7 @@ def expected(stats: PoolStats) -> dict[str, Any]:
 
 
 def test_the_figures_are_the_pools(held: ChannelPool) -> None:
-    """At a quiet moment the answer has what `stats()` says: 7 in flight, 2 waiting, each connection."""
+    """In a fixed state the answer equals `stats()`: 7 in flight, 2 waiting, each connection."""
     document = ask(Inspector(held))
     (pool,) = document["pools"]
     assert pool["stats"] == expected(held.stats())
@@ -81,7 +81,7 @@ def test_the_figures_are_the_pools(held: ChannelPool) -> None:
 
 
 def test_the_figures_of_an_asyncio_pool(server: Server) -> None:
-    """A pool of asyncio is shown alike, by the loop that it lives on."""
+    """An asyncio pool is shown in the same way, read on its own loop."""
 
     async def live() -> None:
         def factory() -> grpc.aio.Channel:
@@ -106,7 +106,7 @@ def test_the_figures_of_an_asyncio_pool(server: Server) -> None:
 
 
 def test_several_pools_in_their_order(server: Server, make_pool: PoolMaker) -> None:
-    """Pools are shown in the order in which they came, once each, also where names are equal."""
+    """Pools are shown in the order in which they were added, once each, even if their names are equal."""
     first, second, third = (make_pool(server.channel, name=name) for name in ("same", "same", "later"))
     inspector = Inspector(first, second)
     inspector.watch(third)
@@ -118,13 +118,13 @@ def test_several_pools_in_their_order(server: Server, make_pool: PoolMaker) -> N
     "name", ["", "<b onload=x>&amp;", "caf\u00e9\u202e\U0001f4a5", "\ud800", "a\n\0b", "x" * 10_000], ids=ascii
 )
 def test_any_name_is_shown_as_it_is(name: str, server: Server, make_pool: PoolMaker) -> None:
-    """Whatever a pool is called, JSON has its name, and the other pools are answered with it."""
+    """Whatever a pool is called, JSON has its name, and the other pools are still answered."""
     inspector = Inspector(make_pool(server.channel, name=name), make_pool(server.channel, name="other"))
     assert [pool["name"] for pool in ask(inspector)["pools"]] == [name, "other"]
 
 
 def test_settings_are_shown(server: Server, make_pool: PoolMaker) -> None:
-    """The settings are the pool's; of `prime` only whether there is one."""
+    """The settings are the pool's; of `prime` only whether it is set."""
     pool = make_pool(server.channel, max_size=3, max_streams=18, prime=lambda channel: None)
     (shown,) = ask(Inspector(pool))["pools"]
     config = shown["config"]
@@ -133,22 +133,22 @@ def test_settings_are_shown(server: Server, make_pool: PoolMaker) -> None:
 
 
 def test_events_come_with_reasons(server: Server, make_pool: PoolMaker) -> None:
-    """What happens to connections is told from when the pool is watched, with why."""
+    """Events of connections are listed from when the pool is watched, with their reasons."""
     pool = make_pool(server.channel)
     inspector = Inspector(pool)
     unary(pool, ECHO, b"1")
     pool.refresh()
-    # Counted first, then told.
+    # Counted first, then reported.
     eventually(lambda: len(ask(inspector)["pools"][0]["events"]) == 3)
     (shown,) = ask(inspector)["pools"]
-    told = [(event["kind"], event["channel"]) for event in shown["events"]]
-    assert told == [("opened", 1), ("opened", 2), ("closed", 1)]
+    events = [(event["kind"], event["channel"]) for event in shown["events"]]
+    assert events == [("opened", 1), ("opened", 2), ("closed", 1)]
     assert shown["events"][1]["details"]["replaces"] == 1
     assert shown["events"][2]["details"] == {"reason": "refresh", "cancelled": 0}
 
 
-def test_a_connect_error_is_shown_in_grpcs_words(dead_channel: Callable[[], grpc.Channel]) -> None:
-    """Where nobody listens, gRPC says so."""
+def test_a_connect_error_is_shown_in_grpcs_own_words(dead_channel: Callable[[], grpc.Channel]) -> None:
+    """If the server is unreachable, gRPC's own message is shown."""
     with ChannelPool(dead_channel, PoolConfig(connect_timeout=5)) as pool:
         inspector = Inspector(pool)
         with pytest.raises(grpc.RpcError):
@@ -158,8 +158,8 @@ def test_a_connect_error_is_shown_in_grpcs_words(dead_channel: Callable[[], grpc
     assert "onnect" in str(event["details"]["error"])
 
 
-def test_a_draining_connection_says_why(held: ChannelPool) -> None:
-    """A connection that takes no new calls is shown with the reason for as long as it carries some."""
+def test_a_draining_connection_shows_its_reason(held: ChannelPool) -> None:
+    """A connection that takes no new calls is shown with its reason while it carries any."""
     inspector = Inspector(held)
     held.refresh()
     eventually(lambda: held.stats().draining)
@@ -169,7 +169,7 @@ def test_a_draining_connection_says_why(held: ChannelPool) -> None:
 
 
 def test_a_closed_pool_is_shown_as_closed(server: Server) -> None:
-    """A pool that is closed, but held by somebody, is shown as closed, with its last figures."""
+    """A closed pool that is still referenced is shown as closed, with its last figures."""
     pool = ChannelPool(server.channel)
     unary(pool, ECHO, b"1")
     pool.close()
@@ -180,7 +180,7 @@ def test_a_closed_pool_is_shown_as_closed(server: Server) -> None:
 
 
 def test_a_dropped_pool_is_gone(server: Server) -> None:
-    """The inspector holds no pool: one that nobody else holds is collected, and nothing of it is left."""
+    """The inspector does not keep a pool alive: a dropped one is collected, and nothing of it is left."""
     pool = ChannelPool(server.channel)
     inspector = Inspector(pool)
     unary(pool, ECHO, b"1")
@@ -193,7 +193,7 @@ def test_a_dropped_pool_is_gone(server: Server) -> None:
 
 
 def test_a_dropped_inspector_is_gone(server: Server, make_pool: PoolMaker) -> None:
-    """A pool holds no inspector that has watched it."""
+    """A pool does not keep an inspector alive that has watched it."""
     pool = make_pool(server.channel)
     inspector = Inspector(pool)
     gone = weakref.ref(inspector)
@@ -202,8 +202,8 @@ def test_a_dropped_inspector_is_gone(server: Server, make_pool: PoolMaker) -> No
     unary(pool, ECHO, b"1")
 
 
-def test_in_its_lifespan_it_samples_by_itself(server: Server, make_pool: PoolMaker) -> None:
-    """Given the application's lifespan, it remembers also while nobody looks; afterwards nothing goes on."""
+def test_within_its_lifespan_it_samples_by_itself(server: Server, make_pool: PoolMaker) -> None:
+    """Within the application's lifespan it samples even without readers; afterwards nothing goes on."""
     pool = make_pool(server.channel)
     inspector = Inspector(pool, every=0.01, keep=10.0)
     (watched,) = inspector._watched.values()
@@ -226,7 +226,7 @@ def test_in_its_lifespan_it_samples_by_itself(server: Server, make_pool: PoolMak
     ],
 )
 def test_it_can_only_be_read(path: str, media_type: str) -> None:
-    """Everything is there under a prefix, may use nothing but its own files, is not stored, and cannot be written."""
+    """Everything is there under a prefix, uses only its own files, is not stored, and cannot be written."""
     client = mounted(Inspector())
     answer = client.get(f"/inner/pools/{path}")
     assert answer.status_code == 200
@@ -243,15 +243,15 @@ def test_it_can_only_be_read(path: str, media_type: str) -> None:
         assert refused.headers["content-security-policy"] == answer.headers["content-security-policy"]
 
 
-def test_no_address_leads_elsewhere() -> None:
-    """The page's files name no other place: whatever they refer to is beside them."""
+def test_the_page_refers_to_nothing_outside() -> None:
+    """The page's files refer to nothing outside their own folder."""
     client = mounted(Inspector())
     for name in ("", "page.css", "page.js"):
         text = client.get(f"/inner/pools/{name}").text.replace("http://www.w3.org/2000/svg", "")
         assert re.findall(r"(?:https?:)?//[\w.]+\.\w+|(?:href|src)=\"/", text) == []
 
 
-def test_what_is_no_pool_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     """What cannot be watched, and settings that make no sense, are refused with the reason."""
     with pytest.raises(TypeError, match=r"must be a grpcpool\.ChannelPool or a grpcpool\.aio\.ChannelPool, not 1"):
         Inspector(1)  # type: ignore[arg-type]
@@ -290,13 +290,13 @@ _FORKING = """
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_worker_shows_its_own(server: Server) -> None:
-    """A forked worker says which process it is, and shows what its own pools do; asyncio's are void there."""
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_worker_shows_its_own_pools(server: Server) -> None:
+    """A forked worker shows its own process and its own pools' events; asyncio pools are void there."""
     script = textwrap.dedent(_FORKING)
     command = [sys.executable, "-c", script, server.target]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout  # noqa: S603 -- our own
-    child, _, document = json.loads(said)
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout  # noqa: S603 -- our own
+    child, _, document = json.loads(output)
     assert document["process"]["pid"] == child
     threads, twin = document["pools"]
     assert (threads["state"], threads["events"], threads["stats"]["size"]) == ("open", [], 0)

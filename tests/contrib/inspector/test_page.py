@@ -1,4 +1,4 @@
-"""What a browser shows of real pools, and how it can be used."""
+"""What a browser shows of real pools, and how the page can be used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.waiting import eventually
 
 from .browser import Browser
 
-# Of an accessibility checker's own script: where it is, if somebody has it. The package is axe-core on npm.
+# The path of an accessibility checker's script, if there is one. The npm package is axe-core.
 AXE = os.environ.get("GRPCPOOL_AXE")
 
 CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text()
@@ -43,13 +43,13 @@ def live(browser: Browser) -> None:
 
 
 def inspect(*pools: ChannelPool) -> Inspector:
-    """An inspector that is quicker than usual."""
+    """An inspector with shorter intervals than usual."""
     return Inspector(*pools, every=0.25, keep=60.0)
 
 
 @contextlib.contextmanager
 def page_of(browser: Browser, inspector: Inspector, **screen: int) -> Iterator[None]:
-    """Shows the page; it is left before its server is gone."""
+    """Shows the page, and leaves it before its server stops."""
     with serve(inspector) as serving:
         browser.open(serving.url, **screen)
         live(browser)
@@ -60,7 +60,7 @@ def page_of(browser: Browser, inspector: Inspector, **screen: int) -> Iterator[N
 
 
 def test_the_figures_on_the_page_are_the_pools(browser: Browser, held: ChannelPool) -> None:
-    """With 7 calls held open and 2 waiting, the page shows that, and each connection as it is."""
+    """With 7 calls held open and 2 waiting, the page shows these numbers, and each connection as it is."""
     with page_of(browser, inspect(held)):
         stats = held.stats()
         assert shown(browser) == {name: str(getattr(stats, name)) for name in GAUGES}
@@ -74,7 +74,7 @@ def test_the_figures_on_the_page_are_the_pools(browser: Browser, held: ChannelPo
 
 
 def test_the_page_follows_the_pool(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
-    """What happens while the page is shown appears on it with the reason; what may need somebody is said aloud."""
+    """What happens meanwhile appears with its reason; what may need attention is announced to screen readers."""
     pool = make_pool(server.channel, max_size=1, name="moving")
     unary(pool, ECHO, b"1")
     with page_of(browser, inspect(pool)):
@@ -94,7 +94,7 @@ def test_the_page_follows_the_pool(browser: Browser, server: Server, make_pool: 
 
 
 def test_a_pool_comes_and_goes(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
-    """A pool that is dropped is gone from the page, a closed one is called so; without any the page says so."""
+    """A dropped pool disappears from the page, a closed one is marked as closed; without any, the page says so."""
     staying, going = make_pool(server.channel, name="staying"), [ChannelPool(server.channel, name="going")]
     inspector = inspect(staying, *going)
     with page_of(browser, inspector):
@@ -109,7 +109,7 @@ def test_a_pool_comes_and_goes(browser: Browser, server: Server, make_pool: Pool
 
 
 def test_under_a_prefix_nothing_leaves_the_origin(browser: Browser, held: ChannelPool) -> None:
-    """Mounted in a service, the page asks for nothing but what is below its own address."""
+    """Mounted in a service, the page requests nothing outside its own address."""
     inspector = Inspector(held, every=0.25, keep=60.0)
     app = Starlette(routes=[Mount("/inner/pools", inspector)], lifespan=inspector.lifespan)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
@@ -124,8 +124,8 @@ def test_under_a_prefix_nothing_leaves_the_origin(browser: Browser, held: Channe
     assert set(requested) == files | {page.removesuffix("/")}
 
 
-def test_it_says_when_nobody_answers(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
-    """When the service is away the page says so, and keeps what it knew."""
+def test_it_says_when_the_service_is_unreachable(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
+    """When the service is unreachable the page says so, and keeps its last figures."""
     pool = make_pool(server.channel, name="left")
     with serve(inspect(pool)) as serving:
         browser.open(serving.url)
@@ -139,7 +139,7 @@ def test_it_says_when_nobody_answers(browser: Browser, server: Server, make_pool
 def test_it_is_legible_in_light_and_dark(
     browser: Browser, held: ChannelPool, dead_pool: ChannelPool, scheme: str
 ) -> None:
-    """As the reader prefers it is light or dark; each text has a contrast of 4.5 to its ground in both."""
+    """It follows the reader's preference for light or dark; in both, text has a contrast of at least 4.5."""
     browser.prefer(color_scheme=scheme)
     held.refresh()
     with pytest.raises(grpc.RpcError):
@@ -152,13 +152,13 @@ def test_it_is_legible_in_light_and_dark(
         assert light == (scheme == "light")
 
 
-@pytest.mark.skipif(AXE is None, reason="GRPCPOOL_AXE does not say where axe.min.js is")
+@pytest.mark.skipif(AXE is None, reason="GRPCPOOL_AXE is not the path of axe.min.js")
 @pytest.mark.parametrize("width", [320, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_has_nothing_to_say(
+def test_axe_finds_nothing(
     browser: Browser, held: ChannelPool, dead_pool: ChannelPool, scheme: str, width: int
 ) -> None:
-    """The accessibility checker axe finds nothing, best practices included."""
+    """The accessibility checker axe finds no violation, best practices included."""
     browser.prefer(color_scheme=scheme)
     with page_of(browser, inspect(held, dead_pool), width=width):
         browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
@@ -168,8 +168,8 @@ def test_axe_has_nothing_to_say(
         assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
 
 
-def test_it_is_used_with_the_keyboard(browser: Browser, held: ChannelPool, dead_pool: ChannelPool) -> None:
-    """All can be reached by the tabulator, in the order of the page, with a visible focus that updates do not move."""
+def test_it_can_be_used_with_the_keyboard(browser: Browser, held: ChannelPool, dead_pool: ChannelPool) -> None:
+    """Everything can be reached with Tab, in page order, with a visible focus that updates do not move."""
     with page_of(browser, inspect(held, dead_pool)):
         held.refresh()
         eventually(lambda: browser.texts("#pool-1 .events li"))
@@ -194,7 +194,7 @@ def test_it_is_used_with_the_keyboard(browser: Browser, held: ChannelPool, dead_
 
 
 def test_it_can_be_paused(browser: Browser, held: ChannelPool) -> None:
-    """While it is paused the page asks for nothing and stays as it is; afterwards it goes on."""
+    """While paused the page requests nothing and does not change; afterwards it continues."""
     with page_of(browser, inspect(held)):
         browser.all("#pause")[0].click()
         eventually(lambda: browser.texts("#pulse-text") == ["paused"])
@@ -208,7 +208,7 @@ def test_it_can_be_paused(browser: Browser, held: ChannelPool) -> None:
 
 
 def test_it_fits_a_narrow_screen(browser: Browser, held: ChannelPool, server: Server, make_pool: PoolMaker) -> None:
-    """On 320 pixels nothing is cut off, and nobody has to scroll to the side."""
+    """At 320 pixels nothing is cut off, and there is no need to scroll sideways."""
     long = make_pool(server.channel, name="a-rather-long-name-of-a-pool.production.europe-west.example.com:50051")
     held.refresh()
     with page_of(browser, inspect(held, long), width=320, height=640):
@@ -219,8 +219,8 @@ def test_it_fits_a_narrow_screen(browser: Browser, held: ChannelPool, server: Se
         assert max(browser.run(sides)) <= 320
 
 
-def test_it_moves_only_for_those_who_like_it(browser: Browser, held: ChannelPool) -> None:
-    """Bars glide, but not for a reader who prefers reduced motion."""
+def test_it_respects_reduced_motion(browser: Browser, held: ChannelPool) -> None:
+    """Bars are animated, except for a reader who prefers reduced motion."""
     with page_of(browser, inspect(held)):
         assert browser.style(".bar-fill", "transition-duration") == "0.35s"
         browser.prefer(reduced_motion="reduce")
@@ -231,27 +231,27 @@ class OtherProcess(Inspector):
     """The inspector of another worker."""
 
     def document(self) -> PoolsDocument:
-        """Its own, as of another process."""
+        """Its document, with the process id of another process."""
         document = super().document()
         document["process"]["pid"] = 1
         return document
 
 
 class Workers:
-    """Two workers behind one address, which answer by turns."""
+    """Two workers behind one address, which answer in turn."""
 
     def __init__(self, *workers: Inspector) -> None:
-        """Has them answer."""
+        """Starts with the first of `workers`."""
         self._workers = list(workers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Has the next one answer."""
+        """Lets the next one answer."""
         self._workers.append(self._workers.pop(0))
         await self._workers[0](scope, receive, send)
 
 
-def test_with_several_workers_one_is_shown(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
-    """Where several processes answer, the page shows one of them, says which, and has the reader choose."""
+def test_one_of_several_workers_is_shown(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
+    """When several processes answer, the page shows one of them, says which, and lets the reader choose."""
     first, second = make_pool(server.channel, name="first"), make_pool(server.channel, name="second")
     app = Workers(Inspector(first, every=0.25), OtherProcess(second, every=0.25))
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None))

@@ -1,4 +1,4 @@
-"""The inspector served alone."""
+"""The inspector served by itself."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def test_it_is_served_on_loopback() -> None:
         httpx2.get(served.url)
 
 
-def test_other_names_of_this_machine_are_refused() -> None:
-    """A page of elsewhere, whose name has come to mean this machine, cannot read what is served here."""
+def test_other_host_names_are_refused() -> None:
+    """A page from elsewhere whose name resolves to this machine cannot read what is served here."""
     with serve(Inspector()) as served:
         assert httpx2.get(served.url, headers={"host": "evil.example"}).status_code == 400
         assert httpx2.get(served.url, headers={"host": "localhost"}).status_code == 200
 
 
 def test_it_samples_while_it_is_served() -> None:
-    """Served alone it has its own lifespan, in which it samples."""
+    """Served by itself it has its own lifespan, in which it samples."""
     inspector = Inspector(every=0.01, keep=1.0)
     with serve(inspector) as served:
         assert httpx2.get(f"{served.url}pools").json()["every"] == 0.01
@@ -55,14 +55,14 @@ def test_an_asyncio_pool_is_shown_from_another_thread(server: Server) -> None:
     asyncio.run(live())
 
 
-def test_a_port_that_is_taken_is_said_at_once() -> None:
-    """Who asks for a port that another has is told so where he asks."""
+def test_a_port_in_use_raises_at_once() -> None:
+    """A port that is already in use raises in `serve` itself."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         serve(Inspector(), taken.getsockname()[1])
 
 
 def test_without_uvicorn_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only to be served alone takes uvicorn; where it is absent, the error says how to get it."""
+    """Only `serve` needs uvicorn; without it, the error says how to install it."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ImportError, match="pip install uvicorn"):
         serve(Inspector())
