@@ -159,9 +159,7 @@ class CallProxy:
             self._driver.tell(self._driver.machine.crowded, running._slot)
 
     def __del__(self) -> None:
-        stage: Stage | None = self.__dict__.get("_stage")
-        if stage is None:
-            return
+        stage: Stage | None = getattr(self, "_stage", None)
         if isinstance(stage, Running):
             # Would be a cycle: the native call holds the stage, which is its callback.
             native, stage.native = stage.native, None

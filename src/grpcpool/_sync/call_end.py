@@ -65,7 +65,7 @@ class Callbacks:
 class End:
     """What the native call of a `PoolCall` calls when it is over. Acts once, as `Once` does."""
 
-    __slots__ = ("_call", "_callbacks", "_native", "_place", "_pool")
+    __slots__ = ("_callbacks", "_native", "_place", "_pool", "_pool_call")
 
     def __init__(
         self, place: Place, native: Callable[[], Any], pool: object, call: Callable[[], Any], callbacks: Callbacks
@@ -82,7 +82,7 @@ class End:
         self._place = [place]
         self._native = native
         self._pool = pool
-        self._call = call
+        self._pool_call = call
         self._callbacks = callbacks
 
     def __call__(self) -> None:
@@ -92,7 +92,7 @@ class End:
         except IndexError:
             return
         refused = place.end(self._native())
-        call = self._call()
+        call = self._pool_call()
         if call is None or not call.end(self, refused=refused):
             self._callbacks.call()
 
