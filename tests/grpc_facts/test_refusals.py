@@ -56,6 +56,16 @@ def test_a_refused_call_without_the_name(refusing: RefusingServer) -> None:
         assert refusing.told().all.begun == 1
 
 
+def test_a_stream_whose_metadata_is_late(refusing: RefusingServer) -> None:
+    """While gRPC has yet to see if a stream was answered, it is neither sent again nor over."""
+    ended = UNCHANGED.run("late_metadata", refusing.target, "answered_reset:7", _SERVICE)
+    assert ended.result == [0, "UNAVAILABLE"]
+    assert refusing.told().handled == {"answered_reset:7": 1}
+    refusing.begin(next=1)
+    assert UNCHANGED.run("late_metadata", refusing.target, "ok", _SERVICE).result == [3, "OK"]
+    assert refusing.told().handled == {"ok": 1}
+
+
 @pytest.fixture
 def _busy() -> Iterator[None]:
     """Another thread is busy, so that gRPC's are slow."""
