@@ -188,6 +188,42 @@ def _fail(target: str, command: str, service: str, ways: tuple[str, ...]) -> tup
         return codes, pool.stats().refused_streams
 
 
+def late_metadata(target: str, command: str, service: str) -> Any:
+    """How a stream ends of which gRPC takes note of the end first, and of initial metadata a little later."""
+    from grpc import _channel  # noqa: PLC0415 -- as late as gRPC itself does
+
+    private: Any = _channel
+    handle = private._handle_event
+
+    def handle_late(event: Any, state: Any, *more: Any) -> Any:
+        metadata = [each for each in event.batch_operations if "InitialMetadata" in type(each).__name__]
+        if not any(hasattr(each, "initial_metadata") for each in metadata) or state.code is not None:
+            return handle(event, state, *more)
+
+        def later() -> None:
+            with state.condition:
+                handle(event, state, *more)
+                state.condition.notify_all()
+
+        threading.Timer(0.1, later).start()
+        return []
+
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=2, min_size=2)) as pool:
+        pool.open()
+        private._handle_event = handle_late
+        stream: Any = pool.unary_stream(f"{service}/Us")
+        called: list[Any] = []
+        call = stream(command.encode(), timeout=_LONG)
+        call.add_done_callback(called.append)
+        try:
+            answer = len(list(call))
+        except grpc.RpcError:
+            answer = 0
+        assert _happens(lambda: called == [call])
+        assert _happens(lambda: pool.stats().in_flight == 0)
+        return [answer, call.code().name]
+
+
 def registered(target: str) -> bool:
     """Makes calls by stubs that register their methods."""
     with grpcpool.insecure_channel(target) as pool, pool.acquire() as lease:

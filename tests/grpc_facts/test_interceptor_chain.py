@@ -102,8 +102,8 @@ async def test_whole(calls: CallServer, way: Way) -> None:
             assert (call.done(), call.cancelled(), call.cancel()) == (True, False, False)
             assert await call.code() is grpc.StatusCode.OK
             assert await call.details() == ""
-            assert dict(await call.initial_metadata()) == {"initial": "yes"}
-            assert dict(await call.trailing_metadata()) == {"trailing": "yes"}
+            assert tuple(await call.initial_metadata()) == (("initial", "yes"),)
+            assert tuple(await call.trailing_metadata()) == (("trailing", "yes"),)
         async with crowded(pool):
             assert await way.whole(pool)
         assert outer.methods == inner.methods == [way.method] * 3
@@ -220,7 +220,8 @@ async def test_writing(calls: CallServer, way: Way) -> None:
             call = way.begin(pool, "fail")
             with pytest.raises(asyncio.InvalidStateError):
                 await _write_on(call)
-            assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+            # The latter if gRPC had begun to write.
+            assert await call.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INTERNAL)
         iterated = Way(way.maker, way.method, "iterator", way.takes).begin(pool)
         with pytest.raises(grpc.aio.UsageError):
             await iterated.write(b"ok")

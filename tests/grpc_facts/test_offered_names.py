@@ -38,6 +38,42 @@ def test_registered_methods(calls: CallServer, make_pool: PoolMaker, changed: Ch
     assert pool.unary_unary(UU, None, None)._registered_call_handle is None
 
 
+class _Older(grpc.Channel):
+    """A channel of a gRPC before 1.63, or of another make."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._of_today = channel
+
+    def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:
+        self._of_today.subscribe(callback, bool(try_to_connect))
+
+    def unsubscribe(self, callback: Any) -> None:
+        self._of_today.unsubscribe(callback)
+
+    def unary_unary(self, method: str, request_serializer: Any = None, response_deserializer: Any = None) -> Any:
+        return self._of_today.unary_unary(method, request_serializer, response_deserializer)
+
+    unary_stream: Any = unary_unary
+    stream_unary: Any = unary_unary
+    stream_stream: Any = unary_unary
+
+    def close(self) -> None:
+        self._of_today.close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+def test_registered_methods_of_older_channels(calls: CallServer, make_pool: PoolMaker) -> None:
+    """Whether a method is registered is not passed on to a channel whose makers do not take it."""
+    pool: Any = make_pool(lambda: _Older(calls.channel()))
+    with pool.acquire() as lease:
+        assert lease.unary_unary(UU, None, None, _registered_method=True)(b"ok", timeout=20) == b"0"
+
+
 @pytest.mark.filterwarnings("ignore::grpc.experimental.ExperimentalApiWarning")
 @pytest.mark.parametrize("registers", [False, True])
 def test_calls_without_a_stub(calls: CallServer, monkeypatch: pytest.MonkeyPatch, registers: bool) -> None:

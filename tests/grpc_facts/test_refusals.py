@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
 from grpc_facts.programs import UNCHANGED, Changed, renamed
-from grpcpool._grpc.call_errors import has_answered
+from grpcpool._grpc.call_errors import has_answered, has_answered_in_the_end
 from grpcpool._grpc.status import is_refused, is_refused_stream
 from grpcpool.testing import FakeChannel, aio, error
+from support.pools import PoolMaker
 from support.refusing_server import RefusingServer
+from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
 _WORDS = "Received RST_STREAM with error code 7"
 _SERVICE = "/refusals.Test"
+_MANY = 30
 _WAYS = ("call", "with_call", "future", "stream")
 _STATE_RENAMED = renamed("_state")
 
@@ -52,9 +56,76 @@ def test_a_refused_call_without_the_name(refusing: RefusingServer) -> None:
         assert refusing.report().all.begun == 1
 
 
+def test_a_stream_whose_metadata_is_late(refusing: RefusingServer) -> None:
+    """While gRPC has yet to see if a stream was answered, it is neither sent again nor over."""
+    ended = UNCHANGED.run("late_metadata", refusing.target, "answered_reset:7", _SERVICE)
+    assert ended.result == [0, "UNAVAILABLE"]
+    assert refusing.report().handled == {"answered_reset:7": 1}
+    refusing.begin(next=1)
+    assert UNCHANGED.run("late_metadata", refusing.target, "ok", _SERVICE).result == [3, "OK"]
+    assert refusing.report().handled == {"ok": 1}
+
+
+@pytest.fixture
+def _busy() -> Iterator[None]:
+    """Another thread is busy, so that gRPC's are slow."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            pass
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    yield
+    over.set()
+    worker.join()
+
+
+@pytest.mark.usefixtures("_busy")
+def test_a_stream_that_was_answered_and_reset_at_once(refusing: RefusingServer, make_pool: PoolMaker) -> None:
+    """Whether gRPC first takes note of the metadata or of the end, the server gets the call once."""
+    pool = make_pool(refusing.channel, min_size=2, max_size=2)
+    pool.open()
+    stream: Any = pool.unary_stream(f"{_SERVICE}/Us")
+    for _ in range(_MANY):
+        with pytest.raises(grpc.RpcError, match="error code 7"):
+            list(stream(b"answered_reset:7", timeout=LONG))
+    assert refusing.report().handled == {"answered_reset:7": _MANY}
+    eventually(lambda: pool.stats().in_flight == 0)
+
+
+@pytest.mark.usefixtures("_busy")
+def test_a_stream_that_was_refused_is_sent_again(refusing: RefusingServer, make_pool: PoolMaker) -> None:
+    """And a stream that was refused is sent again, each time."""
+    pool = make_pool(refusing.channel, min_size=2, max_size=2)
+    pool.open()
+    stream: Any = pool.unary_stream(f"{_SERVICE}/Us")
+    for _ in range(_MANY):
+        refusing.refuse(next=1)
+        assert list(stream(b"ok", timeout=LONG)) == [b"0", b"1", b"2"]
+    assert refusing.report().handled == {"ok": _MANY}
+    assert pool.stats().refused_streams == _MANY
+
+
+def test_callbacks_of_an_answered_stream(refusing: RefusingServer, make_pool: PoolMaker) -> None:
+    """The done-callback of such a stream is called, once, when the call is over."""
+    pool = make_pool(refusing.channel, min_size=2, max_size=2)
+    pool.open()
+    stream: Any = pool.unary_stream(f"{_SERVICE}/Us")
+    ended: list[Any] = []
+    calls = [stream(b"answered_reset:7", timeout=LONG) for _ in range(20)]
+    for call in calls:
+        call.add_done_callback(ended.append)
+    eventually(lambda: len(ended) == len(calls))
+    assert {call.code() for call in ended} == {grpc.StatusCode.UNAVAILABLE}
+    assert sorted(map(id, ended)) == sorted(map(id, calls))
+    assert refusing.report().handled == {"answered_reset:7": len(calls)}
+
+
 @pytest.mark.parametrize("kind", ["future", "stream"])
-def test_metadata_is_known_before_the_end(refusing: RefusingServer, kind: str) -> None:
-    """GRPC takes note of initial metadata before it takes note of the end, though both come in one packet."""
+def test_metadata_is_known_in_the_end(refusing: RefusingServer, kind: str) -> None:
+    """That there was initial metadata is known soon after the end, though both come in one packet."""
     with refusing.channel() as channel:
         unary: Any = channel.unary_unary(f"{_SERVICE}/Uu")
         stream: Any = channel.unary_stream(f"{_SERVICE}/Us")
@@ -71,7 +142,8 @@ def test_metadata_is_known_before_the_end(refusing: RefusingServer, kind: str) -
             if not call.add_callback(note):
                 note()
             assert ended.wait(20)
-            assert known == [True]
+            assert known in ([True], [None])
+            assert has_answered_in_the_end(call) is True
 
 
 class _Status(grpc.RpcError):

@@ -20,7 +20,7 @@ from support.aio_ways import KINDS, STREAM, Way
 from support.call_server import UU, CallServer, new_tag
 from support.loops import in_loop
 from support.pools import PoolMaker
-from support.waiting import LONG, eventually
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -49,21 +49,14 @@ def test_a_loss_is_noticed_either_way(make_pool: PoolMaker, monkeypatch: pytest.
     monkeypatch.setattr(connectivity, "NOTICES_LOSSES", notices)
     with CallServer() as server:
         pool = make_pool(server.channel, max_size=1, connect_timeout=5)
+        pool._driver.trusted_for = 0.0
         pool.open()
         server.restart()
-        pool._driver.trusted_for = 0.0
         (slot,) = pool._driver.machine.fleet.slots
         slot.channel.trusted_until = 0.0
-
-        def works() -> bool:
-            with pool.acquire(timeout=LONG) as lease:
-                unary: Any = lease.unary_unary(UU)
-                try:
-                    return bool(unary(b"ok", timeout=LONG) == b"0")
-                except grpc.RpcError:
-                    return False
-
-        assert eventually(works)
+        with pool.acquire(timeout=LONG) as lease:
+            unary: Any = lease.unary_unary(UU)
+            assert unary(b"ok", timeout=LONG) == b"0"
         pool.close()
 
 

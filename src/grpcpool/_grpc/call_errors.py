@@ -86,6 +86,7 @@ def is_answer_pending(call: Any) -> bool:
 def has_answered_in_the_end(call: Any) -> bool | None:
     """As `has_answered`, but waits a moment if it is pending. Not on gRPC's thread, which would wait for itself."""
     until = time.monotonic() + _PENDING_AT_MOST
-    while (answered := has_answered(call)) is None and is_answer_pending(call) and time.monotonic() < until:
+    # In this order: it may come in between.
+    while is_answer_pending(call) and time.monotonic() < until:
         time.sleep(_PAUSE)
-    return answered
+    return has_answered(call)

@@ -268,7 +268,7 @@ FACTS: Final = (
         "1.63",
         "generated stubs pass it to the channel's four makers of multicallables",
         "it is passed on only to channels whose makers have it",
-        f"{_OFFERED}::test_registered_methods",
+        f"{_OFFERED}::test_registered_methods_of_older_channels",
     ),
     Fact(
         "_registered_call_handle",

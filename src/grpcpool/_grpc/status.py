@@ -52,7 +52,8 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
     """
     if not is_refused(code_of(error), _said(error, "details")) or not _is_empty(_said(error, "trailing_metadata")):
         return False
-    return has_answered(error) is False or is_answer_pending(error)
+    # In this order: it may come in between.
+    return is_answer_pending(error) or has_answered(error) is False
 
 
 def is_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
