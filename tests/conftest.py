@@ -15,6 +15,7 @@ import pytest
 from grpcpool import ChannelPool, Listener, PoolConfig
 from grpcpool.testing import ManualClock, manual_clock
 from support.connections import connections_to
+from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
 from support.pools import PoolMaker
 from support.servers import Server
 from support.waiting import eventually
