@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -50,13 +51,29 @@ def _pool_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-")}
 
 
+# Tests collect garbage often. What is alive between two tests is set aside, every so many tests: then a collection does
+# not look through it. Some of it becomes garbage later, so that every so many tests everything is looked through again.
+_begun = itertools.count()
+_SET_ASIDE_EVERY = 25
+_LOOK_THROUGH_EVERY = 250
+
+
+def pytest_runtest_setup() -> None:
+    """Sets aside what is alive between two tests: neither garbage nor what a test has made for itself."""
+    number = next(_begun)
+    if number % _LOOK_THROUGH_EVERY == 0:
+        gc.unfreeze()
+    if number % _SET_ASIDE_EVERY == 0:
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _quick_collection() -> Iterator[None]:
-    """Tests collect garbage often; what is here before the first of them need not be looked through each time."""
-    gc.collect()
-    gc.freeze()
+def _all_is_collected() -> Iterator[None]:
+    """An object that complains when it is collected does so during a test: at the latest in the last teardown."""
     yield
     gc.unfreeze()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
