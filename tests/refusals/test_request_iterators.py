@@ -12,6 +12,7 @@ from aio_calls import support as aio_support
 from aio_pool.pools import pool_over
 from calls.support_server import WAYS, Way, assert_at_rest
 from grpcpool._listener import RefusedStream
+from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
 from refusals.servers import Count, RefusingServer
 from support.loops import in_loop
@@ -53,7 +54,12 @@ def _refusal(channel: grpc.Channel, way: Way, requests: Iterator[bytes] | None =
 
 @pytest.mark.parametrize("way", STREAMS_IN, ids=str)
 def test_its_refusal_is_grpcs_own_error(
-    refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, recorder: Recorder, way: Way
+    refusing: RefusingServer,
+    plain: grpc.Channel,
+    open_pool: PoolOpener,
+    recorder: Recorder,
+    clock: ManualClock,
+    way: Way,
 ) -> None:
     """The error is that of gRPC's own channel; nothing is made again; the pool learns from it all the same."""
     pool = open_pool(min_size=2, max_size=2)
@@ -86,7 +92,9 @@ def test_its_requests_are_read_once(refusing: RefusingServer, open_pool: PoolOpe
 
 
 @pytest.mark.parametrize("way", STREAMS_IN, ids=str)
-def test_a_limit_is_lowered_to_what_was_carried(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
+def test_a_limit_is_lowered_to_what_was_carried(
+    refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way
+) -> None:
     """So that the next calls do not meet with the same."""
     pool = open_pool(max_size=1, max_streams=10)
     refusing.begin(open=2)
@@ -120,7 +128,7 @@ async def aio_refusal(channel: Any, way: aio_support.Way) -> tuple[Any, ...]:
 @pytest.mark.parametrize("way", AIO_STREAMS_IN, ids=str)
 @in_loop
 async def test_its_refusal_is_grpcs_own_error_on_asyncio(
-    refusing: RefusingServer, recorder: Recorder, way: aio_support.Way
+    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_support.Way
 ) -> None:
     """The error is that of gRPC's own channel; nothing is made again; the pool learns from it all the same."""
     refusing.begin(open=0)
@@ -139,7 +147,7 @@ async def test_its_refusal_is_grpcs_own_error_on_asyncio(
 
 
 @in_loop
-async def test_a_limit_is_lowered_to_what_was_carried_on_asyncio(refusing: RefusingServer) -> None:
+async def test_a_limit_is_lowered_to_what_was_carried_on_asyncio(refusing: RefusingServer, clock: ManualClock) -> None:
     """So that the next calls do not meet with the same."""
     async with pool_over(refusing.aio_channel, max_size=1, max_streams=10) as pool:
         await pool.open()
