@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import pathlib
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -83,6 +84,14 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if any(folder in request.path.parents for folder in _WITH_THREADS):
         eventually(lambda: _pool_threads() <= before, timeout=5)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches the programs that the test starts, also if pytest is a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -254,6 +254,7 @@ def test_the_report_needs_nothing_else(command: Commands, port: int, tmp_path: p
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+@pytest.mark.usefixtures("interruptible")
 def test_it_can_be_interrupted(port: int, tmp_path: pathlib.Path) -> None:
     """Ctrl-C ends it with 130, what there is by then, and the report."""
     path = tmp_path / "report.html"
