@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
+
 _SERVER = pathlib.Path(__file__).with_name("code") / "orders.py"
 
 

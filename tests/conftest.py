@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import pathlib
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,11 +16,13 @@ import pytest
 from grpcpool import ChannelPool, Listener, PoolConfig
 from grpcpool.testing import ManualClock, manual_clock
 from support.connections import connections_to
+from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
 from support.pools import PoolMaker, pool_threads
 from support.servers import Server
 from support.waiting import eventually
 
 _HERE = pathlib.Path(__file__).parent
+_DEMO = _HERE / "demo"
 _WITH_THREADS = tuple(_HERE / folder for folder in ("calls", "driver", "real", "refusals"))
 
 
@@ -36,7 +40,8 @@ _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the long tests."""
+    """Marks the long tests. The demonstration runs first, because for twenty seconds one process only waits for it."""
+    items.sort(key=lambda item: _DEMO not in item.path.parents)
     for item in items:
         path = item.path.relative_to(_HERE).as_posix()
         long = path in _LONG or path.startswith(_LONG_FOLDERS) or any(loop in item.name for loop in _LONG_LOOPS)
@@ -44,13 +49,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
 
 
+# Tests collect garbage often. What is alive between two tests is set aside, every so many tests: then a collection does
+# not look through it. Some of it becomes garbage later, so that every so many tests everything is looked through again.
+_begun = itertools.count()
+_SET_ASIDE_EVERY = 25
+_LOOK_THROUGH_EVERY = 250
+
+
+def pytest_runtest_setup() -> None:
+    """Sets aside what is alive between two tests: neither garbage nor what a test has made for itself."""
+    number = next(_begun)
+    if number % _LOOK_THROUGH_EVERY == 0:
+        gc.unfreeze()
+    if number % _SET_ASIDE_EVERY == 0:
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _quick_collection() -> Iterator[None]:
-    """Excludes what exists before the first test from the tests' frequent garbage collections."""
-    gc.collect()
-    gc.freeze()
+def _all_is_collected() -> Iterator[None]:
+    """An object that complains when it is collected does so during a test: at the latest in the last teardown."""
     yield
     gc.unfreeze()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +81,14 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if any(folder in request.path.parents for folder in _WITH_THREADS):
         eventually(lambda: pool_threads() <= before, timeout=5)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches the programs that the test starts, also if pytest is a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

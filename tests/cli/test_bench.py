@@ -254,6 +254,7 @@ def test_the_report_is_self_contained(command: Commands, port: int, tmp_path: pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal on this platform")
+@pytest.mark.usefixtures("interruptible")
 def test_it_can_be_interrupted(port: int, tmp_path: pathlib.Path) -> None:
     """After Ctrl-C it prints the results so far, writes the report, and exits with 130."""
     path = tmp_path / "report.html"

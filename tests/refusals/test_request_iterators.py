@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from grpcpool.events import RefusedStream
+from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
 from support import aio_ways
 from support.aio_pools import at_rest, pool_over
@@ -54,7 +55,12 @@ def _refusal(channel: grpc.Channel, way: Way, requests: Iterator[bytes] | None =
 
 @pytest.mark.parametrize("way", STREAMS_IN, ids=str)
 def test_its_refusal_is_grpcs_own_error(
-    refusing: RefusingServer, plain: grpc.Channel, open_pool: PoolOpener, recorder: Recorder, way: Way
+    refusing: RefusingServer,
+    plain: grpc.Channel,
+    open_pool: PoolOpener,
+    recorder: Recorder,
+    clock: ManualClock,
+    way: Way,
 ) -> None:
     """The error is that of gRPC's own channel; nothing is sent again; the pool still learns from the refusal."""
     pool = open_pool(min_size=2, max_size=2)
@@ -87,7 +93,9 @@ def test_its_requests_are_read_once(refusing: RefusingServer, open_pool: PoolOpe
 
 
 @pytest.mark.parametrize("way", STREAMS_IN, ids=str)
-def test_a_limit_is_lowered_to_the_running_calls(refusing: RefusingServer, open_pool: PoolOpener, way: Way) -> None:
+def test_a_limit_is_lowered_to_the_running_calls(
+    refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way
+) -> None:
     """The limit is lowered to the calls that run, so that the next calls are not refused."""
     pool = open_pool(max_size=1, max_streams=10)
     refusing.begin(open=2)
@@ -121,7 +129,7 @@ async def aio_refusal(channel: Any, way: aio_ways.Way) -> tuple[Any, ...]:
 @pytest.mark.parametrize("way", AIO_STREAMS_IN, ids=str)
 @in_loop
 async def test_its_refusal_is_grpcs_own_error_on_asyncio(
-    refusing: RefusingServer, recorder: Recorder, way: aio_ways.Way
+    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_ways.Way
 ) -> None:
     """The error is that of gRPC's own channel; nothing is sent again; the pool still learns from the refusal."""
     refusing.begin(open=0)
@@ -140,7 +148,7 @@ async def test_its_refusal_is_grpcs_own_error_on_asyncio(
 
 
 @in_loop
-async def test_a_limit_is_lowered_to_the_running_calls_on_asyncio(refusing: RefusingServer) -> None:
+async def test_a_limit_is_lowered_to_the_running_calls_on_asyncio(refusing: RefusingServer, clock: ManualClock) -> None:
     """The limit is lowered to the calls that run, so that the next calls are not refused."""
     async with pool_over(refusing.aio_channel, max_size=1, max_streams=10) as pool:
         await pool.open()

@@ -1,0 +1,23 @@
+"""How many processes run the tests, and how the tests are dealt out to them.
+
+This is a hook, not `addopts`: those would keep pytest from starting with `-p no:xdist`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Most tests wait for servers: three processes keep two cores busy.
+_PROCESSES = 3
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Sets what the command line leaves open, before pytest-xdist reads it; `-n 0` for a debugger."""
+    # Without pytest-xdist there is no such option; and the processes that it starts have none of their own.
+    if not hasattr(config.option, "numprocesses") or hasattr(config, "workerinput"):
+        return
+    if config.option.numprocesses is None and not config.option.tx:
+        config.option.numprocesses = _PROCESSES
+    if config.option.dist == "no":
+        config.option.dist = "worksteal"
