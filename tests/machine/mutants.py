@@ -109,8 +109,8 @@ MUTANTS = (
     Mutant(
         "a release serves no waiter",
         "places",
-        "            return self.queue.length > 0 or slot.overflow\n",
-        "            return slot.overflow\n",
+        "        return slot.overflow or self.queue.length\n",
+        "        return slot.overflow\n",
         "the early return of the hot path covers too much",
     ),
     Mutant(
@@ -123,7 +123,7 @@ MUTANTS = (
     Mutant(
         "a release after the close is counted",
         "places",
-        "        if state is _CLOSED:\n",
+        "        if slot.state is _CLOSED:\n",
         "        if False:\n",
         "a lease that outlives its connection is rare",
     ),

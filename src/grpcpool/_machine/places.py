@@ -23,7 +23,7 @@ from .slot import Slot
 from .slot_table import SlotTable
 
 # Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
-_READY = SlotState.READY
+_READY, _CLOSED = SlotState.READY, SlotState.CLOSED
 
 
 class Holder(Protocol):
@@ -95,10 +95,12 @@ class Places:
 
         If this is interrupted, the place has been released, and `PoolMachine.repair` has to follow.
         """
+        # No call stands between here and the change of the load: a signal handler could run there.
         holder._released = True
         before = slot.in_flight
-        if slot.state is not _READY:
-            return self._release_out_of_service(slot, streams, now)
+        if slot.state is _CLOSED:
+            # It was closed with calls on it, and has forgotten them.
+            return 0
         if streams is None:
             slot.exclusive = False
             slot.in_flight = 0
@@ -106,18 +108,10 @@ class Places:
             slot.in_flight = before - streams
         slot.used_at = now
         self.load -= streams or self.target
+        if slot.state is not _READY:
+            return 1
         self.picker.reload(slot, before)
         return slot.overflow or self.queue.length
-
-    def _release_out_of_service(self, slot: Slot, streams: int | None, now: float) -> bool:
-        if slot.state is SlotState.CLOSED:
-            # It was closed with calls on it, and has forgotten them.
-            return False
-        slot.exclusive = False
-        slot.in_flight = 0 if streams is None else slot.in_flight - streams
-        slot.used_at = now
-        self.load -= streams or self.target
-        return True
 
     def drop(self, slot: Slot) -> None:
         """A slot is closed: what it carries is cancelled and forgotten."""
