@@ -31,7 +31,7 @@ def _refusing_facts_server() -> Iterator[RefusingServer]:
 
 @pytest.fixture
 def refusing(_refusing_facts_server: RefusingServer) -> RefusingServer:
-    """A server that refuses nothing until it is told."""
+    """A server that refuses nothing unless a test says so."""
     _refusing_facts_server.begin()
     return _refusing_facts_server
 
