@@ -163,8 +163,9 @@ class AioDriver(Driver):
 
     def open_channel(self, slot: Slot) -> None:
         """In a task of its own, unless the slot has been given up meanwhile."""
-        if slot.state is SlotState.CLOSED:
+        if slot.state is SlotState.CLOSED or slot.dialled:
             return
+        slot.dialled = True
         self._openings[slot] = task = self._start(self._open(slot))
         task.add_done_callback(lambda _: self._openings.pop(slot, None))
 

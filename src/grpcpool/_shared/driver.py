@@ -86,7 +86,7 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def open_channel(self, slot: Slot) -> None:
-        """Opens the slot's connection in the background, and reports the result to the machine."""
+        """Opens the slot's connection in the background, once, and reports the result to the machine."""
 
     @abc.abstractmethod
     def close_channel(self, slot: Slot) -> None:
@@ -223,11 +223,8 @@ class Driver(abc.ABC):
             self.announcer.emit(event)
 
     def _dial(self, queue: EffectQueue[Open]) -> None:
-        """Opens the first connection, once."""
-        slot = queue[0].slot
-        if not slot.dialled:
-            slot.dialled = True
-            self.open_channel(slot)
+        """Opens the first connection. If that is interrupted, it is asked for again; `open_channel` opens it once."""
+        self.open_channel(queue[0].slot)
         queue.popleft()
 
     # --- places -------------------------------------------------------------------------------------------------

@@ -64,6 +64,10 @@ class SyncDriver(Driver):
         self._run(partial(self._open, slot), f"open-{slot.id}")
 
     def _open(self, slot: Slot) -> None:
+        with self.lock:
+            first, slot.dialled = not slot.dialled, True
+        if not first:
+            return
         try:
             channel = open_channel(self, slot)
         except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters get it as a cause
