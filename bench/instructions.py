@@ -54,7 +54,7 @@ Mark = Callable[[], object]
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What is measured: `run` does blocks of so many `times` of the work, and marks each."""
+    """What is measured: `run` does the work in blocks of `times`, and marks each block."""
 
     title: str
     times: int
@@ -68,7 +68,7 @@ def _mark() -> None:
 
 
 def _blocks(block: Callable[[], object]) -> None:
-    """Runs the blocks, the first of which warms up."""
+    """Runs the blocks; the first one warms up."""
     for _ in range(_BLOCKS + 1):
         block()
         _mark()

@@ -60,7 +60,7 @@ class Trace:
     """The calls of the package's functions, by all threads."""
 
     def __init__(self) -> None:
-        """Has none yet."""
+        """Starts empty."""
         self._seen: list[_Call] = []
         self._step = 0
         self._records = False

@@ -61,7 +61,7 @@ PHRASES = {
     r"[,;] for (?:it|they|he|there|that|this|these|those|nothing|none|nobody|gRPC) (?!who\b)[a-z]+": "because",
     r"\bof which\b": "two sentences, or whose",
     r"\ball the same\b": "anyway, still, nevertheless",
-    r"\b(?:amid|upon|in the midst of)\b": "during, while, on",
+    r"\b(?:amid|upon(?! garbage collection!)|in the midst of)\b": "during, while, on",
     # Single words.
     r"\banew\b": "again, new",
     r"\bmend(?:s|ed|ing)?\b": "fix, repair",

@@ -1,6 +1,6 @@
 """Draws what the pool depends on in gRPC, from the table in the code, into ``reference/grpc-facts.md``.
 
-``python docs/draw_facts.py`` writes the page anew between its markers; with ``--check`` it writes nothing and fails
+``python docs/draw_facts.py`` updates the page between its markers; with ``--check`` it writes nothing and fails
 when the page is not what it would write.
 """
 
@@ -34,7 +34,7 @@ under *without it*; where nothing is lost, it may not.""",
     ),
     "release": (
         "Differences between releases",
-        "*Since* is the first release of which the statement is true. The pool works either way.",
+        "*Since* is the first release for which the statement holds. The pool works either way.",
     ),
 }
 
@@ -69,7 +69,7 @@ def sections() -> str:
 
 
 def drawn(page: str) -> str:
-    """Returns the page with what is between its markers drawn anew."""
+    """Returns the page with new content between its markers."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{sections()}\n\n{END}{after}"

@@ -25,7 +25,7 @@ from ._values.listener import Listener
 from ._values.stats import ChannelStats, PoolStats
 
 if TYPE_CHECKING:
-    # The alias tells type checkers that the name is public.
+    # The alias makes the name public for type checkers.
     from . import aio as aio
 
 __all__ = [

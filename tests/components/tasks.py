@@ -30,7 +30,7 @@ class Load:
     """As `components.load.Load`, with tasks."""
 
     def __init__(self, callers: int, call: Callable[[], Awaitable[bytes]]) -> None:
-        """So many tasks, each of which makes one call after the other."""
+        """Starts `callers` tasks; each makes one call after another."""
         self._callers = callers
         self._call = call
         self._over = False
@@ -39,7 +39,7 @@ class Load:
         self.errors: list[grpc.RpcError] = []
 
     async def answers_to_come(self, number: int = 100) -> Counter[bytes]:
-        """Waits for so many answers from now on; returns how often there was which."""
+        """Waits for `number` answers from now on; returns how often each came."""
         self._answers.clear()
         await until(lambda: self._answers.total() >= number)
         return self._answers.copy()
@@ -65,6 +65,6 @@ class Load:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Ends it when the calls that run have ended; what was no failed call is raised."""
+        """Ends it when the calls that run have ended; raises whatever was not a failed call."""
         self._over = True
         await asyncio.gather(*self._tasks)

@@ -65,7 +65,7 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
     "busy": ({}, Verdict.NOT_THE_BOTTLENECK, "4 of at most 4 connections carry 150"),
     "one in a hundred waits": ({"waited": 100, "wait_seconds": 1.1}, Verdict.NOT_THE_BOTTLENECK, "0.9 % of the"),
     "many wait": ({"waited": 5010, "wait_seconds": 501.0}, Verdict.TOO_SMALL, "Set max_size to 5 or more"),
-    "some in vain": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 got no place"),
+    "some time out": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 got no place"),
     "a queue": ({"waiting": 400, "in_flight": 360}, Verdict.TOO_SMALL, "Set max_size to 16 or more"),
     "room to grow": (
         {"waited": 5010, "wait_seconds": 51.0, "size": 3, "ready": 2, "opening": 1, "opened": 5},

@@ -38,7 +38,7 @@ def refusing(_refusing_facts_server: RefusingServer) -> RefusingServer:
 
 @pytest.fixture(autouse=True)
 def _nothing_warned_of() -> Iterator[None]:
-    """What is missing is looked for, and warned of, anew."""
+    """Each test looks for missing names, and warns about them, as if it were the first."""
     missing.warned.clear()
     yield
     missing.warned.clear()

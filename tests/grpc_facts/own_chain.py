@@ -9,5 +9,5 @@ from grpcpool._grpc.own_chain import OWN_CHAINS
 
 
 def pytest_configure(config: Any) -> None:
-    """Has it so for all tests."""
+    """Applies to all tests."""
     interceptor_chain._chains = lambda: OWN_CHAINS  # type: ignore[assignment]

@@ -71,7 +71,7 @@ class Hiding:
     """Stands for an object of gRPC's compiled part, some of whose names are others."""
 
     def __init__(self, inner: Any, hidden: list[str]) -> None:
-        """Has not the names that are `hidden`, but has them with a prefix."""
+        """Offers the `hidden` names only with a prefix."""
         self._inner = inner
         self._hidden = hidden
 

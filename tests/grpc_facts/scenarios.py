@@ -22,7 +22,7 @@ from support.loops import settle
 
 _LONG = 10.0
 _SOON = 2.0
-# Of which gRPC notices only when it sends the call.
+# gRPC notices only when it sends the call.
 _NOT_METADATA: Any = ((1, "x"),)
 
 
@@ -52,7 +52,7 @@ def calls(target: str) -> Any:
 
 
 def connecting(target: str) -> Any:
-    """Notices that there is no server, and that there is one."""
+    """Notices when a server is missing, and when it is there."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nowhere = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -189,7 +189,7 @@ def _fail(target: str, command: str, service: str, ways: tuple[str, ...]) -> tup
 
 
 def late_metadata(target: str, command: str, service: str) -> Any:
-    """How a stream ends of which gRPC takes note of the end first, and of initial metadata a little later."""
+    """How a stream ends when gRPC notes its end first, and its initial metadata a little later."""
     from grpc import _channel  # noqa: PLC0415 -- as late as gRPC itself does
 
     private: Any = _channel
@@ -318,7 +318,7 @@ async def _intercepted(target: str) -> Any:
 
 
 async def _write_while_waiting(pool: Any) -> None:
-    """Writes to a call that waits for its place; and, after the end of the writes, in vain."""
+    """Writes to a call that waits for its place; and, without effect, after the end of the writes."""
     writes = next(way for way in aio_ways.WAYS if way.writes and way.streams_out)
     holding = await pool.acquire(streams=1)
     waiting = writes.begin(pool)

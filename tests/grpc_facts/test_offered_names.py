@@ -39,7 +39,7 @@ def test_registered_methods(calls: CallServer, make_pool: PoolMaker, changed: Ch
 
 
 class _Older(grpc.Channel):
-    """A channel of a gRPC before 1.63, or of another make."""
+    """A channel of a gRPC before 1.63, or of another implementation."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._of_today = channel

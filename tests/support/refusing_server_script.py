@@ -130,7 +130,7 @@ class Stream:
         self.requests.put_nowait(None)
 
     def begin_answer(self) -> None:
-        """Has the headers sent with what comes next, in one packet."""
+        """Sends the headers together with what comes next, in one packet."""
         self._has_answered = True
         headers = [(":status", "200"), ("content-type", "application/grpc"), ("initial", "yes")]
         self.connection.h2.send_headers(self.number, headers)

@@ -32,7 +32,7 @@ def _call_with(call: Callable[[], Any], callback: Callable[[Any], None]) -> None
 
 
 def sending_of(call: Any) -> asyncio.Task[Any] | None:
-    """The task that sends the request of `call`; `None` if it has none, as a call of another make."""
+    """The task that sends the request of `call`; `None` if it has none, such as a call of another implementation."""
     sending: asyncio.Task[Any] | None = getattr(call, "_call_response", None) or getattr(call, "_preparation", None)
     if sending is None and is_grpcs_own(call):
         warn_of_missing("_preparation" if hasattr(call, "__aiter__") else "_call_response")
@@ -40,5 +40,5 @@ def sending_of(call: Any) -> asyncio.Task[Any] | None:
 
 
 def has_done_writing(call: Any) -> bool:
-    """Whether `done_writing` was called; `False` if the call does not tell."""
+    """Whether `done_writing` was called; `False` if the call does not show it."""
     return bool(getattr(call, "_done_writing_flag", False))

@@ -26,7 +26,7 @@ _kinds: dict[type, type] = {}
 def with_grpcs_own(kind: type[E], *sample: Any) -> type[E]:
     """A class that is `kind` and, where that is possible, gRPC's class of errors of blocking calls.
 
-    That class is private, and many an except clause names it all the same. It is not imported for this: see
+    That class is private, but many except clauses name it. It is not imported for this: see
     `client_modules`.
 
     Args:
@@ -58,8 +58,9 @@ def has_answered(error: Any) -> bool | None:
     """Whether the server of a sync call that is over, or of an error, sent initial metadata; `None` if unknown.
 
     The public method of a sync call may wait for the thread of gRPC's on which this may run, so it is asked only of
-    errors known not to wait. Anything else is unknown: what interceptors raise, calls of another make, and calls of a
-    pool within this one, which has dealt with the refusal itself. It may also be unknown yet: see `is_answer_pending`.
+    errors known not to wait. Anything else is unknown: what interceptors raise, calls of other implementations, and
+    calls of a pool within this one, which has dealt with the refusal itself. It may also be unknown yet: see
+    `is_answer_pending`.
     """
     state: Any = getattr(error, "_state", None)
     if hasattr(state, "initial_metadata"):
@@ -77,7 +78,7 @@ def is_answer_pending(call: Any) -> bool:
     """Whether gRPC has yet to see if the server of a stream sent initial metadata.
 
     gRPC's thread often takes note of the end of a stream first (measured: of most that are refused, and of up to a
-    third that are answered and reset in one packet), and of the metadata, or that there is none, at once afterwards.
+    third that are answered and reset in one packet), and of the metadata, or of its absence, immediately afterwards.
     """
     state: Any = getattr(call, "_state", None)
     return hasattr(state, "initial_metadata") and state.initial_metadata is None and type(call).__name__ != _NAME

@@ -16,7 +16,7 @@ _PACKAGE = "grpc."
 
 
 def learn_module_of(channel: object) -> None:
-    """Adds the module of one of gRPC's own channels; does nothing for channels of another make."""
+    """Adds the module of one of gRPC's own channels; does nothing for channels of another implementation."""
     module = type(channel).__module__
     if module.startswith(_PACKAGE):
         CLIENT_MODULES.add(module)

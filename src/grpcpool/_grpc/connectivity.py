@@ -1,9 +1,9 @@
 """Whether a channel is connected: the only place that knows gRPC's private connectivity calls.
 
 gRPC's public way, `subscribe`, costs a thread and a poll every 0.2 s for each channel. The channel behind
-`grpc.Channel` tells its state in a microsecond and lets a thread wait for a change without polling; it has done so
-under the same names since grpcio 1.60. Where a channel has no such thing within, because it is of another make, the
-public way serves.
+`grpc.Channel` returns its state in a microsecond and lets a thread wait for a change without polling; it has done so
+under the same names since grpcio 1.60. A channel of another
+implementation has nothing like it; there the public way serves.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class NativeConnectivity:
             return
 
     def failure(self, timeout: float) -> Exception | None:
-        """Gets the reason from a call that fails at once, for gRPC gives it nowhere else.
+        """Gets the reason from a call that fails at once, because gRPC gives it nowhere else.
 
         The call does not wait for ready, so while the channel is down it never leaves the process. Should the
         channel have connected just now, the server answers that it does not know the method, which is as good.
@@ -122,7 +122,7 @@ class NativeConnectivity:
 
 
 class SubscribedConnectivity:
-    """Subscribes to a channel of another make, as anybody may."""
+    """Subscribes to a channel of another implementation, in the public way."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         """Subscribes to `channel`, which has it connect."""
@@ -145,12 +145,12 @@ class SubscribedConnectivity:
         return self._state
 
     def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
-        """Waits to be told."""
+        """Waits for a notification."""
         with self._changed:
             self._changed.wait_for(lambda: self._state is not state, timeout)
 
     def failure(self, timeout: float) -> Exception | None:  # noqa: ARG002 -- nobody to ask
-        """Has no words for it."""
+        """An error that names the state; the reason is unknown."""
         return ConnectError(f"the channel reports {self._state.name}")
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ def _note_what_is_missing(channel: Any) -> None:
 
 
 def wait_until_ready(connectivity: Connectivity, timeout: float, given_up: Callable[[], bool]) -> None:
-    """Has the channel connect and waits until it is ready.
+    """Makes the channel connect, and waits until it is ready.
 
     Args:
         connectivity: Of the channel.

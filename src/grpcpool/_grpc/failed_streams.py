@@ -82,7 +82,7 @@ def take_note_of_metadata(call: Any) -> None:
 
 
 def _take_note_of_end(call: Any) -> None:
-    """Consumes what is left of a stream of which no thread of gRPC's takes note."""
+    """Consumes what is left of a stream that no gRPC thread watches."""
     if not hasattr(call, "_consume_next_event"):
         if type(call).__name__ == _READ_BY_ITSELF:
             warn_of_missing("_consume_next_event")

@@ -10,7 +10,7 @@ from .facts import FACT_OF
 
 _logger = logging.getLogger("grpcpool")
 
-# The names of which a warning was logged.
+# The names for which a warning was logged.
 warned: set[str] = set()
 
 

@@ -1,7 +1,7 @@
 """Channel options: what gives each channel a connection of its own, and shares several addresses out.
 
-gRPC shares a connection between channels whose target and arguments are equal. Any argument of one's own tells them
-apart; gRPC ignores names that it does not know. And where a target has several addresses, gRPC's default policy has
+gRPC shares a connection between channels whose target and arguments are equal. Any unique argument separates
+them; gRPC ignores names that it does not know. And where a target has several addresses, gRPC's default policy has
 every channel go to the first; `pick_first` with `shuffleAddressList` (gRFC A62) has each begin at a random one.
 """
 
@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 
 def isolated(options: Iterable[tuple[str, Any]] = ()) -> Options:
-    """Channel options that give one channel a connection of its own. Call it anew for each channel.
+    """Channel options that give one channel a connection of its own. Call it again for each channel.
 
     Besides keeping channels of a pool apart, the unique argument frees a new channel from the reconnect backoff of
     one that failed, and, as it holds the process id, a forked child from its parent.

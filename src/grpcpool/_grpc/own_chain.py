@@ -100,7 +100,7 @@ class _Answer(grpc.aio.Call):
 
 
 class _Chain:
-    """The interceptors of one call, of which each goes on to the next."""
+    """The interceptors of one call; each continues with the next."""
 
     def __init__(self, kind: str, of_streams: bool) -> None:
         self._intercept = f"intercept_{kind}"

@@ -1,4 +1,4 @@
-"""What the status of a failed call tells a pool."""
+"""What the status of a failed call means for a pool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .aio_calls import is_grpcs_own
 from .call_errors import has_answered, is_answer_pending
 from .missing import warn_of_missing
 
-# gRPC's own words, in nothing but its own parentheses: a server that tells what it heard from another has more to say.
+# gRPC's own words, in nothing but its own parentheses: a server that relays the error of another server adds words.
 _REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7\)*")
 
 
@@ -37,7 +37,7 @@ def details_of(call: Any) -> str:
 def tells_of_loss(code: grpc.StatusCode | None, details: str) -> bool:
     """Whether a call failed in the words that gRPC has for a connection that is gone.
 
-    Calls hear of that some milliseconds before the channel's state tells it. A server that uses these words of its own
+    Calls notice that some milliseconds before the channel's state shows it. A server that uses these words of its own
     costs its connection a moment out of service.
     """
     return code is grpc.StatusCode.UNAVAILABLE and _RESET not in details and _LOST.search(details) is not None
@@ -59,7 +59,7 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
 def is_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
     """As `is_refused_stream`, by what a call says.
 
-    A server that sent metadata has done something, and one of which that is not known (`None`) may have: a call that
+    A server that sent metadata has done something, and one may have for which that is unknown (`None`): a call that
     may have been processed is never sent again.
     """
     if code is not grpc.StatusCode.UNAVAILABLE or _REFUSED.fullmatch(str(details or "")) is None:
@@ -74,7 +74,7 @@ def _is_empty(metadata: Any) -> bool:
 def answer_of_done(ask: Callable[[], Any]) -> Any:
     """What a coroutine method of an asyncio call that is over answers, which it does without waiting.
 
-    `None` if it does wait, or fails: calls may be of another make.
+    `None` if it does wait, or fails: calls may be of another implementation.
     """
     answer = ask()
     try:
@@ -88,7 +88,7 @@ def answer_of_done(ask: Callable[[], Any]) -> Any:
 
 
 def _said(call: Any, name: str) -> Any:
-    """What a method of a call says; `None` if there is none, or it fails: calls and errors may be of another make."""
+    """What a method of a call returns; `None` if it is missing or fails, as in other implementations."""
     try:
         method = getattr(call, name, None)
         return method() if callable(method) else None
@@ -104,7 +104,7 @@ def details_of_done(native: Any) -> str:
 def has_succeeded(native: Any) -> bool:
     """Whether an asyncio call that is over is known to have ended with `OK`.
 
-    gRPC tells it privately at a tenth of what the public way costs, which every call would pay; `False` if it does not.
+    gRPC's private way costs a tenth of the public one, which every call would pay; `False` if it is unknown.
     """
     try:
         return bool(native._cython_call.is_ok())
