@@ -52,18 +52,20 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Loads a module from a changed source, and keeps no bytecode."""
+    """Loads a module from a changed source, and keeps no bytecode then; an unchanged one from its usual bytecode."""
 
     def __init__(self, fullname: str, path: str, patterns: dict[str, str]) -> None:
         super().__init__(fullname, path)
         self._patterns = patterns
 
-    def get_code(self, fullname: str) -> types.CodeType:
+    def get_code(self, fullname: str) -> types.CodeType | None:
         path = self.get_filename(fullname)
-        source = pathlib.Path(path).read_text(encoding="utf-8")
+        source = changed = pathlib.Path(path).read_text(encoding="utf-8")
         for pattern, new in self._patterns.items():
-            source = re.sub(pattern, new, source)
-        code: types.CodeType = compile(source, path, "exec", dont_inherit=True)
+            changed = re.sub(pattern, new, changed)
+        if changed == source:
+            return super().get_code(fullname)
+        code: types.CodeType = compile(changed, path, "exec", dont_inherit=True)
         return code
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.call_errors import has_answered, has_answered_in_the_end
+from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
@@ -140,27 +140,15 @@ class PoolCall(_Base):
         running.native = on_end(native, end, defer, within=True)
 
     def end(self, end: End, *, refused: bool) -> bool:
-        """The native call of this `end` is over; returns whether it is sent again, or may be: the server refused it."""
+        """The native call of this `end` is over; returns whether it is sent again: the server refused it."""
         running = self._stage
         if not isinstance(running, Running) or running.end is not end:
             return False
-        answered = has_answered(running.native) if refused and self._may_repeat else True
-        if answered is None:
-            self._driver.starter.do(partial(self._send_again_if_unanswered, running))
-        elif answered:
-            self._finish(running)
-            return False
-        else:
+        if refused and self._may_repeat and has_answered(running.native) is False:
             self._send_again(running)
-        return True
-
-    def _send_again_if_unanswered(self, running: Running) -> None:
-        """The server refused the call: sends it again, unless the server has answered. Waits until that is known."""
-        if has_answered_in_the_end(running.native) is False and self._may_repeat:
-            self._send_again(running)
-        else:
-            self._finish(running)
-            self._driver.callback_runner.do(self._callbacks.call)
+            return True
+        self._finish(running)
+        return False
 
     def _send_again(self, running: Running) -> None:
         waiting = self._new_waiting()

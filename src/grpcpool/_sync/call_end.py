@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from .._grpc.call_errors import has_answered_in_the_end
 from .._grpc.failed_streams import Defer, end_when_it_fails, runs_only_while_iterated
 from .serial_runner import run_logged
 
@@ -91,10 +93,22 @@ class End:
             place = self._place.pop()
         except IndexError:
             return
-        refused = place.end(self._native())
-        call = self._pool_call()
-        if call is None or not call.end(self, refused=refused):
+        ended = self._native()
+        refused = place.end(ended, can_wait=True)
+        if refused is None:
+            place.driver.starter.do(partial(self._end_when_known, place, ended))
+        elif not self._is_sent_again(refused=refused):
             self._callbacks.call()
+
+    def _end_when_known(self, place: Place, ended: Any) -> None:
+        """Waits until gRPC knows whether the server answered. Not on gRPC's thread, which would wait for itself."""
+        has_answered_in_the_end(ended)
+        if not self._is_sent_again(refused=bool(place.end(ended))):
+            place.driver.callback_runner.do(self._callbacks.call)
+
+    def _is_sent_again(self, *, refused: bool) -> bool:
+        call = self._pool_call()
+        return call is not None and call.end(self, refused=refused)
 
 
 def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = False) -> Any:

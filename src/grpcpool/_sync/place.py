@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from .._grpc.call_errors import is_answer_pending
 from .._grpc.status import code_of, details_of, is_refused_stream
 from .._machine.slot import Slot
 from .driver import SyncDriver
@@ -44,12 +45,20 @@ class Place:
             driver.recover()
             raise
 
-    def end(self, ended: Any) -> bool:
-        """Releases the place of the call, or error, that `ended`; returns whether the server refused the call."""
+    def end(self, ended: Any, *, can_wait: bool = False) -> bool | None:
+        """Releases the place of the call, or error, that `ended`; returns whether the server refused the call.
+
+        Args:
+            ended: The call or error.
+            can_wait: Whether to release nothing, and to return `None`, while gRPC does not know yet what the server
+                did.
+        """
         driver, slot = self.driver, self._slot
         code = code_of(ended)
         if code is not grpc.StatusCode.OK and slot is not None and not self._released:
             if is_refused_stream(ended):
+                if can_wait and is_answer_pending(ended):
+                    return None
                 driver.tell(driver.machine.refused_stream, slot, self)
                 return True
             # Before the release: a slot that carries less because a call failed on it is the more attractive.
