@@ -1,4 +1,4 @@
-"""The counters of the machine, and the stats of one slot."""
+"""What the machine counts, and what snapshots and errors show of a pool."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable
 
-from .._values.slot_states import CloseReason
-from .._values.stats import ChannelStats
+from .._values.errors import Figures
+from .._values.slot_states import CloseReason, SlotState
+from .._values.stats import ChannelStats, Counts, PoolStats
 from .slot import Slot
+from .slot_table import SlotTable
 
 
 @dataclasses.dataclass(slots=True)
@@ -37,4 +39,51 @@ def slot_stats(slot: Slot, moment: Callable[[float], dt.datetime]) -> ChannelSta
         created_at=moment(slot.opened_at),
         used_at=moment(slot.used_at),
         calls=slot.calls,
+    )
+
+
+def pool_stats(
+    slots: SlotTable,
+    counters: Counters,
+    bounds: tuple[int, int],
+    waiting: int,
+    moment: Callable[[float], dt.datetime],
+    now: float,
+) -> PoolStats:
+    """Returns the snapshot of a pool with these slots and counters; `bounds` are the least and most connections."""
+    return PoolStats(
+        size=len(slots),
+        ready=slots.ready,
+        opening=slots.opening,
+        draining=slots.draining,
+        idle=sum(slot.state is SlotState.READY and slot.in_flight == 0 for slot in slots),
+        in_flight=sum(slot.in_flight for slot in slots),
+        waiting=waiting,
+        min_size=bounds[0],
+        max_size=bounds[1],
+        acquired=counters.acquired_of_closed + sum(slot.calls for slot in slots),
+        waited=counters.waited,
+        wait_seconds=counters.wait_seconds,
+        timeouts=counters.timeouts,
+        rejected=counters.rejected,
+        refused_streams=counters.refused_streams,
+        opened=counters.opened,
+        open_failures=counters.open_failures,
+        closed=Counts({str(reason): n for reason, n in counters.closed.items()}),
+        channels=tuple(slot_stats(slot, moment) for slot in slots),
+        taken_at=moment(now),
+    )
+
+
+def figures_of(slots: SlotTable, *, max_size: int, waiting: int, waited: float) -> Figures:
+    """Returns the numbers that an error reports for a waiter that has `waited` this many seconds."""
+    return Figures(
+        open=slots.ready + slots.lost,
+        lost=slots.lost,
+        opening=slots.opening,
+        draining=slots.draining,
+        max_size=max_size,
+        in_flight=sum(slot.in_flight for slot in slots),
+        waiting=waiting,
+        waited=waited,
     )

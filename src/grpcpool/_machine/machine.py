@@ -48,8 +48,8 @@ from .._values.config import PoolConfig, check_size
 from .._values.errors import Figures, Refusal
 from .._values.events import Granted, Opened, OpenFailed, RefusedStream, Rejected, TimedOut
 from .._values.slot_states import CloseReason, SlotState
-from .._values.stats import Counts, PoolStats
-from .counters import slot_stats
+from .._values.stats import PoolStats
+from .counters import figures_of, pool_stats
 from .effects import Close, Grant, Notify, Open, Outbox, Refuse, Started, Watch
 from .fleet import Fleet
 from .openers import OpenWaiter
@@ -119,8 +119,7 @@ class PoolMachine:
             self.fleet.close(slot, slot.reason)
             self._fill(now)
             if self.closing:
-                # Nothing may wait for a deadline that is no longer anybody's.
-                self._rearm(now)
+                self._rearm(now)  # Otherwise the end would wait for a deadline that is gone.
         elif slot.overflow and slot.state is not SlotState.CLOSED:
             slot.overflow = self._slots.connections > self.fleet.max_size
             if slot.overflow:
@@ -201,7 +200,7 @@ class PoolMachine:
         retry_in = self.fleet.open_failed(slot, now)
         self.outbox.append(Notify(OpenFailed(pool=self.name, channel=slot.id, error=error, retry_in=retry_in)))
         for opener in [opener for opener in self.openers if slot in opener.pending]:
-            self._fail_open(opener, now)
+            self._undo_open(opener, now, failed=True)
         self._reconcile(now)
 
     def lost(self, slot: Slot, error: BaseException | None, now: float) -> None:
@@ -249,8 +248,7 @@ class PoolMachine:
             self.fleet.resize(min_size, max_size, now)
             self._start_openers()
             self._fill(now)
-            # Replacing is left to the tick that this asks for.
-            self._rearm(now)
+            self._rearm(now)  # The tick that this asks for replaces what is due.
 
     def refresh(self, now: float) -> None:
         """Replaces every connection of this moment: a successor first, then the old one drains."""
@@ -282,30 +280,8 @@ class PoolMachine:
 
     def stats(self, moment: Callable[[float], dt.datetime], now: float) -> PoolStats:
         """A snapshot; `moment` turns the driver's clock into a date."""
-        slots = self._slots
-        counters = self.counters
-        return PoolStats(
-            size=len(slots),
-            ready=slots.ready,
-            opening=slots.opening,
-            draining=slots.draining,
-            idle=sum(slot.state is SlotState.READY and slot.in_flight == 0 for slot in slots),
-            in_flight=sum(slot.in_flight for slot in slots),
-            waiting=self.queue.length,
-            min_size=self.fleet.min_size,
-            max_size=self.fleet.max_size,
-            acquired=counters.acquired_of_closed + sum(slot.calls for slot in slots),
-            waited=counters.waited,
-            wait_seconds=counters.wait_seconds,
-            timeouts=counters.timeouts,
-            rejected=counters.rejected,
-            refused_streams=counters.refused_streams,
-            opened=counters.opened,
-            open_failures=counters.open_failures,
-            closed=Counts({str(reason): n for reason, n in counters.closed.items()}),
-            channels=tuple(slot_stats(slot, moment) for slot in slots),
-            taken_at=moment(now),
-        )
+        bounds = self.fleet.min_size, self.fleet.max_size
+        return pool_stats(self._slots, self.counters, bounds, self.queue.length, moment, now)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -319,7 +295,7 @@ class PoolMachine:
             self._expire(waiter, now)
         for opener in [opener for opener in self.openers if opener.deadline <= now]:
             self.last_error = self.last_error or TimeoutError("not ready within the timeout of open()")
-            self._fail_open(opener, now)
+            self._undo_open(opener, now, failed=True)
         for slot in self._slots:
             if slot not in self._slots:
                 continue
@@ -370,7 +346,7 @@ class PoolMachine:
             elif waiter.refusal is not None:
                 self._refuse(waiter, waiter.refusal, now)
         for opener in [opener for opener in self.openers if opener.refusal is not None]:
-            self._fail_open(opener, now)
+            self._undo_open(opener, now, failed=True)
         if self.closing:
             self._shut(now)
         self._reconcile(now, *(slot for slot in self._slots if slot.state is not SlotState.OPENING))
@@ -471,16 +447,8 @@ class PoolMachine:
 
     def figures(self, waited: float = 0.0, others: int | None = None) -> Figures:
         """The numbers that an error reports; `others` wait, all in the queue if not given."""
-        return Figures(
-            open=self._slots.ready + self._slots.lost,
-            lost=self._slots.lost,
-            opening=self._slots.opening,
-            draining=self._slots.draining,
-            max_size=self.fleet.max_size,
-            in_flight=sum(slot.in_flight for slot in self._slots),
-            waiting=self.queue.length if others is None else others,
-            waited=waited,
-        )
+        waiting = self.queue.length if others is None else others
+        return figures_of(self._slots, max_size=self.fleet.max_size, waiting=waiting, waited=waited)
 
     # --- open() -------------------------------------------------------------------------------------------------
 
@@ -503,7 +471,7 @@ class PoolMachine:
         """The opener gives up. Returns whether it still waited; what was dialled for it alone is closed."""
         if opener not in self.openers:
             return False
-        self._undo_open(opener, now)
+        self._undo_open(opener, now, failed=False)
         self._fill(now)
         return True
 
@@ -516,12 +484,10 @@ class PoolMachine:
                 self.outbox.append(Started(opener))
                 del self.openers[opener]
 
-    def _fail_open(self, opener: OpenWaiter, now: float) -> None:
-        self._refuse(opener, Refusal.OPEN_FAILED, now)
-        self._undo_open(opener, now)
-
-    def _undo_open(self, opener: OpenWaiter, now: float) -> None:
-        """Closes what a failed `open()` had opened, unless others wait for it; then all is as before."""
+    def _undo_open(self, opener: OpenWaiter, now: float, *, failed: bool) -> None:
+        """Closes what an `open()` that failed, or was given up, had opened, unless others wait for it."""
+        if failed:
+            self._refuse(opener, Refusal.OPEN_FAILED, now)
         others = [other for other in self.openers if other is not opener]
         shared = {slot for other in others for slot in other.pending | other.made}
         if self.queue.length:

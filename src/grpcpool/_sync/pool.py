@@ -77,16 +77,14 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._pool = self
         lease._streams = streams
         lease._released = False
-        lease._calls = 0
-        lease._at_release = ()
+        lease._calls, lease._at_release = 0, ()
         with driver.lock:
             slot = driver.places.acquire(streams, lease)
         if slot is None:
             self._wait_for_place(lease, timeout)
         else:
             lease._used_at = slot.used_at
-            # The clock's function is an attribute: as a local name it is faster to call.
-            monotonic = driver.monotonic
+            monotonic = driver.monotonic  # A function: as a local name it is faster to call.
             if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams, lease):
                 lease._slot, lease._released = None, False
                 self._wait_for_place(lease, timeout)
