@@ -69,7 +69,8 @@ def simulate(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Runs a pool under load and faults for a minute, or longer: ``nox -s soak -- --minutes N --seed SEED``."""
-    session.install(".", "psutil")
+    # The load shares its helpers with the tests.
+    session.install(".", "psutil", "pytest>=9")
     session.run("python", "-W", "error", "tests/soak/soak.py", *session.posargs)
 
 
