@@ -54,6 +54,10 @@ MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RP
 """gRPC's text."""
 
 
+# The stage of every call that has been dropped.
+_DROPPED = locally_cancelled()
+
+
 class CallProxy:
     """What the four kinds of call share."""
 
@@ -163,6 +167,8 @@ class CallProxy:
         if isinstance(stage, Running):
             # Would be a cycle: the native call holds the stage, which is its callback.
             native, stage.native = stage.native, None
+            # Finalizers of intercepted calls that are collected together with this one may still cancel it.
+            self._stage = _DROPPED
             if stage.over:
                 return
             self._driver.defer(partial(stage, native) if _is_over(native) else native.cancel)
