@@ -4,7 +4,8 @@ Effects leave the machine in three queues, which are carried out in this order: 
 code; events, which go to the log and to listeners; and connections to open. So a slow listener delays no answer, and
 `opening` is emitted before the factory is called. An uncontended acquire or release creates no effect.
 
-An effect stays at the head of its queue until it has been carried out, so that nothing is lost if that is interrupted.
+An act, or a connection to open, stays at the head of its queue until it has been carried out. So it is not lost if that
+is interrupted. An event is removed first, because it must not be emitted twice.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class EffectQueue(deque[T], Generic[T]):
 
     Attributes:
         claimed: Whether a thread carries them out; the driver sets it under its lock.
-        tried: The effect that is being carried out.
+        tried: The act that is being carried out; one that fails twice is dropped.
     """
 
     claimed = False

@@ -28,9 +28,6 @@ from .effects import Close, Notify, Open, Outbox
 from .places import Places
 from .slot import Slot, SlotEvent
 
-# Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
-_READY = SlotState.READY
-
 # A server that refuses streams is near its limit, or busy cleaning up. A limit that it has lowered comes back within
 # some seconds, a twentieth of `max_streams` at a time; each step that goes too far costs one call a retry.
 _LIMIT_GROWS_AFTER = 0.5
@@ -83,7 +80,7 @@ class Fleet:
         most = self.config.max_streams
         slot.limit = min(most, slot.limit + max(1, most // 20))
         slot.limit_grows_at = now + _LIMIT_GROWS_AFTER if slot.limit < most else math.inf
-        if slot.state is _READY:
+        if slot.state is SlotState.READY:
             self.picker.reload(slot, slot.in_flight)
         return True
 
@@ -341,7 +338,7 @@ class Fleet:
         self.alarm = max(self.alarm, now)
 
     def _may_idle_out(self, slot: Slot) -> bool:
-        spare = self.slots.ready if slot.state is _READY else self.slots.connections
+        spare = self.slots.ready if slot.state is SlotState.READY else self.slots.connections
         return spare > self.min_size and slot.successor is None
 
     def _idle_at(self, slot: Slot) -> float:
