@@ -165,8 +165,8 @@ MUTANTS = (
     Mutant(
         "rearming forgets the waiters' deadlines",
         "machine",
-        "        self.fleet.alarm_at(self.queue.next_deadline())\n",
-        "",
+        "self.fleet.rearm(self.queue.asked, self.queue.next_deadline(), now)",
+        "self.fleet.rearm(self.queue.asked, math.inf, now)",
         "the slots' deadlines are computed in another module",
     ),
     Mutant(
@@ -215,22 +215,22 @@ MUTANTS = (
     Mutant(
         "connections being opened are not counted",
         "slot_table",
-        "return count[SlotState.OPENING] + count[SlotState.READY]",
-        "return count[SlotState.READY]",
+        "self.connections = self.opening + self.ready",
+        "self.connections = self.ready",
         "it seems natural to count a connection only once it is open",
     ),
     Mutant(
         "a successor counts beside the connection it replaces",
         "slot_table",
-        " + count[SlotState.LOST] - self.successors",
-        " + count[SlotState.LOST]",
+        " + self.lost - self.successors",
+        " + self.lost",
         "it is easily forgotten that not every opening slot counts",
     ),
     Mutant(
         "a separated successor is still counted as one",
         "slot_table",
-        "            self.successors -= 1\n",
-        "",
+        "successor.replaces = replaced.successor = None",
+        "replaced.successor = None",
         "with the pointers cleared it looks done",
     ),
     Mutant(

@@ -69,7 +69,6 @@ class AioDriver(Driver):
         self._openings: dict[Slot, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._rings_at = math.inf
         self._awaits_change: set[asyncio.Future[None]] = set()
         self.unsubscribe = clock.subscribe(self._tick_at_home)
 
@@ -226,23 +225,20 @@ class AioDriver(Driver):
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def see_to_alarm(self) -> None:
-        """Sets the timer, if it would ring too late. If it rings early, it finds nothing to do and is set again."""
-        alarm = self.alarm
-        if alarm >= self._rings_at or self.loop is None:
-            return
+    def wake_at(self, alarm: float) -> None:
+        """Sets the timer. If it rings early, it finds nothing to do and is set again."""
         delay = self.clock.wait_until(alarm)
-        if delay is None:
+        if self.loop is None or delay is None:
             return
         self._stop_timer()
-        self._rings_at = alarm
+        self.wakes_at = alarm
         self._timer = self.loop.call_later(delay, self._ring, context=self._context)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
-        self._rings_at = math.inf
+        self.wakes_at = math.inf
 
     def _ring(self) -> None:
         self._stop_timer()

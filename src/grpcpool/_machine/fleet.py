@@ -180,7 +180,7 @@ class Fleet:
     def _restore(self, wanted: int, now: float) -> list[Slot]:
         """Takes back up to `wanted` connections that drain only because there were too many."""
         restored: list[Slot] = []
-        for slot in self.slots.in_state(SlotState.DRAINING):
+        for slot in self.slots.in_state(SlotState.DRAINING) if self.slots.draining else ():
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
             if slot.reason is CloseReason.SHRINK and not slot.down:
@@ -328,10 +328,10 @@ class Fleet:
         """Brings the next deadline forward to `at`, if it is later."""
         self.alarm = min(self.alarm, at)
 
-    def rearm(self, asked: int, now: float) -> None:
-        """Derives the next deadline of the slots."""
-        self.alarm = self._peak_until
-        for slot in self.slots:
+    def rearm(self, asked: int, deadline: float, now: float) -> None:
+        """Derives the next deadline: of the slots, or, if that is earlier, `deadline`."""
+        self.alarm = min(self._peak_until, deadline)
+        for slot in self.slots.all:
             self.alarm_at(self._attention(slot, now))
         if self.backoff.retry_at > now and self.shortage(asked) > 0:
             self.alarm_at(self.backoff.retry_at)

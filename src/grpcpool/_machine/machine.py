@@ -95,7 +95,8 @@ class PoolMachine:
         if self.closing:
             self._refuse(waiter, Refusal.CLOSED, now)
             return
-        self.fleet.activate(now)
+        if not self.fleet.active:
+            self.fleet.activate(now)
         slot = self._find(waiter)
         if slot is not None:
             self.places.acquire(waiter.streams, waiter, slot)
@@ -275,7 +276,7 @@ class PoolMachine:
         for slot in self._slots:
             if slot.state is SlotState.DRAINING:
                 slot.deadline = min(slot.deadline, self._closes_at)
-            elif slot in self._slots:
+            elif slot.state is not SlotState.CLOSED:
                 self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, deadline=self._closes_at)
 
     def stats(self, moment: Callable[[float], dt.datetime], now: float) -> PoolStats:
@@ -296,9 +297,9 @@ class PoolMachine:
         for opener in [opener for opener in self.openers if opener.deadline <= now]:
             self.last_error = self.last_error or TimeoutError("not ready within the timeout of open()")
             self._undo_open(opener, now, failed=True)
-        for slot in self._slots:
-            if slot not in self._slots:
-                continue
+        for slot in self._slots.all:
+            if slot.state is SlotState.CLOSED:
+                continue  # By what has just been done for another.
             if slot.state is SlotState.OPENING and slot.deadline <= now:
                 error = TimeoutError(f"not ready within connect_timeout, {self.config.connect_timeout} s")
                 self.open_failed(slot, error, now)
@@ -309,8 +310,7 @@ class PoolMachine:
         self._reconcile(now)
 
     def _rearm(self, now: float) -> None:
-        self.fleet.rearm(self.queue.asked, now)
-        self.fleet.alarm_at(self.queue.next_deadline())
+        self.fleet.rearm(self.queue.asked, self.queue.next_deadline(), now)
         for opener in self.openers:
             self.fleet.alarm_at(opener.deadline)
 

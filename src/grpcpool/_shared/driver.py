@@ -54,6 +54,9 @@ class Driver(abc.ABC):
     # What to do in a forked child.
     after_fork: str
 
+    # By when `tick` will be called in any case; `math.inf` for never.
+    wakes_at = math.inf
+
     def __init__(
         self,
         source: ChannelSource,
@@ -101,8 +104,8 @@ class Driver(abc.ABC):
         """The pool is closed, and its last connection is gone."""
 
     @abc.abstractmethod
-    def see_to_alarm(self) -> None:
-        """Ensures that `tick` is called at `alarm`, which may have changed."""
+    def wake_at(self, alarm: float) -> None:
+        """Ensures that `tick` is called at `alarm`, which is before `wakes_at`."""
 
     @abc.abstractmethod
     def defer(self, work: Callable[[], object]) -> None:
@@ -159,10 +162,11 @@ class Driver(abc.ABC):
             self._carry_out(outbox.acts, self._act)
             self._carry_out(outbox.events, self._emit)
             self._carry_out(outbox.opens, self._dial)
+            if self.losses.next_check != math.inf and not len(self.machine.fleet.slots):
+                self.losses.clear()
             self.changed()
         # An act stays in the queue while another thread carries it out.
         if self.machine.closing and not len(self.machine.fleet.slots) and not (outbox.acts or outbox.opens):
-            self.losses.clear()
             self.finish()
         self.see_to_alarm()
 
@@ -226,6 +230,7 @@ class Driver(abc.ABC):
         """Opens the first connection. If that is interrupted, it is asked for again; `open_channel` opens it once."""
         self.open_channel(queue[0].slot)
         queue.popleft()
+        self.losses.begin()
 
     # --- places -------------------------------------------------------------------------------------------------
 
@@ -327,14 +332,20 @@ class Driver(abc.ABC):
     @property
     def alarm(self) -> float:
         """When the next tick is due."""
-        alarm = min(self.machine.next_deadline(), self.losses.next_check)
+        alarm = min(self.machine.fleet.alarm, self.losses.next_check)
         return alarm if self.leaks is None else min(alarm, self.leaks.next_deadline())
+
+    def see_to_alarm(self) -> None:
+        """Ensures that `tick` is called in time. The alarm is read first, as `_sync/worker.py` explains."""
+        alarm = self.alarm
+        if alarm < self.wakes_at:
+            self.wake_at(alarm)
 
     def tick(self) -> None:
         """Does what is due."""
         self.do_deferred()
         now = self.monotonic()
-        if self.machine.next_deadline() <= now:
+        if self.machine.fleet.alarm <= now:
             self.tell(self.machine.tick)
         if self.losses.next_check <= now and self.losses.check_due(now):
             self.changed()

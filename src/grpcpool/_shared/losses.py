@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -54,23 +55,39 @@ class LossWatch:
         self._monotonic = monotonic
         # Slots that are lost, or may be, with the moment of the next check and the pause before the one after it.
         self._suspects: dict[Slot, tuple[float, float]] = {}
-        self._checks_all_at = monotonic() + _CHECKS_EVERY
+        self._checks_all_at = math.inf
+        # When the next check is due. It is derived from the two above, and changes with them under the lock.
+        self.next_check = math.inf
+        self._lock = threading.Lock()
 
-    @property
-    def next_check(self) -> float:
-        """When the next check is due."""
-        at = self._checks_all_at if self._slots.ready else math.inf
-        # A copy: another thread may add a slot meanwhile.
-        return min([at, *(at for at, _ in tuple(self._suspects.values()))]) if self._suspects else at
+    def begin(self) -> None:
+        """There is a connection: checks from now on also those that are not used."""
+        with self._lock:
+            self._checks_all_at = min(self._checks_all_at, self._monotonic() + _CHECKS_EVERY)
+            self.next_check = min(self.next_check, self._checks_all_at)
+
+    def clear(self) -> None:
+        """Checks nothing more, if there is no connection any more."""
+        with self._lock:
+            # Under the lock: a connection that is added from here on is followed by `begin`.
+            if not len(self._slots):
+                self._suspects.clear()
+                self._checks_all_at = self.next_check = math.inf
 
     def lost(self, slot: Slot) -> None:
         """The slot's connection is down: checks it from now on."""
         wait = random.random() * _SPREAD * max(0, self._slots.lost - 1)  # noqa: S311 -- no secret
-        self._suspects[slot] = (self._monotonic() + _FIRST_PAUSE + wait, _FIRST_PAUSE)
+        self._suspect(slot, self._monotonic() + _FIRST_PAUSE + wait)
 
-    def clear(self) -> None:
-        """Watches nothing any more."""
-        self._suspects.clear()
+    def _suspect(self, slot: Slot, at: float, pause: float = _FIRST_PAUSE) -> None:
+        """Checks the slot at the moment `at`, and `pause` seconds after that."""
+        with self._lock:
+            self._suspects[slot] = (at, pause)
+            self.next_check = min(self.next_check, at)
+
+    def _forget(self, slot: Slot) -> None:
+        with self._lock:
+            self._suspects.pop(slot, None)
 
     def is_up(self, slot: Slot) -> bool:
         """Whether the connection of a slot that is about to be leased is up, or nothing better is to be had."""
@@ -78,48 +95,64 @@ class LossWatch:
         return slot.state is not SlotState.READY or channel.is_up(connect=True)
 
     def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> bool:
-        """A call failed on the slot. If its connection is down, reports it lost; returns whether to check it soon."""
+        """A call failed on the slot. If its connection is down, reports it lost.
+
+        Returns:
+            Whether `next_check` may have changed, and the driver does not know yet.
+        """
         if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
             return False
         channel: SlotChannel = slot.channel
         if channel.state() is not grpc.ChannelConnectivity.READY:
             self._report(self._machine.lost, slot, ConnectError(details))
-        elif tells_of_loss(code, details):
+            return False
+        if tells_of_loss(code, details):
             self._report(self._machine.lost, slot, ConnectError(details))
             at, pause = self._suspects.get(slot, (0.0, _FIRST_PAUSE))
-            self._suspects[slot] = (max(at, self._monotonic() + _NOTICED_WITHIN), pause)
-        else:
-            self._suspects.setdefault(slot, (self._monotonic() + _FIRST_PAUSE, _FIRST_PAUSE))
+            self._suspect(slot, max(at, self._monotonic() + _NOTICED_WITHIN), pause)
+        elif slot not in self._suspects:
+            self._suspect(slot, self._monotonic() + _FIRST_PAUSE)
         return True
 
     def check_due(self, now: float) -> bool:
         """Checks what is due; returns whether a lost connection, or one that may be, was among that."""
+        try:
+            checked = self._check_suspects(now)
+            self._check_all(now)
+            return checked
+        finally:
+            with self._lock:
+                self.next_check = min([self._checks_all_at, *(at for at, _ in self._suspects.values())])
+
+    def _check_suspects(self, now: float) -> bool:
         checked = False
         for slot, (at, pause) in tuple(self._suspects.items()):
             if slot.state not in (SlotState.LOST, SlotState.READY):
-                self._suspects.pop(slot, None)
+                self._forget(slot)
             elif at <= now:
                 checked = True
                 longer = min(2 * pause, _LONGEST_PAUSE)
-                self._suspects[slot] = (now + longer, longer)
+                self._suspect(slot, now + longer, longer)
                 self._check(slot)
                 if slot.state is SlotState.READY and longer > _SUSPECT_FOR:
-                    self._suspects.pop(slot, None)
+                    self._forget(slot)
+        return checked
+
+    def _check_all(self, now: float) -> None:
         if self._checks_all_at <= now:
             self._checks_all_at = now + _CHECKS_EVERY
             for slot in self._slots:
                 if slot.state is SlotState.READY:
                     # Without reconnecting, which should not happen to all at once.
                     self._check(slot, connect=False)
-        return checked
 
     def _check(self, slot: Slot, *, connect: bool = True) -> None:
         """Checks whether the slot's connection is up, and reports a change."""
         channel: SlotChannel = slot.channel
         up = channel.is_up(connect=connect)
         if up and slot.state is SlotState.LOST:
-            self._suspects.pop(slot, None)
+            self._forget(slot)
             self._report(self._machine.recovered, slot)
         elif not up and slot.state is SlotState.READY:
-            self._suspects.pop(slot, None)
+            self._forget(slot)
             self._report(self._machine.lost, slot, None)

@@ -84,7 +84,8 @@ class SyncDriver(Driver):
 
     def changed(self) -> None:
         """Wakes the thread that notifies subscribers."""
-        self.subscriptions.nudge()
+        if self.subscriptions.subscribers:
+            self.subscriptions.nudge()
 
     def finish(self) -> None:
         """Wakes the threads that wait for the end."""
@@ -92,9 +93,9 @@ class SyncDriver(Driver):
         self.subscriptions.over = True
         self.worker.nudge()
 
-    def see_to_alarm(self) -> None:
-        """Ensures that the worker wakes in time."""
-        self.worker.see_to(self.alarm)
+    def wake_at(self, alarm: float) -> None:  # noqa: ARG002 -- the worker reads it itself
+        """Wakes the worker."""
+        self.worker.wake()
 
     def defer(self, work: Callable[[], object]) -> None:
         """Queues `work` for the next operation, or for the worker, which is nudged."""
@@ -130,7 +131,7 @@ class SyncDriver(Driver):
 
     def is_at_rest(self) -> bool:
         """Whether there are no connections, waiters or deadlines."""
-        return not len(self.machine.fleet.slots) and not self.deferred and self.alarm == math.inf
+        return self.alarm == math.inf and not self.deferred and not len(self.machine.fleet.slots)
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ class Subscriptions:
         self._name = name
         self._changed = threading.Condition()
         # Each subscriber with the state it was last called with.
-        self._subscribers: list[tuple[Callback, _State | None]] = []
+        self.subscribers: list[tuple[Callback, _State | None]] = []
         self._connect = False
         self._thread: threading.Thread | None = None
         self._runs = False
@@ -42,33 +42,33 @@ class Subscriptions:
     def subscribe(self, callback: Callback, *, connect: bool) -> None:
         """Calls `callback` with the state now and at each change; with `connect`, the pool opens a connection."""
         with self._changed:
-            self._subscribers.append((callback, None))
+            self.subscribers.append((callback, None))
             self._connect = self._connect or connect
             self._check()
 
     def unsubscribe(self, callback: Callback) -> None:
         """Ends the subscription of `callback`. The thread ends with the last one."""
         with self._changed:
-            for place, (other, _) in enumerate(self._subscribers):
+            for place, (other, _) in enumerate(self.subscribers):
                 if other == callback:
-                    del self._subscribers[place]
+                    del self.subscribers[place]
                     break
             self._changed.notify_all()
 
     def nudge(self) -> None:
         """The state may have changed."""
-        if self._subscribers:
+        if self.subscribers:
             with self._changed:
                 self._check()
 
     def adopt(self, parent: Subscriptions) -> None:
         """In a forked child: takes over the subscribers, which are called again once the pool is used here."""
-        self._subscribers = [(callback, None) for callback, _ in parent._subscribers]
+        self.subscribers = [(callback, None) for callback, _ in parent.subscribers]
         self._connect = parent._connect
 
     def _check(self) -> None:
         """Wakes the thread, or starts one. Called under the condition."""
-        if self._subscribers and not self._runs and not self.over and not sys.is_finalizing():
+        if self.subscribers and not self._runs and not self.over and not sys.is_finalizing():
             self._thread = threading.Thread(target=self._run, name=f"{self._name}-connectivity", daemon=True)
             try:
                 self._thread.start()
@@ -83,7 +83,7 @@ class Subscriptions:
         """Ends all subscriptions, as the close of a channel does, and waits for the thread."""
         self.over = True
         with self._changed:
-            self._subscribers.clear()
+            self.subscribers.clear()
             self._changed.notify_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -93,12 +93,12 @@ class Subscriptions:
         while True:
             state = self._driver.connectivity()
             with self._changed:
-                if self.over or not self._subscribers:
+                if self.over or not self.subscribers:
                     self._connect = False
                     self._runs = False
                     return
-                news = [callback for callback, last in self._subscribers if last is not state]
-                self._subscribers = [(callback, state) for callback, _ in self._subscribers]
+                news = [callback for callback, last in self.subscribers if last is not state]
+                self.subscribers = [(callback, state) for callback, _ in self.subscribers]
                 connect = self._connect
             for callback in news:
                 _notify(callback, state)
@@ -107,7 +107,7 @@ class Subscriptions:
             # `connect` may have changed the state, which nothing else reports before the connection is open.
             unchanged = self._driver.connectivity() is state
             with self._changed:
-                if unchanged and all(last is state for _, last in self._subscribers) and self._subscribers:
+                if unchanged and all(last is state for _, last in self.subscribers) and self.subscribers:
                     self._changed.wait(_CHECKS_EVERY)
 
 

@@ -6,8 +6,8 @@ deadline. It starts at the first deadline, and ends when nothing of the pool can
 pool: a pool that is dropped without `close()` is collected, and the worker closes its connections.
 
 How a new deadline reaches it: a thread that changes the machine brings the alarm forward under the lock, and then reads
-`wakes_at`. The worker sets `wakes_at` to infinity, and then reads the alarm. In any order of the four steps, either the
-worker reads the new alarm, or the other thread finds a `wakes_at` that is later and nudges. So no deadline is missed.
+`Driver.wakes_at`. The worker sets that to infinity, and then reads the alarm. In any order of the four steps, either
+the worker reads the new alarm, or the other thread finds a `wakes_at` that is later and nudges. No deadline is missed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from .._shared.clock import Clock
 
 class Ticked(Protocol):
     """What a worker works for."""
+
+    # By when the worker will tick.
+    wakes_at: float
 
     @property
     def alarm(self) -> float:
@@ -55,7 +58,6 @@ class Worker:
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
         self._runs = False
-        self.wakes_at = math.inf
 
     def nudge(self) -> None:
         """Wakes a running worker. Safe in finalizers."""
@@ -65,10 +67,8 @@ class Worker:
         """Makes a running worker close everything and end. Safe in finalizers."""
         self._nudges.put(False)
 
-    def see_to(self, alarm: float) -> None:
-        """Ensures that a worker runs if one is needed, and that it does not sleep past `alarm`."""
-        if self._runs and alarm >= self.wakes_at:
-            return
+    def wake(self) -> None:
+        """Wakes the worker, and starts one if none runs and one is needed."""
         with self._guard:
             if not self._runs:
                 self._start()
@@ -89,7 +89,7 @@ class Worker:
             self._thread = None
             return
         self._runs = True
-        self.wakes_at = -math.inf
+        driver.wakes_at = -math.inf
 
     def is_current(self) -> bool:
         """Whether this is the worker's thread."""
@@ -106,18 +106,26 @@ class Worker:
     def _run(self, driver: Ticked) -> None:
         wanted = True
         while wanted:
-            self.wakes_at = -math.inf
+            driver.wakes_at = -math.inf
             try:
                 driver.tick()
             except BaseException:  # noqa: BLE001 -- deadlines come whatever happens
                 logger.exception("a tick failed")
-            self.wakes_at = math.inf
-            self.wakes_at = alarm = driver.alarm
-            if self._may_end(driver):
+            driver.wakes_at = math.inf
+            driver.wakes_at = alarm = driver.alarm
+            if alarm == math.inf and self._may_end(driver):
                 return
-            with contextlib.suppress(queue.Empty):
-                wanted = self._nudges.get(timeout=self._clock.wait_until(alarm))
+            wanted = self._wait(alarm)
         driver.abandon()
+
+    def _wait(self, alarm: float) -> bool:
+        """Waits until `alarm`, or until it is woken, maybe by several; returns whether the pool still exists."""
+        wanted = True
+        with contextlib.suppress(queue.Empty):
+            wanted = self._nudges.get(timeout=self._clock.wait_until(alarm))
+            while wanted:
+                wanted = self._nudges.get_nowait()
+        return wanted
 
     def _may_end(self, driver: Ticked) -> bool:
         """Ends under the guard, so that a thread that needs a worker from now on finds none and starts one."""
@@ -127,5 +135,5 @@ class Worker:
             if not driver.is_at_rest():
                 return False
             self._runs = False
-            self.wakes_at = math.inf
+            driver.wakes_at = math.inf
             return True
