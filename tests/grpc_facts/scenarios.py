@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -16,6 +18,7 @@ import grpc.experimental
 import grpcpool
 from aio_calls.support_interceptors import Counting, append, of_all_kinds
 from grpcpool import PoolConfig, isolated
+from grpcpool._sync.failed_call import not_started
 from support import aio_pools, aio_ways, ways
 from support import call_server as support
 from support.loops import settle
@@ -49,6 +52,27 @@ def calls(target: str) -> Any:
         assert _happens(lambda: pool.stats().in_flight == 0)
         (slot,) = pool._driver.machine.fleet.slots
         return type(slot.channel._connectivity).__name__
+
+
+def registered_or_not(target: str) -> Any:
+    """Calls a registered method; whether it was registered with the connection, and the answer."""
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        multicallable: Any = pool.unary_unary(support.UU, _registered_method=True)
+        answer = multicallable(b"ok", timeout=_LONG)
+        (slot,) = pool._driver.machine.fleet.slots
+        return slot.channel._may_register, repr(answer)
+
+
+def half_imported(target: str) -> Any:
+    """Makes an error before gRPC's module is whole, and one after; whether each is of gRPC's own class."""
+    sys.modules["grpc._channel"] = types.ModuleType("grpc._channel")
+    try:
+        early = not_started(grpc.StatusCode.CANCELLED, "early", None)
+    finally:
+        del sys.modules["grpc._channel"]
+    with grpc.insecure_channel(target):
+        late = not_started(grpc.StatusCode.CANCELLED, "late", None)
+    return ["_InactiveRpcError" in str(type(error).__mro__) for error in (early, late)]
 
 
 def connecting(target: str) -> Any:

@@ -40,6 +40,20 @@ def test_connections_are_watched_in_public(calls: CallServer, name: str, grpc: C
     assert ended.warned_of(name)
 
 
+@pytest.mark.parametrize("name", ["_get_registered_call_handle", "_close"])
+def test_no_method_is_registered_without_a_guard(calls: CallServer, name: str) -> None:
+    """Without one of the two methods that the guard replaces, methods stay unregistered, and the pool says so."""
+    assert UNCHANGED.run("registered_or_not", calls.target).result == [True, "b'0'"]
+    ended = renamed(name).run("registered_or_not", calls.target)
+    assert ended.result == [False, "b'0'"]
+    assert ended.warned_of(f"Channel.{name}")
+
+
+def test_errors_while_grpc_is_being_imported(calls: CallServer) -> None:
+    """An error that is made while another thread imports gRPC's module of channels settles nothing for later ones."""
+    assert UNCHANGED.run("half_imported", calls.target).result == [False, True]
+
+
 def test_a_close_within_a_callback_does_not_wait_for_itself(calls: CallServer) -> None:
     """`close()` on gRPC's thread returns at once, also when the module that calls back has another name."""
     for grpc in (UNCHANGED, _MODULE_RENAMED):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from .client_modules import CLIENT_MODULES
+from .client_modules import CLIENT_MODULES, WHOLE_MODULES
 from .missing import warn_of_missing
 
 E = TypeVar("E", bound=Exception)
@@ -36,10 +36,10 @@ def with_grpcs_own(kind: type[E], *sample: Any) -> type[E]:
     made = _kinds.get(kind)
     if made is None:
         modules = [sys.modules[name] for name in CLIENT_MODULES if name in sys.modules]
-        if not modules:
+        found = [getattr(module, _NAME) for module in modules if hasattr(module, _NAME)]
+        if not found and not WHOLE_MODULES:
             # No channel was made yet; a later error may be of gRPC's class.
             return kind
-        found = [getattr(module, _NAME) for module in modules if hasattr(module, _NAME)]
         made = _kinds[kind] = _made_of(kind, found, sample)
     return made
 

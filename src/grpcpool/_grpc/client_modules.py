@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Iterator
+from typing import Any
 
 CLIENT_MODULES = {"grpc._channel"}
 """Their names."""
 
+WHOLE_MODULES: set[str] = set()
+"""Those of them that have been imported to the end. Other threads see a module while it is being imported."""
+
 _PACKAGE = "grpc."
+
+# Interceptors wrap channels in channels, but never deeper than this.
+_DEEPEST = 16
 
 
 def learn_module_of(channel: object) -> None:
@@ -20,6 +28,16 @@ def learn_module_of(channel: object) -> None:
     module = type(channel).__module__
     if module.startswith(_PACKAGE):
         CLIENT_MODULES.add(module)
+        WHOLE_MODULES.add(module)
+
+
+def layers_of(channel: Any) -> Iterator[Any]:
+    """The channel, the one that it wraps, the one that this wraps, and so on."""
+    for _ in range(_DEEPEST):
+        yield channel
+        channel = getattr(channel, "_channel", None)
+        if channel is None:
+            return
 
 
 def is_within_call() -> bool:

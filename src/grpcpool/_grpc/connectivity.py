@@ -1,9 +1,9 @@
 """Whether a channel is connected: the only place that knows gRPC's private connectivity calls.
 
 gRPC's public way, `subscribe`, costs a thread and a poll every 0.2 s for each channel. The channel behind
-`grpc.Channel` returns its state in a microsecond and lets a thread wait for a change without polling; it has done so
-under the same names since grpcio 1.60. A channel of another
-implementation has nothing like it; there the public way serves.
+`grpc.Channel` returns its state in a microsecond, and a thread can wait for a change without polling; the names have
+been the same since grpcio 1.60. A channel of another implementation has nothing like it, and is watched in the public
+way.
 """
 
 from __future__ import annotations
@@ -11,31 +11,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Protocol
 
 import grpc
 
 from .._values.errors import ConnectError
-from .client_modules import learn_module_of
+from .client_modules import layers_of, learn_module_of
 from .missing import warn_of_missing
 from .release import NOTICES_LOSSES
 
 _STATES = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
-# Interceptors wrap channels in channels; nobody wraps deeper than this.
-_DEEPEST = 16
-
-# A thread that waits for a change looks up at least this often, to see whether it is still wanted.
+# A thread that waits for a change checks at least this often whether the channel is still wanted.
 _GLANCE = 0.1
-
 
 # How long an older gRPC is given to notice that a connection was lost.
 _LOOK = 0.002
 
 TRUSTED_FOR = 0.01 if NOTICES_LOSSES else 0.5
-"""Seconds for which a connection that was found up is not asked again before it is leased.
+"""Seconds for which a connection that was found up is leased without another check.
 
-To ask costs as much as half an acquire. What counts is that it was seen up, not that it was used meanwhile: a dead
+A check costs as much as half an acquire. Only a check counts, not that the connection was used meanwhile: a dead
 connection fails its calls faster than a live one serves them, and would be used ever more often.
 """
 
@@ -52,10 +49,10 @@ class Connectivity(Protocol):
     """The state of one channel."""
 
     def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity:
-        """The state as it is now; `connect` has an idle channel connect."""
+        """The state as it is now; with `connect`, an idle channel connects."""
 
     def look(self, *, connect: bool) -> grpc.ChannelConnectivity:
-        """The state as it shows when gRPC has just looked at the connection; `connect` has an idle channel connect."""
+        """The state when gRPC has just looked at the connection; with `connect`, an idle channel connects."""
 
     def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
         """Waits up to `timeout` seconds for another state than `state`."""
@@ -83,7 +80,7 @@ class NativeConnectivity:
             return grpc.ChannelConnectivity.SHUTDOWN
 
     def look(self, *, connect: bool) -> grpc.ChannelConnectivity:
-        """As `state`, but that an older gRPC is made to look first."""
+        """As `state`; an older gRPC is made to look first."""
         state = self.state(connect=connect)
         if not NOTICES_LOSSES:
             self.wait_for_change(state, _LOOK)
@@ -98,16 +95,16 @@ class NativeConnectivity:
             return
 
     def failure(self, timeout: float) -> Exception | None:
-        """Gets the reason from a call that fails at once, because gRPC gives it nowhere else.
+        """Gets the reason from a call that fails at once: gRPC shows it nowhere else.
 
-        The call does not wait for ready, so while the channel is down it never leaves the process. Should the
-        channel have connected just now, the server answers that it does not know the method, which is as good.
+        The call does not wait for ready, so while the channel is down it never leaves the process. If the channel has
+        just connected, the server answers that it does not know the method, which is as good.
         """
         probe: Any = self._channel.unary_unary("/grpcpool.Connectivity/Probe")
         try:
             probe(b"", timeout=timeout, wait_for_ready=False)
         except grpc.RpcError as error:
-            # Whatever its code: a target or service config that is wrong has one of its own.
+            # With any code: a wrong target or service config has its own.
             if self.state() is not grpc.ChannelConnectivity.READY:
                 return error
         except ValueError as error:
@@ -118,14 +115,14 @@ class NativeConnectivity:
         return None
 
     def close(self) -> None:
-        """Costs nothing, so there is nothing to end."""
+        """Does nothing: it costs nothing to know this."""
 
 
 class SubscribedConnectivity:
     """Subscribes to a channel of another implementation, in the public way."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        """Subscribes to `channel`, which has it connect."""
+        """Subscribes to `channel`, which makes it connect."""
         self._channel = channel
         self._changed = threading.Condition()
         self._state = grpc.ChannelConnectivity.IDLE
@@ -160,16 +157,12 @@ class SubscribedConnectivity:
 
 def connectivity_of(channel: grpc.Channel) -> Connectivity:
     """The best way to know the state of `channel`."""
-    outer: Any = channel
-    for _ in range(_DEEPEST):
-        inner = getattr(outer, "_channel", None)
-        if inner is None:
-            break
+    layers = list(layers_of(channel))
+    for outer, inner in pairwise(layers):
         if hasattr(inner, "check_connectivity_state") and hasattr(inner, "watch_connectivity_state"):
             learn_module_of(outer)
             return NativeConnectivity(outer, inner)
-        outer = inner
-    _note_what_is_missing(outer)
+    _note_what_is_missing(layers[-1])
     return SubscribedConnectivity(channel)
 
 

@@ -84,6 +84,22 @@ FACTS: Final = (
         "the module is that of the channels that the factories of pools return",
         f"{_SYNC}::test_a_close_within_a_callback_does_not_wait_for_itself",
     ),
+    Fact(
+        "Channel._get_registered_call_handle",
+        "private name",
+        "1.63",
+        "registers a method with a `grpc.Channel`; it crashes the process if that is closed, so it is guarded",
+        "methods are not registered with the connections: each call sends the name of its method to gRPC's core",
+        f"{_SYNC}::test_no_method_is_registered_without_a_guard",
+    ),
+    Fact(
+        "Channel._close",
+        "private name",
+        "1.60",
+        "closes a `grpc.Channel`, whoever asks for it; it waits for methods that are being registered",
+        "methods are not registered with the connections: each call sends the name of its method to gRPC's core",
+        f"{_SYNC}::test_no_method_is_registered_without_a_guard",
+    ),
     # --- sync calls ---------------------------------------------------------------------------------------------
     Fact(
         "_state",

@@ -58,7 +58,8 @@ class LossWatch:
         self._checks_all_at = math.inf
         # When the next check is due. It is derived from the two above, and changes with them under the lock.
         self.next_check = math.inf
-        self._lock = threading.Lock()
+        # Reentrant: a finalizer that runs while it is held may release a lease, and that may report a loss.
+        self._lock = threading.RLock()
 
     def begin(self) -> None:
         """There is a connection: checks from now on also those that are not used."""

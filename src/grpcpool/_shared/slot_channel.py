@@ -16,6 +16,9 @@ from .methods import MOST_METHODS, Method
 class SlotChannel(abc.ABC):
     """One channel in service of a pool."""
 
+    # Whether methods may be registered with the channel, whenever it may be closed.
+    _may_register = True
+
     def __init__(self, channel: Any) -> None:
         """Takes over `channel`, which nothing else uses."""
         self.channel = channel
@@ -23,6 +26,8 @@ class SlotChannel(abc.ABC):
         self.trusted_until = -math.inf
         # Creating a multicallable costs a tenth of a call.
         self._multicallables: dict[Method, Any] = {}
+        # By kind: whether methods are registered with the channel.
+        self._registers: dict[str, bool] = {}
 
     @abc.abstractmethod
     def state(self) -> grpc.ChannelConnectivity:
@@ -47,6 +52,12 @@ class SlotChannel(abc.ABC):
         """A multicallable of the channel for `method`, which is not kept."""
         make: Callable[..., Any] = getattr(self.channel, method.kind)
         *arguments, registered = method.arguments
-        if registered and takes_registered(make):
+        if registered and self._registers_with(method.kind, make):
             arguments.append(registered)
         return make(*arguments)
+
+    def _registers_with(self, kind: str, make: Callable[..., Any]) -> bool:
+        registers = self._registers.get(kind)
+        if registers is None:
+            registers = self._registers[kind] = self._may_register and takes_registered(make)
+        return registers

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import grpc
 
 from .._grpc.connectivity import Connectivity, connectivity_of, wait_until_ready
+from .._grpc.registered_methods import guard_registration
 from .._shared.announcer import logger
 from .._shared.slot_channel import SlotChannel
 
@@ -17,6 +18,7 @@ class SyncSlotChannel(SlotChannel):
     def __init__(self, channel: grpc.Channel) -> None:
         """Takes over `channel`, which nothing else uses."""
         super().__init__(channel)
+        self._may_register = guard_registration(channel)
         self._connectivity: Connectivity | None = None
 
     def connect(self, timeout: float, given_up: Callable[[], bool]) -> None:
