@@ -1,7 +1,8 @@
 """Emits what happens in a pool: to the log, and to the listeners.
 
 Logger ``grpcpool``: the life of connections at INFO, trouble at WARNING, nothing per call, and never credentials,
-metadata or payload. Listeners are foreign code: what they raise is logged and goes no further.
+metadata or payload. What a server sent is escaped. Listeners are foreign code: what they raise is logged and goes no
+further.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Iterable
 from .._values.events import AnyEvent, Closed, Draining, Leaked, Opened, OpenFailed, Opening
 from .._values.listener import HOOKS, Listener, hears_releases
 from .event_text import describe, level_of
+from .plain_tracebacks import PlainTracebacks
 
 logger = logging.getLogger("grpcpool")
+logger.addFilter(PlainTracebacks())
 
 _LOGGED = (Opening, Opened, OpenFailed, Draining, Closed, Leaked)
 

@@ -20,6 +20,7 @@ from .._values.events import (
     Released,
     TimedOut,
 )
+from .._values.plain_text import plain
 
 _PROBLEMS = (OpenFailed, Leaked, TimedOut, Rejected, RefusedStream)
 _PER_CALL = (Granted, Released)
@@ -33,8 +34,12 @@ def level_of(event: AnyEvent) -> int:
 
 
 def describe(event: AnyEvent) -> str:
-    """Returns the event as one line, without credentials, metadata or payload."""
-    return f"pool {event.pool!r}: {_text_of(event)}"
+    """Returns the event as one line, without credentials, metadata or payload; below it the stack of a leaked lease.
+
+    What a server sent is escaped.
+    """
+    line = plain(f"pool {event.pool!r}: {_text_of(event)}")
+    return f"{line}; it was acquired here:\n{event.stack}" if isinstance(event, Leaked) else line
 
 
 def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911 -- one line for each event
@@ -65,7 +70,6 @@ def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911 -- one line for eac
         case Released():
             return f"released a lease of channel {event.channel} after {event.held:.3f} s"
         case Leaked():
-            acquired = f"it was acquired here:\n{event.stack}"
-            return f"a lease of channel {event.channel} has been held for {event.held:.1f} s; {acquired}"
+            return f"a lease of channel {event.channel} has been held for {event.held:.1f} s"
         case _:
             assert_never(event)

@@ -11,6 +11,7 @@ import grpc
 from .._grpc.call_errors import with_grpcs_own
 from .._shared.rpc_status import status_of
 from .._values.errors import PoolError
+from .._values.plain_text import plain
 
 if TYPE_CHECKING:
 
@@ -100,12 +101,12 @@ class CallNotStartedError(_CallError):
         fn(self)
 
     def __str__(self) -> str:
-        """In gRPC's own form."""
+        """In gRPC's own form, but what a server sent is escaped."""
         return (
             f"<{type(self).__name__} of RPC that terminated with:\n"
             f"\tstatus = {self._code}\n"
-            f'\tdetails = "{self._details}"\n'
-            f'\tdebug_error_string = "{self.debug_error_string()}"\n'
+            f'\tdetails = "{plain(self._details)}"\n'
+            f'\tdebug_error_string = "{plain(self.debug_error_string())}"\n'
             ">"
         )
 

@@ -1,7 +1,7 @@
 """The errors of a pool, and their messages.
 
 Every message has the pool's name, its numbers at that moment, and the remedy. If a connection failed to open, the last
-connect error is the ``__cause__``.
+connect error is the ``__cause__``. As text, each error is one line: what a server said in it is escaped.
 
 Not here: `grpc.RpcError`, in which the channel surface wraps these errors for callers that only know gRPC.
 """
@@ -11,9 +11,15 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from .plain_text import plain
+
 
 class PoolError(Exception):
     """An error of the pool, not of the server."""
+
+    def __str__(self) -> str:
+        """The message in one line: control characters are escaped, for a server may have sent them."""
+        return plain(super().__str__())
 
 
 class PoolClosedError(PoolError):
@@ -49,6 +55,10 @@ class ConnectError(ConnectionError):
 
     It is the ``__cause__`` of one of the errors above.
     """
+
+    def __str__(self) -> str:
+        """The text in one line, as for `PoolError`."""
+        return plain(super().__str__())
 
 
 class Refusal(enum.Enum):
@@ -106,7 +116,7 @@ _MESSAGES = {
 
 
 def brief(error: BaseException) -> str:
-    """Returns the error in one line; for a `grpc.RpcError` its details, without the rest of its `str`."""
+    """Returns the error's text; for a `grpc.RpcError` its details as the server sent them, which may not be plain."""
     try:
         details = getattr(error, "details", None)
         text = details() if callable(details) else None

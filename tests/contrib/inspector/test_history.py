@@ -11,6 +11,7 @@ import pytest
 
 from grpcpool import PoolStats
 from grpcpool._values.errors import ConnectError
+from grpcpool._values.plain_text import plain
 from grpcpool._values.slot_states import CloseReason
 from grpcpool.contrib.inspector._history import EVENTS_KEPT, HistoryListener, PoolHistory
 from grpcpool.events import (
@@ -24,6 +25,7 @@ from grpcpool.events import (
     Rejected,
     TimedOut,
 )
+from support.hostile import HOSTILE, is_safe
 
 
 def stats(in_flight: int) -> PoolStats:
@@ -152,3 +154,20 @@ def test_a_pool_does_not_hold_the_history() -> None:
     listener.opening(Opening(pool="p", channel=1, replaces=0))
     listener.opened(Opened(pool="p", channel=1, seconds=0.0))
     listener.rejected(Rejected(pool="p", waiting=1))
+
+
+class HostileError(DetailsError):
+    """A gRPC error whose details a hostile server sent."""
+
+    def details(self) -> str:
+        """Returns the details."""
+        return HOSTILE
+
+
+def test_a_servers_text_is_plain() -> None:
+    """Control characters that a server sent do not reach the page."""
+    history = PoolHistory(1.0, 10.0)
+    HistoryListener(history).open_failed(OpenFailed(pool="p", channel=1, error=HostileError(), retry_in=0.5))
+    ((_, _, _, details),) = recorded(history)
+    assert details["error"] == plain(HOSTILE)
+    assert is_safe(plain(HOSTILE))

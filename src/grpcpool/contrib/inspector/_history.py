@@ -24,6 +24,7 @@ from ..._shared.fork import watch_for_fork
 from ..._values.errors import ConnectError, brief
 from ..._values.events import Closed, Draining, Leaked, Opened, OpenFailed, Opening, RefusedStream, Rejected, TimedOut
 from ..._values.listener import Listener
+from ..._values.plain_text import plain
 from ..._values.stats import PoolStats
 
 EVENTS_KEPT = 200
@@ -229,5 +230,8 @@ class HistoryListener(Listener):
 
 
 def _error_text(error: BaseException) -> str:
-    """Returns gRPC's message; for errors of the user's factory or prime only the type, as the text may hold secrets."""
-    return brief(error) if isinstance(error, ConnectError | grpc.RpcError) else type(error).__name__
+    """Returns gRPC's message; for errors of the user's factory or prime only the type, as the text may hold secrets.
+
+    The page inserts it as text, so that it cannot add elements; escaped, it cannot reorder the line either.
+    """
+    return plain(brief(error)) if isinstance(error, ConnectError | grpc.RpcError) else type(error).__name__
