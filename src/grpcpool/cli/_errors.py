@@ -8,8 +8,14 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from .._values.plain_text import plain
+
 INSTALL: Final = 'pip install "grpcpool[cli]"'
 """Installs everything that the commands need."""
+
+
+# A server may have sent megabytes.
+_LONGEST: Final = 2000
 
 
 class ExitCode(enum.IntEnum):
@@ -22,11 +28,12 @@ class ExitCode(enum.IntEnum):
 
 
 class CommandError(Exception):
-    """A command failed; the message is one line for the user."""
+    """A command failed; the message is one line for the user, in which control characters are escaped."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         """The command exits with `code`."""
-        super().__init__(" ".join(message.split()))
+        line = plain(" ".join(message.split()))
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ...")
         self.code = code
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 
 from .._demo.run import run_demo
 from .._values.config import PoolConfig
+from .._values.plain_text import plain
 from ._errors import INSTALL, CommandError, ExitCode
+from ._output import new_console
 from ._tls import Tls
 
 _EXIT_CODES: Final = """Exit codes: 0 success; 1 failure, explained in one line; 2 wrong command line;
@@ -96,7 +97,9 @@ def probe(
     cert: CertOf = None,
     key: KeyOf = None,
     authority: AuthorityOf = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that each step may take.", min=0.001, max=_MAX_SECONDS)] = 5.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that it may take in all.", min=0.001, max=_MAX_SECONDS)
+    ] = 10.0,
     in_flight: Annotated[int, typer.Option(help="Concurrent calls that the pool must carry.", min=1)] = 500,
     with_json: JsonOf = False,
 ) -> None:
@@ -108,7 +111,7 @@ def probe(
     with _errors_in_one_line():
         run = _import_part("grpcpool.cli._probe.run").run_probe
         options = Tls(tls, ca, cert, key, authority)
-        run(target, options, timeout=timeout, in_flight=in_flight, with_json=with_json, console=_console())
+        run(target, options, timeout=timeout, in_flight=in_flight, with_json=with_json, console=new_console())
 
 
 @app.command(
@@ -139,7 +142,9 @@ def bench(
     warmup: Annotated[
         float, typer.Option(help="Seconds of warm-up before each measurement.", min=0, max=_MAX_SECONDS)
     ] = 2.0,
-    timeout: Annotated[float, typer.Option(help="Seconds that a call may take.", min=0.001, max=_MAX_SECONDS)] = 10.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that a call, or reflection, may take.", min=0.001, max=_MAX_SECONDS)
+    ] = 10.0,
     max_size: Annotated[int, typer.Option(help="Maximum connections of pool and native.", min=1)] = 10,
     max_streams: Annotated[
         int, typer.Option(help="Maximum concurrent calls on each connection of the pool.", min=1)
@@ -163,7 +168,7 @@ def bench(
         options = part.BenchOptions(concurrency, compare, report, context.obj)
         server = part.Server(target, Tls(tls, ca, cert, key, authority), config)
         plan = part.make_plan(server, method, data, proto or (), (timeout, warmup, duration))
-        raise typer.Exit(part.run_bench(server, plan, options, with_json=with_json, console=_console()))
+        raise typer.Exit(part.run_bench(server, plan, options, with_json=with_json, console=new_console()))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -184,10 +189,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.DONE
 
 
-def _console() -> Console:
-    return Console(highlight=False)
-
-
 @contextlib.contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     """Turns an error in the ``with`` block into one line on standard error and an exit code."""
@@ -202,7 +203,7 @@ def _errors_in_one_line() -> Iterator[None]:
         # The reader of the output has closed it: typer ends the command silently.
         raise
     except OSError as error:
-        typer.echo(f"grpcpool: {error}", err=True)
+        typer.echo(f"grpcpool: {plain(str(error))}", err=True)
         raise typer.Exit(ExitCode.FAILED) from None
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from google.protobuf import descriptor_pb2, json_format, message_factory  # type
 from google.protobuf.descriptor import MethodDescriptor  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
 
+from .._deadline import Deadline
 from .._errors import CommandError, UsageError
 from .reflection import reflected_pool
 
@@ -73,20 +75,29 @@ def describe(name: str, data: str, pool: DescriptorPool, source: str) -> Method:
     return Method(f"/{service_name}/{method_name}", descriptor.server_streaming, request.SerializeToString())
 
 
-def pool_by_reflection(channel: grpc.Channel, name: str, timeout: float) -> DescriptorPool:
-    """Returns the descriptions that the server provides by reflection.
+def describe_by_reflection(channel: grpc.Channel, name: str, data: str, timeout: float) -> Method:
+    """Same as `describe`, with the descriptions that the server provides by reflection, within `timeout` seconds.
 
     Raises:
-        CommandError: The server is unreachable, or does not support reflection.
+        CommandError: As for `describe`; or the server is unreachable, does not support reflection, or describes
+            something that is not valid.
     """
     service_name, _ = split_name(name)
     try:
-        return reflected_pool(channel, service_name, timeout)
+        with warnings.catch_warnings():
+            # protobuf warns of conflicting descriptions, and quotes the server.
+            warnings.simplefilter("ignore")
+            pool = reflected_pool(channel, service_name, Deadline(timeout))
+            return describe(name, data, pool, "the server's reflection")
+    except CommandError:
+        raise
     except grpc.RpcError as error:
         code, details = error.code(), error.details()
         if code is grpc.StatusCode.UNIMPLEMENTED:
             raise CommandError("the server does not support reflection: describe the method with --proto") from error
         raise CommandError(f"reflection failed: {code.name}: {details}") from error
+    except Exception as error:  # protobuf and the client raise many kinds for what a server may send
+        raise CommandError(f"the server's reflection is not valid: {type(error).__name__}: {error}") from error
 
 
 def pool_of_files(files: Sequence[pathlib.Path]) -> DescriptorPool:

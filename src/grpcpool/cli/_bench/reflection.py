@@ -16,14 +16,16 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # ty
     ProtoReflectionDescriptorDatabase,
 )
 
+from .._deadline import Deadline
+
 _VERSIONS = ("v1alpha", "v1")
 
 
 class _VersionInterceptor(grpc.StreamStreamClientInterceptor):
-    """Requests the given version, with a timeout."""
+    """Requests the given version; all calls together end by the deadline."""
 
-    def __init__(self, version: str, timeout: float) -> None:
-        self._version, self._timeout = version, timeout
+    def __init__(self, version: str, deadline: Deadline) -> None:
+        self._version, self._deadline = version, deadline
 
     def intercept_stream_stream(
         self,
@@ -32,18 +34,21 @@ class _VersionInterceptor(grpc.StreamStreamClientInterceptor):
         request_iterator: Any,
     ) -> Any:
         path = client_call_details.method.replace(".v1alpha.", f".{self._version}.")
-        details = client_call_details._replace(method=path, timeout=self._timeout)  # type: ignore[attr-defined]
+        details = client_call_details._replace(method=path, timeout=self._deadline.left())  # type: ignore[attr-defined]
         return continuation(details, request_iterator)
 
 
-def reflected_pool(channel: grpc.Channel, service: str, timeout: float) -> DescriptorPool:
+def reflected_pool(channel: grpc.Channel, service: str, deadline: Deadline) -> DescriptorPool:
     """Returns a pool that loads descriptors on demand, while `channel` is open; those of `service` are loaded now.
+
+    A server may describe files that need ever more files: all are loaded by `deadline`, or it fails.
 
     Raises:
         grpc.RpcError: The call failed; ``UNIMPLEMENTED``: the server supports no version of reflection.
+        Exception: Whatever protobuf raises for descriptions that are not valid.
     """
     for version in _VERSIONS:
-        intercepted = grpc.intercept_channel(channel, _VersionInterceptor(version, timeout))
+        intercepted = grpc.intercept_channel(channel, _VersionInterceptor(version, deadline))
         database = ProtoReflectionDescriptorDatabase(intercepted)
         try:
             database.get_services()

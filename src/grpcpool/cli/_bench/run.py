@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -14,10 +13,11 @@ from rich.console import Console
 
 from ..._demo.call_counter import failure_name
 from .._errors import CommandError, ExitCode, UsageError
+from .._output import print_json
 from .._target import parse_target
 from .channels import WAYS, Server
 from .load import call_once, measure
-from .methods import Method, describe, pool_by_reflection, pool_of_files, split_name
+from .methods import Method, describe, describe_by_reflection, pool_of_files, split_name
 from .report import write_report
 from .result import BenchRun, Plan, Result
 from .terminal import ProgressReporter, print_table, progress_of
@@ -62,7 +62,7 @@ def run_bench(server: Server, plan: Plan, options: BenchOptions, *, with_json: b
     results, interrupted = _measure_all(server, plan, options)
     run = BenchRun(server.target, plan, options.command, results, interrupted, began)
     if with_json:
-        console.print(json.dumps(run.as_json(), indent=2), soft_wrap=True, highlight=False, markup=False)
+        print_json(console, run.as_json())
     else:
         print_table(console, run)
     if options.report is not None:
@@ -88,7 +88,7 @@ def make_plan(
         name: The method.
         data: The request, as JSON.
         files: The ``.proto`` files that describe the method; without any, the server's reflection does.
-        times: The timeout of a call, the warm-up and the duration, in seconds.
+        times: The timeout of a call, and of reflection; the warm-up; the duration. In seconds.
 
     Raises:
         CommandError: The server is unreachable, the method or request is not valid, or the call fails.
@@ -97,8 +97,10 @@ def make_plan(
     split_name(name)
     timeout, warmup, duration = times
     with server.channel() as channel:
-        pool = pool_of_files(files) if files else pool_by_reflection(channel, name, timeout)
-        method = describe(name, data, pool, "the .proto files" if files else "the server's reflection")
+        if files:
+            method = describe(name, data, pool_of_files(files), "the .proto files")
+        else:
+            method = describe_by_reflection(channel, name, data, timeout)
         _call_once(channel, method, timeout)
     return Plan(method, timeout, warmup, duration, _port(server.target))
 

@@ -8,11 +8,11 @@ from typing import Final
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from .._output import shown
 from .recorder import CallRecorder
 from .result import PERCENTILES, BenchRun, Plan, Result
 
@@ -70,12 +70,12 @@ def print_table(console: Console, run: BenchRun) -> None:
     """Prints the table."""
     stopped = " (interrupted)" if run.interrupted else ""
     console.print(
-        f"\n[bold]{escape(run.plan.method.path)}[/bold] on {escape(run.target)}, {run.plan.duration:g} s each{stopped}"
+        f"\n[bold]{shown(run.plan.method.path)}[/bold] on {shown(run.target)}, {run.plan.duration:g} s each{stopped}"
     )
     console.print(_table(run.results))
     for result in run.results:
         if remark := remark_for(result):
-            console.print(f"{result.way}, {result.callers} callers: {escape(remark)}")
+            console.print(f"{result.way}, {result.callers} callers: {shown(remark)}")
     console.print("[dim]Latencies in ms. A closed loop: a caller calls again when its last call has ended.[/dim]\n")
 
 
@@ -83,15 +83,15 @@ def _table(results: Sequence[Result]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
-    shown: int | None = None
+    last: int | None = None
     for result in results:
-        if shown is not None and shown != result.callers:
+        if last is not None and last != result.callers:
             table.add_section()
         *numbers, failed = cells(result)
         style = "bold red" if result.recorder is not None and result.recorder.failed else ""
-        head = "" if shown == result.callers else str(result.callers)
+        head = "" if last == result.callers else str(result.callers)
         table.add_row(head, *numbers, Text(failed, style=style))
-        shown = result.callers
+        last = result.callers
     return table
 
 

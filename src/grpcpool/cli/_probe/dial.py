@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 
+from .._deadline import Deadline
 from .._target import Address
 
 
@@ -33,31 +34,36 @@ class DialledSocket:
     alpn: str | None = None
 
 
-def dial(address: Address, context: ssl.SSLContext | None, name: str, timeout: float) -> DialledSocket:
+def dial(address: Address, context: ssl.SSLContext | None, name: str, deadline: Deadline) -> DialledSocket:
     """Connects to an address.
 
     Args:
         address: The address.
         context: For TLS; `None` to connect without TLS.
         name: The name that the certificate must match.
-        timeout: Seconds, for TCP and for TLS each.
+        deadline: By when TCP and TLS must be ready.
 
     Raises:
         DialError: The connection failed.
     """
     began = time.perf_counter()
     try:
-        plain = _connect(address, timeout)
+        plain = _connect(address, deadline.timeout())
     except OSError as error:
-        raise DialError(describe_error(error, timeout)) from error
+        raise DialError(describe_error(error, deadline)) from error
     connected = time.perf_counter()
     if context is None:
         return DialledSocket(plain, connected - began)
     try:
+        # For the whole handshake, however many reads it takes.
+        plain.settimeout(deadline.timeout())
         secure = context.wrap_socket(plain, server_hostname=name)
+    except TimeoutError as error:
+        plain.close()
+        raise DialError(f"the server did not complete the TLS handshake within {deadline}") from error
     except OSError as error:
         plain.close()
-        raise DialError(describe_error(error, timeout)) from error
+        raise DialError(describe_error(error, deadline)) from error
     taken = time.perf_counter() - connected
     return DialledSocket(secure, connected - began, taken, secure.version(), secure.selected_alpn_protocol())
 
@@ -79,11 +85,11 @@ def _connect(address: Address, timeout: float) -> socket.socket:
     return local
 
 
-def describe_error(error: OSError, timeout: float) -> str:
+def describe_error(error: OSError, deadline: Deadline) -> str:
     """Describes what went wrong, for the user."""
     match error:
         case TimeoutError():
-            return f"no answer within {timeout:g} s"
+            return f"no answer within {deadline}"
         case ConnectionRefusedError():
             return "connection refused"
         case ConnectionResetError() | BrokenPipeError() | ssl.SSLEOFError():

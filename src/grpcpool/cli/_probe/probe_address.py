@@ -10,14 +10,16 @@ import dataclasses
 import ssl
 import statistics
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]
 from h2.settings import SettingCodes
 
 from grpcpool._grpc.servers_words import server_by_its_words
 
+from .._deadline import Deadline
 from .._target import Address
 from .dial import DialError, DialledSocket, dial
 from .http2 import Http2Connection, Http2Error, Response, announced_setting
@@ -99,26 +101,24 @@ class ProbeOptions:
         context: For TLS; `None` to connect without TLS.
         name: The name that the certificate must match.
         authority: The ``:authority`` of calls.
-        timeout: Seconds that each step may take.
     """
 
     context: ssl.SSLContext | None
     name: str
     authority: str
-    timeout: float
 
 
-def probe_address(address: Address, options: ProbeOptions) -> AddressReport:
-    """Probes an address; errors are part of the report."""
+def probe_address(address: Address, options: ProbeOptions, deadline: Deadline) -> AddressReport:
+    """Probes an address until the deadline at most; errors are part of the report."""
     report = AddressReport(str(address))
     try:
-        dialled = dial(address, options.context, options.name, options.timeout)
+        dialled = dial(address, options.context, options.name, deadline)
     except DialError as error:
         report.error = str(error)
         return report
     _record_connection(report, dialled)
     scheme = "http" if options.context is None else "https"
-    connection = Http2Connection(dialled.socket, scheme=scheme, authority=options.authority, timeout=options.timeout)
+    connection = Http2Connection(dialled.socket, scheme=scheme, authority=options.authority, deadline=deadline)
     try:
         connection.handshake()
         _inspect_server(report, connection)
@@ -184,9 +184,11 @@ def _server_by_details(response: Response) -> str | None:
 
 def _record_health(report: AddressReport, response: Response) -> None:
     if response.status == _OK:
-        for message in response.messages():
-            status = health_pb2.HealthCheckResponse.FromString(message).status
-            report.health = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+        health = _parsed(health_pb2.HealthCheckResponse, response)
+        if health is not None:
+            names = health_pb2.HealthCheckResponse.ServingStatus
+            # A server may send a number without a name.
+            report.health = dict(zip(names.values(), names.keys(), strict=True)).get(health.status, str(health.status))
     elif response.status == _NOT_FOUND:
         # There is a health service, but it has no status for the server as a whole.
         report.health = "SERVICE_UNKNOWN"
@@ -200,6 +202,14 @@ def _record_reflection(report: AddressReport, version: str, response: Response) 
 
 
 def _service_names(response: Response) -> Iterator[str]:
-    for message in response.messages():
-        reflected = reflection_pb2.ServerReflectionResponse.FromString(message)
+    reflected = _parsed(reflection_pb2.ServerReflectionResponse, response)
+    if reflected is not None:
         yield from (service.name for service in reflected.list_services_response.service)
+
+
+def _parsed(kind: Any, response: Response) -> Any:
+    """Returns the response's message; `None` if there is none of that kind."""
+    try:
+        return None if response.message is None else kind.FromString(response.message)
+    except DecodeError:
+        return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rich.console import Console
 
+from .._deadline import Deadline, call_within
 from .._errors import CommandError
-from .._target import Target, parse_target
+from .._output import print_json
+from .._target import Address, Target, parse_target
 from .._tls import Tls
 from .as_json import as_json
 from .probe_address import AddressReport, ProbeOptions, probe_address
@@ -28,7 +29,7 @@ def run_probe(
     Args:
         text: The target.
         tls: The TLS options.
-        timeout: Seconds that each step of each address may take.
+        timeout: Seconds that all of it may take.
         in_flight: Concurrent calls that the recommended pool must carry.
         with_json: Whether to print JSON.
         console: Where to print.
@@ -45,7 +46,7 @@ def run_probe(
     recommendations = _recommend(reports, in_flight, is_name=target.is_name)
     results = as_json(target, reports, recommendations)
     if with_json:
-        console.print(json.dumps(results, indent=2), soft_wrap=True, highlight=False, markup=False)
+        print_json(console, results)
     elif recommendations or len(reports) > 1:
         print_tables(console, target, reports, recommendations)
     if not recommendations:
@@ -54,12 +55,31 @@ def run_probe(
 
 
 def _probe_all(target: Target, tls: Tls, timeout: float) -> list[AddressReport]:
+    """Probes each address, by one deadline for all.
+
+    Few at once, so the time left is shared by the rounds that are left: a silent address takes no more than its share,
+    and what a quick one leaves is for those after it.
+    """
+    deadline = Deadline(timeout)
     context = tls.context() if tls.used else None
     authority = tls.authority or target.authority
     name = target.host if tls.authority is None else tls.authority.rpartition(":")[0] or tls.authority
-    options = ProbeOptions(context, name, authority, timeout)
+    options = ProbeOptions(context, name, authority)
+    addresses = _resolve(target, deadline)
+
+    def probe(index: int) -> AddressReport:
+        rounds = -(-(len(addresses) - index) // _THREADS)
+        return probe_address(addresses[index], options, deadline.part(rounds))
+
     with ThreadPoolExecutor(_THREADS) as executor:
-        return list(executor.map(lambda address: probe_address(address, options), target.addresses()))
+        return list(executor.map(probe, range(len(addresses))))
+
+
+def _resolve(target: Target, deadline: Deadline) -> tuple[Address, ...]:
+    try:
+        return target.fixed or call_within(deadline, target.addresses)
+    except TimeoutError as error:
+        raise CommandError(f"{target.host}: the name did not resolve within {deadline}") from error
 
 
 def _recommend(reports: list[AddressReport], in_flight: int, *, is_name: bool) -> list[Recommendation]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from .._output import shown
 from .._target import Target
 from .probe_address import DEFAULTS, AddressReport
 from .recommend import Recommendation, code_of
@@ -16,6 +16,7 @@ from .recommend import Recommendation, code_of
 # This many fit side by side on a terminal of eighty columns.
 _ADDRESSES_SIDE_BY_SIDE = 3
 _HEADERS_SHOWN = 12
+_SERVICES_SHOWN = 100
 
 Row = tuple[str, Callable[[AddressReport], str]]
 
@@ -25,14 +26,16 @@ def print_tables(
 ) -> None:
     """Prints the reports, then the recommendations if there are any."""
     count = f"{len(reports)} address" + ("es" if len(reports) != 1 else "")
-    console.print(f"\n[bold]{escape(target.text)}[/bold]  [dim]{count}[/dim]")
+    console.print(f"\n[bold]{shown(target.text)}[/bold]  [dim]{count}[/dim]")
     for group in _groups(reports):
         console.print(_table(group))
     services = sorted({service for report in reports for service in report.services})
     if services:
         console.print("[bold]Services[/bold] (by reflection)")
-        for service in services:
-            console.print(f"  {escape(service)}", highlight=False)
+        for service in services[:_SERVICES_SHOWN]:
+            console.print(f"  {shown(service)}", highlight=False)
+        if len(services) > _SERVICES_SHOWN:
+            console.print(f"  [dim]and {len(services) - _SERVICES_SHOWN:,} more: --json lists them[/dim]")
     if recommendations:
         _print_recommendations(console, recommendations)
 
@@ -46,7 +49,7 @@ def _table(reports: Sequence[AddressReport]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("", style="cyan", no_wrap=True)
     for report in reports:
-        table.add_column(escape(report.address), overflow="fold")
+        table.add_column(shown(report.address), overflow="fold")
     for name, text_of in _ROWS:
         cells = [text_of(report) for report in reports]
         if any(cells):
@@ -60,7 +63,7 @@ def _print_recommendations(console: Console, recommendations: Sequence[Recommend
     table.add_column("", justify="right", style="bold")
     table.add_column("reason", overflow="fold")
     for each in recommendations:
-        table.add_row(each.field, repr(each.value), escape(each.reason))
+        table.add_row(each.field, repr(each.value), shown(each.reason))
     console.print()
     console.print(table)
     # On one line, however narrow the terminal is, so that it can be copied.
@@ -76,19 +79,19 @@ def _answers(report: AddressReport) -> str:
     if report.error is None:
         return "[green]yes[/green]"
     prefix = "[yellow]yes, but[/yellow] " if report.answers else "[red]no:[/red] "
-    return prefix + escape(report.error)
+    return prefix + shown(report.error)
 
 
 def _tls(report: AddressReport) -> str:
     if report.tls_seconds is None:
         return ""
-    return f"{_ms(report.tls_seconds)}, {report.tls_version}"
+    return f"{_ms(report.tls_seconds)}, {shown(report.tls_version or '')}"
 
 
 def _alpn(report: AddressReport) -> str:
     if report.tls_seconds is None:
         return ""
-    return report.alpn or "[yellow]none chosen: rejected by gRPC since 1.67[/yellow]"
+    return shown(report.alpn or "") or "[yellow]none chosen: rejected by gRPC since 1.67[/yellow]"
 
 
 def _pings(report: AddressReport) -> str:
@@ -115,12 +118,12 @@ def _server(report: AddressReport) -> str:
     if not report.answers or report.http_status is None:
         return ""
     status = "" if report.http_status == 200 else f" [red](HTTP {report.http_status}: not gRPC)[/red]"  # noqa: PLR2004
-    return (escape(report.server) if report.server else "[dim]unknown[/dim]") + status
+    return (shown(report.server) if report.server else "[dim]unknown[/dim]") + status
 
 
 def _headers(report: AddressReport) -> str:
     lines = [f"{name}: {value}" for name, value in report.headers.items()]
-    return escape("\n".join(lines[:_HEADERS_SHOWN]))
+    return "\n".join(map(shown, lines[:_HEADERS_SHOWN]))
 
 
 def _health(report: AddressReport) -> str:
@@ -128,7 +131,8 @@ def _health(report: AddressReport) -> str:
         return ""
     if report.health is None:
         return "[dim]not available[/dim]"
-    return f"[green]{report.health}[/green]" if report.health == "SERVING" else f"[red]{report.health}[/red]"
+    colour = "green" if report.health == "SERVING" else "red"
+    return f"[{colour}]{shown(report.health)}[/{colour}]"
 
 
 def _reflection(report: AddressReport) -> str:

@@ -1,0 +1,28 @@
+"""Prints results that contain text from a server: nothing in it acts on the terminal, and JSON stays exact."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.markup import escape
+
+from .._values.plain_text import plain
+
+
+def new_console() -> Console:
+    """Returns a console on standard output that prints text as it is, except for rich's markup."""
+    # Rich would replace what looks like the name of an emoji.
+    return Console(highlight=False, emoji=False)
+
+
+def shown(text: str) -> str:
+    """Returns text from outside as rich's markup, in one line, that prints it and does nothing else."""
+    return escape(plain(text))
+
+
+def print_json(console: Console, value: object) -> None:
+    """Prints a value as JSON in ASCII, without control characters. Parsed, its texts are unchanged."""
+    # `json` escapes all control characters except DEL.
+    text = json.dumps(value, indent=2).replace("\x7f", "\\u007f")
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
