@@ -57,8 +57,8 @@ def run_probe(
 def _probe_all(target: Target, tls: Tls, timeout: float) -> list[AddressReport]:
     """Probes each address, by one deadline for all.
 
-    Few at once, so the time left is shared by the rounds that are left: a silent address takes no more than its share,
-    and what a quick one leaves is for those after it.
+    If there are more than are probed at once, the time left is shared by the rounds that are left: a silent address
+    takes no more than its share, and what a quick one leaves is for those after it.
     """
     deadline = Deadline(timeout)
     context = tls.context() if tls.used else None
@@ -69,7 +69,8 @@ def _probe_all(target: Target, tls: Tls, timeout: float) -> list[AddressReport]:
 
     def probe(index: int) -> AddressReport:
         rounds = -(-(len(addresses) - index) // _THREADS)
-        return probe_address(addresses[index], options, deadline.part(rounds))
+        until = deadline if len(addresses) <= _THREADS else deadline.part(rounds)
+        return probe_address(addresses[index], options, until)
 
     with ThreadPoolExecutor(_THREADS) as executor:
         return list(executor.map(probe, range(len(addresses))))
