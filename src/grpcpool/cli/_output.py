@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from .._values.plain_text import plain
 
@@ -16,9 +16,9 @@ def new_console() -> Console:
     return Console(highlight=False, emoji=False)
 
 
-def shown(text: str) -> str:
-    """Returns text from outside as rich's markup, in one line, that prints it and does nothing else."""
-    return escape(plain(text))
+def shown(text: str) -> Text:
+    """Returns text from outside so that rich prints it in one line, and as it is: what looks like markup is none."""
+    return Text(plain(text))
 
 
 def print_json(console: Console, value: object) -> None:

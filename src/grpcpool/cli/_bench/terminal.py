@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..._values.plain_text import plain
 from .._output import shown
 from .recorder import CallRecorder
 from .result import PERCENTILES, BenchRun, Plan, Result
@@ -69,13 +70,13 @@ def _status(recorder: CallRecorder) -> str:
 def print_table(console: Console, run: BenchRun) -> None:
     """Prints the table."""
     stopped = " (interrupted)" if run.interrupted else ""
-    console.print(
-        f"\n[bold]{shown(run.plan.method.path)}[/bold] on {shown(run.target)}, {run.plan.duration:g} s each{stopped}"
-    )
+    console.print()
+    rest = f" on {plain(run.target)}, {run.plan.duration:g} s each{stopped}"
+    console.print(Text.assemble((plain(run.plan.method.path), "bold"), rest))
     console.print(_table(run.results))
     for result in run.results:
         if remark := remark_for(result):
-            console.print(f"{result.way}, {result.callers} callers: {shown(remark)}")
+            console.print(shown(f"{result.way}, {result.callers} callers: {remark}"))
     console.print("[dim]Latencies in ms. A closed loop: a caller calls again when its last call has ended.[/dim]\n")
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ..._values.plain_text import plain
 from .._output import shown
 from .._target import Target
 from .probe_address import DEFAULTS, AddressReport
@@ -18,7 +20,8 @@ _ADDRESSES_SIDE_BY_SIDE = 3
 _HEADERS_SHOWN = 12
 _SERVICES_SHOWN = 100
 
-Row = tuple[str, Callable[[AddressReport], str]]
+# Text from a server is a `Text`, the rest is markup.
+Row = tuple[str, Callable[[AddressReport], Text | str]]
 
 
 def print_tables(
@@ -26,14 +29,15 @@ def print_tables(
 ) -> None:
     """Prints the reports, then the recommendations if there are any."""
     count = f"{len(reports)} address" + ("es" if len(reports) != 1 else "")
-    console.print(f"\n[bold]{shown(target.text)}[/bold]  [dim]{count}[/dim]")
+    console.print()
+    console.print(Text.assemble((plain(target.text), "bold"), "  ", (count, "dim")))
     for group in _groups(reports):
         console.print(_table(group))
     services = sorted({service for report in reports for service in report.services})
     if services:
         console.print("[bold]Services[/bold] (by reflection)")
         for service in services[:_SERVICES_SHOWN]:
-            console.print(f"  {shown(service)}", highlight=False)
+            console.print(Text.assemble("  ", shown(service)))
         if len(services) > _SERVICES_SHOWN:
             console.print(f"  [dim]and {len(services) - _SERVICES_SHOWN:,} more: --json lists them[/dim]")
     if recommendations:
@@ -75,20 +79,20 @@ def _ms(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds * 1000:.2f} ms"
 
 
-def _answers(report: AddressReport) -> str:
+def _answers(report: AddressReport) -> Text | str:
     if report.error is None:
         return "[green]yes[/green]"
-    prefix = "[yellow]yes, but[/yellow] " if report.answers else "[red]no:[/red] "
-    return prefix + shown(report.error)
+    prefix = ("yes, but", "yellow") if report.answers else ("no:", "red")
+    return Text.assemble(prefix, " ", shown(report.error))
 
 
-def _tls(report: AddressReport) -> str:
+def _tls(report: AddressReport) -> Text:
     if report.tls_seconds is None:
-        return ""
-    return f"{_ms(report.tls_seconds)}, {shown(report.tls_version or '')}"
+        return Text()
+    return shown(f"{_ms(report.tls_seconds)}, {report.tls_version}")
 
 
-def _alpn(report: AddressReport) -> str:
+def _alpn(report: AddressReport) -> Text | str:
     if report.tls_seconds is None:
         return ""
     return shown(report.alpn or "") or "[yellow]none chosen: rejected by gRPC since 1.67[/yellow]"
@@ -114,31 +118,30 @@ def _setting(name: str) -> Callable[[AddressReport], str]:
     return text_of
 
 
-def _server(report: AddressReport) -> str:
+def _server(report: AddressReport) -> Text:
     if not report.answers or report.http_status is None:
-        return ""
-    status = "" if report.http_status == 200 else f" [red](HTTP {report.http_status}: not gRPC)[/red]"  # noqa: PLR2004
-    return (shown(report.server) if report.server else "[dim]unknown[/dim]") + status
+        return Text()
+    status = "" if report.http_status == 200 else f" (HTTP {report.http_status}: not gRPC)"  # noqa: PLR2004
+    return Text.assemble(shown(report.server) if report.server else ("unknown", "dim"), (status, "red"))
 
 
-def _headers(report: AddressReport) -> str:
+def _headers(report: AddressReport) -> Text:
     lines = [f"{name}: {value}" for name, value in report.headers.items()]
-    return "\n".join(map(shown, lines[:_HEADERS_SHOWN]))
+    return Text("\n").join(map(shown, lines[:_HEADERS_SHOWN]))
 
 
-def _health(report: AddressReport) -> str:
+def _health(report: AddressReport) -> Text | str:
     if not report.answers:
         return ""
     if report.health is None:
         return "[dim]not available[/dim]"
-    colour = "green" if report.health == "SERVING" else "red"
-    return f"[{colour}]{shown(report.health)}[/{colour}]"
+    return Text(plain(report.health), "green" if report.health == "SERVING" else "red")
 
 
-def _reflection(report: AddressReport) -> str:
+def _reflection(report: AddressReport) -> Text | str:
     if not report.answers:
         return ""
-    return ", ".join(report.reflection) or "[dim]not available[/dim]"
+    return shown(", ".join(report.reflection)) or "[dim]not available[/dim]"
 
 
 _ROWS: Sequence[Row] = (
