@@ -76,7 +76,8 @@ def _answer_slowly(client: socket.socket) -> None:
 
 
 def _of_stream(frame: bytes, stream: int) -> bytes:
-    return frame[:5] + struct.pack(">I", stream) + frame[9:] if frame else b""
+    """Returns a frame of stream 1 as one of this stream; any other frame as it is."""
+    return frame[:5] + struct.pack(">I", stream) + frame[9:] if frame[5:9] == b"\0\0\0\1" else frame
 
 
 def _frames(client: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
@@ -106,6 +107,8 @@ _TALKS: dict[str, Callable[[socket.socket], None]] = {
     "unknown": lambda client: _flood_and_read(client, _HELLO, _frame(_UNKNOWN, 0, 0, b"x" * 1000)),
     "unread": lambda client: _flood(client, _HELLO, _PING_FRAME),
     "no_settings": lambda client: _flood_and_read(client, b"", _PING_FRAME),
+    "bad_settings": lambda client: _flood_and_read(client, b"", _frame(_SETTINGS, 0, 0, b"short")),
+    "other_stream": lambda client: _answer(client, b"", _frame(_DATA, 0, 7)),
     "bytes": lambda client: _trickle(client, _HELLO, _PING_FRAME),
     "settings_bytes": lambda client: _trickle(client, _frame(_SETTINGS, 0, 0, bytes(15996))[:9], bytes(1)),
     "tls_bytes": lambda client: _trickle(client, b"\x16\x03\x03\x3e\x80", bytes(1)),

@@ -101,6 +101,13 @@ def test_handshakes_without_end(command: Commands, talk: str, more: tuple[str, .
     assert result.line.endswith(f": {words}")
 
 
+@pytest.mark.parametrize(("talk", "words"), [("bad_settings", ""), ("other_stream", "stream 7 is not open")])
+def test_frames_that_are_not_valid(command: Commands, talk: str, words: str) -> None:
+    """Frames that violate HTTP/2 end the probe at once, and it says so."""
+    result = _probe(command, talk, "--json", timeout=60)
+    assert result.json["addresses"][0]["error"].startswith(f"the server violated HTTP/2: {words}")
+
+
 def test_a_silent_server_and_tls(command: Commands) -> None:
     """A server that accepts and stays silent does not delay the end of a TLS handshake."""
     with tcp_server("silence") as port, _soon():

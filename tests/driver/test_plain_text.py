@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import pickle
 import unicodedata
 from typing import NoReturn
 
@@ -12,9 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grpcpool import Listener, PoolOpenError, PoolTimeoutError
+from grpcpool._aio.failed_call import Failed
 from grpcpool._shared.announcer import logger
 from grpcpool._shared.event_text import describe
 from grpcpool._shared.plain_tracebacks import PlainTracebacks, plain_traceback
+from grpcpool._shared.rpc_status import status_of
 from grpcpool._sync.failed_call import call_error, not_started
 from grpcpool._sync.serial_runner import run_logged
 from grpcpool._values.errors import ConnectError, PoolError
@@ -136,6 +140,25 @@ def test_a_failed_calls_details_are_the_servers() -> None:
     assert is_safe(str(error).replace("\t", ""), lines=True)
     without_cause = not_started(grpc.StatusCode.UNAVAILABLE, HOSTILE, None)
     assert is_safe(str(without_cause).replace("\t", ""), lines=True)
+
+
+def test_a_failed_asyncio_calls_details_are_the_servers() -> None:
+    """The same on asyncio, for the error and for the call."""
+    open_error = PoolOpenError("no connection could be opened")
+    open_error.__cause__ = ServersError(HOSTILE)
+    failed = Failed(*status_of(open_error, own_deadline=False), open_error)
+
+    async def fail() -> None:
+        await failed
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        asyncio.run(fail())
+    error = caught.value
+    assert error.details() == HOSTILE
+    for text in (str(error), repr(error), repr(failed)):
+        assert f'\tdetails = "{plain(HOSTILE)}"\n' in text
+        assert is_safe(text.replace("\t", ""), lines=True)
+    assert pickle.loads(pickle.dumps(error)).details() == HOSTILE  # noqa: S301 -- our own
 
 
 # --- log lines ------------------------------------------------------------------------------------------------------

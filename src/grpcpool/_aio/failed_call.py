@@ -11,8 +11,25 @@ import grpc
 
 from .._shared.rpc_status import status_of
 from .._values.errors import PoolError
+from .._values.plain_text import plain
 
 _LOCALLY_CANCELLED = "Locally cancelled by application!"
+
+
+class CallNotStartedError(grpc.aio.AioRpcError):
+    """The error of a call that never left the pool: gRPC's own, but what a server sent is escaped in its text."""
+
+    def __str__(self) -> str:
+        """In gRPC's own form."""
+        return (
+            f"<{type(self).__name__} of RPC that terminated with:\n"
+            f"\tstatus = {self.code()}\n"
+            f'\tdetails = "{plain(self.details() or "")}"\n'
+            f'\tdebug_error_string = "{plain(self.debug_error_string() or "")}"\n'
+            ">"
+        )
+
+    __repr__ = __str__
 
 
 class Failed:
@@ -58,7 +75,7 @@ class Failed:
             raise self._raises
         empty = grpc.aio.Metadata()
         said = str(self._cause or self._details)
-        raise grpc.aio.AioRpcError(self._code, empty, empty, self._details, said) from self._cause
+        raise CallNotStartedError(self._code, empty, empty, self._details, said) from self._cause
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._raise().__await__()
@@ -112,7 +129,7 @@ class Failed:
         return None if self._raises is not None else str(self._cause or self._details)
 
     def __repr__(self) -> str:
-        return f'<Call that was never started:\n\tstatus = {self._code}\n\tdetails = "{self._details}"\n>'
+        return f'<Call that was never started:\n\tstatus = {self._code}\n\tdetails = "{plain(self._details)}"\n>'
 
 
 def locally_cancelled() -> Failed:

@@ -189,6 +189,8 @@ class Http2Connection:
             raise _LateError(self._deadline, sends=received) from error
         except OSError as error:
             raise Http2Error(describe_error(error, self._deadline)) from error
+        except h2.exceptions.NoSuchStreamError as error:
+            raise Http2Error(f"the server violated HTTP/2: stream {error.stream_id} is not open") from error
         except h2.exceptions.ProtocolError as error:
             raise Http2Error(f"the server violated HTTP/2: {error}") from error
 
@@ -237,8 +239,9 @@ class Http2Connection:
             return "the server speaks HTTP/1, not HTTP/2"
         if self._first_bytes.startswith(_TLS_RECORDS):
             return "the server speaks TLS: try with --tls"
-        if isinstance(failure, _LateError) and _begins_with_settings(self._first_bytes):
-            return f"the server sent no HTTP/2 settings within {self._deadline}"
+        if _begins_with_settings(self._first_bytes):
+            late = isinstance(failure, _LateError)
+            return f"the server sent no HTTP/2 settings within {self._deadline}" if late else str(failure)
         if self._first_bytes:
             return "the server does not speak HTTP/2"
         if self._scheme == "http":
