@@ -165,15 +165,14 @@ MUTANTS = (
     Mutant(
         "rearming forgets the waiters' deadlines",
         "machine",
-        "self.fleet.rearm(self.queue.asked, self.queue.next_deadline(), now)",
-        "self.fleet.rearm(self.queue.asked, math.inf, now)",
+        "min(self.queue.next_deadline(), self.openers.next_deadline())",
+        "self.openers.next_deadline()",
         "the slots' deadlines are computed in another module",
     ),
     Mutant(
         "close forgets the waiters in open()",
         "machine",
-        "        for opener in tuple(self.openers):\n            self._refuse(opener, Refusal.CLOSED, now)\n"
-        "            del self.openers[opener]\n",
+        "        self.openers.close(now)\n",
         "",
         "open() has separate waiters",
     ),
@@ -200,7 +199,7 @@ MUTANTS = (
     ),
     Mutant(
         "open() is answered by the first connection",
-        "machine",
+        "open_queue",
         "            if not opener.pending:\n",
         "            if opener.made or not opener.pending:\n",
         "with one connection the result is the same",

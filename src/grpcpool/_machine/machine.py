@@ -50,8 +50,9 @@ from .._values.events import Granted, Opened, OpenFailed, RefusedStream, Rejecte
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
 from .counters import figures_of, pool_stats
-from .effects import Close, Grant, Notify, Open, Outbox, Refuse, Started, Watch
+from .effects import Close, Grant, Notify, Open, Outbox, Refuse, Watch
 from .fleet import Fleet
+from .open_queue import OpenQueue
 from .openers import OpenWaiter
 from .places import Holder, Places
 from .queue import Waiter, WaitQueue
@@ -80,7 +81,7 @@ class PoolMachine:
         self.counters = self.fleet.counters
         self.last_error: BaseException | None = None
         self._picker = self.places.picker
-        self.openers: dict[OpenWaiter, None] = {}
+        self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self._refuse)
         self.closing = False
         # When what is left of a closing pool is cut off.
         self._closes_at = math.inf
@@ -182,6 +183,21 @@ class PoolMachine:
         if not len(self._slots) and now >= self.fleet.backoff.retry_at:
             self.fleet.dial(now)
 
+    def open(self, opener: OpenWaiter, now: float) -> None:
+        """Dials what is missing to `min_size`; the opener is notified when all is ready, or some of it failed."""
+        if self.closing:
+            self._refuse(opener, Refusal.CLOSED, now)
+            return
+        self.fleet.activate(now)
+        self.openers.add(opener, now)
+
+    def cancel_open(self, opener: OpenWaiter, now: float) -> bool:
+        """The opener gives up. Returns whether it still waited; what was dialled for it alone is closed."""
+        waited = self.openers.cancel(opener, now)
+        if waited:
+            self._fill(now)
+        return waited
+
     def opened(self, slot: Slot, channel: object, now: float) -> None:
         """The slot's connection is ready and primed."""
         slot.channel = channel
@@ -200,8 +216,7 @@ class PoolMachine:
         self.last_error = error
         retry_in = self.fleet.open_failed(slot, now)
         self.outbox.append(Notify(OpenFailed(pool=self.name, channel=slot.id, error=error, retry_in=retry_in)))
-        for opener in [opener for opener in self.openers if slot in opener.pending]:
-            self._undo_open(opener, now, failed=True)
+        self.openers.open_failed(slot, now)
         self._reconcile(now)
 
     def lost(self, slot: Slot, error: BaseException | None, now: float) -> None:
@@ -247,7 +262,7 @@ class PoolMachine:
         check_size(min_size, max_size)
         if not self.closing:
             self.fleet.resize(min_size, max_size, now)
-            self._start_openers()
+            self.openers.start_ready()
             self._fill(now)
             self._rearm(now)  # The tick that this asks for replaces what is due.
 
@@ -270,9 +285,7 @@ class PoolMachine:
     def _shut(self, now: float) -> None:
         for waiter in self.queue:
             self._refuse(waiter, Refusal.CLOSED, now)
-        for opener in tuple(self.openers):
-            self._refuse(opener, Refusal.CLOSED, now)
-            del self.openers[opener]
+        self.openers.close(now)
         for slot in self._slots:
             if slot.state is SlotState.DRAINING:
                 slot.deadline = min(slot.deadline, self._closes_at)
@@ -294,9 +307,9 @@ class PoolMachine:
         """Does what has fallen due."""
         while (waiter := self.queue.first_expired(now)) is not None:
             self._expire(waiter, now)
-        for opener in [opener for opener in self.openers if opener.deadline <= now]:
+        if self.openers.next_deadline() <= now:
             self.last_error = self.last_error or TimeoutError("not ready within the timeout of open()")
-            self._undo_open(opener, now, failed=True)
+            self.openers.expire(now)
         for slot in self._slots.all:
             if slot.state is SlotState.CLOSED:
                 continue  # By what has just been done for another.
@@ -310,9 +323,7 @@ class PoolMachine:
         self._reconcile(now)
 
     def _rearm(self, now: float) -> None:
-        self.fleet.rearm(self.queue.asked, self.queue.next_deadline(), now)
-        for opener in self.openers:
-            self.fleet.alarm_at(opener.deadline)
+        self.fleet.rearm(self.queue.asked, min(self.queue.next_deadline(), self.openers.next_deadline()), now)
 
     # --- after a step -------------------------------------------------------------------------------------------
 
@@ -321,7 +332,7 @@ class PoolMachine:
 
         `slots` have come to have room.
         """
-        self._start_openers()
+        self.openers.start_ready()
         for slot in slots:
             self.settle(slot, now)
         self.fleet.rotate(now)
@@ -345,8 +356,7 @@ class PoolMachine:
                 self.queue.remove(waiter)
             elif waiter.refusal is not None:
                 self._refuse(waiter, waiter.refusal, now)
-        for opener in [opener for opener in self.openers if opener.refusal is not None]:
-            self._undo_open(opener, now, failed=True)
+        self.openers.repair(now)
         if self.closing:
             self._shut(now)
         self._reconcile(now, *(slot for slot in self._slots if slot.state is not SlotState.OPENING))
@@ -449,52 +459,3 @@ class PoolMachine:
         """The numbers that an error reports; `others` wait, all in the queue if not given."""
         waiting = self.queue.length if others is None else others
         return figures_of(self._slots, max_size=self.fleet.max_size, waiting=waiting, waited=waited)
-
-    # --- open() -------------------------------------------------------------------------------------------------
-
-    def open(self, opener: OpenWaiter, now: float) -> None:
-        """Dials what is missing to `min_size`; the opener is notified when all is ready, or some of it failed."""
-        if self.closing:
-            self._refuse(opener, Refusal.CLOSED, now)
-            return
-        self.fleet.activate(now)
-        for _ in range(self.fleet.min_size - self._slots.connections):
-            self.fleet.dial(now)
-        if len(self._slots.in_service()) < self.fleet.min_size:
-            # Else what is being dialled is for others, and its failure is theirs alone.
-            opener.pending = {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.replaces is None}
-        self.openers[opener] = None
-        self.fleet.alarm_at(opener.deadline)
-        self._start_openers()
-
-    def cancel_open(self, opener: OpenWaiter, now: float) -> bool:
-        """The opener gives up. Returns whether it still waited; what was dialled for it alone is closed."""
-        if opener not in self.openers:
-            return False
-        self._undo_open(opener, now, failed=False)
-        self._fill(now)
-        return True
-
-    def _start_openers(self) -> None:
-        """Notifies the openers for which nothing is being dialled any more."""
-        for opener in tuple(self.openers):
-            opener.made |= {slot for slot in opener.pending if slot.state is not SlotState.OPENING}
-            opener.pending -= opener.made
-            if not opener.pending:
-                self.outbox.append(Started(opener))
-                del self.openers[opener]
-
-    def _undo_open(self, opener: OpenWaiter, now: float, *, failed: bool) -> None:
-        """Closes what an `open()` that failed, or was given up, had opened, unless others wait for it."""
-        if failed:
-            self._refuse(opener, Refusal.OPEN_FAILED, now)
-        others = [other for other in self.openers if other is not opener]
-        shared = {slot for other in others for slot in other.pending | other.made}
-        if self.queue.length:
-            shared |= opener.pending
-        for slot in (opener.made | opener.pending) - shared:
-            if slot in self._slots and slot.state is not SlotState.DRAINING:
-                self.fleet.retire(slot, CloseReason.DISCARDED, now)
-        del self.openers[opener]
-        if not self.queue.length and not len(self._slots):
-            self.fleet.active = False

@@ -1,0 +1,105 @@
+"""The callers of `open()` that wait: what is dialled for them, and what becomes of it if they give up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from .._values.errors import Refusal
+from .._values.slot_states import CloseReason, SlotState
+from .effects import Outbox, Started
+from .fleet import Fleet
+from .openers import OpenWaiter
+from .queue import WaitQueue
+from .slot import Slot
+
+Refuse = Callable[[OpenWaiter, Refusal, float], None]
+"""Decides that an opener gets nothing."""
+
+
+class OpenQueue:
+    """The openers of one pool."""
+
+    def __init__(self, fleet: Fleet, queue: WaitQueue, outbox: Outbox, refuse: Refuse) -> None:
+        """Creates an empty queue, for the connections of `fleet`; `queue` holds those that wait for a place."""
+        self._fleet = fleet
+        self._slots = fleet.slots
+        self._queue = queue
+        self._outbox = outbox
+        self._refuse = refuse
+        self._openers: dict[OpenWaiter, None] = {}
+
+    def __iter__(self) -> Iterator[OpenWaiter]:
+        """The openers, in the order of arrival; the queue may change meanwhile."""
+        return iter(tuple(self._openers))
+
+    def next_deadline(self) -> float:
+        """The earliest deadline of an opener; `math.inf` for none."""
+        return min((opener.deadline for opener in self._openers), default=math.inf)
+
+    def add(self, opener: OpenWaiter, now: float) -> None:
+        """Dials what is missing to `min_size`; the opener waits for that."""
+        for _ in range(self._fleet.min_size - self._slots.connections):
+            self._fleet.dial(now)
+        if len(self._slots.in_service()) < self._fleet.min_size:
+            # Else what is being dialled is for others, and its failure is theirs alone.
+            opener.pending = {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.replaces is None}
+        self._openers[opener] = None
+        self._fleet.alarm_at(opener.deadline)
+        self.start_ready()
+
+    def start_ready(self) -> None:
+        """Notifies the openers for which nothing is being dialled any more."""
+        for opener in self:
+            opener.made |= {slot for slot in opener.pending if slot.state is not SlotState.OPENING}
+            opener.pending -= opener.made
+            if not opener.pending:
+                self._outbox.append(Started(opener))
+                del self._openers[opener]
+
+    def open_failed(self, slot: Slot, now: float) -> None:
+        """The slot's connection could not be made: refuses the openers that wait for it."""
+        for opener in self:
+            if slot in opener.pending:
+                self._fail(opener, now)
+
+    def expire(self, now: float) -> None:
+        """Refuses the openers whose deadline has come."""
+        for opener in self:
+            if opener.deadline <= now:
+                self._fail(opener, now)
+
+    def repair(self, now: float) -> None:
+        """Completes refusals that were decided, and interrupted."""
+        for opener in self:
+            if opener.refusal is not None:
+                self._fail(opener, now)
+
+    def close(self, now: float) -> None:
+        """Refuses all: the pool is closed."""
+        for opener in self:
+            self._refuse(opener, Refusal.CLOSED, now)
+            del self._openers[opener]
+
+    def cancel(self, opener: OpenWaiter, now: float) -> bool:
+        """The opener gives up. Returns whether it still waited."""
+        if opener not in self._openers:
+            return False
+        self._undo(opener, now)
+        return True
+
+    def _fail(self, opener: OpenWaiter, now: float) -> None:
+        self._refuse(opener, Refusal.OPEN_FAILED, now)
+        self._undo(opener, now)
+
+    def _undo(self, opener: OpenWaiter, now: float) -> None:
+        """Closes what an `open()` that failed, or was given up, had opened, unless others wait for it."""
+        shared = {slot for other in self if other is not opener for slot in other.pending | other.made}
+        if self._queue.length:
+            shared |= opener.pending
+        for slot in (opener.made | opener.pending) - shared:
+            if slot in self._slots and slot.state is not SlotState.DRAINING:
+                self._fleet.retire(slot, CloseReason.DISCARDED, now)
+        del self._openers[opener]
+        if not self._queue.length and not len(self._slots):
+            self._fleet.active = False
