@@ -154,12 +154,14 @@ class World:
             self._hold(slot, streams)
             self._step([])
             return
+        full = len(self.waiting) >= most_waiters(self)
         waiter = self.code.waiter(streams, since=self.now, deadline=self.now + patience, fail_fast=fail_fast)
         self.asked.append(waiter)
         self.waiting[waiter] = None
         self._step(self.recorder.effects(self.machine.request, waiter, self.now))
         assert waiter in self.waiting or self.answers[waiter] == 1, "no. 5: neither queued nor answered"
         assert patience > 0 or waiter not in self.waiting, "a waiter without patience was queued"
+        assert not full or waiter not in self.waiting, f"{len(self.waiting)} wait, at most {most_waiters(self)} allowed"
 
     def release(self, index: int) -> None:
         """A caller releases one of the grants held."""
@@ -271,7 +273,8 @@ class World:
             self.broken = True
             self.dials.remove(slot)
             alive = slot in self.slots
-            self.counts["opened"] += alive
+            self.counts["opened"] += slot.state in ("opening", "lost") and not slot.been_up
+            self.down.discard(slot)
             effects = self.recorder.effects(self.machine.opened, slot, object(), self.now)
             assert alive or (len(effects) == 1 and self._closes(effects, slot)), "a late connection is not closed"
             self._step(effects)
@@ -281,21 +284,51 @@ class World:
         if slot := self._some(self.dials, index):
             self.broken = True
             self.dials.remove(slot)
-            alive = slot in self.slots
+            alive = slot.state == "opening"
             effects = self.recorder.effects(self.machine.open_failed, slot, ConnectionError("no"), self.now)
             assert bool(effects) == alive, "a failed dial has no effects, or a late failure has some"
             self._step(effects)
 
-    def lost(self, index: int) -> None:
-        """One of the connections goes down."""
+    def unreachable(self, index: int) -> None:
+        """The channel of one of the dials does not connect; it may be kept for calls."""
+        if slot := self._some(self.dials, index):
+            self.broken = True
+            self.dials.remove(slot)
+            stranded = (
+                [waiter for waiter in self.waiting if waiter.fail_fast]
+                and not in_state(self, "ready")
+                and all(other.exclusive for other in in_state(self, "lost"))
+                and in_state(self, "opening") == [slot]
+                and slot.replaces is None
+            )
+            alive = slot.state == "opening"
+            effects = self.recorder.effects(self.machine.unreachable, slot, object(), ConnectionError("no"), self.now)
+            kept = slot.state != "closed"
+            assert not alive or kept == bool(stranded), "an unreachable channel was kept without need, or not kept"
+            self._step(effects)
+
+    def connected(self, index: int) -> None:
+        """The channel of one of the dials is seen connected before that is reported."""
+        if slot := self._some(self.dials, index):
+            self.broken = True
+            self._step(self.recorder.effects(self.machine.connected, slot, self.now))
+            most = slot.opened_at + self.config.connect_timeout + 1.0
+            assert slot.state != "opening" or slot.deadline <= max(most, self.now + 1.0), "an opening has no end"
+
+    def lost(self, index: int, error: Exception | None = None) -> None:
+        """One of the connections goes down; a call has shown it if there is an `error`."""
         if slot := self._some([slot for slot in self.slots if slot.state != "opening"], index):
             self.broken = True
             was_ready = slot.state == "ready"
             self.down |= {slot} if was_ready else set()
-            effects = self.recorder.effects(self.machine.lost, slot, None, self.now)
+            effects = self.recorder.effects(self.machine.lost, slot, error, self.now)
             watched = [effect for effect in effects if type(effect).__name__ == "Watch"]
             assert len(watched) == was_ready, "a lost connection must be watched, no other"
             self._step(effects)
+
+    def call_failed(self, index: int) -> None:
+        """A call shows that one of the connections is down."""
+        self.lost(index, ConnectionError("reset"))
 
     def recovered(self, index: int) -> None:
         """One of the connections is up again."""
@@ -303,6 +336,7 @@ class World:
         if slot := self._some(down or [slot for slot in self.slots if slot.state != "opening"], index):
             self.broken = True
             self.down.discard(slot)
+            self.counts["opened"] += slot.state == "lost" and not slot.been_up
             self._step(self.recorder.effects(self.machine.recovered, slot, self.now))
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -376,6 +410,7 @@ class World:
 
     def _do_open(self, effect: Open) -> None:
         assert effect.slot not in self.slots, "dialled twice"
+        effect.slot.channel = object()
         self.slots[effect.slot] = None
         self.dials.append(effect.slot)
 
@@ -437,7 +472,7 @@ class World:
             slot = next(slot for slot in self.slots if slot.id == event.channel)
             self.drains[slot] = self.now
         elif name == "Closed":
-            self.counts[f"closed {event.reason}"] += 1
+            self.counts[f"closed {event.reason}"] += next(s for s in self.slots if s.id == event.channel).been_up
         self.counts["open_failures"] += name == "OpenFailed"
 
     def _answer(self, waiter: Waiter | OpenWaiter) -> None:
@@ -563,10 +598,15 @@ def no_5_answered_once(world: World) -> None:
         assert not world.answers[waiter], "no. 5: answered while waiting"
 
 
-def the_queue_is_bounded(world: World) -> None:
-    """At most `max_waiters` wait."""
+def most_waiters(world: World) -> float:
+    """The number of waiters at which the next is rejected."""
     most = world.config.max_waiters
-    assert most is None or len(world.waiting) <= most, f"{len(world.waiting)} wait, at most {most} allowed"
+    if most is None:
+        return math.inf
+    to_come = max(0, world.max_size - len(in_state(world, "ready", "lost")))
+    if world.machine.fleet.backoff.failures or most == 0:
+        to_come = 0
+    return most + to_come * (most + world.config.max_streams)
 
 
 def bound(world: World) -> int:
@@ -627,11 +667,18 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
         assert slot.limit_grows_at > world.now, f"no. 8: the limit of {slot} should have grown"
         lowered = slot.limit < world.config.max_streams
         assert lowered == (slot.limit_grows_at < math.inf), f"no. 8: the limit of {slot} is never raised again"
-    due = [slot for slot in in_state(world, "ready", "lost") if slot.retire_at <= world.now and slot.successor is None]
+    due = [slot for slot in in_state(world, "ready", "lost") if _is_due(world, slot) and slot.successor is None]
     calm = world.machine.fleet.active and world.machine.fleet.backoff.failures == 0
     surge = max(1, -(-connections(world) // 4))
     successors = sum(slot.replaces is not None for slot in world.slots)
     assert again or not due or not calm or successors >= surge, f"no. 8: nothing replaces {due}"
+
+
+def _is_due(world: World, slot: Slot) -> bool:
+    """Whether a slot should have a successor: it is too old, or it is down, needed, and not back."""
+    missed = len(in_state(world, "ready")) < world.min_size
+    needed = slot.state == "lost" and (missed or slot.in_flight or world.waiting)
+    return slot.retire_at <= world.now or bool(needed and slot.given_up_at <= world.now)
 
 
 def no_9_closed_is_closed(world: World) -> None:
@@ -714,7 +761,8 @@ def the_stats_agree(world: World) -> None:
         assert getattr(stats, name) == world.counts[name], f"stats: {name} is not {world.counts[name]}"
     for reason, count in stats.closed.items():
         assert count == world.counts[f"closed {reason}"], f"stats: closed for {reason}"
-    assert stats.opened - sum(stats.closed.values()) == stats.size - stats.opening, (
+    never_up = sum(not slot.been_up for slot in in_state(world, "lost", "draining"))
+    assert stats.opened - sum(stats.closed.values()) == stats.size - stats.opening - never_up, (
         "stats: opened is not closed plus open"
     )
 
@@ -732,7 +780,6 @@ INVARIANTS: tuple[Callable[[World], None], ...] = (
     no_8_the_alarm_is_set,
     no_9_closed_is_closed,
     no_10_exclusive_is_alone,
-    the_queue_is_bounded,
     the_counts_are_right,
     growth_and_shrinking_are_planned,
     the_picker_holds_the_slots_with_room,
@@ -779,7 +826,8 @@ def random_step(world: World, rng: random.Random) -> None:
         random_time_event(world, rng)
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
-        rng.choice([*steps, world.open_failed, world.unfit, world.refused_stream, world.crowded])(index)
+        more = (world.unreachable, world.call_failed, world.connected, world.unfit, world.refused_stream, world.crowded)
+        rng.choice([*steps, *more])(index)
     elif kind < 99:
         random_pool_event(world, rng)
     elif rng.random() < 0.3:

@@ -348,7 +348,7 @@ def test_unfit() -> None:
     play.request(1)
     assert play.unfit(1, 1) == ["watch 1"]
     assert (play[1].state, play[1].in_flight, play.stats.acquired) == ("lost", 0, 1)
-    assert play.request(1) == []
+    assert play.request(1) == ["watch 1"]
     assert play.recovered(1) == ["grant 1"]
 
 
@@ -411,6 +411,7 @@ def test_events_of_dialling() -> None:
 def test_the_event_of_a_rejection() -> None:
     """When a request is rejected, listeners get the number of waiters."""
     play = Play(max_size=1, max_waiters=1)
+    play.filled(None)
     play.request(None)
     play.request(None)
     events = [effect.event for effect in play.effects if isinstance(effect, Notify)]

@@ -13,6 +13,7 @@ from grpcpool._values.slot_states import SlotState
 WAYS = {
     ("opening", "opened"): "ready",
     ("opening", "open_failed"): "closed",
+    ("opening", "unreachable"): "lost",
     ("opening", "closed"): "closed",
     ("ready", "lost"): "lost",
     ("ready", "retired"): "draining",

@@ -280,7 +280,7 @@ class MachinePlayer:
         """The connection could not be opened."""
         self._commit(
             self._recorder.effects(
-                self._machine.open_failed, self._slots[number], ConnectionError("refused"), self._now
+                self._machine.unreachable, self._slots[number], object(), ConnectionError("refused"), self._now
             )
         )
 

@@ -96,7 +96,7 @@ class PoolCaller:
         """Makes the call wait for a place. Its own deadline, if any, counts from the moment at which it `began`."""
         _, timeout, _, _, wait_for_ready, _ = arguments
         driver = self.driver
-        deadline = driver.call_deadline(timeout, began)
+        deadline = driver.call_deadline(timeout, began, wait_for_ready=bool(wait_for_ready))
         waiting = Waiting(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready)
         waiting.driver = driver
         waiting.start = self.start

@@ -28,11 +28,12 @@ from .._shared.announcer import logger
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
 from .._shared.driver import Driver
+from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
 from .._values.errors import PoolError, Refusal, WrongEventLoopError, refusal_error
 from .._values.listener import Listener
 from .._values.slot_states import SlotState
-from .opening import open_channel
+from .opening import open_channel, prime
 from .slot_channel import AioSlotChannel
 
 # Tasks of a closed pool have nothing left to do. One that a foreign coroutine blocks is not waited for longer.
@@ -182,13 +183,29 @@ class AioDriver(Driver):
             traceback.clear_frames(error.__traceback__)
             # From here on the task ends anyway: closing the slot must not cancel it.
             self._openings.pop(slot, None)
-            self.tell(self.machine.open_failed, slot, error)
+            if isinstance(error, UnreachableError):
+                traceback.clear_frames(error.reason.__traceback__)
+                self.tell(self.machine.unreachable, slot, error.channel, error.reason)
+            else:
+                self.tell(self.machine.open_failed, slot, error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 # The program should end.
                 raise
         else:
             self._openings.pop(slot, None)
             self.tell(self.machine.opened, slot, channel)
+
+    def prime_again(self, slot: Slot) -> None:
+        """In a task of its own."""
+        self._start(self._prime_again(slot))
+
+    async def _prime_again(self, slot: Slot) -> None:
+        try:
+            await prime(self, slot.channel)
+        except Exception as error:  # noqa: BLE001 -- foreign code may raise anything
+            self.primed_again(slot, error)
+        else:
+            self.primed_again(slot, None)
 
     def close_channel(self, slot: Slot) -> None:
         """In a task of its own; an opening that is under way is cancelled."""

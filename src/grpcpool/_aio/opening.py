@@ -8,6 +8,7 @@ import grpc
 
 from .._machine.slot import Slot
 from .._shared.driver import Driver
+from .._shared.unreachable import UnreachableError
 from .._values.errors import ConnectError
 from .slot_channel import AioSlotChannel
 
@@ -19,16 +20,29 @@ async def open_channel(driver: Driver, slot: Slot) -> AioSlotChannel:
     its own for the opening.
 
     Raises:
-        BaseException: Whatever the factory, the connecting or `prime` raised.
+        UnreachableError: The channel does not connect.
+        BaseException: Whatever the factory or `prime` raised.
     """
     channel = _make(driver, slot)
-    await channel.connect()
-    prime = driver.source().prime
-    if prime is not None:
-        primed = prime(channel.channel)
+    try:
+        await channel.connect()
+    except Exception as error:
+        raise UnreachableError(channel, error) from error
+    await prime(driver, channel)
+    return channel
+
+
+async def prime(driver: Driver, channel: AioSlotChannel) -> None:
+    """Primes a connection that is up, if the pool does that.
+
+    Raises:
+        BaseException: Whatever `prime` raised.
+    """
+    own = driver.source().prime
+    if own is not None:
+        primed = own(channel.channel)
         if inspect.isawaitable(primed):
             await primed
-    return channel
 
 
 def _make(driver: Driver, slot: Slot) -> AioSlotChannel:

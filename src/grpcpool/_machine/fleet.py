@@ -12,6 +12,9 @@ watch begins.
 
 Replacing. At `retire_at` a successor is dialled; when that is ready the old slot drains. At most a quarter of the
 pool is replaced at a time. A successor that fails leaves the old one in service until backoff allows the next.
+
+Outages. A lost connection is left to gRPC's own reconnecting while it is needed; one that is not is not reconnected.
+One that is needed and not back at `given_up_at` is replaced as above, through the factory, which may know more.
 """
 
 from __future__ import annotations
@@ -31,6 +34,15 @@ from .slot import Slot, SlotEvent
 # A server that refuses streams is near its limit, or busy cleaning up. A limit that it has lowered comes back within
 # some seconds, a twentieth of `max_streams` at a time; each step that goes too far costs one call a retry.
 _LIMIT_GROWS_AFTER = 0.5
+
+# How long gRPC may take to reconnect.
+_GIVEN_UP_AFTER = 2.0
+
+# After an ask that found nothing up, connections are wanted for so long: the next ask may be on its way.
+_WANTED_FOR = 10.0
+
+# A connection that was not used for so long has rested.
+_REST = 1.0
 
 
 class Fleet:
@@ -54,6 +66,7 @@ class Fleet:
         # From first use on, until close, `min_size` connections are kept.
         self.active = False
         self._peak_until = math.inf
+        self._wanted_until = -math.inf
         # The number of connections that was too small the last time the pool grew, and the load that showed it.
         self._outgrown, self._outgrown_at = 0, math.inf
         # The next deadline. Brought forward as deadlines arise; derived again by `rearm`.
@@ -127,6 +140,18 @@ class Fleet:
         for _ in range(min(step, self._may_open(now, self.max_size))):
             self.dial(now)
 
+    def most_waiters(self) -> float:
+        """The number of waiters at which the next is rejected.
+
+        What waits for connections that are still to come is not overload: each of these adds what it may carry, and as
+        many waiters as may wait for one. While connections fail, none is counted on. With 0, nothing ever waits.
+        """
+        most = self.config.max_waiters
+        if not most:
+            return math.inf if most is None else 0
+        to_come = 0 if self.backoff.failures else self.max_size - self.slots.ready - self.slots.lost
+        return most + max(0, to_come) * (most + self.config.max_streams)
+
     def dial(self, now: float, replaces: Slot | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` if that is given."""
         deadline = now + self.config.connect_timeout
@@ -142,14 +167,16 @@ class Fleet:
 
     def opened(self, slot: Slot, now: float) -> None:
         """Takes a connection into service; the one that it replaces, if any, retires."""
-        self.slots.move(slot, SlotEvent.OPENED)
+        self.slots.move(slot, SlotEvent.RECOVERED if slot.state is SlotState.LOST else SlotEvent.OPENED)
         self.counters.opened += 1
         self.backoff.succeeded()
+        slot.been_up = True
+        slot.given_up_at = math.inf
         slot.opened_at = slot.used_at = slot.unused_since = now
         if self.config.max_age is not None and slot.retire_at == math.inf:
             slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
         self.succeed(slot, now)
-        self.picker.reload(slot, 0)
+        self.picker.reload(slot, slot.in_flight)
 
     def succeed(self, slot: Slot, now: float) -> None:
         """The connection that `slot` was opened to replace, if any, retires."""
@@ -159,7 +186,8 @@ class Fleet:
             if not replaced.in_flight:
                 slot.unused_since = replaced.idle_since()
             self.slots.part(slot)
-            self.retire(replaced, replaced.reason, now)
+            given_up = replaced.state is SlotState.LOST and replaced.retire_at > now
+            self.retire(replaced, CloseReason.LOST if given_up else replaced.reason, now)
 
     def open_failed(self, slot: Slot, now: float) -> float:
         """Removes a connection that could not be made; returns the seconds until the next attempt."""
@@ -167,6 +195,14 @@ class Fleet:
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
         self.gone(slot)
         self._regauge(now)
+        self.counters.open_failures += 1
+        return self.backoff.failed(now)
+
+    def unreachable(self, slot: Slot, now: float) -> float:
+        """Keeps a channel that does not connect, for calls; returns the seconds until the next attempt."""
+        self.slots.move(slot, SlotEvent.UNREACHABLE)
+        # The next attempt replaces it.
+        slot.given_up_at = slot.unused_since = now
         self.counters.open_failures += 1
         return self.backoff.failed(now)
 
@@ -188,7 +224,7 @@ class Fleet:
                 slot.reason = CloseReason.AGE
                 self.picker.reload(slot, slot.in_flight)
                 self._regauge(now)
-                self.alarm_at(self._attention(slot, now))
+                self.alarm_at(self._attention(slot, 0, now))
                 restored.append(slot)
         return restored
 
@@ -209,20 +245,24 @@ class Fleet:
             self.retire(slot, CloseReason.SHRINK, now)
         self._regauge(now)
 
-    def refresh(self, now: float) -> None:
+    def refresh(self, asked: int, now: float) -> None:
         """Marks every connection of this moment for replacement."""
         for slot in self.slots:
             if slot.state is not SlotState.DRAINING:
                 slot.retire_at, slot.reason = -math.inf, CloseReason.REFRESH
             elif slot.reason is CloseReason.SHRINK:
                 slot.reason = CloseReason.REFRESH
-        self.rotate(now)
+        self.rotate(asked, now)
 
-    def rotate(self, now: float) -> None:
+    def rotate(self, asked: int, now: float) -> None:
         """Dials successors for the slots that are due."""
         if not self.active or now < self.backoff.retry_at:
             return
-        due = [slot for slot in self.slots.in_service() if slot.retire_at <= now and slot.successor is None]
+        due = [
+            slot
+            for slot in self.slots.in_service()
+            if slot.successor is None and self._replace_at(slot, asked, now) <= now
+        ]
         for slot in sorted(due, key=lambda slot: slot.retire_at):
             if not self._may_replace():
                 return
@@ -280,7 +320,8 @@ class Fleet:
     def close(self, slot: Slot, reason: CloseReason) -> None:
         """Closes a slot that drains or is being opened; what it still carries is cancelled and forgotten."""
         if slot.state is not SlotState.OPENING:
-            self.counters.closed[reason] += 1
+            # What has never been up was not counted as opened either.
+            self.counters.closed[reason] += slot.been_up
             closed = Closed(pool=self.name, channel=slot.id, reason=reason, cancelled=slot.in_flight)
             self.outbox.append(Notify(closed))
         self.slots.part(slot)
@@ -313,6 +354,47 @@ class Fleet:
         self._peak_until = now + idle_timeout
         self.alarm_at(self._peak_until)
 
+    # --- outages ------------------------------------------------------------------------------------------------
+
+    def want(self, now: float) -> None:
+        """Something was asked for while nothing was up."""
+        self._wanted_until = now + _WANTED_FOR
+
+    def is_needed(self, slot: Slot, asked: int, now: float) -> bool:
+        """Whether a lost connection should come back: because of the calls on it, or because it is missed."""
+        missed = self.active and self.slots.ready < self.min_size
+        return missed or bool(slot.in_flight or asked) or now < self._wanted_until
+
+    def lost(self, slot: Slot, now: float) -> None:
+        """Takes a connection that is down out of service."""
+        self.picker.remove(slot)
+        self.slots.move(slot, SlotEvent.LOST)
+        slot.given_up_at = now + _GIVEN_UP_AFTER
+        self.alarm_at(slot.given_up_at)
+
+    def retire_rested(self, slot: Slot, now: float) -> None:
+        """A call has shown that the slot's connection is dead, maybe since long: what has rested as long may be, too.
+
+        A NAT or a load balancer forgets all connections that have been idle for as long, and notifies none of them.
+        """
+        if slot.in_flight > 1 or slot.exclusive or now - slot.used_at < _REST:
+            return
+        for other in self.slots.in_state(SlotState.READY):
+            if not other.in_flight and other.idle_since() < slot.used_at + _REST:
+                self.retire(other, CloseReason.LOST, now)
+
+    def recovered(self, slot: Slot, now: float) -> None:
+        """Takes a lost connection into service again; a successor that is on its way is not needed any more."""
+        self.slots.move(slot, SlotEvent.RECOVERED)
+        slot.given_up_at = math.inf
+        # A connection that came back is as good a proof as one that was opened.
+        self.backoff.succeeded()
+        self.picker.reload(slot, slot.in_flight)
+        successor = slot.successor
+        if successor is not None and slot.retire_at > now:
+            self.slots.part(successor)
+            self.close(successor, CloseReason.LOST)
+
     # --- time ---------------------------------------------------------------------------------------------------
 
     def tick(self, slot: Slot, now: float) -> None:
@@ -332,7 +414,7 @@ class Fleet:
         """Derives the next deadline: of the slots, or, if that is earlier, `deadline`."""
         self.alarm = min(self._peak_until, deadline)
         for slot in self.slots.all:
-            self.alarm_at(self._attention(slot, now))
+            self.alarm_at(self._attention(slot, asked, now))
         if self.backoff.retry_at > now and self.shortage(asked) > 0:
             self.alarm_at(self.backoff.retry_at)
         self.alarm = max(self.alarm, now)
@@ -346,7 +428,13 @@ class Fleet:
             return math.inf
         return slot.idle_since() + self.config.idle_timeout
 
-    def _attention(self, slot: Slot, now: float) -> float:
+    def _replace_at(self, slot: Slot, asked: int, now: float) -> float:
+        """When a slot in service is due for a successor."""
+        if slot.state is SlotState.LOST and self.is_needed(slot, asked, now):
+            return min(slot.retire_at, slot.given_up_at)
+        return slot.retire_at
+
+    def _attention(self, slot: Slot, asked: int, now: float) -> float:
         """When the slot next needs a tick. A busy slot is checked after `idle_timeout`, so that no release has to."""
         if slot.state in (SlotState.OPENING, SlotState.DRAINING):
             return slot.deadline
@@ -354,5 +442,5 @@ class Fleet:
         if self.config.idle_timeout is not None and self._may_idle_out(slot):
             at = min(at, now + self.config.idle_timeout if slot.in_flight else self._idle_at(slot))
         if self.active and slot.successor is None and self._may_replace():
-            at = min(at, max(slot.retire_at, self.backoff.retry_at))
+            at = min(at, max(self._replace_at(slot, asked, now), self.backoff.retry_at))
         return at

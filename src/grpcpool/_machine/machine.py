@@ -54,22 +54,27 @@ from .effects import Close, Grant, Notify, Open, Outbox, Refuse, Watch
 from .fleet import Fleet
 from .open_queue import OpenQueue
 from .openers import OpenWaiter
+from .outage import Outage
 from .places import Holder, Places
 from .queue import Waiter, WaitQueue
-from .slot import Slot, SlotEvent
+from .slot import Slot
 from .slot_table import SlotTable
+
+# By then a connection that was made in time has been reported, if the loop or the process has only stood still.
+_REPORT_WITHIN = 1.0
 
 
 class PoolMachine:
     """Decides what one pool does. The driver's lock makes it safe for threads."""
 
-    def __init__(self, config: PoolConfig, *, name: str, random: Callable[[], float]) -> None:
+    def __init__(self, config: PoolConfig, *, name: str, random: Callable[[], float], primes: bool = False) -> None:
         """Creates an empty pool, which opens nothing before its first use.
 
         Args:
             config: The settings; `min_size` and `max_size` may be changed by `resize`.
             name: The pool's name in events and errors.
             random: Returns a float from 0 to below 1.
+            primes: Whether connections are primed, also when they come back. Until then they get no calls.
         """
         self.config = config
         self.name = name
@@ -81,6 +86,7 @@ class PoolMachine:
         self.counters = self.fleet.counters
         self.last_error: BaseException | None = None
         self._picker = self.places.picker
+        self.outage = Outage(self.fleet, self.queue, self.outbox, primes=primes)
         self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self._refuse)
         self.closing = False
         # When what is left of a closing pool is cut off.
@@ -98,15 +104,19 @@ class PoolMachine:
             return
         if not self.fleet.active:
             self.fleet.activate(now)
-        slot = self._find(waiter)
+        if self._slots.lost and not self._slots.ready:
+            self.outage.want(now)
+        slot = self._picker.pick(waiter.streams)
+        if slot is None and waiter.fail_fast:
+            slot = self.outage.slot_for(waiter.streams)
         if slot is not None:
             self.places.acquire(waiter.streams, waiter, slot)
             self.outbox.append(Grant(waiter, slot))
             if waiter.streams is not None:
                 self.fleet.grow(now)
-        elif self.config.max_waiters is not None and self.queue.length >= self.config.max_waiters:
+        elif self.queue.length >= self.fleet.most_waiters():
             self._reject(waiter, now)
-        elif waiter.fail_fast and self._hopeless() and now < self.fleet.backoff.retry_at:
+        elif waiter.fail_fast and self.outage.is_hopeless() and now < self.fleet.backoff.retry_at:
             self._refuse(waiter, Refusal.OPEN_FAILED, now)
             self._fill(now)
         else:
@@ -204,6 +214,9 @@ class PoolMachine:
         if slot.state is SlotState.CLOSED:
             self.outbox.append(Close(slot))
             return
+        if slot.been_up or slot.state is SlotState.DRAINING:
+            return  # It was unreachable within its time, and has been up, or been retired, since.
+        slot.down = False
         self.last_error = None
         self.outbox.append(Notify(Opened(pool=self.name, channel=slot.id, seconds=now - slot.opened_at)))
         self.fleet.opened(slot, now)
@@ -211,10 +224,26 @@ class PoolMachine:
 
     def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
         """The slot's connection could not be made. Waiters that would rather fail do so, if nothing else is up."""
-        if slot.state is SlotState.CLOSED:
+        if slot.state is not SlotState.OPENING:
             return
         self.last_error = error
-        retry_in = self.fleet.open_failed(slot, now)
+        self._open_failed(slot, error, self.fleet.open_failed(slot, now), now)
+
+    def unreachable(self, slot: Slot, channel: object, error: BaseException, now: float) -> None:
+        """The slot's channel does not connect: as `open_failed`, unless calls need it, see `outage.py`."""
+        if slot.state is SlotState.CLOSED:
+            slot.channel = channel
+            self.outbox.append(Close(slot))
+        elif channel is None or self.closing or not self.outage.needs_channel(slot):
+            self.open_failed(slot, error, now)
+        elif slot.state is SlotState.OPENING:
+            slot.channel = channel
+            slot.down = True
+            self.last_error = error
+            self.outbox.append(Watch(slot))
+            self._open_failed(slot, error, self.fleet.unreachable(slot, now), now)
+
+    def _open_failed(self, slot: Slot, error: BaseException, retry_in: float, now: float) -> None:
         self.outbox.append(Notify(OpenFailed(pool=self.name, channel=slot.id, error=error, retry_in=retry_in)))
         self.openers.open_failed(slot, now)
         self._reconcile(now)
@@ -228,9 +257,10 @@ class PoolMachine:
         self.last_error = error or self.last_error
         if slot.state is not SlotState.READY:
             return
-        self._picker.remove(slot)
-        self._slots.move(slot, SlotEvent.LOST)
+        self.fleet.lost(slot, now)
         self.outbox.append(Watch(slot))
+        if error is not None:
+            self.fleet.retire_rested(slot, now)
         self._fill(now)
 
     def unfit(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
@@ -244,12 +274,21 @@ class PoolMachine:
         slot.down = False
         if slot.state is not SlotState.LOST:
             return
+        if not slot.been_up:
+            self.opened(slot, slot.channel, now)
+            return
         self.last_error = None
-        self._slots.move(slot, SlotEvent.RECOVERED)
-        self._picker.reload(slot, slot.in_flight)
-        # A connection that came back is as good a proof as one that was opened.
-        self.fleet.backoff.succeeded()
+        self.fleet.recovered(slot, now)
         self._reconcile(now, slot)
+
+    def connected(self, slot: Slot, now: float) -> None:
+        """The deadline of an opening has come, and yet its channel is connected: only its report is late.
+
+        The loop or the process may have stood still. The report has a second more, once.
+        """
+        if slot.state is SlotState.OPENING and slot.deadline <= slot.opened_at + self.config.connect_timeout:
+            slot.deadline = now + _REPORT_WITHIN
+            self._rearm(now)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
 
@@ -268,7 +307,7 @@ class PoolMachine:
 
     def refresh(self, now: float) -> None:
         """Replaces every connection of this moment: a successor first, then the old one drains."""
-        self.fleet.refresh(now)
+        self.fleet.refresh(self.queue.asked, now)
         self._reconcile(now)
 
     def close(self, deadline: float, now: float) -> None:
@@ -315,7 +354,7 @@ class PoolMachine:
                 continue  # By what has just been done for another.
             if slot.state is SlotState.OPENING and slot.deadline <= now:
                 error = TimeoutError(f"not ready within connect_timeout, {self.config.connect_timeout} s")
-                self.open_failed(slot, error, now)
+                self.unreachable(slot, slot.channel, error, now)
             else:
                 self.fleet.tick(slot, now)
                 if self.fleet.grow_limit(slot, now):
@@ -335,7 +374,7 @@ class PoolMachine:
         self.openers.start_ready()
         for slot in slots:
             self.settle(slot, now)
-        self.fleet.rotate(now)
+        self.fleet.rotate(self.queue.asked, now)
         self.fleet.shrink(self.queue.asked, now)
         self._fill(now)
         self._rearm(now)
@@ -378,14 +417,6 @@ class PoolMachine:
 
     # --- serving ------------------------------------------------------------------------------------------------
 
-    def _find(self, waiter: Waiter) -> Slot | None:
-        """A slot for the ask: ready, or, for a waiter that would rather fail when nothing is up, a lost one."""
-        slot = self._picker.pick(waiter.streams)
-        if slot is None and waiter.fail_fast and self._slots.ready == 0:
-            down = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.has_room(waiter.streams)]
-            slot = min(down, key=lambda slot: slot.in_flight, default=None)
-        return slot
-
     def _wait(self, waiter: Waiter, now: float) -> None:
         """Queues the waiter and dials for it; one without time has asked once."""
         self.queue.push(waiter)
@@ -403,13 +434,13 @@ class PoolMachine:
             return
         for slot in self._slots.in_state(SlotState.LOST):
             self._serve(slot, now)
-        if self._hopeless():
+        if self.outage.is_hopeless():
             for waiter in [waiter for waiter in self.queue if waiter.fail_fast]:
                 self._refuse(waiter, Refusal.OPEN_FAILED, now)
 
     def _serve(self, slot: Slot, now: float) -> None:
         """Grants to waiters, in turn, what the slot has room for."""
-        down = slot.state is SlotState.LOST and self._slots.ready == 0
+        down = self.outage.takes_calls(slot)
         if not down and slot.state is not SlotState.READY:
             return
         while self.queue.length and (waiter := self.queue.first_fitting(slot, fail_fast=down)) is not None:
@@ -421,15 +452,6 @@ class PoolMachine:
             self.counters.waited += 1
             self.counters.wait_seconds += waited
             self.outbox.append(Notify(Granted(pool=self.name, channel=slot.id, waited=waited)))
-
-    def _hopeless(self) -> bool:
-        """Nothing is up, nothing is being dialled, and nothing is down that a call could soon fail on.
-
-        The calls on a connection that is down end, and release their places; a whole-connection lease may not end.
-        """
-        if self._slots.ready or self._slots.opening:
-            return False
-        return all(slot.exclusive for slot in self._slots.in_state(SlotState.LOST))
 
     # --- refusing -----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ never used again.
 
 ::
 
-                opened             lost
+       +----------- unreachable ------------+
+       |                                    v
+       |        opened             lost
     OPENING ------------> READY ---------> LOST
        |                 |  ^  ^            |  |
        | open_failed,    |  |  +------------+  |
@@ -36,6 +38,7 @@ class SlotEvent(enum.StrEnum):
 
     OPENED = "opened"
     OPEN_FAILED = "open_failed"
+    UNREACHABLE = "unreachable"
     LOST = "lost"
     RECOVERED = "recovered"
     RETIRED = "retired"
@@ -46,6 +49,7 @@ class SlotEvent(enum.StrEnum):
 TRANSITIONS: dict[tuple[SlotState, SlotEvent], SlotState] = {
     (SlotState.OPENING, SlotEvent.OPENED): SlotState.READY,
     (SlotState.OPENING, SlotEvent.OPEN_FAILED): SlotState.CLOSED,
+    (SlotState.OPENING, SlotEvent.UNREACHABLE): SlotState.LOST,
     (SlotState.OPENING, SlotEvent.CLOSED): SlotState.CLOSED,
     (SlotState.READY, SlotEvent.LOST): SlotState.LOST,
     (SlotState.READY, SlotEvent.RETIRED): SlotState.DRAINING,
@@ -65,12 +69,14 @@ class Slot:
     """Holds one connection: its state and what it carries. Moments are those of the driver's clock."""
 
     __slots__ = (
+        "been_up",
         "calls",
         "channel",
         "deadline",
         "dialled",
         "down",
         "exclusive",
+        "given_up_at",
         "id",
         "in_flight",
         "limit",
@@ -108,6 +114,8 @@ class Slot:
         self.channel: Any = None
         # Whether the driver has begun to open it; set by the driver.
         self.dialled = False
+        # Whether it has ever been READY.
+        self.been_up = False
         self.opened_at = now
         self.used_at = now
         # For a slot that has carried nothing yet: since when it, or the slot that it replaced, has been idle.
@@ -115,6 +123,8 @@ class Slot:
         # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
         self.deadline = deadline
         self.retire_at = math.inf
+        # While LOST: when it is replaced if it is needed and not back.
+        self.given_up_at = math.inf
         self.reason = CloseReason.AGE
         self.overflow = False
         # Last known to be down, whatever its state.

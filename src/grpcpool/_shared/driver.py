@@ -32,6 +32,8 @@ from .._values.config import PoolConfig
 from .._values.errors import ConnectError, PoolError, PoolForkedError, Refusal, refusal_error
 from .._values.events import Leaked, Released
 from .._values.listener import Listener
+from .._values.plain_text import plain
+from .._values.slot_states import SlotState
 from .announcer import Announcer, logger
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
@@ -41,6 +43,9 @@ from .methods import Methods
 from .pool_state import pool_state
 
 T = TypeVar("T")
+
+# A tick that is so late shows that the loop, or the process, stood still.
+_LATE = 0.25
 
 
 class Driver(abc.ABC):
@@ -74,12 +79,13 @@ class Driver(abc.ABC):
         self.monotonic = clock.monotonic
         self.date_of = dates_of(clock)
         self.lock = threading.Lock()
-        self.machine = PoolMachine(self.config, name=name, random=random.random)
+        self.primes = config.prime is not None
+        self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes)
         self.places = self.machine.places
         self.announcer = Announcer(listeners)
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.methods = Methods()
-        self.losses = LossWatch(self.machine, self.tell, self.monotonic)
+        self.losses = LossWatch(self.machine, self.tell, self._back, self.monotonic)
         # Work that finalizers leave, because they must not take the lock.
         self.deferred: deque[Callable[[], object]] = deque()
         # Set on the parent's driver in a forked child, where it is never used again.
@@ -90,6 +96,10 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def open_channel(self, slot: Slot) -> None:
         """Opens the slot's connection in the background, once, and reports the result to the machine."""
+
+    @abc.abstractmethod
+    def prime_again(self, slot: Slot) -> None:
+        """Primes the slot's connection, which is back, in the background; then calls `primed_again`."""
 
     @abc.abstractmethod
     def close_channel(self, slot: Slot) -> None:
@@ -232,6 +242,23 @@ class Driver(abc.ABC):
         queue.popleft()
         self.losses.begin()
 
+    def _back(self, slot: Slot) -> None:
+        """A lost connection is up again."""
+        if self.primes:
+            self.prime_again(slot)
+        else:
+            self.tell(self.machine.recovered, slot)
+
+    def primed_again(self, slot: Slot, error: BaseException | None) -> None:
+        """A connection that is back has been primed, or that failed with `error`."""
+        if error is None:
+            self.tell(self.machine.recovered, slot)
+        elif slot.state is SlotState.LOST:
+            text = "pool %r: connection %d is back, but prime failed: %s: %s"
+            logger.warning(text, self.name, slot.id, type(error).__name__, plain(str(error)))
+            self.losses.lost_again(slot)
+            self.see_to_alarm()
+
     # --- places -------------------------------------------------------------------------------------------------
 
     def release(self, slot: Slot, streams: int | None, holder: Holder | None = None) -> None:
@@ -283,9 +310,12 @@ class Driver(abc.ABC):
 
     # --- calls --------------------------------------------------------------------------------------------------
 
-    def call_deadline(self, timeout: float | None, now: float) -> float:
-        """The moment until which a call may wait: its own deadline or, if it has none, that of `acquire_timeout`."""
-        if timeout is None:
+    def call_deadline(self, timeout: float | None, now: float, *, wait_for_ready: bool) -> float:
+        """The moment until which a call may wait: its own deadline or, if it has none, that of `acquire_timeout`.
+
+        A call that waits for ready, and has no deadline, waits as long as it takes, as on a channel without a pool.
+        """
+        if timeout is None and not wait_for_ready:
             timeout = self.config.acquire_timeout
         # In this order `max` treats NaN as past, as gRPC does. Among the deadlines NaN would hide others.
         return math.inf if timeout is None else max(now, now + timeout)
@@ -346,11 +376,18 @@ class Driver(abc.ABC):
         self.do_deferred()
         now = self.monotonic()
         if self.machine.fleet.alarm <= now:
+            self._spare_the_connected(now)
             self.tell(self.machine.tick)
         if self.losses.next_check <= now and self.losses.check_due(now):
             self.changed()
         if self.leaks is not None and self.leaks.next_deadline() <= now:
             self._report_leaks(self.leaks, now)
+
+    def _spare_the_connected(self, now: float) -> None:
+        """A loop or process that stood still judges connections by their state, not by the time that has passed."""
+        for slot in self.machine.fleet.slots.in_state(SlotState.OPENING):
+            if slot.deadline + _LATE <= now and slot.channel is not None and slot.channel.is_up(connect=False):
+                self.tell(self.machine.connected, slot)
 
     def _report_leaks(self, leaks: LeakWatch, now: float) -> None:
         with self.lock:

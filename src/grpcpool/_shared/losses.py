@@ -34,6 +34,9 @@ _NOTICED_WITHIN = 0.02
 # option: on asyncio, a wait for a channel that is pending at a fork crashes gRPC in a quarter of the children (1.85.1).
 _CHECKS_EVERY = 1.0
 
+# For so long no call is taken at its word after one was wrong: servers relay the errors of others in gRPC's words.
+_DISTRUSTS_FOR = 60.0
+
 # A server that goes away takes many connections with it, and should not be reconnected to by all of them at once.
 _SPREAD = 0.05
 
@@ -41,20 +44,31 @@ _SPREAD = 0.05
 class LossWatch:
     """Watches the connections of one pool."""
 
-    def __init__(self, machine: PoolMachine, report: Callable[..., Any], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        machine: PoolMachine,
+        report: Callable[..., Any],
+        back: Callable[[Slot], None],
+        monotonic: Callable[[], float],
+    ) -> None:
         """Watches nothing yet.
 
         Args:
             machine: Whose slots to check.
             report: Reports an event to it, see `Driver.tell`.
+            back: Called with a slot whose lost connection is up again.
             monotonic: Returns the moment.
         """
+        self._back = back
         self._machine = machine
         self._slots = machine.fleet.slots
         self._report = report
         self._monotonic = monotonic
         # Slots that are lost, or may be, with the moment of the next check and the pause before the one after it.
         self._suspects: dict[Slot, tuple[float, float]] = {}
+        # Those of them that were lost by the word of a call alone.
+        self._on_word: set[Slot] = set()
+        self._trusts_at = -math.inf
         self._checks_all_at = math.inf
         # When the next check is due. It is derived from the two above, and changes with them under the lock.
         self.next_check = math.inf
@@ -73,12 +87,17 @@ class LossWatch:
             # Under the lock: a connection that is added from here on is followed by `begin`.
             if not len(self._slots):
                 self._suspects.clear()
+                self._on_word.clear()
                 self._checks_all_at = self.next_check = math.inf
 
     def lost(self, slot: Slot) -> None:
         """The slot's connection is down: checks it from now on."""
         wait = random.random() * _SPREAD * max(0, self._slots.lost - 1)  # noqa: S311 -- no secret
         self._suspect(slot, self._monotonic() + _FIRST_PAUSE + wait)
+
+    def lost_again(self, slot: Slot) -> None:
+        """The connection came back, and cannot be used: checks it again after the longest pause."""
+        self._suspect(slot, self._monotonic() + _LONGEST_PAUSE, _LONGEST_PAUSE)
 
     def _suspect(self, slot: Slot, at: float, pause: float = _FIRST_PAUSE) -> None:
         """Checks the slot at the moment `at`, and `pause` seconds after that."""
@@ -107,13 +126,18 @@ class LossWatch:
         if channel.state() is not grpc.ChannelConnectivity.READY:
             self._report(self._machine.lost, slot, ConnectError(details))
             return False
-        if tells_of_loss(code, details):
+        if tells_of_loss(code, details) and self._may_trust(self._monotonic()):
+            self._on_word.add(slot)
             self._report(self._machine.lost, slot, ConnectError(details))
             at, pause = self._suspects.get(slot, (0.0, _FIRST_PAUSE))
             self._suspect(slot, max(at, self._monotonic() + _NOTICED_WITHIN), pause)
         elif slot not in self._suspects:
             self._suspect(slot, self._monotonic() + _FIRST_PAUSE)
         return True
+
+    def _may_trust(self, now: float) -> bool:
+        """Whether a connection is taken out of service at the word of a call: one at a time, until that is checked."""
+        return now >= self._trusts_at and not self._on_word
 
     def check_due(self, now: float) -> bool:
         """Checks what is due; returns whether a lost connection, or one that may be, was among that."""
@@ -134,8 +158,9 @@ class LossWatch:
                 checked = True
                 longer = min(2 * pause, _LONGEST_PAUSE)
                 self._suspect(slot, now + longer, longer)
-                self._check(slot)
-                if slot.state is SlotState.READY and longer > _SUSPECT_FOR:
+                needed = slot.state is SlotState.READY or self._machine.outage.is_needed(slot, now)
+                self._check(slot, now, connect=needed)
+                if not needed or (slot.state is SlotState.READY and longer > _SUSPECT_FOR):
                     self._forget(slot)
         return checked
 
@@ -143,17 +168,20 @@ class LossWatch:
         if self._checks_all_at <= now:
             self._checks_all_at = now + _CHECKS_EVERY
             for slot in self._slots:
-                if slot.state is SlotState.READY:
+                if slot.state is SlotState.READY or (slot.state is SlotState.LOST and slot not in self._suspects):
                     # Without reconnecting, which should not happen to all at once.
-                    self._check(slot, connect=False)
+                    self._check(slot, now, connect=False)
 
-    def _check(self, slot: Slot, *, connect: bool = True) -> None:
+    def _check(self, slot: Slot, now: float, *, connect: bool) -> None:
         """Checks whether the slot's connection is up, and reports a change."""
         channel: SlotChannel = slot.channel
         up = channel.is_up(connect=connect)
+        if up and slot in self._on_word:
+            self._trusts_at = now + _DISTRUSTS_FOR
+        self._on_word.discard(slot)
         if up and slot.state is SlotState.LOST:
             self._forget(slot)
-            self._report(self._machine.recovered, slot)
+            self._back(slot)
         elif not up and slot.state is SlotState.READY:
             self._forget(slot)
             self._report(self._machine.lost, slot, None)

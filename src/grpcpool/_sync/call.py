@@ -100,7 +100,7 @@ class PoolCall(_Base):
     def _new_waiting(self) -> Waiting:
         _, timeout, _, _, wait_for_ready, _ = self._arguments
         driver = self._driver
-        deadline = driver.call_deadline(timeout, self._began)
+        deadline = driver.call_deadline(timeout, self._began, wait_for_ready=bool(wait_for_ready))
         waiting = Waiting(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready)
         waiting.driver = driver
         waiting.call = weakref.ref(self)

@@ -163,7 +163,7 @@ def _wait_for_place(place: Place, arguments: Arguments, began: float) -> tuple[S
     if failure is not None:
         raise failure
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
-    deadline = driver.call_deadline(timeout, began)
+    deadline = driver.call_deadline(timeout, began, wait_for_ready=bool(wait_for_ready))
     waiter = BlockedWaiter(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready).prepare()
     try:
         place._slot = slot = waiter.get(driver)

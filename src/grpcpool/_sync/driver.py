@@ -15,9 +15,10 @@ from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
 from .._shared.driver import Driver
+from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
 from .._values.listener import Listener
-from .opening import open_channel
+from .opening import open_channel, prime
 from .serial_runner import SerialRunner
 from .slot_channel import SyncSlotChannel
 from .subscriptions import Subscriptions
@@ -70,10 +71,24 @@ class SyncDriver(Driver):
             return
         try:
             channel = open_channel(self, slot)
+        except UnreachableError as failed:
+            self.tell(self.machine.unreachable, slot, failed.channel, failed.reason)
         except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters get it as a cause
             self.tell(self.machine.open_failed, slot, error)
         else:
             self.tell(self.machine.opened, slot, channel)
+
+    def prime_again(self, slot: Slot) -> None:
+        """On a thread of its own, because it may block."""
+        self._run(partial(self._prime_again, slot), f"prime-{slot.id}")
+
+    def _prime_again(self, slot: Slot) -> None:
+        try:
+            prime(self, slot.channel)
+        except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything
+            self.primed_again(slot, error)
+        else:
+            self.primed_again(slot, None)
 
     def close_channel(self, slot: Slot) -> None:
         """Never on a thread of gRPC's, where closing would wait for itself."""

@@ -8,6 +8,7 @@ import grpc
 
 from .._machine.slot import Slot
 from .._shared.driver import Driver
+from .._shared.unreachable import UnreachableError
 from .._values.errors import ConnectError
 from .._values.slot_states import SlotState
 from .slot_channel import SyncSlotChannel
@@ -21,22 +22,30 @@ def open_channel(driver: Driver, slot: Slot) -> SyncSlotChannel:
     channel that it finds there, and the thread that puts a channel there checks whether the slot was given up.
 
     Raises:
-        BaseException: Whatever the factory, the connecting or `prime` raised; the channel is closed.
+        UnreachableError: The channel does not connect; it is left open.
+        BaseException: Whatever the factory or `prime` raised; the channel is closed.
     """
     channel = _make(driver, slot)
     try:
         channel.connect(driver.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or driver.void)
-        prime = driver.source().prime
-        if prime is not None:
-            _check_primed(prime(channel.channel))
+    except Exception as error:
+        raise UnreachableError(channel, error) from error
+    try:
+        prime(driver, channel)
     except BaseException:
         channel.close()
         raise
     return channel
 
 
-def _check_primed(result: object) -> None:
-    if inspect.isawaitable(result):
+def prime(driver: Driver, channel: SyncSlotChannel) -> None:
+    """Primes a connection that is up, if the pool does that.
+
+    Raises:
+        BaseException: Whatever `prime` raised.
+    """
+    own = driver.source().prime
+    if own is not None and inspect.isawaitable(own(channel.channel)):
         raise TypeError("prime returned an awaitable; coroutine functions are for grpcpool.aio")
 
 

@@ -1,0 +1,68 @@
+"""What calls get while no connection is up.
+
+A call that would rather fail than wait is given to a connection that is down, or to a channel that does not connect.
+What becomes of it is gRPC's decision, as on a channel without a pool: it fails the call, lets it wait, or retries it,
+as the call and the service config say. Other asks wait until a connection is up.
+
+A pool with a `prime` is an exception: a connection that comes back must be primed before it is used, so that calls get
+no channel that gRPC may connect for them. They fail at once when there is nothing to wait for.
+"""
+
+from __future__ import annotations
+
+from .._values.slot_states import SlotState
+from .effects import Outbox, Watch
+from .fleet import Fleet
+from .queue import WaitQueue
+from .slot import Slot
+
+
+class Outage:
+    """Answers for one pool, also while there is no outage."""
+
+    def __init__(self, fleet: Fleet, queue: WaitQueue, outbox: Outbox, *, primes: bool) -> None:
+        """For the connections of `fleet` and the waiters in `queue`; `primes`: the pool has a `prime`."""
+        self._fleet = fleet
+        self._slots = fleet.slots
+        self._queue = queue
+        self._outbox = outbox
+        self._primes = primes
+
+    def want(self, now: float) -> None:
+        """Something is asked for, and nothing is up: lost connections that were not needed are to come back."""
+        for slot in self._slots.in_state(SlotState.LOST):
+            if not self.is_needed(slot, now):
+                self._outbox.append(Watch(slot))
+                self._fleet.alarm_at(max(slot.given_up_at, now))
+        self._fleet.want(now)
+
+    def is_needed(self, slot: Slot, now: float) -> bool:
+        """Whether a lost connection should be made to connect again."""
+        return self._fleet.is_needed(slot, self._queue.asked, now)
+
+    def takes_calls(self, slot: Slot) -> bool:
+        """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
+        return slot.state is SlotState.LOST and not self._slots.ready and not self._primes
+
+    def slot_for(self, streams: int | None) -> Slot | None:
+        """The slot on which a call may fail; `None` if there is none with room, or if something is up."""
+        down = [slot for slot in self._slots.in_state(SlotState.LOST) if self.takes_calls(slot)]
+        return min((slot for slot in down if slot.has_room(streams)), key=lambda slot: slot.in_flight, default=None)
+
+    def is_hopeless(self) -> bool:
+        """Nothing is up, nothing is being dialled, and nothing is down that a call could soon fail on.
+
+        The calls on a connection that is down end, and release their places; a whole-connection lease may not end.
+        """
+        if self._slots.ready or self._slots.opening:
+            return False
+        return self._primes or all(slot.exclusive for slot in self._slots.in_state(SlotState.LOST))
+
+    def needs_channel(self, slot: Slot) -> bool:
+        """Whether calls wait that would rather fail, and could do so on the channel of `slot`, and on no other."""
+        if self._primes or slot.replaces is not None:
+            return False
+        if self._slots.ready or self._slots.opening > 1:
+            return False
+        lost = self._slots.in_state(SlotState.LOST)
+        return all(other.exclusive for other in lost) and any(waiter.fail_fast for waiter in self._queue)
