@@ -116,8 +116,8 @@ def test_calls_that_waited_start_on_a_closed_channel(server: Server) -> None:
         """,
     )
     assert [line.split()[0] for line in lines] == ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
-    # `INTERNAL` is what gRPC makes of an error that passes an interceptor.
-    assert {code for line in lines for code in line.split()[1:]} <= {"CANCELLED", "INTERNAL"}
+    # `INTERNAL` is what gRPC makes of an error that passes an interceptor; one call may be just in time.
+    assert {code for line in lines for code in line.split()[1:]} <= {"CANCELLED", "INTERNAL", "OK"}
 
 
 def test_calls_inside_interceptors_of_a_closed_channel(server: Server) -> None:

@@ -196,12 +196,16 @@ class AioDriver(Driver):
             self.tell(self.machine.opened, slot, channel)
 
     def prime_again(self, slot: Slot) -> None:
-        """In a task of its own."""
-        self._start(self._prime_again(slot))
+        """In a task of its own, which closing the slot cancels."""
+        self._openings[slot] = task = self._start(self._prime_again(slot))
+        task.add_done_callback(lambda _: self._openings.pop(slot, None))
 
     async def _prime_again(self, slot: Slot) -> None:
         try:
             await prime(self, slot.channel)
+        except asyncio.CancelledError:
+            self.priming.discard(slot)
+            raise
         except Exception as error:  # noqa: BLE001 -- foreign code may raise anything
             self.primed_again(slot, error)
         else:

@@ -39,6 +39,7 @@ class AioSlotChannel(SlotChannel):
                 await self._fail()
             else:
                 await self._wait_for_change(state)
+        self.has_connected = True
 
     async def _fail(self) -> None:
         """Raises gRPC's reason, which only calls get to see; returns if the channel is ready by now.

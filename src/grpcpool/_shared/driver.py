@@ -41,6 +41,7 @@ from .leaks import LeakWatch
 from .losses import LossWatch
 from .methods import Methods
 from .pool_state import pool_state
+from .slot_channel import SlotChannel
 
 T = TypeVar("T")
 
@@ -85,6 +86,8 @@ class Driver(abc.ABC):
         self.announcer = Announcer(listeners)
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.methods = Methods()
+        # Slots that are being primed again.
+        self.priming: set[Slot] = set()
         self.losses = LossWatch(self.machine, self.tell, self._back, self.monotonic)
         # Work that finalizers leave, because they must not take the lock.
         self.deferred: deque[Callable[[], object]] = deque()
@@ -244,13 +247,15 @@ class Driver(abc.ABC):
 
     def _back(self, slot: Slot) -> None:
         """A lost connection is up again."""
-        if self.primes:
-            self.prime_again(slot)
-        else:
+        if not self.primes:
             self.tell(self.machine.recovered, slot)
+        elif slot not in self.priming:
+            self.priming.add(slot)
+            self.prime_again(slot)
 
     def primed_again(self, slot: Slot, error: BaseException | None) -> None:
         """A connection that is back has been primed, or that failed with `error`."""
+        self.priming.discard(slot)
         if error is None:
             self.tell(self.machine.recovered, slot)
         elif slot.state is SlotState.LOST:
@@ -386,7 +391,10 @@ class Driver(abc.ABC):
     def _spare_the_connected(self, now: float) -> None:
         """A loop or process that stood still judges connections by their state, not by the time that has passed."""
         for slot in self.machine.fleet.slots.in_state(SlotState.OPENING):
-            if slot.deadline + _LATE <= now and slot.channel is not None and slot.channel.is_up(connect=False):
+            channel: SlotChannel | None = slot.channel
+            if channel is None or channel.has_connected or slot.deadline + _LATE > now:
+                continue
+            if channel.is_up(connect=False):
                 self.tell(self.machine.connected, slot)
 
     def _report_leaks(self, leaks: LeakWatch, now: float) -> None:

@@ -25,6 +25,7 @@ class SyncSlotChannel(SlotChannel):
         """Connects the channel, and waits until it is ready; raises as `wait_until_ready`."""
         self._connectivity = connectivity_of(self.channel)
         wait_until_ready(self._connectivity, timeout, given_up)
+        self.has_connected = True
 
     def state(self) -> grpc.ChannelConnectivity:
         """The state of the connection, as far as gRPC has noticed."""
