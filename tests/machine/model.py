@@ -307,11 +307,11 @@ class World:
             assert not alive or kept == bool(stranded), "an unreachable channel was kept without need, or not kept"
             self._step(effects)
 
-    def connected(self, index: int) -> None:
-        """The channel of one of the dials is seen connected before that is reported."""
+    def not_late(self, index: int) -> None:
+        """One of the dials turns out not to be late: the driver stood still."""
         if slot := self._some(self.dials, index):
             self.broken = True
-            self._step(self.recorder.effects(self.machine.connected, slot, self.now))
+            self._step(self.recorder.effects(self.machine.not_late, slot, self.now))
             most = slot.opened_at + self.config.connect_timeout + 1.0
             assert slot.state != "opening" or slot.deadline <= max(most, self.now + 1.0), "an opening has no end"
 
@@ -826,7 +826,7 @@ def random_step(world: World, rng: random.Random) -> None:
         random_time_event(world, rng)
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
-        more = (world.unreachable, world.call_failed, world.connected, world.unfit, world.refused_stream, world.crowded)
+        more = (world.unreachable, world.call_failed, world.not_late, world.unfit, world.refused_stream, world.crowded)
         rng.choice([*steps, *more])(index)
     elif kind < 99:
         random_pool_event(world, rng)

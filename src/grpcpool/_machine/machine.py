@@ -60,8 +60,8 @@ from .queue import Waiter, WaitQueue
 from .slot import Slot
 from .slot_table import SlotTable
 
-# By then a connection that was made in time has been reported, if the loop or the process has only stood still.
-_REPORT_WITHIN = 1.0
+# How long an opening may take after the loop or the process stood still.
+_ONCE_MORE = 1.0
 
 
 class PoolMachine:
@@ -281,13 +281,13 @@ class PoolMachine:
         self.fleet.recovered(slot, now)
         self._reconcile(now, slot)
 
-    def connected(self, slot: Slot, now: float) -> None:
-        """The deadline of an opening has come, and yet its channel is connected: only its report is late.
+    def not_late(self, slot: Slot, now: float) -> None:
+        """The deadline of an opening has come, but by its state it is connected, or it had no time to connect.
 
-        The loop or the process may have stood still. The report has a second more, once.
+        The loop or the process has stood still. The opening has a second more, once.
         """
         if slot.state is SlotState.OPENING and slot.deadline <= slot.opened_at + self.config.connect_timeout:
-            slot.deadline = now + _REPORT_WITHIN
+            slot.deadline = now + _ONCE_MORE
             self._rearm(now)
 
     # --- the whole pool -----------------------------------------------------------------------------------------

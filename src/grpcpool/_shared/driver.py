@@ -45,9 +45,6 @@ from .slot_channel import SlotChannel
 
 T = TypeVar("T")
 
-# A tick that is so late shows that the loop, or the process, stood still.
-_LATE = 0.25
-
 
 class Driver(abc.ABC):
     """What acts for one pool."""
@@ -381,21 +378,22 @@ class Driver(abc.ABC):
         self.do_deferred()
         now = self.monotonic()
         if self.machine.fleet.alarm <= now:
-            self._spare_the_connected(now)
+            self._spare_what_is_not_late(now)
             self.tell(self.machine.tick)
         if self.losses.next_check <= now and self.losses.check_due(now):
             self.changed()
         if self.leaks is not None and self.leaks.next_deadline() <= now:
             self._report_leaks(self.leaks, now)
 
-    def _spare_the_connected(self, now: float) -> None:
+    def _spare_what_is_not_late(self, now: float) -> None:
         """A loop or process that stood still judges connections by their state, not by the time that has passed."""
         for slot in self.machine.fleet.slots.in_state(SlotState.OPENING):
             channel: SlotChannel | None = slot.channel
-            if channel is None or channel.has_connected or slot.deadline + _LATE > now:
+            if channel is None or channel.has_connected or slot.deadline > now:
                 continue
-            if channel.is_up(connect=False):
-                self.tell(self.machine.connected, slot)
+            # Idle: it has not even begun, because the loop stood still by then.
+            if channel.state() in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE):
+                self.tell(self.machine.not_late, slot)
 
     def _report_leaks(self, leaks: LeakWatch, now: float) -> None:
         with self.lock:
