@@ -49,6 +49,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """While tests are imported, nothing looks for garbage: there is little, and what is alive grows with each file."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 # Tests collect garbage often. What is alive between two tests is set aside, every so many tests: then a collection does
 # not look through it. Some of it becomes garbage later, so that every so many tests everything is looked through again.
 _begun = itertools.count()

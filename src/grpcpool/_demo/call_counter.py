@@ -14,14 +14,14 @@ from grpcpool._grpc.status import code_of, is_refused_stream
 from grpcpool._shared.pool_base import PoolBase
 
 WARM_UP: Final = 0.6
-MEASURED: Final = 1.6
+MEASURED = 1.6
 CALL_TIMEOUT: Final = 10.0
 
 
 class CallCounter:
     """Counts calls. Thread-safe."""
 
-    def __init__(self, measured: float = MEASURED) -> None:
+    def __init__(self, measured: float) -> None:
         """Starts the warm-up; after it, calls count for `measured` seconds."""
         self.begins = time.monotonic() + WARM_UP
         self.ends = self.begins + measured

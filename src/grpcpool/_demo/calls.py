@@ -14,7 +14,8 @@ from typing import Any, Final
 from grpcpool import PoolConfig
 from grpcpool._grpc.release import SCALES_CONNECTIONS
 
-from .call_counter import MEASURED, CallCounter
+from . import call_counter
+from .call_counter import CallCounter
 from .leftovers import connections_left, describe_leftovers
 from .monitor import count_text, monitoring
 from .process import running_server
@@ -53,7 +54,8 @@ def scaling_options(connections: int) -> Options | None:
 def show_calls(world: World, screen: Screen) -> list[str]:
     """Shows part 2; returns its problems. Calls that fail without the pool are not problems."""
     screen.write(
-        f"Calls: {WORKERS} {world.workers} make calls of 50 ms, one after the other, for {MEASURED} s each way.\n"
+        f"Calls: {WORKERS} {world.workers} make calls of 50 ms, one after the other, "
+        f"for {call_counter.MEASURED} s each way.\n"
         f"The server allows {STREAMS} streams per connection; scaling and pool have up to {CONNECTIONS} connections.\n"
     )
     rows: list[tuple[str, ...]] = [
@@ -74,7 +76,7 @@ def show_calls(world: World, screen: Screen) -> list[str]:
 
 def _run_way(name: str, way: Way, world: World, port: int, screen: Screen) -> tuple[tuple[str, ...], list[str]]:
     """Makes the calls in one way; returns the cells of its row, and the problems if it is the pool."""
-    counter = CallCounter()
+    counter = CallCounter(call_counter.MEASURED)
     with monitoring(port, screen, lambda: f"{name:20} {_progress(counter)}") as monitor:
         workers = world.run_calls(lambda: way(f"127.0.0.1:{port}"), WORKERS, counter)
     # Each way starts without connections.
@@ -93,7 +95,7 @@ def _cells(counter: CallCounter, connections: int | None) -> tuple[str, ...]:
     return (
         str(len(latencies)),
         str(len(failures)),
-        f"{len(latencies) / MEASURED:.0f}",
+        f"{len(latencies) / call_counter.MEASURED:.0f}",
         f"{1000 * percentiles[49]:.0f} ms",
         f"{1000 * percentiles[98]:.0f} ms",
         count_text(connections),
