@@ -6,9 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from grpc_facts.programs import end_template
 from grpcpool._grpc import interceptor_chain, missing
 from support.call_server import CallServer
 from support.refusing_server import RefusingServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _template_ends() -> Iterator[None]:
+    yield
+    end_template()
 
 
 @pytest.fixture(scope="session")

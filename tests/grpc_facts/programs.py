@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -47,20 +48,38 @@ class Changed:
     modules: dict[str, str] = dataclasses.field(default_factory=dict)
     hidden: tuple[str, ...] = ()
 
-    def run(self, scenario: str, *arguments: Any, seconds: float = 60) -> Ended:
-        """Runs a function of `scenarios` in a fresh interpreter; it must end well, and within so many `seconds`."""
-        what = {**dataclasses.asdict(self), "scenario": scenario, "arguments": arguments}
-        path = os.pathsep.join([str(_HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        done = subprocess.run(  # noqa: S603 -- our own program
-            [sys.executable, str(_HERE / "renaming.py"), json.dumps(what)],
-            env={**os.environ, "PYTHONPATH": path, "GRPC_VERBOSITY": "NONE"},
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return Ended(**json.loads(done.stdout.splitlines()[-1]))
+    def run(self, scenario: str, *arguments: Any, seconds: int = 60) -> Ended:
+        """Runs a function of `scenarios` in a process of its own; it must end well, and within so many `seconds`."""
+        what = {**dataclasses.asdict(self), "scenario": scenario, "arguments": arguments, "seconds": seconds}
+        template = _template()
+        assert template.stdin is not None
+        assert template.stdout is not None
+        template.stdin.write(json.dumps(what) + "\n")
+        template.stdin.flush()
+        done = json.loads(template.stdout.readline())
+        assert done["code"] == 0, (done["code"], done["err"])
+        return Ended(**json.loads(done["out"].splitlines()[-1]))
+
+
+@functools.cache
+def _template() -> subprocess.Popen[str]:
+    """The program that runs scenarios, started when the first one is to run."""
+    path = os.pathsep.join([str(_HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(  # our own program
+        [sys.executable, "-m", "grpc_facts.template"],
+        env={**os.environ, "PYTHONPATH": path, "GRPC_VERBOSITY": "NONE"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end_template() -> None:
+    """Ends the program that runs scenarios, if it was started."""
+    if _template.cache_info().currsize:
+        # Its input ends.
+        _template().communicate(timeout=10)
+        _template.cache_clear()
 
 
 UNCHANGED = Changed()

@@ -1,4 +1,4 @@
-"""A program that runs a scenario with a gRPC in which private names are others; run by `programs`.
+"""Runs a scenario with a gRPC in which private names are others; called in the processes that `template` forks.
 
 The names are replaced in the sources of gRPC's Python modules while they are imported: gRPC works as before, as its
 next release would. Names of its compiled part are hidden from the objects that Python sees.
@@ -19,7 +19,7 @@ import re
 import sys
 import types
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 NEW = "renamed_"
 
@@ -118,9 +118,8 @@ class _Warnings(logging.Handler):
         self.said.append(record.getMessage())
 
 
-def main() -> None:
-    """Runs the scenario, and prints what it returns and what the pool has warned of."""
-    what = json.loads(sys.argv[1])
+def run(what: dict[str, Any]) -> NoReturn:
+    """Runs the scenario, prints what it returns and what the pool has warned of, and ends the process."""
     install(what["patterns"], what["modules"], what["hidden"])
     warnings = _Warnings()
     logging.getLogger("grpcpool").addHandler(warnings)
@@ -130,7 +129,3 @@ def main() -> None:
     sys.stdout.flush()
     # gRPC itself may wait for a call that is left.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
