@@ -66,8 +66,6 @@ class RefusingServer(ServerProcess):
 
     def _do(self, line: str) -> Any:
         commands, answers = self.process.stdin, self.process.stdout
-        assert commands is not None
-        assert answers is not None
         commands.write(line + "\n")
         commands.flush()
         answer = answers.readline()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -10,7 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,8 +31,77 @@ RECONNECT_SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconne
 """Options of a channel: a lost connection is tried again soon, so that tests of servers that come back are quick."""
 
 
+class _Template:
+    """The program from which servers are forked."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._requests, theirs = socket.socketpair()
+        self._process = subprocess.Popen(  # noqa: S603 -- our own script
+            [sys.executable, str(_HERE / "server_template.py"), str(theirs.fileno())],
+            env={**os.environ, "GRPC_VERBOSITY": "NONE"},
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        atexit.register(self._end)
+
+    def ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> int:
+        """Returns what it answers; see `server_template`."""
+        with self._guard:
+            socket.send_fds(self._requests, [json.dumps(request).encode()], descriptors)
+            answer = self._requests.recv(100)
+        assert answer, "the program from which servers are forked has ended"
+        return int(answer)
+
+    def _end(self) -> None:
+        self._requests.close()
+        self._process.wait(timeout=10)
+
+
+@functools.cache
+def _template() -> _Template:
+    """Started when the first server is."""
+    return _Template()
+
+
+class _Process:
+    """A server's process."""
+
+    def __init__(self, script: str, arguments: Sequence[str]) -> None:
+        """Starts it."""
+        their_input, our_input = os.pipe()
+        our_output, their_output = os.pipe()
+        self.stdin = os.fdopen(our_input, "w", encoding="utf-8")
+        self.stdout = os.fdopen(our_output, encoding="utf-8")
+        try:
+            request = {"script": script, "arguments": arguments}
+            self.pid = _template().ask(request, (their_input, their_output))
+        finally:
+            os.close(their_input)
+            os.close(their_output)
+
+    def freeze(self) -> None:
+        """Returns when it is stopped."""
+        os.kill(self.pid, signal.SIGSTOP)
+        # It takes a moment until the last of its threads stops.
+        _template().ask({"stopped": self.pid})
+
+    def thaw(self) -> None:
+        """Lets it continue."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def end(self, how: signal.Signals) -> None:
+        """Returns when it has ended. Its id is not used again before."""
+        self.thaw()
+        os.kill(self.pid, how)
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        self.stdout.close()
+        _template().ask({"ended": self.pid})
+
+
 class ServerProcess:
-    """A server as a process, which runs the script of a subclass."""
+    """A server as a process, which runs the script of a subclass: one that `server_template` has imported."""
 
     script: pathlib.Path
     """Takes `--port`, prints the port when it serves, and ends when its standard input does."""
@@ -37,7 +109,7 @@ class ServerProcess:
     def __init__(self, *arguments: str) -> None:
         """Does not start it yet; `arguments` are the script's, besides the port."""
         self._arguments = arguments
-        self._process: subprocess.Popen[str] | None = None
+        self._process: _Process | None = None
         self.port = 0
 
     @property
@@ -46,7 +118,7 @@ class ServerProcess:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def process(self) -> subprocess.Popen[str]:
+    def process(self) -> _Process:
         """The process that serves."""
         assert self._process is not None, "the server is not running"
         return self._process
@@ -58,12 +130,7 @@ class ServerProcess:
 
     def start(self) -> Self:
         """Serves when this returns: on a port chosen by the system, or on its earlier port when started again."""
-        command = [sys.executable, str(self.script), f"--port={self.port}", *self._arguments]
-        environment = {**os.environ, "GRPC_VERBOSITY": "NONE"}
-        self._process = subprocess.Popen(  # noqa: S603 -- our own script
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        assert self._process.stdout is not None
+        self._process = _Process(self.script.stem, [f"--port={self.port}", *self._arguments])
         line = self._process.stdout.readline()
         assert line.strip().isdigit(), f"the server did not start: {line!r}"
         self.port = int(line)
@@ -84,13 +151,11 @@ class ServerProcess:
 
     def freeze(self) -> None:
         """Stops the process; its connections stay open."""
-        os.kill(self.pid, signal.SIGSTOP)
-        # It takes a moment until the last of its threads stops.
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+        self.process.freeze()
 
     def thaw(self) -> None:
         """Lets a frozen process continue."""
-        os.kill(self.pid, signal.SIGCONT)
+        self.process.thaw()
 
     def channel(self) -> grpc.Channel:
         """A factory for pools: a new channel with its own connection, which reconnects soon."""
@@ -102,17 +167,8 @@ class ServerProcess:
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGCONT)
-            process.send_signal(how)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
-        process.wait(timeout=10)
+        if process is not None:
+            process.end(how)
 
     def __enter__(self) -> Self:
         """Starts it."""
