@@ -18,13 +18,17 @@ LONG = 20.0
 def eventually(predicate: Callable[[], T], timeout: float = LONG, *, pause: float = 0.01) -> T:
     """Returns what `predicate` returns as soon as that is true.
 
+    It is asked often at first, because most of what tests wait for happens at once; later with a `pause` in between.
+
     Raises:
         AssertionError: It was not within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
+    next_pause = pause / 16
     while not (value := predicate()):
         assert time.monotonic() < deadline, f"still {value!r} after {timeout} s"
-        time.sleep(pause)
+        time.sleep(next_pause)
+        next_pause = min(2 * next_pause, pause)
     return value
 
 
