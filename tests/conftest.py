@@ -63,7 +63,7 @@ def pytest_collection() -> Iterator[None]:
 # not look through it. Some of it becomes garbage later, so that every so many tests everything is looked through again.
 _begun = itertools.count()
 _SET_ASIDE_EVERY = 25
-_LOOK_THROUGH_EVERY = 250
+_LOOK_THROUGH_EVERY = 1000
 
 
 def pytest_runtest_setup() -> None:
