@@ -123,6 +123,8 @@ class World:
         self.max_size = settings.max_size
         self.held: list[Held] = []
         self.waiting: dict[Waiter, None] = {}
+        # Those of them that do not ask for their place yet.
+        self.paused: set[Waiter] = set()
         # Waiters in open(), each with the slots that it waits for.
         self.openers: dict[OpenWaiter, list[Slot]] = {}
         self.asked: list[Waiter | OpenWaiter] = []
@@ -144,24 +146,42 @@ class World:
 
     # --- callers ------------------------------------------------------------------------------------------------
 
-    def request(self, streams: int | None, *, patience: float, fail_fast: bool = False, fast: bool = True) -> None:
-        """A caller makes a request; like a driver, it tries the fast path first."""
+    def request(
+        self,
+        streams: int | None,
+        *,
+        patience: float,
+        fail_fast: bool = False,
+        fast: bool = True,
+        pause: float = 0.0,
+    ) -> None:
+        """A caller makes a request; like a driver, it tries the fast path first, unless it is to `pause`."""
         self.broken = True
-        slot = self.recorder.acquire(streams) if fast else None
+        slot = self.recorder.acquire(streams) if fast and not pause else None
         if slot is not None:
-            assert not [waiter for waiter in self.waiting if waiter.streams == streams], "no. 4: overtook a waiter"
+            assert not [waiter for waiter in asking(self) if waiter.streams == streams], "no. 4: overtook a waiter"
             self._check_usable(slot)
             self._hold(slot, streams)
             self._step([])
             return
         full = len(self.waiting) >= most_waiters(self)
-        waiter = self.code.waiter(streams, since=self.now, deadline=self.now + patience, fail_fast=fail_fast)
+        waiter = self.code.waiter(
+            streams,
+            since=self.now,
+            deadline=self.now + patience,
+            fail_fast=fail_fast,
+            not_before=self.now + pause if pause else -math.inf,
+        )
         self.asked.append(waiter)
         self.waiting[waiter] = None
+        if pause and not self.closing:
+            self.paused.add(waiter)
         self._step(self.recorder.effects(self.machine.request, waiter, self.now))
         assert waiter in self.waiting or self.answers[waiter] == 1, "no. 5: neither queued nor answered"
-        assert patience > 0 or waiter not in self.waiting, "a waiter without patience was queued"
-        assert not full or waiter not in self.waiting, f"{len(self.waiting)} wait, at most {most_waiters(self)} allowed"
+        assert patience > 0 or pause or waiter not in self.waiting, "a waiter without patience was queued"
+        assert not full or pause or waiter not in self.waiting, (
+            f"{len(self.waiting)} wait, at most {most_waiters(self)} allowed"
+        )
 
     def release(self, index: int) -> None:
         """A caller releases one of the grants held."""
@@ -349,6 +369,11 @@ class World:
         """The machine is ticked, early or late."""
         self.broken = True
         expected = {waiter for waiter in self.waiting if waiter.deadline <= self.now}
+        for waiter in [waiter for waiter in self.waiting if waiter in self.paused and waiter.not_before <= self.now]:
+            # From now on it asks, as the last of all.
+            self.paused.remove(waiter)
+            del self.waiting[waiter]
+            self.waiting[waiter] = None
         self._step(self.recorder.effects(self.machine.tick, self.now), ticked=True)
         assert not expected & self.waiting.keys(), "an expired waiter still waits"
 
@@ -427,7 +452,8 @@ class World:
     def _do_grant(self, effect: Grant) -> None:
         waiter, slot = effect.waiter, effect.slot
         self._answer(waiter)
-        ahead = list(self.waiting)[: list(self.waiting).index(waiter)]
+        assert waiter not in self.paused, "served while it pauses"
+        ahead = [other for other in list(self.waiting)[: list(self.waiting).index(waiter)] if other not in self.paused]
         del self.waiting[waiter]
         equal = [other for other in ahead if other.streams == waiter.streams]
         if slot.state == "lost":
@@ -510,6 +536,11 @@ def in_state(world: World, *states: str) -> list[Slot]:
     return [slot for slot in world.slots if slot.state in states]
 
 
+def asking(world: World) -> list[Waiter]:
+    """The waiters that do not pause."""
+    return [waiter for waiter in world.waiting if waiter not in world.paused]
+
+
 def connections(world: World) -> int:
     """The number that `max_size` bounds: see no. 6 above."""
     return sum(slot.replaces is None for slot in in_state(world, "opening", "ready", "lost"))
@@ -553,14 +584,14 @@ def no_2_within_the_limit(world: World) -> None:
 def no_3_nothing_waits_while_there_is_room(world: World) -> None:
     """No request waits while a ready slot has room for it."""
     ready = in_state(world, "ready")
-    for ask in {waiter.streams for waiter in world.waiting}:
+    for ask in {waiter.streams for waiter in asking(world)}:
         assert not any(fits(world, slot, ask) for slot in ready), f"no. 3: waits for {ask} while there is room: {ready}"
 
 
 def no_3_what_is_needed_is_dialled(world: World) -> None:
     """What waiters and `min_size` need is being dialled, as far as bounds and backoff allow."""
     fleet = world.machine.fleet
-    asked = sum(weight(world, waiter.streams) for waiter in world.waiting)
+    asked = sum(weight(world, waiter.streams) for waiter in asking(world))
     opening = in_state(world, "opening")
     dialled = sum(slot.replaces is None for slot in opening)
     missing = max(-(-asked // world.config.resolved_target_streams) - dialled, world.min_size - connections(world))
@@ -577,7 +608,7 @@ def no_3_fail_fast_calls_do_not_wait_without_hope(world: World) -> None:
     backoff = world.machine.fleet.backoff
     if in_state(world, "ready"):
         return
-    for ask in {waiter.streams for waiter in world.waiting if waiter.fail_fast}:
+    for ask in {waiter.streams for waiter in asking(world) if waiter.fail_fast}:
         lost = in_state(world, "lost")
         assert not any(fits(world, slot, ask) for slot in lost), f"no. 3: fail-fast, waits for {ask} beside {lost}"
         assert lost or in_state(world, "opening") or world.now >= backoff.retry_at, (
@@ -645,6 +676,7 @@ def no_8_the_alarm_is_set(world: World) -> None:
     """The next deadline is not after any waiter's or slot's deadline, and after a tick nothing is overdue."""
     alarm = world.machine.next_deadline()
     deadlines = [waiter.deadline for waiter in everyone_waiting(world)]
+    deadlines += [waiter.not_before for waiter in world.waiting if waiter in world.paused]
     deadlines += [slot.deadline for slot in in_state(world, "opening", "draining")]
     assert alarm <= max(min(deadlines, default=math.inf), world.now), "no. 8: the next deadline is too late"
     if world.ticked:
@@ -677,7 +709,7 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
 def _is_due(world: World, slot: Slot) -> bool:
     """Whether a slot should have a successor: it is too old, or it is down, needed, and not back."""
     missed = len(in_state(world, "ready")) < world.min_size
-    needed = slot.state == "lost" and (missed or slot.in_flight or world.waiting)
+    needed = slot.state == "lost" and (missed or slot.in_flight or asking(world))
     return slot.retire_at <= world.now or bool(needed and slot.given_up_at <= world.now)
 
 
@@ -711,7 +743,7 @@ def the_counts_are_right(world: World) -> None:
         assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} replaces nothing"  # noqa: PT018
         assert slot.replaces.state in ("ready", "lost"), f"{slot} replaces {slot.replaces}"
     assert queue.length == len(world.waiting), "miscounted: length"
-    assert queue.asked == sum(weight(world, waiter.streams) for waiter in world.waiting), "miscounted: asked"
+    assert queue.asked == sum(weight(world, waiter.streams) for waiter in asking(world)), "miscounted: asked"
     target = world.config.resolved_target_streams
     load = sum(target if slot.exclusive else slot.in_flight for slot in world.slots)
     assert world.machine.places.load == load, f"miscounted: the load is {world.machine.places.load}, not {load}"
@@ -817,7 +849,9 @@ def random_step(world: World, rng: random.Random) -> None:
         asks = [ask for ask in (1, 1, 2, 3) if ask <= world.config.max_streams]
         streams = rng.choice([None, *asks])
         patience = rng.choice([0.0, 1.0, 3.0, math.inf, math.inf])
-        world.request(streams, patience=patience, fail_fast=rng.random() < 0.4, fast=rng.random() < 0.8)
+        pause = rng.choice([0.0, 0.0, 0.0, 0.0, 0.5])
+        fail_fast, fast = rng.random() < 0.4, rng.random() < 0.8
+        world.request(streams, patience=patience, fail_fast=fail_fast, fast=fast, pause=pause)
     elif kind < 45:
         world.release(index)
     elif kind < 60:

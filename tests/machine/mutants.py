@@ -88,8 +88,8 @@ MUTANTS = (
     Mutant(
         "a refused stream leaves the limit",
         "fleet",
-        "        slot.limit = min(slot.limit, slot.in_flight - leaving)\n",
-        "        slot.limit = min(slot.limit, slot.in_flight)\n",
+        "        self._limit(slot, carried - leaving, now)\n",
+        "        self._limit(slot, carried, now)\n",
         "the load is read before or after the release",
     ),
     Mutant(
@@ -263,9 +263,23 @@ MUTANTS = (
     Mutant(
         "a waiter stays at its deadline",
         "queue",
-        "if self.next_deadline() <= now else None",
-        "if self.next_deadline() < now else None",
+        "if self._next_refusal() <= now else None",
+        "if self._next_refusal() < now else None",
         "the alarm rings at the deadline, not after it",
+    ),
+    Mutant(
+        "the alarm forgets the end of a pause",
+        "queue",
+        "        return min(rested, self._next_refusal())\n",
+        "        return self._next_refusal()\n",
+        "a pausing waiter has a deadline, too",
+    ),
+    Mutant(
+        "a waiter that has paused is not served",
+        "machine",
+        "        if slot is not None:\n            self._serve(slot, now)\n\n    def _wait",
+        "\n    def _wait",
+        "the next release would serve it",
     ),
     Mutant(
         "a leaving waiter's streams are still counted",

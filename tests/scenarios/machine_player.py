@@ -231,7 +231,9 @@ class MachinePlayer:
         slot = self._drop_grant(caller)
         assert slot is not None
         self._commit(self._recorder.effects(self._machine.refused_stream, slot, Holding(slot), self._now))
-        self._request(self._waiters[caller].again(self._now))
+        again = self._waiters[caller].again(self._now)
+        again.not_before = self._now + 0.01
+        self._request(again)
 
     def cancel(self, caller: str) -> None:
         """The caller cancels its request or its call."""

@@ -65,6 +65,8 @@ class CallProxy:
     _stage: Stage
     # Whether it may be sent again: its request is not an iterator.
     may_repeat = True
+    # How often it has been sent again.
+    resends = 0
     # Whether a response has been read: then it is not sent again.
     has_responded = False
     # Whether the call ends even if its responses are not read.

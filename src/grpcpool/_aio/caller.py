@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import weakref
 from asyncio import _get_running_loop
 from typing import TYPE_CHECKING, Any
@@ -91,13 +92,21 @@ class PoolCaller:
             return self._method
 
     def _wait(
-        self, call: CallProxy, method: Method, arguments: Arguments, context: contextvars.Context, began: float
+        self,
+        call: CallProxy,
+        method: Method,
+        arguments: Arguments,
+        context: contextvars.Context,
+        began: float,
+        not_before: float = -math.inf,
     ) -> None:
-        """Makes the call wait for a place. Its own deadline, if any, counts from the moment at which it `began`."""
+        """Makes the call wait for a place, pausing until `not_before`. Its deadline counts from when it `began`."""
         _, timeout, _, _, wait_for_ready, _ = arguments
         driver = self.driver
         deadline = driver.call_deadline(timeout, began, wait_for_ready=bool(wait_for_ready))
-        waiting = Waiting(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready)
+        waiting = Waiting(
+            1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
+        )
         waiting.driver = driver
         waiting.start = self.start
         waiting.call = weakref.ref(call)
@@ -144,8 +153,10 @@ class PoolCaller:
                 running.refused = True
                 driver.tell(driver.machine.refused_stream, slot, running)
                 if call is not None and self._method.may_repeat and not call.has_responded:
-                    self._send_again(call, running)
-                    return
+                    at = driver.resend_at(call.resends)
+                    if at is not None:
+                        self._send_again(call, running, at)
+                        return
             else:
                 # Before the release: a slot that carries less because a call failed on it is the more attractive.
                 driver.call_failed(slot, code, details_of_done(native))
@@ -153,8 +164,9 @@ class PoolCaller:
         if call is not None:
             call.end(running)
 
-    def _send_again(self, call: CallProxy, running: Running) -> None:
+    def _send_again(self, call: CallProxy, running: Running, not_before: float) -> None:
+        call.resends += 1
         # gRPC's call, which is over, holds `running`.
         running.native = None
         method = running.method or (self._method.with_sent(*running.sent) if running.sent else self._method)
-        self._wait(call, method, running.arguments, running.context, running.began)
+        self._wait(call, method, running.arguments, running.context, running.began, not_before)

@@ -35,6 +35,9 @@ from .slot import Slot, SlotEvent
 # some seconds, a twentieth of `max_streams` at a time; each step that goes too far costs one call a retry.
 _LIMIT_GROWS_AFTER = 0.5
 
+# Calls that a connection carries at light load.
+_HANDFUL = 8
+
 # How long gRPC may take to reconnect.
 _GIVEN_UP_AFTER = 2.0
 
@@ -78,10 +81,26 @@ class Fleet:
     def lower_limit(self, slot: Slot, now: float, *, leaving: int) -> None:
         """The server refused a call on the slot: from now on it may carry what it carries now, less `leaving`.
 
-        A limit of 0 keeps calls from a server that refuses everything.
+        A limit of 0 keeps calls from a server that refuses everything. Under load, a connection that carries much as
+        well takes no more for now: the server's limit is probably the same there, and its refusals are on their way.
         """
         self.counters.refused_streams += 1
-        slot.limit = min(slot.limit, slot.in_flight - leaving)
+        carried = slot.in_flight
+        self._limit(slot, carried - leaving, now)
+        if carried > _HANDFUL:
+            for other in self.slots.in_state(SlotState.READY):
+                if other is not slot and not other.exclusive and 2 * other.in_flight >= carried:
+                    self._limit(other, other.in_flight, now)
+                    self.picker.reload(other, other.in_flight)
+
+    def _limit_as_others(self, slot: Slot, now: float) -> None:
+        """A new connection may carry what others may, if the server has refused calls on all of these."""
+        others = [other.limit for other in self.slots.in_state(SlotState.READY) if other is not slot]
+        if others and max(others) < self.config.max_streams:
+            self._limit(slot, max(1, *others), now)
+
+    def _limit(self, slot: Slot, most: int, now: float) -> None:
+        slot.limit = min(slot.limit, most)
         if slot.limit < self.config.max_streams:
             slot.limit_grows_at = now + _LIMIT_GROWS_AFTER
             self.alarm_at(slot.limit_grows_at)
@@ -175,6 +194,7 @@ class Fleet:
         slot.opened_at = slot.used_at = slot.unused_since = now
         if self.config.max_age is not None and slot.retire_at == math.inf:
             slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
+        self._limit_as_others(slot, now)
         self.succeed(slot, now)
         self.picker.reload(slot, slot.in_flight)
 

@@ -102,6 +102,10 @@ class PoolMachine:
         if self.closing:
             self._refuse(waiter, Refusal.CLOSED, now)
             return
+        if waiter.not_before > now:
+            self.queue.pause(waiter)
+            self.fleet.alarm_at(min(waiter.not_before, waiter.deadline))
+            return
         if not self.fleet.active:
             self.fleet.activate(now)
         if self._slots.lost and not self._slots.ready:
@@ -360,6 +364,11 @@ class PoolMachine:
                 if self.fleet.grow_limit(slot, now):
                     self._serve(slot, now)
         self._reconcile(now)
+        if rested := self.queue.rested(now):
+            for waiter in rested:
+                self._wake(waiter, now)
+            self._fill(now)
+            self._rearm(now)
 
     def _rearm(self, now: float) -> None:
         self.fleet.rearm(self.queue.asked, min(self.queue.next_deadline(), self.openers.next_deadline()), now)
@@ -416,6 +425,15 @@ class PoolMachine:
                     pass
 
     # --- serving ------------------------------------------------------------------------------------------------
+
+    def _wake(self, waiter: Waiter, now: float) -> None:
+        """A waiter has paused, and asks for its place. What must be dialled for it is so at the end of the step."""
+        self.queue.wake(waiter)
+        slot = self._picker.pick(waiter.streams)
+        if slot is None and waiter.fail_fast:
+            slot = self.outage.slot_for(waiter.streams)
+        if slot is not None:
+            self._serve(slot, now)
 
     def _wait(self, waiter: Waiter, now: float) -> None:
         """Queues the waiter and dials for it; one without time has asked once."""

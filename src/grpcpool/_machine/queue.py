@@ -5,9 +5,11 @@ whole connection does not hold up others for which there is room. A queue is a d
 and lets any waiter leave from the middle at once. Deadlines are in a heap; a waiter that has left stays in it until its
 deadline, or until such waiters are the majority.
 
+A call that is sent again pauses first: it waits, but asks for its place only from `not_before` on, as the last of all.
+
 Invariants:
     * A waiter is queued, or answered; never both, and answered once.
-    * `length` is the number of queued waiters, `asked` the sum of the streams that they ask for.
+    * `length` is the number of queued waiters, `asked` the sum of the streams that those ask for that do not pause.
 """
 
 from __future__ import annotations
@@ -26,20 +28,30 @@ class Waiter:
     Attributes:
         streams: The ask: so many streams of one connection, or (`None`) all of it.
         deadline: Moment at which it is refused; `math.inf` for never.
+        not_before: Moment until which it pauses.
         fail_fast: Whether it fails at once when no connection is up (gRPC's ``wait_for_ready`` unset).
         since: When it asked.
         number: Its position in the order of arrival while it is queued; else 0.
         refusal: Why it gets nothing, once that is decided.
     """
 
-    __slots__ = ("_released", "_slot", "deadline", "fail_fast", "number", "refusal", "since", "streams")
+    __slots__ = ("_released", "_slot", "deadline", "fail_fast", "not_before", "number", "refusal", "since", "streams")
 
-    def __init__(self, streams: int | None, *, since: float, deadline: float, fail_fast: bool = False) -> None:
+    def __init__(
+        self,
+        streams: int | None,
+        *,
+        since: float,
+        deadline: float,
+        fail_fast: bool = False,
+        not_before: float = -math.inf,
+    ) -> None:
         """Describes the ask; it waits only once the machine has queued it."""
         self.streams = streams
         self.since = since
         self.deadline = deadline
         self.fail_fast = fail_fast
+        self.not_before = not_before
         self.number = 0
         self.refusal: Refusal | None = None
         # As a holder: the slot of its place from the moment of the decision, which is before the answer arrives.
@@ -70,6 +82,7 @@ class WaitQueue:
         """Creates an empty queue; a whole connection weighs as much as `target_streams`."""
         self._target = target_streams
         self._by_ask: dict[int | None, dict[Waiter, None]] = {}
+        self._paused: dict[Waiter, None] = {}
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._arrivals = 0
         self.length = 0
@@ -77,17 +90,39 @@ class WaitQueue:
 
     def __iter__(self) -> Iterator[Waiter]:
         """The waiters, in the order of arrival."""
-        waiters = [waiter for queue in self._by_ask.values() for waiter in queue]
+        waiters = {waiter for queue in self._by_ask.values() for waiter in queue} | self._paused.keys()
         return iter(sorted(waiters, key=lambda waiter: waiter.number))
 
     def push(self, waiter: Waiter) -> None:
         """Queues `waiter` behind the others with the same ask."""
-        queue = self._by_ask.setdefault(waiter.streams, {})
+        self._enter(waiter, self._by_ask.setdefault(waiter.streams, {}))
+        self.asked += self._weight(waiter)
+
+    def pause(self, waiter: Waiter) -> None:
+        """Queues `waiter`, which asks for its place only later."""
+        self._enter(waiter, self._paused)
+
+    def rested(self, now: float) -> list[Waiter]:
+        """The waiters whose pause is over; they still pause."""
+        return [waiter for waiter in self._paused if waiter.not_before <= now] if self._paused else []
+
+    def wake(self, waiter: Waiter) -> None:
+        """A waiter that pauses asks for its place from now on."""
+        arrivals = self._arrivals = self._arrivals + 1
+        self._by_ask.setdefault(waiter.streams, {})[waiter] = None
+        waiter.number = arrivals
+        # In this order: an interruption between the two is repaired.
+        del self._paused[waiter]
+        self.asked += self._weight(waiter)
+        if waiter.deadline != math.inf:
+            # Its number in the heap was that of its pause.
+            heapq.heappush(self._deadlines, (waiter.deadline, waiter.number, waiter))
+
+    def _enter(self, waiter: Waiter, queue: dict[Waiter, None]) -> None:
         arrivals = self._arrivals = self._arrivals + 1
         queue[waiter] = None
         waiter.number = arrivals
         self.length += 1
-        self.asked += self._weight(waiter)
         if waiter.deadline != math.inf:
             heapq.heappush(self._deadlines, (waiter.deadline, waiter.number, waiter))
 
@@ -95,13 +130,17 @@ class WaitQueue:
         """Removes `waiter`; returns whether it was still queued."""
         if not waiter.number:
             return False
-        queue = self._by_ask[waiter.streams]
-        del queue[waiter]
-        waiter.number = 0
-        if not queue:
-            del self._by_ask[waiter.streams]
+        if waiter in self._paused:
+            del self._paused[waiter]
+            waiter.number = 0
+        else:
+            queue = self._by_ask[waiter.streams]
+            del queue[waiter]
+            waiter.number = 0
+            if not queue:
+                del self._by_ask[waiter.streams]
+            self.asked -= self._weight(waiter)
         self.length -= 1
-        self.asked -= self._weight(waiter)
         if len(self._deadlines) > 2 * self.length + 64:
             self._deadlines = [entry for entry in self._deadlines if entry[1] == entry[2].number]
             heapq.heapify(self._deadlines)
@@ -125,18 +164,23 @@ class WaitQueue:
 
     def first_expired(self, now: float) -> Waiter | None:
         """The waiter with the earliest deadline, if that has come; it stays queued."""
-        return self._deadlines[0][2] if self.next_deadline() <= now else None
+        return self._deadlines[0][2] if self._next_refusal() <= now else None
 
     def recount(self) -> None:
         """Derives the counts from the waiters, after a change was interrupted."""
         self._by_ask = {ask: queue for ask, queue in self._by_ask.items() if queue}
-        self.length = sum(map(len, self._by_ask.values()))
+        self._paused = {waiter: None for waiter in self._paused if waiter not in self._by_ask.get(waiter.streams, ())}
+        self.length = sum(map(len, self._by_ask.values())) + len(self._paused)
         self.asked = sum(self._weight(waiter) for queue in self._by_ask.values() for waiter in queue)
         self._deadlines = [(w.deadline, w.number, w) for w in self if w.deadline != math.inf]
         heapq.heapify(self._deadlines)
 
     def next_deadline(self) -> float:
-        """The earliest deadline of a waiter; `math.inf` for none."""
+        """The earliest moment at which a waiter is refused, or its pause is over; `math.inf` for none."""
+        rested = min((waiter.not_before for waiter in self._paused), default=math.inf) if self._paused else math.inf
+        return min(rested, self._next_refusal())
+
+    def _next_refusal(self) -> float:
         while self._deadlines and self._deadlines[0][1] != self._deadlines[0][2].number:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else math.inf

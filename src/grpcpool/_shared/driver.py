@@ -45,6 +45,9 @@ from .slot_channel import SlotChannel
 
 T = TypeVar("T")
 
+# Before a call is sent again. It doubles each time.
+_FIRST_PAUSE = 0.01
+
 
 class Driver(abc.ABC):
     """What acts for one pool."""
@@ -321,6 +324,17 @@ class Driver(abc.ABC):
             timeout = self.config.acquire_timeout
         # In this order `max` treats NaN as past, as gRPC does. Among the deadlines NaN would hide others.
         return math.inf if timeout is None else max(now, now + timeout)
+
+    def resend_at(self, resends: int) -> float | None:
+        """When a call that the server refused may be sent again; `None` if it has been so often enough.
+
+        Args:
+            resends: How often it has been sent again so far.
+        """
+        if resends >= self.config.max_resends:
+            return None
+        # Jitter: the server has refused many calls at once.
+        return self.monotonic() + _FIRST_PAUSE * 2.0**resends * (1 - random.random() / 2)  # noqa: S311 -- no secret
 
     def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> None:
         """A call failed; if its connection is down, the slot gets no more while another is up."""

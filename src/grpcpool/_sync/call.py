@@ -16,6 +16,7 @@ has ended, the call may have been sent again.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import types
@@ -79,6 +80,7 @@ class PoolCall(_Base):
         self._arguments = arguments
         self._may_repeat = may_repeat
         self._began = self._driver.monotonic()
+        self._resends = 0
         self._lock = threading.Lock()
         # Set at the next change of the stage, or when it is over.
         self._awaiting_change: list[threading.Event] = []
@@ -97,11 +99,13 @@ class PoolCall(_Base):
             self._stage = Failed(failure)
             self._callbacks.close()
 
-    def _new_waiting(self) -> Waiting:
+    def _new_waiting(self, not_before: float = -math.inf) -> Waiting:
         _, timeout, _, _, wait_for_ready, _ = self._arguments
         driver = self._driver
         deadline = driver.call_deadline(timeout, self._began, wait_for_ready=bool(wait_for_ready))
-        waiting = Waiting(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready)
+        waiting = Waiting(
+            1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
+        )
         waiting.driver = driver
         waiting.call = weakref.ref(self)
         waiting.callbacks = self._callbacks
@@ -145,13 +149,16 @@ class PoolCall(_Base):
         if not isinstance(running, Running) or running.end is not end:
             return False
         if refused and self._may_repeat and has_answered(running.native) is False:
-            self._send_again(running)
-            return True
+            at = self._driver.resend_at(self._resends)
+            if at is not None:
+                self._send_again(running, at)
+                return True
         self._finish(running)
         return False
 
-    def _send_again(self, running: Running) -> None:
-        waiting = self._new_waiting()
+    def _send_again(self, running: Running, not_before: float) -> None:
+        self._resends += 1
+        waiting = self._new_waiting(not_before)
         self._change(running, waiting)
         self._driver.request(waiting)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,14 +49,19 @@ class PoolCaller:
         if slot is None:
             driver.check_open(blocking=True)
         given = arguments
+        not_before, resends = -math.inf, 0
         while True:
             if slot is None:
-                slot, given = _wait_for_place(place, arguments, began)
+                slot, given = _wait_for_place(place, arguments, began, not_before)
             try:
                 response = getattr(slot.channel.multicallable(self._method), how)(*given)
             except grpc.RpcError as error:
                 if not place.end(error) or not self._may_repeat:
                     raise
+                at = driver.resend_at(resends)
+                if at is None:
+                    raise
+                not_before, resends = at, resends + 1
             except BaseException:
                 place.release()
                 raise
@@ -151,8 +157,10 @@ def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:
     place.end(native())
 
 
-def _wait_for_place(place: Place, arguments: Arguments, began: float) -> tuple[Slot, Arguments]:
+def _wait_for_place(place: Place, arguments: Arguments, began: float, not_before: float) -> tuple[Slot, Arguments]:
     """Waits for a place for a call that `began` then; returns its slot, and the arguments with the time that is left.
+
+    It pauses until `not_before`.
 
     Raises:
         grpc.RpcError: No place was granted; the cause is the pool's error.
@@ -164,7 +172,9 @@ def _wait_for_place(place: Place, arguments: Arguments, began: float) -> tuple[S
         raise failure
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
     deadline = driver.call_deadline(timeout, began, wait_for_ready=bool(wait_for_ready))
-    waiter = BlockedWaiter(1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready).prepare()
+    waiter = BlockedWaiter(
+        1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
+    ).prepare()
     try:
         place._slot = slot = waiter.get(driver)
         place._released = False

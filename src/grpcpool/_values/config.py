@@ -55,6 +55,8 @@ class PoolConfig:
         close_grace: Default of `close(grace)`. 0 cancels at once, as gRPC's own `close()` does.
         picker: Which connection serves the next call: the one with the fewest calls (`least_loaded`), each in
             turn (`round_robin`), or the fullest below `target_streams`, to use few connections (`fill`).
+        max_resends: How often a call is sent again that the server refused at its limit of streams (HTTP/2's
+            `REFUSED_STREAM`), each time after a pause that doubles from 10 ms. 0: never.
         prime: Called with each new channel before it is used, for instance to make a cheap call. If it raises, the
             connection fails. In `grpcpool.aio` it may be a coroutine function.
         leak_threshold: How long a lease may be held before it is reported, once, with the stack that acquired it.
@@ -78,6 +80,7 @@ class PoolConfig:
     drain_timeout: float = 600.0
     close_grace: float = 0.0
     picker: PickerName = "least_loaded"
+    max_resends: int = 5
     # The channel's type differs between grpc and grpc.aio, and so does what the callable returns.
     prime: Callable[[Any], Any] | None = None
     leak_threshold: float | None = None
@@ -194,6 +197,7 @@ _SECONDS_OR_NEVER: Rule = (
 _RULES: dict[str, Rule] = {
     "min_size": _count(0),
     "max_size": _count(1),
+    "max_resends": _count(0),
     "target_streams": _count(1, optional=True),
     "max_streams": (
         lambda value: is_count(value, 1) and value <= _MOST_STREAMS,
