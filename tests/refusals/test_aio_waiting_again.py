@@ -166,7 +166,7 @@ async def test_without_a_deadline_the_pools_own_counts_from_the_beginning(
 @in_loop
 async def test_its_deadline_passes_while_it_is_tried_again_and_again(refusing: RefusingServer, way: Way) -> None:
     """With the system's clock, too, a call that is refused repeatedly fails `DEADLINE_EXCEEDED` in time."""
-    async with refused_pool(refusing, min_size=2, max_size=2) as pool:
+    async with refused_pool(refusing, min_size=2, max_size=2, max_resends=1000) as pool:
         began = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await way.take(way.begin(pool, timeout=1.2))
@@ -174,6 +174,21 @@ async def test_its_deadline_passes_while_it_is_tried_again_and_again(refusing: R
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert pool.stats().refused_streams >= 2
         assert refusing.report().handled == {}
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+@EACH_WAY
+@in_loop
+async def test_it_is_sent_again_a_bounded_number_of_times(refusing: RefusingServer, way: Way, most: int) -> None:
+    """A call that is refused each time fails after `max_resends` with the server's own status, after growing pauses."""
+    async with refused_pool(refusing, min_size=4, max_size=4, max_resends=most) as pool:
+        began = time.monotonic()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await way.take(way.begin(pool))
+        assert time.monotonic() - began > 0.005 * (2**most - 1)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "RST_STREAM" in str(caught.value.details())
+        assert refusing.report().all.begun == refusing.report().all.refused == 1 + most
 
 
 @EACH_WAY
@@ -287,7 +302,7 @@ async def test_several_tasks_wait_for_one_call(refusing: RefusingServer, clock: 
 @in_loop
 async def test_a_call_that_is_refused_many_times(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
     """However often a call is refused, it is sent again until its deadline."""
-    async with refused_pool(refusing, acquire_timeout=None) as pool:
+    async with refused_pool(refusing, acquire_timeout=None, max_resends=1000) as pool:
         refusing.begin(next=300)
         task = asyncio.create_task(way.take(way.begin(pool, timeout=None)))
         while not task.done():

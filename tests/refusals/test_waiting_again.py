@@ -150,7 +150,7 @@ def test_its_deadline_passes_while_it_is_tried_again_and_again(
     refusing: RefusingServer, make_pool: PoolMaker, way: Way
 ) -> None:
     """With the system's clock, too, a call that is refused repeatedly fails `DEADLINE_EXCEEDED` in time."""
-    pool = make_pool(refusing.channel, min_size=2, max_size=2)
+    pool = make_pool(refusing.channel, min_size=2, max_size=2, max_resends=1000)
     pool.open()
     refusing.begin(open=0)
     began = time.monotonic()
@@ -162,6 +162,25 @@ def test_its_deadline_passes_while_it_is_tried_again_and_again(
     assert pool.stats().refused_streams >= 2
     assert_at_rest(pool)
     assert refusing.report().handled == {}
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+@pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
+def test_it_is_sent_again_a_bounded_number_of_times(
+    refusing: RefusingServer, make_pool: PoolMaker, way: Way, most: int
+) -> None:
+    """A call that is refused each time fails after `max_resends` with the server's own status, after growing pauses."""
+    pool = make_pool(refusing.channel, min_size=4, max_size=4, max_resends=most)
+    pool.open()
+    refusing.begin(open=0)
+    with refusing.channel() as plain:
+        expected = outcome_of(lambda: way.finish(way.begin(plain)))
+    refusing.begin(open=0)
+    began = time.monotonic()
+    assert outcome_of(lambda: way.finish(way.begin(pool))) == expected
+    assert time.monotonic() - began > 0.005 * (2**most - 1)
+    assert refusing.report().all.begun == refusing.report().all.refused == 1 + most
+    assert_at_rest(pool)
 
 
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
@@ -305,7 +324,7 @@ def test_a_call_that_is_refused_many_times(
     refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way
 ) -> None:
     """However often a call is refused, nothing grows: each attempt adds no stack frame."""
-    pool = open_pool(max_size=1, acquire_timeout=None)
+    pool = open_pool(max_size=1, acquire_timeout=None, max_resends=1000)
     refusing.begin(next=600)
     with _small_stack():
         outcome = background(lambda: outcome_of(lambda: way.finish(way.begin(pool, timeout=None))))
