@@ -75,6 +75,24 @@ async def test_it_may_be_awaited_in_every_way(form: Callable[[ChannelPool], Awai
 
 
 @in_loop
+async def test_it_has_its_name_in_the_messages_of_asyncio() -> None:
+    """In a `repr`, in that of its task, and in the warning that it was never awaited, the coroutine is `acquire`."""
+    async with pool_over(FakeFactory(silent)) as pool:
+        acquire = pool.acquire()
+        assert "coroutine object ChannelPool.acquire " in repr(acquire)
+        task = asyncio.create_task(acquire)
+        await settle()
+        assert "coro=<ChannelPool.acquire() running at " in repr(task)
+        assert [frame.f_code.co_name for frame in task.get_stack()] == ["_acquire"]
+        assert not hasattr(acquire, "gi_code")
+        task.cancel()
+        await asyncio.wait([task])
+        acquire = pool.acquire()
+        with pytest.warns(RuntimeWarning, match="coroutine 'ChannelPool.acquire' was never awaited"):
+            del acquire
+
+
+@in_loop
 async def test_a_block_releases_the_lease() -> None:
     """``async with`` an acquire, an awaited one, or a lease releases at the end."""
     async with pool_over(FakeFactory(), max_size=1) as pool:

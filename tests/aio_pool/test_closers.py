@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import grpc
 import pytest
@@ -15,7 +17,7 @@ from grpcpool.aio import ChannelPool
 from grpcpool.events import Opening
 from grpcpool.testing import ManualClock
 from grpcpool.testing.aio import FakeChannel, FakeFactory
-from support.aio_pools import assert_nothing_left, pool_over, silent, tasks_of_pools
+from support.aio_pools import assert_nothing_left, holding, pool_over, silent, tasks_of_pools
 from support.loops import in_loop, in_thread, settle
 from support.servers import ECHO
 
@@ -287,5 +289,55 @@ async def test_a_waiter_keeps_its_pool() -> None:
     (await asking).release()
     del asking
     gc.collect()
+    await settle()
+    assert not factory.open
+
+
+async def _served(call: Any, channel: FakeChannel) -> None:
+    channel.calls[-1].finish([b"a"])
+    assert await call == b"a"
+
+
+async def _cancelled(call: Any, channel: FakeChannel) -> None:
+    call.cancel()
+
+
+async def _dropped(call: Any, channel: FakeChannel) -> None:
+    pass
+
+
+async def _expired(call: Any, channel: FakeChannel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call
+
+
+_Ending = Callable[[Any, FakeChannel], Coroutine[Any, Any, None]]
+
+
+@pytest.mark.parametrize("ending", [_served, _cancelled, _dropped, _expired])
+@in_loop
+async def test_calls_that_have_waited_do_not_keep_their_pool(ending: _Ending) -> None:
+    """However the wait of a call ended, a pool that is dropped then is closed at once, not at the call's deadline."""
+    factory = FakeFactory(holding)
+    pools = [ChannelPool(factory, PoolConfig(max_size=1, max_streams=1))]
+    gone = weakref.ref(pools[0])
+    lease = await pools[0].acquire()
+    timeouts = (0.01,) if ending is _expired else (600, 600)
+    made = [pools[0].unary_unary(ECHO)(b"a", timeout=timeout) for timeout in timeouts]
+    await settle()
+    assert pools[0].stats().waiting == len(made)
+    if ending is _served:
+        lease.release()
+    for call in made:
+        await settle()
+        await ending(call, factory.made[0])
+    del call
+    made.clear()
+    await settle()
+    lease.release()
+    del lease
+    pools.clear()
+    gc.collect()
+    assert gone() is None
     await settle()
     assert not factory.open

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -9,6 +10,7 @@ import pytest
 from grpc.experimental import unary_unary
 
 import grpcpool
+import grpcpool.aio
 from grpc_facts.programs import UNCHANGED, Changed, renamed
 from grpcpool import PoolConfig
 from support.call_server import UU, CallServer
@@ -26,6 +28,30 @@ def test_the_lists_of_interceptors(calls: CallServer, changed: Changed) -> None:
     """Interceptors that are appended to a pool's lists see its calls, and those of its leases, of every kind."""
     ended = changed.run("appended", calls.target)
     assert (ended.result, ended.warnings) == (8, [])
+
+
+def test_the_loop_of_a_channel(calls: CallServer) -> None:
+    """As gRPC's channels do, pools and leases name the loop that they belong to, also after it has ended."""
+    made: Any = grpcpool.aio.insecure_channel(calls.target)
+    assert made._loop is None
+
+    async def main() -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        plain: Any = grpc.aio.insecure_channel(calls.target)
+        async with plain, made as pool:
+            # Not bound yet: it will be, to the loop that runs.
+            assert plain._loop is pool._loop is loop
+            async with pool.acquire() as lease:
+                assert lease._loop is pool._loop is loop
+        return loop
+
+    ended = asyncio.run(main())
+    assert made._loop is ended
+
+    async def other() -> None:
+        assert made._loop is ended
+
+    asyncio.run(other())
 
 
 @pytest.mark.parametrize("changed", [UNCHANGED, renamed("_registered_method")], ids=["as it is", "renamed"])

@@ -176,6 +176,7 @@ class CallProxy:
             self._driver.defer(partial(stage, native) if _is_over(native) else native.cancel)
         elif isinstance(stage, Waiting):
             self._driver.defer(partial(self._driver.withdraw, stage))
+            self._driver.defer(stage.left)
             native = locally_cancelled()
         else:
             return
@@ -217,7 +218,6 @@ class CallProxy:
             return bool(stage.native.cancel())
         self.fail(stage, locally_cancelled())
         self._driver.withdraw(stage)
-        stage.forget()
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:

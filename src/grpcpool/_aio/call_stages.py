@@ -10,7 +10,6 @@ Attributes:
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -54,10 +53,11 @@ class Waiting(Waiter):
 
     driver: AioDriver
     call: weakref.ref[Any]
-    start: Callable[[Waiting, Any, Slot], None]
-    method: Method
     arguments: Arguments
-    context: contextvars.Context
+    # `Callable[[Waiting, Any, Slot], None]`, `Method` and `Context`; `None` once the call has left this stage.
+    start: Any
+    method: Any
+    context: Any
     asking: bool
     began: float
     kept: Any
@@ -87,15 +87,16 @@ class Waiting(Waiter):
             call.fail(self, failed_by(error, own_deadline=self.arguments[1] is not None))
 
     def left(self) -> None:
-        """The call is not in this stage any more: wakes those that wait for that."""
+        """The call is not in this stage any more: wakes those that wait for that, and drops what this holds.
+
+        It stays in the queue's heap until its deadline, and would keep the pool: `start` is a method of its caller, and
+        the arguments and the context are the user's.
+        """
         awaiting, self.awaiting_start = self.awaiting_start, []
         for future in awaiting:
             if not future.done():
                 future.set_result(None)
-
-    def forget(self) -> None:
-        """Drops what it holds, because it stays in the queue's heap until its deadline."""
-        self.kept = None
+        self.kept = self.start = self.method = self.context = None
         self.arguments = (None,) * 6
 
     @property

@@ -147,6 +147,18 @@ class Acquire(Coroutine[Any, Any, Lease]):
         self._acquires = acquires
         self._lease: Lease | None = None
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What `asyncio` and `inspect` read of a coroutine, to name it and to show where it waits."""
+            if name in ("__name__", "__qualname__") or name.startswith("cr_"):
+                return getattr(self._acquires, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        """As any coroutine's."""
+        return repr(self._acquires)
+
     def __await__(self) -> Generator[Any, None, Lease]:
         """Waits for the place."""
         return self._acquires.__await__()

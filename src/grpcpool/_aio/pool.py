@@ -115,6 +115,9 @@ class ChannelPool(PoolBase, ChannelSurface):
             lease.watch_release()
         return lease
 
+    # In the messages of asyncio the coroutine has the name that its caller knows.
+    _acquire.__name__, _acquire.__qualname__ = acquire.__name__, acquire.__qualname__
+
     # --- being a channel ----------------------------------------------------------------------------------------
 
     def _caller(self, kind: str, *arguments: Any) -> tuple[PoolCaller, Method]:

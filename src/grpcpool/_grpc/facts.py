@@ -279,6 +279,14 @@ FACTS: Final = (
         )
     ),
     Fact(
+        "_loop",
+        "offered name",
+        "1.60",
+        "clients compare it with the running loop, to see whether an asyncio channel that they keep still serves",
+        "the pool has it whether or not gRPC's channels have it",
+        f"{_OFFERED}::test_the_loop_of_a_channel",
+    ),
+    Fact(
         "_registered_method",
         "offered name",
         "1.63",
