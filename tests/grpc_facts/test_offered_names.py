@@ -30,26 +30,30 @@ def test_the_lists_of_interceptors(calls: CallServer, changed: Changed) -> None:
     assert (ended.result, ended.warnings) == (8, [])
 
 
+def _loop_of(channel: Any) -> Any:
+    return channel._loop
+
+
 def test_the_loop_of_a_channel(calls: CallServer) -> None:
     """As gRPC's channels do, pools and leases name the loop that they belong to, also after it has ended."""
-    made: Any = grpcpool.aio.insecure_channel(calls.target)
-    assert made._loop is None
+    made = grpcpool.aio.insecure_channel(calls.target)
+    assert _loop_of(made) is None
 
     async def main() -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
         plain: Any = grpc.aio.insecure_channel(calls.target)
         async with plain, made as pool:
             # Not bound yet: it will be, to the loop that runs.
-            assert plain._loop is pool._loop is loop
+            assert _loop_of(plain) is _loop_of(pool) is loop
             async with pool.acquire() as lease:
-                assert lease._loop is pool._loop is loop
+                assert _loop_of(lease) is loop
         return loop
 
     ended = asyncio.run(main())
-    assert made._loop is ended
+    assert _loop_of(made) is ended
 
     async def other() -> None:
-        assert made._loop is ended
+        assert _loop_of(made) is ended
 
     asyncio.run(other())
 
