@@ -39,7 +39,7 @@ def test_the_loop_of_a_channel(calls: CallServer) -> None:
     made = grpcpool.aio.insecure_channel(calls.target)
     assert _loop_of(made) is None
 
-    async def main() -> asyncio.AbstractEventLoop:
+    async def main() -> Any:
         loop = asyncio.get_running_loop()
         plain: Any = grpc.aio.insecure_channel(calls.target)
         async with plain, made as pool:
