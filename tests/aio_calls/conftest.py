@@ -10,6 +10,7 @@ import pytest
 
 from support.call_server import CallServer
 from support.connections import connections_to
+from support.loops import KINDS, loops_of
 from support.waiting import eventually
 
 
@@ -26,6 +27,13 @@ def _no_tracebacks_kept() -> Iterator[None]:
 def _aio_call_server() -> Iterator[CallServer]:
     with CallServer() as server:
         yield server
+
+
+@pytest.fixture(params=KINDS)
+def each_loop(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test in each kind of loop; the value names the kind."""
+    with loops_of(request.param):
+        yield request.param
 
 
 _FAILED = pytest.StashKey[bool]()

@@ -24,7 +24,7 @@ _OFFERED = {fact.name for fact in FACTS if fact.kind == "offered name"}
 # What our own objects call like something of gRPC's, by file, as it is read.
 _OURS = {("_aio/lease.py", "lease._channel"), ("_sync/lease.py", "lease._channel")}
 # What is private, and not gRPC's, in the folder of the facts.
-_OTHERS = {"sys._getframe", "kind._kind"}
+_OTHERS = {"sys._getframe", "kind._kind", "future._asyncio_future_blocking"}
 
 
 def _sources() -> Iterator[tuple[str, str]]:

@@ -30,8 +30,14 @@ class Caller(Protocol):
     def driver(self) -> AioDriver:
         """The driver of its pool."""
 
-    def call(self, arguments: Arguments) -> Any:
-        """Begins a call and returns it."""
+    def call(self, arguments: Arguments, chain: object = None) -> Any:
+        """Begins a call and returns it; `chain`: what it goes on from, if that may go on, see `begin_chain`."""
+
+    def begin_chain(self) -> bool:
+        """An intercepted call begins; returns whether it may go on even if it is closed meanwhile."""
+
+    def end_chain(self) -> None:
+        """The interceptors of a call are done."""
 
     def of_other_method(self, name: str) -> Caller:
         """The caller for a method with another name, if an interceptor has changed it."""

@@ -19,6 +19,7 @@ replaced it.
 from __future__ import annotations
 
 import asyncio
+from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._grpc.aio_calls import add_done_callback_unheld, has_done_writing, sending_of
+from .._grpc.cancel_messages import LOSE_MESSAGES, NEED_NO_HELP, keeping_message, restore_message
 from .._grpc.release import CALLS_HOLD_THEMSELVES
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
@@ -86,6 +88,8 @@ class CallProxy:
         self._stage = running
         # What runs is held there, until its end.
         running._slot.channel.running.add(native)
+        if type(native) in LOSE_MESSAGES:
+            native.cancel = running.cancel
         if CALLS_HOLD_THEMSELVES:
             add_done_callback_unheld(native, running)
         else:
@@ -152,7 +156,7 @@ class CallProxy:
             # The call has not ended: the coroutine that waits for it was cancelled.
             self.cancel()
         elif not isinstance(error, _HARMLESS) and not _is_over(native):
-            native.cancel()
+            self.cancel()
         elif isinstance(error, grpc.RpcError) and not self.may_repeat and is_refused_stream(error):
             # For a call that writes, gRPC first reports only that it failed.
             self._report_refusal()
@@ -166,22 +170,16 @@ class CallProxy:
 
     def __del__(self) -> None:
         stage: Stage | None = getattr(self, "_stage", None)
-        if isinstance(stage, Running):
-            # Would be a cycle: the native call holds the stage, which is its callback.
-            native, stage.native = stage.native, None
-            # Finalizers of intercepted calls that are collected together with this one may still cancel it.
-            self._stage = _DROPPED
-            if stage.over:
-                return
-            self._driver.defer(partial(stage, native) if _is_over(native) else native.cancel)
-        elif isinstance(stage, Waiting):
-            self._driver.defer(partial(self._driver.withdraw, stage))
-            self._driver.defer(stage.left)
-            native = locally_cancelled()
-        else:
+        if stage is None or isinstance(stage, Failed):
             return
-        if self._callbacks is not None:
-            self._driver.defer(partial(_call_all, self._callbacks, native, self._driver.loop))
+        # Finalizers of intercepted calls that are collected together with this one may still cancel it.
+        self._stage = _DROPPED
+        driver = self._driver
+        if stage.over and (_get_running_loop() is driver.loop or driver.is_at_home()):
+            # Would be a cycle: the native call holds the stage, which is its callback.
+            stage.native = None
+        else:
+            driver.defer(partial(_drop, driver, stage, self._callbacks))
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else gRPC's calls have: its interceptors use more than is public."""
@@ -210,14 +208,16 @@ class CallProxy:
         return left
 
     def cancel(self) -> bool:
-        if self._driver.lock.locked() and interrupts_package():
-            self._driver.defer(self.cancel)
+        driver = self._driver
+        # A finalizer of the user's may run anywhere.
+        if not driver.is_at_home() or (driver.lock.locked() and interrupts_package()):
+            driver.defer(self.cancel)
             return not self.done()
         stage = self._stage
         if not isinstance(stage, Waiting):
             return bool(stage.native.cancel())
         self.fail(stage, locally_cancelled())
-        self._driver.withdraw(stage)
+        driver.withdraw(stage)
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
@@ -268,13 +268,33 @@ class CallProxy:
         while True:
             native = await self._begun_or_cancelled()
             try:
-                await native.wait_for_connection()
+                await keeping_message(native.wait_for_connection())
             except BaseException as error:
                 if not self._is_sent_again(native, error):
                     raise
             else:
                 if native is self._stage.native:
                     return
+
+
+def _drop(driver: AioDriver, stage: Waiting | Running, callbacks: list[Callable[[Any], None]] | None) -> None:
+    """Ends a call that was dropped in this stage. On the loop, also if the garbage collector ran on another thread."""
+    if isinstance(stage, Waiting):
+        driver.withdraw(stage)
+        stage.left()
+        native = locally_cancelled()
+    else:
+        native = stage.native
+        if stage.over:
+            callbacks = None
+        elif _is_over(native):
+            stage(native)
+        else:
+            native.cancel()
+        # Would be a cycle: the native call holds the stage, which is its callback.
+        stage.native = None
+    if callbacks is not None:
+        _call_all(callbacks, native, driver.loop)
 
 
 def _call_all(callbacks: Iterable[Callable[[Any], None]], call: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -310,12 +330,18 @@ class _OneResponse(CallProxy):
 
     def __await__(self) -> Generator[Any, None, Any]:
         while True:
-            native = self._stage.native
+            stage = self._stage
+            native = stage.native
             if native is None:
-                native = yield from self._begun_or_cancelled().__await__()
+                yield from self._begun_or_cancelled().__await__()
+                continue
             try:
+                if type(native) not in NEED_NO_HELP:
+                    return (yield from keeping_message(native))
                 return (yield from native.__await__())
             except BaseException as error:
+                if isinstance(stage, Running):
+                    restore_message(error, stage.message)
                 if not self._is_sent_again(native, error):
                     raise
 

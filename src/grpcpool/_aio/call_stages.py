@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._grpc.cancel_messages import message_of_cancellation
 from .._machine.queue import Waiter
 from .failed_call import Failed, failed_by
 
@@ -121,6 +122,7 @@ class Running:
         method: The method that sends it, if the call has waited.
         refused: Whether the machine knows that the server refused the call.
         kept: The call, if a done callback waits for its end.
+        message: That of the cancellation of a task that awaits the call, if gRPC loses it.
     """
 
     __slots__ = (
@@ -132,6 +134,7 @@ class Running:
         "call",
         "context",
         "kept",
+        "message",
         "method",
         "native",
         "over",
@@ -163,6 +166,14 @@ class Running:
         self.method: Method | None = None
         self.refused = False
         self.kept: Any = None
+        self.message: Any = None
+
+    def cancel(self) -> bool:
+        """Serves in place of the native call's own `cancel`, if that is a call of `LOSE_MESSAGES`."""
+        native, message = self.native, message_of_cancellation()
+        if message is not None:
+            self.message = message
+        return native is not None and bool(type(native).cancel(native))
 
     def __call__(self, native: Any) -> None:
         """The native call is over. Never raises: gRPC would lose the call's status."""

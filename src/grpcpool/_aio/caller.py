@@ -44,7 +44,14 @@ class PoolCaller:
         """The caller for a method with another name."""
         return PoolCaller(self._pool, self.driver.methods.get(self._method.kind, (name, *self._method.arguments[1:])))
 
-    def call(self, arguments: Arguments) -> Any:
+    def begin_chain(self) -> bool:
+        """An intercepted call begins. If the pool is closed meanwhile, the call may still go on within the grace."""
+        return not self.driver.is_closing()
+
+    def end_chain(self) -> None:
+        """The interceptors of a call are done: nothing to do."""
+
+    def call(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call. If there is no place for it, returns a call that begins when there is.
 
         Raises:
@@ -54,7 +61,7 @@ class PoolCaller:
         loop = _get_running_loop()
         if loop is None or loop is not driver.loop or driver.leaving:
             driver.enter()
-            if driver.leaving:
+            if driver.leaving and chain is None:
                 raise grpc.aio.UsageError("Channel is closed.")
         if arguments[3] is not None and not self._pool._takes_call_credentials:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels")

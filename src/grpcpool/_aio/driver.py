@@ -62,6 +62,8 @@ class AioDriver(Driver):
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
         # In a forked child, an object that equals no loop.
         self.loop: Any = None
+        # That of the first use.
+        self._thread = 0
         self.finished = asyncio.Event()
         # Whether the pool is about to be closed.
         self.leaving = False
@@ -71,6 +73,8 @@ class AioDriver(Driver):
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._awaits_change: set[asyncio.Future[None]] = set()
+        # The tasks that run interceptors.
+        self._chains: set[asyncio.Task[Any]] = set()
         self.unsubscribe = clock.subscribe(self._tick_at_home)
 
     # --- where it may be used -----------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ class AioDriver(Driver):
         if self.loop is None:
             if running is None:
                 raise RuntimeError(f"pool {self.name!r}: must first be used in a running event loop")
-            self.loop = running
+            self.loop, self._thread = running, threading.get_ident()
         elif running is None and self.loop.is_running():
             raise self._wrong_loop()
 
@@ -114,9 +118,12 @@ class AioDriver(Driver):
         bound = f"pool {self.name!r}: bound to the event loop of its first use, which is {state}"
         return WrongEventLoopError(f"{bound} ({self.machine.figures()}); create a pool for each loop")
 
-    def _is_at_home(self) -> bool:
+    def is_at_home(self) -> bool:
+        """Whether this is the pool's loop or, while that does not run, the thread where it was bound."""
         running = _get_running_loop()
-        return running is self.loop or (running is None and not self.loop.is_running())
+        if running is not None:
+            return running is self.loop
+        return self._thread == threading.get_ident() and (self.void or not self.loop.is_running())
 
     def commit(self) -> None:
         """Carries out what the machine asked for; on the loop, if there is one.
@@ -129,7 +136,7 @@ class AioDriver(Driver):
         elif self.void or self.loop.is_closed():
             # No waiter can be notified, and no channel can be closed.
             return
-        elif self._is_at_home():
+        elif self.is_at_home():
             super().commit()
         else:
             self._call_soon(self._commit_at_home)
@@ -151,6 +158,11 @@ class AioDriver(Driver):
         self.deferred.append(work)
         if self.loop is not None and not self.void:
             self._call_soon(self.do_deferred)
+
+    def do_deferred(self) -> None:
+        """Does the work that finalizers left, unless this is another thread or loop: it is of calls, and gRPC's."""
+        if self.loop is None or self.is_at_home():
+            super().do_deferred()
 
     def become_void(self) -> None:
         """In a forked child: this is not used any more."""
@@ -273,30 +285,46 @@ class AioDriver(Driver):
 
     def _tick_at_home(self) -> None:
         """A test has set the clock."""
-        if self.loop is None or self._is_at_home():
+        if self.loop is None or self.is_at_home():
             self.tick()
         else:
             self._call_soon(self.tick)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
-    async def let_first_calls_begin(self, grace: float, is_call: Callable[[Waiter], bool]) -> None:
-        """Gives calls that wait for the very first connection, which gRPC counts as in flight, `grace` seconds for it.
+    async def let_calls_begin(self, grace: float, is_call: Callable[[Waiter], bool]) -> None:
+        """Gives calls that gRPC counts as in flight, although they have no place yet, `grace` seconds to get one.
 
+        These are the calls that are in their interceptors, and those that wait for the very first connection.
         Meanwhile nothing new is admitted, and all other waiters are refused.
         """
-        if grace <= 0 or not self._waits_for_the_first(is_call):
+        if grace <= 0 or not (self._other_chains() or self._waits_for_the_first(is_call)):
             return
         self.leaving = True
         end = self.monotonic() + grace
-        for waiter in [waiter for waiter in self.machine.queue if not is_call(waiter)]:
+        first = self._waits_for_the_first(is_call)
+        for waiter in [waiter for waiter in self.machine.queue if not (first and is_call(waiter))]:
             self.withdraw(waiter)
             waiter.refused(self.closed_error())
         for opener in tuple(self.machine.openers):
             self.tell(self.machine.cancel_open, opener)
             opener.refused(self.closed_error())
-        while self._waits_for_the_first(is_call) and self.monotonic() < end:
+        while (self._other_chains() or self._waits_for_the_first(is_call)) and self.monotonic() < end:
             await self.wait_for_change(_CHECKS_EVERY)
+
+    def watch_chain(self, chain: asyncio.Task[Any]) -> None:
+        """Knows the task that runs the interceptors of a call until its end."""
+        self._chains.add(chain)
+        chain.add_done_callback(self._chain_ended, context=self._context)
+
+    def _chain_ended(self, chain: asyncio.Task[Any]) -> None:
+        self._chains.discard(chain)
+        if self.leaving:
+            self.changed()
+
+    def _other_chains(self) -> set[asyncio.Task[Any]]:
+        """Those of other tasks than this one: an interceptor may close the pool."""
+        return self._chains - {asyncio.current_task(self.loop)} if self._chains else self._chains
 
     def _waits_for_the_first(self, is_call: Callable[[Waiter], bool]) -> bool:
         slots = self.machine.fleet.slots
@@ -311,7 +339,10 @@ class AioDriver(Driver):
         return self.leaving or super().is_closing()
 
     def finish(self) -> None:
-        """Wakes the coroutines that wait for the end."""
+        """Wakes the coroutines that wait for the end, and cancels the calls that are still in their interceptors."""
+        if not self.finished.is_set():
+            for chain in self._other_chains():
+                chain.cancel()
         self.finished.set()
         self.changed()
         self._stop_timer()
@@ -326,10 +357,12 @@ class AioDriver(Driver):
         if asyncio.current_task() in self._tasks:
             return
         await self.finished.wait()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_JOIN_TIMEOUT)
+        left = self._tasks | self._other_chains()
+        if left:
+            _, late = await asyncio.wait(left, timeout=_JOIN_TIMEOUT)
             if late:
-                text = f"pool {self.name!r}: a prime or a channel's close() still runs after the pool was closed"
+                what = "a prime, an interceptor or a channel's close()"
+                text = f"pool {self.name!r}: {what} still runs after the pool was closed"
                 warnings.warn(text, ResourceWarning, stacklevel=3)
 
     def dropped(self) -> None:

@@ -7,6 +7,8 @@ one that calls twice is given two places, and one that sleeps holds none. So the
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +29,13 @@ class _Last(
 ):
     """Ends the chain of one call."""
 
-    def __init__(self, caller: Caller, method: Method, compression: Any) -> None:
+    def __init__(self, caller: Caller, method: Method, compression: Any, *, goes_on: bool) -> None:
         self._caller = caller
         self._method = method
         self._compression = compression
+        self._goes_on = goes_on
+        # The calls that the interceptors began. They hold them, if they need them.
+        self._begun: list[weakref.ref[Any]] = []
 
     async def _go_on(self, _: Any, client_call_details: Any, request: Any) -> Any:
         details = client_call_details
@@ -38,7 +43,19 @@ class _Last(
         name = method.decode() if isinstance(method, bytes) else method
         caller = self._caller if name == self._method.arguments[0] else self._caller.of_other_method(name)
         how = (details.timeout, details.metadata, details.credentials, details.wait_for_ready)
-        return caller.call((request, *how, self._compression))
+        call = caller.call((request, *how, self._compression), self if self._goes_on else None)
+        self._begun.append(weakref.ref(call))
+        return call
+
+    def chain_ended(self, chain: asyncio.Task[Any]) -> None:
+        """The interceptors are done. If they were cancelled, so is what they began, which nothing else would end."""
+        begun, self._begun = self._begun, []
+        if chain.cancelled():
+            for reference in begun:
+                call = reference()
+                if call is not None:
+                    call.cancel()
+        self._caller.end_chain()
 
     intercept_unary_unary: Any = _go_on
     intercept_unary_stream: Any = _go_on
@@ -53,19 +70,29 @@ def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arg
     if not isinstance(metadata, grpc.aio.Metadata):
         metadata = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
     name, serializer, deserializer, _ = method.arguments
-    return chain_of(method.kind)(
-        [*interceptors, _Last(caller, method, compression)],
-        request,
-        timeout,
-        metadata,
-        credentials,
-        wait_for_ready,
-        None,
-        name.encode() if isinstance(name, str) else name,
-        serializer,
-        deserializer,
-        caller.driver.loop,
-    )
+    goes_on = caller.begin_chain()
+    last = _Last(caller, method, compression, goes_on=goes_on)
+    try:
+        call = chain_of(method.kind)(
+            [*interceptors, last],
+            request,
+            timeout,
+            metadata,
+            credentials,
+            wait_for_ready,
+            None,
+            name.encode() if isinstance(name, str) else name,
+            serializer,
+            deserializer,
+            caller.driver.loop,
+        )
+    except BaseException:
+        caller.end_chain()
+        raise
+    call.chain.add_done_callback(last.chain_ended)
+    if goes_on:
+        caller.driver.watch_chain(call.chain)
+    return call
 
 
 _KINDS = (

@@ -72,6 +72,14 @@ class Lease(LeaseBase, ChannelSurface):
         """Those of the pool, because a lease needs what they add (a token, say) as well."""
         return [*getattr(self._pool, attribute)]
 
+    def _go_on_with_call(self) -> None:
+        """A call whose interceptors are counted already goes on, also after the release; else as `begin_call`."""
+        with self._driver.lock:
+            if self._calls > 0:
+                self._calls += 1
+                return
+        self.begin_call()
+
     @property
     def _channel(self) -> AioSlotChannel:
         channel: AioSlotChannel = self._slot.channel
@@ -99,9 +107,24 @@ class LeaseCaller:
 
     def of_other_method(self, name: str) -> LeaseCaller:
         """The caller for a method with another name."""
-        return self._lease._caller(self._method.kind, name, *self._method.arguments[1:])[0]
+        methods = self.driver.methods
+        return LeaseCaller(self._lease, methods.get(self._method.kind, (name, *self._method.arguments[1:])))
 
-    def call(self, arguments: Arguments) -> Any:
+    def begin_chain(self) -> bool:
+        """An intercepted call begins, which the lease counts until its end.
+
+        Raises:
+            LeaseReleasedError: The lease has been released.
+            PoolForkedError: The lease was taken before a fork.
+        """
+        self._lease.begin_call()
+        return True
+
+    def end_chain(self) -> None:
+        """The interceptors of a call are done; what they began is counted by itself."""
+        self._lease.end_call()
+
+    def call(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call, which the lease counts until its end.
 
         Raises:
@@ -109,7 +132,10 @@ class LeaseCaller:
             PoolForkedError: The lease was taken before a fork.
         """
         lease = self._lease
-        lease.begin_call()
+        if chain is None:
+            lease.begin_call()
+        else:
+            lease._go_on_with_call()
         try:
             self.driver.enter()
             native = start(self._native, arguments)

@@ -179,7 +179,8 @@ class ChannelPool(PoolBase, ChannelSurface):
         """Closes the pool: nothing of it, neither task nor connection, is left.
 
         Same as `grpcpool.ChannelPool.close`, but awaits. If the task is cancelled while it waits, the rest is done in
-        the background. A call that waits for the very first connection is in flight, as it is for gRPC.
+        the background. Calls that are in their interceptors, or wait for the very first connection, are in flight, as
+        they are for gRPC.
 
         Args:
             grace: Seconds; `PoolConfig.close_grace` if not given.
@@ -191,7 +192,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         driver.enter()
         began = driver.monotonic()
         try:
-            await driver.let_first_calls_begin(seconds, lambda waiter: isinstance(waiter, Waiting))
+            await driver.let_calls_begin(seconds, lambda waiter: isinstance(waiter, Waiting))
         finally:
             driver.close(max(0.0, seconds - (driver.monotonic() - began)))
         await driver.wait_closed()

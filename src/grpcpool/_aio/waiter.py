@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Self
 
 from .._machine.openers import OpenWaiter
@@ -63,6 +64,10 @@ class AwaitedWaiter(_Awaited, Waiter):
         try:
             driver.request(self)
             await self.wait()
+        except GeneratorExit:
+            # The garbage collector may end a coroutine anywhere, like any finalizer.
+            driver.defer(partial(driver.withdraw, self))
+            raise
         except BaseException:
             driver.withdraw(self)
             raise
@@ -88,6 +93,9 @@ class AwaitedOpenWaiter(_Awaited, OpenWaiter):
         try:
             driver.open(self)
             await self.wait()
+        except GeneratorExit:
+            driver.defer(partial(driver.tell, driver.machine.cancel_open, self))
+            raise
         except BaseException:
             driver.tell(driver.machine.cancel_open, self)
             raise

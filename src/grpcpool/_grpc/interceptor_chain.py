@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from .missing import warn_of_missing
-from .own_chain import OWN_CHAINS
+from .own_chain import OWN_CHAINS, end_at_home
 
 _MODULE = "grpc.aio._interceptor"
 _CLASSES = {
@@ -46,6 +46,24 @@ _PARAMETERS = (
 )
 
 
+class _EndsAtHome:
+    """An intercepted call that is cancelled on its loop when it is dropped, whatever thread collects it."""
+
+    _loop: asyncio.AbstractEventLoop
+    _interceptors_task: asyncio.Task[Any]
+    cancel: Callable[[], bool]
+
+    @property
+    def chain(self) -> asyncio.Task[Any]:
+        """The task that runs the interceptors."""
+        return self._interceptors_task
+
+    def __del__(self) -> None:
+        # Without the task the constructor has failed.
+        if "_interceptors_task" in self.__dict__:
+            end_at_home(self, self._loop)
+
+
 class _WritesWithoutHolding:
     """Requests that are written to a call, for the chain to iterate.
 
@@ -61,6 +79,9 @@ class _WritesWithoutHolding:
 
 
 async def _written(call: Callable[[], Any], queue: asyncio.Queue[Any], finish: object) -> AsyncIterator[Any]:
+    if not hasattr(call(), "_interceptors_task"):
+        # Where tasks are eager, the chain runs, and may iterate this, within the constructor of the call.
+        await asyncio.sleep(0)
     task = getattr(call(), "_interceptors_task", None)
     if task is None:
         return
@@ -81,10 +102,13 @@ def _chains() -> dict[str, Any]:
     if missing is not None:
         warn_of_missing(missing)
         return dict(OWN_CHAINS)
-    chains = {kind: getattr(module, name) for kind, name in _CLASSES.items()}
+    ours: dict[str, tuple[type, ...]] = dict.fromkeys(_CLASSES, (_EndsAtHome,))
     for kind in ("stream_unary", "stream_stream"):
-        chains[kind] = type(chains[kind].__name__, (_WritesWithoutHolding, chains[kind]), {"__module__": __name__})
-    return chains
+        ours[kind] = (_EndsAtHome, _WritesWithoutHolding)
+    return {
+        kind: type(name, (*ours[kind], getattr(module, name)), {"__module__": __name__})
+        for kind, name in _CLASSES.items()
+    }
 
 
 def _missing() -> tuple[str | None, Any]:

@@ -14,7 +14,9 @@ A call is held by its caller alone: one that is dropped is cancelled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -163,9 +165,14 @@ class OwnCall:
             return None
         return task.result()
 
+    @property
+    def chain(self) -> asyncio.Task[Any]:
+        """The task that runs the interceptors."""
+        return self._running
+
     def __del__(self) -> None:
-        if "_running" in self.__dict__ and not self._loop.is_closed():
-            self.cancel()
+        if "_running" in self.__dict__:
+            end_at_home(self, self._loop)
 
     def cancel(self) -> bool:
         if not self._running.done():
@@ -237,6 +244,19 @@ class OwnCall:
 
     async def wait_for_connection(self) -> None:
         await (await self._running).wait_for_connection()
+
+
+def end_at_home(call: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Cancels a call that is being finalized: at once on its loop, else soon.
+
+    Then it lives until that is done, and its own objects are freed on the loop as well.
+    """
+    if _get_running_loop() is loop:
+        call.cancel()
+    else:
+        # A closed loop has nothing more to do.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(call.cancel)
 
 
 class _OneResponse(OwnCall):

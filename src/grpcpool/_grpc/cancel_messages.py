@@ -1,0 +1,95 @@
+"""How the message of a cancellation reaches the task that awaits a call.
+
+gRPC cancels the task that sends the request of a unary call instead of the one that awaits the call, which then gets a
+`CancelledError` without a message. By the message anyio recognises the cancellations of its own scopes. The other kinds
+of call pass the error on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+import types
+from collections.abc import Awaitable, Generator
+from typing import Any, Final
+
+
+def _class(name: str) -> frozenset[type]:
+    """GRPC's own class of calls, if it is there. If it is not, `keeping_message` serves, which costs more."""
+    try:
+        return frozenset([getattr(importlib.import_module("grpc.aio._call"), name)])
+    except (ImportError, AttributeError):
+        return frozenset()
+
+
+LOSE_MESSAGES: Final = _class("UnaryUnaryCall")
+"""Calls that call their own `cancel` while they handle a cancellation whose message they lose.
+
+`message_of_cancellation` finds it there, which costs a call nothing but the replacement of that method.
+"""
+
+NEED_NO_HELP: Final = LOSE_MESSAGES | _class("StreamUnaryCall")
+"""Calls with one response that may be awaited without `keeping_message`."""
+
+
+def message_of_cancellation() -> Any:
+    """The message of the `CancelledError` that is being handled by what calls this; `None` if there is none."""
+    error = sys.exception()
+    return error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None
+
+
+def restore_message(error: BaseException, message: Any) -> None:
+    """Gives the error the message, if it is the cancellation of the current task, and has none."""
+    if message is None or error.args or not isinstance(error, asyncio.CancelledError):
+        return
+    task = asyncio.current_task()
+    # A call that a task cancels is cancelled for the other tasks that await it as well.
+    if task is not None and task.cancelling():
+        error.args = (message,)
+
+
+class _Wait:
+    """Stands for a future in the eyes of the task that waits for it, and notes the message of a cancellation.
+
+    It has what tasks use of futures of other implementations, see `asyncio.isfuture`. There is one for each wait.
+    """
+
+    # Asyncio's own: whether a task was asked to wait for it, as the ``__await__`` of a future does.
+    _asyncio_future_blocking = True
+
+    def __init__(self, future: Any) -> None:
+        future._asyncio_future_blocking = False
+        self._future = future
+        self.get_loop = future.get_loop
+        self.add_done_callback = future.add_done_callback
+        self.message: Any = None
+
+    def cancel(self, msg: Any = None) -> bool:
+        """As of the future."""
+        self.message = msg
+        return bool(self._future.cancel(msg=msg))
+
+
+@types.coroutine
+def keeping_message(work: Awaitable[Any]) -> Generator[Any, None, Any]:
+    """Awaits `work`; if the task is cancelled meanwhile, the error has the message, whatever `work` makes of it."""
+    wait: _Wait | None = None
+    steps: Any = work.__await__()
+    try:
+        future = steps.send(None)
+        while True:
+            # `None` stands for a turn of the loop.
+            wait = None if future is None else _Wait(future)
+            try:
+                yield wait
+            except BaseException as error:  # noqa: BLE001 -- it is for the work
+                future = steps.throw(error)
+            else:
+                future = steps.send(None)
+    except StopIteration as stop:
+        return stop.value
+    except asyncio.CancelledError as error:
+        if wait is not None:
+            restore_message(error, wait.message)
+        raise
