@@ -211,8 +211,9 @@ class CallProxy:
         driver = self._driver
         # A finalizer of the user's may run anywhere.
         if not driver.is_at_home() or (driver.lock.locked() and interrupts_package()):
+            running = not self.done()
             driver.defer(self.cancel)
-            return not self.done()
+            return running
         stage = self._stage
         if not isinstance(stage, Waiting):
             return bool(stage.native.cancel())
