@@ -11,6 +11,7 @@ import pytest
 
 from aio_calls.support import World, begun, world
 from aio_calls.support_interceptors import POOLS, Place, awaits, intercepted, passes
+from grpcpool._aio import call as call_module
 from grpcpool.testing.aio import FakeFactory
 from support.aio_pools import at_rest, holding, pool_over
 from support.aio_ways import UNARY, WAYS, Way
@@ -55,6 +56,20 @@ async def test_of_a_running_call(calls: CallServer, way: Way, where: str) -> Non
         else:
             async with pool.acquire() as lease:
                 assert await _cancelled(way.whole(lease, f"hold:{tag}"), at, tag) == ("as the test wants",)
+        await at_rest(pool)
+
+
+@pytest.mark.parametrize("way", _ONE_RESPONSE, ids=str)
+@in_loop
+async def test_without_knowledge_of_grpcs_classes(calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
+    """If gRPC's own calls are of other classes, or do not cancel themselves, they get the help that all others get."""
+    for name in ("LOSE_MESSAGES", "NEED_NO_HELP"):
+        monkeypatch.setattr(call_module, name, frozenset())
+    async with world(calls) as at:
+        pool = await at.pool()
+        tag = new_tag()
+        assert await _cancelled(way.whole(pool, f"hold:{tag}"), at, tag) == ("as the test wants",)
+        assert await way.whole(pool) == await way.whole(at.plain)
         await at_rest(pool)
 
 
