@@ -89,8 +89,12 @@ async def test_of_a_waiting_call(calls: CallServer, way: Way) -> None:
 @pytest.mark.parametrize("intercept", [passes, awaits], ids=["passes", "awaits"])
 @pytest.mark.parametrize("way", _ONE_RESPONSE, ids=str)
 @in_loop
-async def test_of_an_intercepted_call(calls: CallServer, way: Way, intercept: Any, place: Place) -> None:
+async def test_of_an_intercepted_call(
+    calls: CallServer, each_loop: str, way: Way, intercept: Any, place: Place
+) -> None:
     """A call with interceptors, of the pool or of its channels, whether or not they wait for its end."""
+    if way.writes and place == "channels" and each_loop == "eager":
+        pytest.skip("gRPC's own intercepted calls cannot be written to where tasks are eager")
     if way.writes and intercept is awaits:
         pytest.skip("nothing is sent before the interceptors are done")
     if place == "channels" and intercept is awaits:
