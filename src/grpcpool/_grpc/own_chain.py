@@ -252,11 +252,17 @@ def end_at_home(call: Any, loop: asyncio.AbstractEventLoop) -> None:
     Then it lives until that is done, and its own objects are freed on the loop as well.
     """
     if _get_running_loop() is loop:
-        call.cancel()
+        _cancel(call)
     else:
         # A closed loop has nothing more to do.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(call.cancel)
+            loop.call_soon_threadsafe(_cancel, call)
+
+
+def _cancel(call: Any) -> None:
+    # In old releases gRPC's raises what an interceptor has raised.
+    with contextlib.suppress(Exception):
+        call.cancel()
 
 
 class _OneResponse(OwnCall):
