@@ -77,10 +77,12 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_pauses(request: pytest.FixtureRequest) -> Iterator[None]:
     """Where the clock stands still, a call that was refused does not pause before it is sent again."""
-    if "clock" in request.fixturenames:
-        monkeypatch.setattr("grpcpool._shared.driver._FIRST_PAUSE", 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        if "clock" in request.fixturenames:
+            patch.setattr("grpcpool._shared.driver._FIRST_PAUSE", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
