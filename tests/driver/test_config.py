@@ -231,6 +231,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "drain_timeout": 600.0,
         "close_grace": 0.0,
         "picker": "least_loaded",
+        "max_resends": 5,
         "prime": None,
         "leak_threshold": None,
     }

@@ -84,6 +84,10 @@ class PoolCall(_Base):
         self._lock = threading.Lock()
         # Set at the next change of the stage, or when it is over.
         self._awaiting_change: list[threading.Event] = []
+        # The thread that made the call; what wakes it while it waits for the start; what it is to start then.
+        self._caller = threading.get_ident()
+        self._callers_wait: threading.Event | None = None
+        self._handed_over: Waiting | None = None
         self._callbacks = Callbacks()
 
     # --- its stages ---------------------------------------------------------------------------------------------
@@ -217,8 +221,37 @@ class PoolCall(_Base):
                 if not isinstance(stage, Waiting):
                     return stage
                 change = self._next_change()
-            if not change.wait(None if until is None else max(0.0, until - time.monotonic())):
+                if threading.get_ident() == self._caller:
+                    self._callers_wait = change
+            try:
+                changed = change.wait(None if until is None else max(0.0, until - time.monotonic()))
+            finally:
+                self._start_what_was_handed_over(change)
+            if not changed:
                 raise grpc.FutureTimeoutError
+
+    def hand_over(self, waiting: Waiting) -> bool:
+        """The place is there: the thread that made the call starts it, if it waits for that; returns whether it does.
+
+        So interceptors in the factory's channels find their thread-locals, and block no other call.
+        """
+        with self._lock:
+            if self._callers_wait is None or self._stage is not waiting:
+                return False
+            self._handed_over = waiting
+            self._callers_wait.set()
+            self._callers_wait = None
+        return True
+
+    def _start_what_was_handed_over(self, change: threading.Event) -> None:
+        with self._lock:
+            if self._callers_wait is change:
+                self._callers_wait = None
+            if threading.get_ident() != self._caller:
+                return
+            handed_over, self._handed_over = self._handed_over, None
+        if handed_over is not None:
+            handed_over.start()
 
     def _is_sent_again(self, running: Running, error: grpc.RpcError) -> bool:
         """Whether the call is sent again after its native call has failed with `error`."""

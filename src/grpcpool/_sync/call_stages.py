@@ -36,14 +36,17 @@ class Waiting(Waiter):
     callbacks: Callbacks
 
     def granted(self, slot: Slot) -> None:  # noqa: ARG002 -- it is known from the decision
-        """The starter starts the call."""
-        self.driver.starter.do(self._start)
+        """The caller starts the call if it is there, waiting for it; else the starter does."""
+        call = self.call()
+        if call is None or not call.hand_over(self):
+            self.driver.starter.do(self.start)
 
     def refused(self, error: PoolError) -> None:
         """The starter fails the call."""
         self.driver.starter.do(partial(self._refuse, error))
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Starts the call, on this thread."""
         with self.driver.lock:
             if self._released:
                 # Cancelled while the grant was on its way.

@@ -21,6 +21,7 @@ from .._values.listener import Listener
 from .opening import open_channel, prime
 from .serial_runner import SerialRunner
 from .slot_channel import SyncSlotChannel
+from .start_threads import StartThreads
 from .subscriptions import Subscriptions
 from .threads import Threads
 from .worker import Worker
@@ -48,7 +49,7 @@ class SyncDriver(Driver):
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
         self.worker = Worker(self, f"grpcpool-{name}", clock)
         self.threads = Threads(f"grpcpool-{name}")
-        self.starter = SerialRunner(f"grpcpool-{name}-starter")
+        self.starter = StartThreads(f"grpcpool-{name}-starter")
         # Not the starter: callbacks may make calls and wait until these are started.
         self.callback_runner = SerialRunner(f"grpcpool-{name}-callbacks")
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")

@@ -1,9 +1,7 @@
 """A thread that runs work in order.
 
-A pool has two. One starts the calls that waited for their place, in the order of their grants, and fails those that
-were refused: places become free on gRPC's callback threads, where no call may be started and no foreign code may run
-for long. The other runs the callbacks of calls that failed before they were started. A thread ends when it has been
-idle for a while.
+A pool has one, for the callbacks of calls that failed before they were started. The thread ends when it has been idle
+for a while.
 """
 
 from __future__ import annotations
