@@ -137,6 +137,22 @@ def dropped_stream(target: str, single_threaded: bool) -> bool:
     return _happens(lambda: pool.stats().in_flight == 0)
 
 
+def raising_callback(target: str) -> list[bool]:
+    """Whether a call to which a callback was added that raises is of gRPC's class, and whether the next call ends."""
+    kept = []
+    with _pool_of_streams(target, single_threaded=False) as pool:
+        for adder in ("add_callback", "add_done_callback"):
+            call = _stream(pool, b"hold:raising", None, single_threaded=False)
+            getattr(call, adder)(lambda *_: sys.exit())
+            kept.append(type(call) is sys.modules[type(call).__module__]._MultiThreadedRendezvous)
+            assert next(call) == b"0"
+            call.cancel()
+            following: Any = pool.unary_unary(support.UU).future(b"ok", timeout=_LONG)
+            kept.append(following.result(_LONG) == b"0")
+        assert _happens(lambda: pool.stats().in_flight == 0)
+    return kept
+
+
 def _pool_of_streams(target: str, *, single_threaded: bool) -> grpcpool.ChannelPool:
     option = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, int(single_threaded))
     pool = grpcpool.ChannelPool(lambda: grpc.insecure_channel(target, isolated([option])), PoolConfig(max_size=1))

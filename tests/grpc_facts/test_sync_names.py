@@ -99,6 +99,15 @@ def test_a_failed_single_threaded_stream(calls: CallServer, name: str, grpc: Cha
     assert grpc.run("dropped_stream", calls.target, True).result is True
 
 
+@pytest.mark.parametrize("word", ["callbacks", "condition"])
+def test_callbacks_that_raise(calls: CallServer, word: str) -> None:
+    """What they raise is logged, with or without the list of a call; without it, the call has another class."""
+    assert UNCHANGED.run("raising_callback", calls.target).result == [True] * 4
+    ended = Changed({rf"\.{word}\b": f".renamed_{word}"}).run("raising_callback", calls.target)
+    assert ended.result == [False, True] * 2
+    assert ended.warned_of("_state.callbacks")
+
+
 @pytest.mark.parametrize("single_threaded", [False, True])
 @pytest.mark.parametrize("name", ["_MultiThreadedRendezvous", "_SingleThreadedRendezvous"])
 def test_streams_of_unknown_classes(calls: CallServer, name: str, single_threaded: bool) -> None:

@@ -113,6 +113,15 @@ FACTS: Final = (
         f"{_REFUSALS}::test_an_answered_call_is_not_sent_again",
     ),
     Fact(
+        "_state.callbacks",
+        "private name",
+        "1.60",
+        "is the list to which a sync call adds its callbacks, under its `condition`: the pool replaces it by one that "
+        "logs what users' callbacks raise, because gRPC's thread would end of that",
+        "calls with a request stream and calls of leases are of a subclass of gRPC's class, which does the same",
+        f"{_SYNC}::test_callbacks_that_raise",
+    ),
+    Fact(
         "_state.due",
         "private name",
         "1.60",

@@ -112,7 +112,7 @@ class PoolCall(_Base):
         )
         waiting.driver = driver
         waiting.call = weakref.ref(self)
-        waiting.callbacks = self._callbacks
+        waiting.done_callbacks = self._callbacks
         return waiting
 
     def start(self, waiting: Waiting, place: Place) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._grpc.call_errors import has_answered_in_the_end
 from .._grpc.failed_streams import Defer, end_when_it_fails, runs_only_while_iterated
+from .._grpc.logged_callbacks import log_callbacks
 from .serial_runner import run_logged
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = F
         call: What gRPC, or an interceptor, returned for a call that runs.
         end: Must be short, call no gRPC, and never raise: gRPC's thread would die of it.
         defer: See `Defer`.
-        within: Whether it is read by a `PoolCall`, which ends a stream that fails.
+        within: Whether it is within a `PoolCall`, which ends a stream that fails, and has callbacks of its own.
 
     Returns:
         What the caller gets: the call itself, or a proxy of an iterator that does not report its end.
@@ -142,6 +143,8 @@ def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = F
     else:
         # It does not report its end. A place that is released early is better than one that is never released.
         end()
+    if not within:
+        log_callbacks(call)
     return call
 
 

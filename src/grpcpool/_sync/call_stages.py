@@ -29,11 +29,11 @@ class Waiting(Waiter):
     them: a call that a done-callback waits for stays in the queue.
     """
 
-    __slots__ = ("call", "callbacks", "driver")
+    __slots__ = ("call", "done_callbacks", "driver")
 
     driver: SyncDriver
     call: weakref.ref[Any]
-    callbacks: Callbacks
+    done_callbacks: Callbacks
 
     def granted(self, slot: Slot) -> None:  # noqa: ARG002 -- it is known from the decision
         """The caller starts the call if it is there, waiting for it; else the starter does."""
