@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._grpc.options import isolated
-from ._sync.factories import insecure_channel, secure_channel
+from ._sync import factories as _factories
 from ._sync.lease import Lease
 from ._sync.pool import ChannelPool
 from ._values.advice import Advice, Verdict, advise
@@ -27,6 +27,7 @@ from ._values.stats import ChannelStats, PoolStats
 if TYPE_CHECKING:
     # The alias makes the name public for type checkers.
     from . import aio as aio
+    from ._sync.factories import insecure_channel, secure_channel
 
 __all__ = [
     "Advice",
@@ -54,7 +55,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `grpcpool.aio` at first use: programs without asyncio do not pay for it."""
+    """Imports `grpcpool.aio` at first use; notes what the two constructors may be about to replace."""
     if name == "aio":
+        # Programs without asyncio do not pay for it.
         return importlib.import_module(".aio", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = _factories.looked_up(name)
+    if found is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found
+
+
+def __dir__() -> list[str]:
+    """The names that are there, and those that are looked up."""
+    return sorted({*globals(), *__all__})

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from ._aio.factories import insecure_channel, secure_channel
+from typing import TYPE_CHECKING, Any
+
+from ._aio import factories as _factories
 from ._aio.lease import Lease
 from ._aio.pool import ChannelPool
 
+if TYPE_CHECKING:
+    from ._aio.factories import insecure_channel, secure_channel
+
 __all__ = ["ChannelPool", "Lease", "insecure_channel", "secure_channel"]
+
+
+def __getattr__(name: str) -> Any:
+    """Notes what the two constructors may be about to replace."""
+    found = _factories.looked_up(name)
+    if found is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found
+
+
+def __dir__() -> list[str]:
+    """The names that are there, and those that are looked up."""
+    return sorted({*globals(), *__all__})

@@ -1,37 +1,13 @@
-"""The arguments of a pool over a target, and the guard that keeps pools from consisting of pools.
-
-Programs may replace gRPC's `insecure_channel` and `secure_channel` by the pool's, so that every channel is a pool.
-Pools look gRPC's functions up each time they create a channel, because instrumentation replaces them. Within such a
-look-up the pool's functions create a plain channel.
-"""
+"""The arguments of a pool over a target."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import grpc
 
 Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
 """Channel credentials, or a callable that creates them."""
-
-_making = threading.local()
-
-
-@contextlib.contextmanager
-def making_a_channel() -> Iterator[None]:
-    """Within this block, the thread creates a channel for a pool, not a pool."""
-    _making.a_channel = True
-    try:
-        yield
-    finally:
-        _making.a_channel = False
-
-
-def is_making_a_channel() -> bool:
-    """Whether this thread is creating a channel for a pool."""
-    return getattr(_making, "a_channel", False)
 
 
 def named_after(target: str | bytes) -> str:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import grpc
 
 from .._grpc.options import isolated, shared_out
-from .._shared.targets import (
-    Credentials,
-    check_credentials,
-    credentials_of,
-    is_making_a_channel,
-    making_a_channel,
-    named_after,
-)
+from .._shared.constructors import Constructor, calling_code
+from .._shared.targets import Credentials, check_credentials, credentials_of, named_after
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .pool import ChannelPool
 
-# gRPC's own, from before these may have been put in their place.
-_grpc_insecure_channel, _grpc_secure_channel = grpc.insecure_channel, grpc.secure_channel
+_INSECURE, _SECURE = (Constructor(grpc, name) for name in ("insecure_channel", "secure_channel"))
 
 
 def insecure_channel(
@@ -48,14 +41,13 @@ def insecure_channel(
         A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
         ``gunicorn --preload``, gRPC has not even been started.
     """
-    if is_making_a_channel():
-        return _grpc_insecure_channel(target, options, compression)  # type: ignore[return-value]  # as documented above
+    caller = calling_code()
+    if _INSECURE.is_creating():
+        return _INSECURE.create_below(caller, target, options, compression)  # type: ignore[no-any-return]  # a channel
     called, shared = named_after(target), shared_out(options)
 
     def factory() -> grpc.Channel:
-        # Looked up at each call: instrumentation replaces it.
-        with making_a_channel():
-            return grpc.insecure_channel(target, isolated(shared), compression)
+        return _INSECURE.create(caller, target, isolated(shared), compression)  # type: ignore[no-any-return]
 
     return ChannelPool(factory, config, name=called if name is None else name, listeners=listeners)
 
@@ -87,14 +79,29 @@ def secure_channel(
         A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
         ``gunicorn --preload``, gRPC has not even been started.
     """
-    if is_making_a_channel():
-        return _grpc_secure_channel(target, credentials, options, compression)  # type: ignore[arg-type, return-value]
+    caller = calling_code()
+    if _SECURE.is_creating():
+        return _SECURE.create_below(caller, target, credentials, options, compression)  # type: ignore[no-any-return]  # a channel
     check_credentials(credentials)
     called, shared = named_after(target), shared_out(options)
 
     def factory() -> grpc.Channel:
         made = credentials_of(credentials)
-        with making_a_channel():
-            return grpc.secure_channel(target, made, isolated(shared), compression)
+        return _SECURE.create(caller, target, made, isolated(shared), compression)  # type: ignore[no-any-return]
 
     return ChannelPool(factory, config, name=called if name is None else name, listeners=listeners)
+
+
+_BY_NAME: Final[dict[str, tuple[Constructor, Callable[..., ChannelPool]]]] = {
+    "insecure_channel": (_INSECURE, insecure_channel),
+    "secure_channel": (_SECURE, secure_channel),
+}
+
+
+def looked_up(name: str) -> Callable[..., ChannelPool] | None:
+    """The function of this name, if there is one; it may be about to replace gRPC's."""
+    if name not in _BY_NAME:
+        return None
+    constructor, function = _BY_NAME[name]
+    constructor.note(function)
+    return function

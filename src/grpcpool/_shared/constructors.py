@@ -1,0 +1,111 @@
+"""What creates the channels of a pool over a target: gRPC's constructor, or what stands in its place.
+
+Tracers replace gRPC's constructors by functions that call the one before and add an interceptor. Programs may replace
+them by the pool's (``grpc.insecure_channel = grpcpool.insecure_channel``), before or after a tracer. Each call is to
+have one span, so a tracer's interceptor must be around the pool or around each of its channels, never both:
+
+- A pool looks gRPC's constructor up each time it creates a channel. A tracer there is around the channels.
+- If the look-up leads back to the pool's function, that calls what it has replaced: the last function that stood in
+  gRPC's place when the pool's was looked up in its module. A tracer there is around the channels, too.
+- If on the way it is called by the very code that has created the pool, then that code, a tracer, has the pool already:
+  the channel is used as it was below that code.
+
+So a pool over a target never consists of pools.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+_MOST: Final = 8
+"""Of the functions that were replaced, as many are remembered."""
+
+
+class _Creation:
+    """A channel that is being created for a pool."""
+
+    __slots__ = ("below", "pool_is_from", "running")
+
+    def __init__(self, pool_is_from: types.CodeType | None) -> None:
+        """Is for a pool that was created by the code `pool_is_from`."""
+        self.pool_is_from = pool_is_from
+        # The functions that are creating it, from the outermost inwards.
+        self.running: list[Callable[..., Any]] = []
+        # The channel as it was below the code that has created the pool.
+        self.below: Any = None
+
+    def run(self, function: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        """Calls the function, which is running meanwhile."""
+        self.running.append(function)
+        try:
+            return function(*arguments, **more)
+        finally:
+            self.running.pop()
+
+
+class _OfThisThread(threading.local):
+    creation: _Creation | None = None
+
+
+_this_thread = _OfThisThread()
+
+
+def calling_code() -> types.CodeType | None:
+    """The code that called the function that calls this."""
+    frame = sys._getframe(1).f_back
+    return None if frame is None else frame.f_code
+
+
+class Constructor:
+    """One of gRPC's constructors of channels, and those that stood in its place."""
+
+    def __init__(self, home: types.ModuleType, name: str) -> None:
+        """Is `home.name`, of gRPC."""
+        self._home = home
+        self._name = name
+        # The first is what stood there at the import. The last is what the pool's function has replaced, if it has.
+        self._stood: list[Callable[..., Any]] = [getattr(home, name)]
+
+    def note(self, ours: Callable[..., Any]) -> None:
+        """Remembers what stands in gRPC's place: the pool's function, `ours`, may be about to replace it."""
+        now = getattr(self._home, self._name)
+        if now is not ours and now is not self._stood[-1]:
+            others = [one for one in self._stood[1:] if one is not now]
+            self._stood = [self._stood[0], *others[-_MOST:], now]
+
+    def create(self, pool_is_from: types.CodeType | None, *arguments: Any) -> Any:
+        """Creates a channel for a pool that was created by the code `pool_is_from`."""
+        before, creation = _this_thread.creation, _Creation(pool_is_from)
+        _this_thread.creation = creation
+        try:
+            made = creation.run(getattr(self._home, self._name), *arguments)
+        finally:
+            _this_thread.creation = before
+        return made if creation.below is None else creation.below
+
+    @staticmethod
+    def is_creating() -> bool:
+        """Whether this thread is creating a channel for a pool, so that the pool's function must create no pool."""
+        return _this_thread.creation is not None
+
+    def create_below(self, caller: types.CodeType | None, *arguments: Any, **around: Any) -> Any:
+        """Creates the channel with what the pool's function, which was called by `caller`, has replaced.
+
+        Args:
+            caller: The code that called it.
+            arguments: Of the channel.
+            around: Its interceptors. If `caller` created the pool, that has them.
+        """
+        creation = _this_thread.creation or _Creation(caller)
+        # What is running called the pool's function, and so replaced it, not the other way round.
+        stood = (one for one in reversed(self._stood) if not any(one is other for other in creation.running))
+        below = next(stood, self._stood[0])
+        if caller is creation.pool_is_from:
+            made = creation.below = creation.run(below, *arguments)
+        else:
+            made = creation.run(below, *arguments, **{name: value for name, value in around.items() if value})
+        return made

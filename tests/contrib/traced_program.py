@@ -1,0 +1,127 @@
+"""Counts the spans of calls over channels and pools to which tracers were added; runs in a process of its own.
+
+Its arguments: the world (``sync``, ``aio``), the constructor (``insecure``, ``secure``), the server's target, and what
+to do, in order:
+
+- ``trace``: OpenTelemetry instruments gRPC. ``untrace`` undoes it.
+- ``wrap``: another tracer is put around the constructor that stands there.
+- ``replace``: the pool's constructor is put in the place of that.
+- ``make``: a channel is created by the constructor that stands there.
+- ``pool``: a pool is created by the pool's own constructor.
+
+When all that is done, each channel makes two calls. Printed are, for each channel, its kind, OpenTelemetry's spans, and
+the calls that the other tracer saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorClient, GrpcInstrumentorClient
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import grpcpool
+import grpcpool.aio
+from support.call_server import CERTIFICATE, UU
+from support.loops import settle
+
+
+class _Sync(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc, type-arg, unused-ignore]  # the stubs' is generic
+    def __init__(self, seen: list[str]) -> None:
+        self._seen = seen
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self._seen.append(details.method)
+        return continuation(details, request)
+
+
+class _Aio(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, type-arg, unused-ignore]
+    def __init__(self, seen: list[str]) -> None:
+        self._seen = seen
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self._seen.append(details.method)
+        return await continuation(details, request)
+
+
+class Traced:
+    """One of gRPC's constructors, what is done to it, and the channels that were created."""
+
+    def __init__(self, world: str, kind: str, target: str) -> None:
+        """Does nothing yet."""
+        self._is_aio, self._name = world == "aio", f"{kind}_channel"
+        self._home: Any = grpc.aio if self._is_aio else grpc
+        self._ours: Any = grpcpool.aio if self._is_aio else grpcpool
+        self._arguments: list[Any] = [target]
+        if kind == "secure":
+            self._arguments.append(grpc.ssl_channel_credentials(CERTIFICATE.with_suffix(".crt").read_bytes()))
+        self._exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        trace.set_tracer_provider(provider)
+        self._seen: list[str] = []
+        instrumentor: Any = (GrpcAioInstrumentorClient if self._is_aio else GrpcInstrumentorClient)()
+        self._steps: dict[str, Callable[[], None]] = {
+            "trace": instrumentor.instrument,
+            "untrace": instrumentor.uninstrument,
+            "wrap": self._wrap,
+            "replace": lambda: setattr(self._home, self._name, getattr(self._ours, self._name)),
+            "make": lambda: self._create(self._home),
+            "pool": lambda: self._create(self._ours),
+        }
+        self._channels: list[Any] = []
+
+    def do(self, step: str) -> None:
+        """Does one of the steps."""
+        self._steps[step]()
+
+    def _wrap(self) -> None:
+        before = getattr(self._home, self._name)
+
+        def traced(*arguments: Any, **more: Any) -> Any:
+            if self._is_aio:
+                more["interceptors"] = [_Aio(self._seen), *(more.get("interceptors") or ())]
+                return before(*arguments, **more)
+            return grpc.intercept_channel(before(*arguments, **more), _Sync(self._seen))
+
+        setattr(self._home, self._name, traced)
+
+    def _create(self, home: Any) -> None:
+        self._channels.append(getattr(home, self._name)(*self._arguments))
+
+    async def count(self) -> list[Any]:
+        """Makes the calls; returns what is printed."""
+        return [await self._count(channel) for channel in self._channels]
+
+    async def _count(self, channel: Any) -> list[Any]:
+        self._exporter.clear()
+        self._seen.clear()
+        call = channel.unary_unary(UU)
+        for _ in range(2):
+            answer = call(b"ok", timeout=10)
+            assert (await answer if self._is_aio else answer) == b"0"
+        closing = channel.close()
+        if closing is not None:
+            await closing
+        await settle(20)
+        return [type(channel).__name__, len(self._exporter.get_finished_spans()), len(self._seen)]
+
+
+async def main(world: str, kind: str, target: str, *steps: str) -> None:
+    """Does the steps, and prints what has come of them."""
+    traced = Traced(world, kind, target)
+    for step in steps:
+        traced.do(step)
+    sys.stdout.write(json.dumps(await traced.count()))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
