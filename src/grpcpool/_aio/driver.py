@@ -240,6 +240,10 @@ class AioDriver(Driver):
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def check_slot(self, slot: Slot, *, connect: bool) -> None:
+        """At once: on the loop nothing blocks."""
+        self.check_slot_now(slot, connect=connect)
+
     def changed(self) -> None:
         """Wakes the coroutines that wait for a change."""
         waiting, self._awaits_change = self._awaits_change, set()

@@ -109,6 +109,10 @@ class Driver(abc.ABC):
         """Closes the slot's channel in the background, and ends what is still being done to open it."""
 
     @abc.abstractmethod
+    def check_slot(self, slot: Slot, *, connect: bool) -> None:
+        """Calls `check_slot_now` where it may block."""
+
+    @abc.abstractmethod
     def changed(self) -> None:
         """The state of the pool as a channel may have changed."""
 
@@ -264,6 +268,12 @@ class Driver(abc.ABC):
             self.losses.lost_again(slot)
             self.see_to_alarm()
 
+    def check_slot_now(self, slot: Slot, *, connect: bool) -> None:
+        """Checks whether the slot's connection is up, and makes it connect if that is asked for."""
+        self.losses.check(slot, connect=connect)
+        if connect:
+            self.changed()
+
     # --- places -------------------------------------------------------------------------------------------------
 
     def release(self, slot: Slot, streams: int | None, holder: Holder | None = None) -> None:
@@ -394,8 +404,9 @@ class Driver(abc.ABC):
         if self.machine.fleet.alarm <= now:
             self._spare_what_is_not_late(now)
             self.tell(self.machine.tick)
-        if self.losses.next_check <= now and self.losses.check_due(now):
-            self.changed()
+        if self.losses.next_check <= now:
+            for slot, connect in self.losses.due(now):
+                self.check_slot(slot, connect=connect)
         if self.leaks is not None and self.leaks.next_deadline() <= now:
             self._report_leaks(self.leaks, now)
 

@@ -34,6 +34,9 @@ _NOTICED_WITHIN = 0.02
 # option: on asyncio, a wait for a channel that is pending at a fork crashes gRPC in a quarter of the children (1.85.1).
 _CHECKS_EVERY = 1.0
 
+# A check takes microseconds. One that takes so long will not end.
+_STUCK_AFTER = 0.9
+
 # For so long no call is taken at its word after one was wrong: servers relay the errors of others in gRPC's words.
 _DISTRUSTS_FOR = 60.0
 
@@ -66,7 +69,9 @@ class LossWatch:
         self._monotonic = monotonic
         # Slots that are lost, or may be, with the moment of the next check and the pause before the one after it.
         self._suspects: dict[Slot, tuple[float, float]] = {}
-        # Those of them that were lost by the word of a call alone.
+        # Slots that are being checked, since when.
+        self._checking: dict[Slot, float] = {}
+        # Slots that were lost by the word of a call alone.
         self._on_word: set[Slot] = set()
         self._trusts_at = -math.inf
         self._checks_all_at = math.inf
@@ -139,43 +144,54 @@ class LossWatch:
         """Whether a connection is taken out of service at the word of a call: one at a time, until that is checked."""
         return now >= self._trusts_at and not self._on_word
 
-    def check_due(self, now: float) -> bool:
-        """Checks what is due; returns whether a lost connection, or one that may be, was among that."""
-        try:
-            checked = self._check_suspects(now)
-            self._check_all(now)
-            return checked
-        finally:
-            with self._lock:
-                self.next_check = min([self._checks_all_at, *(at for at, _ in self._suspects.values())])
+    def due(self, now: float) -> list[tuple[Slot, bool]]:
+        """The slots to check now, each with whether to make it connect. The next checks are planned from here on.
 
-    def _check_suspects(self, now: float) -> bool:
-        checked = False
+        A slot whose last check has not ended is not among them: something holds the lock of its channel, maybe for ever
+        (a signal handler that raised within gRPC). It is taken out of service.
+        """
+        with self._lock:
+            found = self._due_suspects(now)
+            if self._checks_all_at <= now:
+                self._checks_all_at = now + _CHECKS_EVERY
+                for slot in self._slots:
+                    if slot.state is SlotState.READY or slot.state is SlotState.LOST:
+                        # Without reconnecting, which should not happen to all at once.
+                        found.setdefault(slot, False)
+            self.next_check = min([self._checks_all_at, *(at for at, _ in self._suspects.values())])
+            stuck = [slot for slot in found if now - self._checking.get(slot, now) >= _STUCK_AFTER]
+            found = {slot: connect for slot, connect in found.items() if slot not in self._checking}
+        for slot in stuck:
+            if slot.state is SlotState.READY:
+                self._report(self._machine.lost, slot, ConnectError("its channel does not say whether it is connected"))
+        return list(found.items())
+
+    def _due_suspects(self, now: float) -> dict[Slot, bool]:
+        found: dict[Slot, bool] = {}
         for slot, (at, pause) in tuple(self._suspects.items()):
             if slot.state not in (SlotState.LOST, SlotState.READY):
                 self._forget(slot)
             elif at <= now:
-                checked = True
                 longer = min(2 * pause, _LONGEST_PAUSE)
                 self._suspect(slot, now + longer, longer)
-                needed = slot.state is SlotState.READY or self._machine.outage.is_needed(slot, now)
-                self._check(slot, now, connect=needed)
-                if not needed or (slot.state is SlotState.READY and longer > _SUSPECT_FOR):
+                found[slot] = slot.state is SlotState.READY or self._machine.outage.is_needed(slot, now)
+                if not found[slot] or (slot.state is SlotState.READY and longer > _SUSPECT_FOR):
                     self._forget(slot)
-        return checked
+        return found
 
-    def _check_all(self, now: float) -> None:
-        if self._checks_all_at <= now:
-            self._checks_all_at = now + _CHECKS_EVERY
-            for slot in self._slots:
-                if slot.state is SlotState.READY or (slot.state is SlotState.LOST and slot not in self._suspects):
-                    # Without reconnecting, which should not happen to all at once.
-                    self._check(slot, now, connect=False)
-
-    def _check(self, slot: Slot, now: float, *, connect: bool) -> None:
-        """Checks whether the slot's connection is up, and reports a change."""
+    def check(self, slot: Slot, *, connect: bool) -> None:
+        """Checks whether the slot's connection is up, and reports a change. It may block, see `due`."""
+        now = self._monotonic()
+        with self._lock:
+            if slot in self._checking:
+                return
+            self._checking[slot] = now
         channel: SlotChannel = slot.channel
-        up = channel.is_up(connect=connect)
+        try:
+            up = channel.is_up(connect=connect)
+        finally:
+            with self._lock:
+                del self._checking[slot]
         if up and slot in self._on_word:
             self._trusts_at = now + _DISTRUSTS_FOR
         self._on_word.discard(slot)

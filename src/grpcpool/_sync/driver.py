@@ -53,6 +53,10 @@ class SyncDriver(Driver):
         # Not the starter: callbacks may make calls and wait until these are started.
         self.callback_runner = SerialRunner(f"grpcpool-{name}-callbacks")
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
+        # It stays for longer than the pause between two checks.
+        self.checker = StartThreads(f"grpcpool-{name}-checks", lingers_for=1.5)
+        # Whether a test sets the clock.
+        self._by_hand = False
         self.finished = threading.Event()
         self.unsubscribe = clock.subscribe(self._tick_by_hand)
 
@@ -98,6 +102,16 @@ class SyncDriver(Driver):
         if channel is not None:
             self._run(channel.close, f"close-{slot.id}")
 
+    def check_slot(self, slot: Slot, *, connect: bool) -> None:
+        """On a thread of its own: whatever waits for the lock of a channel must not hold up deadlines.
+
+        gRPC's lock of a channel may be held for ever, if a signal handler raises within gRPC.
+        """
+        if self._by_hand:
+            self.check_slot_now(slot, connect=connect)
+        else:
+            self.checker.do(partial(self.check_slot_now, slot, connect=connect))
+
     def changed(self) -> None:
         """Wakes the thread that notifies subscribers."""
         if self.subscriptions.subscribers:
@@ -141,7 +155,8 @@ class SyncDriver(Driver):
     # --- time ---------------------------------------------------------------------------------------------------
 
     def _tick_by_hand(self) -> None:
-        """A test has set the clock: does what is due, and wakes the worker."""
+        """A test has set the clock: does what is due, on its thread, and wakes the worker."""
+        self._by_hand = True
         self.tick()
         self.worker.nudge()
 
@@ -158,12 +173,13 @@ class SyncDriver(Driver):
 
     def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. Returns at once on a thread that the end depends on."""
-        own = (self.worker, self.threads, self.starter, self.callback_runner)
+        own = (self.worker, self.threads, self.starter, self.checker, self.callback_runner)
         if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing():
             return
         self.finished.wait()
         self.subscriptions.close(_JOIN_TIMEOUT)
         self.starter.join(_JOIN_TIMEOUT)
+        self.checker.join(_JOIN_TIMEOUT)
         self.callback_runner.join(_JOIN_TIMEOUT)
         self.worker.join(_JOIN_TIMEOUT)
         if not self.threads.join(_JOIN_TIMEOUT):
@@ -181,5 +197,6 @@ class SyncDriver(Driver):
         self.close(0.0)
         self.subscriptions.close(0.0)
         self.starter.join(0.0)
+        self.checker.join(0.0)
         self.callback_runner.join(0.0)
         self.unsubscribe()

@@ -27,8 +27,8 @@ _LINGERS_FOR = 0.5
 class StartThreads:
     """Runs work in order; work that blocks does not hold up what comes after it."""
 
-    def __init__(self, name: str) -> None:
-        """Does not start a thread, called `name`, yet."""
+    def __init__(self, name: str, *, lingers_for: float = _LINGERS_FOR) -> None:
+        """Does not start a thread, called `name`, yet; a thread that is idle for `lingers_for` seconds ends."""
         self._name = name
         self._changed = threading.Condition(threading.Lock())
         self._work: deque[Callable[[], None]] = deque()
@@ -38,7 +38,7 @@ class StartThreads:
         self._threads: set[threading.Thread] = set()
         # Since when the taker does what it took last; 0 while it waits for work.
         self._busy_since = 0.0
-        self._lingers_for = _LINGERS_FOR
+        self._lingers_for = lingers_for
 
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
