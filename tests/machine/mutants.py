@@ -144,8 +144,8 @@ MUTANTS = (
     Mutant(
         "a call is put on a lost slot while another is up",
         "outage",
-        "slot.state is SlotState.LOST and not self._slots.ready and not self._primes",
-        "slot.state is SlotState.LOST and not self._primes",
+        "slot.state is SlotState.LOST and not self._slots.ready and not",
+        "slot.state is SlotState.LOST and not",
         "having no room is confused with having nothing up",
     ),
     Mutant(

@@ -267,6 +267,11 @@ class PoolMachine:
             self.fleet.retire_rested(slot, now)
         self._fill(now)
 
+    def blocked(self, slot: Slot, now: float) -> None:
+        """An exception has interrupted gRPC on the slot's channel: until it has been checked, nothing is done on it."""
+        slot.blocked = True
+        self.lost(slot, None, now)
+
     def unfit(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """The slot just granted turned out to be down: releases the place, as if it had not been granted."""
         slot.calls -= 1
@@ -275,7 +280,7 @@ class PoolMachine:
 
     def recovered(self, slot: Slot, now: float) -> None:
         """The slot's connection is up again."""
-        slot.down = False
+        slot.down = slot.blocked = False
         if slot.state is not SlotState.LOST:
             return
         if not slot.been_up:

@@ -42,7 +42,7 @@ class Outage:
 
     def takes_calls(self, slot: Slot) -> bool:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
-        return slot.state is SlotState.LOST and not self._slots.ready and not self._primes
+        return slot.state is SlotState.LOST and not self._slots.ready and not self._primes and not slot.blocked
 
     def slot_for(self, streams: int | None) -> Slot | None:
         """The slot on which a call may fail; `None` if there is none with room, or if something is up."""
@@ -56,7 +56,10 @@ class Outage:
         """
         if self._slots.ready or self._slots.opening:
             return False
-        return self._primes or all(slot.exclusive for slot in self._slots.in_state(SlotState.LOST))
+        return self._primes or self._all_lost_are_taken()
+
+    def _all_lost_are_taken(self) -> bool:
+        return all(slot.exclusive or slot.blocked for slot in self._slots.in_state(SlotState.LOST))
 
     def needs_channel(self, slot: Slot) -> bool:
         """Whether calls wait that would rather fail, and could do so on the channel of `slot`, and on no other."""
@@ -64,5 +67,4 @@ class Outage:
             return False
         if self._slots.ready or self._slots.opening > 1:
             return False
-        lost = self._slots.in_state(SlotState.LOST)
-        return all(other.exclusive for other in lost) and any(waiter.fail_fast for waiter in self._queue)
+        return self._all_lost_are_taken() and any(waiter.fail_fast for waiter in self._queue)

@@ -70,6 +70,7 @@ class Slot:
 
     __slots__ = (
         "been_up",
+        "blocked",
         "calls",
         "channel",
         "deadline",
@@ -127,6 +128,8 @@ class Slot:
         self.given_up_at = math.inf
         self.reason = CloseReason.AGE
         self.overflow = False
+        # Whether gRPC may hold the lock of its channel for ever: then no call is made on it.
+        self.blocked = False
         # Last known to be down, whatever its state.
         self.down = False
         self.successor: Slot | None = None

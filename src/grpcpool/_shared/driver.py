@@ -317,7 +317,12 @@ class Driver(abc.ABC):
 
     def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
         """Whether the connection of the place just taken is up; if it is not, the place is released."""
-        if self.losses.is_up(slot):
+        try:
+            up = self.losses.is_up(slot)
+        except BaseException:
+            self.tell(self.machine.blocked, slot)
+            raise
+        if up:
             slot.channel.trusted_until = self.monotonic() + self.trusted_for
             return True
         self.tell(self.machine.unfit, slot, streams, holder)

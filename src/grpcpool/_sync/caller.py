@@ -63,7 +63,7 @@ class PoolCaller:
                     raise
                 not_before, resends = at, resends + 1
             except BaseException:
-                place.release()
+                place.interrupted()
                 raise
             else:
                 place.release()

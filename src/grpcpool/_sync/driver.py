@@ -139,6 +139,11 @@ class SyncDriver(Driver):
         except RuntimeError:
             work()
 
+    def interrupted(self, slot: Slot | None) -> None:
+        """A call on the slot raised what is no status. Signal handlers run, and raise, in the main thread only."""
+        if slot is not None and threading.current_thread() is threading.main_thread():
+            self.tell(self.machine.blocked, slot)
+
     # --- calls --------------------------------------------------------------------------------------------------
 
     def check_open(self, *, blocking: bool) -> None:

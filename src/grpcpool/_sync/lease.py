@@ -111,6 +111,9 @@ class LeaseCaller:
         except grpc.RpcError as error:
             self._failed(error)
             raise
+        except BaseException:
+            lease._driver.interrupted(lease._slot)
+            raise
         finally:
             lease.end_call()
 

@@ -45,6 +45,11 @@ class Place:
             driver.recover()
             raise
 
+    def interrupted(self) -> None:
+        """Releases the place of a call that raised what is no status: a signal handler may have interrupted gRPC."""
+        self.driver.interrupted(self._slot)
+        self.release()
+
     def end(self, ended: Any, *, can_wait: bool = False) -> bool | None:
         """Releases the place of the call, or error, that `ended`; returns whether the server refused the call.
 
