@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import grpc
 import pytest
 
@@ -9,7 +12,8 @@ from grpcpool import PoolTimeoutError
 from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory, error
 from support.pools import PoolMaker
-from support.servers import FAIL
+from support.servers import ECHO, FAIL
+from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -56,3 +60,109 @@ def test_when_all_are_down_they_still_count(make_pool: PoolMaker, clock: ManualC
     with pytest.raises(PoolTimeoutError, match=r"2 of 2 connections open \(2 of them down\)"):
         pool.acquire(timeout=0)
     assert factory.calls == 2
+
+
+def test_what_fails_while_others_rest_is_not_alone(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """When a call fails on a connection that had rested, those that rested as long are replaced."""
+    factory = FakeFactory(lambda: FakeChannel({ECHO: _reset}))
+    pool = make_pool(factory, min_size=3, max_size=3)
+    pool.open()
+    clock.advance(2.0)
+    factory.made[0].set_state(grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+    while pool.stats().ready == 3:
+        with pytest.raises(grpc.RpcError):
+            pool.unary_unary(ECHO)(b"")
+    eventually(lambda: pool.stats().ready >= 2)
+    assert pool.stats().closed["lost"] == 2
+    assert factory.calls == 5
+
+
+def _reset(_: bytes) -> bytes:
+    raise error(grpc.StatusCode.UNAVAILABLE, "Connection reset")
+
+
+def test_relayed_words_cost_one_connection_a_moment(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A server that relays gRPC's words for a loss takes one connection out of service, once, until that is checked."""
+    pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: _reset})), min_size=2, max_size=4)
+    pool.open()
+
+    def fail() -> int:
+        with pytest.raises(grpc.RpcError):
+            pool.unary_unary(FAIL)(b"")
+        return pool.stats().ready
+
+    assert [fail() for _ in range(4)] == [1, 1, 1, 1]
+    clock.advance(0.02)
+    assert pool.stats().ready == 2
+    assert [fail() for _ in range(4)] == [2, 2, 2, 2]
+    assert pool.stats().opened == 2
+
+
+def test_a_connection_that_is_not_missed_is_not_reconnected(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A lost connection that carries nothing, above `min_size`, is left alone; the next ask gets a successor."""
+    factory = FakeFactory(lambda: FakeChannel({ECHO: bytes}))
+    pool = make_pool(factory, min_size=0, max_size=1)
+    pool.unary_unary(ECHO)(b"")
+    (slot,) = pool._driver.machine.fleet.slots
+    asked: list[bool] = []
+    is_up = slot.channel.is_up
+
+    def seen(*, connect: bool) -> bool:
+        asked.append(connect)
+        return bool(is_up(connect=connect))
+
+    slot.channel.is_up = seen
+    factory.made[0].set_state(grpc.ChannelConnectivity.IDLE)
+    for _ in range(20):
+        clock.advance(1.0)
+    assert pool.stats().channels[0].state == "lost"
+    assert not any(asked)
+    assert factory.calls == 1
+    pool.acquire(timeout=20).release()
+    assert factory.calls == 2
+
+
+def test_a_channel_whose_lock_is_held_for_ever(make_pool: PoolMaker) -> None:
+    """Deadlines hold, other connections serve, and the connection is replaced; gRPC's lock may never be released."""
+    factory = FakeFactory(lambda: FakeChannel({ECHO: bytes}))
+    pool = make_pool(factory, min_size=2, max_size=2)
+    pool.open()
+    stuck, other = pool._driver.machine.fleet.slots
+    free = threading.Event()
+    is_up = stuck.channel.is_up
+
+    def blocks(**how: Any) -> bool:
+        free.wait(30)
+        return bool(is_up(**how))
+
+    stuck.channel.is_up = blocks
+    eventually(lambda: str(stuck.state) != "ready")
+    with pool.acquire(timeout=1) as lease:
+        assert lease._slot is not stuck
+        assert str(other.state) == "ready"
+    eventually(lambda: pool.stats().closed["lost"] == 1, timeout=10)
+    eventually(lambda: pool.stats().ready == 2)
+    free.set()
+
+
+class _SoftTimeLimitError(Exception):
+    """What a signal handler raises."""
+
+
+def test_a_call_that_a_signal_handler_interrupted(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """The channel is not used again before it has been seen that gRPC did not keep its lock."""
+
+    def interrupted(_: bytes) -> bytes:
+        raise _SoftTimeLimitError
+
+    pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: interrupted})), max_size=1)
+    with pytest.raises(_SoftTimeLimitError):
+        pool.unary_unary(FAIL)(b"")
+    assert (pool.stats().ready, pool.stats().in_flight) == (0, 0)
+    clock.advance(0.01)
+    assert pool.stats().ready == 1
+    with pool.acquire(timeout=1) as lease, pytest.raises(_SoftTimeLimitError):
+        lease.unary_unary(FAIL)(b"")
+    assert pool.stats().ready == 0
+    clock.advance(0.01)
+    assert pool.stats().ready == 1

@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable
 
 from .._values.config import Mode, PoolConfig
-from .._values.events import Closed, Draining, Opening
+from .._values.events import Closed, Draining, Opening, RefusedStream
 from .._values.slot_states import CloseReason, SlotState
 from .backoff import Backoff
 from .counters import Counters
@@ -76,6 +76,11 @@ class Fleet:
         self.alarm = math.inf
         self._random = random
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """`min_size` and `max_size`, as they are now."""
+        return self.min_size, self.max_size
+
     # --- limits -------------------------------------------------------------------------------------------------
 
     def lower_limit(self, slot: Slot, now: float, *, leaving: int) -> None:
@@ -87,6 +92,7 @@ class Fleet:
         self.counters.refused_streams += 1
         carried = slot.in_flight
         self._limit(slot, carried - leaving, now)
+        self.outbox.append(Notify(RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit)))
         if carried > _HANDFUL:
             for other in self.slots.in_state(SlotState.READY):
                 if other is not slot and not other.exclusive and 2 * other.in_flight >= carried:

@@ -46,7 +46,7 @@ from collections.abc import Callable
 
 from .._values.config import PoolConfig, check_size
 from .._values.errors import Figures, Refusal
-from .._values.events import Granted, Opened, OpenFailed, RefusedStream, Rejected, TimedOut
+from .._values.events import Granted, Opened, OpenFailed, Rejected, TimedOut
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
 from .counters import figures_of, pool_stats
@@ -149,7 +149,6 @@ class PoolMachine:
         """
         if slot.state is not SlotState.CLOSED:
             self.fleet.lower_limit(slot, now, leaving=1)
-            self._notify_of_limit(slot)
         self.release(slot, 1, holder, now)
 
     def crowded(self, slot: Slot, now: float) -> None:
@@ -159,7 +158,6 @@ class PoolMachine:
         self.fleet.lower_limit(slot, now, leaving=0)
         if slot.state is SlotState.READY:
             self._picker.reload(slot, slot.in_flight)
-        self._notify_of_limit(slot)
 
     def discard(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """Releases a place and closes its connection: at once, or when the calls of others on it have ended."""
@@ -182,9 +180,6 @@ class PoolMachine:
         """Releases a place, and serves waiters with it."""
         if self.places.release(slot, streams, now, holder):
             self.settle(slot, now)
-
-    def _notify_of_limit(self, slot: Slot) -> None:
-        self.outbox.append(Notify(RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit)))
 
     # --- connections --------------------------------------------------------------------------------------------
 
@@ -342,8 +337,7 @@ class PoolMachine:
 
     def stats(self, moment: Callable[[float], dt.datetime], now: float) -> PoolStats:
         """A snapshot; `moment` turns the driver's clock into a date."""
-        bounds = self.fleet.min_size, self.fleet.max_size
-        return pool_stats(self._slots, self.counters, bounds, self.queue.length, moment, now)
+        return pool_stats(self._slots, self.counters, self.fleet.bounds, self.queue.length, moment, now)
 
     # --- time ---------------------------------------------------------------------------------------------------
 

@@ -163,7 +163,7 @@ class LossWatch:
             found = {slot: connect for slot, connect in found.items() if slot not in self._checking}
         for slot in stuck:
             if slot.state is SlotState.READY:
-                self._report(self._machine.lost, slot, ConnectError("its channel does not say whether it is connected"))
+                self._report(self._machine.blocked, slot)
         return list(found.items())
 
     def _due_suspects(self, now: float) -> dict[Slot, bool]:

@@ -97,7 +97,10 @@ class StartThreads:
                 self._taker = None
                 return None
             self._busy_since = time.monotonic()
-            return self._work.popleft()
+            work = self._work.popleft()
+            if self._work and self._standby is None:
+                self._standby = self._new_thread(self._stand_by)
+            return work
 
     def _stand_by(self) -> None:
         """Takes over when the taker blocks while work waits; ends when that has not happened for a while."""
