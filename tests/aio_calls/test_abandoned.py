@@ -325,7 +325,7 @@ async def test_nothing_is_left_of_repeated_calls() -> None:
     """Nothing is left of calls that a server refused and that were sent again."""
     left = _Left()
     async with refusing(6) as peer:
-        config = PoolConfig(min_size=10, max_size=10)
+        config = PoolConfig(min_size=10, max_size=10, max_resends=6)
         async with grpcpool.aio.insecure_channel(peer.target, config=config) as pool:
             await pool.open()
             for way in (UNARY, STREAM):

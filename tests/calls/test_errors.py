@@ -54,7 +54,7 @@ def test_a_dead_target_is_unavailable(dead: str, way: Way) -> None:
         assert "Connection refused" in error.details()
         assert dead in error.details()
         assert type(error) is type(expected)
-        assert pool.stats().in_flight == pool.stats().waiting == 0
+        assert_at_rest(pool)
 
 
 def test_a_dead_target_stays_unavailable(dead: str) -> None:

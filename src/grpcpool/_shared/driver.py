@@ -410,7 +410,7 @@ class Driver(abc.ABC):
             self._spare_what_is_not_late(now)
             self.tell(self.machine.tick)
         if self.losses.next_check <= now:
-            for slot, connect in self.losses.due(now):
+            for slot, connect in self.losses.to_check(now):
                 self.check_slot(slot, connect=connect)
         if self.leaks is not None and self.leaks.next_deadline() <= now:
             self._report_leaks(self.leaks, now)

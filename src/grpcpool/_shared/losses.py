@@ -144,7 +144,7 @@ class LossWatch:
         """Whether a connection is taken out of service at the word of a call: one at a time, until that is checked."""
         return now >= self._trusts_at and not self._on_word
 
-    def due(self, now: float) -> list[tuple[Slot, bool]]:
+    def to_check(self, now: float) -> list[tuple[Slot, bool]]:
         """The slots to check now, each with whether to make it connect. The next checks are planned from here on.
 
         A slot whose last check has not ended is not among them: something holds the lock of its channel, maybe for ever
@@ -180,7 +180,7 @@ class LossWatch:
         return found
 
     def check(self, slot: Slot, *, connect: bool) -> None:
-        """Checks whether the slot's connection is up, and reports a change. It may block, see `due`."""
+        """Checks whether the slot's connection is up, and reports a change. It may block, see `to_check`."""
         now = self._monotonic()
         with self._lock:
             if slot in self._checking:
