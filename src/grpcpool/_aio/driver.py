@@ -240,9 +240,9 @@ class AioDriver(Driver):
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def check_slot(self, slot: Slot, *, connect: bool) -> None:
+    def check_slots(self, slots: list[tuple[Slot, bool]]) -> None:
         """At once: on the loop nothing blocks."""
-        self.check_slot_now(slot, connect=connect)
+        self.check_slots_now(slots)
 
     def changed(self) -> None:
         """Wakes the coroutines that wait for a change."""

@@ -109,8 +109,8 @@ class Driver(abc.ABC):
         """Closes the slot's channel in the background, and ends what is still being done to open it."""
 
     @abc.abstractmethod
-    def check_slot(self, slot: Slot, *, connect: bool) -> None:
-        """Calls `check_slot_now` where it may block."""
+    def check_slots(self, slots: list[tuple[Slot, bool]]) -> None:
+        """Calls `check_slots_now` where it may block."""
 
     @abc.abstractmethod
     def changed(self) -> None:
@@ -268,11 +268,12 @@ class Driver(abc.ABC):
             self.losses.lost_again(slot)
             self.see_to_alarm()
 
-    def check_slot_now(self, slot: Slot, *, connect: bool) -> None:
-        """Checks whether the slot's connection is up, and makes it connect if that is asked for."""
-        self.losses.check(slot, connect=connect)
-        if connect:
-            self.changed()
+    def check_slots_now(self, slots: list[tuple[Slot, bool]]) -> None:
+        """Checks whether each slot's connection is up, and makes it connect if that is asked for."""
+        for slot, connect in slots:
+            self.losses.check(slot, connect=connect)
+            if connect:
+                self.changed()
 
     # --- places -------------------------------------------------------------------------------------------------
 
@@ -410,8 +411,7 @@ class Driver(abc.ABC):
             self._spare_what_is_not_late(now)
             self.tell(self.machine.tick)
         if self.losses.next_check <= now:
-            for slot, connect in self.losses.to_check(now):
-                self.check_slot(slot, connect=connect)
+            self.check_slots(self.losses.to_check(now))
         if self.leaks is not None and self.leaks.next_deadline() <= now:
             self._report_leaks(self.leaks, now)
 

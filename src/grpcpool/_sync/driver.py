@@ -102,15 +102,15 @@ class SyncDriver(Driver):
         if channel is not None:
             self._run(channel.close, f"close-{slot.id}")
 
-    def check_slot(self, slot: Slot, *, connect: bool) -> None:
+    def check_slots(self, slots: list[tuple[Slot, bool]]) -> None:
         """On a thread of its own: whatever waits for the lock of a channel must not hold up deadlines.
 
         gRPC's lock of a channel may be held for ever, if a signal handler raises within gRPC.
         """
         if self._by_hand:
-            self.check_slot_now(slot, connect=connect)
-        else:
-            self.checker.do(partial(self.check_slot_now, slot, connect=connect))
+            self.check_slots_now(slots)
+        elif slots:
+            self.checker.do(partial(self.check_slots_now, slots))
 
     def changed(self) -> None:
         """Wakes the thread that notifies subscribers."""

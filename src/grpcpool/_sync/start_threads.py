@@ -18,7 +18,7 @@ from collections.abc import Callable
 from .serial_runner import run_logged
 
 # A start that takes so long blocks.
-_BLOCKS_AFTER = 0.005
+_BLOCKS_AFTER = 0.02
 
 # Starting a thread costs as much as a hundred starts. A busy pool keeps it.
 _LINGERS_FOR = 0.5
