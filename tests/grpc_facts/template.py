@@ -1,7 +1,7 @@
 """A program that is ready to run scenarios, each in a process that it forks; run by `programs`.
 
 What every scenario needs is imported here once, and the project's modules are compiled once. gRPC and the project are
-not imported here: each scenario imports them anew, with its own names.
+not imported here: each scenario imports them again, with its own names.
 
 A line of input is a scenario; the line of output that follows says how it ended.
 """

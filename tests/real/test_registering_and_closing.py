@@ -159,7 +159,7 @@ def test_a_call_that_is_sent_again_on_a_closed_channel(server: Server) -> None:
 
 
 def test_the_factorys_owner_closes_its_channel(server: Server) -> None:
-    """A channel that somebody else closes is as safe, also by leaving its `with` block."""
+    """A channel that its owner closes is as safe, also by leaving its `with` block."""
     lines = _run(
         server,
         """

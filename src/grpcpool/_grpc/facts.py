@@ -97,7 +97,7 @@ FACTS: Final = (
         "Channel._close",
         "private name",
         "1.60",
-        "closes a `grpc.Channel`, whoever asks for it; it waits for methods that are being registered",
+        "closes a `grpc.Channel`; it is guarded, so that it waits for methods that are being registered",
         "methods are not registered with the connections: each call sends the name of its method to gRPC's core",
         f"{_SYNC}::test_no_method_is_registered_without_a_guard",
     ),

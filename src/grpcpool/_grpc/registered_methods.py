@@ -26,7 +26,7 @@ def takes_registered(make: Callable[..., Any]) -> bool:
 
 
 def guard_registration(channel: Any) -> bool:
-    """Registering a method with `channel` and closing it exclude each other from now on, whoever does either.
+    """Registering a method with `channel` and closing it exclude each other from now on, on all threads.
 
     Returns:
         Whether that is so. It is not for a channel in which none of gRPC's own can be found.

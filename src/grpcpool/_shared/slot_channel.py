@@ -22,7 +22,7 @@ class SlotChannel(abc.ABC):
     def __init__(self, channel: Any) -> None:
         """Takes over `channel`, which nothing else uses."""
         self.channel = channel
-        # Set when it has been seen to be connected, the first time.
+        # Set when it is first found connected.
         self.has_connected = False
         # Until then the connection counts as up without a check.
         self.trusted_until = -math.inf

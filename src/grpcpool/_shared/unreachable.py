@@ -1,4 +1,4 @@
-"""How opening a connection reports that its channel does not connect, as opposed to that there is no channel to use."""
+"""How opening a connection reports that its channel does not connect, as opposed to having no usable channel."""
 
 from __future__ import annotations
 
