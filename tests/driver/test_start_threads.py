@@ -1,0 +1,301 @@
+"""The threads that start waiting calls: in order while nothing blocks, and without waiting for what does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+from grpcpool._sync import start_threads
+from grpcpool._sync.start_threads import StartThreads
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(60)
+
+NAME = "test-starter"
+
+
+def _alive() -> int:
+    """How many threads there are."""
+    return sum(thread.name == NAME for thread in threading.enumerate())
+
+
+@pytest.fixture
+def starter() -> Iterator[StartThreads]:
+    """Threads for starts; none is left afterwards."""
+    made = StartThreads(NAME)
+    yield made
+    made.join(LONG)
+    assert _alive() == 0
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No start counts as one that blocks, however busy the machine is."""
+    monkeypatch.setattr(start_threads, "_BLOCKS_AFTER", 3600.0)
+
+
+class Gate:
+    """Work that says that it has begun, and then blocks until it is opened."""
+
+    def __init__(self) -> None:
+        """Closed."""
+        self.begun = threading.Event()
+        self.opened = threading.Event()
+        self.passed = False
+
+    def __call__(self) -> None:
+        """Blocks."""
+        self.begun.set()
+        self.passed = self.opened.wait(LONG)
+
+
+# --- in order -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("patient")
+def test_work_is_done_in_order(starter: StartThreads) -> None:
+    """While nothing blocks, one thread does all work, in the order in which it was queued."""
+    done: list[int] = []
+    threads: set[int] = set()
+
+    def work(i: int) -> None:
+        done.append(i)
+        threads.add(threading.get_ident())
+
+    gate = Gate()
+    starter.do(gate)
+    for i in range(500):
+        starter.do(partial(work, i))
+    assert gate.begun.wait(LONG)
+    assert not done
+    gate.opened.set()
+    eventually(lambda: len(threads) == 1 and len(done) == 500)
+    assert done == list(range(500))
+
+
+@pytest.mark.usefixtures("patient")
+def test_much_work_needs_two_threads(starter: StartThreads) -> None:
+    """While nothing blocks, there is the thread that works, and the one that stands by."""
+    most: list[int] = []
+    for _ in range(500):
+        starter.do(lambda: most.append(_alive()))
+    eventually(lambda: len(most) == 500)
+    assert max(most) <= 2
+
+
+def test_one_piece_of_work_needs_one_thread(starter: StartThreads) -> None:
+    """Nothing stands by for work that nothing waits behind."""
+    gate = Gate()
+    starter.do(gate)
+    assert gate.begun.wait(LONG)
+    assert _alive() == 1
+    gate.opened.set()
+
+
+@pytest.mark.parametrize("raised", [ArithmeticError, SystemExit, KeyboardInterrupt])
+def test_work_that_raises(starter: StartThreads, raised: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever work raises is logged, and the next is done."""
+    done = threading.Event()
+
+    def fail() -> None:
+        raise raised("as the test wants")
+
+    starter.do(fail)
+    starter.do(done.set)
+    assert done.wait(LONG)
+    assert "as the test wants" in caplog.text
+
+
+# --- work that blocks -----------------------------------------------------------------------------------------------
+
+
+def test_blocking_work_does_not_hold_up_the_next(starter: StartThreads) -> None:
+    """Work may wait for what is queued behind it."""
+    gate = Gate()
+    starter.do(gate)
+    starter.do(gate.opened.set)
+    assert gate.begun.wait(LONG)
+    eventually(lambda: gate.passed)
+
+
+def test_work_queued_while_another_blocks(starter: StartThreads) -> None:
+    """What is queued when a start has already blocked for long is not held up either."""
+    gate, done = Gate(), threading.Event()
+    starter.do(gate)
+    assert gate.begun.wait(LONG)
+    starter.do(done.set)
+    assert done.wait(LONG)
+    assert not gate.passed
+    gate.opened.set()
+
+
+def test_threads_are_bounded_by_what_blocks(starter: StartThreads) -> None:
+    """However many starts block at once, others are done; there are as many threads as starts that block, and two."""
+    gates = [Gate() for _ in range(10)]
+    for blocking, gate in enumerate(gates, 1):
+        starter.do(gate)
+        assert gate.begun.wait(LONG)
+        assert blocking <= _alive() <= blocking + 2
+    done = threading.Event()
+    starter.do(done.set)
+    assert done.wait(LONG)
+    assert not any(gate.passed for gate in gates)
+    for gate in reversed(gates):
+        gate.opened.set()
+        eventually(lambda gate=gate: gate.passed)  # type: ignore[misc]
+
+
+def test_each_piece_of_work_is_done_once(starter: StartThreads) -> None:
+    """Also while threads take over from each other, nothing is lost and nothing is done twice."""
+    done: list[int] = []
+    gates = [Gate() for _ in range(5)]
+    for i in range(500):
+        starter.do(partial(done.append, i))
+        if i % 100 == 50:
+            starter.do(gates[i // 100])
+    eventually(lambda: len(done) == 500)
+    for gate in gates:
+        gate.opened.set()
+    starter.join(LONG)
+    assert sorted(done) == list(range(500))
+    assert all(gate.passed for gate in gates)
+
+
+# --- their end ------------------------------------------------------------------------------------------------------
+
+
+def test_threads_end_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there was nothing to do for a while, no thread is left; new work starts one."""
+    monkeypatch.setattr(start_threads, "_LINGERS_FOR", 0.001)
+    starter = StartThreads(NAME)
+    for _ in range(3):
+        gate, done = Gate(), threading.Event()
+        starter.do(gate)
+        starter.do(done.set)
+        assert done.wait(LONG)
+        gate.opened.set()
+        eventually(lambda: _alive() == 0)
+        assert not starter._threads
+
+
+def test_a_busy_pool_keeps_its_thread(monkeypatch: pytest.MonkeyPatch, starter: StartThreads) -> None:
+    """Work that comes before the thread has been idle for long is done by the same thread."""
+    monkeypatch.setattr(starter, "_lingers_for", 3600.0)
+    threads: list[int] = []
+    for number in range(1, 11):
+        starter.do(lambda: threads.append(threading.get_ident()))
+        eventually(lambda number=number: len(threads) == number and not starter._busy_since)  # type: ignore[misc]
+    assert len(set(threads)) == 1
+
+
+def test_join_waits_for_what_is_queued() -> None:
+    """`join` returns when all work is done and the threads have ended, also if some had blocked."""
+    starter, gate = StartThreads(NAME), Gate()
+    done: list[int] = []
+    starter.do(gate)
+    for i in range(100):
+        starter.do(partial(done.append, i))
+    starter.do(gate.opened.set)
+    starter.join(LONG)
+    assert gate.passed
+    assert sorted(done) == list(range(100))
+    assert _alive() == 0
+
+
+def test_join_without_threads() -> None:
+    """`join` returns at once if nothing was ever done; work that comes later is done."""
+    starter, done = StartThreads(NAME), threading.Event()
+    starter.join(LONG)
+    assert _alive() == 0
+    starter.do(done.set)
+    assert done.wait(LONG)
+    eventually(lambda: _alive() == 0)
+
+
+def test_join_is_bounded(starter: StartThreads) -> None:
+    """`join` returns after its timeout although work still blocks."""
+    gate = Gate()
+    starter.do(gate)
+    assert gate.begun.wait(LONG)
+    starter.join(0.0)
+    assert not gate.passed
+    gate.opened.set()
+
+
+def test_join_within_work(starter: StartThreads) -> None:
+    """A thread does not wait for itself; it knows that it is one of these threads."""
+    seen: list[bool] = []
+    done = threading.Event()
+
+    def work() -> None:
+        seen.append(starter.is_current())
+        starter.join(LONG)
+        done.set()
+
+    starter.do(work)
+    assert done.wait(LONG)
+    assert seen == [True]
+    assert not starter.is_current()
+
+
+# --- without threads ------------------------------------------------------------------------------------------------
+
+
+def _at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+
+
+def _at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start_threads, "sys", SimpleNamespace(is_finalizing=lambda: True))
+
+
+@pytest.mark.parametrize("happens", [_at_the_limit, _at_the_end])
+def test_without_a_thread_it_is_done_at_once(
+    monkeypatch: pytest.MonkeyPatch, happens: Callable[[pytest.MonkeyPatch], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If no thread can be started, `do` does the work before it returns, in order, and logs what it raises."""
+    starter = StartThreads(NAME)
+    done: list[int] = []
+
+    def work() -> None:
+        done.append(1)
+        starter.do(lambda: done.append(2))
+        done.append(threading.get_ident())
+
+    def fail() -> None:
+        raise ArithmeticError("as the test wants")
+
+    with monkeypatch.context() as patched:
+        happens(patched)
+        starter.do(work)
+        assert done == [1, 2, threading.get_ident()]
+        starter.do(fail)
+    assert "as the test wants" in caplog.text
+    assert not starter._threads
+    # Later threads can be started again.
+    starter.do(lambda: done.append(3))
+    starter.join(LONG)
+    assert done[3:] == [3]
+
+
+def test_without_another_thread_the_first_goes_on(monkeypatch: pytest.MonkeyPatch, starter: StartThreads) -> None:
+    """If no second thread can be started, work waits for the first, and is done in order."""
+    gate = Gate()
+    done: list[int] = []
+    starter.do(gate)
+    assert gate.begun.wait(LONG)
+    with monkeypatch.context() as patched:
+        _at_the_limit(patched)
+        for i in range(10):
+            starter.do(partial(done.append, i))
+        assert not done
+        gate.opened.set()
+        eventually(lambda: len(done) == 10)
+    assert done == list(range(10))
