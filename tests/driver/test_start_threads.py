@@ -107,7 +107,7 @@ def test_work_that_raises(starter: StartThreads, raised: type[BaseException], ca
     starter.do(fail)
     starter.do(done.set)
     assert done.wait(LONG)
-    assert "as the test wants" in caplog.text
+    eventually(lambda: "as the test wants" in caplog.text)
 
 
 # --- work that blocks -----------------------------------------------------------------------------------------------
