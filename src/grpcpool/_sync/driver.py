@@ -140,7 +140,7 @@ class SyncDriver(Driver):
             work()
 
     def interrupted(self, slot: Slot | None) -> None:
-        """A call on the slot raised what is no status. Signal handlers run, and raise, in the main thread only."""
+        """A call on the slot raised no status: in the main thread, a signal handler may have raised within gRPC."""
         if slot is not None and threading.current_thread() is threading.main_thread():
             self.tell(self.machine.blocked, slot)
 

@@ -46,7 +46,7 @@ class Place:
             raise
 
     def interrupted(self) -> None:
-        """Releases the place of a call that raised what is no status: a signal handler may have interrupted gRPC."""
+        """Releases the place of a call that raised no status: a signal handler may have interrupted gRPC."""
         self.driver.interrupted(self._slot)
         self.release()
 
