@@ -24,18 +24,18 @@ DRAWING = PAGE.with_suffix(".svg")
 
 # Where each state is drawn; a state without a position raises KeyError.
 PLACES = {
-    SlotState.OPENING: (160, 60),
-    SlotState.READY: (370, 60),
-    SlotState.LOST: (580, 60),
-    SlotState.DRAINING: (370, 200),
-    SlotState.CLOSED: (160, 200),
+    SlotState.OPENING: (130, 50),
+    SlotState.READY: (370, 50),
+    SlotState.LOST: (370, 180),
+    SlotState.DRAINING: (610, 50),
+    SlotState.CLOSED: (130, 450),
 }
 HALF = 55 + 22j
-HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 260" width="680" height="260"
+HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 500" width="700" height="500"
  font-family="sans-serif" font-size="13" text-anchor="middle">
 <defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">
 <path d="M0 0 8 4 0 8z" fill="#345"/></marker></defs>
-<rect width="680" height="260" rx="8" fill="#fff"/>"""
+<rect width="700" height="500" rx="8" fill="#fff"/>"""
 
 
 def arrows() -> list[tuple[SlotState, SlotState, str]]:

@@ -179,7 +179,7 @@ def test_threads_end_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done.wait(LONG)
         gate.opened.set()
         eventually(lambda: _alive() == 0)
-        assert not starter._threads
+        assert not any(thread.is_alive() for thread in starter._threads)
 
 
 def test_a_busy_pool_keeps_its_thread(monkeypatch: pytest.MonkeyPatch, starter: StartThreads) -> None:

@@ -63,16 +63,25 @@ class StartThreads:
         with self._changed:
             self._lingers_for = 0.0
             self._changed.notify_all()
-            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        # While there are threads: until the work is done, one may start another.
+        while threads := self._others_alive():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            threads[0].join(left)
+
+    def _others_alive(self) -> list[threading.Thread]:
+        me = threading.current_thread()
+        with self._changed:
+            return [thread for thread in self._threads if thread is not me and thread.is_alive()]
 
     def _new_thread(self, run: Callable[[], None]) -> threading.Thread | None:
         """A new thread; `None` if none can be started. Under the lock."""
         if sys.is_finalizing():
             return None
         thread = threading.Thread(target=run, name=self._name, daemon=True)
-        self._threads.add(thread)
+        # No thread removes itself, because it would still be running then.
+        self._threads = {thread, *(known for known in self._threads if known.is_alive())}
         try:
             thread.start()
         except RuntimeError:
@@ -86,14 +95,14 @@ class StartThreads:
         while (work := self._next(me)) is not None:
             run_logged(work)
             del work
-        self._threads.discard(me)
 
     def _next(self, me: threading.Thread) -> Callable[[], None] | None:
         with self._changed:
             if self._taker is not me:
                 return None
             self._busy_since = 0.0
-            if not self._work and not self._changed.wait_for(lambda: self._work, self._lingers_for):
+            self._changed.wait_for(lambda: self._work or not self._lingers_for, self._lingers_for)
+            if not self._work:
                 self._taker = None
                 return None
             self._busy_since = time.monotonic()
@@ -118,7 +127,6 @@ class StartThreads:
                     self._changed.wait(busy_since + _BLOCKS_AFTER - now)
                 elif now - idle_since >= self._lingers_for:
                     self._standby = None
-                    self._threads.discard(me)
                     return
                 else:
                     self._changed.wait(self._lingers_for)
