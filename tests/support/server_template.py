@@ -50,7 +50,11 @@ def _answer(requests: socket.socket, request: dict[str, Any], descriptors: list[
     if "stopped" in request:
         os.waitid(os.P_PID, request["stopped"], os.WSTOPPED)
         return 0
-    return os.waitpid(request["ended"], 0)[1]
+    try:
+        return os.waitpid(request["ended"], 0)[1]
+    except ChildProcessError:
+        # It has been waited for already: two ended it at once, or a system that ignores the end of children did.
+        return 0
 
 
 def main() -> None:
