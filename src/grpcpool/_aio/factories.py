@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import grpc
 
 from .._grpc.options import isolated, shared_out
-from .._shared.constructors import Constructor, calling_code
+from .._shared.constructors import Constructor, LookUp, calling_code
 from .._shared.targets import Credentials, check_credentials, credentials_of, named_after
 from .._values.config import PoolConfig
 from .._values.listener import Listener
@@ -100,16 +100,6 @@ def secure_channel(
     return pool
 
 
-_BY_NAME: Final[dict[str, tuple[Constructor, Callable[..., ChannelPool]]]] = {
-    "insecure_channel": (_INSECURE, insecure_channel),
-    "secure_channel": (_SECURE, secure_channel),
-}
-
-
-def looked_up(name: str) -> Callable[..., ChannelPool] | None:
-    """The function of this name, if there is one; it may be about to replace gRPC's."""
-    if name not in _BY_NAME:
-        return None
-    constructor, function = _BY_NAME[name]
-    constructor.note(function)
-    return function
+looked_up: Final = LookUp(
+    {"insecure_channel": (_INSECURE, insecure_channel), "secure_channel": (_SECURE, secure_channel)}
+)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 _MOST: Final = 8
@@ -58,6 +58,22 @@ def calling_code() -> types.CodeType | None:
     """The code that called the function that calls this."""
     frame = sys._getframe(1).f_back
     return None if frame is None else frame.f_code
+
+
+class LookUp:
+    """Finds the pool's functions by their names, when a module is asked for them."""
+
+    def __init__(self, functions: Mapping[str, tuple[Constructor, Callable[..., Any]]]) -> None:
+        """Finds these, each given with the constructor of gRPC's that it may replace."""
+        self._functions = functions
+
+    def __call__(self, name: str) -> Callable[..., Any] | None:
+        """The function of this name, if there is one; it may be about to replace gRPC's."""
+        if name not in self._functions:
+            return None
+        constructor, function = self._functions[name]
+        constructor.note(function)
+        return function
 
 
 class Constructor:
