@@ -192,6 +192,26 @@ def test_a_busy_pool_keeps_its_thread(monkeypatch: pytest.MonkeyPatch, starter: 
     assert len(set(threads)) == 1
 
 
+def test_a_standby_that_looked_too_early_takes_over(monkeypatch: pytest.MonkeyPatch, starter: StartThreads) -> None:
+    """One that stood by while there was no work takes over as soon as a start blocks, not when it has lingered."""
+    monkeypatch.setattr(starter, "_lingers_for", 3600.0)
+    monkeypatch.setattr(start_threads, "_BLOCKS_AFTER", 3600.0)
+    first, second, done = Gate(), Gate(), threading.Event()
+    starter.do(first)
+    assert first.begun.wait(LONG)
+    starter.do(lambda: None)
+    first.opened.set()
+    eventually(lambda: not starter._busy_since and not starter._work)
+    assert starter._standby is not None
+    monkeypatch.setattr(start_threads, "_BLOCKS_AFTER", 0.001)
+    with starter._changed:
+        # At once, so that the standby may look before the first is taken.
+        starter._work.extend([second, done.set])
+        starter._changed.notify_all()
+    assert done.wait(LONG)
+    second.opened.set()
+
+
 def test_join_waits_for_what_is_queued() -> None:
     """`join` returns when all work is done and the threads have ended, also if some had blocked."""
     starter, gate = StartThreads(NAME), Gate()

@@ -107,8 +107,11 @@ class StartThreads:
                 return None
             self._busy_since = time.monotonic()
             work = self._work.popleft()
-            if self._work and self._standby is None:
-                self._standby = self._new_thread(self._stand_by)
+            if self._work:
+                if self._standby is None:
+                    self._standby = self._new_thread(self._stand_by)
+                # One that looked while the taker waited for work would look again only when it has lingered.
+                self._changed.notify_all()
             return work
 
     def _stand_by(self) -> None:
