@@ -271,14 +271,13 @@ class Fleet:
             self.retire(slot, CloseReason.SHRINK, now)
         self._regauge(now)
 
-    def refresh(self, asked: int, now: float) -> None:
+    def refresh(self) -> None:
         """Marks every connection of this moment for replacement."""
         for slot in self.slots:
             if slot.state is not SlotState.DRAINING:
                 slot.retire_at, slot.reason = -math.inf, CloseReason.REFRESH
             elif slot.reason is CloseReason.SHRINK:
                 slot.reason = CloseReason.REFRESH
-        self.rotate(asked, now)
 
     def rotate(self, asked: int, now: float) -> None:
         """Dials successors for the slots that are due."""

@@ -110,9 +110,7 @@ class PoolMachine:
             self.fleet.activate(now)
         if self._slots.lost and not self._slots.ready:
             self.outage.want(now)
-        slot = self._picker.pick(waiter.streams)
-        if slot is None and waiter.fail_fast:
-            slot = self.outage.slot_for(waiter.streams)
+        slot = self._picker.pick(waiter.streams) or self.outage.slot_for(waiter)
         if slot is not None:
             self.places.acquire(waiter.streams, waiter, slot)
             self.outbox.append(Grant(waiter, slot))
@@ -311,7 +309,7 @@ class PoolMachine:
 
     def refresh(self, now: float) -> None:
         """Replaces every connection of this moment: a successor first, then the old one drains."""
-        self.fleet.refresh(self.queue.asked, now)
+        self.fleet.refresh()
         self._reconcile(now)
 
     def close(self, deadline: float, now: float) -> None:
@@ -428,9 +426,7 @@ class PoolMachine:
     def _wake(self, waiter: Waiter, now: float) -> None:
         """A waiter has paused, and asks for its place. What must be dialled for it is so at the end of the step."""
         self.queue.wake(waiter)
-        slot = self._picker.pick(waiter.streams)
-        if slot is None and waiter.fail_fast:
-            slot = self.outage.slot_for(waiter.streams)
+        slot = self._picker.pick(waiter.streams) or self.outage.slot_for(waiter)
         if slot is not None:
             self._serve(slot, now)
 

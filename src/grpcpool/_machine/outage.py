@@ -13,7 +13,7 @@ from __future__ import annotations
 from .._values.slot_states import SlotState
 from .effects import Outbox, Watch
 from .fleet import Fleet
-from .queue import WaitQueue
+from .queue import Waiter, WaitQueue
 from .slot import Slot
 
 
@@ -44,10 +44,13 @@ class Outage:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
         return slot.state is SlotState.LOST and not self._slots.ready and not self._primes and not slot.blocked
 
-    def slot_for(self, streams: int | None) -> Slot | None:
-        """The slot on which a call may fail; `None` if there is none with room, or if something is up."""
+    def slot_for(self, waiter: Waiter) -> Slot | None:
+        """The slot on which the call may fail, if it would rather do so; `None` if there is none with room."""
+        if not waiter.fail_fast or self._slots.ready:
+            return None
         down = [slot for slot in self._slots.in_state(SlotState.LOST) if self.takes_calls(slot)]
-        return min((slot for slot in down if slot.has_room(streams)), key=lambda slot: slot.in_flight, default=None)
+        roomy = [slot for slot in down if slot.has_room(waiter.streams)]
+        return min(roomy, key=lambda slot: slot.in_flight, default=None)
 
     def is_hopeless(self) -> bool:
         """Nothing is up, nothing is being dialled, and nothing is down that a call could soon fail on.

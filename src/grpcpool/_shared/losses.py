@@ -1,9 +1,9 @@
 """Where losses are noticed: whether a connection is down is found out here, and nowhere else.
 
 Three things lead to a check: a lease is about to use a connection that was not checked for a while, a call failed on
-it, or a second has passed. A connection that is down is *lost*: it is checked ever less often until it is back, and
-each check makes it reconnect. A connection that failed a call and looks well is checked a few times more, because gRPC
-may notice a loss a little later than its calls do.
+it, or a second has passed. A connection that is down is *lost*: it is checked ever less often until it is back. As long
+as it is needed, each check makes it reconnect. A connection that failed a call and looks well is checked a few times
+more, because gRPC may notice a loss a little later than its calls do.
 
 This knows how to look and when, not what a loss means: that is for the machine to decide.
 """
@@ -75,7 +75,7 @@ class LossWatch:
         self._on_word: set[Slot] = set()
         self._trusts_at = -math.inf
         self._checks_all_at = math.inf
-        # When the next check is due. It is derived from the two above, and changes with them under the lock.
+        # When the next check is due: the earliest of the moments above, which change with it under the lock.
         self.next_check = math.inf
         # Reentrant: a finalizer that runs while it is held may release a lease, and that may report a loss.
         self._lock = threading.RLock()
