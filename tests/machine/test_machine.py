@@ -352,6 +352,22 @@ def test_unfit() -> None:
     assert play.recovered(1) == ["grant 1"]
 
 
+def test_the_limit_of_a_channel_that_carried_calls_before_it_was_up() -> None:
+    """A new connection gets the limit of the others, but never less than the calls that it carries already."""
+    play = Play(max_size=2, max_streams=4, target_streams=4)
+    play.filled(None)
+    play.did(play.recorder.effects(play.machine.crowded, play[1], play.now))
+    play.lost(1)
+    for _ in range(3):
+        play.request(1, fail_fast=True)
+    play.did(play.recorder.effects(play.machine.unreachable, play[2], object(), ConnectionError("no"), play.now))
+    assert (play[2].state, play[2].in_flight) == ("lost", 3)
+    play.recovered(1)
+    assert (play[1].state, play[1].limit) == ("ready", 1)
+    play.recovered(2)
+    assert (play[2].state, play[2].in_flight, play[2].limit) == ("ready", 3, 3)
+
+
 # --- connecting -------------------------------------------------------------------------------------------------
 
 

@@ -103,7 +103,8 @@ class Fleet:
         """A new connection may carry what others may, if the server has refused calls on all of these."""
         others = [other.limit for other in self.slots.in_state(SlotState.READY) if other is not slot]
         if others and max(others) < self.config.max_streams:
-            self._limit(slot, max(1, *others), now)
+            # An unreachable channel may carry calls by the time it is up.
+            self._limit(slot, max(1, slot.in_flight, *others), now)
 
     def _limit(self, slot: Slot, most: int, now: float) -> None:
         slot.limit = min(slot.limit, most)
