@@ -92,8 +92,11 @@ def test_it_loses_nothing_and_reuses_connections(output: Output) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="connections may not be countable on this platform")
 def test_it_counts_connections_from_outside(output: Output) -> None:
-    """During the burst all eight connections are open, and some replacements; afterwards two."""
-    assert 8 <= output.number("open at peak") <= 10
+    """During the burst all eight connections are open; what is open beside them is being replaced; afterwards two.
+
+    How many are replaced during the burst depends on how long it takes, which is longer on a busy machine.
+    """
+    assert 8 <= output.number("open at peak") <= 8 + output.number("closed as aged")
     assert output.number("open at the end") == 2
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -23,10 +26,48 @@ def _alive() -> int:
     return sum(thread.name == NAME for thread in threading.enumerate())
 
 
+class Supervisor:
+    """Calls `take_over` of threads on a thread of its own, as a pool's worker does: as if the time had come at once."""
+
+    def __init__(self) -> None:
+        """Supervises nothing yet."""
+        self._due: queue.SimpleQueue[tuple[StartThreads, float] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="test-supervisor")
+        self._thread.start()
+
+    def make(self) -> StartThreads:
+        """Threads for starts."""
+
+        def look_at(moment: float) -> None:
+            self._due.put((made, moment))
+
+        made = StartThreads(NAME, look_at, time.monotonic)
+        return made
+
+    def _run(self) -> None:
+        while (due := self._due.get()) is not None:
+            starter, moment = due
+            if moment < time.monotonic() + LONG:
+                starter.take_over(moment)
+
+    def close(self) -> None:
+        """Supervises no more."""
+        self._due.put(None)
+        self._thread.join(LONG)
+
+
 @pytest.fixture
-def starter() -> Iterator[StartThreads]:
+def supervisor() -> Iterator[Supervisor]:
+    """Makes threads that are supervised."""
+    made = Supervisor()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def starter(supervisor: Supervisor) -> Iterator[StartThreads]:
     """Threads for starts; none is left afterwards."""
-    made = StartThreads(NAME)
+    made = supervisor.make()
     yield made
     made.join(LONG)
     assert _alive() == 0
@@ -78,13 +119,13 @@ def test_work_is_done_in_order(starter: StartThreads) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_much_work_needs_two_threads(starter: StartThreads) -> None:
-    """While nothing blocks, there is the thread that works, and the one that stands by."""
+def test_much_work_needs_one_thread(starter: StartThreads) -> None:
+    """While nothing blocks, there is the thread that works, and no other."""
     most: list[int] = []
     for _ in range(500):
         starter.do(lambda: most.append(_alive()))
     eventually(lambda: len(most) == 500)
-    assert max(most) <= 2
+    assert max(most) == 1
 
 
 def test_one_piece_of_work_needs_one_thread(starter: StartThreads) -> None:
@@ -134,12 +175,12 @@ def test_work_queued_while_another_blocks(starter: StartThreads) -> None:
 
 
 def test_threads_are_bounded_by_what_blocks(starter: StartThreads) -> None:
-    """However many starts block at once, others are done; there are as many threads as starts that block, and two."""
+    """However many starts block at once, others are done; there are as many threads as starts that block, and one."""
     gates = [Gate() for _ in range(10)]
     for blocking, gate in enumerate(gates, 1):
         starter.do(gate)
         assert gate.begun.wait(LONG)
-        assert blocking <= _alive() <= blocking + 2
+        assert blocking <= _alive() <= blocking + 1
     done = threading.Event()
     starter.do(done.set)
     assert done.wait(LONG)
@@ -168,10 +209,10 @@ def test_each_piece_of_work_is_done_once(starter: StartThreads) -> None:
 # --- their end ------------------------------------------------------------------------------------------------------
 
 
-def test_threads_end_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_end_when_idle(monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor) -> None:
     """When there was nothing to do for a while, no thread is left; new work starts one."""
-    monkeypatch.setattr(start_threads, "_LINGERS_FOR", 0.001)
-    starter = StartThreads(NAME)
+    starter = supervisor.make()
+    monkeypatch.setattr(starter, "_lingers_for", 0.001)
     for _ in range(3):
         gate, done = Gate(), threading.Event()
         starter.do(gate)
@@ -188,33 +229,34 @@ def test_a_busy_pool_keeps_its_thread(monkeypatch: pytest.MonkeyPatch, starter: 
     threads: list[int] = []
     for number in range(1, 11):
         starter.do(lambda: threads.append(threading.get_ident()))
-        eventually(lambda number=number: len(threads) == number and not starter._busy_since)  # type: ignore[misc]
+        eventually(lambda number=number: len(threads) == number and starter._busy_since is None)  # type: ignore[misc]
     assert len(set(threads)) == 1
 
 
-def test_a_standby_that_looked_too_early_takes_over(monkeypatch: pytest.MonkeyPatch, starter: StartThreads) -> None:
-    """One that stood by while there was no work takes over as soon as a start blocks, not when it has lingered."""
-    monkeypatch.setattr(starter, "_lingers_for", 3600.0)
-    monkeypatch.setattr(start_threads, "_BLOCKS_AFTER", 3600.0)
-    first, second, done = Gate(), Gate(), threading.Event()
-    starter.do(first)
-    assert first.begun.wait(LONG)
-    starter.do(lambda: None)
-    first.opened.set()
-    eventually(lambda: not starter._busy_since and not starter._work)
-    assert starter._standby is not None
-    monkeypatch.setattr(start_threads, "_BLOCKS_AFTER", 0.001)
-    with starter._changed:
-        # At once, so that the standby may look before the first is taken.
-        starter._work.extend([second, done.set])
-        starter._changed.notify_all()
+def test_a_start_is_looked_at_when_it_has_taken_too_long() -> None:
+    """Before that moment nothing takes over, nor if no work waits."""
+    looks: list[float] = []
+    starter = StartThreads(NAME, looks.append, lambda: 100.0)
+    gate, done = Gate(), threading.Event()
+    starter.do(gate)
+    assert gate.begun.wait(LONG)
+    starter.take_over(200.0)
+    assert not looks
+    starter.do(done.set)
+    assert looks == [starter.alarm]
+    starter.take_over(starter.alarm - 0.001)
+    assert _alive() == 1
+    starter.take_over(starter.alarm)
     assert done.wait(LONG)
-    second.opened.set()
+    gate.opened.set()
+    starter.join(LONG)
+    starter.take_over(200.0)
+    assert starter.alarm == math.inf
 
 
-def test_join_waits_for_what_is_queued() -> None:
+def test_join_waits_for_what_is_queued(supervisor: Supervisor) -> None:
     """`join` returns when all work is done and the threads have ended, also if some had blocked."""
-    starter, gate = StartThreads(NAME), Gate()
+    starter, gate = supervisor.make(), Gate()
     done: list[int] = []
     starter.do(gate)
     for i in range(100):
@@ -226,9 +268,9 @@ def test_join_waits_for_what_is_queued() -> None:
     assert _alive() == 0
 
 
-def test_join_without_threads() -> None:
+def test_join_without_threads(supervisor: Supervisor) -> None:
     """`join` returns at once if nothing was ever done; work that comes later is done."""
-    starter, done = StartThreads(NAME), threading.Event()
+    starter, done = supervisor.make(), threading.Event()
     starter.join(LONG)
     assert _alive() == 0
     starter.do(done.set)
@@ -278,10 +320,13 @@ def _at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("happens", [_at_the_limit, _at_the_end])
 def test_without_a_thread_it_is_done_at_once(
-    monkeypatch: pytest.MonkeyPatch, happens: Callable[[pytest.MonkeyPatch], None], caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    happens: Callable[[pytest.MonkeyPatch], None],
+    caplog: pytest.LogCaptureFixture,
+    supervisor: Supervisor,
 ) -> None:
     """If no thread can be started, `do` does the work before it returns, in order, and logs what it raises."""
-    starter = StartThreads(NAME)
+    starter = supervisor.make()
     done: list[int] = []
 
     def work() -> None:
@@ -319,3 +364,25 @@ def test_without_another_thread_the_first_goes_on(monkeypatch: pytest.MonkeyPatc
         gate.opened.set()
         eventually(lambda: len(done) == 10)
     assert done == list(range(10))
+
+
+def test_a_thread_that_could_not_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, starter: StartThreads
+) -> None:
+    """If no thread can be started to take over, another is tried later: work does not wait until the start is done."""
+    gate, done = Gate(), threading.Event()
+    starter.do(gate)
+    assert gate.begun.wait(LONG)
+    tried = threading.Event()
+
+    def fail(_: threading.Thread) -> None:
+        tried.set()
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        starter.do(done.set)
+        assert tried.wait(LONG)
+    assert done.wait(LONG)
+    assert not gate.passed
+    gate.opened.set()

@@ -49,12 +49,12 @@ class SyncDriver(Driver):
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
         self.worker = Worker(self, f"grpcpool-{name}", clock)
         self.threads = Threads(f"grpcpool-{name}")
-        self.starter = StartThreads(f"grpcpool-{name}-starter")
+        self.starter = StartThreads(f"grpcpool-{name}-starter", self._look_at, self.monotonic)
         # Not the starter: callbacks may make calls and wait until these are started.
         self.callback_runner = SerialRunner(f"grpcpool-{name}-callbacks")
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
-        self.checker = StartThreads(f"grpcpool-{name}-checks", lingers_for=1.5)
+        self.checker = StartThreads(f"grpcpool-{name}-checks", self._look_at, self.monotonic, lingers_for=1.5)
         # Whether a test sets the clock.
         self._by_hand = False
         self.finished = threading.Event()
@@ -158,6 +158,23 @@ class SyncDriver(Driver):
             )
 
     # --- time ---------------------------------------------------------------------------------------------------
+
+    @property
+    def alarm(self) -> float:
+        """When the next tick is due."""
+        return min(super().alarm, self.starter.alarm, self.checker.alarm)
+
+    def tick(self) -> None:
+        """Does what is due."""
+        super().tick()
+        now = self.monotonic()
+        self.starter.take_over(now)
+        self.checker.take_over(now)
+
+    def _look_at(self, moment: float) -> None:
+        """A start is to be looked at then, see `StartThreads`."""
+        if moment < self.wakes_at:
+            self.wake_at(moment)
 
     def _tick_by_hand(self) -> None:
         """A test has set the clock: does what is due, on its thread, and wakes the worker."""

@@ -2,13 +2,14 @@
 
 Places become free on gRPC's callback threads, where no call may be started. One thread starts calls as long as none of
 them blocks. Interceptors in the factory's channels may block: they may make calls over the same pool, or wait for the
-end of the call. So a second thread stands by while calls wait to be started. It takes over when one start has kept the
-first thread for some milliseconds. There are never more threads than starts that block, and two; all end when they have
-been idle for a while.
+end of the call. So another thread takes over the queue when one start has kept the first for some milliseconds. No
+thread stands by for that: the pool's worker calls `take_over` when it is due. There are never more threads than starts
+that block, and one. All end when they have been idle for a while.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -17,7 +18,8 @@ from collections.abc import Callable
 
 from .serial_runner import run_logged
 
-# A start that takes so long blocks.
+# A start that takes so long blocks. With each thread that a start keeps it takes longer to find that out: on a slow
+# machine many starts take long, and more threads would not make them faster.
 _BLOCKS_AFTER = 0.02
 
 # Starting a thread costs as much as a hundred starts. A busy pool keeps it.
@@ -27,31 +29,70 @@ _LINGERS_FOR = 0.5
 class StartThreads:
     """Runs work in order; work that blocks does not hold up what comes after it."""
 
-    def __init__(self, name: str, *, lingers_for: float = _LINGERS_FOR) -> None:
-        """Does not start a thread, called `name`, yet; a thread that is idle for `lingers_for` seconds ends."""
+    def __init__(
+        self,
+        name: str,
+        look_at: Callable[[float], object],
+        monotonic: Callable[[], float],
+        *,
+        lingers_for: float = _LINGERS_FOR,
+    ) -> None:
+        """Starts no thread yet.
+
+        Args:
+            name: Of the threads.
+            look_at: Ensures that `take_over` is called at that moment. Called under the lock.
+            monotonic: Returns the moment.
+            lingers_for: The seconds after which a thread that is idle ends.
+        """
         self._name = name
+        self._look_at = look_at
+        self._monotonic = monotonic
         self._changed = threading.Condition(threading.Lock())
         self._work: deque[Callable[[], None]] = deque()
-        # The thread that takes work now, the one that stands by, and all.
+        # The thread that takes work now, and all.
         self._taker: threading.Thread | None = None
-        self._standby: threading.Thread | None = None
         self._threads: set[threading.Thread] = set()
-        # Since when the taker does what it took last; 0 while it waits for work.
-        self._busy_since = 0.0
+        # Since when the taker does what it took last; `None` while it waits for work.
+        self._busy_since: float | None = None
         self._lingers_for = lingers_for
+        # When `take_over` is due: while work waits for a start, when that start has taken too long.
+        self.alarm = math.inf
 
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
         with self._changed:
             self._work.append(work)
             if self._taker is None:
-                self._taker = self._new_thread(self._take)
-            elif self._busy_since and self._standby is None:
-                self._standby = self._new_thread(self._stand_by)
-            self._changed.notify_all()
+                self._taker = self._new_thread()
+            else:
+                self._supervise()
+            self._changed.notify()
             runs = self._taker is not None
         while not runs and self._work:
             run_logged(self._work.popleft())
+
+    def take_over(self, now: float) -> None:
+        """If a start blocks while work waits, another thread takes the work from here on."""
+        if self.alarm > now:
+            return
+        with self._changed:
+            self.alarm = math.inf
+            if self._work and self._busy_since is not None and now >= self._blocks_at(self._busy_since):
+                taker = self._new_thread()
+                # If none can be started now, that is tried again.
+                self._busy_since = now if taker is None else None
+                self._taker = taker or self._taker
+            self._supervise()
+
+    def _supervise(self) -> None:
+        """Asks for a look at the start that is being done, if work waits for it, when it has taken too long."""
+        if self._work and self._busy_since is not None and self.alarm == math.inf:
+            self.alarm = self._blocks_at(self._busy_since)
+            self._look_at(self.alarm)
+
+    def _blocks_at(self, busy_since: float) -> float:
+        return busy_since + _BLOCKS_AFTER * sum(thread.is_alive() for thread in self._threads)
 
     def is_current(self) -> bool:
         """Whether the caller runs on one of the threads."""
@@ -62,7 +103,7 @@ class StartThreads:
         deadline = time.monotonic() + timeout
         with self._changed:
             self._lingers_for = 0.0
-            self._changed.notify_all()
+            self._changed.notify()
         # While there are threads: until the work is done, one may start another.
         while threads := self._others_alive():
             left = deadline - time.monotonic()
@@ -75,11 +116,11 @@ class StartThreads:
         with self._changed:
             return [thread for thread in self._threads if thread is not me and thread.is_alive()]
 
-    def _new_thread(self, run: Callable[[], None]) -> threading.Thread | None:
+    def _new_thread(self) -> threading.Thread | None:
         """A new thread; `None` if none can be started. Under the lock."""
         if sys.is_finalizing():
             return None
-        thread = threading.Thread(target=run, name=self._name, daemon=True)
+        thread = threading.Thread(target=self._take, name=self._name, daemon=True)
         # No thread removes itself, because it would still be running then.
         self._threads = {thread, *(known for known in self._threads if known.is_alive())}
         try:
@@ -100,39 +141,12 @@ class StartThreads:
         with self._changed:
             if self._taker is not me:
                 return None
-            self._busy_since = 0.0
+            self._busy_since = None
             self._changed.wait_for(lambda: self._work or not self._lingers_for, self._lingers_for)
             if not self._work:
                 self._taker = None
                 return None
-            self._busy_since = time.monotonic()
+            self._busy_since = self._monotonic()
             work = self._work.popleft()
-            if self._work:
-                if self._standby is None:
-                    self._standby = self._new_thread(self._stand_by)
-                # One that looked while the taker waited for work would look again only when it has lingered.
-                self._changed.notify_all()
+            self._supervise()
             return work
-
-    def _stand_by(self) -> None:
-        """Takes over when the taker blocks while work waits; ends when that has not happened for a while."""
-        me = threading.current_thread()
-        with self._changed:
-            idle_since = time.monotonic()
-            while True:
-                now = time.monotonic()
-                busy_since = self._busy_since
-                if self._work and busy_since:
-                    idle_since = now
-                    if now - busy_since >= _BLOCKS_AFTER:
-                        self._taker, self._standby = me, None
-                        break
-                    self._changed.wait(busy_since + _BLOCKS_AFTER - now)
-                elif now - idle_since >= self._lingers_for:
-                    self._standby = None
-                    return
-                else:
-                    self._changed.wait(self._lingers_for)
-            if self._work:
-                self._standby = self._new_thread(self._stand_by)
-        self._take()
