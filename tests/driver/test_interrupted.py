@@ -1,7 +1,7 @@
 """Signal handlers that raise, as for Celery's soft time limit and Ctrl-C, at every point where they may run.
 
 CPython runs handlers when a function is entered, and when a C function has returned. These tests interrupt each such
-point within the package, one after the other.
+point within the package, and within what it uses of `threading`, one after the other.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from types import FrameType
@@ -38,8 +39,7 @@ class _Handler:
         self.raised = False
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        name = str(frame.f_globals.get("__name__"))
-        if event not in ("call", "c_return") or not name.startswith("grpcpool.") or name.startswith("grpcpool.testing"):
+        if event not in ("call", "c_return") or not _is_ours(frame):
             return
         self._left -= 1
         if not self._left:
@@ -58,12 +58,27 @@ class _Handler:
             sys.setprofile(None)
 
 
+def _is_ours(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_globals is vars(threading):
+        if frame.f_code is threading.Thread.start.__code__:
+            # In CPython itself, a thread whose start is interrupted may never begin to run.
+            return False
+        frame = frame.f_back
+    name = str(frame and frame.f_globals.get("__name__"))
+    return name.startswith("grpcpool.") and not name.startswith("grpcpool.testing")
+
+
 def _lease_all(pool: ChannelPool) -> None:
     pool.acquire(timeout=1).release()
 
 
 def _lease_one(pool: ChannelPool) -> None:
     pool.acquire(timeout=1, streams=1).release()
+
+
+def _call_on_lease(pool: ChannelPool) -> None:
+    with pool.acquire(timeout=1, streams=1) as lease:
+        lease.unary_unary(ECHO)(b"")
 
 
 def _call(pool: ChannelPool) -> None:
@@ -85,7 +100,7 @@ def _upload(pool: ChannelPool) -> None:
 # An exception from a handler that runs in a finalizer ends only that finalizer.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("picker", ["least_loaded", "round_robin", "fill"])
-@pytest.mark.parametrize("work", [_lease_all, _lease_one, _call, _future, _stream, _upload])
+@pytest.mark.parametrize("work", [_lease_all, _lease_one, _call_on_lease, _call, _future, _stream, _upload])
 def test_an_interruption_leaves_nothing_in_flight(work: Callable[[ChannelPool], None], picker: Any) -> None:
     """Wherever a handler raises during a lease or call without a wait, nothing stays in flight and the pool works."""
     with ChannelPool(FakeFactory(), PoolConfig(min_size=2, max_size=2, picker=picker)) as pool:
@@ -156,3 +171,88 @@ def _is_interrupted_beside_a_waiter(
         waiting.result(LONG).release()
         assert pool.stats().in_flight == 0
     return handler.raised
+
+
+def _begin_future(pool: ChannelPool) -> Any:
+    return pool.unary_unary(ECHO).future(b"", timeout=LONG)
+
+
+def _begin_stream(pool: ChannelPool) -> Any:
+    return pool.unary_stream(COUNT)(b"", timeout=LONG)
+
+
+def _result(call: Any) -> None:
+    call.result()
+
+
+def _result_in_time(call: Any) -> None:
+    call.result(LONG)
+
+
+def _code(call: Any) -> None:
+    call.code()
+
+
+def _read(call: Any) -> None:
+    list(call)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("begin", "wait"),
+    [(_begin_future, _result), (_begin_future, _result_in_time), (_begin_future, _code), (_begin_stream, _read)],
+)
+def test_a_call_that_its_caller_waits_for_ends(
+    begin: Callable[[ChannelPool], Any], wait: Callable[[Any], None]
+) -> None:
+    """Wherever a handler raises while a caller waits for its queued call, the call ends, and its place is free."""
+    for number in range(1, _MOST):
+        if not _is_interrupted_in_its_wait(begin, wait, number):
+            return
+    pytest.fail("there is no end of it")
+
+
+def _is_interrupted_in_its_wait(begin: Callable[[ChannelPool], Any], wait: Callable[[Any], None], number: int) -> bool:
+    """Waits for a queued call, for which there is soon room, with a handler that raises at the point of that number."""
+    with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+        pool.open()
+        lease = pool.acquire()
+        call = begin(pool)
+        handler = _Handler(number)
+
+        def release_when_it_waits() -> None:
+            eventually(lambda: call._callers_wait or handler.raised)
+            lease.release()
+
+        released = background(release_when_it_waits)
+        handler.interrupt(lambda: wait(call))
+        released.result(LONG)
+        ended = threading.Event()
+        call.add_done_callback(lambda _: ended.set())
+        assert ended.wait(LONG)
+        # Also while the call is kept.
+        eventually(lambda: pool.stats().in_flight == 0)
+        pool.unary_unary(ECHO)(b"", timeout=LONG)
+    return handler.raised
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("begin", [_begin_future, _begin_stream])
+def test_a_call_that_nothing_waits_for_is_started(begin: Callable[[ChannelPool], Any]) -> None:
+    """Wherever a handler raises while a release serves a queued call, the release returns, and the call is started."""
+    for number in range(1, _MOST):
+        with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+            pool.open()
+            lease = pool.acquire()
+            call = begin(pool)
+            ended = threading.Event()
+            call.add_done_callback(lambda _, ended=ended: ended.set())
+            handler = _Handler(number)
+            handler.interrupt(lease.release)
+            # If it was interrupted before it began.
+            lease.release()
+            assert ended.wait(LONG)
+            assert pool.stats().in_flight == 0
+        if not handler.raised:
+            return
+    pytest.fail("there is no end of it")

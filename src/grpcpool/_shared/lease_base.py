@@ -114,12 +114,20 @@ class LeaseBase:
         self._at_release = ()
 
     def __del__(self) -> None:
-        """Releases a lease that was never released. No call runs on it: calls hold their lease."""
+        """Releases a lease that was never released. No call runs on it: calls hold their lease.
+
+        So a released lease that still counts calls has its place yet: a signal handler has raised as one of them began
+        or ended.
+        """
         slot = self._slot
-        if slot is None or self._released or self._driver.void:
+        if slot is None or self._driver.void:
+            return
+        driver = self._driver
+        if self._released:
+            if self._calls > 0:
+                driver.defer(partial(driver.release, slot, self._streams))
             return
         self._released = True
-        driver = self._driver
         driver.defer(partial(driver.release, slot, self._streams))
         for end in self._at_release:
             driver.defer(end)

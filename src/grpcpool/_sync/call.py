@@ -33,7 +33,7 @@ from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, on_end
-from .call_stages import Failed, Running, Stage, Waiting
+from .call_stages import Change, Failed, Running, Stage, Waiting
 from .channel import ChannelSurface
 from .driver import SyncDriver
 from .failed_call import CallNotStartedError, call_error, locally_cancelled, not_started
@@ -83,10 +83,10 @@ class PoolCall(_Base):
         self._resends = 0
         self._lock = threading.Lock()
         # Set at the next change of the stage, or when it is over.
-        self._awaiting_change: list[threading.Event] = []
+        self._awaiting_change: list[Change] = []
         # The thread that made the call; what wakes it while it waits for the start; what it is to start then.
         self._caller = threading.get_ident()
-        self._callers_wait: threading.Event | None = None
+        self._callers_wait: Change | None = None
         self._handed_over: Waiting | None = None
         self._callbacks = Callbacks()
 
@@ -130,7 +130,11 @@ class PoolCall(_Base):
             closed = isinstance(error, ValueError) and driver.machine.closing
             self._fail(waiting, Failed(_closed(error) if closed else error))
             return
-        self.begin(native, place, waiting)
+        try:
+            self.begin(native, place, waiting)
+        except BaseException:
+            native.cancel()
+            raise
 
     def begin(self, native: Any, place: Place, waiting: Waiting | None = None) -> None:
         """The native call runs on its place; `waiting`: the stage before, if the call waited."""
@@ -177,6 +181,13 @@ class PoolCall(_Base):
         """There will be no place."""
         self._fail(waiting, Failed(call_error(error, own_deadline=self._arguments[1] is not None)))
 
+    def interrupted(self, waiting: Waiting, error: BaseException) -> None:
+        """A signal handler has raised `error` while the call was being started: it is over."""
+        if not self._fail(waiting, Failed(error)):
+            stage = self._stage
+            if isinstance(stage, Running):
+                stage.end()
+
     def _fail(self, waiting: Waiting, failed: Failed) -> bool:
         """The call is over before it was started; returns `False` if its stage is not `waiting` any more."""
         if not self._change(waiting, failed):
@@ -202,11 +213,11 @@ class PoolCall(_Base):
         for event in awaiting:
             event.set()
 
-    def _next_change(self) -> threading.Event:
+    def _next_change(self) -> Change:
         """Is set at the next change. Under the lock."""
-        event = threading.Event()
-        self._awaiting_change.append(event)
-        return event
+        change = Change()
+        self._awaiting_change.append(change)
+        return change
 
     def _begun(self, timeout: float | None = None) -> Running | Failed:
         """Waits until the call runs or has failed.
@@ -215,20 +226,27 @@ class PoolCall(_Base):
             grpc.FutureTimeoutError: Neither happened in time.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        while True:
+        while isinstance(stage := self._stage, Waiting):
+            if not self._leaves(stage, until):
+                raise grpc.FutureTimeoutError
+        return stage
+
+    def _leaves(self, waiting: Waiting, until: float | None) -> bool:
+        """Waits until the call leaves the stage `waiting`; returns whether it did so in time."""
+        try:
             with self._lock:
-                stage = self._stage
-                if not isinstance(stage, Waiting):
-                    return stage
+                if self._stage is not waiting:
+                    return True
                 change = self._next_change()
                 if threading.get_ident() == self._caller:
                     self._callers_wait = change
-            try:
-                changed = change.wait(None if until is None else max(0.0, until - time.monotonic()))
-            finally:
-                self._start_what_was_handed_over(change)
-            if not changed:
-                raise grpc.FutureTimeoutError
+            changed = change.wait(None if until is None else max(0.0, until - time.monotonic()))
+            self._start_what_was_handed_over()
+        except BaseException:
+            # A signal handler may have raised.
+            self._leave_the_start_to_the_starter()
+            raise
+        return changed
 
     def hand_over(self, waiting: Waiting) -> bool:
         """The place is there: the thread that made the call starts it, if it waits for that; returns whether it does.
@@ -243,15 +261,26 @@ class PoolCall(_Base):
             self._callers_wait = None
         return True
 
-    def _start_what_was_handed_over(self, change: threading.Event) -> None:
+    def _start_what_was_handed_over(self) -> None:
+        waiting = self._takes_over()
+        if waiting is not None:
+            waiting.start()
+            self._handed_over = None
+
+    def _leave_the_start_to_the_starter(self) -> None:
+        waiting = self._takes_over()
+        if waiting is not None:
+            # Again, if it has been begun here: a call is started once.
+            self._driver.starter.do(waiting.start)
+            self._handed_over = None
+
+    def _takes_over(self) -> Waiting | None:
+        """This thread waits no longer; returns what was handed over to it."""
+        if threading.get_ident() != self._caller:
+            return None
         with self._lock:
-            if self._callers_wait is change:
-                self._callers_wait = None
-            if threading.get_ident() != self._caller:
-                return
-            handed_over, self._handed_over = self._handed_over, None
-        if handed_over is not None:
-            handed_over.start()
+            self._callers_wait = None
+        return self._handed_over
 
     def _is_sent_again(self, running: Running, error: grpc.RpcError) -> bool:
         """Whether the call is sent again after its native call has failed with `error`."""

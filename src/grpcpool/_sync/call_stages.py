@@ -5,6 +5,7 @@ A `PoolCall` is in one stage at a time. It changes from one to the next in `call
 
 from __future__ import annotations
 
+import threading
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -46,24 +47,59 @@ class Waiting(Waiter):
         self.driver.starter.do(partial(self._refuse, error))
 
     def start(self) -> None:
-        """Starts the call, on this thread."""
-        with self.driver.lock:
-            if self._released:
-                # Cancelled while the grant was on its way.
-                return
-            # The call's from here on.
-            self._released = True
-            place = new_place(self.driver, self._slot)
-        call = self.call()
-        if call is None:
+        """Starts the call, on this thread; does nothing if it has been started, or was cancelled on the way here.
+
+        If a signal handler raises meanwhile, the call is over: nothing else would start it, or release its place.
+        """
+        place = new_place(self.driver)
+        try:
+            with self.driver.lock:
+                if self._released:
+                    return
+                # The call's from here on. No call stands between the two: a signal handler could run there.
+                self._released = True
+                place._slot = self._slot
+            call = self.call()
+            if call is None:
+                place.release()
+            else:
+                call.start(self, place)
+        except BaseException as error:
+            call = self.call()
+            if call is not None:
+                call.interrupted(self, error)
             place.release()
-        else:
-            call.start(self, place)
+            raise
 
     def _refuse(self, error: PoolError) -> None:
         call = self.call()
         if call is not None:
             call.refuse(self, error)
+
+
+class Change:
+    """The next change of a call's stage, for one thread that waits for it.
+
+    Not an `Event`: if a signal handler raises in its `wait`, its lock may stay locked, and `set` would wait forever.
+    """
+
+    __slots__ = ("_has_come", "_lock")
+
+    def __init__(self) -> None:
+        """It is still to come."""
+        self._has_come = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wakes the thread. Under the lock of the call."""
+        if not self._has_come:
+            self._has_come = True
+            self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits; returns whether the change has come."""
+        return self._lock.acquire(timeout=-1 if timeout is None else timeout)
 
 
 class Running:

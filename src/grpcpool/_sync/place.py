@@ -73,7 +73,8 @@ class Place:
 
     def __del__(self) -> None:
         """Releases a place that nothing else has released."""
-        slot = self._slot
+        # A signal handler may have raised before its creator had set anything.
+        slot = getattr(self, "_slot", None)
         if slot is not None and not self._released and not self.driver.void:
             self.driver.defer(partial(self.driver.release, slot, 1))
 

@@ -48,7 +48,9 @@ class StartThreads:
         self._name = name
         self._look_at = look_at
         self._monotonic = monotonic
-        self._changed = threading.Condition(threading.Lock())
+        # Taken directly: if a signal handler raises while a condition is entered, its lock stays locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._work: deque[Callable[[], None]] = deque()
         # The thread that takes work now, and all.
         self._taker: threading.Thread | None = None
@@ -61,7 +63,7 @@ class StartThreads:
 
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
-        with self._changed:
+        with self._lock:
             self._work.append(work)
             if self._taker is None:
                 self._taker = self._new_thread()
@@ -76,7 +78,7 @@ class StartThreads:
         """If a start blocks while work waits, another thread takes the work from here on."""
         if self.alarm > now:
             return
-        with self._changed:
+        with self._lock:
             self.alarm = math.inf
             if self._work and self._busy_since is not None and now >= self._blocks_at(self._busy_since):
                 taker = self._new_thread()
@@ -101,7 +103,7 @@ class StartThreads:
     def join(self, timeout: float) -> None:
         """Waits until the queued work is done and the threads have ended."""
         deadline = time.monotonic() + timeout
-        with self._changed:
+        with self._lock:
             self._lingers_for = 0.0
             self._changed.notify()
         # While there are threads: until the work is done, one may start another.
@@ -113,7 +115,7 @@ class StartThreads:
 
     def _others_alive(self) -> list[threading.Thread]:
         me = threading.current_thread()
-        with self._changed:
+        with self._lock:
             return [thread for thread in self._threads if thread is not me and thread.is_alive()]
 
     def _new_thread(self) -> threading.Thread | None:
@@ -138,7 +140,7 @@ class StartThreads:
             del work
 
     def _next(self, me: threading.Thread) -> Callable[[], None] | None:
-        with self._changed:
+        with self._lock:
             if self._taker is not me:
                 return None
             self._busy_since = None
