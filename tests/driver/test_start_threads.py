@@ -386,3 +386,15 @@ def test_a_thread_that_could_not_be_started_is_tried_again(
     assert done.wait(LONG)
     assert not gate.passed
     gate.opened.set()
+
+
+def test_no_look_is_due_when_no_work_waits() -> None:
+    """When the last work has been taken nothing is due, also on a clock that stands still: no thread waits for it."""
+    starter, gate = StartThreads(NAME, lambda _: None, lambda: 0.0), Gate()
+    starter.do(gate)
+    assert gate.begun.wait(LONG)
+    starter.do(lambda: None)
+    assert starter.alarm < math.inf
+    gate.opened.set()
+    starter.join(LONG)
+    assert starter.alarm == math.inf

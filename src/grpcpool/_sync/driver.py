@@ -203,6 +203,8 @@ class SyncDriver(Driver):
         self.starter.join(_JOIN_TIMEOUT)
         self.checker.join(_JOIN_TIMEOUT)
         self.callback_runner.join(_JOIN_TIMEOUT)
+        # It may still wait for a look at a start that is over.
+        self.worker.nudge()
         self.worker.join(_JOIN_TIMEOUT)
         if not self.threads.join(_JOIN_TIMEOUT):
             text = f"pool {self.name!r}: a factory, a prime or a channel's close() still runs after the pool was closed"

@@ -89,7 +89,9 @@ class StartThreads:
 
     def _supervise(self) -> None:
         """Asks for a look at the start that is being done, if work waits for it, when it has taken too long."""
-        if self._work and self._busy_since is not None and self.alarm == math.inf:
+        if not self._work:
+            self.alarm = math.inf
+        elif self._busy_since is not None and self.alarm == math.inf:
             self.alarm = self._blocks_at(self._busy_since)
             self._look_at(self.alarm)
 
