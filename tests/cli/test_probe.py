@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pathlib
+import socket
 import sys
+from collections.abc import Callable
 
 import pytest
 
 import grpcpool
 from cli.support import CERTIFICATE, KEY, Commands, grpc_server, h2_server, tcp_server, unused_port
+from grpcpool.cli._deadline import Deadline
+from grpcpool.cli._probe.http2 import Http2Connection, Http2Error
+from support.waiting import LONG
 
 
 def test_it_reports_what_a_server_announces_and_serves(command: Commands, port: int) -> None:
@@ -185,3 +190,18 @@ def test_files_that_are_not_certificates(command: Commands, tmp_path: pathlib.Pa
         result = command("probe", "localhost:1", "--ca", tmp_path / name)
         assert result.code == 1
         assert f"cannot load the certificates ({tmp_path / name})" in result.line
+
+
+@pytest.mark.parametrize("use", [Http2Connection.ping, lambda connection: connection.call("/any/Method", b"")])
+def test_a_server_may_close_the_connection_with_its_settings(use: Callable[[Http2Connection], object]) -> None:
+    """A server that sends a GOAWAY together with its settings is reported as one that closed the connection."""
+    ours, theirs = socket.socketpair()
+    connection = Http2Connection(ours, scheme="http", authority="any", deadline=Deadline(LONG))
+    with theirs:
+        settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+        goaway = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11])
+        theirs.sendall(settings + goaway)
+        connection.handshake()
+        with pytest.raises(Http2Error, match=r"closed the connection \(GOAWAY 11"):
+            use(connection)
+        connection.close()

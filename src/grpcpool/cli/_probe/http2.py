@@ -130,6 +130,7 @@ class Http2Connection:
         Raises:
             Http2Error: There was no answer.
         """
+        self._check_open()
         payload = next(self._numbers).to_bytes(8, "big")
         began = time.perf_counter()
         self._h2.ping(payload)
@@ -142,6 +143,7 @@ class Http2Connection:
         Raises:
             Http2Error: The call did not end.
         """
+        self._check_open()
         number = self._h2.get_next_available_stream_id()
         response = self._responses[number] = Response()
         headers = [
@@ -172,6 +174,11 @@ class Http2Connection:
         finally:
             self._socket.close()
 
+    def _check_open(self) -> None:
+        """Raises an error if the server has said that it closes the connection, also together with its settings."""
+        if self._goaway is not None:
+            raise Http2Error(self._goaway)
+
     def _receive_until(self, met: Callable[[], bool]) -> None:
         received = False
         try:
@@ -180,8 +187,7 @@ class Http2Connection:
                 self._socket.sendall(self._h2.data_to_send())
                 if met():
                     return
-                if self._goaway is not None:
-                    raise Http2Error(self._goaway)
+                self._check_open()
                 self._socket.settimeout(self._deadline.timeout())
                 self._receive(self._socket.recv(_CHUNK))
                 received = True
