@@ -12,9 +12,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
+import grpc
 import pytest
 
 from grpcpool import ChannelPool, Lease, PoolConfig, PoolTimeoutError
@@ -253,6 +255,43 @@ def test_a_call_that_nothing_waits_for_is_started(begin: Callable[[ChannelPool],
             lease.release()
             assert ended.wait(LONG)
             assert pool.stats().in_flight == 0
+        if not handler.raised:
+            return
+    pytest.fail("there is no end of it")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_cancel_wakes_the_thread_that_waits_for_the_call() -> None:
+    """Wherever a handler raises while a queued call is cancelled, a cancel after it ends the wait of another thread."""
+    with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+        pool.open()
+        lease = pool.acquire()
+        for number in range(1, _MOST):
+            call = _begin_future(pool)
+            waiting = background(call.exception)
+            eventually(partial(getattr, call, "_awaiting_change"))
+            handler = _Handler(number)
+            handler.interrupt(call.cancel)
+            call.cancel()
+            with pytest.raises(grpc.FutureCancelledError):
+                waiting.result(LONG)
+            if not handler.raised:
+                break
+        else:
+            pytest.fail("there is no end of it")
+        lease.release()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_close_can_be_repeated() -> None:
+    """Wherever a handler raises while a pool is closed, the next close ends, and nothing is left."""
+    for number in range(1, _MOST):
+        pool = ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1))
+        pool.open()
+        handler = _Handler(number)
+        handler.interrupt(pool.close)
+        background(pool.close).result(LONG)
+        assert pool.stats().size == 0
         if not handler.raised:
             return
     pytest.fail("there is no end of it")

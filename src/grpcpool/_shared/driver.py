@@ -184,6 +184,8 @@ class Driver(abc.ABC):
             self.changed()
         # An act stays in the queue while another thread carries it out.
         if self.machine.closing and not len(self.machine.fleet.slots) and not (outbox.acts or outbox.opens):
+            # Again: a step that was interrupted may have left it out.
+            self.losses.clear()
             self.finish()
         self.see_to_alarm()
 

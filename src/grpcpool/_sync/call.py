@@ -199,19 +199,25 @@ class PoolCall(_Base):
 
     def _change(self, before: Stage, after: Stage) -> bool:
         """Goes from one stage to the next; returns `False` if the call is not in the stage `before`."""
-        with self._lock:
-            if self._stage is not before:
-                return False
-            self._stage = after
-            if self._awaiting_change:
+        try:
+            with self._lock:
+                if self._stage is not before:
+                    return False
+                self._stage = after
+                if self._awaiting_change:
+                    self._wake()
+        except BaseException:
+            # A signal handler has raised; that may have been before the threads were woken.
+            with self._lock:
                 self._wake()
+            raise
         return True
 
     def _wake(self) -> None:
         """Wakes the threads that wait for a change. Under the lock."""
-        awaiting, self._awaiting_change = self._awaiting_change, []
-        for event in awaiting:
-            event.set()
+        for change in self._awaiting_change:
+            change.set()
+        self._awaiting_change.clear()
 
     def _next_change(self) -> Change:
         """Is set at the next change. Under the lock."""

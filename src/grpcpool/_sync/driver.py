@@ -57,7 +57,10 @@ class SyncDriver(Driver):
         self.checker = StartThreads(f"grpcpool-{name}-checks", self._look_at, self.monotonic, lingers_for=1.5)
         # Whether a test sets the clock.
         self._by_hand = False
-        self.finished = threading.Event()
+        # Held until the end. Not an `Event`: if a signal handler raises in its `wait`, its lock may stay locked.
+        self._end = threading.Lock()
+        self._end.acquire()
+        self._ended = False
         self.unsubscribe = clock.subscribe(self._tick_by_hand)
 
     def check_use(self, *, anywhere: bool = False) -> None:
@@ -119,7 +122,10 @@ class SyncDriver(Driver):
 
     def finish(self) -> None:
         """Wakes the threads that wait for the end."""
-        self.finished.set()
+        with self.lock:
+            if not self._ended:
+                self._ended = True
+                self._end.release()
         self.subscriptions.over = True
         self.worker.nudge()
 
@@ -198,7 +204,9 @@ class SyncDriver(Driver):
         own = (self.worker, self.threads, self.starter, self.checker, self.callback_runner)
         if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing():
             return
-        self.finished.wait()
+        with self._end:
+            # Nothing is left; other threads that wait for this go on as well.
+            pass
         self.subscriptions.close(_JOIN_TIMEOUT)
         self.starter.join(_JOIN_TIMEOUT)
         self.checker.join(_JOIN_TIMEOUT)

@@ -30,7 +30,9 @@ class Subscriptions:
         """Starts without subscribers, and without a thread."""
         self._driver = driver
         self._name = name
-        self._changed = threading.Condition()
+        # Taken directly: if a signal handler raises while a condition is entered, its lock stays locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         # Each subscriber with the state it was last called with.
         self.subscribers: list[tuple[Callback, _State | None]] = []
         self._connect = False
@@ -41,14 +43,14 @@ class Subscriptions:
 
     def subscribe(self, callback: Callback, *, connect: bool) -> None:
         """Calls `callback` with the state now and at each change; with `connect`, the pool opens a connection."""
-        with self._changed:
+        with self._lock:
             self.subscribers.append((callback, None))
             self._connect = self._connect or connect
             self._check()
 
     def unsubscribe(self, callback: Callback) -> None:
         """Ends the subscription of `callback`. The thread ends with the last one."""
-        with self._changed:
+        with self._lock:
             for place, (other, _) in enumerate(self.subscribers):
                 if other == callback:
                     del self.subscribers[place]
@@ -58,7 +60,7 @@ class Subscriptions:
     def nudge(self) -> None:
         """The state may have changed."""
         if self.subscribers:
-            with self._changed:
+            with self._lock:
                 self._check()
 
     def adopt(self, parent: Subscriptions) -> None:
@@ -82,7 +84,7 @@ class Subscriptions:
     def close(self, timeout: float) -> None:
         """Ends all subscriptions, as the close of a channel does, and waits for the thread."""
         self.over = True
-        with self._changed:
+        with self._lock:
             self.subscribers.clear()
             self._changed.notify_all()
             thread = self._thread
@@ -92,7 +94,7 @@ class Subscriptions:
     def _run(self) -> None:
         while True:
             state = self._driver.connectivity()
-            with self._changed:
+            with self._lock:
                 if self.over or not self.subscribers:
                     self._connect = False
                     self._runs = False
@@ -106,7 +108,7 @@ class Subscriptions:
                 self._driver.tell(self._driver.machine.connect)
             # `connect` may have changed the state, which nothing else reports before the connection is open.
             unchanged = self._driver.connectivity() is state
-            with self._changed:
+            with self._lock:
                 if unchanged and all(last is state for _, last in self.subscribers) and self.subscribers:
                     self._changed.wait(_CHECKS_EVERY)
 
