@@ -25,17 +25,17 @@ DRAWING = PAGE.with_suffix(".svg")
 # Where each state is drawn; a state without a position raises KeyError.
 PLACES = {
     SlotState.OPENING: (130, 50),
-    SlotState.READY: (370, 50),
-    SlotState.LOST: (370, 180),
-    SlotState.DRAINING: (610, 50),
-    SlotState.CLOSED: (130, 450),
+    SlotState.READY: (400, 50),
+    SlotState.LOST: (400, 200),
+    SlotState.DRAINING: (700, 50),
+    SlotState.CLOSED: (130, 500),
 }
 HALF = 55 + 22j
-HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 500" width="700" height="500"
+HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 790 550" width="790" height="550"
  font-family="sans-serif" font-size="13" text-anchor="middle">
 <defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">
 <path d="M0 0 8 4 0 8z" fill="#345"/></marker></defs>
-<rect width="700" height="500" rx="8" fill="#fff"/>"""
+<rect width="790" height="550" rx="8" fill="#fff"/>"""
 
 
 def arrows() -> list[tuple[SlotState, SlotState, str]]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from ._values.events import (
+    Avoided,
     ChannelEvent,
     Closed,
     Draining,
     Granted,
     Leaked,
+    Lost,
     Opened,
     OpenFailed,
     Opening,
     PoolEvent,
+    Recovered,
     RefusedStream,
     Rejected,
     Released,
@@ -19,15 +22,18 @@ from ._values.events import (
 )
 
 __all__ = [
+    "Avoided",
     "ChannelEvent",
     "Closed",
     "Draining",
     "Granted",
     "Leaked",
+    "Lost",
     "OpenFailed",
     "Opened",
     "Opening",
     "PoolEvent",
+    "Recovered",
     "RefusedStream",
     "Rejected",
     "Released",

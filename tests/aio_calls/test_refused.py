@@ -1,4 +1,4 @@
-"""Callers with one request never see a refused stream, and the refusals lower the connection's limit."""
+"""Callers with one request never see a refused stream, and the connection that refused a lone call is avoided."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REFUSED = "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))"
 async def _pool(times: int, *, on_requests: bool = False, **config: Any) -> AsyncIterator[tuple[ChannelPool, Refusing]]:
     """A pool to a peer that refuses the first `times` streams.
 
-    A connection that refused its only call rests for a while; the others serve at once.
+    A connection that refused its only call is avoided for a while.
     """
     config = {"min_size": 4, "max_size": 4, "max_streams": 5, **config}
     async with refusing(times, on_requests=on_requests) as peer:
@@ -63,7 +63,7 @@ async def test_grpcs_own_report_of_a_refusal() -> None:
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
 async def test_a_call_with_one_request_shows_no_refusal(way: Way, on_requests: bool) -> None:
-    """A refused call with one request is sent again as often as needed; the limit is lowered, and figures count it."""
+    """A refused call with one request is sent again elsewhere; a lone refusal lowers no limit, and figures count it."""
     async with _pool(3, on_requests=on_requests) as (pool, peer):
         call = way.begin(pool)
         assert await way.take(call) == _answer(way)
@@ -71,7 +71,8 @@ async def test_a_call_with_one_request_shows_no_refusal(way: Way, on_requests: b
         stats = pool.stats()
         assert (peer.refused, peer.answered) == (3, 1)
         assert (stats.refused_streams, stats.acquired) == (3, 4)
-        assert sorted(channel.limit for channel in stats.channels) == [0, 0, 0, 5]
+        assert [channel.limit for channel in stats.channels] == [5, 5, 5, 5]
+        assert (stats.avoided, stats.failures) == (3, 0)
 
 
 _ASKS = {
@@ -119,7 +120,7 @@ async def test_many_calls_among_refusals() -> None:
 @in_loop
 async def test_within_its_deadline(way: Way) -> None:
     """A call that is refused for ever fails at its deadline."""
-    async with _pool(10**9) as (pool, peer):
+    async with _pool(10**9, max_resends=1000) as (pool, peer):
         outcome = await outcome_of(way.whole(pool, timeout=0.3))
         assert outcome[:2] == ("error", grpc.StatusCode.DEADLINE_EXCEEDED)
         assert pool.stats().refused_streams == peer.refused
@@ -167,7 +168,7 @@ async def test_closed_between_attempts(way: Way) -> None:
 @pytest.mark.parametrize("way", ONCE, ids=str)
 @in_loop
 async def test_a_call_with_an_iterator_shows_the_refusal(way: Way) -> None:
-    """A call that streams requests cannot be sent again: its caller gets gRPC's error, and the limit is lowered."""
+    """A call that streams requests cannot be sent again: its caller gets gRPC's error, once."""
     async with _pool(1) as (pool, peer):
         call = way.begin(pool, requests=each() if way.gives == "async iterator" else iter(()))
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
@@ -177,7 +178,7 @@ async def test_a_call_with_an_iterator_shows_the_refusal(way: Way) -> None:
         await at_rest(pool)
         stats = pool.stats()
         assert (peer.refused, stats.refused_streams, stats.acquired) == (1, 1, 1)
-        assert min(channel.limit for channel in stats.channels) < 5
+        assert stats.avoided == 1
         assert await UNARY.whole(pool) == b"ok"
 
 
@@ -234,9 +235,8 @@ async def test_on_another_connection() -> None:
 async def test_the_second_attempt_has_the_rest_of_the_time(clock: ManualClock, way: Way) -> None:
     """The second attempt has the rest of the call's time; the wait for its place is part of it."""
     channel = aio.FakeChannel(holds_calls=True)
-    pool = ChannelPool(aio.FakeFactory(lambda: channel), PoolConfig(max_size=1, max_streams=1))
-    async with pool:
-        await pool.open()
+    pool = ChannelPool(aio.FakeFactory(lambda: channel), PoolConfig(max_size=1, max_streams=2))
+    async with pool, pool.acquire(streams=1):
         call = way.begin(pool, timeout=60)
         taking = asyncio.create_task(way.take(call))
         await settle(10)
@@ -244,7 +244,7 @@ async def test_the_second_attempt_has_the_rest_of_the_time(clock: ManualClock, w
         channel.calls[0].fail(grpc.StatusCode.UNAVAILABLE, REFUSED)
         assert not call.done()
         assert len(channel.calls) == 1
-        # A server that refused the only call is not asked again at once.
+        # The limit is what is left: the lease.
         clock.advance(1.0)
         assert len(channel.calls) == 2
         left = channel.calls[1].time_remaining()
@@ -252,7 +252,7 @@ async def test_the_second_attempt_has_the_rest_of_the_time(clock: ManualClock, w
         assert 38 < left <= 39
         channel.calls[1].finish([b"answer"])
         assert await taking == ([b"answer"] if way.streams_out else b"answer")
-        assert pool.stats().acquired == 2
+        assert pool.stats().acquired == 3
 
 
 @in_loop

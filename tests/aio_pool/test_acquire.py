@@ -345,13 +345,15 @@ async def test_a_newcomer_does_not_overtake_a_waiter() -> None:
 @in_loop
 async def test_a_waiter_for_a_whole_connection_does_not_block_streams() -> None:
     """Equal requests queue among themselves; a stream is granted while another request waits for a whole connection."""
-    async with pool_over(FakeFactory(), max_size=1, max_streams=3) as pool:
-        held = await pool.acquire(streams=1)
+    async with pool_over(FakeFactory(), min_size=2, max_size=2, max_streams=3) as pool:
+        await pool.open()
+        held = [await pool.acquire(streams=1) for _ in range(2)]
         whole = _asking(pool)
         await settle()
         async with pool.acquire(timeout=0, streams=1):
             pass
-        held.release()
+        for lease in held:
+            lease.release()
         (await whole).release()
 
 

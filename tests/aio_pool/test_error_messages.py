@@ -27,8 +27,9 @@ async def test_a_timeout_says_how_full_the_pool_is(clock: ManualClock) -> None:
         with pytest.raises(PoolTimeoutError) as caught:
             await waiting
     assert str(caught.value) == (
-        "pool 'orders': timed out waiting for a place (1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s)"
-        "; release leases sooner, raise max_size or max_streams, or wait longer"
+        "pool 'orders': timed out waiting for a place "
+        "(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
+        "release leases sooner, raise max_size or max_streams, or wait longer"
     )
     assert caught.value.__cause__ is None
 
@@ -42,7 +43,8 @@ async def test_a_rejection_says_how_many_wait(clock: ManualClock) -> None:
             with pytest.raises(PoolExhaustedError) as caught:
                 await pool.acquire()
     assert str(caught.value) == (
-        "pool 'orders': the queue is full (1 of 1 connections open, 1 in flight, 0 waiting, waited 0.000 s);"
+        "pool 'orders': the queue is full "
+        "(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting, waited 0.000 s);"
         " shed load, or raise max_size, max_streams or max_waiters"
     )
 

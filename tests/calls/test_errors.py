@@ -204,7 +204,7 @@ def test_the_details_of_a_refusal(calls: CallServer, make_pool: PoolMaker, way: 
     assert isinstance(error.__cause__, PoolTimeoutError)
     assert error.details() == str(error.__cause__)
     assert error.details().startswith(
-        "pool 'orders': timed out waiting for a place (1 of 1 connections open, 1 in flight"
+        "pool 'orders': timed out waiting for a place (asked for a call; 1 of 1 connections open, 1 in flight"
     )
     assert "raise max_size or max_streams" in error.details()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 
+import grpc
 import pytest
 
+import grpcpool
 from grpcpool import Listener, PoolTimeoutError
 from grpcpool._values.listener import HOOKS
 from grpcpool.contrib.logging import LoggingListener
 from grpcpool.testing import FakeFactory, ManualClock
 from support.fakes import failing_factory
 from support.pools import PoolMaker
+from support.servers import FAIL, RECONNECT_SOON, Server, unary
 from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(30)
@@ -59,6 +62,30 @@ def test_problems_are_warnings(make_pool: PoolMaker, caplog: pytest.LogCaptureFi
     assert line.startswith("pool 'orders': channel 1 failed to open: ")
     assert line.endswith(" s at the earliest")
     assert {record.levelno for record in caplog.records if record.name == "orders"} == {logging.WARNING}
+
+
+def test_outages_and_sick_servers_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A failed call, a loss and the recovery are one line each; the pool's own log says when all of it is down."""
+    with (
+        caplog.at_level(logging.INFO),
+        Server() as server,
+        grpcpool.insecure_channel(server.target, RECONNECT_SOON, name="orders") as pool,
+    ):
+        pool.add_listener(LoggingListener(_LOGGER))
+        with pytest.raises(grpc.RpcError):
+            unary(pool, FAIL, b"INTERNAL")
+        eventually(lambda: "ranks behind others" in _lines(caplog)[-1])
+        server.kill()
+        eventually(lambda: pool.stats().lost)
+        server.restart()
+        eventually(lambda: "is up again after" in _lines(caplog)[-1])
+    lines = [line.removeprefix("pool 'orders': ") for line in _lines(caplog)]
+    assert "a call failed with INTERNAL on channel 1, which ranks behind others for now" in lines
+    assert sum(line.startswith("channel 1 is down") for line in lines) == 1
+    own = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "grpcpool"]
+    assert own.count(("WARNING", "pool 'orders' is down: no connection is up")) == 1
+    assert own.count(("INFO", "pool 'orders' is up again")) == 1
+    assert not any("INTERNAL" in line for _, line in own)
 
 
 def test_it_handles_every_event() -> None:

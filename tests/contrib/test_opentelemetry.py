@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
@@ -16,6 +17,7 @@ from grpcpool.contrib.opentelemetry import POOL, STATE, instrument
 from grpcpool.testing import FakeFactory, ManualClock, aio
 from support.loops import in_loop
 from support.pools import PoolMaker
+from support.servers import FAIL, Server, unary
 from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(30)
@@ -103,6 +105,22 @@ def test_current_values(make_pool: PoolMaker, sdk: Sdk) -> None:
     assert sdk.values("rpc.client.connection.timeouts") == {"orders": 1}
     pool.close()
     assert sdk.values("grpcpool.closed")["pool_closed"] == 3
+
+
+def test_outages_and_failures_are_exported(sdk: Sdk) -> None:
+    """A failed call is counted, and its connection avoided; a connection that is down is counted, too."""
+    with Server() as server, grpcpool.insecure_channel(server.target, name="orders") as pool:
+        instrument(pool, sdk.provider)
+        with pytest.raises(grpc.RpcError):
+            unary(pool, FAIL, b"INTERNAL")
+        eventually(lambda: sdk.values("grpcpool.failures") == {"orders": 1})
+        assert sdk.values("grpcpool.avoided") == {"orders": 1}
+        assert (sdk.values("grpcpool.lost"), sdk.values("grpcpool.losses")) == ({"orders": 0}, {"orders": 0})
+        server.kill()
+        eventually(lambda: sdk.values("grpcpool.lost") == {"orders": 1})
+        assert sdk.values("grpcpool.losses") == {"orders": 1}
+        assert sdk.values("grpcpool.avoided") == {"orders": 0}
+        assert sdk.values("rpc.client.connection.count") == {"idle": 0, "used": 0}
 
 
 def test_one_collection_uses_one_snapshot(make_pool: PoolMaker, sdk: Sdk) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import pathlib
 import re
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,10 +23,19 @@ from grpcpool.contrib.prometheus import DASHBOARD, PoolCollector
 from grpcpool.testing import FakeFactory, aio
 from support.loops import in_loop
 from support.pools import PoolMaker
+from support.servers import ECHO, FAIL, RECONNECT_SOON, Server, dead_target, unary
+from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(30)
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
+
+OUTAGE = """
+sum without (state) (grpcpool_connections{state=~"idle|used"}) == 0
+and ignoring (state)
+(grpcpool_connections{state="lost"} > 0 or rate(grpcpool_open_failures_total[5m]) > 0)
+"""
+"""The alert for a total outage, as it is in the guide."""
 
 
 @pytest.fixture
@@ -103,6 +116,69 @@ async def test_asyncio_pools_too(registry: CollectorRegistry, url: str) -> None:
         registry.register(PoolCollector(pool))
         async with pool.acquire():
             assert _scrape(url)["grpcpool_in_flight", ("orders",)] == 1
+
+
+def _is_out(first: Samples, last: Samples, pool: str) -> bool:
+    """Whether `OUTAGE` holds for a pool at the last of some scrapes within five minutes."""
+    connections = {labels[1]: value for (name, labels), value in last.items() if name == "grpcpool_connections"}
+    counter = ("grpcpool_open_failures_total", (pool,))
+    increase = last[counter] - first[counter]
+    return connections["idle"] + connections["used"] == 0 and (connections["lost"] > 0 or increase > 0)
+
+
+@pytest.mark.parametrize("calls", [True, False], ids=["calls", "idle"])
+def test_the_alert_for_an_outage_fires(*, calls: bool, registry: CollectorRegistry, url: str) -> None:
+    """When the server is gone it holds within seconds, with calls or without; when it is back, it ends."""
+    guide = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "metrics.md"
+    assert " ".join(OUTAGE.split()) in " ".join(guide.read_text(encoding="utf-8").split())
+    with Server() as server, grpcpool.insecure_channel(server.target, RECONNECT_SOON, name="orders") as pool:
+        registry.register(PoolCollector(pool))
+        unary(pool, ECHO, b"1")
+        first = _scrape(url)
+        assert not _is_out(first, first, "orders")
+
+        def is_out() -> bool:
+            if calls:
+                with contextlib.suppress(grpc.RpcError):
+                    unary(pool, ECHO, b"1")
+            return _is_out(first, _scrape(url), "orders")
+
+        server.kill()
+        eventually(is_out, 3.0, pause=0.1)
+        assert _scrape(url)["grpcpool_losses_total", ("orders",)] >= 1
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert is_out(), _scrape(url)
+            time.sleep(0.1)
+        server.restart()
+        eventually(lambda: not is_out(), 5.0, pause=0.1)
+
+
+def test_the_alert_for_an_outage_fires_if_nothing_was_ever_up(registry: CollectorRegistry, url: str) -> None:
+    """A pool with a `prime`, which keeps no channel that does not connect, shows the outage, too."""
+    with dead_target() as target:
+        config = PoolConfig(prime=lambda channel: None)
+        with grpcpool.insecure_channel(target, RECONNECT_SOON, config=config, name="orders") as pool:
+            registry.register(PoolCollector(pool))
+            first = _scrape(url)
+            with pytest.raises(grpc.RpcError):
+                unary(pool, ECHO, b"1")
+            assert _is_out(first, _scrape(url), "orders")
+
+
+def test_failures_and_avoided_connections_are_exported(
+    registry: CollectorRegistry, url: str, server: Server, make_pool: PoolMaker
+) -> None:
+    """A call that fails as on a sick server is counted, and its connection is avoided for a while."""
+    pool = make_pool(server.channel, name="orders")
+    registry.register(PoolCollector(pool))
+    with pytest.raises(grpc.RpcError):
+        unary(pool, FAIL, b"INTERNAL")
+    eventually(lambda: pool.stats().failures)
+    samples = _scrape(url)
+    assert samples["grpcpool_failures_total", ("orders",)] == 1
+    assert samples["grpcpool_avoided", ("orders",)] == 1
+    assert samples["grpcpool_losses_total", ("orders",)] == 0
 
 
 def test_a_dropped_pool_is_not_collected(registry: CollectorRegistry, url: str) -> None:

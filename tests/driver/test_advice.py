@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
+import grpcpool
 from grpcpool import ChannelStats, PoolStats, Verdict, advise
 from grpcpool._values.slot_states import SlotState
 from grpcpool.testing import FakeChannel, FakeFactory, ManualClock
 from support.fakes import failing_factory
 from support.pools import PoolMaker
-from support.servers import ECHO
+from support.servers import ECHO, FAIL, Server, unary
 from support.waiting import background, eventually
 
 pytestmark = pytest.mark.timeout(30)
@@ -30,6 +31,7 @@ _CHANNEL = ChannelStats(
     used_at=_EPOCH,
     calls=0,
 )
+_SICK = dataclasses.replace(_CHANNEL, id=7, address="10.0.0.7:50051", failures=990)
 _BEFORE = PoolStats(
     size=4,
     ready=4,
@@ -77,6 +79,43 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
         Verdict.LIMITED_BY_CONNECTING,
         "7 attempts to connect failed, 0 connections are ready",
     ),
+    "an outage": (
+        {"lost": 4, "ready": 0, "losses": 4, "failures": 9000, "open_failures": 3},
+        Verdict.CONNECTIONS_LOST,
+        "4 connections are down, none is up; connections went down 4 times meanwhile, and 3 attempts to connect failed",
+    ),
+    "one is down": (
+        {"lost": 1, "ready": 3, "losses": 1},
+        Verdict.CONNECTIONS_LOST,
+        "1 connection is down, 3 connections are up; connections went down once meanwhile. A larger pool does not help",
+    ),
+    "at rest in an outage": (
+        {"acquired": 1000, "in_flight": 0, "lost": 1, "losses": 1},
+        Verdict.CONNECTIONS_LOST,
+        "1 ",
+    ),
+    "never up": (
+        {"lost": 1, "ready": 0, "open_failures": 7},
+        Verdict.LIMITED_BY_CONNECTING,
+        "7 attempts to connect failed, 0 connections are ready",
+    ),
+    "sick": (
+        {"failures": 1000, "avoided": 1, "channels": (_CHANNEL, _SICK)},
+        Verdict.SICK_SERVER,
+        "and 1 connection is avoided now. The most on one connection are 990, on 7 to 10.0.0.7:50051. A larger pool",
+    ),
+    "all calls of leases fail": ({"failures": 90_000}, Verdict.SICK_SERVER, "100.0 % of the calls (90000) failed"),
+    "few fail": (
+        {"failures": 100, "avoided": 2},
+        Verdict.NOT_THE_BOTTLENECK,
+        "100 calls failed as calls do on a sick server; 2 connections are avoided now.",
+    ),
+    "one was avoided before": (
+        {"failures": 0, "avoided": 1},
+        Verdict.NOT_THE_BOTTLENECK,
+        "1 connection is avoided now, because",
+    ),
+    "lost and back": ({"losses": 2}, Verdict.NOT_THE_BOTTLENECK, "Connections went down 2 times meanwhile."),
     "refused": ({"refused_streams": 12}, Verdict.LIMITED_BY_STREAMS, "refused 12 calls"),
 }
 
@@ -168,6 +207,32 @@ def test_of_a_real_pool_that_cannot_connect(make_pool: PoolMaker) -> None:
     with pytest.raises(grpc.RpcError):
         pool.unary_unary(ECHO)(b"")
     assert advise(before, pool.stats()).verdict is Verdict.LIMITED_BY_CONNECTING
+
+
+def test_of_a_real_pool_with_a_sick_server(server: Server, make_pool: PoolMaker) -> None:
+    """If its calls fail, the server is sick."""
+    pool = make_pool(server.channel)
+    pool.open()
+    before = pool.stats()
+    for _ in range(3):
+        with pytest.raises(grpc.RpcError):
+            unary(pool, FAIL, b"INTERNAL")
+    eventually(lambda: pool.stats().failures == 3)
+    advice = advise(before, pool.stats())
+    assert (advice.verdict, advice.failed) == (Verdict.SICK_SERVER, 1.0)
+    assert "(3) failed as calls do on a sick server, and 1 connection is avoided now." in advice.text
+
+
+def test_of_a_real_pool_in_an_outage() -> None:
+    """If the server is gone, its connections are lost."""
+    with Server() as server, grpcpool.insecure_channel(server.target) as pool:
+        pool.open()
+        before = pool.stats()
+        server.kill()
+        eventually(lambda: pool.stats().lost)
+        advice = advise(before, pool.stats())
+    assert advice.verdict is Verdict.CONNECTIONS_LOST
+    assert "1 connection is down, none is up; connections went down once meanwhile" in advice.text
 
 
 def test_of_a_real_pool_at_work(make_pool: PoolMaker) -> None:

@@ -231,6 +231,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "drain_timeout": 600.0,
         "close_grace": 0.0,
         "picker": "least_loaded",
+        "avoid_after_failure": 5.0,
+        "unresponsive_after": 20.0,
         "max_resends": 5,
         "prime": None,
         "leak_threshold": None,

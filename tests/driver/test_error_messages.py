@@ -60,8 +60,9 @@ def test_a_timeout_says_how_full_the_pool_is(make_pool: PoolMaker, clock: Manual
         with pytest.raises(PoolTimeoutError) as caught:
             waiting.result(LONG)
     assert str(caught.value) == (
-        "pool 'orders': timed out waiting for a place (1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s)"
-        "; release leases sooner, raise max_size or max_streams, or wait longer"
+        "pool 'orders': timed out waiting for a place "
+        "(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
+        "release leases sooner, raise max_size or max_streams, or wait longer"
     )
     assert caught.value.__cause__ is None
 
@@ -74,7 +75,7 @@ def test_a_rejection_says_how_many_wait(make_pool: PoolMaker) -> None:
         pool.acquire()
     assert re.fullmatch(
         r"pool 'orders': the queue is full "
-        r"\(1 of 1 connections open, 1 in flight, 0 waiting, waited 0\.\d\d\d s\); "
+        r"\(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting, waited 0\.\d\d\d s\); "
         r"shed load, or raise max_size, max_streams or max_waiters",
         str(caught.value),
     )
@@ -151,4 +152,20 @@ def test_a_released_lease_says_so(make_pool: PoolMaker) -> None:
         r"pool 'orders': the lease has been released \(1 of 10 connections open, 0 in flight, 0 waiting.*\); "
         r"acquire a new one",
         str(caught.value),
+    )
+
+
+def test_a_lease_that_calls_kept_from_a_connection_says_so(clock: ManualClock, make_pool: PoolMaker) -> None:
+    """Where calls are what a whole connection waits for, the remedy is another than waiting or more connections."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=1)
+    with pool.acquire(streams=1):
+        waiting = background(lambda: pool.acquire(timeout=2.5))
+        eventually(lambda: pool.stats().waiting == 1)
+        clock.advance(2.5)
+        with pytest.raises(PoolTimeoutError) as caught:
+            waiting.result(LONG)
+    assert str(caught.value) == (
+        "pool 'orders': timed out waiting for a place "
+        "(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
+        "none became free of calls; use a pool of its own for exclusive leases, or ask for streams"
     )

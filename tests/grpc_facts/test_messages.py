@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from grpcpool import isolated
 from grpcpool._grpc import status
 from grpcpool._grpc.servers_words import server_by_its_words
 from support.call_server import UU, CallServer
@@ -64,6 +65,48 @@ def test_a_loss_in_other_words(make_pool: PoolMaker, monkeypatch: pytest.MonkeyP
         assert eventually(works)
         assert pool.stats().in_flight == 0
         pool.close()
+
+
+@pytest.mark.parametrize("words", [status._OWN_DEADLINE, "other words"], ids=["as they are", "others"])
+@pytest.mark.parametrize("how", ["__call__", "future"])
+def test_a_deadline_in_other_words(
+    calls: CallServer, make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, words: str, how: str
+) -> None:
+    """Only in gRPC's own words a call that ran into its deadline shows that its connection is silent."""
+    monkeypatch.setattr(status, "_OWN_DEADLINE", words)
+    pool = make_pool(calls.channel, max_size=1)
+    unary: Any = pool.unary_unary(UU)
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(unary, how)(b"hold:late", timeout=0.1).result(LONG)
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    eventually(lambda: pool.stats().in_flight == 0)
+    (slot,) = pool._driver.machine.fleet.slots
+    assert slot.overdue == (words == status._OWN_DEADLINE == "Deadline Exceeded")
+    assert pool.stats().failures == 1
+
+
+def _fails(_: object) -> Any:
+    raise ArithmeticError("as the test wants")
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    "made",
+    [{"request_serializer": _fails}, {"response_deserializer": _fails}, {"request_serializer": lambda n: b"x" * n}],
+    ids=["serializer", "deserializer", "too large"],
+)
+def test_messages_that_are_not_sent_or_read(
+    calls: CallServer, make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, made: dict[str, Any], known: bool
+) -> None:
+    """A call whose message cannot be sent or read does not show that its server is sick."""
+    if not known:
+        monkeypatch.setattr(status, "_MESSAGES", _NEVER)
+    options = [("grpc.max_send_message_length", 1000), *isolated()]
+    pool = make_pool(lambda: grpc.insecure_channel(calls.target, options))
+    with pytest.raises(grpc.RpcError):
+        pool.unary_unary(UU, **made)(2000 if "request_serializer" in made else b"ok", timeout=LONG)
+    assert pool.stats().failures == (not known)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,11 @@ How the model reads the invariants where the design leaves them open:
 *   No. 6 counts connections, open or opening. A draining slot does not count, and neither does a successor being
     opened, because the slot it is to replace still counts. Slots above `max_size` are marked as overflow. A `resize`
     downwards retires at once whatever is above the new `max_size`, overflow included, so the bound holds throughout.
+*   No. 11: ready slots with a handicap have room like others (no. 3, and the lightest of the picker); of those with
+    room, the fast way picks by rank.
+*   No. 12: the oldest waiter, if it asks for much, has a slot reserved, unless something is being dialled or none
+    would do. A reserved slot takes nothing new.
+*   A dial that hangs, for a second or more at the last tick, does not count as one under way.
 *   No. 8: after `tick(now)`, `next_deadline()` is `now` or later, and it is never after the deadline of a waiter.
 
 The model is used by Hypothesis (`test_model.py`) and by a random walk (`walk`) that is fast enough to run over many
@@ -23,6 +28,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime as dt
+import enum
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -82,6 +88,8 @@ class Settings:
     connect_timeout: float = 2.0
     drain_timeout: float = 3.0
     picker: PickerName = "least_loaded"
+    avoid_after_failure: float | None = 3.0
+    unresponsive_after: float | None = 4.0
 
     def config(self, code: Code) -> PoolConfig:
         """The same settings as a `PoolConfig` of that copy."""
@@ -98,7 +106,15 @@ class Settings:
             connect_timeout=self.connect_timeout,
             drain_timeout=self.drain_timeout,
             picker=self.picker,
+            avoid_after_failure=self.avoid_after_failure,
+            unresponsive_after=self.unresponsive_after,
         )
+
+
+class Sick(enum.Enum):
+    """Stands for the status of a failed call."""
+
+    SICK = 1
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -134,6 +150,10 @@ class World:
         self.slots: dict[Slot, None] = {}
         self.dials: list[Slot] = []
         self.drains: dict[Slot, float] = {}
+        # The slot that is reserved, for which waiter, and what was granted in this step.
+        self.kept: Slot | None = None
+        self.kept_for: Waiter | None = None
+        self.granted: list[tuple[Slot, Waiter]] = []
         # Known to be down; released to be closed. A grant must use neither while a better slot is ready.
         self.down: set[Slot] = set()
         self.unwanted: set[Slot] = set()
@@ -157,8 +177,11 @@ class World:
     ) -> None:
         """A caller makes a request; like a driver, it tries the fast path first, unless it is to `pause`."""
         self.broken = True
+        before = _ranks(self)
         slot = self.recorder.acquire(streams) if fast and not pause else None
         if slot is not None:
+            assert not slot.reserved, f"no. 12: granted on {slot}, which is reserved"
+            assert streams != 1 or before[slot] == min(before.values()), f"no. 11: {slot} was not the first in rank"
             assert not [waiter for waiter in asking(self) if waiter.streams == streams], "no. 4: overtook a waiter"
             self._check_usable(slot)
             self._hold(slot, streams)
@@ -220,17 +243,46 @@ class World:
             self.broken = True
             self.held.remove(held)
             self.counts["refused_streams"] += 1
-            others = held.slot.in_flight - 1
-            self._step(self.recorder.effects(self.machine.refused_stream, held.slot, Holding(held.slot), self.now))
-            assert held.slot.limit <= others or held.slot not in self.slots, "the limit is above what was refused"
+            slot, others = held.slot, held.slot.in_flight - 1
+            sheds, limit = self._sheds(slot), slot.limit
+            self._step(self.recorder.effects(self.machine.refused_stream, slot, Holding(slot), self.now))
+            self._check_limit(slot, limit if sheds else others, sheds=sheds)
 
     def crowded(self, index: int) -> None:
         """The server refuses a call on one of the grants held, and the grant is kept."""
         if held := self._some([held for held in self.held if held.slot in self.slots], index):
             self.broken = True
             self.counts["refused_streams"] += 1
-            self._step(self.recorder.effects(self.machine.crowded, held.slot, self.now))
-            assert held.slot.limit <= held.slot.in_flight, "the limit is above what was refused"
+            slot = held.slot
+            sheds, limit = self._sheds(slot), slot.limit
+            self._step(self.recorder.effects(self.machine.crowded, slot, self.now))
+            self._check_limit(slot, limit if sheds else slot.in_flight, sheds=sheds)
+
+    def _sheds(self, slot: Slot) -> bool:
+        """Whether a refusal of this moment cannot be due to a limit of streams."""
+        return not slot.exclusive and (slot.in_flight <= 1 or self.now < self.machine.fleet.limits.sheds_until)
+
+    def _check_limit(self, slot: Slot, limit: int, *, sheds: bool) -> None:
+        if slot in self.slots:
+            assert slot.limit >= limit if sheds else slot.limit <= limit, f"the limit is {slot.limit}, not {limit}"
+
+    def failed(self, index: int) -> None:
+        """A call on one of the grants held fails as calls do on a sick server, and is over."""
+        if held := self._some([held for held in self.held if held.slot in self.slots], index):
+            self.broken = True
+            self.counts["failures"] += 1
+            self._step(self.recorder.effects(self.machine.failed, held.slot, Sick.SICK, self.now))
+            avoided = self.config.avoid_after_failure is not None and held.slot.state == "ready"
+            assert not avoided or held.slot.avoided_until > self.now, "no. 11: a sick slot has no handicap"
+            self.release(self.held.index(held))
+
+    def unanswered(self, index: int) -> None:
+        """A call on one of the single-stream grants runs into its deadline."""
+        if held := self._some([held for held in self.held if held.streams == 1 and held.slot in self.slots], index):
+            self.broken = True
+            self.held.remove(held)
+            slot = held.slot
+            self._step(self.recorder.effects(self.machine.unanswered, slot, Holding(slot), self.now - 0.1, self.now))
 
     def cancel(self, index: int) -> None:
         """A waiter gives up; it may already have been answered."""
@@ -429,6 +481,13 @@ class World:
             assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
             getattr(self, f"_do_{name.lower()}")(effect)
         self.ticked = ticked
+        passed = [waiter for slot, waiter in self.granted if slot is self.kept and waiter is not self.kept_for]
+        in_service = self.kept is not None and self.kept.state == "ready"
+        assert not (passed and in_service and self.kept_for in self.waiting), (
+            f"no. 12: {self.kept} was kept for another"
+        )
+        self.kept, self.kept_for = (reservation := self.machine.grants.reservation)._slot, reservation._waiter
+        self.granted.clear()
         for invariant in INVARIANTS:
             invariant(self)
         self.broken = False
@@ -452,6 +511,7 @@ class World:
     def _do_grant(self, effect: Grant) -> None:
         waiter, slot = effect.waiter, effect.slot
         self._answer(waiter)
+        self.granted.append((slot, waiter))
         assert waiter not in self.paused, "served while it pauses"
         ahead = [other for other in list(self.waiting)[: list(self.waiting).index(waiter)] if other not in self.paused]
         del self.waiting[waiter]
@@ -486,7 +546,11 @@ class World:
     def _do_started(self, effect: Started) -> None:
         self._answer(effect.waiter)
         awaited = self.openers.pop(effect.waiter)
-        assert not [slot for slot in awaited if slot.state == "opening"], "open() answered too early"
+        pending = [slot for slot in awaited if slot.state == "opening"]
+        # One that was ready may have been closed in the same step.
+        enough = len(in_state(self, "ready", "closed")) >= self.min_size
+        others = enough and all(slot.hangs for slot in pending)
+        assert others or not pending, "open() answered too early"
 
     def _do_watch(self, effect: Watch) -> None:
         assert effect.slot.state != "ready", "watches a ready slot"
@@ -500,6 +564,7 @@ class World:
         elif name == "Closed":
             self.counts[f"closed {event.reason}"] += next(s for s in self.slots if s.id == event.channel).been_up
         self.counts["open_failures"] += name == "OpenFailed"
+        self.counts["losses"] += name == "Lost"
 
     def _answer(self, waiter: Waiter | OpenWaiter) -> None:
         self.answers[waiter] += 1
@@ -551,6 +616,29 @@ def carried(world: World, slot: Slot) -> list[int | None]:
     return [held.streams for held in world.held if held.slot is slot]
 
 
+def _ranks(world: World) -> dict[Slot, tuple[int, int]]:
+    """How the ready slots with room for one stream rank in the picker's order, except by turn."""
+    slots = [slot for slot in in_state(world, "ready") if fits(world, slot, 1) and not slot.reserved]
+    return {slot: _rank(world, slot) for slot in slots}
+
+
+def _rank(world: World, slot: Slot) -> tuple[int, int]:
+    if world.config.picker == "least_loaded":
+        return slot.in_flight + handicap(world, slot), 0
+    if world.config.picker == "fill" and not slot.avoided_for:
+        below = slot.in_flight < world.config.resolved_target_streams
+        return 0, -slot.in_flight if below else slot.in_flight
+    return int(slot.avoided_for > 0), 0
+
+
+def handicap(world: World, slot: Slot) -> int:
+    """As how many calls the slot's failures of late count."""
+    worst = -(-world.config.max_streams // 10) * 10
+    if world.config.picker == "fill":
+        return worst if slot.avoided_for else 0
+    return min(10 * slot.avoided_for, worst)
+
+
 def fits(world: World, slot: Slot, streams: int | None) -> bool:
     """Whether the slot has room for this request beside what it carries."""
     asks = carried(world, slot)
@@ -585,7 +673,10 @@ def no_3_nothing_waits_while_there_is_room(world: World) -> None:
     """No request waits while a ready slot has room for it."""
     ready = in_state(world, "ready")
     for ask in {waiter.streams for waiter in asking(world)}:
-        assert not any(fits(world, slot, ask) for slot in ready), f"no. 3: waits for {ask} while there is room: {ready}"
+        others = [slot for slot in ready if not slot.reserved]
+        assert not any(fits(world, slot, ask) for slot in others), (
+            f"no. 3: waits for {ask} while there is room: {ready}"
+        )
 
 
 def no_3_what_is_needed_is_dialled(world: World) -> None:
@@ -593,10 +684,16 @@ def no_3_what_is_needed_is_dialled(world: World) -> None:
     fleet = world.machine.fleet
     asked = sum(weight(world, waiter.streams) for waiter in asking(world))
     opening = in_state(world, "opening")
-    dialled = sum(slot.replaces is None for slot in opening)
-    missing = max(-(-asked // world.config.resolved_target_streams) - dialled, world.min_size - connections(world))
+    dialled = sum(slot.replaces is None and not slot.hangs for slot in opening)
+    hanging = sum(slot.replaces is None and slot.hangs for slot in opening)
+    counted = connections(world) - hanging
+    missing = max(-(-asked // world.config.resolved_target_streams) - dialled, world.min_size - counted)
     room = bound(world) - connections(world)
     if not fleet.active or min(missing, room) <= 0:
+        return
+    # In doubt about a limit, nothing is dialled for waiters until a tick at its end.
+    in_doubt = fleet.limits.in_doubt_until > -math.inf and missing > world.min_size - counted
+    if in_doubt and world.machine.next_deadline() <= max(fleet.limits.in_doubt_until, world.now):
         return
     assert fleet.backoff.failures, f"no. 3: {missing} missing, room for {room}, {world.slots}"
     retry_at = max(fleet.backoff.retry_at, world.now)
@@ -678,6 +775,8 @@ def no_8_the_alarm_is_set(world: World) -> None:
     deadlines = [waiter.deadline for waiter in everyone_waiting(world)]
     deadlines += [waiter.not_before for waiter in world.waiting if waiter in world.paused]
     deadlines += [slot.deadline for slot in in_state(world, "opening", "draining")]
+    deadlines += [slot.hangs_at for slot in in_state(world, "opening")]
+    deadlines += [slot.avoided_until for slot in in_state(world, "ready")]
     assert alarm <= max(min(deadlines, default=math.inf), world.now), "no. 8: the next deadline is too late"
     if world.ticked:
         assert alarm >= world.now, f"no. 8: {alarm} is past after tick({world.now})"
@@ -690,12 +789,15 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
         assert waiter.deadline > world.now, "no. 8: a waiter is overdue"
     for slot in in_state(world, "opening", "draining"):
         assert slot.deadline > world.now or again, f"no. 8: {slot} is overdue"
+    for slot in in_state(world, "opening"):
+        assert slot.hangs or slot.hangs_at > world.now or again, f"no. 8: {slot} hangs, and still counts"
     ready = in_state(world, "ready")
     idle_timeout = world.config.idle_timeout or math.inf
     for slot in ready:
         idle = not slot.in_flight and slot.idle_since() + idle_timeout <= world.now and slot.successor is None
         assert again or not idle or len(ready) <= world.min_size, f"no. 8: {slot} is idle for too long"
     for slot in in_state(world, "ready", "lost"):
+        assert slot.avoided_until > world.now, f"no. 11: the handicap of {slot} does not end"
         assert slot.limit_grows_at > world.now, f"no. 8: the limit of {slot} should have grown"
         lowered = slot.limit < world.config.max_streams
         assert lowered == (slot.limit_grows_at < math.inf), f"no. 8: the limit of {slot} is never raised again"
@@ -728,6 +830,26 @@ def no_10_exclusive_is_alone(world: World) -> None:
         asks = carried(world, slot)
         assert slot.exclusive == (None in asks), f"no. 10: {slot} carries {asks}"
         assert not slot.exclusive or len(asks) == 1, f"no. 10: {slot} carries {asks}"
+
+
+def no_11_a_handicap_has_an_end(world: World) -> None:
+    """A slot has a handicap exactly until it ends."""
+    for slot in world.slots:
+        assert (slot.avoided_for > 0) == (slot.avoided_until < math.inf), f"no. 11: the handicap of {slot} has no end"
+        assert not slot.avoided_for or world.config.avoid_after_failure is not None, f"no. 11: {slot} is avoided"
+
+
+def no_12_the_oldest_large_ask_has_a_slot(world: World) -> None:
+    """At most one slot is reserved; one is if the oldest waiter asks for much, and a slot would do once it is empty."""
+    reserved = [slot for slot in world.slots if slot.reserved]
+    assert len(reserved) <= 1, f"no. 12: {reserved} are reserved"
+    large = [waiter for waiter in asking(world) if waiter.streams != 1]
+    assert large or not reserved, f"no. 12: {reserved} is reserved for nothing"
+    oldest = next(iter(asking(world)), None)
+    if oldest is None or oldest.streams == 1 or [slot for slot in in_state(world, "opening") if not slot.hangs]:
+        return
+    enough = [s for s in in_state(world, "ready") if not s.exclusive and s.limit >= (oldest.streams or 1)]
+    assert reserved or not enough, f"no. 12: nothing is reserved for {oldest.streams} of {enough}"
 
 
 def the_counts_are_right(world: World) -> None:
@@ -763,9 +885,11 @@ def growth_and_shrinking_are_planned(world: World) -> None:
 def the_picker_holds_the_slots_with_room(world: World) -> None:
     """The picker holds exactly the ready slots with room, each filed under its load."""
     picker: Any = world.machine.places.picker
-    roomy = {slot for slot in in_state(world, "ready") if slot.in_flight < slot.limit and not slot.exclusive}
+    ready = [slot for slot in in_state(world, "ready") if not slot.reserved]
+    roomy = {slot for slot in ready if slot.in_flight < slot.limit and not slot.exclusive}
     for slot in world.slots:
         assert (slot.position >= 0) == (slot in roomy), f"{slot} has the wrong position {slot.position}"
+    assert picker._avoided == {slot for slot in in_state(world, "ready") if slot.avoided_for}, "avoids others"
     lightest = picker.lightest()
     assert (lightest is None) == (not roomy), f"the lightest is {lightest} of {roomy}"
     assert lightest is None or lightest.in_flight == min(slot.in_flight for slot in roomy), "the lightest is wrong"
@@ -774,22 +898,33 @@ def the_picker_holds_the_slots_with_room(world: World) -> None:
         assert set(picker._idle) == {slot for slot in roomy if not slot.in_flight}, "the idle are not the idle slots"
         return
     assert {slot for bucket in picker._buckets for slot in bucket} == roomy, "the buckets are not the slots with room"
-    for load, bucket in enumerate(picker._buckets):
+    for rank, bucket in enumerate(picker._buckets):
         for position, slot in enumerate(bucket):
-            assert (slot.in_flight, slot.position) == (load, position), f"{slot} is in the wrong bucket {load}"
+            expected = (slot.in_flight + handicap(world, slot), slot.position)
+            assert expected == (rank, position), f"{slot} is in the wrong bucket {rank}"
 
 
 def the_stats_agree(world: World) -> None:
     """The snapshot agrees with the model's records."""
     stats = world.machine.stats(moment, world.now)
-    counted = [len(in_state(world, state)) for state in ("ready", "opening", "draining")]
-    assert [stats.ready, stats.opening, stats.draining] == counted, "stats: wrong counts"
+    counted = [len(in_state(world, state)) for state in ("ready", "lost", "opening", "draining")]
+    assert [stats.ready, stats.lost, stats.opening, stats.draining] == counted, "stats: wrong counts"
     assert stats.size == len(world.slots) == len(stats.channels), "stats: wrong size"
     assert stats.in_flight == sum(1 if ask is None else ask for slot in world.slots for ask in carried(world, slot))
     assert stats.idle == sum(not carried(world, slot) for slot in in_state(world, "ready")), "stats: wrong idle"
     assert stats.waiting == len(world.waiting), "stats: wrong waiting"
+    assert stats.avoided == sum(slot.avoided_for > 0 for slot in in_state(world, "ready")), "stats: wrong avoided"
     assert (stats.min_size, stats.max_size) == (world.min_size, world.max_size), "stats: wrong bounds"
-    for name in ("acquired", "timeouts", "rejected", "opened", "open_failures", "refused_streams"):
+    for name in (
+        "acquired",
+        "timeouts",
+        "rejected",
+        "opened",
+        "open_failures",
+        "refused_streams",
+        "failures",
+        "losses",
+    ):
         assert getattr(stats, name) == world.counts[name], f"stats: {name} is not {world.counts[name]}"
     for reason, count in stats.closed.items():
         assert count == world.counts[f"closed {reason}"], f"stats: closed for {reason}"
@@ -812,6 +947,8 @@ INVARIANTS: tuple[Callable[[World], None], ...] = (
     no_8_the_alarm_is_set,
     no_9_closed_is_closed,
     no_10_exclusive_is_alone,
+    no_11_a_handicap_has_an_end,
+    no_12_the_oldest_large_ask_has_a_slot,
     the_counts_are_right,
     growth_and_shrinking_are_planned,
     the_picker_holds_the_slots_with_room,
@@ -838,6 +975,8 @@ def random_settings(rng: random.Random) -> Settings:
         max_age=rng.choice([None, None, 5.0]),
         drain_timeout=rng.choice([0.0, 3.0, 100.0]),
         picker=rng.choice(["least_loaded", "fill", "round_robin"]),
+        avoid_after_failure=rng.choice([None, 1.0, 3.0, 3.0]),
+        unresponsive_after=rng.choice([None, 1.0, 4.0]),
     )
 
 
@@ -861,7 +1000,8 @@ def random_step(world: World, rng: random.Random) -> None:
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
         more = (world.unreachable, world.call_failed, world.not_late, world.unfit, world.refused_stream, world.crowded)
-        rng.choice([*steps, *more])(index)
+        sick = (world.failed, world.failed, world.unanswered)
+        rng.choice([*steps, *more, *sick])(index)
     elif kind < 99:
         random_pool_event(world, rng)
     elif rng.random() < 0.3:

@@ -87,23 +87,23 @@ def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
 MUTANTS = (
     Mutant(
         "a refused stream leaves the limit",
-        "fleet",
-        "        self._limit(slot, carried - leaving, now)\n",
-        "        self._limit(slot, carried, now)\n",
+        "limits",
+        "            self._limit(slot, carried - leaving, now)\n",
+        "            self._limit(slot, carried, now)\n",
         "the load is read before or after the release",
     ),
     Mutant(
         "a lowered limit never grows",
-        "fleet",
-        "            slot.limit_grows_at = now + _LIMIT_GROWS_AFTER\n            self.alarm_at",
-        "            self.alarm_at",
+        "limits",
+        "            slot.limit_grows_at = now + _GROWS_AFTER\n            self._alarm_at",
+        "            self._alarm_at",
         "the time is easily set only where the limit grows",
     ),
     Mutant(
         "a limit that grows serves no waiter",
         "machine",
-        "                if self.fleet.grow_limit(slot, now):\n                    self._serve(slot, now)\n",
-        "                self.fleet.grow_limit(slot, now)\n",
+        "                if self.fleet.limits.grow(slot, now):\n                    self.grants.serve(slot, now)\n",
+        "                self.fleet.limits.grow(slot, now)\n",
         "it is easily forgotten that a higher limit means new room",
     ),
     Mutant(
@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant(
         "a discard does not dial for waiters",
         "machine",
-        "        self.release(slot, streams, holder, now)\n        self._fill(now)\n",
+        "        self.release(slot, streams, holder, now)\n        self.grants.fill(now)\n",
         "        self.release(slot, streams, holder, now)\n",
         "it is easily forgotten that a discard also makes room for another connection",
     ),
@@ -130,8 +130,10 @@ MUTANTS = (
     Mutant(
         "a recovery serves no waiter",
         "machine",
-        "        self.fleet.recovered(slot, now)\n        self._reconcile(now, slot)\n",
-        "        self.fleet.recovered(slot, now)\n        self._reconcile(now)\n",
+        "        self.outbox.append(Notify(Recovered(pool=self.name, channel=slot.id, seconds=now - slot.lost_at)))\n"
+        "        self._reconcile(now, slot)\n",
+        "        self.outbox.append(Notify(Recovered(pool=self.name, channel=slot.id, seconds=now - slot.lost_at)))\n"
+        "        self._reconcile(now)\n",
         "the next release would serve them, if there is one",
     ),
     Mutant(
@@ -178,9 +180,9 @@ MUTANTS = (
     ),
     Mutant(
         "a waiter's deadline is not scheduled",
-        "machine",
-        "        self.fleet.alarm_at(waiter.deadline)\n        self._fill",
-        "        self._fill",
+        "grants",
+        "        self._fleet.alarm_at(waiter.deadline)\n        self.fill",
+        "        self.fill",
         "an earlier deadline hides the mistake",
     ),
     Mutant(
@@ -221,8 +223,8 @@ MUTANTS = (
     Mutant(
         "open() is answered by the first connection",
         "open_queue",
-        "            if not opener.pending:\n",
-        "            if opener.made or not opener.pending:\n",
+        "            if enough or not opener.pending:\n",
+        "            if enough or opener.made or not opener.pending:\n",
         "with one connection the result is the same",
     ),
     Mutant(
@@ -276,9 +278,9 @@ MUTANTS = (
     ),
     Mutant(
         "a waiter that has paused is not served",
-        "machine",
-        "        if slot is not None:\n            self._serve(slot, now)\n\n    def _wait",
-        "\n    def _wait",
+        "grants",
+        "        if slot is not None:\n            self.serve(slot, now)\n\n    def wait",
+        "\n    def wait",
         "the next release would serve it",
     ),
     Mutant(
@@ -298,22 +300,22 @@ MUTANTS = (
     Mutant(
         "a whole lease beside calls",
         "slot",
-        "            return self.in_flight == 0 < self.limit\n",
+        "            return self.in_flight == 0 < self._limit\n",
         "            return not self.exclusive\n",
         "being alone is read as being the only whole lease",
     ),
     Mutant(
         "calls beside a whole lease",
         "slot",
-        "return not self.exclusive and self.in_flight + streams <= self.limit",
-        "return self.in_flight + streams <= self.limit",
+        "return not self.exclusive and self.in_flight + streams <= self._limit",
+        "return self.in_flight + streams <= self._limit",
         "a whole lease counts as one stream only",
     ),
     Mutant(
         "one stream too many",
         "slot",
-        "self.in_flight + streams <= self.limit",
-        "self.in_flight + streams <= self.limit + 1",
+        "self.in_flight + streams <= self._limit",
+        "self.in_flight + streams <= self._limit + 1",
         "off by one",
     ),
     Mutant(
@@ -326,7 +328,7 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "                self.picker.reload(slot, slot.in_flight)\n",
+        "                self.picker.enter(slot)\n",
         "",
         "the state and the picker are updated separately",
     ),
@@ -375,7 +377,7 @@ MUTANTS = (
     Mutant(
         "dialling has no deadline",
         "fleet",
-        "        self.alarm_at(deadline)\n        old = ",
+        "        self.alarm_at(min(slot.hangs_at, deadline))\n        old = ",
         "        old = ",
         "one assumes that every dial ends by itself",
     ),
@@ -385,5 +387,68 @@ MUTANTS = (
         "        if slot.in_flight:\n            self._idle.pop(slot, None)\n",
         "        if slot.in_flight > before:\n            self._idle.pop(slot, None)\n",
         "one assumes that only a slot that is given more can stop being idle",
+    ),
+    Mutant(
+        "a handicap is never forgotten",
+        "handicaps",
+        "            slot.avoided_until = math.inf\n            self._rank(slot, 0)\n",
+        "            slot.avoided_until = math.inf\n",
+        "its end and what it changes are kept apart",
+    ),
+    Mutant(
+        "the alarm forgets the end of a handicap",
+        "fleet",
+        "        at = min(slot.limit_grows_at, slot.avoided_until)\n",
+        "        at = slot.limit_grows_at\n",
+        "there are other deadlines, most of the time",
+    ),
+    Mutant(
+        "a whole lease gets no slot with a handicap",
+        "pickers",
+        "            return self._empty() if slot.in_flight else slot\n",
+        "            return None if slot.in_flight else slot\n",
+        "the first in rank is empty if any is, without handicaps",
+    ),
+    Mutant(
+        "growth sees the handicap",
+        "pickers",
+        "        return self._lightest_of_all() if self._avoided and lightest.in_flight else lightest\n",
+        "        return lightest\n",
+        "the first in rank is the lightest, without handicaps",
+    ),
+    Mutant(
+        "a slot comes back without its handicap",
+        "pickers",
+        "        self.rank(slot)\n        self.reload(slot, slot.in_flight)\n",
+        "        self.reload(slot, slot.in_flight)\n",
+        "few slots have a handicap when they come into service",
+    ),
+    Mutant(
+        "a reservation outlives its waiter",
+        "machine",
+        "        queued = self.queue.remove(waiter)\n        self.grants.review(now)\n",
+        "        queued = self.queue.remove(waiter)\n",
+        "the next release would end it",
+    ),
+    Mutant(
+        "a reserved slot serves others",
+        "grants",
+        "        if slot.reserved:\n            return",
+        "        if False:\n            return",
+        "the picker does not pick it",
+    ),
+    Mutant(
+        "nothing is reserved",
+        "reservation",
+        "        if slot is not None:\n            self._slot, self._waiter = slot, waiter\n",
+        "        if False:\n            self._slot, self._waiter = slot, waiter\n",
+        "a slot becomes empty by itself, when there is little to do",
+    ),
+    Mutant(
+        "a dial that hangs is counted on",
+        "slot_table",
+        "if slot.state is SlotState.OPENING and not slot.hangs]",
+        "if slot.state is SlotState.OPENING]",
+        "it ends in time",
     ),
 )

@@ -61,24 +61,70 @@ def test_the_first_ready_connection_serves_in_order_of_arrival() -> None:
 
 
 def test_unequal_requests_do_not_block_each_other() -> None:
-    """A call that fits overtakes a waiter for a whole connection, which gets the next connection that becomes empty."""
-    play = Play(max_size=1)
-    play.filled(1)
+    """A call that fits overtakes a waiter for a whole connection, which gets the next one that becomes empty."""
+    play = Play(max_size=2, max_streams=3)
+    play.filled(1, 1, 1)
     assert play.request(None) == []
     assert play.request(1) == ["grant 1"]
     assert play.release(1, 1) == []
-    assert play.release(1, 1) == ["grant 1"]
+    assert play.release(2, 1) == ["grant 2"]
 
 
 def test_several_streams() -> None:
     """Several streams of one connection are granted together or not at all."""
-    play = Play(max_size=1, max_streams=3)
-    play.filled(2)
+    play = Play(max_size=2, max_streams=3, target_streams=3)
+    play.filled(2, 2)
     assert play.request(2) == []
-    assert play.acquire(1) is play[1]
+    assert play.acquire(1) is play[2]
+    assert play.release(2, 1) == []
+    assert play.release(2, 2) == ["grant 2"]
+    assert play[2].in_flight == 2
+
+
+def test_a_large_ask_has_a_slot_reserved() -> None:
+    """The oldest waiter, if it asks for much, gets a slot that takes nothing new until it has emptied far enough."""
+    play = Play(max_size=1, max_streams=3)
+    play.filled(1, 1)
+    assert play.request(2) == []
+    assert play.acquire(1) is None
+    assert play.request(1) == []
+    assert play.release(1, 1) == ["grant 1"]
+    assert play.release(1, 1) == ["grant 1"]
+    assert play[1].in_flight == 3
+
+
+def test_a_reservation_ends_with_its_waiter() -> None:
+    """When the waiter gives up, or times out, others get what was kept for it."""
+    play = Play(max_size=1, max_streams=3)
+    play.filled(1)
+    play.request(None)
+    large = play.waiter
+    assert play.request(1, wait=1.0) == []
+    assert play.cancel(large) == (True, ["grant 1"])
+    assert play.request(None, wait=1.0) == []
+    assert play.request(1) == []
+    assert play.tick(1.0) == ["refuse timeout", "grant 1"]
+
+
+def test_a_reservation_moves_on_with_a_loss() -> None:
+    """If the reserved slot goes down, another is reserved."""
+    play = Play(max_size=2, max_streams=3)
+    play.filled(1, 1, 1)
+    play.request(None)
+    assert (play[1].reserved, play[2].reserved) == (False, True)
+    play.lost(2)
+    assert (play[1].reserved, play[2].reserved) == (True, False)
     assert play.release(1, 1) == []
-    assert play.release(1, 2) == ["grant 1"]
-    assert play[1].in_flight == 2
+    assert play.release(1, 1) == ["grant 1"]
+
+
+def test_nothing_is_reserved_while_something_is_dialled() -> None:
+    """A new connection is as good as a reserved one, and costs the calls nothing."""
+    play = Play(max_size=2, max_streams=3)
+    play.filled(1)
+    assert play.request(None) == ["open 2"]
+    assert play.acquire(1) is play[1]
+    assert play.opened(2) == ["grant 2"]
 
 
 def test_a_whole_lease_is_alone() -> None:
@@ -138,8 +184,8 @@ def test_without_time_to_wait_it_is_refused_but_dialled_for() -> None:
 
 def test_max_waiters() -> None:
     """Beyond `max_waiters` a request is refused at once, unless there is room for it."""
-    play = Play(max_size=1, max_waiters=1)
-    play.filled(1)
+    play = Play(max_size=2, max_streams=3, max_waiters=1)
+    play.filled(1, 1, 1)
     assert play.request(None) == []
     assert play.request(None) == ["refuse exhausted"]
     assert play.request(1) == ["grant 1"]
@@ -330,14 +376,57 @@ def test_a_lowered_limit_grows_back_step_by_step() -> None:
     assert (play[1].limit, play.machine.next_deadline()) == (3, math.inf)
 
 
-def test_a_server_that_refuses_everything_gets_a_pause() -> None:
-    """A slot whose only call was refused takes nothing until its limit has grown, not even a whole lease."""
-    play = Play(max_size=1)
+def test_a_lone_call_that_is_refused_lowers_no_limit() -> None:
+    """A server that refuses a call that is alone sheds load: a lower limit would not help, nor another connection."""
+    play = Play(max_size=2, target_streams=2)
     play.filled(1)
     play.refused_stream(1)
-    assert play[1].limit == 0
-    assert (play.request(1), play.request(None)) == ([], [])
-    assert play.tick_in_time() == ["grant 1"]
+    assert (play[1].limit, play[1].avoided_for, play.stats.refused_streams) == (2, 1, 1)
+    assert play.request(1) == ["grant 1"]
+
+
+def test_a_server_that_sheds_load_has_its_limits_back() -> None:
+    """After several refusals of lone calls, apart, the limits are taken back, and not lowered for a while."""
+    play = Play(max_size=1, max_streams=20, target_streams=20)
+    play.filled(*[1] * 12)
+    for _ in range(11):
+        play.refused_stream(1)
+    limits = []
+    for _ in range(3):
+        play.now += 0.05
+        play.refused_stream(1)
+        limits.append(play[1].limit)
+        assert play.request(1) == ["grant 1"]
+    assert limits == [1, 1, 20]
+    for _ in range(5):
+        play.request(1)
+    play.refused_stream(1)
+    assert play[1].limit == 20
+    play.now += 31.0
+    play.refused_stream(1)
+    assert play[1].limit == 4
+
+
+def test_lone_refusals_in_a_burst_count_as_one() -> None:
+    """A server that cleans up what was cancelled may refuse some calls that come at once."""
+    play = Play(max_size=1, max_streams=20, target_streams=20)
+    play.filled(*[1] * 4)
+    for _ in range(3):
+        play.refused_stream(1)
+    for _ in range(5):
+        play.refused_stream(1)
+        play.request(1)
+    assert play[1].limit == 1
+
+
+def test_in_doubt_nothing_is_opened_for_waiters() -> None:
+    """After a refusal at light load it is open whether another connection would help; soon it is opened in any case."""
+    play = Play(max_size=2, max_streams=20, target_streams=20)
+    play.filled(*[1] * 6)
+    play.refused_stream(1)
+    assert play.request(1) == []
+    assert play.tick(0.0625) == []
+    assert play.tick(0.0625) == ["open 2"]
 
 
 def test_unfit() -> None:
@@ -373,10 +462,10 @@ def test_the_limit_of_a_channel_that_carried_calls_before_it_was_up() -> None:
 
 def test_connect_timeout() -> None:
     """A connection not ready within `connect_timeout` has failed; if it is ready later, it is closed."""
-    play = Play(connect_timeout=5.0)
+    play = Play(connect_timeout=0.5)
     play.request(1, fail_fast=True)
-    assert play.machine.next_deadline() == START + 5.0
-    assert play.tick(5.0) == ["close 1", "refuse open_failed"]
+    assert play.machine.next_deadline() == START + 0.5
+    assert play.tick(0.5) == ["close 1", "refuse open_failed"]
     assert isinstance(play.refusal.cause, TimeoutError)
     assert play.failed(1) == []
     assert play.opened(1) == ["close 1"]
@@ -532,10 +621,10 @@ def test_one_of_two_opens_gives_up() -> None:
 def test_open_times_out() -> None:
     """`open()` is refused at its deadline, and what it opened is closed."""
     play = Play(min_size=2)
-    play.open(wait=3.0)
+    play.open(wait=0.5)
     play.opened(1)
-    assert play.machine.next_deadline() == START + 3.0
-    assert sorted(play.tick(3.0)) == ["close 1", "close 2", "closed 1: discarded", "refuse open_failed"]
+    assert play.machine.next_deadline() == START + 0.5
+    assert sorted(play.tick(0.5)) == ["close 1", "close 2", "closed 1: discarded", "refuse open_failed"]
     assert play.opened(2) == ["close 2"]
 
 
@@ -700,18 +789,18 @@ def test_closing_an_unused_pool() -> None:
 
 def test_next_deadline_is_the_earliest() -> None:
     """The next deadline is the earliest of waiters, openers, dials, idleness and age; an early tick changes nothing."""
-    play = Play(min_size=1, max_size=2, connect_timeout=30.0, idle_timeout=50.0, max_age=20.0, age_jitter=0.0)
-    play.open(wait=40.0)
+    play = Play(min_size=1, max_size=2, connect_timeout=0.75, idle_timeout=5.0, max_age=0.5, age_jitter=0.0)
+    play.open(wait=0.875)
     deadlines = [play.machine.next_deadline()]
-    play.request(None, wait=25.0)
+    play.request(None, wait=0.625)
     deadlines.append(play.machine.next_deadline())
     play.opened(1)
     deadlines.append(play.machine.next_deadline())
-    play.request(None, wait=5.0)
+    play.request(None, wait=0.25)
     deadlines.append(play.machine.next_deadline())
-    assert deadlines == [START + 30.0, START + 25.0, START + 20.0, START + 5.0]
-    assert play.tick(1.0) == []
-    assert play.machine.next_deadline() == START + 5.0
+    assert deadlines == [START + 0.75, START + 0.625, START + 0.5, START + 0.25]
+    assert play.tick(0.125) == []
+    assert play.machine.next_deadline() == START + 0.25
 
 
 def test_the_next_deadline_is_not_past_after_a_tick() -> None:

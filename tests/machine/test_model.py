@@ -75,6 +75,18 @@ class PoolModel(RuleBasedStateMachine):
         """A server refuses a call made on a lease."""
         self.world.crowded(index)
 
+    @precondition(lambda self: self.world.held)
+    @rule(index=INDEX)
+    def failed(self, index: int) -> None:
+        """A call fails as calls do on a sick server."""
+        self.world.failed(index)
+
+    @precondition(lambda self: self.world.held)
+    @rule(index=INDEX)
+    def unanswered(self, index: int) -> None:
+        """A call runs into its deadline."""
+        self.world.unanswered(index)
+
     @precondition(lambda self: self.world.asked)
     @rule(index=INDEX)
     def cancel(self, index: int) -> None:

@@ -304,3 +304,76 @@ def test_picks_as_the_obvious_picker(
     for operation, number in operations:
         getattr(comparison, operation)(number)
         comparison.check_lightest()
+
+
+# --- handicaps ------------------------------------------------------------------------------------------------------
+
+
+def _fail(bench: Bench, slot: Slot, times: int = 1) -> None:
+    """Calls on the slot have failed of late."""
+    slot.avoided_for += times
+    bench.picker.rank(slot)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_slot_with_a_handicap_is_picked_last(name: PickerName) -> None:
+    """Others are full before a slot with a handicap is picked; then it is."""
+    bench = Bench(name, 3, limit=4)
+    _fail(bench, bench.slots[0])
+    assert {bench.take() for _ in range(8)} == {bench.slots[1], bench.slots[2]}
+    assert bench.take() is bench.slots[0]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_handicap_that_has_ended_is_forgotten(name: PickerName) -> None:
+    """A slot whose handicap has ended is picked like others."""
+    bench = Bench(name, 2)
+    _fail(bench, bench.slots[0])
+    bench.slots[0].avoided_for = 0
+    bench.picker.rank(bench.slots[0])
+    assert {bench.take(), bench.take(None)} == set(bench.slots)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_with_a_handicap_each_picker_serves_every_ask(name: PickerName) -> None:
+    """A whole connection, and several streams, are granted on a slot with a handicap if no other has the room."""
+    bench = Bench(name, 2, limit=4)
+    _fail(bench, bench.slots[0])
+    assert bench.take() is bench.slots[1]
+    assert bench.take(None) is bench.slots[0]
+    bench.free(bench.slots[0])
+    assert [bench.take(3), bench.take(3)] in ([bench.slots[1], bench.slots[0]], [bench.slots[0], None])
+    assert bench.picker.lightest() is min(bench.slots, key=lambda slot: slot.in_flight) or bench.loads() == [4, 4]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_when_all_have_a_handicap_it_changes_nothing(name: PickerName) -> None:
+    """With the same handicap on all, the calls are spread as without."""
+    plain, sick = Bench(name, 3, seed=3), Bench(name, 3, seed=3)
+    for slot in sick.slots:
+        _fail(sick, slot, 100)
+    for _ in range(10):
+        plain.take()
+        sick.take()
+    assert sorted(plain.loads()) == sorted(sick.loads())
+
+
+def test_each_failure_counts_as_ten_calls() -> None:
+    """`least_loaded` ranks a slot as if it carried ten more calls for each failure of late."""
+    bench = Bench("least_loaded", 2, limit=90, target=50)
+    _fail(bench, bench.slots[0])
+    picked = [bench.take() for _ in range(12)]
+    assert picked[:10] == [bench.slots[1]] * 10
+    assert set(picked[10:]) == set(bench.slots)
+    _fail(bench, bench.slots[0])
+    assert [bench.take() for _ in range(9)] == [bench.slots[1]] * 9
+
+
+def test_a_handicap_outlives_the_absence_of_its_slot() -> None:
+    """A slot that leaves service and comes back ranks by the handicap that it has by then."""
+    bench = Bench("least_loaded", 2)
+    _fail(bench, bench.slots[0])
+    bench.picker.remove(bench.slots[0])
+    assert not bench.picker._avoided  # type: ignore[attr-defined]
+    bench.picker.enter(bench.slots[0])
+    assert bench.take() is bench.slots[1]

@@ -14,6 +14,9 @@ from support.connections import assert_no_connections
 from support.pools import PoolMaker, Recorder
 from support.refusing_server import RefusingServer
 
+FIRST_PAUSE = 0.01
+"""Seconds after which a refused call is sent again for the first time, at most; each further pause is twice as long."""
+
 
 class PoolOpener(Protocol):
     """Makes a connected pool over the refusing server, with the test's recorder."""
@@ -40,6 +43,14 @@ def refusing(_refusing_server: RefusingServer) -> Iterator[RefusingServer]:
 def recorder() -> Recorder:
     """Records the events of the test's pools."""
     return Recorder()
+
+
+@pytest.fixture
+def pauses() -> Iterator[None]:
+    """Refused calls pause before they are sent again, also where the clock stands still."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grpcpool._shared.driver._FIRST_PAUSE", FIRST_PAUSE)
+        yield
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import asyncio
 
 import pytest
 
+from grpcpool.events import Avoided
 from grpcpool.testing import ManualClock
 from refusals.aio_uses import USES, Use
 from refusals.test_calls import STEP, assert_refused
@@ -45,19 +46,22 @@ async def test_a_refused_call_goes_elsewhere(refusing: RefusingServer, recorder:
 async def test_a_refused_call_waits_for_the_only_connection(
     refusing: RefusingServer, recorder: Recorder, clock: ManualClock, use: Use
 ) -> None:
-    """A call refused on the only connection waits until that one may be asked again, as often as needed."""
+    """A call refused on the only connection, which is in use, waits until its limit grows, as often as needed."""
     async with refusing.aio_channel() as plain:
         expected = await use.whole(plain)
     async with pool_over(refusing.aio_channel, listeners=[recorder], max_size=1) as pool:
         await pool.open()
-        refusing.begin(next=3)
-        outcome = asyncio.create_task(use.whole(pool))
-        for refused in (1, 2, 3):
-            await until(lambda: pool.stats().waiting == 1)
-            assert_refused(pool, recorder, refused)
-            assert not outcome.done()
-            clock.advance(STEP)
-        assert await outcome == expected
+        async with pool.acquire(streams=1):
+            refusing.begin(next=3)
+            outcome = asyncio.create_task(use.whole(pool))
+            for refused in (1, 2, 3):
+                await until(lambda: pool.stats().waiting == 1)
+                assert_refused(pool, recorder, refused)
+                assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(1, 1)]
+                assert not outcome.done()
+                clock.advance(STEP)
+            assert await outcome == expected
+        assert recorder.of(Avoided) == []
         await at_rest(pool)
         assert_refused(pool, recorder, 3)
         told = refusing.report()

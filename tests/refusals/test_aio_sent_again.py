@@ -20,7 +20,7 @@ from support.loops import in_loop, until
 from support.refusing_server import RefusingServer
 from support.waiting import LONG
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("pauses")]
 
 ONE_REQUEST = tuple(way for way in WAYS if not way.streams_in)
 EACH_WAY = pytest.mark.parametrize("way", ONE_REQUEST, ids=str)

@@ -1,6 +1,7 @@
 """A refused call on asyncio that waits for a place again is as complete as one that waits for its first place.
 
-The server refuses everything, and the clock stands still: the call waits until the test continues.
+The server refuses everything, and the clock stands still: the call pauses until the test continues. It is alone, so
+the connection's limit stays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of, status_of
 from support.loops import in_loop, settle, until
 from support.refusing_server import RefusingServer
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("pauses")]
 
 ONE_REQUEST = tuple(way for way in WAYS if not way.streams_in)
 SOON = 10.0
@@ -44,7 +45,7 @@ async def refused_pool(refusing: RefusingServer, **config: Any) -> AsyncIterator
 
 async def _until_it_waits(pool: ChannelPool) -> None:
     await until(lambda: pool.stats().waiting == 1)
-    assert pool.stats().in_flight == 0
+    assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(0, 90)]
 
 
 async def _assert_never_handled(refusing: RefusingServer, pool: ChannelPool, clock: ManualClock) -> None:
@@ -298,11 +299,17 @@ async def test_several_tasks_wait_for_one_call(refusing: RefusingServer, clock: 
         assert await asyncio.gather(*tasks) == [b"0", grpc.StatusCode.OK, "", None] * 3
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy"])
 @EACH_WAY
 @in_loop
-async def test_a_call_that_is_refused_many_times(refusing: RefusingServer, clock: ManualClock, way: Way) -> None:
-    """However often a call is refused, it is sent again until its deadline."""
+async def test_a_call_that_is_refused_many_times(
+    refusing: RefusingServer, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, way: Way, *, busy: bool
+) -> None:
+    """However often a call is refused, it is sent again until its deadline, if `max_resends` allows that."""
+    # Each pause is twice as long as the one before.
+    monkeypatch.setattr("grpcpool._shared.driver._FIRST_PAUSE", 0.0)
     async with refused_pool(refusing, acquire_timeout=None, max_resends=1000) as pool:
+        leases = [await pool.acquire(streams=1) for _ in range(busy)]
         refusing.begin(next=300)
         task = asyncio.create_task(way.take(way.begin(pool, timeout=None)))
         while not task.done():
@@ -311,6 +318,8 @@ async def test_a_call_that_is_refused_many_times(refusing: RefusingServer, clock
             await asyncio.sleep(0)
         assert task.result()
         assert refusing.report().all.refused == 300
+        for lease in leases:
+            lease.release()
 
 
 @EACH_WAY

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, aio
-from grpcpool.events import RefusedStream
+from grpcpool.events import Avoided, RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
 from refusals.uses import USES, Use
@@ -55,17 +55,20 @@ def test_a_refused_call_waits_for_the_only_connection(
     clock: ManualClock,
     use: Use,
 ) -> None:
-    """A call refused on the only connection waits until that one may be asked again, as often as needed."""
+    """A call refused on the only connection, which is in use, waits until its limit grows, as often as needed."""
     pool = open_pool(single_threaded=use.single_threaded, max_size=1)
     expected = use.whole(plain)
-    refusing.begin(next=3)
-    outcome = background(lambda: use.whole(pool))
-    for refused in (1, 2, 3):
-        eventually(lambda: pool.stats().waiting == 1)
-        assert_refused(pool, recorder, refused)
-        assert not outcome.done()
-        clock.advance(STEP)
-    assert outcome.result(20) == expected
+    with pool.acquire(streams=1):
+        refusing.begin(next=3)
+        outcome = background(lambda: use.whole(pool))
+        for refused in (1, 2, 3):
+            eventually(lambda: pool.stats().waiting == 1)
+            assert_refused(pool, recorder, refused)
+            assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(1, 1)]
+            assert not outcome.done()
+            clock.advance(STEP)
+        assert outcome.result(20) == expected
+    assert recorder.of(Avoided) == []
     assert_at_rest(pool)
     assert_refused(pool, recorder, 3)
     told = refusing.report()

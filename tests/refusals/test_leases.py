@@ -1,7 +1,8 @@
 """A lease is one connection: a refused call on it has nowhere else to go, and its caller gets the error.
 
 The pool counts the refusal and emits an event, and lowers the connection's limit to what is held of it by then, until
-the limit has recovered.
+the limit has recovered. It does not where the lease is a single stream, alone on its connection: then the server sheds
+load, and the connection is only avoided.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool
-from grpcpool.events import RefusedStream
+from grpcpool.events import Avoided, RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
 from refusals.test_calls import STEP
-from refusals.test_limit import FUTURE
+from refusals.test_limit import FUTURE, hold
 from refusals.test_request_iterators import aio_refusal
 from support import aio_ways
 from support.aio_pools import at_rest, pool_over
@@ -32,11 +33,17 @@ pytestmark = pytest.mark.timeout(60)
 ASKS = pytest.mark.parametrize("streams", [None, 1, 5], ids=["whole", "one_stream", "five_streams"])
 
 
-def _assert_learned(pool: Any, recorder: Recorder, number: int, limit: int) -> None:
-    """Exactly `number` refusals were counted and emitted, and the connection's limit was lowered to `limit`."""
+def _assert_learned(pool: Any, recorder: Recorder, number: int, streams: int | None) -> None:
+    """Exactly `number` refusals were counted and emitted, with the limit that the connection has; only one is emitted.
+
+    A single stream leaves the limit, and the connection is avoided; else the limit is what is leased.
+    """
+    limit = {None: 1, 1: 90, 5: 5}[streams]
     assert pool.stats().refused_streams == number
     assert [event.limit for event in recorder.of(RefusedStream)] == [limit] * number
     assert sorted(channel.limit for channel in pool.stats().channels) == [limit, 90]
+    assert [event.code for event in recorder.of(Avoided)] == ([None] if streams == 1 else [])
+    assert pool.stats().avoided == (streams == 1)
 
 
 def _failure(channel: grpc.Channel, way: Way) -> tuple[Any, ...]:
@@ -77,14 +84,14 @@ def test_it_is_counted(
     way: Way,
     streams: int | None,
 ) -> None:
-    """Each refusal is counted and emitted, and the limit is lowered to what is leased."""
+    """Each refusal is counted and emitted; the limit is lowered to what is leased, except by a lone stream."""
     pool = open_pool(min_size=2, max_size=2)
     refusing.begin(open=0)
     with pool.acquire(streams=streams) as lease:
         _failure(lease, way)
         _failure(lease, way)
     assert_at_rest(pool)
-    _assert_learned(pool, recorder, 2, streams or 1)
+    _assert_learned(pool, recorder, 2, streams)
 
 
 def test_after_a_whole_lease_the_limit_holds(
@@ -105,6 +112,25 @@ def test_after_a_whole_lease_the_limit_holds(
     for tag in "abc":
         refusing.let_go(tag)
     assert [call.result(20) for call in calls] == [b"1"] * 3
+    assert_at_rest(pool)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_lone_stream_beside_calls(
+    refusing: RefusingServer, open_pool: PoolOpener, recorder: Recorder, clock: ManualClock, way: Way
+) -> None:
+    """Beside other calls, a refused call on a single stream lowers the limit to what is in flight."""
+    pool = open_pool(max_size=1)
+    held = hold(refusing, pool, "a", "b")
+    refusing.refuse(open=2)
+    with pool.acquire(streams=1) as lease:
+        _failure(lease, way)
+        assert [event.limit for event in recorder.of(RefusedStream)] == [3]
+        assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(3, 3)]
+    assert recorder.of(Avoided) == []
+    for tag in "ab":
+        refusing.let_go(tag)
+    assert [call.result(20) for call in held] == [b"1"] * 2
     assert_at_rest(pool)
 
 
@@ -156,7 +182,7 @@ async def test_the_caller_gets_the_error_on_asyncio(
 async def test_it_is_counted_on_asyncio(
     refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_ways.Way, streams: int | None
 ) -> None:
-    """Each refusal is counted and emitted, and the limit is lowered to what is leased."""
+    """Each refusal is counted and emitted; the limit is lowered to what is leased, except by a lone stream."""
     async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
         await pool.open()
         refusing.begin(open=0)
@@ -164,4 +190,4 @@ async def test_it_is_counted_on_asyncio(
             await aio_refusal(lease, way)
             await aio_refusal(lease, way)
         await at_rest(pool)
-        _assert_learned(pool, recorder, 2, streams or 1)
+        _assert_learned(pool, recorder, 2, streams)

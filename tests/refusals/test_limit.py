@@ -1,4 +1,4 @@
-"""A refusal lowers the connection's limit to what the server has just shown; the limit recovers slowly."""
+"""A refusal beside other calls lowers the connection's limit to what these are; the limit recovers slowly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool
-from grpcpool.events import RefusedStream
+from grpcpool._grpc.status import is_refused_stream
+from grpcpool.events import Avoided, RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
 from refusals.test_calls import STEP, assert_refused
 from refusals.test_waiting_again import ONE_REQUEST
 from support.pools import Recorder, assert_at_rest
+from support.refusing_counts import Count
 from support.refusing_server import RefusingServer
 from support.waiting import background, eventually
 from support.ways import WAYS, Way
@@ -94,26 +96,43 @@ def test_each_refusal_lowers_it_by_one(refusing: RefusingServer, one: ChannelPoo
     assert set(told.handled.values()) == {1}
 
 
-def test_an_idle_connection_that_refuses_is_rarely_asked(
+def test_refusals_that_arrive_late(refusing: RefusingServer, one: ChannelPool, clock: ManualClock) -> None:
+    """Refusals of simultaneous calls lower the limit to the server's, however far apart they arrive."""
+    refusing.begin(open=3, held=True)
+    calls = [FUTURE.begin(one, f"hold:{tag}") for tag in "abcdefghij"]
+    eventually(lambda: refusing.report().all.begun == 10)
+    for number in range(1, 8):
+        clock.advance(0.025)
+        refusing.let_go(f"refusal:{number}")
+        eventually(lambda: one.stats().refused_streams == number)  # noqa: B023 -- at once
+        eventually(lambda: one.stats().waiting == number)  # noqa: B023 -- at once
+        assert (limits(one), loads(one)) == ([10 - number], [10 - number])
+    refusing.refuse(open=3)
+    for tag in "abcdefghij":
+        refusing.let_go(tag)
+    assert [call.result(20) for call in calls] == [b"1"] * 10
+    assert_at_rest(one)
+    assert refusing.report().all.refused == 7
+
+
+def test_a_server_that_refuses_everything(
     refusing: RefusingServer, one: ChannelPool, recorder: Recorder, clock: ManualClock
 ) -> None:
-    """With a limit of 0, a server that refuses everything is asked again only when a step of the limit is due."""
-    refusing.begin(open=0)
+    """Simultaneous calls lower the limit to one, and each is sent six times; it fails with the server's words."""
+    refusing.begin(open=0, held=True)
     calls = [FUTURE.begin(one) for _ in range(5)]
-    eventually(lambda: one.stats().waiting == 5)
-    assert limits(one) == [0]
-    # All may have been asked at once; from then on it is one at a time.
-    before = refusing.report().all.begun
-    assert before <= 5
-    for number in range(1, 4):
-        clock.advance(STEP - 0.01)
-        assert refusing.report().all.begun == before + number - 1
-        clock.advance(0.01)
-        eventually(lambda: refusing.report().all.begun == before + number)  # noqa: B023 -- at once
-        eventually(lambda: one.stats().waiting == 5)
+    eventually(lambda: refusing.report().all.begun == 5)
+    refusing.let_go("refusals")
+    errors = [call.exception(20) for call in calls]
+    assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
+    assert all(is_refused_stream(error) for error in errors)
+    assert_at_rest(one)
+    assert limits(one) == [1]
+    assert_refused(one, recorder, 5 * 6)
+    assert refusing.report().all == Count(begun=5 * 6, refused=5 * 6)
+    # Its recovery is noticed by the next call.
     refusing.begin()
-    clock.advance(STEP)
-    assert [call.result(20) for call in calls] == [b"0"] * 5
+    assert FUTURE.begin(one).result(20) == b"0"
     assert_at_rest(one)
 
 
@@ -123,19 +142,20 @@ def test_it_recovers_in_steps(
 ) -> None:
     """Each half second a limit grows by a twentieth of `max_streams`, at least by one, up to its old value."""
     pool = open_pool(max_size=1, max_streams=most)
-    refusing.begin(next=1)
-    call = FUTURE.begin(pool)
-    eventually(lambda: limits(pool) == [0])
-    expected = 0
-    while expected < most:
-        clock.advance(STEP - 0.01)
-        assert limits(pool) == [expected]
-        clock.advance(0.01)
-        expected = min(most, expected + step)
-        assert limits(pool) == [expected]
-    clock.advance(10 * STEP)
-    assert limits(pool) == [most]
-    assert call.result(20) == b"0"
+    with pool.acquire(streams=1):
+        refusing.begin(next=1)
+        call = FUTURE.begin(pool)
+        eventually(lambda: limits(pool) == [1])
+        expected = 1
+        while expected < most:
+            clock.advance(STEP - 0.01)
+            assert limits(pool) == [expected]
+            clock.advance(0.01)
+            expected = min(most, expected + step)
+            assert limits(pool) == [expected]
+        clock.advance(10 * STEP)
+        assert limits(pool) == [most]
+        assert call.result(20) == b"0"
 
 
 def test_a_limit_above_the_servers_is_lowered_again(
@@ -162,10 +182,11 @@ def test_a_limit_above_the_servers_is_lowered_again(
 def test_it_recovers_by_itself(refusing: RefusingServer, open_pool: PoolOpener, recorder: Recorder) -> None:
     """With the system's clock, and without any call, the limit recovers within seconds."""
     pool = open_pool(max_size=1, max_streams=3)
-    refusing.begin(next=1)
-    assert FUTURE.begin(pool).result(20) == b"0"
+    with pool.acquire(streams=1):
+        refusing.begin(next=1)
+        assert FUTURE.begin(pool).result(20) == b"0"
     # By now it may have recovered a step or two.
-    assert [event.limit for event in recorder.of(RefusedStream)] == [0]
+    assert [event.limit for event in recorder.of(RefusedStream)] == [1]
     eventually(lambda: limits(pool) == [3], timeout=10)
 
 
@@ -174,24 +195,49 @@ def test_others_serve_meanwhile(
     refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, picker: str
 ) -> None:
     """Calls go to the connections that have refused none, whose limits are unchanged."""
+    pool = open_pool(min_size=2, max_size=2, max_streams=7, picker=picker)
+    # One on each connection.
+    with pool.acquire(streams=4), pool.acquire(streams=4):
+        refusing.begin(next=1)
+        assert FUTURE.begin(pool).result(20) == b"0"
+        assert limits(pool) == [4, 7]
+        held = hold(refusing, pool, "a", "b", "c")
+        assert loads(pool) == [4, 7]
+        for tag in "abc":
+            refusing.let_go(tag)
+        assert [call.result(20) for call in held] == [b"1"] * 3
+        assert sorted(count.most for count in refusing.report().counts.values()) == [0, 3]
+    assert_at_rest(pool)
+
+
+@pytest.mark.parametrize("picker", ["least_loaded", "round_robin", "fill"])
+def test_others_come_first_after_a_lone_refusal(
+    refusing: RefusingServer, open_pool: PoolOpener, recorder: Recorder, clock: ManualClock, picker: str
+) -> None:
+    """A connection that refused a call while it carried nothing else keeps its limit; others are used first."""
     pool = open_pool(min_size=2, max_size=2, max_streams=4, picker=picker)
     refusing.begin(next=1)
     assert FUTURE.begin(pool).result(20) == b"0"
-    assert limits(pool) == [0, 4]
+    assert limits(pool) == [4, 4]
+    (avoided,) = recorder.of(Avoided)
+    assert avoided.code is None
     held = hold(refusing, pool, "a", "b", "c", "d")
     assert loads(pool) == [0, 4]
-    for tag in "abcd":
+    held += hold(refusing, pool, "e")
+    assert loads(pool) == [1, 4]
+    for tag in "abcde":
         refusing.let_go(tag)
-    assert [call.result(20) for call in held] == [b"1"] * 4
-    assert sorted(count.most for count in refusing.report().counts.values()) == [0, 4]
+    assert [call.result(20) for call in held] == [b"1"] * 5
+    assert sorted(count.most for count in refusing.report().counts.values()) == [1, 4]
     assert_at_rest(pool)
+    assert_refused(pool, recorder, 1)
 
 
 def test_the_pool_grows_if_it_may(
     refusing: RefusingServer, open_pool: PoolOpener, recorder: Recorder, clock: ManualClock
 ) -> None:
     """For a refused call another connection is opened, up to `max_size`; then the call waits."""
-    pool = open_pool(max_size=3, max_streams=10)
+    pool = open_pool(max_size=3, max_streams=8)
     refusing.begin(open=1)
     held = []
     for number, tag in enumerate("abc", start=1):
@@ -229,18 +275,41 @@ def test_leases_count_for_what_they_hold(refusing: RefusingServer, one: ChannelP
     assert_at_rest(one)
 
 
-@pytest.mark.parametrize("ask", [None, 1], ids=["whole", "one stream"])
-def test_a_connection_with_limit_0_is_not_leased(
+@pytest.mark.usefixtures("pauses")
+@pytest.mark.parametrize("ask", [None, 1, 10], ids=["whole", "one stream", "all streams"])
+def test_a_connection_that_refused_a_lone_call_can_be_leased(
     refusing: RefusingServer, one: ChannelPool, clock: ManualClock, ask: int | None
 ) -> None:
-    """A connection with a limit of 0 is leased once the limit has grown."""
+    """A connection that refused a lone call keeps its limit: it can be leased at once, while that call pauses."""
     refusing.begin(next=1)
-    call = FUTURE.begin(one, "hold:a")
+    call = FUTURE.begin(one)
     eventually(lambda: one.stats().waiting == 1)
-    call.cancel()
-    lease = background(lambda: one.acquire(streams=ask))
-    eventually(lambda: one.stats().waiting == 1)
-    clock.advance(STEP)
+    assert limits(one) == [10]
+    with one.acquire(streams=ask, timeout=0):
+        assert one.stats().waiting == 1
+        clock.advance(STEP)
+        if ask == 1:
+            assert call.result(20) == b"0"
+    assert call.result(20) == b"0"
+    assert_at_rest(one)
+
+
+@pytest.mark.parametrize("ask", [None, 2], ids=["whole", "two streams"])
+def test_a_lowered_limit_bounds_leases(
+    refusing: RefusingServer, one: ChannelPool, clock: ManualClock, ask: int | None
+) -> None:
+    """Leases of streams wait until a lowered limit has grown; a whole connection is leased whatever its limit."""
+    with one.acquire(streams=1):
+        refusing.begin(next=1)
+        call = FUTURE.begin(one)
+        eventually(lambda: one.stats().waiting == 1)
+        call.cancel()
+        assert limits(one) == [1]
+        lease = background(lambda: one.acquire(streams=ask))
+        eventually(lambda: one.stats().waiting == 1)
+    if ask is not None:
+        assert not lease.done()
+        clock.advance(STEP)
     lease.result(20).release()
     assert_at_rest(one)
 

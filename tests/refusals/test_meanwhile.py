@@ -25,6 +25,7 @@ from support.ways import Way
 pytestmark = pytest.mark.timeout(60)
 
 AIO_ONE_REQUEST = tuple(way for way in aio_ways.WAYS if not way.streams_in)
+BUSY = pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy"])
 SOON = 10.0
 """Seconds within which a call fails that need not wait for anything but a step of a limit."""
 
@@ -85,12 +86,14 @@ def test_the_pool_is_being_closed(refusing: RefusingServer, open_pool: PoolOpene
     assert pool.stats().refused_streams == 1
 
 
+@BUSY
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
-def test_the_server_dies(make_pool: PoolMaker, way: Way) -> None:
-    """A call that waits for a connection that goes down fails `UNAVAILABLE` soon, like any call."""
+def test_the_server_dies(make_pool: PoolMaker, way: Way, *, busy: bool) -> None:
+    """A call that waits, or pauses, for a connection that goes down fails `UNAVAILABLE` soon, like any call."""
     with RefusingServer("--open=0") as mortal:
-        pool = make_pool(mortal.channel, max_size=1)
+        pool = make_pool(mortal.channel, max_size=1, max_resends=1000)
         pool.open()
+        leases = [pool.acquire(streams=1) for _ in range(busy)]
         failure = background(lambda: way.finish(way.begin(pool)))
         eventually(lambda: pool.stats().refused_streams)
         mortal.kill()
@@ -99,16 +102,20 @@ def test_the_server_dies(make_pool: PoolMaker, way: Way) -> None:
         assert isinstance(error, grpc.RpcError)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert time.monotonic() - began < SOON
+        for lease in leases:
+            lease.release()
         assert_at_rest(pool)
 
 
+@BUSY
 @pytest.mark.parametrize("way", AIO_ONE_REQUEST, ids=str)
 @in_loop
-async def test_the_server_dies_on_asyncio(way: aio_ways.Way) -> None:
+async def test_the_server_dies_on_asyncio(way: aio_ways.Way, *, busy: bool) -> None:
     """Same as `test_the_server_dies`, on asyncio."""
     with RefusingServer("--open=0") as mortal:
-        async with pool_over(mortal.aio_channel, max_size=1) as pool:
+        async with pool_over(mortal.aio_channel, max_size=1, max_resends=1000) as pool:
             await pool.open()
+            leases = [await pool.acquire(streams=1) for _ in range(busy)]
             task = asyncio.create_task(way.whole(pool))
             await until(lambda: pool.stats().refused_streams)
             mortal.kill()
@@ -117,6 +124,8 @@ async def test_the_server_dies_on_asyncio(way: aio_ways.Way) -> None:
                 await task
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             assert time.monotonic() - began < SOON
+            for lease in leases:
+                lease.release()
             await at_rest(pool)
 
 

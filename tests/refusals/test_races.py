@@ -84,8 +84,8 @@ def slow() -> Iterator[_Slow]:
 
 
 @pytest.fixture
-def pool(refusing: RefusingServer, make_pool: PoolMaker, clock: ManualClock, slow: _Slow) -> ChannelPool:
-    """A pool of one connection, to a server that refuses one call."""
+def pool(refusing: RefusingServer, make_pool: PoolMaker, clock: ManualClock, pauses: None, slow: _Slow) -> ChannelPool:
+    """A pool of one connection, to a server that refuses one call, which then pauses."""
     pool = make_pool(refusing.channel, listeners=[slow], max_size=1)
     pool.open()
     refusing.begin(next=1, held=True)

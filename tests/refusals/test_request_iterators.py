@@ -8,9 +8,10 @@ from typing import Any
 import grpc
 import pytest
 
-from grpcpool.events import RefusedStream
+from grpcpool.events import Avoided, RefusedStream
 from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
+from refusals.test_limit import loads
 from support import aio_ways
 from support.aio_pools import at_rest, pool_over
 from support.loops import in_loop, until
@@ -22,6 +23,7 @@ from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 
+BUSY = pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy"])
 STREAMS_IN = tuple(way for way in WAYS if way.streams_in)
 AIO_STREAMS_IN = tuple(way for way in aio_ways.WAYS if way.streams_in)
 
@@ -43,6 +45,16 @@ class _Requests:
         return b"ok"
 
 
+def _assert_learned(pool: Any, recorder: Recorder, *, busy: bool) -> None:
+    """A busy connection that refused a call has a lower limit; one that carried nothing else is only avoided."""
+    (event,) = recorder.of(RefusedStream)
+    (channel,) = (channel for channel in pool.stats().channels if channel.id == event.channel)
+    assert channel.limit == event.limit
+    assert (event.limit < 90) == busy
+    assert channel.avoided == (not busy)
+    assert [event.channel for event in recorder.of(Avoided)] == ([] if busy else [channel.id])
+
+
 def _told(error: Any) -> tuple[Any, ...]:
     return type(error), error.code(), error.details()
 
@@ -53,6 +65,7 @@ def _refusal(channel: grpc.Channel, way: Way, requests: Iterator[bytes] | None =
     return _told(caught.value)
 
 
+@BUSY
 @pytest.mark.parametrize("way", STREAMS_IN, ids=str)
 def test_its_refusal_is_grpcs_own_error(
     refusing: RefusingServer,
@@ -61,21 +74,27 @@ def test_its_refusal_is_grpcs_own_error(
     recorder: Recorder,
     clock: ManualClock,
     way: Way,
+    *,
+    busy: bool,
 ) -> None:
     """The error is that of gRPC's own channel; nothing is sent again; the pool still learns from the refusal."""
     pool = open_pool(min_size=2, max_size=2)
+    leases = [pool.acquire(streams=1) for _ in range(2 * busy)]
     refusing.begin(open=0)
     expected = _refusal(plain, way)
     assert expected[1] is grpc.StatusCode.UNAVAILABLE
     refusing.begin(open=0)
     assert _refusal(pool, way) == expected
+    eventually(lambda: pool.stats().in_flight == len(leases))
+    assert loads(pool) == [busy, busy]
+    for lease in leases:
+        lease.release()
     assert_at_rest(pool)
     told = refusing.report()
     assert told.all == Count(begun=1, refused=1)
     assert told.handled == {}
     assert pool.stats().refused_streams == 1
-    (event,) = recorder.of(RefusedStream)
-    assert {channel.id: channel.limit for channel in pool.stats().channels}[event.channel] == event.limit < 90
+    _assert_learned(pool, recorder, busy=busy)
 
 
 @pytest.mark.parametrize("way", STREAMS_IN, ids=str)
@@ -126,10 +145,11 @@ async def aio_refusal(channel: Any, way: aio_ways.Way) -> tuple[Any, ...]:
     return (*_told(caught.value), await call.code(), call.done())
 
 
+@BUSY
 @pytest.mark.parametrize("way", AIO_STREAMS_IN, ids=str)
 @in_loop
 async def test_its_refusal_is_grpcs_own_error_on_asyncio(
-    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_ways.Way
+    refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_ways.Way, *, busy: bool
 ) -> None:
     """The error is that of gRPC's own channel; nothing is sent again; the pool still learns from the refusal."""
     refusing.begin(open=0)
@@ -137,14 +157,17 @@ async def test_its_refusal_is_grpcs_own_error_on_asyncio(
         expected = await aio_refusal(plain, way)
     async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
         await pool.open()
+        leases = [await pool.acquire(streams=1) for _ in range(2 * busy)]
         refusing.begin(open=0)
         assert await aio_refusal(pool, way) == expected
+        await until(lambda: pool.stats().in_flight == len(leases))
+        for lease in leases:
+            lease.release()
         await at_rest(pool)
         told = refusing.report()
         assert told.all == Count(begun=1, refused=1)
         assert pool.stats().refused_streams == 1
-        (event,) = recorder.of(RefusedStream)
-        assert {channel.id: channel.limit for channel in pool.stats().channels}[event.channel] == event.limit < 90
+        _assert_learned(pool, recorder, busy=busy)
 
 
 @in_loop

@@ -19,7 +19,7 @@ from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
 from support.ways import Way
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("pauses")]
 
 _WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
 

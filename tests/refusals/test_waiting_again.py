@@ -1,6 +1,7 @@
 """A refused call that waits for a place again is as complete as one that waits for its first place.
 
-The server refuses everything, and the clock stands still: the call waits until the test continues.
+The server refuses everything, and the clock stands still: the call pauses until the test continues. It is alone, so
+the connection's limit stays.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ FUTURE = RETURNED_EARLY[0]
 
 
 @pytest.fixture
-def pool(refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock) -> ChannelPool:
-    """A pool of one connection, to a server that refuses everything."""
+def pool(refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, pauses: None) -> ChannelPool:
+    """A pool of one connection, to a server that refuses everything; a refused call pauses."""
     pool = open_pool(max_size=1)
     refusing.begin(open=0)
     return pool
@@ -44,7 +45,7 @@ def pool(refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock) ->
 
 def _until_it_waits(pool: ChannelPool) -> None:
     eventually(lambda: pool.stats().waiting == 1)
-    assert pool.stats().in_flight == 0
+    assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(0, 90)]
 
 
 def _begun(pool: ChannelPool, way: Way, **how: Any) -> Any:
@@ -319,12 +320,14 @@ def _timeout_in(headers: bytes) -> float:
     return int(text[:-1]) * {"S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}[text[-1]]
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy"])
 @pytest.mark.parametrize("way", ONE_REQUEST, ids=str)
 def test_a_call_that_is_refused_many_times(
-    refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way
+    refusing: RefusingServer, open_pool: PoolOpener, clock: ManualClock, way: Way, *, busy: bool
 ) -> None:
     """However often a call is refused, nothing grows: each attempt adds no stack frame."""
     pool = open_pool(max_size=1, acquire_timeout=None, max_resends=1000)
+    leases = [pool.acquire(streams=1) for _ in range(busy)]
     refusing.begin(next=600)
     with _small_stack():
         outcome = background(lambda: outcome_of(lambda: way.finish(way.begin(pool, timeout=None))))
@@ -334,6 +337,8 @@ def test_a_call_that_is_refused_many_times(
             time.sleep(0.0005)
     assert outcome.result(0)[0] == "answer"
     assert refusing.report().all.refused == 600
+    for lease in leases:
+        lease.release()
 
 
 @contextlib.contextmanager

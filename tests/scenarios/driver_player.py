@@ -86,8 +86,8 @@ class DriverPlayer:
         self._do(lambda: call.finish([b""]))
 
     def fail(self, caller: str, code: str) -> None:
-        """The call fails."""
-        self._fail(caller, grpc.StatusCode[code])
+        """The call fails; at its deadline in gRPC's own words."""
+        self._fail(caller, grpc.StatusCode[code], "Deadline Exceeded" if code == "DEADLINE_EXCEEDED" else "")
 
     def refuse(self, caller: str) -> None:
         """The server refuses the stream."""

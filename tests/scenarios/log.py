@@ -9,14 +9,17 @@ import grpc
 from grpcpool import Listener, PoolError
 from grpcpool._values.listener import HOOKS
 from grpcpool.events import (
+    Avoided,
     Closed,
     Draining,
     Granted,
     Leaked,
+    Lost,
     Opened,
     OpenFailed,
     Opening,
     PoolEvent,
+    Recovered,
     RefusedStream,
     Rejected,
     TimedOut,
@@ -29,7 +32,13 @@ def event_text(event: PoolEvent) -> str:
     match event:
         case Opening(channel=number, replaces=replaced):
             text = f"{word} {number}" if replaced is None else f"{word} {number} to replace {replaced}"
-        case Opened(channel=number) | OpenFailed(channel=number):
+        case (
+            Opened(channel=number)
+            | OpenFailed(channel=number)
+            | Lost(channel=number)
+            | Recovered(channel=number)
+            | Avoided(channel=number)
+        ):
             text = f"{word} {number}"
         case Closed(channel=number, reason=reason, cancelled=cancelled):
             text = f"{word} {number}: {reason}" + (f", {cancelled} cancelled" if cancelled else "")

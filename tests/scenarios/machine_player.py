@@ -22,6 +22,7 @@ from grpcpool import (
     PoolStats,
     PoolTimeoutError,
 )
+from grpcpool._grpc.status import is_of_sick_server
 from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
@@ -223,7 +224,13 @@ class MachinePlayer:
         assert slot is not None
         if code is grpc.StatusCode.UNAVAILABLE and slot.id in self._down:
             self._commit(self._recorder.effects(self._machine.lost, slot, None, self._now))
-        self._commit(self._recorder.release(slot, 1, self._now))
+        if is_of_sick_server(code, ""):
+            self._commit(self._recorder.effects(self._machine.failed, slot, code, self._now))
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            since = self._waiters[caller].since
+            self._commit(self._recorder.effects(self._machine.unanswered, slot, Holding(slot), since, self._now))
+        else:
+            self._commit(self._recorder.release(slot, 1, self._now))
         self._log.answer(caller, status_text(code))
 
     def refuse(self, caller: str) -> None:

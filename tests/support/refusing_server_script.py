@@ -48,13 +48,15 @@ class Rule:
         open: Those beyond this many open ones on a connection; `None`: any number may be open.
         first: This many of each connection, the first ones.
         next: This many of all connections together, the next ones.
+        every: One of this many of all connections together, since the counts were restarted; 0: none.
         methods: If given, only streams of the methods with these names.
-        held: Whether they are refused only when ``refusals`` are let go.
+        held: Whether they are refused only when ``refusals`` are let go, or that of this one: ``refusal:1``, and so on.
     """
 
     open: int | None = None
     first: int = 0
     next: int = 0
+    every: int = 0
     methods: list[str] | None = None
     held: bool = False
 
@@ -82,6 +84,8 @@ class World:
             return False
         if rule.next:
             rule.next -= 1
+            return True
+        if rule.every and sum(each.begun for each in self.counts.values()) % rule.every == 0:
             return True
         return (rule.open is not None and count.open >= rule.open) or count.begun <= rule.first
 
@@ -297,7 +301,8 @@ class Connection(asyncio.Protocol):
         if self.world.refuses(count, stream.method):
             count.refused += 1
             if self.world.rule.held:
-                stream.task = asyncio.get_running_loop().create_task(self._refuse_later(stream))
+                refusal = f"refusal:{sum(each.refused for each in self.world.counts.values())}"
+                stream.task = asyncio.get_running_loop().create_task(self._refuse_later(stream, refusal))
             else:
                 stream.reset(ErrorCodes.REFUSED_STREAM)
             return
@@ -306,8 +311,11 @@ class Connection(asyncio.Protocol):
         self._streams[number] = stream
         stream.task = asyncio.get_running_loop().create_task(self._run(stream))
 
-    async def _refuse_later(self, stream: Stream) -> None:
-        await self.world.let_go("refusals").wait()
+    async def _refuse_later(self, stream: Stream, refusal: str) -> None:
+        waiting = [asyncio.ensure_future(self.world.let_go(tag).wait()) for tag in ("refusals", refusal)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
         with contextlib.suppress(ProtocolError):
             stream.reset(ErrorCodes.REFUSED_STREAM)
 

@@ -22,7 +22,7 @@ import asyncio
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -33,6 +33,7 @@ from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .call_stages import Running, Stage, Waiting
 from .failed_call import Failed, locally_cancelled
+from .responses import NOWHERE, Responses
 
 if TYPE_CHECKING:
     from .driver import AioDriver
@@ -347,52 +348,20 @@ class _OneResponse(CallProxy):
                     raise
 
 
-class _Responses(AsyncIterator[Any]):
-    """The responses of a call. Holds the call for as long as it is iterated."""
-
-    def __init__(self, call: _ManyResponses) -> None:
-        self._call = call
-        self._iterator: AsyncIterator[Any] | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Any:
-        # A call that has responded is not sent again: from here on the native iterator serves.
-        return self._first() if self._iterator is None else self._iterator.__anext__()
-
-    async def _first(self) -> Any:
-        call = self._call
-        while True:
-            native = await call._begun_or_cancelled()
-            iterator = native.__aiter__()
-            try:
-                message = await iterator.__anext__()
-            except BaseException as error:
-                if getattr(iterator, "ag_running", False):
-                    # Another task iterates the call: this error ends nothing.
-                    raise
-                if not call._is_sent_again(native, error):
-                    self._iterator = iterator
-                    raise
-            else:
-                self._iterator = iterator
-                call.has_responded = True
-                return message
-
-    async def aclose(self) -> None:
-        """As of the asynchronous generator that gRPC returns."""
-        close = getattr(self._iterator, "aclose", None)
-        if close is not None:
-            await close()
-
-
 class _ManyResponses(CallProxy):
     """A call with a stream of responses."""
 
     _ends_unread = False
     # How it is read, for as long as there is no native call to keep it.
     _is_iterated: bool | None = None
+
+    def has_heard(self) -> Any:
+        """A response has been read: the call is not sent again, and its connection lives; returns its slot."""
+        self.has_responded = True
+        stage = self._stage
+        slot = stage._slot if isinstance(stage, Running) else NOWHERE
+        slot.heard += 1
+        return slot
 
     def _set_reading_style(self, *, iterated: bool) -> None:
         if self._is_iterated is (not iterated):
@@ -406,7 +375,7 @@ class _ManyResponses(CallProxy):
         if native is not None:
             # Raises if the responses are being read the other way.
             native.__aiter__()
-        return _Responses(self)
+        return Responses(self)
 
     async def read(self) -> Any:
         if self._stage.native is None or (self._is_iterated is not None and not self.done()):
@@ -419,7 +388,7 @@ class _ManyResponses(CallProxy):
                 if not self._is_sent_again(native, error):
                     raise
             else:
-                self.has_responded = True
+                self.has_heard()
                 return message
 
 

@@ -49,6 +49,7 @@ class Waiting(Waiter):
         "start",
     )
 
+    is_call = True
     native: Any = None
     over = False
 
@@ -118,6 +119,7 @@ class Running:
 
     Attributes:
         arguments: Those of the call; like `context` and `began`, for sending it again.
+        placed_at: When it began, or got its place if it waited for it.
         sent: What has been sent, for sending it again.
         method: The method that sends it, if the call has waited.
         refused: Whether the machine knows that the server refused the call.
@@ -138,6 +140,7 @@ class Running:
         "method",
         "native",
         "over",
+        "placed_at",
         "refused",
         "sent",
     )
@@ -161,7 +164,7 @@ class Running:
         self._released = False
         self.arguments = arguments
         self.context = context
-        self.began = began
+        self.began = self.placed_at = began
         self.sent: tuple[Any, Any] | None = None
         self.method: Method | None = None
         self.refused = False

@@ -143,7 +143,7 @@ class PoolCaller:
             call.fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
         running = Running(self.ended, call, slot, arguments, waiting.context, waiting.began)
-        running.method = waiting.method
+        running.method, running.placed_at = waiting.method, driver.monotonic()
         # The place is held by `running` from here on.
         waiting._released = True
         call.begin(native, running, waiting)
@@ -158,16 +158,14 @@ class PoolCaller:
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
                 running.refused = True
-                driver.tell(driver.machine.refused_stream, slot, running)
+                at_once = driver.tell(driver.machine.refused_stream, slot, running)
                 if call is not None and self._method.may_repeat and not call.has_responded:
-                    at = driver.resend_at(call.resends)
+                    at = driver.resend_at(call.resends, at_once=at_once)
                     if at is not None:
                         self._send_again(call, running, at)
                         return
             else:
-                # Before the release: a slot that carries less because a call failed on it is the more attractive.
-                driver.call_failed(slot, code, details_of_done(native))
-                driver.release(slot, 1, running)
+                driver.call_failed(slot, running, running.placed_at, code, details_of_done(native))
         if call is not None:
             call.end(running)
 

@@ -9,7 +9,7 @@ import grpc
 
 from .._grpc.options import isolated, shared_out
 from .._shared.constructors import Constructor, LookUp, calling_code
-from .._shared.targets import Credentials, check_credentials, credentials_of, named_after
+from .._shared.targets import Credentials, TargetFactory, check_credentials, credentials_of, named_after
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .interceptors import add_interceptors
@@ -51,7 +51,9 @@ def insecure_channel(
     def factory() -> grpc.aio.Channel:
         return _INSECURE.create(caller, target, isolated(shared), compression)  # type: ignore[no-any-return]
 
-    pool = ChannelPool(factory, config, name=called if name is None else name, listeners=listeners)
+    pool = ChannelPool(
+        TargetFactory(called, factory), config, name=called if name is None else name, listeners=listeners
+    )
     pool._takes_call_credentials = False
     add_interceptors(pool, interceptors or ())
     return pool
@@ -95,7 +97,9 @@ def secure_channel(
         made = credentials_of(credentials)
         return _SECURE.create(caller, target, made, isolated(shared), compression)  # type: ignore[no-any-return]
 
-    pool = ChannelPool(factory, config, name=called if name is None else name, listeners=listeners)
+    pool = ChannelPool(
+        TargetFactory(called, factory), config, name=called if name is None else name, listeners=listeners
+    )
     add_interceptors(pool, interceptors or ())
     return pool
 

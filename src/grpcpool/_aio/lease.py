@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
+from .._grpc.status import (
+    answer_of_done,
+    details_of_done,
+    has_been_refused,
+    has_succeeded,
+    is_unanswered,
+)
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, start
 from .call import PROXIES
@@ -143,20 +149,22 @@ class LeaseCaller:
             lease.end_call()
             raise
         call = PROXIES[self._method.kind](self.driver, lease)
-        call.begin(native, Running(self.ended, call, lease._slot))
+        call.begin(native, Running(self.ended, call, lease._slot, began=self.driver.monotonic()))
         return call
 
     def ended(self, native: Any, running: Running) -> None:
         """A native call is over: the lease counts it no longer."""
         driver, lease = self.driver, self._lease
-        if not has_succeeded(native):
-            code = answer_of_done(native.code)
+        answered = has_succeeded(native)
+        if not answered:
+            code, details = answer_of_done(native.code), details_of_done(native)
+            answered = not is_unanswered(code, details)
             if has_been_refused(native, code):
                 running.refused = True
                 driver.tell(driver.machine.crowded, running._slot)
             else:
-                driver.call_failed(running._slot, code, details_of_done(native))
-        lease.end_call()
+                driver.call_failed(running._slot, None, running.placed_at, code, details)
+        lease.end_call(answered=answered)
         call = running.call()
         if call is not None:
             call.end(running)

@@ -338,6 +338,22 @@ FACTS: Final = (
         f"{_MESSAGES}::test_a_loss_in_other_words",
     ),
     Fact(
+        "Deadline Exceeded",
+        "message",
+        "1.60",
+        "what gRPC says of a call that it ended itself at its deadline, so that no server has answered it",
+        "a connection that answers nothing is not replaced by `unresponsive_after`; gRPC notices by itself, later",
+        f"{_MESSAGES}::test_a_deadline_in_other_words",
+    ),
+    Fact(
+        "Exception serializing request!, Exception deserializing response!, message larger than max",
+        "message",
+        "1.60",
+        "what gRPC says of messages that it could not send or read, or that are too large: the server is well",
+        "such calls count as failures of their server, which ranks behind others for a while",
+        f"{_MESSAGES}::test_messages_that_are_not_sent_or_read",
+    ),
+    Fact(
         "Method not found!, unknown service, Method not found:",
         "message",
         "1.60",

@@ -23,6 +23,36 @@ _LOST = re.compile(
 _RESET = "RST_STREAM"
 
 
+# What gRPC says of a call that it ended itself at its deadline; a server that gives up on a call has words of its own.
+_OWN_DEADLINE = "Deadline Exceeded"
+
+# What gRPC says of messages that it could not send or read, or that are too large: no server is sick then.
+_MESSAGES = re.compile(r"Exception (de)?serializing (request|response)!|message larger than max")
+
+_SICK = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+
+
+def is_of_sick_server(code: grpc.StatusCode | None, details: str) -> bool:
+    """Whether a call failed as calls do on a sick server. Healthy servers answer with the other codes."""
+    return code in _SICK and _MESSAGES.search(details) is None
+
+
+def is_unanswered(code: grpc.StatusCode | None, details: str) -> bool:
+    """Whether a failed call ended without an answer of the server: at its deadline, or it was cancelled.
+
+    A server, too, may end a call with one of these codes. If the text is not known, it counts as an answer.
+    """
+    return code is grpc.StatusCode.CANCELLED or (code is grpc.StatusCode.DEADLINE_EXCEEDED and details == _OWN_DEADLINE)
+
+
 def code_of(call: Any) -> grpc.StatusCode | None:
     """The status code of a call that is over, or of an error; `None` if it has none, as what interceptors raise may."""
     code: grpc.StatusCode | None = _said(call, "code")

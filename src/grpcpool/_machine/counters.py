@@ -23,6 +23,8 @@ class Counters:
     timeouts: int = 0
     rejected: int = 0
     refused_streams: int = 0
+    failures: int = 0
+    losses: int = 0
     opened: int = 0
     open_failures: int = 0
     closed: dict[CloseReason, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(CloseReason, 0))
@@ -33,9 +35,12 @@ def slot_stats(slot: Slot, moment: Callable[[float], dt.datetime]) -> ChannelSta
     return ChannelStats(
         id=slot.id,
         state=slot.state,
+        address=slot.address,
         in_flight=slot.in_flight,
         limit=slot.limit,
         exclusive=slot.exclusive,
+        avoided=slot.avoided_for > 0,
+        failures=slot.failures,
         created_at=moment(slot.opened_at),
         used_at=moment(slot.used_at),
         calls=slot.calls,
@@ -49,11 +54,15 @@ def pool_stats(
     waiting: int,
     moment: Callable[[float], dt.datetime],
     now: float,
+    *,
+    target: str | None,
 ) -> PoolStats:
     """Returns the snapshot of a pool with these slots and counters; `bounds` are the least and most connections."""
     return PoolStats(
         size=len(slots),
         ready=slots.ready,
+        lost=slots.lost,
+        avoided=sum(slot.state is SlotState.READY and slot.avoided_for > 0 for slot in slots),
         opening=slots.opening,
         draining=slots.draining,
         idle=sum(slot.state is SlotState.READY and slot.in_flight == 0 for slot in slots),
@@ -67,16 +76,19 @@ def pool_stats(
         timeouts=counters.timeouts,
         rejected=counters.rejected,
         refused_streams=counters.refused_streams,
+        failures=counters.failures,
+        losses=counters.losses,
         opened=counters.opened,
         open_failures=counters.open_failures,
         closed=Counts({str(reason): n for reason, n in counters.closed.items()}),
+        target=target,
         channels=tuple(slot_stats(slot, moment) for slot in slots),
         taken_at=moment(now),
     )
 
 
-def figures_of(slots: SlotTable, *, max_size: int, waiting: int, waited: float) -> Figures:
-    """Returns the numbers that an error reports for a waiter that has `waited` this many seconds."""
+def figures_of(slots: SlotTable, *, max_size: int, waiting: int, waited: float = 0.0, asked: str = "") -> Figures:
+    """Returns the numbers of an error, for a waiter that asked for `asked` and has `waited` so many seconds."""
     return Figures(
         open=slots.ready + slots.lost,
         lost=slots.lost,
@@ -86,4 +98,6 @@ def figures_of(slots: SlotTable, *, max_size: int, waiting: int, waited: float) 
         in_flight=sum(slot.in_flight for slot in slots),
         waiting=waiting,
         waited=waited,
+        exclusive=sum(slot.exclusive for slot in slots),
+        asked=asked,
     )

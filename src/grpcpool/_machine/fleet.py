@@ -4,7 +4,9 @@ The fleet is the half of the machine that knows slots but no waiters. It is as p
 
 Growth. `fill` dials what waiters and `min_size` need; `grow` dials ahead of need when every ready slot carries
 `target_streams`, one evaluation at a time and at most doubling. A slot that drains only because there were too many
-is taken back before anything is dialled. After a failure there is one attempt at a time, with backoff.
+is taken back before anything is dialled. After a failure there is one attempt at a time, with backoff. A dial that is
+not ready after a second counts no longer as one under way: another is begun beside it. Whichever is ready first ends
+the others that are not needed then.
 
 Shrinking. A slot idle for `idle_timeout` closes, above `min_size`. And when for a whole `idle_timeout` the peak of
 the load would have fitted on fewer slots at `target_streams` each, the least needed slot is drained and a new
@@ -23,20 +25,19 @@ import math
 from collections.abc import Callable
 
 from .._values.config import Mode, PoolConfig
-from .._values.events import Closed, Draining, Opening, RefusedStream
+from .._values.events import Closed, Draining, Opening
 from .._values.slot_states import CloseReason, SlotState
 from .backoff import Backoff
 from .counters import Counters
 from .effects import Close, Notify, Open, Outbox
+from .handicaps import Handicaps
+from .limits import Limits
 from .places import Places
+from .silence import Silence
 from .slot import Slot, SlotEvent
 
-# A server that refuses streams is near its limit, or busy cleaning up. A limit that it has lowered comes back within
-# some seconds, a twentieth of `max_streams` at a time; each step that goes too far costs one call a retry.
-_LIMIT_GROWS_AFTER = 0.5
-
-# Calls that a connection carries at light load.
-_HANDFUL = 8
+# A dial that takes longer is not counted on any more.
+_HANGS_AFTER = 1.0
 
 # How long gRPC may take to reconnect.
 _GIVEN_UP_AFTER = 2.0
@@ -66,6 +67,24 @@ class Fleet:
         self.target = places.target
         self.backoff = Backoff(random)
         self.counters = Counters()
+        self.limits = Limits(
+            self.slots,
+            self.picker,
+            outbox,
+            self.counters,
+            max_streams=config.max_streams,
+            name=name,
+            alarm_at=self.alarm_at,
+        )
+        self.handicaps = Handicaps(
+            self.picker,
+            outbox,
+            self.counters,
+            avoid_for=config.avoid_after_failure,
+            name=name,
+            alarm_at=self.alarm_at,
+        )
+        self.silence = Silence(config.unresponsive_after, self.slots)
         # From first use on, until close, `min_size` connections are kept.
         self.active = False
         self._peak_until = math.inf
@@ -81,48 +100,6 @@ class Fleet:
         """`min_size` and `max_size`, as they are now."""
         return self.min_size, self.max_size
 
-    # --- limits -------------------------------------------------------------------------------------------------
-
-    def lower_limit(self, slot: Slot, now: float, *, leaving: int) -> None:
-        """The server refused a call on the slot: from now on it may carry what it carries now, less `leaving`.
-
-        A limit of 0 keeps calls from a server that refuses everything. Under load, a connection that carries much as
-        well takes no more for now: the server's limit is probably the same there, and its refusals are on their way.
-        """
-        self.counters.refused_streams += 1
-        carried = slot.in_flight
-        self._limit(slot, carried - leaving, now)
-        self.outbox.append(Notify(RefusedStream(pool=self.name, channel=slot.id, limit=slot.limit)))
-        if carried > _HANDFUL:
-            for other in self.slots.in_state(SlotState.READY):
-                if other is not slot and not other.exclusive and 2 * other.in_flight >= carried:
-                    self._limit(other, other.in_flight, now)
-                    self.picker.reload(other, other.in_flight)
-
-    def _limit_as_others(self, slot: Slot, now: float) -> None:
-        """A new connection may carry what others may, if the server has refused calls on all of these."""
-        others = [other.limit for other in self.slots.in_state(SlotState.READY) if other is not slot]
-        if others and max(others) < self.config.max_streams:
-            # An unreachable channel may carry calls by the time it is up.
-            self._limit(slot, max(1, slot.in_flight, *others), now)
-
-    def _limit(self, slot: Slot, most: int, now: float) -> None:
-        slot.limit = min(slot.limit, most)
-        if slot.limit < self.config.max_streams:
-            slot.limit_grows_at = now + _LIMIT_GROWS_AFTER
-            self.alarm_at(slot.limit_grows_at)
-
-    def grow_limit(self, slot: Slot, now: float) -> bool:
-        """Raises a lowered limit by one step if that is due; returns whether it did."""
-        if slot.limit_grows_at > now:
-            return False
-        most = self.config.max_streams
-        slot.limit = min(most, slot.limit + max(1, most // 20))
-        slot.limit_grows_at = now + _LIMIT_GROWS_AFTER if slot.limit < most else math.inf
-        if slot.state is SlotState.READY:
-            self.picker.reload(slot, slot.in_flight)
-        return True
-
     # --- growing ------------------------------------------------------------------------------------------------
 
     def activate(self, now: float) -> None:
@@ -135,12 +112,16 @@ class Fleet:
         """How many more connections are needed: for `asked` streams that wait, and for `min_size`."""
         if not self.active:
             return 0
-        opening = self.slots.opening - self.slots.successors
-        return max(-(-asked // self.target) - opening, self.min_size - self.slots.connections)
+        hanging = self.slots.opening - self.slots.successors - self.slots.under_way
+        missing = self.min_size - (self.slots.connections - max(0, hanging))
+        return max(-(-asked // self.target) - self.slots.under_way, missing)
 
     def fill(self, asked: int, now: float) -> list[Slot]:
         """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead."""
         shortage = self.shortage(asked)
+        if shortage > 0 and now < self.limits.in_doubt_until:
+            self.alarm_at(self.limits.in_doubt_until)
+            shortage = self.shortage(0)
         if shortage <= 0:
             return []
         restored = self._restore(shortage, now)
@@ -157,7 +138,7 @@ class Fleet:
         """Dials ahead of need if every ready slot carries the target and nothing is being dialled yet."""
         lightest = self.picker.lightest()
         ready = self.slots.ready
-        if self.slots.opening or not ready or (lightest is not None and lightest.in_flight < self.target):
+        if self.slots.under_way or not ready or (lightest is not None and lightest.in_flight < self.target):
             return
         self._outgrown, self._outgrown_at = ready, self.places.load
         step = self.places.load // self.target + 1 - ready
@@ -184,8 +165,12 @@ class Fleet:
         overflow = replaces.overflow if replaces is not None else self.slots.connections >= self.max_size
         slot = self.slots.add(limit=self.config.max_streams, now=now, deadline=deadline, replaces=replaces)
         slot.overflow = overflow
+        hanging = self.slots.opening - self.slots.dialled
+        slot.beside = hanging > 0
+        # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
+        slot.hangs_at = now + _HANGS_AFTER * 2.0**hanging
         self._regauge(now)
-        self.alarm_at(deadline)
+        self.alarm_at(min(slot.hangs_at, deadline))
         old = replaces.id if replaces is not None else None
         self.outbox.append(Open(slot))
         self.outbox.append(Notify(Opening(pool=self.name, channel=slot.id, replaces=old)))
@@ -193,17 +178,18 @@ class Fleet:
 
     def opened(self, slot: Slot, now: float) -> None:
         """Takes a connection into service; the one that it replaces, if any, retires."""
+        slot.hangs, slot.hangs_at = False, math.inf
         self.slots.move(slot, SlotEvent.RECOVERED if slot.state is SlotState.LOST else SlotEvent.OPENED)
         self.counters.opened += 1
         self.backoff.succeeded()
         slot.been_up = True
         slot.given_up_at = math.inf
-        slot.opened_at = slot.used_at = slot.unused_since = now
+        slot.opened_at = slot.used_at = slot.unused_since = slot.refused_at = now
         if self.config.max_age is not None and slot.retire_at == math.inf:
             slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
-        self._limit_as_others(slot, now)
+        self.limits.limit_as_others(slot, now)
         self.succeed(slot, now)
-        self.picker.reload(slot, slot.in_flight)
+        self.picker.enter(slot)
 
     def succeed(self, slot: Slot, now: float) -> None:
         """The connection that `slot` was opened to replace, if any, retires."""
@@ -227,18 +213,29 @@ class Fleet:
 
     def unreachable(self, slot: Slot, now: float) -> float:
         """Keeps a channel that does not connect, for calls; returns the seconds until the next attempt."""
+        slot.hangs, slot.hangs_at = False, math.inf
         self.slots.move(slot, SlotEvent.UNREACHABLE)
         # The next attempt replaces it.
         slot.given_up_at = slot.unused_since = now
         self.counters.open_failures += 1
         return self.backoff.failed(now)
 
+    def end_superfluous(self, asked: int, now: float) -> None:
+        """A connection is up: ends dials that hang, and those beside them, if what is up is enough."""
+        needed = max(self.min_size, -(-(self.places.load + asked) // self.target))
+        for slot in self.slots.in_state(SlotState.OPENING):
+            if self.slots.ready < needed:
+                return
+            if (slot.hangs or slot.beside) and slot.replaces is None:
+                self.close(slot, CloseReason.SHRINK)
+                self._regauge(now)
+
     def _may_open(self, now: float, bound: int) -> int:
         """How many connections may be dialled now, if there may be `bound` of them."""
         if now < self.backoff.retry_at:
             return 0
         room = bound - self.slots.connections
-        return min(room, 1 - self.slots.opening) if self.backoff.failures else room
+        return min(room, 1 - self.slots.dialled) if self.backoff.failures else room
 
     def _restore(self, wanted: int, now: float) -> list[Slot]:
         """Takes back up to `wanted` connections that drain only because there were too many."""
@@ -249,7 +246,7 @@ class Fleet:
             if slot.reason is CloseReason.SHRINK and not slot.down:
                 self.slots.move(slot, SlotEvent.RESTORED)
                 slot.reason = CloseReason.AGE
-                self.picker.reload(slot, slot.in_flight)
+                self.picker.enter(slot)
                 self._regauge(now)
                 self.alarm_at(self._attention(slot, 0, now))
                 restored.append(slot)
@@ -292,7 +289,18 @@ class Fleet:
         for slot in sorted(due, key=lambda slot: slot.retire_at):
             if not self._may_replace():
                 return
-            self.dial(now, replaces=slot)
+            successor = self.dial(now, replaces=slot)
+            if self._is_unresponsive(slot, now):
+                slot.reason = CloseReason.UNRESPONSIVE
+                self.silence.succeed(slot, successor)
+
+    def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
+        """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
+        at = self._replace_at(slot, asked, now)
+        if at <= now:
+            self.rotate(asked, now)
+        else:
+            self.alarm_at(at)
 
     def shrink(self, asked: int, now: float) -> None:
         """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""
@@ -393,9 +401,10 @@ class Fleet:
 
     def lost(self, slot: Slot, now: float) -> None:
         """Takes a connection that is down out of service."""
+        self.counters.losses += 1
         self.picker.remove(slot)
         self.slots.move(slot, SlotEvent.LOST)
-        slot.given_up_at = now + _GIVEN_UP_AFTER
+        slot.lost_at, slot.given_up_at = now, now + _GIVEN_UP_AFTER
         self.alarm_at(slot.given_up_at)
 
     def retire_rested(self, slot: Slot, now: float) -> None:
@@ -415,7 +424,7 @@ class Fleet:
         slot.given_up_at = math.inf
         # A connection that came back is as good a proof as one that was opened.
         self.backoff.succeeded()
-        self.picker.reload(slot, slot.in_flight)
+        self.picker.enter(slot)
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
             self.slots.part(successor)
@@ -425,10 +434,14 @@ class Fleet:
 
     def tick(self, slot: Slot, now: float) -> None:
         """Closes a slot in service that has been idle for too long, or a draining one that is overdue."""
-        if slot.state is SlotState.DRAINING:
+        if slot.state is SlotState.OPENING:
+            if slot.hangs_at <= now:
+                slot.hangs, slot.hangs_at = True, math.inf
+                self.slots.recount()
+        elif slot.state is SlotState.DRAINING:
             if slot.deadline <= now:
                 self.close(slot, slot.reason)
-        elif slot.state is not SlotState.OPENING and self._may_idle_out(slot) and self._idle_at(slot) <= now:
+        elif self._may_idle_out(slot) and self._idle_at(slot) <= now:
             down = slot.state is SlotState.LOST
             self.retire(slot, CloseReason.LOST if down else CloseReason.IDLE, now)
 
@@ -441,8 +454,9 @@ class Fleet:
         self.alarm = min(self._peak_until, deadline)
         for slot in self.slots.all:
             self.alarm_at(self._attention(slot, asked, now))
-        if self.backoff.retry_at > now and self.shortage(asked) > 0:
-            self.alarm_at(self.backoff.retry_at)
+        at = max(self.backoff.retry_at, self.limits.in_doubt_until)
+        if at > now and self.shortage(asked) > 0:
+            self.alarm_at(at)
         self.alarm = max(self.alarm, now)
 
     def _may_idle_out(self, slot: Slot) -> bool:
@@ -458,13 +472,18 @@ class Fleet:
         """When a slot in service is due for a successor."""
         if slot.state is SlotState.LOST and self.is_needed(slot, asked, now):
             return min(slot.retire_at, slot.given_up_at)
+        if slot.overdue and slot.state is SlotState.READY:
+            return min(slot.retire_at, self.silence.ends_at(slot, now))
         return slot.retire_at
+
+    def _is_unresponsive(self, slot: Slot, now: float) -> bool:
+        return slot.state is SlotState.READY and now < slot.retire_at and self.silence.ends_at(slot, now) <= now
 
     def _attention(self, slot: Slot, asked: int, now: float) -> float:
         """When the slot next needs a tick. A busy slot is checked after `idle_timeout`, so that no release has to."""
         if slot.state in (SlotState.OPENING, SlotState.DRAINING):
-            return slot.deadline
-        at = slot.limit_grows_at
+            return min(slot.deadline, slot.hangs_at)
+        at = min(slot.limit_grows_at, slot.avoided_until)
         if self.config.idle_timeout is not None and self._may_idle_out(slot):
             at = min(at, now + self.config.idle_timeout if slot.in_flight else self._idle_at(slot))
         if self.active and slot.successor is None and self._may_replace():

@@ -22,13 +22,16 @@ The driver then calls `repair`, which derives what is derived and completes what
 connection is lost: what cannot be derived changes in one go (`places.py`), and a decision is part of the waiter.
 
 The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on a slot (`places.py`). An *ask* is for
-some streams of one slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), the fleet the
-connections (`fleet.py`), its picker those with room (`pickers.py`). Here they are put together.
+some streams of one slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), which get
+their answers in `grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections
+(`fleet.py`), its picker those with room (`pickers.py`). How many calls each may carry is found out in `limits.py`.
+Connections with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Here all are
+put together.
 
 Invariants, checked after every step of the model test:
     1.  The slots carry what was granted and not released.
     2.  ``0 <= in_flight <= limit`` for each slot.
-    3.  No waiter waits while a ready slot has the room that it asks for.
+    3.  No waiter waits while a ready slot that is not reserved for another has the room that it asks for.
     4.  First come, first served, among equal asks.
     5.  Each waiter is answered exactly once.
     6.  Connections never exceed `max_size`, plus `max_overflow` in loose mode.
@@ -36,22 +39,26 @@ Invariants, checked after every step of the model test:
     8.  `next_deadline()` is never in the past after `tick(now)`.
     9.  After `close` there are no effects but closes and refusals, and in the end nothing is open.
     10. An exclusive lease is alone on its slot.
+    11. A handicap decides on which slot an ask is granted, never whether it is.
+    12. A waiter whose ask fits an empty slot is granted after finitely many releases, whatever else arrives.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import math
 from collections.abc import Callable
 
 from .._values.config import PoolConfig, check_size
 from .._values.errors import Figures, Refusal
-from .._values.events import Granted, Opened, OpenFailed, Rejected, TimedOut
+from .._values.events import Lost, Opened, OpenFailed, Recovered
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
 from .counters import figures_of, pool_stats
-from .effects import Close, Grant, Notify, Open, Outbox, Refuse, Watch
+from .effects import Close, Grant, Notify, Open, Outbox, Watch
 from .fleet import Fleet
+from .grants import Grants
 from .open_queue import OpenQueue
 from .openers import OpenWaiter
 from .outage import Outage
@@ -84,10 +91,10 @@ class PoolMachine:
         self.places = Places(config, self._slots, self.queue, random)
         self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random)
         self.counters = self.fleet.counters
-        self.last_error: BaseException | None = None
         self._picker = self.places.picker
         self.outage = Outage(self.fleet, self.queue, self.outbox, primes=primes)
-        self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self._refuse)
+        self.grants = Grants(self.fleet, self.queue, self.outage)
+        self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self.grants.refuse)
         self.closing = False
         # When what is left of a closing pool is cut off.
         self._closes_at = math.inf
@@ -100,7 +107,7 @@ class PoolMachine:
         As with `Places.acquire`, no earlier waiter with the same ask is passed.
         """
         if self.closing:
-            self._refuse(waiter, Refusal.CLOSED, now)
+            self.grants.refuse(waiter, Refusal.CLOSED, now)
             return
         if waiter.not_before > now:
             self.queue.pause(waiter)
@@ -117,45 +124,77 @@ class PoolMachine:
             if waiter.streams is not None:
                 self.fleet.grow(now)
         elif self.queue.length >= self.fleet.most_waiters():
-            self._reject(waiter, now)
+            self.grants.reject(waiter, now)
         elif waiter.fail_fast and self.outage.is_hopeless() and now < self.fleet.backoff.retry_at:
-            self._refuse(waiter, Refusal.OPEN_FAILED, now)
-            self._fill(now)
+            self.grants.refuse(waiter, Refusal.OPEN_FAILED, now)
+            self.grants.fill(now)
         else:
-            self._wait(waiter, now)
+            self.grants.wait(waiter, now)
 
     def settle(self, slot: Slot, now: float) -> None:
         """A slot has come to have room: serves waiters; a slot that has become superfluous goes."""
-        self._serve(slot, now)
+        self.grants.serve(slot, now)
+        self.grants.review(now)
         if slot.in_flight:
             return
         if slot.state is SlotState.DRAINING:
             self.fleet.close(slot, slot.reason)
-            self._fill(now)
+            self.grants.fill(now)
             if self.closing:
                 self._rearm(now)  # Otherwise the end would wait for a deadline that is gone.
         elif slot.overflow and slot.state is not SlotState.CLOSED:
             slot.overflow = self._slots.connections > self.fleet.max_size
             if slot.overflow:
                 self.fleet.retire(slot, CloseReason.OVERFLOW, now)
-                self._fill(now)
+                self.grants.fill(now)
 
-    def refused_stream(self, slot: Slot, holder: Holder, now: float) -> None:
-        """The server refused a call at its own limit of streams: releases the place, and lowers the slot's limit.
+    def refused_stream(self, slot: Slot, holder: Holder, now: float) -> bool:
+        """The server refused a call: releases the place. Lowers the slot's limit if that is why, see `limits.py`.
 
-        That leaves no room on the slot for waiters: the server has just shown that it has none.
+        A lower limit leaves no room on the slot for waiters: the server has just shown that it has none.
+
+        Returns:
+            Whether the call may be sent again without a pause: the server sheds load, and has answered others.
         """
-        if slot.state is not SlotState.CLOSED:
-            self.fleet.lower_limit(slot, now, leaving=1)
+        sheds = slot.state is not SlotState.CLOSED and self.fleet.limits.refused(slot, now, leaving=1)
+        answers = slot.used_at > slot.refused_at
+        slot.refused_at = now
+        if sheds:
+            self.fleet.handicaps.add(slot, None, now)
         self.release(slot, 1, holder, now)
+        return sheds and answers
 
     def crowded(self, slot: Slot, now: float) -> None:
         """As `refused_stream`, for a call without a place of its own: its lease keeps what it has."""
         if slot.state is SlotState.CLOSED:
             return
-        self.fleet.lower_limit(slot, now, leaving=0)
+        if self.fleet.limits.refused(slot, now, leaving=0):
+            self.fleet.handicaps.add(slot, None, now)
         if slot.state is SlotState.READY:
             self._picker.reload(slot, slot.in_flight)
+        self.grants.review(now)
+
+    def failed(self, slot: Slot, code: enum.Enum, now: float) -> None:
+        """A call on the slot failed with `code` as calls do on a sick server. Its place is released afterwards."""
+        if slot.state is not SlotState.CLOSED:
+            self.fleet.handicaps.failed(slot, code, now)
+
+    def unanswered(self, slot: Slot, holder: Holder | None, began: float, now: float) -> None:
+        """A call on the slot ended without an answer: at its deadline, or it was cancelled. Releases its place.
+
+        Args:
+            slot: The slot.
+            holder: Holds the place; `None` for a call without a place of its own: its lease keeps what it has.
+            began: When the call began; `math.inf` if it was cancelled.
+            now: The moment.
+        """
+        if slot.state is not SlotState.CLOSED:
+            self.fleet.silence.unanswered(slot, began, now)
+            slot.used_at = now
+        if holder is not None and not holder._released:
+            self.release(slot, 1, holder, now)
+        if slot.overdue and slot.state is SlotState.READY:
+            self.fleet.watch_silence(slot, self.queue.asked, now)
 
     def discard(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """Releases a place and closes its connection: at once, or when the calls of others on it have ended."""
@@ -168,11 +207,13 @@ class PoolMachine:
             # Else it could be taken back.
             slot.reason = CloseReason.DISCARDED
         self.release(slot, streams, holder, now)
-        self._fill(now)
+        self.grants.fill(now)
 
-    def cancel(self, waiter: Waiter, now: float) -> bool:  # noqa: ARG002 -- every event has the moment
+    def cancel(self, waiter: Waiter, now: float) -> bool:
         """The waiter gives up. Returns whether it still waited; if not, its answer is decided."""
-        return self.queue.remove(waiter)
+        queued = self.queue.remove(waiter)
+        self.grants.review(now)
+        return queued
 
     def release(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """Releases a place, and serves waiters with it."""
@@ -186,14 +227,14 @@ class PoolMachine:
         if self.closing:
             return
         self.fleet.activate(now)
-        self._fill(now)
+        self.grants.fill(now)
         if not len(self._slots) and now >= self.fleet.backoff.retry_at:
             self.fleet.dial(now)
 
     def open(self, opener: OpenWaiter, now: float) -> None:
         """Dials what is missing to `min_size`; the opener is notified when all is ready, or some of it failed."""
         if self.closing:
-            self._refuse(opener, Refusal.CLOSED, now)
+            self.grants.refuse(opener, Refusal.CLOSED, now)
             return
         self.fleet.activate(now)
         self.openers.add(opener, now)
@@ -202,7 +243,7 @@ class PoolMachine:
         """The opener gives up. Returns whether it still waited; what was dialled for it alone is closed."""
         waited = self.openers.cancel(opener, now)
         if waited:
-            self._fill(now)
+            self.grants.fill(now)
         return waited
 
     def opened(self, slot: Slot, channel: object, now: float) -> None:
@@ -214,16 +255,17 @@ class PoolMachine:
         if slot.been_up or slot.state is SlotState.DRAINING:
             return  # It was unreachable within its time, and has been up, or been retired, since.
         slot.down = False
-        self.last_error = None
+        self.outage.cause = None
         self.outbox.append(Notify(Opened(pool=self.name, channel=slot.id, seconds=now - slot.opened_at)))
         self.fleet.opened(slot, now)
         self._reconcile(now, slot)
+        self.fleet.end_superfluous(self.queue.asked, now)
 
     def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
         """The slot's connection could not be made. Waiters that would rather fail do so, if nothing else is up."""
         if slot.state is not SlotState.OPENING:
             return
-        self.last_error = error
+        self.outage.cause = error
         self._open_failed(slot, error, self.fleet.open_failed(slot, now), now)
 
     def unreachable(self, slot: Slot, channel: object, error: BaseException, now: float) -> None:
@@ -236,7 +278,7 @@ class PoolMachine:
         elif slot.state is SlotState.OPENING:
             slot.channel = channel
             slot.down = True
-            self.last_error = error
+            self.outage.cause = error
             self.outbox.append(Watch(slot))
             self._open_failed(slot, error, self.fleet.unreachable(slot, now), now)
 
@@ -251,14 +293,15 @@ class PoolMachine:
         The `error` says why, if that is known.
         """
         slot.down = True
-        self.last_error = error or self.last_error
+        self.outage.cause = error or self.outage.cause
         if slot.state is not SlotState.READY:
             return
         self.fleet.lost(slot, now)
         self.outbox.append(Watch(slot))
+        self.outbox.append(Notify(Lost(pool=self.name, channel=slot.id, cause=error, up=self._slots.ready)))
         if error is not None:
             self.fleet.retire_rested(slot, now)
-        self._fill(now)
+        self.grants.fill(now)
 
     def blocked(self, slot: Slot, now: float) -> None:
         """An exception has interrupted gRPC on the slot's channel: until it has been checked, nothing is done on it."""
@@ -279,8 +322,9 @@ class PoolMachine:
         if not slot.been_up:
             self.opened(slot, slot.channel, now)
             return
-        self.last_error = None
+        self.outage.cause = None
         self.fleet.recovered(slot, now)
+        self.outbox.append(Notify(Recovered(pool=self.name, channel=slot.id, seconds=now - slot.lost_at)))
         self._reconcile(now, slot)
 
     def not_late(self, slot: Slot, now: float) -> None:
@@ -304,7 +348,7 @@ class PoolMachine:
         if not self.closing:
             self.fleet.resize(min_size, max_size, now)
             self.openers.start_ready()
-            self._fill(now)
+            self.grants.fill(now)
             self._rearm(now)  # The tick that this asks for replaces what is due.
 
     def refresh(self, now: float) -> None:
@@ -324,18 +368,15 @@ class PoolMachine:
         self.tick(now)
 
     def _shut(self, now: float) -> None:
+        self.grants.reservation.close()
         for waiter in self.queue:
-            self._refuse(waiter, Refusal.CLOSED, now)
+            self.grants.refuse(waiter, Refusal.CLOSED, now)
         self.openers.close(now)
         for slot in self._slots:
             if slot.state is SlotState.DRAINING:
                 slot.deadline = min(slot.deadline, self._closes_at)
             elif slot.state is not SlotState.CLOSED:
                 self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, deadline=self._closes_at)
-
-    def stats(self, moment: Callable[[float], dt.datetime], now: float) -> PoolStats:
-        """A snapshot; `moment` turns the driver's clock into a date."""
-        return pool_stats(self._slots, self.counters, self.fleet.bounds, self.queue.length, moment, now)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -346,9 +387,9 @@ class PoolMachine:
     def tick(self, now: float) -> None:
         """Does what has fallen due."""
         while (waiter := self.queue.first_expired(now)) is not None:
-            self._expire(waiter, now)
+            self.grants.expire(waiter, now)
         if self.openers.next_deadline() <= now:
-            self.last_error = self.last_error or TimeoutError("not ready within the timeout of open()")
+            self.outage.cause = self.outage.cause or TimeoutError("not ready within the timeout of open()")
             self.openers.expire(now)
         for slot in self._slots.all:
             if slot.state is SlotState.CLOSED:
@@ -358,13 +399,14 @@ class PoolMachine:
                 self.unreachable(slot, slot.channel, error, now)
             else:
                 self.fleet.tick(slot, now)
-                if self.fleet.grow_limit(slot, now):
-                    self._serve(slot, now)
+                self.fleet.handicaps.end(slot, now)
+                if self.fleet.limits.grow(slot, now):
+                    self.grants.serve(slot, now)
         self._reconcile(now)
         if rested := self.queue.rested(now):
             for waiter in rested:
-                self._wake(waiter, now)
-            self._fill(now)
+                self.grants.wake(waiter, now)
+            self.grants.fill(now)
             self._rearm(now)
 
     def _rearm(self, now: float) -> None:
@@ -382,7 +424,7 @@ class PoolMachine:
             self.settle(slot, now)
         self.fleet.rotate(self.queue.asked, now)
         self.fleet.shrink(self.queue.asked, now)
-        self._fill(now)
+        self.grants.fill(now)
         self._rearm(now)
 
     def repair(self, now: float) -> None:
@@ -393,6 +435,7 @@ class PoolMachine:
         """
         self._slots.recount()
         self.queue.recount()
+        self.grants.reservation.repair()
         self.places.recount()
         self._repair_slots(now)
         for waiter in self.queue:
@@ -400,7 +443,7 @@ class PoolMachine:
                 self.outbox.append(Grant(waiter, waiter._slot))
                 self.queue.remove(waiter)
             elif waiter.refusal is not None:
-                self._refuse(waiter, waiter.refusal, now)
+                self.grants.refuse(waiter, waiter.refusal, now)
         self.openers.repair(now)
         if self.closing:
             self._shut(now)
@@ -421,76 +464,13 @@ class PoolMachine:
                 case _:
                     pass
 
-    # --- serving ------------------------------------------------------------------------------------------------
+    # --- what others are shown ------------------------------------------------------------------------------------
 
-    def _wake(self, waiter: Waiter, now: float) -> None:
-        """A waiter has paused, and asks for its place. What must be dialled for it is so at the end of the step."""
-        self.queue.wake(waiter)
-        slot = self._picker.pick(waiter.streams) or self.outage.slot_for(waiter)
-        if slot is not None:
-            self._serve(slot, now)
+    def stats(self, moment: Callable[[float], dt.datetime], now: float, *, target: str | None = None) -> PoolStats:
+        """A snapshot; `moment` turns the driver's clock into a date, `target` is what the pool connects to."""
+        bounds, waiting = self.fleet.bounds, self.queue.length
+        return pool_stats(self._slots, self.counters, bounds, waiting, moment, now, target=target)
 
-    def _wait(self, waiter: Waiter, now: float) -> None:
-        """Queues the waiter and dials for it; one without time has asked once."""
-        self.queue.push(waiter)
-        self.fleet.alarm_at(waiter.deadline)
-        self._fill(now)
-        if waiter.deadline <= now and waiter.queued:
-            self._expire(waiter, now)
-
-    def _fill(self, now: float) -> None:
-        """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up."""
-        while restored := self.fleet.fill(self.queue.asked, now):
-            for slot in restored:
-                self._serve(slot, now)
-        if not self.queue.length or self._slots.ready:
-            return
-        for slot in self._slots.in_state(SlotState.LOST):
-            self._serve(slot, now)
-        if self.outage.is_hopeless():
-            for waiter in [waiter for waiter in self.queue if waiter.fail_fast]:
-                self._refuse(waiter, Refusal.OPEN_FAILED, now)
-
-    def _serve(self, slot: Slot, now: float) -> None:
-        """Grants to waiters, in turn, what the slot has room for."""
-        down = self.outage.takes_calls(slot)
-        if not down and slot.state is not SlotState.READY:
-            return
-        while self.queue.length and (waiter := self.queue.first_fitting(slot, fail_fast=down)) is not None:
-            self.places.acquire(waiter.streams, waiter, slot)
-            # In this order: an interruption between the two is repaired.
-            self.outbox.append(Grant(waiter, slot))
-            self.queue.remove(waiter)
-            waited = now - waiter.since
-            self.counters.waited += 1
-            self.counters.wait_seconds += waited
-            self.outbox.append(Notify(Granted(pool=self.name, channel=slot.id, waited=waited)))
-
-    # --- refusing -----------------------------------------------------------------------------------------------
-
-    def _reject(self, waiter: Waiter, now: float) -> None:
-        self.queue.push(waiter)
-        self._fill(now)
-        if waiter.queued:
-            self.counters.rejected += 1
-            self._refuse(waiter, Refusal.EXHAUSTED, now)
-            self.outbox.append(Notify(Rejected(pool=self.name, waiting=self.queue.length)))
-
-    def _expire(self, waiter: Waiter, now: float) -> None:
-        self.counters.timeouts += 1
-        self._refuse(waiter, Refusal.TIMEOUT, now)
-        self.outbox.append(Notify(TimedOut(pool=self.name, waited=now - waiter.since)))
-
-    def _refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, now: float) -> None:
-        """Decides that the waiter gets nothing. As with a grant, it leaves last."""
-        waiter.refusal = refusal
-        queued = isinstance(waiter, Waiter) and waiter.queued
-        figures = self.figures(now - waiter.since, others=self.queue.length - queued)
-        self.outbox.append(Refuse(waiter, refusal, figures, self.last_error))
-        if isinstance(waiter, Waiter):
-            self.queue.remove(waiter)
-
-    def figures(self, waited: float = 0.0, others: int | None = None) -> Figures:
-        """The numbers that an error reports; `others` wait, all in the queue if not given."""
-        waiting = self.queue.length if others is None else others
-        return figures_of(self._slots, max_size=self.fleet.max_size, waiting=waiting, waited=waited)
+    def figures(self) -> Figures:
+        """The numbers that an error reports."""
+        return figures_of(self._slots, max_size=self.fleet.max_size, waiting=self.queue.length)

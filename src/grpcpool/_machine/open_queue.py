@@ -53,7 +53,9 @@ class OpenQueue:
         for opener in self:
             opener.made |= {slot for slot in opener.pending if slot.state is not SlotState.OPENING}
             opener.pending -= opener.made
-            if not opener.pending:
+            # Dials that hang are not waited for if others have taken their places.
+            enough = self._slots.ready >= self._fleet.min_size and all(slot.hangs for slot in opener.pending)
+            if enough or not opener.pending:
                 self._outbox.append(Started(opener))
                 del self._openers[opener]
 
@@ -94,10 +96,13 @@ class OpenQueue:
 
     def _undo(self, opener: OpenWaiter, now: float) -> None:
         """Closes what an `open()` that failed, or was given up, had opened, unless others wait for it."""
-        shared = {slot for other in self if other is not opener for slot in other.pending | other.made}
+        others = [other for other in self if other is not opener]
+        shared = {slot for other in others for slot in other.pending | other.made}
+        # What was dialled in the place of a dial that hangs is for all who wait.
+        beside = set() if others else {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.beside}
         if self._queue.length:
-            shared |= opener.pending
-        for slot in (opener.made | opener.pending) - shared:
+            shared |= opener.pending | beside
+        for slot in (opener.made | opener.pending | beside) - shared:
             if slot in self._slots and slot.state is not SlotState.DRAINING:
                 self._fleet.retire(slot, CloseReason.DISCARDED, now)
         del self._openers[opener]

@@ -27,6 +27,8 @@ class Outage:
         self._queue = queue
         self._outbox = outbox
         self._primes = primes
+        # Why nothing is up, or why the last attempt failed: the cause of errors. `None` while all is well.
+        self.cause: BaseException | None = None
 
     def want(self, now: float) -> None:
         """Something is asked for, and nothing is up: lost connections that were not needed are to come back."""

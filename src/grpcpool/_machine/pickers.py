@@ -14,6 +14,10 @@ which the first choice has no room looks at every slot.
     in use and the others become idle. When all have reached the target it works like `LeastLoaded`.
 `RoundRobin`
     Each slot in turn; it ignores load, except that it skips full slots.
+
+Slots with a handicap, on which calls failed of late, rank behind others: `LeastLoaded` counts each such failure as ten
+more calls, the other two pass over them while another slot has room. An ask for which only such slots have room gets
+one of these. What a slot carries, and whether it has room, is not affected.
 """
 
 from __future__ import annotations
@@ -21,14 +25,19 @@ from __future__ import annotations
 import abc
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from .._values.config import PoolConfig
+from .._values.slot_states import SlotState
 from .slot import Slot
 
 # Ties are broken by a cycle of this many random numbers: a prime, so that no regular pattern of calls falls into step.
 _THROWS = 1021
 _SIDES = 1 << 30
+
+# Each failure of late counts as so many calls, all together as no more than the last number.
+_PENALTY = 10
+_WORST = 1000
 
 
 class Picker(abc.ABC):
@@ -41,6 +50,15 @@ class Picker(abc.ABC):
     @abc.abstractmethod
     def remove(self, slot: Slot) -> None:
         """Removes a slot that leaves service; does nothing if the slot is not here."""
+
+    @abc.abstractmethod
+    def rank(self, slot: Slot) -> None:
+        """The handicap of a slot (`Slot.avoided_for`) has changed, or may have since it was in service last."""
+
+    def enter(self, slot: Slot) -> None:
+        """Adds a slot that comes into service, if it has room."""
+        self.rank(slot)
+        self.reload(slot, slot.in_flight)
 
     def rebuild(self, ready: Iterable[Slot]) -> None:
         """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
@@ -57,31 +75,43 @@ class Picker(abc.ABC):
 
 
 class _Buckets(Picker):
-    """Slots in buckets by `in_flight`."""
+    """Slots in buckets by `in_flight`; those with a handicap by `in_flight` and their handicap."""
 
     def __init__(self, random: Callable[[], float], max_streams: int) -> None:
         # Each number is drawn once: to draw one for each pick would cost a third of the pick.
         self._dice = itertools.cycle([int(random() * _SIDES) for _ in range(_THROWS)]).__next__
-        # A slot with room carries less than max_streams, so the last bucket stays empty: there the search ends.
-        self._buckets: list[list[Slot]] = [[] for _ in range(max_streams + 1)]
-        self._end = max_streams
+        # A slot with room carries less than max_streams, and the greatest handicap ranks it behind all others, so the
+        # last bucket stays empty: there the search ends.
+        self._worst = min(-(-max_streams // _PENALTY) * _PENALTY, _WORST)
+        self._buckets: list[list[Slot]] = [[] for _ in range(max_streams + self._worst + 1)]
+        self._end = max_streams + self._worst
         # No bucket below this one has a slot.
-        self._low = max_streams
+        self._low = self._end
+        # The same buckets without the first ones, by a handicap: in these lie the slots that have it.
+        self._buckets_behind: dict[int, list[list[Slot]]] = {}
+        # The slots in service with a handicap, whether they have room or not.
+        self._avoided: set[Slot] = set()
+
+    def _handicap(self, failures: int) -> int:
+        """As how many calls so many failures count."""
+        return min(_PENALTY * failures, self._worst)
 
     def reload(self, slot: Slot, before: int) -> None:
         position = slot.position
+        # A slot with a handicap has other buckets, so that its handicap is not added here for each call.
+        buckets = slot.buckets or self._buckets
         if position >= 0:
-            bucket = self._buckets[before]
+            bucket = buckets[before]
             last = bucket.pop()
             # The last of the bucket fills the gap.
             if last is not slot:
                 bucket[position] = last
                 last.position = position
         load = slot.in_flight
-        if load >= slot.limit or slot.exclusive:
+        if load >= slot.takes or slot.exclusive:
             slot.position = -1
             return
-        bucket = self._buckets[load]
+        bucket = buckets[load]
         slot.position = len(bucket)
         bucket.append(slot)
         if load < self._low:  # noqa: PLR1730 -- to call min() would cost more than the rest of the method
@@ -89,24 +119,41 @@ class _Buckets(Picker):
 
     def remove(self, slot: Slot) -> None:
         if slot.position >= 0:
-            bucket = self._buckets[slot.in_flight]
+            bucket = (slot.buckets or self._buckets)[slot.in_flight]
             last = bucket.pop()
             if last is not slot:
                 bucket[slot.position] = last
                 last.position = slot.position
             slot.position = -1
+        self._avoided.discard(slot)
+
+    def rank(self, slot: Slot) -> None:
+        here = slot.position >= 0
+        self.remove(slot)
+        handicap = self._handicap(slot.avoided_for)
+        if handicap not in self._buckets_behind:
+            self._buckets_behind[handicap] = self._buckets[handicap:]
+        slot.buckets = self._buckets_behind[handicap] if handicap else None
+        if handicap and slot.state is SlotState.READY:
+            self._avoided.add(slot)
+        if here:
+            self.reload(slot, slot.in_flight)
 
     def rebuild(self, ready: Iterable[Slot]) -> None:
         for bucket in self._buckets:
             bucket.clear()
         self._low = self._end
+        self._avoided.clear()
         for slot in ready:
             slot.position = -1
-            self.reload(slot, slot.in_flight)
+            self.enter(slot)
 
     def lightest(self) -> Slot | None:
         low = self._seek()
-        return None if low == self._end else self._buckets[low][-1]
+        if low == self._end:
+            return None
+        lightest = self._buckets[low][-1]
+        return self._lightest_of_all() if self._avoided and lightest.in_flight else lightest
 
     def _seek(self) -> int:
         """Finds the lowest bucket that is not empty."""
@@ -117,9 +164,18 @@ class _Buckets(Picker):
         return low
 
     def _roomy(self, streams: int) -> Slot | None:
-        """The lightest slot with room for several streams: limits differ once a server has refused some."""
-        slots = (slot for bucket in self._buckets[self._low :] for slot in bucket)
-        return next((slot for slot in slots if slot.has_room(streams)), None)
+        """The first slot with room for several streams: limits differ once a server has refused some."""
+        return next((slot for slot in self._in_order() if slot.has_room(streams)), None)
+
+    def _in_order(self) -> Iterator[Slot]:
+        return (slot for bucket in self._buckets[self._low :] for slot in bucket)
+
+    def _lightest_of_all(self) -> Slot:
+        return min(self._in_order(), key=lambda slot: slot.in_flight)
+
+    def _empty(self) -> Slot | None:
+        """An empty slot, which may have a handicap."""
+        return next((slot for slot in self._in_order() if not slot.in_flight), None) if self._avoided else None
 
 
 class LeastLoaded(_Buckets):
@@ -136,7 +192,7 @@ class LeastLoaded(_Buckets):
         if streams == 1:
             return slot
         if streams is None:
-            return None if slot.in_flight else slot
+            return self._empty() if slot.in_flight else slot
         return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
 
 
@@ -147,12 +203,15 @@ class Fill(_Buckets):
         super().__init__(random, max_streams)
         self._target = target_streams
 
+    def _handicap(self, failures: int) -> int:
+        return self._worst if failures else 0
+
     def pick(self, streams: int | None) -> Slot | None:
         low = self._seek()
         if low == self._end:
             return None
         if streams is None:
-            return None if low else self._buckets[0][-1]
+            return self._empty() if low else self._buckets[0][-1]
         below = (load for load in range(self._target - 1, low - 1, -1) if self._buckets[load])
         slot = self._buckets[next(below, low)][-1]
         return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
@@ -165,11 +224,12 @@ class RoundRobin(Picker):
         """Creates an empty circle."""
         self._circle: OrderedDict[Slot, None] = OrderedDict()
         self._idle: OrderedDict[Slot, None] = OrderedDict()
+        self._avoided: set[Slot] = set()
 
     def reload(self, slot: Slot, before: int) -> None:
         """A slot that carries more than before has had its turn; one that carries less keeps its turn."""
-        if slot.in_flight >= slot.limit or slot.exclusive:
-            self.remove(slot)
+        if slot.in_flight >= slot.takes or slot.exclusive:
+            self._take_out(slot)
             return
         self._circle[slot] = None
         slot.position = 0
@@ -181,16 +241,31 @@ class RoundRobin(Picker):
             self._idle[slot] = None
 
     def remove(self, slot: Slot) -> None:
-        """Removes a slot; does nothing if the slot is not here."""
+        """Removes a slot that leaves service; does nothing if the slot is not here."""
+        self._take_out(slot)
+        self._avoided.discard(slot)
+
+    def _take_out(self, slot: Slot) -> None:
         slot.position = -1
         self._circle.pop(slot, None)
         self._idle.pop(slot, None)
 
+    def rank(self, slot: Slot) -> None:
+        """A slot with a handicap keeps its turn, and is passed over."""
+        if slot.avoided_for and slot.state is SlotState.READY:
+            self._avoided.add(slot)
+        else:
+            self._avoided.discard(slot)
+
     def pick(self, streams: int | None) -> Slot | None:
         """The slot whose turn it is, of those with room for the ask."""
-        if streams is None:
-            return next(iter(self._idle), None)
-        return next((slot for slot in self._circle if slot.has_room(streams)), None)
+        fitting = iter(self._idle) if streams is None else (slot for slot in self._circle if slot.has_room(streams))
+        if not self._avoided:
+            return next(fitting, None)
+        first = next(fitting, None)
+        if first not in self._avoided:
+            return first
+        return next((slot for slot in fitting if slot not in self._avoided), first)
 
     def lightest(self) -> Slot | None:
         """A slot that carries least, of those with room."""

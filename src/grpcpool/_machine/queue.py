@@ -37,6 +37,9 @@ class Waiter:
 
     __slots__ = ("_released", "_slot", "deadline", "fail_fast", "not_before", "number", "refusal", "since", "streams")
 
+    # Whether it is a call, and not a lease.
+    is_call = False
+
     def __init__(
         self,
         streams: int | None,
@@ -145,6 +148,15 @@ class WaitQueue:
             self._deadlines = [entry for entry in self._deadlines if entry[1] == entry[2].number]
             heapq.heapify(self._deadlines)
         return True
+
+    def has_large_asks(self) -> bool:
+        """Whether anything but single streams is asked for."""
+        return len(self._by_ask) > (1 in self._by_ask)
+
+    def oldest(self) -> Waiter | None:
+        """The waiter that has asked for longest, of those that do not pause."""
+        heads = (next(iter(queue)) for queue in self._by_ask.values())
+        return min(heads, key=lambda waiter: waiter.number, default=None)
 
     def first_fitting(self, slot: Slot, *, fail_fast: bool = False) -> Waiter | None:
         """The first waiter that `slot` has room for, if any; it stays queued.

@@ -69,27 +69,47 @@ class Slot:
     """Holds one connection: its state and what it carries. Moments are those of the driver's clock."""
 
     __slots__ = (
+        "_limit",
+        "address",
+        "answered_at",
+        "avoided_for",
+        "avoided_until",
         "been_up",
+        "beside",
         "blocked",
+        "buckets",
         "calls",
         "channel",
         "deadline",
         "dialled",
         "down",
         "exclusive",
+        "failures",
         "given_up_at",
+        "hangs",
+        "hangs_at",
+        "heard",
+        "heard_before",
         "id",
         "in_flight",
-        "limit",
         "limit_grows_at",
+        "lost_at",
         "opened_at",
+        "overdue",
         "overflow",
+        "patience",
         "position",
         "reason",
+        "refused_alone",
+        "refused_alone_at",
+        "refused_at",
         "replaces",
+        "reserved",
         "retire_at",
+        "silent_at",
         "state",
         "successor",
+        "takes",
         "unused_since",
         "used_at",
     )
@@ -105,18 +125,32 @@ class Slot:
         """
         self.id = number
         self.state = SlotState.OPENING
+        # Whether a waiter that asks for much is to get it; then it takes nothing else.
+        self.reserved = False
         self.limit = limit
         # When a limit that the server has lowered grows by a step.
         self.limit_grows_at = math.inf
+        # When it last refused a call; when it was opened, if it has not.
+        self.refused_at = now
+        # When it last refused a call that was alone, and how often it has in a row.
+        self.refused_alone_at = -math.inf
+        self.refused_alone = 0
         self.in_flight = 0
         self.exclusive = False
         self.calls = 0
         # Belongs to the driver: a grpc.Channel, a grpc.aio.Channel, or a fake. The machine only carries it.
         self.channel: Any = None
+        # Where it leads; `None` if that is not known.
+        self.address: str | None = None
         # Whether the driver has begun to open it; set by the driver.
         self.dialled = False
         # Whether it has ever been READY.
         self.been_up = False
+        # While OPENING: when it is no longer counted on, and whether that has come; whether it is dialled beside such a
+        # one, in its place.
+        self.hangs_at = math.inf
+        self.hangs = False
+        self.beside = False
         self.opened_at = now
         self.used_at = now
         # For a slot that has carried nothing yet: since when it, or the slot that it replaced, has been idle.
@@ -124,7 +158,8 @@ class Slot:
         # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
         self.deadline = deadline
         self.retire_at = math.inf
-        # While LOST: when it is replaced if it is needed and not back.
+        # While LOST: since when; when it is replaced if it is needed and not back.
+        self.lost_at = math.inf
         self.given_up_at = math.inf
         self.reason = CloseReason.AGE
         self.overflow = False
@@ -134,8 +169,37 @@ class Slot:
         self.down = False
         self.successor: Slot | None = None
         self.replaces: Slot | None = None
-        # Its position in the picker; -1 when it is not in the picker.
+        # Calls on it that failed as calls do on a sick server: in all, and of late, until that is forgotten.
+        self.failures = 0
+        self.avoided_for = 0
+        self.avoided_until = math.inf
+        # Messages that streams on it have received (counted by the driver), and how many at the last look; when it last
+        # answered, as far as that is known; when the last call ended without an answer; how many have ended at their
+        # deadline since it answered; and how much longer than usual it may be silent. See `silence.py`.
+        self.heard = self.heard_before = 0
+        self.answered_at = now
+        self.silent_at = -math.inf
+        self.overdue = 0
+        self.patience = 1
+        # Its position in the picker; -1 when it is not in the picker. Then the picker's, if it has a handicap.
         self.position = -1
+        self.buckets: list[list[Slot]] | None = None
+
+    @property
+    def limit(self) -> int:
+        """Streams that it may carry."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        # Up to how many streams it takes new ones: what a picker has to know.
+        self.takes = 0 if self.reserved else limit
+
+    def reserve(self, *, reserved: bool) -> None:
+        """Keeps what becomes free for one waiter, or ends that. The picker is to be notified."""
+        self.reserved = reserved
+        self.limit = self._limit
 
     def move(self, event: SlotEvent) -> None:
         """Moves to the next state, according to the table.
@@ -151,8 +215,8 @@ class Slot:
     def has_room(self, streams: int | None) -> bool:
         """Whether the ask fits on what the slot carries now: `streams` more, or (`None`) all of it, alone."""
         if streams is None:
-            return self.in_flight == 0 < self.limit
-        return not self.exclusive and self.in_flight + streams <= self.limit
+            return self.in_flight == 0 < self._limit
+        return not self.exclusive and self.in_flight + streams <= self._limit
 
     def idle_since(self) -> float:
         """Since when a slot with nothing in flight has been idle."""

@@ -12,15 +12,16 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from .._values.events import AnyEvent, Closed, Draining, Leaked, Opened, OpenFailed, Opening
+from .._values.events import AnyEvent, Closed, Draining, Leaked, Lost, Opened, OpenFailed, Opening, Recovered
 from .._values.listener import HOOKS, Listener, hears_releases
+from .._values.plain_text import plain
 from .event_text import describe, level_of
 from .plain_tracebacks import PlainTracebacks
 
 logger = logging.getLogger("grpcpool")
 logger.addFilter(PlainTracebacks())
 
-_LOGGED = (Opening, Opened, OpenFailed, Draining, Closed, Leaked)
+_LOGGED = (Opening, Opened, OpenFailed, Lost, Recovered, Draining, Closed, Leaked)
 
 
 class Announcer:
@@ -29,6 +30,8 @@ class Announcer:
     def __init__(self, listeners: Iterable[Listener]) -> None:
         """Passes events to `listeners`, in their order, after the log."""
         self.set_listeners(listeners)
+        # Whether the pool lost its last connection, and none has come up since.
+        self._down = False
 
     def set_listeners(self, listeners: Iterable[Listener]) -> None:
         """Passes events to these listeners from now on."""
@@ -38,7 +41,7 @@ class Announcer:
     def emit(self, event: AnyEvent) -> None:
         """Logs `event` and calls the hook for it on each listener."""
         try:
-            _log(event)
+            self._log(event)
         except Exception:
             logger.exception("pool %r: %s could not be logged", event.pool, type(event).__name__)
         hook = HOOKS[type(event)]
@@ -50,6 +53,17 @@ class Announcer:
                     raise
                 logger.exception("pool %r: listener %r failed in %s", event.pool, type(listener).__name__, hook)
 
+    def _log(self, event: AnyEvent) -> None:
+        # Waits, timeouts, rejections, refusals and failures belong to calls: callers see them, and the counters do.
+        if isinstance(event, _LOGGED):
+            logger.log(level_of(event), "%s", describe(event))
+        if isinstance(event, Lost) and not event.up and not self._down:
+            self._down = True
+            logger.warning("%s", plain(f"pool {event.pool!r} is down: no connection is up"))
+        elif isinstance(event, Recovered | Opened) and self._down:
+            self._down = False
+            logger.info("%s", plain(f"pool {event.pool!r} is up again"))
+
 
 def _may_be_a_signals(error: BaseException) -> bool:
     """Whether a signal handler, not the listener, may have raised this: handlers run in the main thread only.
@@ -60,9 +74,3 @@ def _may_be_a_signals(error: BaseException) -> bool:
     if isinstance(error, Exception | asyncio.CancelledError):
         return False
     return threading.current_thread() is threading.main_thread()
-
-
-def _log(event: AnyEvent) -> None:
-    # Waits, timeouts, rejections and refusals belong to calls: their callers see them, and the counters do.
-    if isinstance(event, _LOGGED):
-        logger.log(level_of(event), "%s", describe(event))

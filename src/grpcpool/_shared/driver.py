@@ -22,6 +22,7 @@ from typing import Any, TypeVar, assert_never
 
 import grpc
 
+from .._grpc.status import is_of_sick_server, is_unanswered
 from .._machine.effects import Act, Close, EffectQueue, Grant, Notify, Open, Refuse, Started, Watch
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
@@ -74,6 +75,8 @@ class Driver(abc.ABC):
     ) -> None:
         """Creates the driver of an empty pool; see `ChannelPool` for the arguments."""
         self._source = weakref.ref(source)
+        # The address to which each connection leads, if that is known.
+        self.address = source.address
         self.config = config.replace(prime=None)
         self.name = name
         self.clock = clock
@@ -247,7 +250,9 @@ class Driver(abc.ABC):
 
     def _dial(self, queue: EffectQueue[Open]) -> None:
         """Opens the first connection. If that is interrupted, it is asked for again; `open_channel` opens it once."""
-        self.open_channel(queue[0].slot)
+        slot = queue[0].slot
+        slot.address = self.address
+        self.open_channel(slot)
         queue.popleft()
         self.losses.begin()
 
@@ -303,10 +308,10 @@ class Driver(abc.ABC):
         """Opens `min_size` connections; the opener is answered, maybe before this returns."""
         self.tell(self.machine.open, opener)
 
-    def refusal(self, refusal: Refusal, since: float) -> PoolError:
-        """The error for a waiter that has asked at the moment `since`, with the figures of this moment."""
-        figures = self.machine.figures(self.monotonic() - since)
-        return refusal_error(self.name, refusal, figures, self.machine.last_error)
+    def refusal(self, refusal: Refusal, waiter: Waiter | OpenWaiter) -> PoolError:
+        """The error for a waiter, with the figures of this moment."""
+        figures = self.machine.grants.figures_for(waiter, self.monotonic())
+        return refusal_error(self.name, refusal, figures, self.machine.outage.cause)
 
     def withdraw(self, waiter: Waiter) -> bool:
         """The waiter gives up; returns whether it was still queued. If it has been granted a place, releases that."""
@@ -343,27 +348,48 @@ class Driver(abc.ABC):
         # In this order `max` treats NaN as past, as gRPC does. Among the deadlines NaN would hide others.
         return math.inf if timeout is None else max(now, now + timeout)
 
-    def resend_at(self, resends: int) -> float | None:
+    def resend_at(self, resends: int, *, at_once: bool) -> float | None:
         """When a call that the server refused may be sent again; `None` if it has been so often enough.
 
         Args:
             resends: How often it has been sent again so far.
+            at_once: Whether the first time needs no pause, see `PoolMachine.refused_stream`.
         """
         if resends >= self.config.max_resends:
             return None
+        if at_once and not resends:
+            return -math.inf
         # Jitter: the server has refused many calls at once.
         return self.monotonic() + _FIRST_PAUSE * 2.0**resends * (1 - random.random() / 2)  # noqa: S311 -- no secret
 
-    def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> None:
-        """A call failed; if its connection is down, the slot gets no more while another is up."""
-        if self.losses.call_failed(slot, code, details):
-            self.see_to_alarm()
+    def call_failed(
+        self, slot: Slot, holder: Holder | None, began: float, code: grpc.StatusCode | None, details: str
+    ) -> None:
+        """A call failed: reports what that says of its connection and its server, and releases its place.
+
+        Args:
+            slot: Where it ran.
+            holder: Holds its place; `None` for a call on a lease.
+            began: When it began.
+            code: Its status.
+            details: Of the status.
+        """
+        # Before the release: a slot that carries less because a call failed on it is the more attractive.
+        if is_of_sick_server(code, details):
+            if self.losses.call_failed(slot, code, details):
+                self.see_to_alarm()
+            self.tell(self.machine.failed, slot, code)
+        if is_unanswered(code, details):
+            overdue = code is grpc.StatusCode.DEADLINE_EXCEEDED
+            self.tell(self.machine.unanswered, slot, holder, began if overdue else math.inf)
+        elif holder is not None:
+            self.release(slot, 1, holder)
 
     def connectivity(self) -> grpc.ChannelConnectivity:
         """The state of the pool as a channel."""
         with self.lock:
             slots = [(slot.state, slot.channel) for slot in self.machine.fleet.slots]
-            failing = self.machine.last_error is not None
+            failing = self.machine.outage.cause is not None
         states = [(state, channel.state() if channel is not None else None) for state, channel in slots]
         return pool_state(states, failing=failing)
 

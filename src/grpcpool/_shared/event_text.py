@@ -8,13 +8,16 @@ from typing import assert_never
 from .._values.errors import brief
 from .._values.events import (
     AnyEvent,
+    Avoided,
     Closed,
     Draining,
     Granted,
     Leaked,
+    Lost,
     Opened,
     OpenFailed,
     Opening,
+    Recovered,
     RefusedStream,
     Rejected,
     Released,
@@ -22,7 +25,7 @@ from .._values.events import (
 )
 from .._values.plain_text import plain
 
-_PROBLEMS = (OpenFailed, Leaked, TimedOut, Rejected, RefusedStream)
+_PROBLEMS = (OpenFailed, Lost, Avoided, Leaked, TimedOut, Rejected, RefusedStream)
 _PER_CALL = (Granted, Released)
 
 
@@ -42,7 +45,7 @@ def describe(event: AnyEvent) -> str:
     return f"{line}; it was acquired here:\n{event.stack}" if isinstance(event, Leaked) else line
 
 
-def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911 -- one line for each event
+def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line for each event
     match event:
         case Opening():
             predecessor = f" to replace channel {event.replaces}" if event.replaces is not None else ""
@@ -54,6 +57,14 @@ def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911 -- one line for eac
                 f"channel {event.channel} failed to open: {brief(event.error)}; "
                 f"next attempt in {event.retry_in:.3f} s at the earliest"
             )
+        case Lost():
+            cause = f": {brief(event.cause)}" if event.cause is not None else ""
+            return f"channel {event.channel} is down{cause}"
+        case Recovered():
+            return f"channel {event.channel} is up again after {event.seconds:.3f} s"
+        case Avoided():
+            what = "the server refused a stream" if event.code is None else f"a call failed with {event.code.name}"
+            return f"{what} on channel {event.channel}, which ranks behind others for now"
         case Draining():
             return f"channel {event.channel} draining ({event.reason}), {event.in_flight} in flight"
         case Closed():

@@ -177,8 +177,12 @@ class LeaseBase:
                     return
         self._check_usable()
 
-    def end_call(self) -> None:
-        """A call is over; the last one after the release releases the place. Never raises."""
+    def end_call(self, *, answered: bool = False) -> None:
+        """A call is over; the last one after the release releases the place. Never raises.
+
+        Args:
+            answered: Whether the server has answered it.
+        """
         driver = self._driver
         if driver.void:
             return
@@ -188,6 +192,8 @@ class LeaseBase:
                 if self._calls < 0:
                     return
                 self._calls -= 1
+                if answered:
+                    self._slot.used_at = driver.monotonic()
                 if not self._calls and self._released:
                     now, slot = driver.monotonic(), self._slot
                     if driver.places.release(slot, self._streams, now, self):

@@ -163,7 +163,7 @@ class PoolBase(abc.ABC):
         driver.check_use(anywhere=True)
         driver.do_deferred()
         with driver.lock:
-            stats: PoolStats = driver.machine.stats(driver.date_of, driver.monotonic())
+            stats: PoolStats = driver.machine.stats(driver.date_of, driver.monotonic(), target=self.target)
             return stats
 
     @property
@@ -176,6 +176,11 @@ class PoolBase(abc.ABC):
     def name(self) -> str:
         """The pool's name in logs, events, errors and metrics."""
         return self._name
+
+    @property
+    def target(self) -> str | None:
+        """What the pool connects to; `None` for a pool with a factory of its own."""
+        return self._source.target
 
     @property
     def config(self) -> PoolConfig:

@@ -140,7 +140,7 @@ class PoolCall(_Base):
         """The native call runs on its place; `waiting`: the stage before, if the call waited."""
         defer = self._driver.defer
         end = End(place, reference(native, defer), self._pool, weakref.ref(self), self._callbacks)
-        running = Running(native, end)
+        running = Running(native, end, place._slot)
         # Before the native call can report its end.
         if waiting is None:
             self._stage = running
@@ -151,13 +151,13 @@ class PoolCall(_Base):
             return
         running.native = on_end(native, end, defer, within=True)
 
-    def end(self, end: End, *, refused: bool) -> bool:
-        """The native call of this `end` is over; returns whether it is sent again: the server refused it."""
+    def end(self, end: End, place: Place, *, refused: bool) -> bool:
+        """The native call of this `end`, on `place`, is over; returns whether it is sent again: it was refused."""
         running = self._stage
         if not isinstance(running, Running) or running.end is not end:
             return False
         if refused and self._may_repeat and has_answered(running.native) is False:
-            at = self._driver.resend_at(self._resends)
+            at = self._driver.resend_at(self._resends, at_once=place.at_once)
             if at is not None:
                 self._send_again(running, at)
                 return True
@@ -469,6 +469,7 @@ class PoolCall(_Base):
             else:
                 # What has answered is not sent again.
                 self._may_repeat = False
+                stage.slot.heard += 1
                 return response
 
     def next(self) -> Any:

@@ -98,18 +98,18 @@ class End:
         refused = place.end(ended, can_wait=True)
         if refused is None:
             place.driver.starter.do(partial(self._end_when_known, place, ended))
-        elif not self._is_sent_again(refused=refused):
+        elif not self._is_sent_again(place, refused=refused):
             self._callbacks.call()
 
     def _end_when_known(self, place: Place, ended: Any) -> None:
         """Waits until gRPC knows whether the server answered. Not on gRPC's thread, which would wait for itself."""
         has_answered_in_the_end(ended)
-        if not self._is_sent_again(refused=bool(place.end(ended))):
+        if not self._is_sent_again(place, refused=bool(place.end(ended))):
             place.driver.callback_runner.do(self._callbacks.call)
 
-    def _is_sent_again(self, *, refused: bool) -> bool:
+    def _is_sent_again(self, place: Place, *, refused: bool) -> bool:
         call = self._pool_call()
-        return call is not None and call.end(self, refused=refused)
+        return call is not None and call.end(self, place, refused=refused)
 
 
 def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = False) -> Any:

@@ -32,6 +32,8 @@ class Waiting(Waiter):
 
     __slots__ = ("call", "done_callbacks", "driver")
 
+    is_call = True
+
     driver: SyncDriver
     call: weakref.ref[Any]
     done_callbacks: Callbacks
@@ -105,11 +107,12 @@ class Change:
 class Running:
     """The native call runs, or is over for good."""
 
-    __slots__ = ("end", "native", "over")
+    __slots__ = ("end", "native", "over", "slot")
 
-    def __init__(self, native: Any, end: End) -> None:
-        """Runs as `native`, which calls `end` when it is over."""
+    def __init__(self, native: Any, end: End, slot: Any) -> None:
+        """Runs on `slot` as `native`, which calls `end` when it is over."""
         self.native = native
+        self.slot = slot
         self.end = end
         # Whether it is over, and the call is not sent again.
         self.over = False

@@ -19,7 +19,7 @@ from .call_end import on_end
 from .channel import ChannelSurface
 from .failed_call import call_error, not_started
 from .place import Place
-from .waiter import BlockedWaiter
+from .waiter import BlockedCall
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
@@ -43,7 +43,7 @@ class PoolCaller:
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
         place = Place()
-        place.driver, place._slot, place._released = driver, None, False
+        place.driver, place.began, place._slot, place._released = driver, began, None, False
         with driver.lock:
             slot = driver.places.acquire(1, place)
         if slot is None:
@@ -58,7 +58,7 @@ class PoolCaller:
             except grpc.RpcError as error:
                 if not place.end(error) or not self._may_repeat:
                     raise
-                at = driver.resend_at(resends)
+                at = driver.resend_at(resends, at_once=place.at_once)
                 if at is None:
                     raise
                 not_before, resends = at, resends + 1
@@ -76,7 +76,7 @@ class PoolCaller:
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
         place = Place()
-        place.driver, place._slot, place._released = driver, None, False
+        place.driver, place.began, place._slot, place._released = driver, driver.monotonic(), None, False
         with driver.lock:
             slot = driver.places.acquire(1, place)
         if slot is None:
@@ -172,14 +172,15 @@ def _wait_for_place(place: Place, arguments: Arguments, began: float, not_before
         raise failure
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
     deadline = driver.call_deadline(timeout, began, wait_for_ready=bool(wait_for_ready))
-    waiter = BlockedWaiter(
+    waiter = BlockedCall(
         1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
     ).prepare()
     try:
         place._slot = slot = waiter.get(driver)
         place._released = False
+        place.began = driver.monotonic()
     except PoolError as error:
         raise call_error(error, own_deadline=timeout is not None) from error
     if timeout is not None:
-        timeout = max(0.0, deadline - driver.monotonic())
+        timeout = max(0.0, deadline - place.began)
     return slot, (request, timeout, metadata, credentials, wait_for_ready, compression)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._grpc.failed_streams import reference
-from .._grpc.status import code_of, details_of, is_refused_stream
+from .._grpc.status import code_of, details_of, is_refused_stream, is_unanswered
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, Caller
 from .call_end import on_end
@@ -106,16 +106,17 @@ class LeaseCaller:
         """Runs a call until it is over."""
         lease = self._lease
         lease.begin_call()
+        began, answered = lease._driver.monotonic(), True
         try:
             return getattr(self._native, how)(*arguments)
         except grpc.RpcError as error:
-            self._failed(error)
+            answered = self._failed(error, began)
             raise
         except BaseException:
             lease._driver.interrupted(lease._slot)
             raise
         finally:
-            lease.end_call()
+            lease.end_call(answered=answered)
 
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call, which the lease counts until its end."""
@@ -127,20 +128,20 @@ class LeaseCaller:
             lease.end_call()
             raise
         defer = lease._driver.defer
-        return on_end(call, partial(self._over, reference(call, defer)), defer)
+        return on_end(call, partial(self._over, reference(call, defer), lease._driver.monotonic()), defer)
 
-    def _over(self, call: Callable[[], Any]) -> None:
+    def _over(self, call: Callable[[], Any], began: float) -> None:
         """A call that was returned is over. Never raises."""
-        self._failed(call())
-        self._lease.end_call()
+        self._lease.end_call(answered=self._failed(call(), began))
 
-    def _failed(self, call: Any) -> None:
-        """A call is over: reports to the driver if it failed because of its connection."""
+    def _failed(self, call: Any, began: float) -> bool:
+        """A call is over: reports to the driver what it says of its connection; returns whether the server answered."""
         code = code_of(call)
-        if code is not grpc.StatusCode.UNAVAILABLE:
-            return
-        driver, slot = self._lease._driver, self._lease._slot
+        if code is grpc.StatusCode.OK:
+            return True
+        driver, slot, details = self._lease._driver, self._lease._slot, details_of(call)
         if is_refused_stream(call):
             driver.tell(driver.machine.crowded, slot)
         else:
-            driver.call_failed(slot, code, details_of(call))
+            driver.call_failed(slot, None, began, code, details)
+        return not is_unanswered(code, details)

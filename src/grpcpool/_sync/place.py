@@ -20,12 +20,16 @@ class Place:
     for the end of the call holds this.
     """
 
-    __slots__ = ("_released", "_slot", "driver")
+    __slots__ = ("_released", "_slot", "at_once", "began", "driver")
 
     # Set by its creator: calling an __init__ would cost as much again as all the rest.
     driver: SyncDriver
     _slot: Slot | None
     _released: bool
+    # When the call began, or got its place if it waited for it.
+    began: float
+    # Whether a call that the server refused may be sent again at once.
+    at_once: bool
 
     def release(self) -> None:
         """Releases the place; does nothing if it has been released."""
@@ -64,10 +68,9 @@ class Place:
             if is_refused_stream(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
-                driver.tell(driver.machine.refused_stream, slot, self)
+                self.at_once = driver.tell(driver.machine.refused_stream, slot, self)
                 return True
-            # Before the release: a slot that carries less because a call failed on it is the more attractive.
-            driver.call_failed(slot, code, details_of(ended))
+            driver.call_failed(slot, self, self.began, code, details_of(ended))
         self.release()
         return False
 
@@ -82,5 +85,5 @@ class Place:
 def new_place(driver: SyncDriver, slot: Slot | None = None) -> Place:
     """The place that has been taken on `slot`; a place that is still to be taken if none is given."""
     place = Place()
-    place.driver, place._slot, place._released = driver, slot, False
+    place.driver, place.began, place._slot, place._released = driver, driver.monotonic(), slot, False
     return place

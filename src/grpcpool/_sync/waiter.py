@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Self
+from typing import Self, cast
 
 from .._machine.openers import OpenWaiter
 from .._machine.queue import Waiter
@@ -56,7 +56,7 @@ class _Blocked:
         # Not kept here: a waiter stays in the queue's heap for a while, and an error holds the frames that it passes.
         error, self.error = self.error, None
         if error is None and self.refusal is not None:
-            error = driver.refusal(self.refusal, self.since)
+            error = driver.refusal(self.refusal, cast("Waiter | OpenWaiter", self))
         if error is not None:
             raise error
 
@@ -95,6 +95,12 @@ class BlockedWaiter(_Blocked, Waiter):
         slot = self._slot
         assert slot is not None  # noqa: S101 -- an answer is a place or an error
         return slot
+
+
+class BlockedCall(BlockedWaiter):
+    """A thread that waits for the place of its call."""
+
+    is_call = True
 
 
 class BlockedOpenWaiter(_Blocked, OpenWaiter):

@@ -8,12 +8,16 @@ The verdicts, in the order in which they are checked; the first that fits is ret
 
 ===================== ==============================================================================================
 no load               there were no calls or leases, and none waits
+connections lost      connections that were in service are down
 limited by streams    the server refused calls: its stream limit is below `max_streams`
+sick server           more than one in twenty calls failed as calls do on a sick server
 limited by connecting connections fail to open, or callers wait for connections that are opening, below `max_size`
 too small             callers wait although the pool has `max_size` connections and all places are taken
 too large             almost no caller waited, and most of the connections are idle
 not the bottleneck    almost no caller waited, and the size of the pool is right
 ===================== ==============================================================================================
+
+Losses and failures that do not decide the verdict are mentioned after it.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+from collections.abc import Iterator
 
 from .config import target_of
 from .stats import PoolStats
@@ -28,11 +33,16 @@ from .stats import PoolStats
 # Share of callers that may wait before the pool counts as a bottleneck.
 _TOLERATED_SHARE = 0.01
 
+# Share of calls that may fail as calls do on a sick server: a few run into their deadlines in any system.
+_TOLERATED_FAILURES = 0.05
+
 
 class Verdict(enum.StrEnum):
     """The result of `advise`."""
 
     NO_LOAD = "no load"
+    CONNECTIONS_LOST = "connections lost"
+    SICK_SERVER = "sick server"
     LIMITED_BY_CONNECTING = "limited by connecting"
     LIMITED_BY_STREAMS = "limited by streams"
     TOO_SMALL = "too small"
@@ -52,6 +62,7 @@ class Advice:
         in_flight: Leases and calls in flight, as the mean of the two snapshots.
         in_queue: Leases and calls that waited, on average: by Little's law, their rate times their mean wait.
         waited: Share of the callers that waited, timed out or were rejected.
+        failed: Failed calls (`PoolStats.failures`) as a share of the leases and calls.
         mean_wait: Mean wait, in seconds, of the callers that waited.
         held: Mean time, in seconds, for which a place was held: by Little's law, in flight divided by rate.
         needed: Connections that this load needs.
@@ -64,6 +75,7 @@ class Advice:
     in_flight: float
     in_queue: float
     waited: float
+    failed: float
     mean_wait: float
     held: float | None
     needed: int
@@ -74,7 +86,7 @@ class Advice:
 
 
 def advise(before: PoolStats, after: PoolStats) -> Advice:
-    """Returns whether a pool is too small, too large, limited by something else, or not the bottleneck.
+    """Returns whether a pool is too small, too large, limited by something else or sick servers, or not the bottleneck.
 
     Args:
         before: A snapshot of the pool (`stats()`).
@@ -89,12 +101,13 @@ def advise(before: PoolStats, after: PoolStats) -> Advice:
     verdict, text = _judge(seen)
     return Advice(
         verdict=verdict,
-        text=f"{text} {seen.littles_law()}".strip(),
+        text=" ".join(filter(None, (text, *_trouble(seen, verdict), seen.littles_law()))),
         seconds=seen.seconds,
         rate=seen.rate,
         in_flight=seen.in_flight,
         in_queue=seen.in_queue,
         waited=seen.share,
+        failed=seen.failed,
         mean_wait=seen.mean_wait,
         held=seen.held,
         needed=seen.needed,
@@ -113,6 +126,10 @@ class _Observation:
         self.refused_streams = after.refused_streams - before.refused_streams
         self.open_failures = after.open_failures - before.open_failures
         self.opened = after.opened - before.opened
+        self.failures = after.failures - before.failures
+        self.losses = after.losses - before.losses
+        # Calls on a lease may be more than leases.
+        self.failed = self.failures / max(self.acquired, self.failures, 1)
         waited = after.waited - before.waited
         wait_seconds = after.wait_seconds - before.wait_seconds
         self.in_flight = (before.in_flight + after.in_flight) / 2
@@ -161,13 +178,67 @@ def _seconds(before: PoolStats, after: PoolStats) -> float | None:
 
 
 def _judge(seen: _Observation) -> tuple[Verdict, str]:
+    if seen.after.lost and seen.after.losses:
+        return _connections_lost(seen)
     if not seen.acquired and not seen.waits and not seen.in_flight and not seen.open_failures:
         return Verdict.NO_LOAD, "the pool had no calls and no leases."
     if seen.refused_streams:
         return _limited_by_streams(seen)
+    if seen.failed > _TOLERATED_FAILURES:
+        return _sick_server(seen)
     if seen.waits or seen.open_failures:
         return _with_waiters(seen)
     return _without_waiters(seen)
+
+
+def _trouble(seen: _Observation, verdict: Verdict) -> Iterator[str]:
+    """What else is wrong with servers or connections."""
+    avoided = seen.after.avoided
+    if seen.losses and verdict is not Verdict.CONNECTIONS_LOST:
+        yield f"Connections went down {_times(seen.losses)} meanwhile."
+    if verdict is Verdict.SICK_SERVER:
+        return
+    if seen.failures:
+        now = f"; {_connections(avoided)} avoided now" if avoided else ""
+        yield f"{_calls(seen.failures)} failed as calls do on a sick server{now}."
+    elif avoided:
+        yield f"{_connections(avoided)} avoided now, because calls failed before."
+
+
+def _connections_lost(seen: _Observation) -> tuple[Verdict, str]:
+    after = seen.after
+    up = f"{_connections(after.ready)} up" if after.ready else "none is up"
+    attempts = f", and {seen.open_failures} attempts to connect failed" if seen.open_failures else ""
+    down = f"{_connections(after.lost)} down, {up}; connections went down {_times(seen.losses)} meanwhile{attempts}"
+    text = f"{down}. A larger pool does not help: check server, network and log."
+    return Verdict.CONNECTIONS_LOST, text
+
+
+def _sick_server(seen: _Observation) -> tuple[Verdict, str]:
+    after = seen.after
+    worst = max(after.channels, key=lambda channel: channel.failures, default=None)
+    where = ""
+    if worst is not None and worst.failures:
+        address = f" to {worst.address}" if worst.address else ""
+        where = f" The most on one connection are {worst.failures}, on {worst.id}{address}."
+    text = (
+        f"{100 * seen.failed:.1f} % of the calls ({seen.failures}) failed as calls do on a sick server, and "
+        f"{_connections(after.avoided)} avoided now.{where} A larger pool does not help: check the "
+        "servers, and the deadlines of the calls."
+    )
+    return Verdict.SICK_SERVER, text
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
+def _calls(number: int) -> str:
+    return f"{number} call{'s' * (number != 1)}"
+
+
+def _connections(number: int) -> str:
+    return f"{number} connection{'s are' if number != 1 else ' is'}"
 
 
 def _limited_by_streams(seen: _Observation) -> tuple[Verdict, str]:

@@ -55,6 +55,11 @@ class PoolConfig:
         close_grace: Default of `close(grace)`. 0 cancels at once, as gRPC's own `close()` does.
         picker: Which connection serves the next call: the one with the fewest calls (`least_loaded`), each in
             turn (`round_robin`), or the fullest below `target_streams`, to use few connections (`fill`).
+        avoid_after_failure: How long a connection ranks behind others after a call on it failed as calls do on a sick
+            server (`UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNKNOWN`, `RESOURCE_EXHAUSTED`). `None`: it does
+            not.
+        unresponsive_after: How long a connection may answer nothing while calls on it run into their deadlines, before
+            it is replaced. `None`: for ever.
         max_resends: How often a call is sent again that the server refused at its limit of streams (HTTP/2's
             `REFUSED_STREAM`), each time after a pause that doubles from 10 ms. 0: never.
         prime: Called with each new channel before it is used, for instance to make a cheap call. If it raises, the
@@ -80,6 +85,8 @@ class PoolConfig:
     drain_timeout: float = 600.0
     close_grace: float = 0.0
     picker: PickerName = "least_loaded"
+    avoid_after_failure: float | None = 5.0
+    unresponsive_after: float | None = 20.0
     max_resends: int = 5
     # The channel's type differs between grpc and grpc.aio, and so does what the callable returns.
     prime: Callable[[Any], Any] | None = None
@@ -217,6 +224,8 @@ _RULES: dict[str, Rule] = {
     "drain_timeout": _SECONDS,
     "close_grace": _SECONDS,
     "picker": (lambda value: value in get_args(PickerName), f"must be one of {', '.join(get_args(PickerName))}"),
+    "avoid_after_failure": _SECONDS_OR_NEVER,
+    "unresponsive_after": _SECONDS_OR_NEVER,
     "prime": (lambda value: value is None or callable(value), "must be a callable that takes a channel, or None"),
     "leak_threshold": _SECONDS_OR_NEVER,
 }

@@ -82,10 +82,16 @@ class Figures:
     in_flight: int
     waiting: int
     waited: float
+    # Connections that are leased as a whole.
+    exclusive: int = 0
+    # What was asked for, in the words of `describe_ask`; empty if nothing was.
+    asked: str = ""
 
     def __str__(self) -> str:
-        """Returns the numbers in one line."""
-        return f"{self.connections()}, {self.in_flight} in flight, {self.waiting} waiting, waited {self.waited:.3f} s"
+        """Returns what was asked for and the numbers in one line."""
+        asked = f"asked for {self.asked}; " if self.asked else ""
+        use = f"{self.in_flight} in flight, {self.waiting} waiting, waited {self.waited:.3f} s"
+        return f"{asked}{self.connections()}, {use}"
 
     def connections(self) -> str:
         """Returns the numbers of connections."""
@@ -115,6 +121,23 @@ _MESSAGES = {
 }
 
 
+_WHOLE = "a whole connection"
+
+# What to do if there are connections, but none with the room that was asked for.
+_WITHOUT_ROOM = {
+    _WHOLE: "none became free of calls; use a pool of its own for exclusive leases, or ask for streams",
+}
+
+
+def describe_ask(streams: int | None, *, is_call: bool) -> str:
+    """Returns in words what is asked for: so many streams of a connection, or (`None`) all of it."""
+    if is_call:
+        return "a call"
+    if streams is None:
+        return _WHOLE
+    return "one stream" if streams == 1 else f"{streams} streams of one connection"
+
+
 def brief(error: BaseException) -> str:
     """Returns the error's text; for a `grpc.RpcError` its details as the server sent them, which may not be plain."""
     try:
@@ -128,6 +151,10 @@ def brief(error: BaseException) -> str:
 def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseException | None) -> PoolError:
     """Returns the error for a refused waiter, with `cause` as its ``__cause__``."""
     what, remedy = _MESSAGES[refusal]
+    if refusal is Refusal.CLOSED:
+        figures = dataclasses.replace(figures, asked="")
+    if refusal is Refusal.TIMEOUT and figures.exclusive < figures.open:
+        remedy = _WITHOUT_ROOM.get(figures.asked, remedy)
     last_error = ""
     if cause is not None and refusal is not Refusal.CLOSED:
         last_error = f"; last connect error: {brief(cause)}"

@@ -7,6 +7,7 @@ may be emitted in either order.
 from __future__ import annotations
 
 import dataclasses
+import enum
 
 from .slot_states import CloseReason
 
@@ -66,6 +67,43 @@ class OpenFailed(ChannelEvent):
 
     error: BaseException
     retry_in: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Lost(ChannelEvent):
+    """A connection in service is down.
+
+    Attributes:
+        cause: Why, if that is known.
+        up: Connections that are up.
+    """
+
+    cause: BaseException | None = None
+    up: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered(ChannelEvent):
+    """A connection that was lost is up again.
+
+    Attributes:
+        seconds: How long it was down.
+    """
+
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Avoided(ChannelEvent):
+    """A call failed as calls do on a sick server: its connection ranks behind others for a while.
+
+    Emitted for the first such call; the next of a row, until the connection ranks as before, are only counted.
+
+    Attributes:
+        code: The status of the call, a `grpc.StatusCode`; `None` if the server refused a stream at light load.
+    """
+
+    code: enum.Enum | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +204,9 @@ AnyEvent = (
     Opening
     | Opened
     | OpenFailed
+    | Lost
+    | Recovered
+    | Avoided
     | Closed
     | Draining
     | Granted

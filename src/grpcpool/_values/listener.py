@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from .events import (
+    Avoided,
     Closed,
     Draining,
     Granted,
     Leaked,
+    Lost,
     Opened,
     OpenFailed,
     Opening,
     PoolEvent,
+    Recovered,
     RefusedStream,
     Rejected,
     Released,
@@ -34,6 +37,15 @@ class Listener:
 
     def open_failed(self, event: OpenFailed) -> None:
         """A connection failed to open."""
+
+    def lost(self, event: Lost) -> None:
+        """A connection in service is down."""
+
+    def recovered(self, event: Recovered) -> None:
+        """A connection that was lost is up again."""
+
+    def avoided(self, event: Avoided) -> None:
+        """A call failed as calls do on a sick server: its connection ranks behind others for a while."""
 
     def closed(self, event: Closed) -> None:
         """A connection left the pool."""
@@ -64,6 +76,9 @@ HOOKS: dict[type[PoolEvent], str] = {
     Opening: "opening",
     Opened: "opened",
     OpenFailed: "open_failed",
+    Lost: "lost",
+    Recovered: "recovered",
+    Avoided: "avoided",
     Closed: "closed",
     Draining: "draining",
     Granted: "granted",

@@ -37,5 +37,7 @@ class CloseReason(enum.StrEnum):
     """`Lease.discard()`, or a failed `open()` that closed what it had opened."""
     LOST = "lost"
     """Down and replaced, or not needed any more; or unused for as long as one that a call found dead."""
+    UNRESPONSIVE = "unresponsive"
+    """Replaced because it answered nothing for `unresponsive_after`."""
     POOL_CLOSED = "pool_closed"
     """The pool was closed."""

@@ -30,9 +30,12 @@ class ChannelStats:
     Attributes:
         id: The connection's number in the pool, never reused.
         state: `opening`, `ready`, `lost`, `draining` (compares equal to the string).
+        address: Where it leads, such as `10.0.0.7:50051`; `None` if that is not known.
         in_flight: Leases and calls on it; a whole-connection lease counts as one.
         limit: The maximum number of leases and calls on it.
         exclusive: Whether a whole-connection lease holds it.
+        avoided: Whether it ranks behind others, because calls on it failed of late.
+        failures: Calls on it that failed as calls do on a sick server.
         created_at: When it was opened; while `opening`, when that started.
         used_at: When a lease or call on it last ended; `created_at` if none has ended yet.
         calls: Leases and calls that got a place on it so far.
@@ -40,9 +43,12 @@ class ChannelStats:
 
     id: int
     state: SlotState
+    address: str | None = None
     in_flight: int
     limit: int
     exclusive: bool
+    avoided: bool = False
+    failures: int = 0
     created_at: dt.datetime
     used_at: dt.datetime
     calls: int
@@ -55,6 +61,8 @@ class PoolStats:
     Attributes:
         size: Connections open or opening, draining and overflow included.
         ready: Connections in service.
+        lost: Connections in service that are down.
+        avoided: Ready connections that rank behind others, because calls on them failed of late.
         opening: Connections being opened.
         draining: Connections that take no new calls and close when their last call ends.
         idle: Ready connections with nothing in flight.
@@ -68,16 +76,22 @@ class PoolStats:
         timeouts: Acquires and calls that timed out while they waited.
         rejected: Acquires and calls that failed at once because the queue was full.
         refused_streams: Calls that a server refused at its stream limit (`REFUSED_STREAM`).
+        failures: Calls that failed as calls do on a sick server: `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`,
+            `UNKNOWN`, `RESOURCE_EXHAUSTED`.
+        losses: How often a connection in service went down.
         opened: Connections opened.
         open_failures: Failed attempts to open a connection.
         closed: Connections closed, by reason: `idle`, `age`, `shrink`, `refresh`, `overflow`, `discarded`, `lost`,
-            `pool_closed`.
+            `unresponsive`, `pool_closed`.
+        target: What the pool connects to; `None` for a pool with a factory of its own.
         channels: All connections.
         taken_at: When the snapshot was taken; an aware `datetime`. It does not count when snapshots are compared.
     """
 
     size: int
     ready: int
+    lost: int = 0
+    avoided: int = 0
     opening: int
     draining: int
     idle: int
@@ -91,8 +105,11 @@ class PoolStats:
     timeouts: int
     rejected: int
     refused_streams: int
+    failures: int = 0
+    losses: int = 0
     opened: int
     open_failures: int
     closed: Mapping[str, int]
+    target: str | None = None
     channels: tuple[ChannelStats, ...]
     taken_at: dt.datetime | None = dataclasses.field(default=None, compare=False)

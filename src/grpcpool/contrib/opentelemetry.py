@@ -74,6 +74,14 @@ _UP_DOWN_COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
         lambda stats: {"": stats.waiting},
     ),
     ("grpcpool.opening", "{connection}", "Connections being opened.", None, lambda stats: {"": stats.opening}),
+    ("grpcpool.lost", "{connection}", "Connections that are down.", None, lambda stats: {"": stats.lost}),
+    (
+        "grpcpool.avoided",
+        "{connection}",
+        "Connections in service that rank behind others because calls on them failed.",
+        None,
+        lambda stats: {"": stats.avoided},
+    ),
     ("grpcpool.draining", "{connection}", "Connections being drained.", None, lambda stats: {"": stats.draining}),
     ("grpcpool.in_flight", "{call}", "Leases and calls in flight.", None, lambda stats: {"": stats.in_flight}),
 )
@@ -107,6 +115,20 @@ _COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
         "Calls that a server refused at its stream limit.",
         None,
         lambda stats: {"": stats.refused_streams},
+    ),
+    (
+        "grpcpool.failures",
+        "{call}",
+        "Calls that failed as calls do on a sick server.",
+        None,
+        lambda stats: {"": stats.failures},
+    ),
+    (
+        "grpcpool.losses",
+        "{connection}",
+        "Connections in service that went down.",
+        None,
+        lambda stats: {"": stats.losses},
     ),
     ("grpcpool.opened", "{connection}", "Connections opened.", None, lambda stats: {"": stats.opened}),
     (

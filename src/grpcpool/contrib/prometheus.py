@@ -53,6 +53,11 @@ _GAUGES: dict[str, tuple[str, str | None, Read]] = {
         None,
         lambda stats: {"": sum(channel.limit for channel in stats.channels if channel.state == "ready")},
     ),
+    "grpcpool_avoided": (
+        "Connections in service that rank behind others because calls on them failed.",
+        None,
+        lambda stats: {"": stats.avoided},
+    ),
     "grpcpool_waiting": ("Leases and calls that wait for a place.", None, lambda stats: {"": stats.waiting}),
 }
 _COUNTERS: dict[str, tuple[str, str | None, Read]] = {
@@ -78,6 +83,12 @@ _COUNTERS: dict[str, tuple[str, str | None, Read]] = {
         None,
         lambda stats: {"": stats.refused_streams},
     ),
+    "grpcpool_failures": (
+        "Calls that failed as calls do on a sick server.",
+        None,
+        lambda stats: {"": stats.failures},
+    ),
+    "grpcpool_losses": ("Connections in service that went down.", None, lambda stats: {"": stats.losses}),
     "grpcpool_opened": ("Connections opened.", None, lambda stats: {"": stats.opened}),
     "grpcpool_open_failures": ("Failed attempts to open a connection.", None, lambda stats: {"": stats.open_failures}),
     "grpcpool_closed": ("Connections closed, by reason.", "reason", lambda stats: dict(stats.closed)),

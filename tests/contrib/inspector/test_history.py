@@ -15,12 +15,15 @@ from grpcpool._values.plain_text import plain
 from grpcpool._values.slot_states import CloseReason
 from grpcpool.contrib.inspector._history import EVENTS_KEPT, HistoryListener, PoolHistory
 from grpcpool.events import (
+    Avoided,
     Closed,
     Draining,
     Leaked,
+    Lost,
     Opened,
     OpenFailed,
     Opening,
+    Recovered,
     RefusedStream,
     Rejected,
     TimedOut,
@@ -28,10 +31,10 @@ from grpcpool.events import (
 from support.hostile import HOSTILE, is_safe
 
 
-def stats(in_flight: int) -> PoolStats:
-    """Returns a snapshot with this number in flight and zeros otherwise."""
+def stats(in_flight: int, **figures: int) -> PoolStats:
+    """Returns a snapshot with this number in flight, these figures, and zeros otherwise."""
     counters = dict.fromkeys(PoolStats.__dataclass_fields__, 0)
-    return PoolStats(**{**counters, "in_flight": in_flight, "closed": {}, "channels": ()})  # type: ignore[arg-type]
+    return PoolStats(**{**counters, **figures, "in_flight": in_flight, "closed": {}, "channels": ()})  # type: ignore[arg-type]
 
 
 def recorded(history: PoolHistory) -> list[tuple[str, int | None, int, dict[str, object]]]:
@@ -80,6 +83,66 @@ def test_equal_events_are_merged() -> None:
         ("refused_stream", 2, 1, {"limit": 5}),
         ("refused_stream", 1, 2, {"limit": 8}),
     ]
+
+
+def test_equal_events_in_a_row_are_one() -> None:
+    """Thousands of events of one kind and connection in a row are one, with the last one's time and details."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    for held in range(3000):
+        listener.leaked(Leaked(pool="p", channel=1, held=held, stack=""))
+    listener.leaked(Leaked(pool="p", channel=2, held=1, stack=""))
+    assert recorded(history) == [("leaked", 1, 3000, {"held": 2999}), ("leaked", 2, 1, {"held": 1})]
+    first, _ = history.events()
+    assert first.at <= first.last_at
+
+
+def test_losses_and_failures_are_merged() -> None:
+    """A connection that is lost again and again, and calls that fail in turn, have one line for each kind."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    for seconds in range(1000):
+        for channel in (1, 2):
+            listener.avoided(Avoided(pool="p", channel=channel, code=grpc.StatusCode.INTERNAL))
+            listener.lost(Lost(pool="p", channel=channel, cause=DetailsError(), up=0))
+            listener.recovered(Recovered(pool="p", channel=channel, seconds=seconds))
+    listener.avoided(Avoided(pool="p", channel=1, code=None))
+    assert recorded(history) == [
+        ("lost", 1, 1000, {"cause": "connection refused", "up": 0}),
+        ("recovered", 1, 1000, {"seconds": 999}),
+        ("avoided", 2, 1000, {"code": "INTERNAL"}),
+        ("lost", 2, 1000, {"cause": "connection refused", "up": 0}),
+        ("recovered", 2, 1000, {"seconds": 999}),
+        ("avoided", 1, 1001, {"code": None}),
+    ]
+
+
+def test_a_cause_in_the_users_code_is_not_shown() -> None:
+    """For an error of the user's own code only the type is shown; there may be no cause."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    listener.lost(Lost(pool="p", channel=1, cause=ValueError("password 1234"), up=1))
+    listener.lost(Lost(pool="p", channel=2, up=0))
+    assert [each.details["cause"] for each in history.events()] == ["ValueError", None]
+
+
+def test_a_pool_is_down_while_nothing_is_up() -> None:
+    """It is down if connections are lost, or the last attempt failed, and none is up; not if it has none by intent."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    nothing = stats(0)
+    assert not history.is_down(nothing)
+    assert history.is_down(stats(0, lost=1))
+    assert not history.is_down(stats(0, lost=1, ready=1))
+    failed = OpenFailed(pool="p", channel=1, error=DetailsError(), retry_in=0.5)
+    listener.open_failed(failed)
+    assert history.is_down(nothing)
+    assert not history.is_down(stats(0, ready=1))
+    listener.recovered(Recovered(pool="p", channel=2, seconds=1.0))
+    assert not history.is_down(nothing)
+    listener.open_failed(failed)
+    listener.opened(Opened(pool="p", channel=3, seconds=0.1))
+    assert not history.is_down(nothing)
 
 
 def test_failures_to_connect_are_merged() -> None:

@@ -26,7 +26,7 @@ import grpcpool.aio
 from grpcpool import ChannelPool, PoolConfig, PoolStats, isolated
 from grpcpool.contrib.inspector import Inspector, PoolsDocument
 from support.pools import PoolMaker
-from support.servers import ECHO, SLOW, Server, unary
+from support.servers import ECHO, FAIL, RECONNECT_SOON, SLOW, Server, unary
 from support.waiting import eventually
 
 
@@ -56,9 +56,12 @@ def expected(stats: PoolStats) -> dict[str, Any]:
             "id": channel.id,
             "state": str(channel.state),
             "reason": None,
+            "address": channel.address,
             "in_flight": channel.in_flight,
             "limit": channel.limit,
             "exclusive": channel.exclusive,
+            "avoided": channel.avoided,
+            "failures": channel.failures,
             "created_at": channel.created_at.timestamp(),
             "used_at": channel.used_at.timestamp(),
             "calls": channel.calls,
@@ -160,6 +163,53 @@ def test_a_connect_error_has_grpcs_message(dead_channel: Callable[[], grpc.Chann
         event = eventually(lambda: fetch(inspector)["pools"][0]["events"])[0]
     assert event["kind"] == "open_failed"
     assert "onnect" in str(event["details"]["error"])
+
+
+def test_an_outage_is_shown() -> None:
+    """When the server is gone, the pool is down, each connection is lost, and the events say so."""
+    with Server() as server, grpcpool.insecure_channel(server.target, RECONNECT_SOON, name="orders") as pool:
+        inspector = Inspector(pool)
+        unary(pool, ECHO, b"1")
+        (shown,) = fetch(inspector)["pools"]
+        assert shown["stats"] is not None
+        assert (shown["down"], shown["stats"]["target"]) == (False, server.target)
+        assert [channel["address"] for channel in shown["stats"]["channels"]] == [server.target]
+        server.kill()
+        eventually(lambda: fetch(inspector)["pools"][0]["down"])
+        (shown,) = fetch(inspector)["pools"]
+        assert shown["stats"] == expected(pool.stats())
+        assert shown["stats"] is not None
+        assert [channel["state"] for channel in shown["stats"]["channels"]] == ["lost"]
+        eventually(lambda: fetch(inspector)["pools"][0]["events"][-1]["kind"] == "lost")
+        assert fetch(inspector)["pools"][0]["events"][-1]["details"]["up"] == 0
+        server.restart()
+        eventually(lambda: fetch(inspector)["pools"][0]["events"][-1]["kind"] in ("recovered", "opened", "closed"))
+        eventually(lambda: not fetch(inspector)["pools"][0]["down"])
+
+
+def test_a_pool_that_was_never_up_is_down(dead_channel: Callable[[], grpc.Channel]) -> None:
+    """A pool with a `prime`, which keeps no channel that does not connect, is down when an attempt has failed."""
+    with ChannelPool(dead_channel, PoolConfig(prime=lambda channel: None)) as pool:
+        inspector = Inspector(pool)
+        assert not fetch(inspector)["pools"][0]["down"]
+        with pytest.raises(grpc.RpcError):
+            unary(pool, ECHO, b"1")
+        eventually(lambda: fetch(inspector)["pools"][0]["down"])
+    assert not fetch(inspector)["pools"][0]["down"]
+
+
+def test_an_avoided_connection_is_shown(server: Server, make_pool: PoolMaker) -> None:
+    """A connection on which a call failed as on a sick server is marked, with its failures."""
+    pool = make_pool(server.channel)
+    inspector = Inspector(pool)
+    with pytest.raises(grpc.RpcError):
+        unary(pool, FAIL, b"INTERNAL")
+    eventually(lambda: fetch(inspector)["pools"][0]["events"][-1]["kind"] == "avoided")
+    (shown,) = fetch(inspector)["pools"]
+    assert shown["stats"] is not None
+    assert [(each["avoided"], each["failures"]) for each in shown["stats"]["channels"]] == [(True, 1)]
+    assert (shown["stats"]["avoided"], shown["stats"]["failures"], shown["down"]) == (1, 1, False)
+    assert shown["events"][-1]["details"] == {"code": "INTERNAL"}
 
 
 def test_a_draining_connection_has_its_reason(held: ChannelPool) -> None:

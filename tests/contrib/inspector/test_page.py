@@ -16,10 +16,13 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from grpcpool import ChannelPool, PoolTimeoutError
+import grpcpool
+from grpcpool import ChannelPool, PoolConfig, PoolTimeoutError
 from grpcpool.contrib.inspector import Inspector, PoolsDocument, Served, serve
+from grpcpool.contrib.inspector._history import HistoryListener
+from grpcpool.events import Leaked, Lost, Recovered
 from support.pools import PoolMaker
-from support.servers import ECHO, Server, unary
+from support.servers import ECHO, FAIL, RECONNECT_SOON, Server, unary
 from support.waiting import eventually
 
 from .browser import Browser
@@ -29,7 +32,17 @@ AXE = os.environ.get("GRPCPOOL_AXE")
 
 CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text()
 
-GAUGES = ("in_flight", "waiting", "size", "timeouts", "rejected", "refused_streams", "open_failures")
+GAUGES = (
+    "in_flight",
+    "waiting",
+    "size",
+    "timeouts",
+    "rejected",
+    "refused_streams",
+    "open_failures",
+    "failures",
+    "losses",
+)
 
 
 def shown(browser: Browser, pool: str = ".pool") -> dict[str, str]:
@@ -91,6 +104,89 @@ def test_the_page_follows_the_pool(browser: Browser, server: Server, make_pool: 
             pool.acquire(timeout=0.01)
         eventually(lambda: browser.texts("#announcements")[0].startswith("moving: Timed out: 1 waiter, after"))
         assert shown(browser)["timeouts"] == "1"
+
+
+RED, AMBER, INK = "rgb(179, 38, 30)", "rgb(143, 84, 0)", "rgb(23, 32, 43)"
+
+
+def test_an_outage_is_shown_in_words_and_colour(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
+    """When the server is gone, the pool, its tile and each connection say so within about a second, until it is back.
+
+    The target is shown beside the name, and each connection's address.
+    """
+    other = make_pool(server.channel, name="other")
+    config = PoolConfig(min_size=2)
+    with (
+        Server() as dying,
+        grpcpool.insecure_channel(dying.target, RECONNECT_SOON, config=config, name="orders") as pool,
+        page_of(browser, inspect(pool, other)),
+    ):
+        pool.open()
+        eventually(lambda: browser.texts("#pool-1 td.state") == ["ready", "ready"])
+        assert browser.texts("#pool-1 .target") == [dying.target]
+        assert browser.texts("#pool-1 td.address") == [dying.target] * 2
+        assert browser.texts("#pool-1 [data-text=health]") == [""]
+        assert browser.texts("#pool-1 .tags") == ["threads, strict, least loaded"]
+        assert browser.style("#pool-1 [data-figure=size]", "color") == INK
+        dying.kill()
+        eventually(lambda: browser.texts("#pool-1 [data-text=health]") == ["down, 2 lost"], 3.0)
+        assert browser.texts("#pool-1 td.state") == ["lost", "lost"]
+        assert browser.texts("#pool-1 .tags") == ["down, 2 lost, threads, strict, least loaded"]
+        assert browser.texts("nav li span") == ["down, 2 lost", "0 in flight, 0 waiting"]
+        for part in ("#pool-1 [data-figure=size]", "#pool-1 [data-text=health]", "#pool-1 td.state", "#pool-1 .tags b"):
+            assert browser.style(part, "color") == RED, part
+        assert browser.style("nav li span", "color") == RED
+        assert browser.style("#pool-1", "border-top-color") == RED
+        assert browser.run(CONTRAST) == []
+        eventually(lambda: sum(text.startswith("Lost") for text in browser.texts("#pool-1 .events .what")) == 2)
+        eventually(lambda: "orders, connection" in browser.texts("#announcements")[0])
+        dying.restart()
+        eventually(lambda: browser.texts("#pool-1 [data-text=health]") == [""])
+        eventually(lambda: any(text.startswith("Recovered") for text in browser.texts("#pool-1 .events .what")))
+        assert browser.style("#pool-1 td.state", "color") == INK
+
+
+def test_an_avoided_connection_is_shown(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
+    """A connection on which a call failed as on a sick server says so, and so do the tile and the events."""
+    pool = make_pool(server.channel, max_size=1, name="sick")
+    unary(pool, ECHO, b"1")
+    with page_of(browser, inspect(pool)):
+        with pytest.raises(grpc.RpcError):
+            unary(pool, FAIL, b"INTERNAL")
+        eventually(lambda: browser.texts("td.state") == ["avoided"])
+        assert browser.texts("td.failed") == ["1"]
+        assert browser.texts("[data-text=health]") == ["1 avoided"]
+        assert browser.style("td.state", "color") == AMBER
+        assert browser.style("[data-text=health]", "color") == AMBER
+        assert browser.style(".tags b", "color") == AMBER
+        assert browser.texts("td.address") == [""]
+        assert not browser.all("td.address")[0].is_displayed()
+        eventually(lambda: browser.texts(".events .what") == ["Avoided: a call failed with INTERNAL"])
+        assert browser.run(CONTRAST) == []
+
+
+def test_thousands_of_events_stay_legible(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
+    """Equal events are one line, with their number; they do not push others out."""
+    pool = make_pool(server.channel, max_size=1, name="flood")
+    inspector = inspect(pool)
+    (inspected,) = inspector._inspected.values()
+    listener = HistoryListener(inspected._history)
+    unary(pool, ECHO, b"1")
+    eventually(inspected._history.events)
+    for seconds in range(3000):
+        listener.lost(Lost(pool="flood", channel=1, up=0))
+        listener.recovered(Recovered(pool="flood", channel=1, seconds=seconds % 10))
+    for _ in range(3000):
+        listener.leaked(Leaked(pool="flood", channel=1, held=60.0, stack=""))
+    with page_of(browser, inspector):
+        eventually(lambda: len(browser.texts(".events .what")) == 4)
+        *lines, opened = browser.texts(".events .what")
+        assert lines == [
+            "Possible leak, 3,000 times: lease held for 60 s",
+            "Recovered, 3,000 times, the last after 9.0 s",
+            "Lost, 3,000 times; none is up",
+        ]
+        assert opened.startswith("Opened in")
 
 
 def test_pools_appear_and_disappear(browser: Browser, server: Server, make_pool: PoolMaker) -> None:

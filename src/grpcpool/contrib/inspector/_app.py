@@ -93,6 +93,7 @@ class InspectedPool:
             "name": self._name,
             "kind": self._kind,
             "state": state,
+            "down": state == "open" and stats is not None and self._history.is_down(stats),
             "config": document_of_config(pool.config),
             "stats": document_of_stats(stats, self._history) if stats is not None else None,
             "timeline": document_of_samples(self._history.samples()),

@@ -25,9 +25,12 @@ class ChannelDocument(TypedDict):
     id: int
     state: str
     reason: str | None
+    address: str | None
     in_flight: int
     limit: int
     exclusive: bool
+    avoided: bool
+    failures: int
     created_at: float
     used_at: float
     calls: int
@@ -38,6 +41,8 @@ class StatsDocument(TypedDict):
 
     size: int
     ready: int
+    lost: int
+    avoided: int
     opening: int
     draining: int
     idle: int
@@ -51,9 +56,12 @@ class StatsDocument(TypedDict):
     timeouts: int
     rejected: int
     refused_streams: int
+    failures: int
+    losses: int
     opened: int
     open_failures: int
     closed: dict[str, int]
+    target: str | None
     channels: list[ChannelDocument]
 
 
@@ -68,18 +76,18 @@ class TimelineDocument(TypedDict):
 
 
 class EventDocument(TypedDict):
-    """An event of a pool, or several equal ones within some seconds.
+    """An event of a pool, or several equal ones: in a row, or within some seconds.
 
     Attributes:
         id: The event's number, in order of the first occurrence.
-        kind: The name of the `Listener`'s hook: `opened`, `open_failed`, `draining`, `closed`, `timed_out`,
-            `rejected`, `refused_stream`, `leaked`.
+        kind: The name of the `Listener`'s hook: `opened`, `open_failed`, `lost`, `recovered`, `avoided`, `draining`,
+            `closed`, `timed_out`, `rejected`, `refused_stream`, `leaked`.
         channel: The connection; `null` if the event does not concern one.
         at: When it happened first.
         last_at: When it happened last.
         count: How often it happened; `channel` and `details` are those of the last occurrence.
-        details: The event's own fields: `seconds` and `replaces`; `error` and `retry_in`; `reason` and `in_flight`;
-            `reason` and `cancelled`; `waited`; `waiting`; `limit`; `held`.
+        details: The event's own fields: `seconds` and `replaces`; `error` and `retry_in`; `cause` and `up`; `seconds`;
+            `code`; `reason` and `in_flight`; `reason` and `cancelled`; `waited`; `waiting`; `limit`; `held`.
     """
 
     id: int
@@ -99,6 +107,7 @@ class PoolDocument(TypedDict):
         name: The pool's name.
         kind: `threads` or `asyncio`.
         state: `open`, `closed`, or `void` (an asyncio pool in a forked child).
+        down: Whether it is open and no connection is up, although some were or could not be opened.
         config: The fields of `PoolConfig`; `target_streams` is never `null`, `prime` is whether there is one.
         stats: The current snapshot; `null` if the pool is void.
         timeline: The samples of the last minutes.
@@ -109,6 +118,7 @@ class PoolDocument(TypedDict):
     name: str
     kind: str
     state: str
+    down: bool
     config: dict[str, object]
     stats: StatsDocument | None
     timeline: TimelineDocument
@@ -168,6 +178,8 @@ def document_of_stats(stats: PoolStats, history: PoolHistory) -> StatsDocument:
     return {
         "size": stats.size,
         "ready": stats.ready,
+        "lost": stats.lost,
+        "avoided": stats.avoided,
         "opening": stats.opening,
         "draining": stats.draining,
         "idle": stats.idle,
@@ -181,9 +193,12 @@ def document_of_stats(stats: PoolStats, history: PoolHistory) -> StatsDocument:
         "timeouts": stats.timeouts,
         "rejected": stats.rejected,
         "refused_streams": stats.refused_streams,
+        "failures": stats.failures,
+        "losses": stats.losses,
         "opened": stats.opened,
         "open_failures": stats.open_failures,
         "closed": {str(reason): number for reason, number in stats.closed.items()},
+        "target": stats.target,
         "channels": [_document_of_channel(channel, history) for channel in stats.channels],
     }
 
@@ -193,9 +208,12 @@ def _document_of_channel(channel: ChannelStats, history: PoolHistory) -> Channel
         "id": channel.id,
         "state": str(channel.state),
         "reason": history.reason(channel.id) if channel.state == "draining" else None,
+        "address": channel.address,
         "in_flight": channel.in_flight,
         "limit": channel.limit,
         "exclusive": channel.exclusive,
+        "avoided": channel.avoided,
+        "failures": channel.failures,
         "created_at": channel.created_at.timestamp(),
         "used_at": channel.used_at.timestamp(),
         "calls": channel.calls,

@@ -1,8 +1,8 @@
 """The history of one pool for the inspector: its latest events and samples, in two bounded buffers.
 
 Nothing here runs for each call. Events that calls cause (timeouts, rejections, refused streams) may come by the
-thousand, and an unreachable server fails every attempt to connect. So equal events within some seconds are one event
-with a count, and do not push the events of connections out of the buffer.
+thousand, an unreachable server fails every attempt to connect, and a connection may be lost again and again. So equal
+events in a row, or within some seconds, are one event with a count, and do not push others out of the buffer.
 
 In a forked child the history is empty, as the pool is.
 """
@@ -22,7 +22,20 @@ import grpc
 
 from ..._shared.fork import watch_for_fork
 from ..._values.errors import ConnectError, brief
-from ..._values.events import Closed, Draining, Leaked, Opened, OpenFailed, Opening, RefusedStream, Rejected, TimedOut
+from ..._values.events import (
+    Avoided,
+    Closed,
+    Draining,
+    Leaked,
+    Lost,
+    Opened,
+    OpenFailed,
+    Opening,
+    Recovered,
+    RefusedStream,
+    Rejected,
+    TimedOut,
+)
 from ..._values.listener import Listener
 from ..._values.plain_text import plain
 from ..._values.stats import PoolStats
@@ -34,7 +47,10 @@ MERGED_FOR = 10.0
 """Seconds within which equal events that calls cause are merged into one."""
 
 FAILURES_MERGED_FOR = 60.0
-"""Seconds within which failed attempts to connect are merged into one event."""
+"""Seconds within which failed attempts to connect, and losses of one connection, are merged into one event."""
+
+# The kinds of events that are merged for each connection.
+_MERGED_BY_CHANNEL = ("refused_stream", "lost", "recovered", "avoided")
 
 Detail = str | int | float | None
 
@@ -79,6 +95,8 @@ class PoolHistory:
         self._latest: dict[tuple[str, int | None], RecordedEvent] = {}
         self._replaces: dict[int, int] = {}
         self._retired: dict[int, str] = {}
+        # Whether the last attempt to connect failed.
+        self._failing = False
         self._event_count = 0
         self._sampled_at = -math.inf
 
@@ -118,12 +136,17 @@ class PoolHistory:
     ) -> None:
         """Adds an event, or merges it into the last equal one if that began less than `within` seconds ago.
 
-        Events are equal if they have the same `kind` and, if it is given, concern the same connection, `of`.
+        Events are equal if they have the same `kind` and, if it is given, concern the same connection, `of`. Events of
+        one kind and connection in a row are merged in any case.
         """
         now = time.time()
         with self._lock:
             last = self._latest.get((kind, of))
-            if last is not None and last in self._events and 0 <= now - last.at < within:
+            merged = last is not None and last in self._events and 0 <= now - last.at < within
+            if not merged and self._events:
+                last = self._events[-1]
+                merged = (last.kind, last.channel) == (kind, channel)
+            if last is not None and merged:
                 last.count, last.last_at, last.channel, last.details = last.count + 1, now, channel, details
                 # Keeps the latest event at the end.
                 self._events.remove(last)
@@ -150,7 +173,24 @@ class PoolHistory:
     def opened(self, channel: int) -> int | None:
         """Returns which connection this one replaces, and forgets it."""
         with self._lock:
+            self._failing = False
             return self._replaces.pop(channel, None)
+
+    def failed(self, channel: int) -> None:
+        """Notes that the server is unreachable, until a connection is open; forgets this one."""
+        self.closed(channel)
+        with self._lock:
+            self._failing = True
+
+    def recovered(self) -> None:
+        """Notes that the server can be reached."""
+        with self._lock:
+            self._failing = False
+
+    def is_down(self, stats: PoolStats) -> bool:
+        """Returns whether no connection is up, although some were, or the last attempt to open one failed."""
+        with self._lock:
+            return not stats.ready and (stats.lost > 0 or self._failing)
 
     def retired(self, channel: int, reason: str) -> None:
         """Notes why the connection is draining, until it is closed."""
@@ -162,7 +202,8 @@ class PoolHistory:
         with self._lock:
             self._replaces.pop(channel, None)
             self._retired.pop(channel, None)
-            self._latest.pop(("refused_stream", channel), None)
+            for kind in _MERGED_BY_CHANNEL:
+                self._latest.pop((kind, channel), None)
 
     def reason(self, channel: int) -> str | None:
         """Returns why the connection is draining; `None` if it is not."""
@@ -191,10 +232,30 @@ class HistoryListener(Listener):
     def open_failed(self, event: OpenFailed) -> None:
         """Records that a connection failed to open."""
         if (history := self._history()) is not None:
-            history.closed(event.channel)
+            history.failed(event.channel)
             retry_in = event.retry_in if math.isfinite(event.retry_in) else None
             details: dict[str, Detail] = {"error": _error_text(event.error), "retry_in": retry_in}
             history.record("open_failed", event.channel, details, within=FAILURES_MERGED_FOR)
+
+    def lost(self, event: Lost) -> None:
+        """Records that a connection is down."""
+        if (history := self._history()) is not None:
+            cause = None if event.cause is None else _error_text(event.cause)
+            details: dict[str, Detail] = {"cause": cause, "up": event.up}
+            history.record("lost", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
+
+    def recovered(self, event: Recovered) -> None:
+        """Records that a connection is up again."""
+        if (history := self._history()) is not None:
+            history.recovered()
+            details: dict[str, Detail] = {"seconds": event.seconds}
+            history.record("recovered", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
+
+    def avoided(self, event: Avoided) -> None:
+        """Records that a connection ranks behind others."""
+        if (history := self._history()) is not None:
+            details: dict[str, Detail] = {"code": None if event.code is None else event.code.name}
+            history.record("avoided", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
 
     def closed(self, event: Closed) -> None:
         """Records that a connection was closed."""

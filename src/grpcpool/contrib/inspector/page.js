@@ -8,6 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const RESPONSE_TIMEOUT = 5000; // milliseconds
 const PROCESS_EXPIRES_AFTER = 60000;
 const ANNOUNCEMENT_INTERVAL = 10000;
+const MERGED_IS_NEW_AFTER = 60; // seconds
 const MAX_MARKS = 40; // waiters that are drawn individually
 const ROW_SECONDS = 30; // seconds in each row of the timeline's table
 
@@ -18,7 +19,8 @@ const REASONS = {
   refresh: "refreshed",
   overflow: "extra connection beyond max_size released",
   discarded: "discarded",
-  lost: "down for idle_timeout",
+  lost: "connection down",
+  unresponsive: "no answer for unresponsive_after",
   pool_closed: "pool closed",
 };
 
@@ -40,6 +42,7 @@ function duration(seconds) {
 }
 
 const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${count === 1 ? one : many}`;
+const times = (count) => (count === 1 ? "" : `, ${number.format(count)} times`);
 const reason = (name) => REASONS[name] ?? name;
 
 // How an event is shown: its severity, its name, and the details.
@@ -47,7 +50,13 @@ const EVENTS = {
   opened: ({ details: { seconds, replaces } }) => [
     "good", "Opened", ` in ${duration(seconds)}${replaces === null ? "" : `, replaces ${replaces}`}`],
   open_failed: ({ count, details: { error, retry_in } }) => [
-    "bad", "Open failed", `${count === 1 ? "" : `, ${count} times`}: ${error}${retry_in === null ? "" : `; next attempt in ${duration(retry_in)}`}`],
+    "bad", "Open failed", `${times(count)}: ${error}${retry_in === null ? "" : `; next attempt in ${duration(retry_in)}`}`],
+  lost: ({ count, details: { cause, up } }) => [
+    "bad", "Lost", `${times(count)}${cause === null ? "" : `: ${cause}`}; ${up ? `${up} up` : "none is up"}`],
+  recovered: ({ count, details: { seconds } }) => [
+    "good", "Recovered", `${times(count)}${count === 1 ? "" : ", the last"} after ${duration(seconds)}`],
+  avoided: ({ count, details: { code } }) => [
+    "wait", "Avoided", `${times(count)}: ${code === null ? "the server refused a stream" : `a call failed with ${code}`}`],
   draining: ({ details }) => [
     "wait", "Draining", `: ${reason(details.reason)}; ${details.in_flight} in flight`],
   closed: ({ details }) => [
@@ -59,7 +68,7 @@ const EVENTS = {
     "bad", "Rejected", `: ${plural(count, "request")}; queue full (${number.format(details.waiting)} waiting)`],
   refused_stream: ({ count, details }) => [
     "wait", "Refused", `: ${plural(count, "stream")}, by the server; limit now ${details.limit}`],
-  leaked: ({ details }) => ["bad", "Possible leak", `: lease held for ${duration(details.held)}`],
+  leaked: ({ count, details }) => ["bad", "Possible leak", `${times(count)}: lease held for ${duration(details.held)}`],
 };
 
 function describeEvent(event) {
@@ -126,21 +135,25 @@ function newRow() {
   wide.append(bar);
   const head = make("th", { scope: "row" });
   return make(
-    "tr", {}, head, cell("state", make("span"), make("small")), wide, cell("number count"), cell("number age"), cell("number spare used soft"),
-    cell("number spare calls soft"),
+    "tr", {}, head, cell("state", make("span"), make("small")), cell("spare address soft"), wide, cell("number count"), cell("number age"), cell("number spare used soft"),
+    cell("number spare calls soft"), cell("number spare failed soft"),
   );
 }
 
 function updateRow(row, channel, config, now) {
-  const [head, state, wide, count, age, used, calls] = row.children;
-  set(row, { "data-state": channel.state, "data-channel": channel.id });
+  const [head, state, address, wide, count, age, used, calls, failed] = row.children;
+  // A connection that is avoided is ready.
+  const shownState = channel.avoided && channel.state === "ready" ? "avoided" : channel.state;
+  set(row, { "data-state": shownState, "data-channel": channel.id });
   write(head, String(channel.id));
-  write(state.firstChild, channel.state);
+  write(state.firstChild, shownState);
+  write(address, channel.address ?? "");
   write(state.lastChild, channel.reason ? ` (${channel.reason})` : "");
   write(count, channel.exclusive ? "exclusive" : `${channel.in_flight} / ${channel.limit}`);
   write(age, duration(now - channel.created_at));
   write(used, channel.calls ? `${duration(now - channel.used_at)} ago` : "never");
   write(calls, number.format(channel.calls));
+  write(failed, number.format(channel.failures));
 
   // The bar's length is max_streams, so that a lower limit of the server is visible.
   const capacity = Math.max(config.max_streams, channel.limit, 1);
@@ -268,7 +281,16 @@ function newCard(pool) {
   return card;
 }
 
-function updateFigures(card, stats, timeline, every) {
+// What is wrong with a pool's connections, in words, and how severe it is.
+function healthOf({ down, stats }) {
+  if (!stats) return { words: "", tone: null };
+  const counts = [[stats.lost, "lost"], [stats.avoided, "avoided"]];
+  const some = counts.filter(([count]) => count).map(([count, name]) => `${number.format(count)} ${name}`);
+  const words = [...(down ? ["down"] : []), ...some].join(", ");
+  return { words, tone: down || stats.lost ? "bad" : stats.avoided ? "wait" : null };
+}
+
+function updateFigures(card, stats, health, timeline, every) {
   for (const figure of card.querySelectorAll("[data-figure]")) {
     const name = figure.dataset.figure;
     write(figure, number.format(stats[name]));
@@ -278,6 +300,9 @@ function updateFigures(card, stats, timeline, every) {
   const text = (name, value) => write(card.querySelector(`[data-text="${name}"]`), value);
   text("streams", `of ${plural(streams, "stream")}`);
   text("waited", stats.waited ? `${number.format(stats.waited)} waited, mean ${duration(stats.wait_seconds / stats.waited)}` : "none has waited yet");
+  const { words, tone } = health;
+  set(card.querySelector('[data-figure="size"]').closest("div"), { "data-tone": tone });
+  text("health", words);
   text("bounds", `${stats.ready} ready, ${stats.min_size}–${stats.max_size} allowed`);
   text("rate", rate(timeline, every));
   text("acquired", `${number.format(stats.acquired)} in total`);
@@ -285,10 +310,12 @@ function updateFigures(card, stats, timeline, every) {
 
 function updateTags(card, pool) {
   const tags = card.querySelector(".tags");
-  const state = pool.state === "open" ? "" : pool.state === "closed" ? "closed" : "void: created before a fork";
+  const { words, tone } = healthOf(pool);
+  const state = pool.state === "open" ? words : pool.state === "closed" ? "closed" : "void: created before a fork";
   const config = pool.config;
   const rest = `${pool.kind}, ${config.mode}, ${config.picker.replace("_", " ")}`;
-  set(card, { "data-state": pool.state });
+  set(card, { "data-state": pool.state, "data-health": pool.down ? "down" : null });
+  set(tags, { "data-tone": pool.state === "open" ? tone : "bad" });
   if (tags.dataset.text === state + rest) return;
   tags.dataset.text = state + rest;
   tags.replaceChildren(...(state ? [make("b", {}, state), ", "] : []), rest);
@@ -309,18 +336,21 @@ function updatePairs(card, name, pairs) {
 function updateCard(card, pool, data) {
   const { stats, timeline, config, events } = pool;
   write(card.querySelector("h2"), pool.name);
+  write(card.querySelector(".target"), stats?.target && stats.target !== pool.name ? stats.target : "");
   updateTags(card, pool);
   for (const part of card.children) {
     if (part.tagName !== "HEADER") part.hidden = stats === null;
   }
   if (stats === null) return;
-  updateFigures(card, stats, timeline, data.every);
+  updateFigures(card, stats, healthOf(pool), timeline, data.every);
   syncChildren(
     card.querySelector(".connections tbody"), stats.channels, ({ id }) => id, newRow,
     (row, channel) => updateRow(row, channel, config, data.now),
   );
   card.querySelector('[data-none="channels"]').hidden = stats.channels.length > 0;
-  card.querySelector(".connections table").hidden = stats.channels.length === 0;
+  const table = card.querySelector(".connections table");
+  table.hidden = stats.channels.length === 0;
+  set(table, { "data-addresses": stats.channels.some(({ address }) => address) ? "known" : null });
   updateQueue(card, stats, config);
   for (const figure of card.querySelectorAll("[data-chart]")) updateChart(figure, figure.dataset.chart, timeline, data);
   write(card.querySelector('[data-text="reach"]'), duration(data.keep));
@@ -350,10 +380,13 @@ function updatePage() {
   syncChildren(
     $("overview").firstElementChild, data.pools, ({ id }) => `${shown} ${id}`,
     (pool) => make("li", {}, make("a", { href: `#pool-${pool.id}` }, make("b"), make("span"))),
-    (item, { name, stats, state }) => {
+    (item, pool) => {
+      const { name, stats, state } = pool;
+      const { words, tone } = healthOf(pool);
       write(item.querySelector("b"), name);
+      set(item, { "data-tone": state === "open" ? tone : null });
       const figures = stats && `${plural(stats.in_flight, "in flight", "in flight")}, ${number.format(stats.waiting)} waiting`;
-      write(item.querySelector("span"), state === "open" ? figures : state);
+      write(item.querySelector("span"), state === "open" ? words || figures : state);
     },
   );
   updateProcesses(data);
@@ -419,8 +452,11 @@ let announceTimer = null;
 function announceEvents(before, data) {
   if (!before) return;
   for (const pool of data.pools) {
-    const known = Math.max(0, ...(before.pools.find(({ id }) => id === pool.id)?.events ?? []).map(({ id }) => id));
-    const fresh = pool.events.filter(({ id }) => id > known);
+    const known = new Map((before.pools.find(({ id }) => id === pool.id)?.events ?? []).map((event) => [event.id, event]));
+    const last = Math.max(0, ...known.keys());
+    // One that was merged into an old one is new, too.
+    const again = ({ id, last_at }) => last_at - (known.get(id)?.last_at ?? last_at) > MERGED_IS_NEW_AFTER;
+    const fresh = pool.events.filter((event) => event.id > last || again(event));
     const bad = fresh.map((event) => [event, ...describeEvent(event)]).filter(([, tone]) => tone === "bad");
     for (const [event, , name, rest] of bad) {
       const which = event.channel === null ? "" : `, connection ${event.channel}`;

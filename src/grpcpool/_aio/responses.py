@@ -1,0 +1,56 @@
+"""The responses of a call of a pool or lease, as they are iterated."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, Self
+
+NOWHERE = SimpleNamespace(heard=0)
+"""Stands for the slot of a call that is not on one any more."""
+
+
+class Responses(AsyncIterator[Any]):
+    """The responses of a call. Holds the call for as long as it is iterated."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._iterator: AsyncIterator[Any] | None = None
+        # Whose connection delivers the responses.
+        self._slot: Any = NOWHERE
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Any:
+        # A call that has responded is not sent again: from here on the native iterator serves.
+        if self._iterator is None:
+            return self._first()
+        # It has delivered the one before.
+        self._slot.heard += 1
+        return self._iterator.__anext__()
+
+    async def _first(self) -> Any:
+        call = self._call
+        while True:
+            native = await call._begun_or_cancelled()
+            iterator = native.__aiter__()
+            try:
+                message = await iterator.__anext__()
+            except BaseException as error:
+                if getattr(iterator, "ag_running", False):
+                    # Another task iterates the call: this error ends nothing.
+                    raise
+                if not call._is_sent_again(native, error):
+                    self._iterator = iterator
+                    raise
+            else:
+                self._iterator = iterator
+                self._slot = call.has_heard()
+                return message
+
+    async def aclose(self) -> None:
+        """As of the asynchronous generator that gRPC returns."""
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None:
+            await close()

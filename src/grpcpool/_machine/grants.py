@@ -1,0 +1,131 @@
+"""Which waiter gets which place, and which gets none: grants and refusals.
+
+A waiter that is answered leaves the queue last. Until then its answer is part of it, so that an interruption between
+the two is repaired.
+"""
+
+from __future__ import annotations
+
+from .._values.errors import Figures, Refusal, describe_ask
+from .._values.events import Granted, Rejected, TimedOut
+from .._values.slot_states import SlotState
+from .counters import figures_of
+from .effects import Grant, Notify, Refuse
+from .fleet import Fleet
+from .openers import OpenWaiter
+from .outage import Outage
+from .queue import Waiter, WaitQueue
+from .reservation import Reservation
+from .slot import Slot
+
+
+class Grants:
+    """Answers the waiters of one pool."""
+
+    def __init__(self, fleet: Fleet, queue: WaitQueue, outage: Outage) -> None:
+        """For the waiters in `queue` and the connections of `fleet`."""
+        self._fleet = fleet
+        self._slots = fleet.slots
+        self._places = fleet.places
+        self._picker = fleet.picker
+        self._queue = queue
+        self._outage = outage
+        self._outbox = fleet.outbox
+        self._counters = fleet.counters
+        self._name = fleet.name
+        self.reservation = Reservation(self._slots, self._picker, queue)
+
+    # --- serving ------------------------------------------------------------------------------------------------
+
+    def wake(self, waiter: Waiter, now: float) -> None:
+        """A waiter has paused, and asks for its place. What must be dialled for it is so at the end of the step."""
+        self._queue.wake(waiter)
+        slot = self._picker.pick(waiter.streams) or self._outage.slot_for(waiter)
+        if slot is not None:
+            self.serve(slot, now)
+
+    def wait(self, waiter: Waiter, now: float) -> None:
+        """Queues the waiter and dials for it; one without time has asked once."""
+        self._queue.push(waiter)
+        self._fleet.alarm_at(waiter.deadline)
+        self.fill(now)
+        if waiter.deadline <= now and waiter.queued:
+            self.expire(waiter, now)
+
+    def fill(self, now: float) -> None:
+        """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up."""
+        while restored := self._fleet.fill(self._queue.asked, now):
+            for slot in restored:
+                self.serve(slot, now)
+        if self._queue.length and not self._slots.ready:
+            self._fill_without_connection(now)
+        self.review(now)
+
+    def _fill_without_connection(self, now: float) -> None:
+        for slot in self._slots.in_state(SlotState.LOST):
+            self.serve(slot, now)
+        if self._outage.is_hopeless():
+            for waiter in [waiter for waiter in self._queue if waiter.fail_fast]:
+                self.refuse(waiter, Refusal.OPEN_FAILED, now)
+
+    def serve(self, slot: Slot, now: float) -> None:
+        """Grants to waiters, in turn, what the slot has room for."""
+        down = self._outage.takes_calls(slot)
+        if not down and slot.state is not SlotState.READY:
+            return
+        while self._queue.length and (waiter := self._first_fitting(slot, fail_fast=down)) is not None:
+            if slot.reserved:
+                self.reservation.end()
+            self._places.acquire(waiter.streams, waiter, slot)
+            # In this order: an interruption between the two is repaired.
+            self._outbox.append(Grant(waiter, slot))
+            self._queue.remove(waiter)
+            waited = now - waiter.since
+            self._counters.waited += 1
+            self._counters.wait_seconds += waited
+            self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
+
+    def _first_fitting(self, slot: Slot, *, fail_fast: bool) -> Waiter | None:
+        if slot.reserved:
+            return self.reservation.waiter_for(slot)
+        return self._queue.first_fitting(slot, fail_fast=fail_fast)
+
+    def review(self, now: float) -> None:
+        """A waiter has come or left, or a slot has: reserves what has to be, and serves others with what need not."""
+        while (slot := self.reservation.review()) is not None:
+            self.serve(slot, now)
+
+    # --- refusing -----------------------------------------------------------------------------------------------
+
+    def reject(self, waiter: Waiter, now: float) -> None:
+        """The queue is full: refuses the waiter, unless what is dialled or taken back for it has room."""
+        self._queue.push(waiter)
+        self.fill(now)
+        if waiter.queued:
+            self._counters.rejected += 1
+            self.refuse(waiter, Refusal.EXHAUSTED, now)
+            self._outbox.append(Notify(Rejected(pool=self._name, waiting=self._queue.length)))
+
+    def expire(self, waiter: Waiter, now: float) -> None:
+        """The waiter's deadline has come."""
+        self._counters.timeouts += 1
+        self.refuse(waiter, Refusal.TIMEOUT, now)
+        self._outbox.append(Notify(TimedOut(pool=self._name, waited=now - waiter.since)))
+
+    def refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, now: float) -> None:
+        """Decides that the waiter gets nothing. As with a grant, it leaves last."""
+        waiter.refusal = refusal
+        self._outbox.append(Refuse(waiter, refusal, self.figures_for(waiter, now), self._outage.cause))
+        if isinstance(waiter, Waiter):
+            self._queue.remove(waiter)
+            self.review(now)
+
+    def figures_for(self, waiter: Waiter | OpenWaiter, now: float) -> Figures:
+        """The numbers that the error of this waiter reports; it does not count among those that wait."""
+        asked, waiting = "", self._queue.length
+        if isinstance(waiter, Waiter):
+            asked = describe_ask(waiter.streams, is_call=waiter.is_call)
+            waiting -= waiter.queued
+        return figures_of(
+            self._slots, max_size=self._fleet.max_size, waiting=waiting, waited=now - waiter.since, asked=asked
+        )

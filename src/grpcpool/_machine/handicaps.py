@@ -1,0 +1,90 @@
+"""Which connections rank behind others, because calls on them failed of late: a sick server gets less, not more.
+
+A server that fails its calls at once always carries least. Without more, a pool would send it most of the traffic. So
+each call that fails as calls do on a sick server handicaps its connection: for `avoid_after_failure` seconds after the
+last of such failures it ranks as if it carried ten more calls for each of them. The pickers do that.
+
+Invariant: the handicap decides on which connection an ask is granted, never whether it is. Nothing is ejected: while
+all connections are sick, or all others are full, it changes nothing. So it needs no threshold and no trial.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+
+from .._values.events import Avoided
+from .._values.slot_states import SlotState
+from .counters import Counters
+from .effects import Notify, Outbox
+from .pickers import Picker
+from .slot import Slot
+
+
+class Handicaps:
+    """The handicaps of one pool's connections."""
+
+    def __init__(
+        self,
+        picker: Picker,
+        outbox: Outbox,
+        counters: Counters,
+        *,
+        avoid_for: float | None,
+        name: str,
+        alarm_at: Callable[[float], None],
+    ) -> None:
+        """Handicaps nothing yet.
+
+        Args:
+            picker: Ranks the connections.
+            outbox: For events.
+            counters: Those of the pool.
+            avoid_for: How long a handicap lasts, in seconds; `None` for no handicaps.
+            name: The pool's.
+            alarm_at: Brings the pool's next deadline forward.
+        """
+        self._picker = picker
+        self._outbox = outbox
+        self._counters = counters
+        self._avoid_for = avoid_for
+        self._name = name
+        self._alarm_at = alarm_at
+
+    def failed(self, slot: Slot, code: enum.Enum, now: float) -> None:
+        """A call on the slot has failed as calls do on a sick server."""
+        self._counters.failures += 1
+        slot.failures += 1
+        self.add(slot, code, now)
+
+    def add(self, slot: Slot, code: enum.Enum | None, now: float) -> None:
+        """Handicaps the slot, or handicaps it more.
+
+        Args:
+            slot: The slot.
+            code: The status of the call that failed; `None` if the server refused a stream at light load.
+            now: The moment.
+        """
+        if self._avoid_for is None or slot.state is not SlotState.READY:
+            return
+        for other in self._of_same_server(slot):
+            if not other.avoided_for:
+                self._outbox.append(Notify(Avoided(pool=self._name, channel=other.id, code=code)))
+            other.avoided_until = now + self._avoid_for
+            self._rank(other, other.avoided_for + 1)
+            self._alarm_at(other.avoided_until)
+
+    def _of_same_server(self, slot: Slot) -> list[Slot]:
+        """The slots whose connections lead to the same server, as far as that is known."""
+        return [slot]
+
+    def end(self, slot: Slot, now: float) -> None:
+        """Ends the slot's handicap if nothing has failed for long enough."""
+        if slot.avoided_until <= now:
+            slot.avoided_until = math.inf
+            self._rank(slot, 0)
+
+    def _rank(self, slot: Slot, failures: int) -> None:
+        slot.avoided_for = failures
+        self._picker.rank(slot)

@@ -1,0 +1,162 @@
+"""Sick servers: how long a handicap lasts, which connections count as silent, and what is made of it."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any
+
+from grpcpool._machine.effects import Notify
+from grpcpool._machine.places import Holding
+from grpcpool.events import Avoided, Lost, Recovered
+from machine.play import START, Play
+
+
+class Status(enum.Enum):
+    """Stands for a status."""
+
+    INTERNAL = 1
+
+
+def fail(play: Play, number: int) -> list[str]:
+    """A call on that slot fails."""
+    words = play.did(play.recorder.effects(play.machine.failed, play[number], Status.INTERNAL, play.now))
+    play.release(number, 1)
+    return words
+
+
+def events(play: Play, kind: type) -> list[Any]:
+    """The events of that kind among the last effects."""
+    return [effect.event for effect in play.effects if isinstance(effect, Notify) and isinstance(effect.event, kind)]
+
+
+def time_out(play: Play, number: int, *, began: float) -> list[str]:
+    """A call on that slot, which began then, runs into its deadline."""
+    slot = play[number]
+    return play.did(play.recorder.effects(play.machine.unanswered, slot, Holding(slot), began, play.now))
+
+
+def two(**config: Any) -> Play:
+    """Two connections, each with a handful of calls."""
+    settings: dict[str, Any] = {"min_size": 2, "max_size": 2, "max_streams": 9, "target_streams": 9, "picker": "fill"}
+    play = Play(**(settings | config))
+    play.open()
+    play.opened(1, 2)
+    for _ in range(12):
+        play.request(1)
+    return play
+
+
+def test_a_handicap_lasts_until_nothing_has_failed_for_long_enough() -> None:
+    """Each failure prolongs it; only the first of a row is an event; a tick at its end forgets it."""
+    play = two(avoid_after_failure=5.0)
+    play.machine.failed(play[1], Status.INTERNAL, play.now)
+    play.did(play.recorder.effects(play.machine.tick, play.now))
+    assert events(play, Avoided) == [Avoided(pool="pool", channel=1, code=Status.INTERNAL)]
+    assert play.machine.next_deadline() == START + 5.0
+    play.tick(4.0)
+    fail(play, 1)
+    assert not events(play, Avoided)
+    assert (play[1].avoided_for, play.stats.avoided, play.stats.failures, play[1].failures) == (2, 1, 2, 2)
+    play.tick(4.5)
+    assert play[1].avoided_for == 2
+    play.tick(0.5)
+    assert (play[1].avoided_for, play.stats.avoided, play.stats.failures) == (0, 0, 2)
+    assert play.machine.next_deadline() == math.inf
+
+
+def test_what_fails_on_a_connection_that_is_down_is_only_counted() -> None:
+    """It is out of service anyway, and ranks like others when it is back."""
+    play = two()
+    play.lost(1)
+    fail(play, 1)
+    assert (play[1].avoided_for, play.stats.failures, play.stats.lost, play.stats.losses) == (0, 1, 1, 1)
+
+
+def test_a_loss_and_a_recovery_are_events() -> None:
+    """Each once, with the cause, how many are up, and how long it was down."""
+    play = two()
+    cause = ConnectionError("reset")
+    play.did(play.recorder.effects(play.machine.lost, play[1], cause, play.now))
+    assert events(play, Lost) == [Lost(pool="pool", channel=1, cause=cause, up=1)]
+    play.did(play.recorder.effects(play.machine.lost, play[1], cause, play.now))
+    assert not events(play, Lost)
+    play.now += 1.5
+    play.recovered(1)
+    assert events(play, Recovered) == [Recovered(pool="pool", channel=1, seconds=1.5)]
+    play.recovered(1)
+    assert not events(play, Recovered)
+
+
+def test_calls_that_began_before_the_last_answer_do_not_count() -> None:
+    """They may have waited for something that the others did not."""
+    play = two(unresponsive_after=20.0)
+    play.now += 1.0
+    play.release(1, 1)
+    for _ in range(4):
+        play.now += 0.5
+        time_out(play, 1, began=START)
+    assert play.tick(100.0) == []
+
+
+def test_a_cancelled_call_is_no_answer_and_no_timeout() -> None:
+    """Neither does it show that the server is there, nor that it is not."""
+    play = two(unresponsive_after=20.0)
+    play.now += 1.0
+    for _ in range(4):
+        time_out(play, 1, began=math.inf)
+    assert play[1].overdue == 0
+    for _ in range(3):
+        time_out(play, 1, began=START + 0.5)
+        time_out(play, 1, began=math.inf)
+    assert play.machine.next_deadline() == START + 20.0
+
+
+def test_a_message_of_a_stream_is_an_answer() -> None:
+    """A connection on which streams receive something is not replaced."""
+    play = two(unresponsive_after=20.0)
+    play.now += 1.0
+    for _ in range(3):
+        time_out(play, 1, began=START + 0.5)
+    play[1].heard += 1
+    assert play.tick(100.0) == []
+
+
+def test_a_successor_has_twice_as_long_until_one_answers() -> None:
+    """A server that answers nothing on new connections either is not dialled ever again at the same pace."""
+    play = two(unresponsive_after=20.0)
+    for number, successor, wait in ((1, 3, 20.0), (3, 4, 40.0)):
+        began = play.now
+        for _ in range(3):
+            play.request(1)
+            time_out(play, number, began=play.now)
+        play.now = began + wait - 1.0
+        play.release(2, 1)
+        assert play.tick() == []
+        play.now = began + wait
+        play.release(2, 1)
+        play.request(1)
+        assert play.tick() == [f"open {successor} for {number}"]
+        play.opened(successor)
+    assert (play[4].patience, play[2].patience) == (4, 1)
+
+
+def test_an_answer_ends_the_patience() -> None:
+    """A connection that has answered has no longer to answer than others."""
+    play = two()
+    play[1].patience = 4
+    time_out(play, 1, began=play.now)
+    assert play[1].patience == 4
+    play.now += 1.0
+    play.release(1, 1)
+    play.now += 1.0
+    time_out(play, 1, began=play.now)
+    assert play[1].patience == 1
+
+
+def test_without_the_setting_nothing_is_replaced() -> None:
+    """`unresponsive_after=None`: a connection may be silent for ever."""
+    play = two(unresponsive_after=None)
+    for _ in range(3):
+        time_out(play, 1, began=play.now)
+    assert play.tick(1e6) == []
