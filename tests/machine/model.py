@@ -255,12 +255,12 @@ class World:
             self.counts["refused_streams"] += 1
             slot = held.slot
             sheds, limit = self._sheds(slot), slot.limit
-            self._step(self.recorder.effects(self.machine.crowded, slot, self.now))
+            self._step(self.recorder.effects(self.machine.crowded, slot, 1, self.now))
             self._check_limit(slot, limit if sheds else slot.in_flight, sheds=sheds)
 
     def _sheds(self, slot: Slot) -> bool:
         """Whether a refusal of this moment cannot be due to a limit of streams."""
-        return not slot.exclusive and (slot.in_flight <= 1 or self.now < self.machine.fleet.limits.sheds_until)
+        return slot.in_flight <= 1 or self.now < self.machine.fleet.limits.sheds_until
 
     def _check_limit(self, slot: Slot, limit: int, *, sheds: bool) -> None:
         if slot in self.slots:

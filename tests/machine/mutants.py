@@ -88,8 +88,8 @@ MUTANTS = (
     Mutant(
         "a refused stream leaves the limit",
         "limits",
-        "            self._limit(slot, carried - leaving, now)\n",
-        "            self._limit(slot, carried, now)\n",
+        "            self._limit(slot, max(carried - leaving, calls - 1), now)\n",
+        "            self._limit(slot, max(carried, calls - 1), now)\n",
         "the load is read before or after the release",
     ),
     Mutant(

@@ -36,14 +36,14 @@ ASKS = pytest.mark.parametrize("streams", [None, 1, 5], ids=["whole", "one_strea
 def _assert_learned(pool: Any, recorder: Recorder, number: int, streams: int | None) -> None:
     """Exactly `number` refusals were counted and emitted, with the limit that the connection has; only one is emitted.
 
-    A single stream leaves the limit, and the connection is avoided; else the limit is what is leased.
+    A call that is alone leaves the limit, and the connection is avoided; else the limit is what is leased.
     """
-    limit = {None: 1, 1: 90, 5: 5}[streams]
+    limit = {None: 90, 1: 90, 5: 5}[streams]
     assert pool.stats().refused_streams == number
     assert [event.limit for event in recorder.of(RefusedStream)] == [limit] * number
     assert sorted(channel.limit for channel in pool.stats().channels) == [limit, 90]
-    assert [event.code for event in recorder.of(Avoided)] == ([None] if streams == 1 else [])
-    assert pool.stats().avoided == (streams == 1)
+    assert [event.code for event in recorder.of(Avoided)] == ([None] if limit == 90 else [])
+    assert pool.stats().avoided == (limit == 90)
 
 
 def _failure(channel: grpc.Channel, way: Way) -> tuple[Any, ...]:
@@ -84,7 +84,7 @@ def test_it_is_counted(
     way: Way,
     streams: int | None,
 ) -> None:
-    """Each refusal is counted and emitted; the limit is lowered to what is leased, except by a lone stream."""
+    """Each refusal is counted and emitted; the limit is lowered to what is leased, except by a call that is alone."""
     pool = open_pool(min_size=2, max_size=2)
     refusing.begin(open=0)
     with pool.acquire(streams=streams) as lease:
@@ -99,19 +99,24 @@ def test_after_a_whole_lease_the_limit_holds(
 ) -> None:
     """After a lease with refused calls, the connection gets no more calls than its lowered limit."""
     pool = open_pool(max_size=1, max_streams=10)
-    refusing.begin(open=0)
+    refusing.begin(open=2)
     with pool.acquire() as lease:
+        running = [FUTURE.begin(lease, f"hold:{tag}") for tag in "ab"]
+        eventually(lambda: set(refusing.report().held) == set("ab"))
         _failure(lease, WAYS[0])
+        for tag in "ab":
+            refusing.let_go(tag)
+        assert [call.result(20) for call in running] == [b"1"] * 2
     refusing.begin(open=10)
-    calls = [FUTURE.begin(pool, f"hold:{tag}") for tag in "abc"]
+    calls = [FUTURE.begin(pool, f"hold:{tag}") for tag in "cdef"]
     eventually(lambda: pool.stats().waiting == 2)
-    assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(1, 1)]
+    assert [(channel.in_flight, channel.limit) for channel in pool.stats().channels] == [(2, 2)]
     clock.advance(STEP)
     clock.advance(STEP)
-    eventually(lambda: set(refusing.report().held) == set("abc"))
-    for tag in "abc":
+    eventually(lambda: set(refusing.report().held) == set("cdef"))
+    for tag in "cdef":
         refusing.let_go(tag)
-    assert [call.result(20) for call in calls] == [b"1"] * 3
+    assert [call.result(20) for call in calls] == [b"1"] * 4
     assert_at_rest(pool)
 
 
@@ -182,7 +187,7 @@ async def test_the_caller_gets_the_error_on_asyncio(
 async def test_it_is_counted_on_asyncio(
     refusing: RefusingServer, recorder: Recorder, clock: ManualClock, way: aio_ways.Way, streams: int | None
 ) -> None:
-    """Each refusal is counted and emitted; the limit is lowered to what is leased, except by a lone stream."""
+    """Each refusal is counted and emitted; the limit is lowered to what is leased, except by a call that is alone."""
     async with pool_over(refusing.aio_channel, listeners=[recorder], min_size=2, max_size=2) as pool:
         await pool.open()
         refusing.begin(open=0)

@@ -167,7 +167,7 @@ class CallProxy:
         running = self._stage
         if isinstance(running, Running) and not running.refused:
             running.refused = True
-            self._driver.tell(self._driver.machine.crowded, running._slot)
+            self._driver.tell(self._driver.machine.crowded, running._slot, 1)
 
     def __del__(self) -> None:
         stage: Stage | None = getattr(self, "_stage", None)
@@ -383,7 +383,8 @@ class _ManyResponses(CallProxy):
         while True:
             native = await self._begun_or_cancelled()
             try:
-                message = await native.read()
+                # Until the request is sent, a cancellation ends the sending, and its message is lost.
+                message = await (native.read() if self.has_responded else keeping_message(native.read()))
             except BaseException as error:
                 if not self._is_sent_again(native, error):
                     raise

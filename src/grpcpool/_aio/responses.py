@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, Self
 
+from .._grpc.cancel_messages import keeping_message
+
 NOWHERE = SimpleNamespace(heard=0)
 """Stands for the slot of a call that is not on one any more."""
 
@@ -36,7 +38,8 @@ class Responses(AsyncIterator[Any]):
             native = await call._begun_or_cancelled()
             iterator = native.__aiter__()
             try:
-                message = await iterator.__anext__()
+                # Until the request is sent, a cancellation ends the sending, and its message is lost.
+                message = await keeping_message(iterator.__anext__())
             except BaseException as error:
                 if getattr(iterator, "ag_running", False):
                     # Another task iterates the call: this error ends nothing.

@@ -69,7 +69,7 @@ class Limits:
         # Until when it is not clear whether there is a limit.
         self.in_doubt_until = -math.inf
 
-    def refused(self, slot: Slot, now: float, *, leaving: int) -> bool:
+    def refused(self, slot: Slot, now: float, *, leaving: int = 0, calls: int = 1) -> bool:
         """The server refused a call on the slot. Lowers its limit to what it carries, less `leaving`, if that is why.
 
         Under load, a connection that carries much as well takes no more for now: the server's limit is probably the
@@ -79,19 +79,19 @@ class Limits:
             slot: The slot.
             now: The moment.
             leaving: Streams that are released next.
+            calls: Those that run on the place of the refused call: more than one may on that of a lease.
 
         Returns:
             Whether the server sheds load: the limit stays.
         """
         self._counters.refused_streams += 1
         carried = slot.in_flight
-        # How many calls there are on a connection that is leased as a whole is not known here.
-        alone = carried <= 1 and not slot.exclusive
+        alone = carried <= 1 and calls <= 1
         if alone:
             self._note_lone_refusal(slot, now)
         sheds = alone or now < self.sheds_until
         if not sheds:
-            self._limit(slot, carried - leaving, now)
+            self._limit(slot, max(carried - leaving, calls - 1), now)
             if carried > _HANDFUL:
                 self._limit_peers(slot, now)
         if alone or slot.limit <= _HANDFUL < self._max_streams:

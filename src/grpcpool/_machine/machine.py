@@ -164,11 +164,11 @@ class PoolMachine:
         self.release(slot, 1, holder, now)
         return sheds and answers
 
-    def crowded(self, slot: Slot, now: float) -> None:
-        """As `refused_stream`, for a call without a place of its own: its lease keeps what it has."""
+    def crowded(self, slot: Slot, calls: int, now: float) -> None:
+        """As `refused_stream`, for one of the `calls` on a lease, which keeps what it has."""
         if slot.state is SlotState.CLOSED:
             return
-        if self.fleet.limits.refused(slot, now, leaving=0):
+        if self.fleet.limits.refused(slot, now, calls=calls):
             self.fleet.handicaps.add(slot, None, now)
         if slot.state is SlotState.READY:
             self._picker.reload(slot, slot.in_flight)
