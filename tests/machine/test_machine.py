@@ -118,6 +118,15 @@ def test_a_reservation_moves_on_with_a_loss() -> None:
     assert play.release(1, 1) == ["grant 1"]
 
 
+def test_a_reserved_slot_that_is_lost_serves_calls_that_would_rather_fail() -> None:
+    """A slot that is down is kept for nothing: calls that would rather fail than wait do so on it."""
+    play = Play(max_size=1, max_streams=3)
+    play.filled(1)
+    play.request(None)
+    assert play.request(1, fail_fast=True) == []
+    assert play.lost(1) == ["watch 1", "grant 1"]
+
+
 def test_nothing_is_reserved_while_something_is_dialled() -> None:
     """A new connection is as good as a reserved one, and costs the calls nothing."""
     play = Play(max_size=2, max_streams=3)
@@ -417,6 +426,22 @@ def test_lone_refusals_in_a_burst_count_as_one() -> None:
         play.refused_stream(1)
         play.request(1)
     assert play[1].limit == 1
+
+
+def test_in_doubt_what_min_size_misses_is_opened() -> None:
+    """A refusal does not hold up what the pool has to have in any case."""
+    play = Play(min_size=2, max_size=2, max_streams=20, target_streams=20)
+    play.open()
+    play.opened(1, 2)
+    play.request(1)
+    play.request(1)
+    assert "open 3" in play.discard(2, 1)
+    play.failed(3)
+    retry_at = play.machine.next_deadline()
+    play.now = retry_at - 0.0625
+    play.refused_stream(1)
+    assert play.machine.next_deadline() == retry_at
+    assert play.tick_in_time() == ["open 4"]
 
 
 def test_in_doubt_nothing_is_opened_for_waiters() -> None:

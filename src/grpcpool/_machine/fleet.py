@@ -221,8 +221,8 @@ class Fleet:
         return self.backoff.failed(now)
 
     def end_superfluous(self, asked: int, now: float) -> None:
-        """A connection is up: ends dials that hang, and those beside them, if what is up is enough."""
-        needed = max(self.min_size, -(-(self.places.load + asked) // self.target))
+        """If nothing waits, and what is up is enough, ends dials that hang, and those beside them."""
+        needed = math.inf if asked else max(self.min_size, -(-self.places.load // self.target))
         for slot in self.slots.in_state(SlotState.OPENING):
             if self.slots.ready < needed:
                 return
@@ -454,7 +454,8 @@ class Fleet:
         self.alarm = min(self._peak_until, deadline)
         for slot in self.slots.all:
             self.alarm_at(self._attention(slot, asked, now))
-        at = max(self.backoff.retry_at, self.limits.in_doubt_until)
+        # In doubt about a limit, `min_size` alone is filled.
+        at = self.backoff.retry_at if self.shortage(0) > 0 else max(self.backoff.retry_at, self.limits.in_doubt_until)
         if at > now and self.shortage(asked) > 0:
             self.alarm_at(at)
         self.alarm = max(self.alarm, now)

@@ -57,9 +57,9 @@ class Grants:
         while restored := self._fleet.fill(self._queue.asked, now):
             for slot in restored:
                 self.serve(slot, now)
+        self.review(now)
         if self._queue.length and not self._slots.ready:
             self._fill_without_connection(now)
-        self.review(now)
 
     def _fill_without_connection(self, now: float) -> None:
         for slot in self._slots.in_state(SlotState.LOST):

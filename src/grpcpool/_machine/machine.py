@@ -281,6 +281,8 @@ class PoolMachine:
             self.outage.cause = error
             self.outbox.append(Watch(slot))
             self._open_failed(slot, error, self.fleet.unreachable(slot, now), now)
+            # What it was opened for may not ask yet, or not any more.
+            self.settle(slot, now)
 
     def _open_failed(self, slot: Slot, error: BaseException, retry_in: float, now: float) -> None:
         self.outbox.append(Notify(OpenFailed(pool=self.name, channel=slot.id, error=error, retry_in=retry_in)))
@@ -404,6 +406,8 @@ class PoolMachine:
                     self.grants.serve(slot, now)
         self._reconcile(now)
         if rested := self.queue.rested(now):
+            # Maybe the first to ask, or the first since a failed `open()`.
+            self.fleet.activate(now)
             for waiter in rested:
                 self.grants.wake(waiter, now)
             self.grants.fill(now)
