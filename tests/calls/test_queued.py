@@ -525,9 +525,13 @@ def test_a_thousand_queued_futures(calls: CallServer, make_pool: PoolMaker) -> N
     most = 0
     done: deque[Any] = deque()
     multicallable: Any = pool.unary_unary(UU)
+    # All of them wait, however fast the server answers.
+    leases = [pool.acquire(streams=4) for _ in range(2)]
     futures = [multicallable.future(str(i).encode(), timeout=60) for i in range(1000)]
     for future in futures:
         future.add_done_callback(done.append)
+    for lease in leases:
+        lease.release()
     while len(done) < 1000:
         most = max(most, threading.active_count())
         assert pool.stats().in_flight <= 8
