@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -63,6 +64,22 @@ async def test_an_answer_with_another_status_is_no_failure() -> None:
             for code in ("NOT_FOUND", "INVALID_ARGUMENT", "PERMISSION_DENIED", "UNIMPLEMENTED", "ABORTED"):
                 with pytest.raises(grpc.RpcError):
                     await pool.unary_unary(FAIL)(code.encode(), timeout=LONG)
+            assert (pool.stats().failures, pool.stats().avoided) == (0, 0)
+
+
+@in_loop
+async def test_a_healthy_server_that_ends_uploads_early_is_not_avoided() -> None:
+    """A write that comes too late fails, for gRPC, with `INTERNAL` before the server's own status is known."""
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield b"data"
+
+    with Server() as server:
+        async with pool_over(server.aio_channel) as pool:
+            for _ in range(200):
+                with pytest.raises(grpc.RpcError) as caught:
+                    await pool.stream_unary("/none.Such/Method")(requests(), timeout=LONG)
+                assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
             assert (pool.stats().failures, pool.stats().avoided) == (0, 0)
 
 
