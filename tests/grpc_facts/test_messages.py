@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -11,7 +12,7 @@ import pytest
 from grpcpool import isolated
 from grpcpool._grpc import status
 from grpcpool._grpc.servers_words import server_by_its_words
-from support.call_server import UU, CallServer
+from support.call_server import SU, UU, CallServer
 from support.pools import PoolMaker
 from support.refusing_server import RefusingServer
 from support.waiting import LONG, eventually
@@ -106,6 +107,34 @@ def test_messages_that_are_not_sent_or_read(
     pool = make_pool(lambda: grpc.insecure_channel(calls.target, options))
     with pytest.raises(grpc.RpcError):
         pool.unary_unary(UU, **made)(2000 if "request_serializer" in made else b"ok", timeout=LONG)
+    assert pool.stats().failures == (not known)
+
+
+def _requests() -> Iterator[bytes]:
+    yield from ()
+    raise ArithmeticError("as the test wants")
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pool: pool.stream_unary(SU)(_requests(), timeout=LONG),
+        lambda pool: pool.unary_unary(UU)(b"ok", timeout=LONG, metadata=[("Upper-Case", "is invalid")]),
+    ],
+    ids=["requests", "metadata"],
+)
+def test_what_a_caller_may_not_send(
+    calls: CallServer, make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, call: Any, known: bool
+) -> None:
+    """A call whose requests raise, or whose metadata is invalid, does not show that its server is sick."""
+    if not known:
+        monkeypatch.setattr(status, "_MESSAGES", _NEVER)
+    pool = make_pool(calls.channel)
+    pool.open()
+    with pytest.raises(grpc.RpcError):
+        call(pool)
+    eventually(lambda: pool.stats().in_flight == 0)
     assert pool.stats().failures == (not known)
 
 

@@ -354,6 +354,22 @@ FACTS: Final = (
         f"{_MESSAGES}::test_messages_that_are_not_sent_or_read",
     ),
     Fact(
+        "Exception iterating requests!, Invalid metadata",
+        "message",
+        "1.60",
+        "what gRPC says of a call whose requests raise, and of metadata that it cannot send: the server is well",
+        "such calls count as failures of their server, which ranks behind others for a while",
+        f"{_MESSAGES}::test_what_a_caller_may_not_send",
+    ),
+    Fact(
+        "Internal error from Core",
+        "message",
+        "1.60",
+        "what gRPC says on asyncio of a write to a call that its server has just ended; the server's status follows",
+        "a healthy server that ends uploads early ranks behind others for a while",
+        "tests/aio_pool/test_sick_servers.py::test_a_healthy_server_that_ends_uploads_early_is_not_avoided",
+    ),
+    Fact(
         "Method not found!, unknown service, Method not found:",
         "message",
         "1.60",

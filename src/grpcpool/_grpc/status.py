@@ -26,10 +26,12 @@ _RESET = "RST_STREAM"
 # What gRPC says of a call that it ended itself at its deadline; a server that gives up on a call has words of its own.
 _OWN_DEADLINE = "Deadline Exceeded"
 
-# What gRPC says of messages that it could not send or read, or that are too large: no server is sick then. On asyncio
-# the last is what a call has for a moment that writes when its server has just ended it; the server's status follows.
+# What gRPC says of what a caller gave it and it could not send, or of messages that it could not read, or that are too
+# large: no server is sick then. On asyncio the last is what a call has for a moment that writes when its server has
+# just ended it; the server's status follows.
 _MESSAGES = re.compile(
-    r"Exception (de)?serializing (request|response)!|message larger than max|\AInternal error from Core\Z"
+    r"Exception (de)?serializing (request|response)!|Exception iterating requests!|message larger than max"
+    r"|\A(Invalid metadata|Internal error from Core)\Z"
 )
 
 _SICK = frozenset(
