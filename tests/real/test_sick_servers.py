@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -124,3 +125,23 @@ def test_a_stream_that_receives_something_shows_that_the_server_is_there(make_po
                 next(stream)
             assert pool.stats().closed["unresponsive"] == 0
             stream.cancel()
+
+
+@pytest.mark.parametrize("kind", ["pool", "lease"])
+@pytest.mark.parametrize(
+    "mistake",
+    [{"timeout": "1"}, {"compression": "none"}, {"credentials": "none"}],
+    ids=["timeout", "compression", "credentials"],
+)
+def test_a_wrong_argument_does_not_take_the_connection_out_of_service(
+    server: Server, make_pool: PoolMaker, mistake: dict[str, Any], kind: str
+) -> None:
+    """On the main thread, too: what gRPC itself raises is not the work of a signal handler."""
+    pool = make_pool(server.channel, max_size=1)
+    pool.open()
+    with pool.acquire() if kind == "lease" else contextlib.nullcontext(pool) as channel:
+        call: Any = channel.unary_unary(ECHO)
+        with pytest.raises((TypeError, KeyError, AttributeError)):
+            call(b"ok", **mistake)
+        assert call(b"ok", timeout=LONG) == b"ok"
+    assert (pool.stats().losses, pool.stats().in_flight) == (0, 0)

@@ -52,3 +52,13 @@ def is_within_call() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def is_raised_by_grpc(error: BaseException | None) -> bool:
+    """Whether gRPC itself raised `error`, say for an argument, and not code that ran within it, as a handler does."""
+    traceback = error.__traceback__ if isinstance(error, Exception) else None
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return str(traceback.tb_frame.f_globals.get("__name__")).startswith(_PACKAGE)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from .._grpc.client_modules import is_within_call
+from .._grpc.client_modules import is_raised_by_grpc, is_within_call
 from .._grpc.connectivity import TRUSTED_FOR
 from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
@@ -146,8 +146,10 @@ class SyncDriver(Driver):
             work()
 
     def interrupted(self, slot: Slot | None) -> None:
-        """A call on the slot raised no status: in the main thread, a signal handler may have raised within gRPC."""
-        if slot is not None and threading.current_thread() is threading.main_thread():
+        """A call on the slot is raising no status: in the main thread, a signal handler may have raised within gRPC."""
+        if slot is None or is_raised_by_grpc(sys.exception()):
+            return
+        if threading.current_thread() is threading.main_thread():
             self.tell(self.machine.blocked, slot)
 
     # --- calls --------------------------------------------------------------------------------------------------
