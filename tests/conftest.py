@@ -15,7 +15,7 @@ import pytest
 
 from grpcpool import ChannelPool, Listener, PoolConfig
 from grpcpool.testing import ManualClock, manual_clock
-from support.connections import connections_to
+from support.connections import assert_no_connections
 from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
 from support.pools import PoolMaker, pool_threads
 from support.servers import Server
@@ -121,7 +121,7 @@ def server(_shared_server: Server) -> Iterator[Server]:
     """A server that no test kills or freezes; after each test, no connection to it is left."""
     yield _shared_server
     try:
-        eventually(lambda: connections_to(_shared_server.port) == 0, timeout=5)
+        assert_no_connections(_shared_server.port)
     except AssertionError:
         # The next test must begin without these connections.
         _shared_server.kill()

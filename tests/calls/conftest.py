@@ -9,9 +9,8 @@ import pytest
 
 from grpcpool import ChannelPool
 from support.call_server import CallServer
-from support.connections import connections_to
+from support.connections import assert_no_connections
 from support.pools import PoolMaker
-from support.waiting import eventually
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +23,7 @@ def _call_server() -> Iterator[CallServer]:
 def calls(_call_server: CallServer) -> Iterator[CallServer]:
     """A server that no test kills; after each test, no connection to it is left."""
     yield _call_server
-    eventually(lambda: connections_to(_call_server.port) == 0, timeout=10)
+    assert_no_connections(_call_server.port)
 
 
 @pytest.fixture
