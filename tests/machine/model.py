@@ -237,15 +237,16 @@ class World:
             self.down |= {held.slot} if held.slot.state == "ready" else set()
             self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, Holding(held.slot), self.now))
 
-    def refused_stream(self, index: int) -> None:
-        """The server refuses the call on one of the single-stream grants."""
+    def refused_stream(self, index: int, began: float | None = None) -> None:
+        """The server refuses the call on one of the single-stream grants, which began then."""
+        began = self.now if began is None else began
         if held := self._some([held for held in self.held if held.streams == 1 and held.slot in self.slots], index):
             self.broken = True
             self.held.remove(held)
             self.counts["refused_streams"] += 1
             slot, others = held.slot, held.slot.in_flight - 1
-            sheds, limit = self._sheds(slot), slot.limit
-            self._step(self.recorder.effects(self.machine.refused_stream, slot, Holding(slot), self.now))
+            sheds, limit = self._sheds(slot, began), slot.limit
+            self._step(self.recorder.effects(self.machine.refused_stream, slot, Holding(slot), began, self.now))
             self._check_limit(slot, limit if sheds else others, sheds=sheds)
 
     def crowded(self, index: int) -> None:
@@ -254,13 +255,14 @@ class World:
             self.broken = True
             self.counts["refused_streams"] += 1
             slot = held.slot
-            sheds, limit = self._sheds(slot), slot.limit
-            self._step(self.recorder.effects(self.machine.crowded, slot, 1, self.now))
+            sheds, limit = self._sheds(slot, self.now), slot.limit
+            self._step(self.recorder.effects(self.machine.crowded, slot, 1, self.now, self.now))
             self._check_limit(slot, limit if sheds else slot.in_flight, sheds=sheds)
 
-    def _sheds(self, slot: Slot) -> bool:
+    def _sheds(self, slot: Slot, began: float) -> bool:
         """Whether a refusal of this moment cannot be due to a limit of streams."""
-        return slot.in_flight <= 1 or self.now < self.machine.fleet.limits.sheds_until
+        alone = slot.in_flight <= 1 and slot.used_at <= began
+        return alone or self.now < self.machine.fleet.limits.sheds_until
 
     def _check_limit(self, slot: Slot, limit: int, *, sheds: bool) -> None:
         if slot in self.slots:

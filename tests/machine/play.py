@@ -115,7 +115,7 @@ class Play:
     def refused_stream(self, number: int) -> list[str]:
         """The server refuses a call on that slot."""
         return self.did(
-            self.recorder.effects(self.machine.refused_stream, self[number], Holding(self[number]), self.now)
+            self.recorder.effects(self.machine.refused_stream, self[number], Holding(self[number]), self.now, self.now)
         )
 
     def recovered(self, number: int) -> list[str]:

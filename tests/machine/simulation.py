@@ -210,7 +210,7 @@ class Simulation:
         candidates = [one for one in self.world.held if one.streams == 1 and one.slot in self.world.slots]
         if held in candidates:
             self.log(f"{self.time()} {held.slot} refuses a stream")
-            self.world.refused_stream(candidates.index(held))
+            self.world.refused_stream(candidates.index(held), self.world.now - 0.002)
             # As a driver does, send the call again.
             self.world.request(1, patience=5.0, fail_fast=False)
 

@@ -237,7 +237,7 @@ class MachinePlayer:
         """The server refuses the stream; the call is requested again."""
         slot = self._drop_grant(caller)
         assert slot is not None
-        self._commit(self._recorder.effects(self._machine.refused_stream, slot, Holding(slot), self._now))
+        self._commit(self._recorder.effects(self._machine.refused_stream, slot, Holding(slot), self._now, self._now))
         again = self._waiters[caller].again(self._now)
         again.not_before = self._now + 0.01
         self._request(again)

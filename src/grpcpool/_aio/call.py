@@ -167,7 +167,9 @@ class CallProxy:
         running = self._stage
         if isinstance(running, Running) and not running.refused:
             running.refused = True
-            self._driver.tell(self._driver.machine.crowded, running._slot, 1)
+            # Its place may have been released by now, so that the slot has been used since it began.
+            driver = self._driver
+            driver.tell(driver.machine.crowded, running._slot, 1, driver.monotonic())
 
     def __del__(self) -> None:
         stage: Stage | None = getattr(self, "_stage", None)

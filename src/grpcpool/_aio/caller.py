@@ -158,7 +158,7 @@ class PoolCaller:
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
                 running.refused = True
-                at_once = driver.tell(driver.machine.refused_stream, slot, running)
+                at_once = driver.tell(driver.machine.refused_stream, slot, running, running.placed_at)
                 if call is not None and self._method.may_repeat and not call.has_responded:
                     at = driver.resend_at(call.resends, at_once=at_once)
                     if at is not None:

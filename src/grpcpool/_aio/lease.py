@@ -161,7 +161,7 @@ class LeaseCaller:
             answered = not is_unanswered(code, details)
             if has_been_refused(native, code):
                 running.refused = True
-                driver.tell(driver.machine.crowded, running._slot, lease._calls)
+                driver.tell(driver.machine.crowded, running._slot, lease._calls, running.placed_at)
             else:
                 driver.call_failed(running._slot, None, running.placed_at, code, details)
         lease.end_call(answered=answered)

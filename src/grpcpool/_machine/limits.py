@@ -69,7 +69,7 @@ class Limits:
         # Until when it is not clear whether there is a limit.
         self.in_doubt_until = -math.inf
 
-    def refused(self, slot: Slot, now: float, *, leaving: int = 0, calls: int = 1) -> bool:
+    def refused(self, slot: Slot, began: float, now: float, *, leaving: int = 0, calls: int = 1) -> bool:
         """The server refused a call on the slot. Lowers its limit to what it carries, less `leaving`, if that is why.
 
         Under load, a connection that carries much as well takes no more for now: the server's limit is probably the
@@ -77,6 +77,7 @@ class Limits:
 
         Args:
             slot: The slot.
+            began: When the call began.
             now: The moment.
             leaving: Streams that are released next.
             calls: Those that run on the place of the refused call: more than one may on that of a lease.
@@ -86,7 +87,8 @@ class Limits:
         """
         self._counters.refused_streams += 1
         carried = slot.in_flight
-        alone = carried <= 1 and calls <= 1
+        # From its beginning: none that ended meanwhile may have been the one too many.
+        alone = carried <= 1 and calls <= 1 and slot.used_at <= began
         if alone:
             self._note_lone_refusal(slot, now)
         sheds = alone or now < self.sheds_until

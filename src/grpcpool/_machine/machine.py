@@ -148,7 +148,7 @@ class PoolMachine:
                 self.fleet.retire(slot, CloseReason.OVERFLOW, now)
                 self.grants.fill(now)
 
-    def refused_stream(self, slot: Slot, holder: Holder, now: float) -> bool:
+    def refused_stream(self, slot: Slot, holder: Holder, began: float, now: float) -> bool:
         """The server refused a call: releases the place. Lowers the slot's limit if that is why, see `limits.py`.
 
         A lower limit leaves no room on the slot for waiters: the server has just shown that it has none.
@@ -156,7 +156,7 @@ class PoolMachine:
         Returns:
             Whether the call may be sent again without a pause: the server sheds load, and has answered others.
         """
-        sheds = slot.state is not SlotState.CLOSED and self.fleet.limits.refused(slot, now, leaving=1)
+        sheds = slot.state is not SlotState.CLOSED and self.fleet.limits.refused(slot, began, now, leaving=1)
         answers = slot.used_at > slot.refused_at
         slot.refused_at = now
         if sheds:
@@ -164,11 +164,11 @@ class PoolMachine:
         self.release(slot, 1, holder, now)
         return sheds and answers
 
-    def crowded(self, slot: Slot, calls: int, now: float) -> None:
+    def crowded(self, slot: Slot, calls: int, began: float, now: float) -> None:
         """As `refused_stream`, for one of the `calls` on a lease, which keeps what it has."""
         if slot.state is SlotState.CLOSED:
             return
-        if self.fleet.limits.refused(slot, now, calls=calls):
+        if self.fleet.limits.refused(slot, began, now, calls=calls):
             self.fleet.handicaps.add(slot, None, now)
         if slot.state is SlotState.READY:
             self._picker.reload(slot, slot.in_flight)

@@ -141,7 +141,7 @@ class LeaseCaller:
             return True
         driver, slot, details = self._lease._driver, self._lease._slot, details_of(call)
         if is_refused_stream(call):
-            driver.tell(driver.machine.crowded, slot, self._lease._calls)
+            driver.tell(driver.machine.crowded, slot, self._lease._calls, began)
         else:
             driver.call_failed(slot, None, began, code, details)
         return not is_unanswered(code, details)

@@ -68,7 +68,7 @@ class Place:
             if is_refused_stream(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
-                self.at_once = driver.tell(driver.machine.refused_stream, slot, self)
+                self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                 return True
             driver.call_failed(slot, self, self.began, code, details_of(ended))
         self.release()
