@@ -447,8 +447,8 @@ MUTANTS = (
     Mutant(
         "a dial that hangs is counted on",
         "slot_table",
-        "if slot.state is SlotState.OPENING and not slot.hangs]",
-        "if slot.state is SlotState.OPENING]",
+        "sum(not slot.hangs and slot.replaces is None for slot in opening)",
+        "sum(slot.replaces is None for slot in opening)",
         "it ends in time",
     ),
 )

@@ -113,7 +113,7 @@ class Fleet:
         if not self.active:
             return 0
         hanging = self.slots.opening - self.slots.successors - self.slots.under_way
-        missing = self.min_size - (self.slots.connections - max(0, hanging))
+        missing = self.min_size - (self.slots.connections - hanging)
         return max(-(-asked // self.target) - self.slots.under_way, missing)
 
     def fill(self, asked: int, now: float) -> list[Slot]:
@@ -165,10 +165,9 @@ class Fleet:
         overflow = replaces.overflow if replaces is not None else self.slots.connections >= self.max_size
         slot = self.slots.add(limit=self.config.max_streams, now=now, deadline=deadline, replaces=replaces)
         slot.overflow = overflow
-        hanging = self.slots.opening - self.slots.dialled
-        slot.beside = hanging > 0
+        slot.beside = self.slots.hanging > 0
         # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
-        slot.hangs_at = now + _HANGS_AFTER * 2.0**hanging
+        slot.hangs_at = now + _HANGS_AFTER * 2.0**self.slots.hanging
         self._regauge(now)
         self.alarm_at(min(slot.hangs_at, deadline))
         old = replaces.id if replaces is not None else None
@@ -235,7 +234,7 @@ class Fleet:
         if now < self.backoff.retry_at:
             return 0
         room = bound - self.slots.connections
-        return min(room, 1 - self.slots.dialled) if self.backoff.failures else room
+        return min(room, 1 - self.slots.opening + self.slots.hanging) if self.backoff.failures else room
 
     def _restore(self, wanted: int, now: float) -> list[Slot]:
         """Takes back up to `wanted` connections that drain only because there were too many."""

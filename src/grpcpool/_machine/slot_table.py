@@ -22,8 +22,8 @@ class SlotTable:
     Attributes:
         all: The slots, oldest first; one that is just being closed included.
         opening: Connections being opened.
-        under_way: Those of them that count as such: no successors, and none that hangs.
-        dialled: As `under_way`, with successors.
+        hanging: Those of them that take too long, and are not counted on any more.
+        under_way: Those of them that are counted on, except successors.
         ready: Connections up and in service.
         lost: Connections in service, but known to be down.
         draining: Connections that take nothing new.
@@ -37,7 +37,7 @@ class SlotTable:
         self._born = 0
         self.all: tuple[Slot, ...] = ()
         self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
-        self.under_way = self.dialled = 0
+        self.under_way = self.hanging = 0
 
     def __len__(self) -> int:
         """How many connections are open or opening, draining ones included."""
@@ -96,7 +96,7 @@ class SlotTable:
         self.lost = states.count(SlotState.LOST)
         self.draining = states.count(SlotState.DRAINING)
         self.successors = sum(slot.replaces is not None for slot in self.all)
-        dialled = [slot for slot in self.all if slot.state is SlotState.OPENING and not slot.hangs]
-        self.dialled = len(dialled)
-        self.under_way = sum(slot.replaces is None for slot in dialled)
+        opening = [slot for slot in self.all if slot.state is SlotState.OPENING]
+        self.hanging = sum(slot.hangs for slot in opening)
+        self.under_way = sum(not slot.hangs and slot.replaces is None for slot in opening)
         self.connections = self.opening + self.ready + self.lost - self.successors
