@@ -7,6 +7,7 @@ input and output; or what to wait for. Here no server, channel or thread is ever
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -48,8 +49,10 @@ def _answer(requests: socket.socket, request: dict[str, Any], descriptors: list[
             os.close(descriptor)
         return pid
     if "stopped" in request:
-        os.waitid(os.P_PID, request["stopped"], os.WSTOPPED)
-        return 0
+        # One that ended by itself has its end said here: the tests would look for it in the pool.
+        found = os.waitid(os.P_PID, request["stopped"], os.WSTOPPED | os.WEXITED)
+        assert found is not None
+        return 0 if found.si_code == os.CLD_STOPPED else found.si_status or -1
     try:
         return os.waitpid(request["ended"], 0)[1]
     except ChildProcessError:
@@ -59,6 +62,8 @@ def _answer(requests: socket.socket, request: dict[str, Any], descriptors: list[
 
 def main() -> None:
     """Does what is requested until the other end is closed."""
+    # A server that crashes says where.
+    faulthandler.enable()
     # Ctrl-C ends the tests, and with them this program and the servers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for script in _SCRIPTS:

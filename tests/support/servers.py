@@ -84,7 +84,8 @@ class _Process:
         """Returns when it is stopped."""
         os.kill(self.pid, signal.SIGSTOP)
         # It takes a moment until the last of its threads stops.
-        _template().ask({"stopped": self.pid})
+        ended = _template().ask({"stopped": self.pid})
+        assert not ended, f"the server has ended by itself, with code or by signal {ended}"
 
     def thaw(self) -> None:
         """Lets it continue."""
