@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -78,13 +79,14 @@ class Lease(LeaseBase, ChannelSurface):
         """Those of the pool, because a lease needs what they add (a token, say) as well."""
         return [*getattr(self._pool, attribute)]
 
-    def _go_on_with_call(self) -> None:
+    def _go_on_with_call(self) -> int:
         """A call whose interceptors are counted already goes on, also after the release; else as `begin_call`."""
         with self._driver.lock:
             if self._calls > 0:
                 self._calls += 1
-                return
-        self.begin_call()
+                # Its interceptors are no call.
+                return self._calls - 1
+        return self.begin_call()
 
     @property
     def _channel(self) -> AioSlotChannel:
@@ -138,10 +140,7 @@ class LeaseCaller:
             PoolForkedError: The lease was taken before a fork.
         """
         lease = self._lease
-        if chain is None:
-            lease.begin_call()
-        else:
-            lease._go_on_with_call()
+        calls = lease.begin_call() if chain is None else lease._go_on_with_call()
         try:
             self.driver.enter()
             native = start(self._native, arguments)
@@ -149,11 +148,13 @@ class LeaseCaller:
             lease.end_call()
             raise
         call = PROXIES[self._method.kind](self.driver, lease)
-        call.begin(native, Running(self.ended, call, lease._slot, began=self.driver.monotonic()))
+        # Later ones may run when it ends: its caller may have the error already.
+        ended = partial(self.ended, calls)
+        call.begin(native, Running(ended, call, lease._slot, began=self.driver.monotonic()))
         return call
 
-    def ended(self, native: Any, running: Running) -> None:
-        """A native call is over: the lease counts it no longer."""
+    def ended(self, calls: int, native: Any, running: Running) -> None:
+        """A native call is over: the lease counts it no longer; `calls` ran on the lease when it began."""
         driver, lease = self.driver, self._lease
         answered = has_succeeded(native)
         if not answered:
@@ -161,7 +162,7 @@ class LeaseCaller:
             answered = not is_unanswered(code, details)
             if has_been_refused(native, code):
                 running.refused = True
-                driver.tell(driver.machine.crowded, running._slot, lease._calls, running.placed_at)
+                driver.tell(driver.machine.crowded, running._slot, calls, running.placed_at)
             else:
                 driver.call_failed(running._slot, None, running.placed_at, code, details)
         lease.end_call(answered=answered)

@@ -162,8 +162,8 @@ class LeaseBase:
             text = f"pool {self._driver.name!r}: the lease has been released ({figures}); acquire a new one"
             raise LeaseReleasedError(text)
 
-    def begin_call(self) -> None:
-        """A call begins.
+    def begin_call(self) -> int:
+        """A call begins; returns how many run then.
 
         Raises:
             LeaseReleasedError: The lease has been released.
@@ -174,8 +174,9 @@ class LeaseBase:
             with driver.lock:
                 if not self._released:
                     self._calls += 1
-                    return
+                    return self._calls
         self._check_usable()
+        return 0
 
     def end_call(self, *, answered: bool = False) -> None:
         """A call is over; the last one after the release releases the place. Never raises.

@@ -105,12 +105,12 @@ class LeaseCaller:
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call until it is over."""
         lease = self._lease
-        lease.begin_call()
+        calls = lease.begin_call()
         began, answered = lease._driver.monotonic(), True
         try:
             return getattr(self._native, how)(*arguments)
         except grpc.RpcError as error:
-            answered = self._failed(error, began)
+            answered = self._failed(error, calls, began)
             raise
         except BaseException:
             lease._driver.interrupted(lease._slot)
@@ -121,27 +121,37 @@ class LeaseCaller:
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call, which the lease counts until its end."""
         lease = self._lease
-        lease.begin_call()
+        calls = lease.begin_call()
         try:
             call = getattr(self._native, how)(*arguments)
         except BaseException:
             lease.end_call()
             raise
         defer = lease._driver.defer
-        return on_end(call, partial(self._over, reference(call, defer), lease._driver.monotonic()), defer)
+        over = partial(self._over, reference(call, defer), calls, lease._driver.monotonic())
+        return on_end(call, over, defer)
 
-    def _over(self, call: Callable[[], Any], began: float) -> None:
+    def _over(self, call: Callable[[], Any], calls: int, began: float) -> None:
         """A call that was returned is over. Never raises."""
-        self._lease.end_call(answered=self._failed(call(), began))
+        self._lease.end_call(answered=self._failed(call(), calls, began))
 
-    def _failed(self, call: Any, began: float) -> bool:
-        """A call is over: reports to the driver what it says of its connection; returns whether the server answered."""
+    def _failed(self, call: Any, calls: int, began: float) -> bool:
+        """A call is over: reports to the driver what it says of its connection.
+
+        Args:
+            call: The call, or its error.
+            calls: How many ran on the lease when it began. Later ones may run by now: its caller has the error already.
+            began: When it began.
+
+        Returns:
+            Whether the server answered.
+        """
         code = code_of(call)
         if code is grpc.StatusCode.OK:
             return True
         driver, slot, details = self._lease._driver, self._lease._slot, details_of(call)
         if is_refused_stream(call):
-            driver.tell(driver.machine.crowded, slot, self._lease._calls, began)
+            driver.tell(driver.machine.crowded, slot, calls, began)
         else:
             driver.call_failed(slot, None, began, code, details)
         return not is_unanswered(code, details)
