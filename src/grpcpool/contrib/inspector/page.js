@@ -411,7 +411,7 @@ function receive(data) {
     if (performance.now() - at > PROCESS_EXPIRES_AFTER) responses.delete(other);
   }
   if (!responses.has(shown)) shown = key;
-  every = Math.max(250, data.every * 1000);
+  every = Math.min(500, Math.max(250, data.every * 1000));
   if (key === shown) {
     announceEvents(before, data);
     updatePage();
