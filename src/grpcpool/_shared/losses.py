@@ -1,9 +1,9 @@
 """Where losses are noticed: whether a connection is down is found out here, and nowhere else.
 
 Three things lead to a check: a lease is about to use a connection that was not checked for a while, a call failed on
-it, or nothing has been checked for a while. A connection that is down is *lost*: it is checked ever less often until it is back. As long
-as it is needed, each check makes it reconnect. A connection that failed a call and looks well is checked a few times
-more, because gRPC may notice a loss a little later than its calls do.
+it, or nothing has been checked for a while. A connection that is down is *lost*: it is checked ever less often until it
+is back. As long as it is needed, each check makes it reconnect. A connection that failed a call and looks well is
+checked a few times more, because gRPC may notice a loss a little later than its calls do.
 
 This knows how to look and when, not what a loss means: that is for the machine to decide.
 """

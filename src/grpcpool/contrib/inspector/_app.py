@@ -109,7 +109,7 @@ class Inspector:
 
         Args:
             pools: Sync pools, asyncio pools, or both.
-            every: Seconds between two samples of the timeline. The page is refreshed as often, at least every half second.
+            every: Seconds between two samples of the timeline. The page is refreshed as often, or every half second.
             keep: Seconds that the timeline covers.
 
         Raises:
