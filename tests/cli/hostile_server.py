@@ -27,6 +27,7 @@ class Answer:
         trailers: With the end of the stream; if empty, the headers or the data end it.
         status: The ``:status``.
         goaway: Debug data to close the connection with, instead of an answer.
+        goaway_code: The error code to close it with.
     """
 
     headers: Headers = ()
@@ -34,6 +35,7 @@ class Answer:
     trailers: Headers = ()
     status: bytes = b"200"
     goaway: bytes | None = None
+    goaway_code: int = 0
 
 
 @contextlib.contextmanager
@@ -76,7 +78,7 @@ def _talk(client: socket.socket, answer: Callable[[str], Answer], settings: dict
 
 def _send(connection: h2.connection.H2Connection, stream: int, answer: Answer) -> None:
     if answer.goaway is not None:
-        connection.close_connection(additional_data=answer.goaway)
+        connection.close_connection(answer.goaway_code, answer.goaway)
         return
     headers = [(b":status", answer.status), (b"content-type", b"application/grpc"), *answer.headers]
     connection.send_headers(stream, headers, end_stream=not answer.body and not answer.trailers)

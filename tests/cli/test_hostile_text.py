@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +21,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cli.hostile_server import Answer, hostile_server
-from cli.support import CHECK, CommandResult, Commands
+from cli.support import CHECK, COMMAND, CommandResult, Commands
 from grpcpool._values.plain_text import plain
 from grpcpool.cli._bench.methods import describe_by_reflection
 from grpcpool.cli._errors import CommandError, UsageError
-from grpcpool.cli._output import print_json, shown
+from grpcpool.cli._output import print_json, shown, without_grpcs_log
 from grpcpool.cli._probe.as_json import as_json
 from grpcpool.cli._probe.probe_address import AddressReport, Settings
 from grpcpool.cli._probe.recommend import recommend
@@ -302,6 +305,59 @@ def test_descriptions_without_end(command: Commands) -> None:
     result = _bench(command, answer)
     assert result.line.startswith("grpcpool: ")
     assert next(numbers) > 1
+
+
+_GRPCS_WORDS = "Got goaway [11]"
+
+
+@pytest.mark.parametrize("wanted", [{}, {"GRPC_VERBOSITY": "INFO"}], ids=["by default", "wanted"])
+def test_grpcs_own_log_is_printed_only_if_wanted(wanted: dict[str, str]) -> None:
+    """The reason of a GOAWAY, which gRPC's core logs as it is, is not printed unless the environment asks for it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    answer = Answer(goaway=_BYTES, goaway_code=11)
+    with hostile_server(lambda _: answer) as port:
+        done = subprocess.run(  # noqa: S603 -- our own
+            [*COMMAND, "bench", f"127.0.0.1:{port}", CHECK, "--timeout=1"],
+            env={**environment, **wanted},
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("grpcpool: reflection failed: ")
+    assert (_GRPCS_WORDS in done.stderr) is bool(wanted)
+    assert is_safe(done.stderr, lines=True) is not bool(wanted)
+
+
+def test_python_prints_while_grpcs_log_is_discarded(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Python prints on standard error appears, in its order; what is written past Python does not."""
+    for name in ("GRPC_VERBOSITY", "GRPC_TRACE"):
+        monkeypatch.delenv(name, raising=False)
+    with open(2, "w", encoding="utf-8", closefd=False) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        sys.stderr.write("before\n")
+        with without_grpcs_log():
+            os.write(2, b"the core's\n")
+            sys.stderr.write("within\n")
+        assert sys.stderr is stderr
+        os.write(2, b"after\n")
+    assert capfd.readouterr().err.splitlines() == ["before", "within", "after"]
+
+
+def test_grpcs_log_is_discarded_without_a_standard_error() -> None:
+    """A command whose standard error is closed runs as usual."""
+    program = "import os, sys; os.close(2); from grpcpool.__main__ import main; main(sys.argv[1:])"
+    with hostile_server(lambda _: _UNIMPLEMENTED) as port:
+        done = subprocess.run(  # noqa: S603 -- our own
+            [sys.executable, "-c", program, "bench", f"127.0.0.1:{port}", CHECK, "--timeout=1"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 def test_conflicting_descriptions_are_not_printed(

@@ -15,7 +15,7 @@ from .._demo.run import run_demo
 from .._values.config import PoolConfig
 from .._values.plain_text import plain
 from ._errors import INSTALL, CommandError, ExitCode
-from ._output import new_console
+from ._output import new_console, without_grpcs_log
 from ._tls import Tls
 
 _EXIT_CODES: Final = """Exit codes: 0 success; 1 failure, explained in one line; 2 wrong command line;
@@ -167,8 +167,10 @@ def bench(
         config = PoolConfig(min_size=1, max_size=max_size, max_streams=max_streams)
         options = part.BenchOptions(concurrency, compare, report, context.obj)
         server = part.Server(target, Tls(tls, ca, cert, key, authority), config)
-        plan = part.make_plan(server, method, data, proto or (), (timeout, warmup, duration))
-        raise typer.Exit(part.run_bench(server, plan, options, with_json=with_json, console=new_console()))
+        with without_grpcs_log():
+            plan = part.make_plan(server, method, data, proto or (), (timeout, warmup, duration))
+            code = part.run_bench(server, plan, options, with_json=with_json, console=new_console())
+        raise typer.Exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
