@@ -58,9 +58,17 @@ class _Template:
         self._process.wait(timeout=10)
 
 
-@functools.cache
+_starting = threading.Lock()
+
+
 def _template() -> _Template:
-    """Started when the first server is."""
+    """Started when the first server is: one, also if several are started at once. Only it can wait for its servers."""
+    with _starting:
+        return _started_template()
+
+
+@functools.cache
+def _started_template() -> _Template:
     return _Template()
 
 
