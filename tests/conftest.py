@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import itertools
 import pathlib
@@ -39,13 +40,24 @@ _LONG_FOLDERS = ("components", "examples", "resilience")
 _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
 
 
+@functools.cache
+def _all_long(path: pathlib.Path) -> bool:
+    """Whether all tests of a file are long."""
+    name = path.relative_to(_HERE).as_posix()
+    return name in _LONG or name.startswith(_LONG_FOLDERS)
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """By default, files of long tests are not even imported: each process would import them all."""
+    left_out = config.option.markexpr == "not long" and _HERE in collection_path.parents and _all_long(collection_path)
+    return True if left_out else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the long tests. The demonstration runs first, because for twenty seconds one process only waits for it."""
-    items.sort(key=lambda item: _DEMO not in item.path.parents)
+    items.sort(key=lambda item: item.path.parent != _DEMO)
     for item in items:
-        path = item.path.relative_to(_HERE).as_posix()
-        long = path in _LONG or path.startswith(_LONG_FOLDERS) or any(loop in item.name for loop in _LONG_LOOPS)
-        if long:
+        if _all_long(item.path) or any(loop in item.name for loop in _LONG_LOOPS):
             item.add_marker("long")
 
 
