@@ -6,17 +6,17 @@ Each test runs in a process of its own: what stood in gRPC's place, and when, is
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from support.call_server import CERTIFICATE, CallServer
-from support.programs import run_python
+from support.programs import started_python
 
 pytestmark = pytest.mark.timeout(120)
 
 BOTH_WORLDS = pytest.mark.parametrize("world", ["sync", "aio"])
-PROGRAM = "import runpy; runpy.run_module('contrib.traced_program', run_name='__main__')"
 
 Spans = Callable[..., list[tuple[int, int]]]
 
@@ -28,13 +28,25 @@ def server() -> Iterator[CallServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def program() -> Iterator[subprocess.Popen[str]]:
+    """The program that forks a process for each task."""
+    with started_python("-m", "contrib.traced_program") as program:
+        yield program
+
+
 @pytest.fixture
-def spans(server: CallServer, world: str) -> Spans:
+def spans(program: subprocess.Popen[str], server: CallServer, world: str) -> Spans:
     """Does the steps; returns, for each channel, OpenTelemetry's spans of two calls, and those of another tracer."""
 
     def run(steps: str, kind: str = "insecure", target: str = server.target) -> list[tuple[int, int]]:
-        counted = json.loads(run_python(PROGRAM, world, kind, target, *steps.split()).stdout)
-        return [(otel, other) for _, otel, other in counted]
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write(json.dumps([world, kind, target, *steps.split()]) + "\n")
+        program.stdin.flush()
+        code, written = json.loads(program.stdout.readline())
+        assert code == 0, written
+        return [(otel, other) for _, otel, other in json.loads(written)]
 
     return run
 

@@ -1,7 +1,10 @@
-"""Counts the spans of calls over channels and pools to which tracers were added; runs in a process of its own.
+"""Counts the spans of calls over channels and pools to which tracers were added; run by `test_tracers`.
 
-Its arguments: the world (``sync``, ``aio``), the constructor (``insecure``, ``secure``), the server's target, and what
-to do, in order:
+Each line of input is a task, done in a process forked for it: what takes longest to import, gRPC and OpenTelemetry, is
+imported here once. Here no channel, tracer or thread is ever created, so that the fork is safe.
+
+A task is a list: the world (``sync``, ``aio``), the constructor (``insecure``, ``secure``), the server's target, and
+what to do, in order:
 
 - ``trace``: OpenTelemetry instruments gRPC. ``untrace`` undoes it.
 - ``wrap``: another tracer is put around the constructor that stands there.
@@ -9,17 +12,21 @@ to do, in order:
 - ``make``: a channel is created by the constructor that stands there.
 - ``pool``: a pool is created by the pool's own constructor.
 
-When all that is done, each channel makes two calls. Printed are, for each channel, its kind, OpenTelemetry's spans, and
-the calls that the other tracer saw.
+When all that is done, each channel makes two calls. The line of output is the exit code of the task's process and what
+that wrote: for each channel, its kind, OpenTelemetry's spans, and the calls that the other tracer saw; or its errors.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, NoReturn
 
 import grpc
 from opentelemetry import trace
@@ -32,6 +39,8 @@ import grpcpool
 import grpcpool.aio
 from support.call_server import CERTIFICATE, UU
 from support.loops import settle
+
+_SECONDS = 60
 
 
 class _Sync(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc, type-arg, unused-ignore]  # the stubs' is generic
@@ -115,13 +124,42 @@ class Traced:
         return [type(channel).__name__, len(self._exporter.get_finished_spans()), len(self._seen)]
 
 
-async def main(world: str, kind: str, target: str, *steps: str) -> None:
-    """Does the steps, and prints what has come of them."""
+async def count(world: str, kind: str, target: str, *steps: str) -> str:
+    """Does the steps; returns, as JSON, what has come of them."""
     traced = Traced(world, kind, target)
     for step in steps:
         traced.do(step)
-    sys.stdout.write(json.dumps(await traced.count()))
+    return json.dumps(await traced.count())
+
+
+def _do(task: list[str], output: IO[bytes]) -> NoReturn:
+    """Does a task in this process, which is its own, and ends the process."""
+    code = 1
+    try:
+        # A task that hangs is killed by this.
+        signal.alarm(_SECONDS)
+        os.dup2(output.fileno(), 2)
+        output.write(asyncio.run(count(*task)).encode())
+        output.flush()
+        code = 0
+    except BaseException:  # noqa: BLE001 -- whatever it is, the process ends here
+        traceback.print_exc()
+    os._exit(code)
+
+
+def main() -> None:
+    """Does tasks until its input ends."""
+    for line in sys.stdin:
+        with tempfile.TemporaryFile() as output:
+            pid = os.fork()
+            if not pid:
+                _do(json.loads(line), output)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            output.seek(0)
+            written = output.read().decode()
+        sys.stdout.write(json.dumps([code, written]) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    main()

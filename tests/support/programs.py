@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 TESTS = pathlib.Path(__file__).parents[1]
 
@@ -30,10 +31,9 @@ def run_python(
     Raises:
         AssertionError: It did not end with code 0.
     """
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(  # noqa: S603 -- our own program
         [sys.executable, *options, "-c", program, *arguments],
-        env={**os.environ, "PYTHONPATH": path, "GRPC_VERBOSITY": "ERROR", **(environment or {})},
+        env={**_environment(), **(environment or {})},
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -41,3 +41,25 @@ def run_python(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@contextlib.contextmanager
+def started_python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Starts a program that can import what tests can, and does what each line of its input says.
+
+    When the block ends, so does its input, and with that the program.
+    """
+    with subprocess.Popen(  # noqa: S603 -- our own program
+        [sys.executable, "-W", "error", *arguments],
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        yield program
+    assert program.returncode == 0, program.returncode
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "GRPC_VERBOSITY": "ERROR"}
