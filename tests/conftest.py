@@ -24,7 +24,7 @@ from support.waiting import eventually
 
 _HERE = pathlib.Path(__file__).parent
 _DEMO = _HERE / "demo"
-_WITH_THREADS = tuple(_HERE / folder for folder in ("calls", "driver", "real", "refusals"))
+_WITH_THREADS = {_HERE / folder for folder in ("calls", "driver", "real", "refusals")}
 
 
 # See the marker in pyproject.toml.
@@ -88,15 +88,6 @@ def pytest_runtest_setup() -> None:
         gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Where the clock stands still, a call that was refused does not pause before it is sent again."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "clock" in request.fixturenames:
-            patch.setattr("grpcpool._shared.driver._FIRST_PAUSE", 0.0)
-        yield
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _all_is_collected() -> Iterator[None]:
     """An object that complains when it is collected does so during a test: at the latest in the last teardown."""
@@ -108,10 +99,12 @@ def _all_is_collected() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """No thread of a pool is left after a test of a driver."""
+    if request.path.parent not in _WITH_THREADS:
+        yield
+        return
     before = pool_threads()
     yield
-    if any(folder in request.path.parents for folder in _WITH_THREADS):
-        eventually(lambda: pool_threads() <= before, timeout=5)
+    eventually(lambda: pool_threads() <= before, timeout=5)
 
 
 @pytest.fixture
@@ -144,8 +137,9 @@ def server(_shared_server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def clock() -> Iterator[ManualClock]:
-    """The clock of the test's pools."""
-    with manual_clock() as clock:
+    """The clock of the test's pools. It stands still, so that a refused call is sent again without a pause."""
+    with pytest.MonkeyPatch.context() as patch, manual_clock() as clock:
+        patch.setattr("grpcpool._shared.driver._FIRST_PAUSE", 0.0)
         yield clock
 
 

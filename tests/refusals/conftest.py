@@ -46,8 +46,11 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def pauses() -> Iterator[None]:
+def pauses(request: pytest.FixtureRequest) -> Iterator[None]:
     """Refused calls pause before they are sent again, also where the clock stands still."""
+    if "clock" in request.fixturenames:
+        # The clock takes the pause away, so that it must come first.
+        request.getfixturevalue("clock")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grpcpool._shared.driver._FIRST_PAUSE", FIRST_PAUSE)
         yield
