@@ -29,6 +29,7 @@ import collections
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ from grpcpool._values.config import PickerName
 from machine.drive import Recorder
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def dice(seed: int) -> random.Random:
@@ -161,6 +163,8 @@ class World:
         self.close_deadline = math.inf
         self.closing = False
         self.ticked = False
+        # What has been looked up while the invariants are checked, which change nothing.
+        self.found: dict[Any, Any] | None = None
         # Set while a step runs. A failed step leaves it set, and later checks of such a world mean nothing.
         self.broken = False
 
@@ -492,8 +496,10 @@ class World:
         )
         self.kept, self.kept_for = (reservation := self.machine.grants.reservation)._slot, reservation._waiter
         self.granted.clear()
+        self.found = {}
         for invariant in INVARIANTS:
             invariant(self)
+        self.found = None
         self.broken = False
 
     def _do_open(self, effect: Open) -> None:
@@ -595,26 +601,46 @@ class World:
 # --- the model's own counts -------------------------------------------------------------------------------------
 
 
+def _looked_up_once(look_up: F) -> F:
+    """Remembers what the function returns as long as the invariants are checked: many of them need the same."""
+
+    @functools.wraps(look_up)
+    def looked_up(world: World, *key: Any) -> Any:
+        if world.found is None:
+            return look_up(world, *key)
+        try:
+            return world.found[look_up, key]
+        except KeyError:
+            return world.found.setdefault((look_up, key), look_up(world, *key))
+
+    return looked_up  # type: ignore[return-value]
+
+
+@functools.lru_cache(maxsize=256)
 def moment(at: float) -> dt.datetime:
     """The date of a time on the model's clock."""
     return EPOCH + dt.timedelta(seconds=at)
 
 
+@_looked_up_once
 def in_state(world: World, *states: str) -> list[Slot]:
     """The slots in one of these states."""
     return [slot for slot in world.slots if slot.state in states]
 
 
+@_looked_up_once
 def asking(world: World) -> list[Waiter]:
     """The waiters that do not pause."""
     return [waiter for waiter in world.waiting if waiter not in world.paused]
 
 
+@_looked_up_once
 def connections(world: World) -> int:
     """The number that `max_size` bounds: see no. 6 above."""
     return sum(slot.replaces is None for slot in in_state(world, "opening", "ready", "lost"))
 
 
+@_looked_up_once
 def carried(world: World, slot: Slot) -> list[int | None]:
     """The requests that were granted on the slot and not released."""
     return [held.streams for held in world.held if held.slot is slot]

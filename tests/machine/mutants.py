@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
-import shutil
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +22,6 @@ import grpcpool
 from machine.model import Code
 
 SOURCE = Path(grpcpool.__file__).parent
-# The machine, and the values in which it speaks.
-PACKAGES = ("_machine", "_values")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,18 +55,45 @@ def patched(mutant: Mutant) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
+@functools.cache
+def _compiled(path: Path, text: str) -> types.CodeType:
+    """The code of a module. Mutants differ in one module each: the others are compiled once for all of them."""
+    return compile(text, path, "exec", dont_inherit=True)
+
+
+class _Copy(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the machine's modules again, under another package's name, and changes the one that is mutated."""
+
+    def __init__(self, name: str, mutant: Mutant | None) -> None:
+        """Finds what is imported from the package of that name."""
+        self._name = name
+        self._changed = {} if mutant is None else {SOURCE / "_machine" / f"{mutant.module}.py": patched(mutant)}
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        """The module, if it is one of the copy."""
+        package, *names = fullname.split(".")
+        if package != self._name:
+            return None
+        file = SOURCE.joinpath(*names)
+        is_package = file.is_dir()
+        origin = str(file / "__init__.py" if is_package else file.with_suffix(".py"))
+        return importlib.util.spec_from_loader(fullname, self, origin=origin, is_package=is_package)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Runs it. The package itself is empty: nothing but the machine is to be imported."""
+        assert module.__spec__ is not None
+        assert module.__spec__.origin is not None
+        path = Path(module.__spec__.origin)
+        if path.parent != SOURCE:
+            exec(_compiled(path, self._changed.get(path) or path.read_text(encoding="utf-8")), vars(module))  # noqa: S102 -- our own
+
+
 @contextlib.contextmanager
-def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
-    """Loads a copy of the machine as a package of its own in `directory`, with the mutation if one is given."""
-    name = f"copy_of_grpcpool_{directory.name}"
-    package = directory / name
-    package.mkdir()
-    (package / "__init__.py").touch()
-    for part in PACKAGES:
-        shutil.copytree(SOURCE / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
-    if mutant is not None:
-        (package / "_machine" / f"{mutant.module}.py").write_text(patched(mutant), encoding="utf-8")
-    sys.path.insert(0, str(directory))
+def loaded(mutant: Mutant | None) -> Iterator[Code]:
+    """Loads a copy of the machine as a package of its own, with the mutation if one is given."""
+    name = "copy_of_grpcpool"
+    copy = _Copy(name, mutant)
+    sys.meta_path.insert(0, copy)
     try:
         machine, openers, queue, config = (
             importlib.import_module(f"{name}.{module}")
@@ -79,7 +107,7 @@ def loaded(mutant: Mutant | None, directory: Path) -> Iterator[Code]:
             mode=config.Mode,
         )
     finally:
-        sys.path.remove(str(directory))
+        sys.meta_path.remove(copy)
         for module in [module for module in sys.modules if module.split(".")[0] == name]:
             del sys.modules[module]
 

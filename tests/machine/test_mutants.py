@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from machine.model import Code, walk
@@ -24,15 +22,15 @@ def caught_at(code: Code) -> int | None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutant_is_caught(mutant: Mutant, tmp_path: Path) -> None:
+def test_mutant_is_caught(mutant: Mutant) -> None:
     """The model catches this mutant."""
-    with loaded(mutant, tmp_path) as code:
+    with loaded(mutant) as code:
         assert caught_at(code) is not None, f"not caught: {mutant.name}, though {mutant.why}"
 
 
-def test_the_machine_is_not_caught(tmp_path: Path) -> None:
+def test_the_machine_is_not_caught() -> None:
     """A copy without a mutation passes the same walks, so a failing mutant fails because of its mutation."""
-    with loaded(None, tmp_path) as code:
+    with loaded(None) as code:
         for seed in range(WALKS):
             walk(seed, STEPS, code)
 
