@@ -33,7 +33,9 @@ KINDS = [
 
 _kind = ["asyncio"]
 _TO_END = 5.0
+# More turns than any fake takes, and how many without anything to do show that all is done.
 _TURNS = 30
+_QUIET_TURNS = 3
 
 
 @contextlib.contextmanager
@@ -116,10 +118,16 @@ def _text_of(context: dict[str, Any]) -> str:
     return f"{context.get('message')}: {context.get('exception')!r}"
 
 
-async def settle(turns: int = _TURNS) -> None:
-    """Lets the loop run until, with fakes, all that can happen has happened."""
-    for _ in range(turns):
+async def settle(turns: int | None = None) -> None:
+    """Lets the loop run for so many turns; without a number until, with fakes, all that can happen has happened."""
+    # uvloop does not show what is to be done.
+    to_do = getattr(asyncio.get_running_loop(), "_ready", None) if turns is None else None
+    quiet = 0
+    for _ in range(_TURNS if turns is None else turns):
         await asyncio.sleep(0)
+        quiet = 0 if to_do is None or to_do else quiet + 1
+        if quiet == _QUIET_TURNS:
+            return
 
 
 async def until(
