@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import os
 import pathlib
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,9 @@ from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
 from support.pools import PoolMaker, pool_threads
 from support.servers import Server
 from support.waiting import eventually
+
+# Of other packages, such as trio; no test needs one, and hypothesis would import them all.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 
 _HERE = pathlib.Path(__file__).parent
 _DEMO = _HERE / "demo"

@@ -15,8 +15,7 @@ import pytest
 
 from grpcpool.__main__ import main
 from grpcpool._demo.process import running_server
-from support.refusing_server import RefusingServer
-from support.servers import dead_target
+from support.servers import dead_target, forked_server
 
 HERE = pathlib.Path(__file__).parent
 CERTIFICATE = HERE.parent / "support" / "certs" / "localhost.crt"
@@ -27,7 +26,7 @@ CHECK = "grpc.health.v1.Health/Check"
 
 def grpc_server(*arguments: str) -> AbstractContextManager[int]:
     """Runs a gRPC server; yields its port."""
-    return running_server([str(HERE / "grpc_server_script.py"), *arguments])
+    return forked_server("cli.grpc_server_script", *arguments)
 
 
 def tcp_server(greeting: str) -> AbstractContextManager[int]:
@@ -37,7 +36,7 @@ def tcp_server(greeting: str) -> AbstractContextManager[int]:
 
 def h2_server(announced: int) -> AbstractContextManager[int]:
     """Runs a small HTTP/2 server that announces this stream limit; yields its port."""
-    return running_server([str(RefusingServer.script), f"--announce={announced}"])
+    return forked_server("support.refusing_server_script", f"--announce={announced}")
 
 
 @contextlib.contextmanager

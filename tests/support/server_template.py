@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-_SCRIPTS = ("server_script", "call_server_script", "refusing_server_script")
+# Imported before they are to serve. Any other can be forked, too, and is imported then.
+_SCRIPTS = ("support.server_script", "support.call_server_script", "support.refusing_server_script")
 _MOST = 65536
 
 
@@ -32,7 +33,7 @@ def _serve(script: str, arguments: list[str], descriptors: list[int]) -> NoRetur
             os.dup2(descriptor, own)
             os.close(descriptor)
         sys.argv = [script, *arguments]
-        importlib.import_module(f"support.{script}").main()
+        importlib.import_module(script).main()
     except BaseException:  # noqa: BLE001 -- whatever it is, the process ends here
         traceback.print_exc()
         os._exit(1)
@@ -69,7 +70,7 @@ def main() -> None:
     for script in _SCRIPTS:
         # Where what it needs is not installed, it will say so when it is to serve.
         with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(f"support.{script}")
+            importlib.import_module(script)
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         while True:
             request, descriptors, _, _ = socket.recv_fds(requests, _MOST, 2)

@@ -109,6 +109,18 @@ class _Process:
         _template().ask({"ended": self.pid})
 
 
+@contextlib.contextmanager
+def forked_server(script: str, *arguments: str) -> Iterator[int]:
+    """Runs a script, a module that tests can import, in a process of its own; yields the port that it prints."""
+    process = _Process(script, arguments)
+    try:
+        line = process.stdout.readline()
+        assert line.strip().isdigit(), f"the server did not start: {line!r}"
+        yield int(line)
+    finally:
+        process.end(signal.SIGKILL)
+
+
 class ServerProcess:
     """A server as a process, which runs the script of a subclass: one that `server_template` has imported."""
 
@@ -139,7 +151,7 @@ class ServerProcess:
 
     def start(self) -> Self:
         """Serves when this returns: on a port chosen by the system, or on its earlier port when started again."""
-        self._process = _Process(self.script.stem, [f"--port={self.port}", *self._arguments])
+        self._process = _Process(f"support.{self.script.stem}", [f"--port={self.port}", *self._arguments])
         line = self._process.stdout.readline()
         assert line.strip().isdigit(), f"the server did not start: {line!r}"
         self.port = int(line)
