@@ -23,7 +23,7 @@ from support.pools import PoolMaker, pool_threads
 from support.servers import Server
 from support.waiting import eventually
 
-# Of other packages, such as trio; no test needs one, and hypothesis would import them all.
+# Other packages' plugins for hypothesis: no test needs them, and they import much, such as trio.
 os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 
 _HERE = pathlib.Path(__file__).parent
