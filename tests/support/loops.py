@@ -119,7 +119,7 @@ def _text_of(context: dict[str, Any]) -> str:
 
 
 async def settle(turns: int | None = None) -> None:
-    """Lets the loop run for so many turns; without a number until, with fakes, all that can happen has happened."""
+    """Lets the loop run for a number of turns; without one until, with fakes, all that can happen has happened."""
     # uvloop does not show what is to be done.
     to_do = getattr(asyncio.get_running_loop(), "_ready", None) if turns is None else None
     quiet = 0
