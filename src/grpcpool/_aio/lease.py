@@ -84,7 +84,7 @@ class Lease(LeaseBase, ChannelSurface):
         with self._driver.lock:
             if self._calls > 0:
                 self._calls += 1
-                # Its interceptors are no call.
+                # Its interceptors do not count.
                 return self._calls - 1
         return self.begin_call()
 
