@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ._values.events import (
+    AddressesChanged,
     Avoided,
     ChannelEvent,
     Closed,
     Draining,
     Granted,
     Leaked,
+    LookUpFailed,
     Lost,
     Opened,
     OpenFailed,
@@ -22,12 +24,14 @@ from ._values.events import (
 )
 
 __all__ = [
+    "AddressesChanged",
     "Avoided",
     "ChannelEvent",
     "Closed",
     "Draining",
     "Granted",
     "Leaked",
+    "LookUpFailed",
     "Lost",
     "OpenFailed",
     "Opened",

@@ -233,6 +233,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "picker": "least_loaded",
         "avoid_after_failure": 5.0,
         "unresponsive_after": 20.0,
+        "health_service": None,
+        "spread": True,
         "max_resends": 5,
         "prime": None,
         "leak_threshold": None,

@@ -35,7 +35,18 @@ def test_a_new_pool_has_nothing(make_pool: PoolMaker) -> None:
     assert (stats.min_size, stats.max_size, stats.wait_seconds, stats.channels) == (2, 7, 0.0, ())
     assert not any(stats.closed.values())
     assert set(stats.closed) == {
-        *("idle", "age", "shrink", "refresh", "overflow", "discarded", "lost", "unresponsive", "pool_closed"),
+        *(
+            "idle",
+            "age",
+            "shrink",
+            "refresh",
+            "overflow",
+            "discarded",
+            "lost",
+            "unresponsive",
+            "address_gone",
+            "pool_closed",
+        ),
     }
     assert factory.calls == 0
 

@@ -8,7 +8,7 @@ import pytest
 import grpcpool
 import grpcpool.aio
 from grpcpool import isolated
-from grpcpool._shared.targets import literal_address
+from grpcpool._shared.destination import destination_of
 from support.loops import in_loop
 from support.pools import PoolMaker
 from support.servers import Server
@@ -17,32 +17,113 @@ pytestmark = pytest.mark.timeout(30)
 
 
 @pytest.mark.parametrize(
-    ("target", "address"),
+    ("target", "addresses"),
     [
-        ("127.0.0.1:50051", "127.0.0.1:50051"),
-        ("ipv4:1.2.3.4:5", "1.2.3.4:5"),
-        ("ipv4:///1.2.3.4:5", "1.2.3.4:5"),
-        ("dns:///10.0.0.7:443", "10.0.0.7:443"),
-        ("[::1]:50051", "[::1]:50051"),
-        ("ipv6:[2001:DB8:0::7]:443", "[2001:db8::7]:443"),
-        ("ipv4:1.2.3.4:5,1.2.3.5:5", None),
-        ("orders:50051", None),
-        ("10.0.0.7", None),
-        ("10.0.0:50051", None),
-        ("10.0.0.7:99999", None),
-        ("[10.0.0.7]:5", None),
-        ("[orders]:5", None),
-        ("dns://10.0.0.7:53", None),
-        ("dns://10.0.0.1/10.0.0.7:53", None),
-        ("unix:/run/orders", None),
-        ("xds:///orders", None),
-        ("", None),
-        (None, None),
+        ("127.0.0.1:50051", ["127.0.0.1:50051"]),
+        ("ipv4:1.2.3.4:5", ["1.2.3.4:5"]),
+        ("ipv4:///1.2.3.4:5", ["1.2.3.4:5"]),
+        ("dns:///10.0.0.7:443", ["10.0.0.7:443"]),
+        ("[::1]:50051", ["[::1]:50051"]),
+        ("ipv6:[2001:DB8:0::7]:443", ["[2001:db8::7]:443"]),
+        ("ipv4:1.2.3.4:5,1.2.3.5:5", ["1.2.3.4:5", "1.2.3.5:5"]),
+        ("ipv6:[::1]:5,[::2]:6", ["[::1]:5", "[::2]:6"]),
     ],
 )
-def test_a_literal_target_is_an_address(target: str | None, address: str | None) -> None:
-    """The address is known if the target is one IP address with a port; of anything else only gRPC knows it."""
-    assert literal_address(target) == address
+def test_literal_addresses_need_no_look_up(target: str, addresses: list[str]) -> None:
+    """IP addresses with a port are known."""
+    destination = destination_of(target, (), None, spread=True)
+    assert (list(destination.leads.addresses), destination.leads.looks) == (addresses, False)
+    assert not destination.is_left_to_grpc
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "port"),
+    [
+        ("orders:50051", "orders", "50051"),
+        ("dns:orders:50051", "orders", "50051"),
+        ("dns:///orders:50051", "orders", "50051"),
+        ("DNS:///orders.shop.svc.cluster.local:50051", "orders.shop.svc.cluster.local", "50051"),
+        ("orders:https", "orders", "https"),
+        ("orders", "orders", "443"),
+        ("10.0.0.7", "10.0.0.7", "443"),
+        ("10.0.0:50051", "10.0.0", "50051"),
+    ],
+)
+def test_names_are_looked_up(target: str, host: str, port: str) -> None:
+    """A name is looked up, with gRPC's default port. The server's name stays that in the target."""
+    destination = destination_of(target, (), None, spread=True)
+    assert destination.leads.looks
+    assert destination.leads.either_family
+    assert (destination.host, destination.port) == (host, port)
+    assert destination.authority == target.removeprefix("dns:///").removeprefix("DNS:///").removeprefix("dns:")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "dns://10.0.0.7:53",
+        "dns://10.0.0.1/10.0.0.7:53",
+        "unix:/run/orders",
+        "unix-abstract:orders",
+        "vsock:1:2",
+        "xds:///orders",
+        "10.0.0.7:99999:1",
+        "[orders]:5:6",
+        "ipv4:1.2.3.4",
+        "ipv4:1.2.3.4:5,orders:5",
+        "a%20b:5",
+        "",
+    ],
+)
+def test_the_rest_is_left_to_grpc(target: str) -> None:
+    """Other schemes, DNS servers of their own, and what gRPC refuses."""
+    assert destination_of(target, (), None, spread=True).is_left_to_grpc
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+        ("grpc.service_config", '{"loadBalancingPolicy": "ROUND_ROBIN"}'),
+        ("grpc.service_config_disable_resolution", 0),
+        ("grpc.http_proxy", "proxy:3128"),
+    ],
+)
+def test_options_may_leave_it_to_grpc(option: tuple[str, object]) -> None:
+    """A load-balancing policy of the user's own, a service config in the DNS, a proxy."""
+    assert destination_of("orders:5", [option], None, spread=True).is_left_to_grpc
+
+
+def test_spread_may_be_switched_off() -> None:
+    """With `spread=False` only a single address is known."""
+    assert destination_of("orders:5", (), None, spread=False).is_left_to_grpc
+    assert destination_of("ipv4:1.2.3.4:5,1.2.3.5:5", (), None, spread=False).is_left_to_grpc
+    assert destination_of("1.2.3.4:5", (), None, spread=False).leads.addresses == ("1.2.3.4:5",)
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxied"),
+    [
+        ({}, False),
+        ({"http_proxy": "proxy:3128"}, True),
+        ({"https_proxy": "proxy:3128"}, True),
+        ({"grpc_proxy": "proxy:3128"}, True),
+        ({"http_proxy": "proxy:3128", "no_proxy": "example.org, shop.svc"}, False),
+        ({"http_proxy": "proxy:3128", "no_grpc_proxy": "other", "no_proxy": "shop.svc"}, True),
+        ({"http_proxy": "proxy:3128", "no_proxy": ""}, True),
+    ],
+)
+def test_a_proxy_looks_names_up_itself(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], *, proxied: bool
+) -> None:
+    """What gRPC connects to through a proxy is left to it."""
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert destination_of("orders.shop.svc:5", (), None, spread=True).is_left_to_grpc is proxied
+    assert not destination_of("orders.shop.svc:5", [("grpc.enable_http_proxy", 0)], None, spread=True).is_left_to_grpc
 
 
 def test_a_pool_knows_its_target_and_addresses(server: Server) -> None:
@@ -54,13 +135,15 @@ def test_a_pool_knows_its_target_and_addresses(server: Server) -> None:
     assert [channel.address for channel in stats.channels] == [server.target]
 
 
-def test_of_a_name_the_address_is_not_known(server: Server) -> None:
-    """A name may resolve to anything."""
+def test_a_name_is_looked_up(server: Server) -> None:
+    """Each connection leads to an address of the name; that a family cannot be reached is not counted as a failure."""
     target = server.target.replace("127.0.0.1", "localhost")
     with grpcpool.insecure_channel(target) as pool:
         pool.open()
-        assert pool.target == target
-        assert [channel.address for channel in pool.stats().channels] == [None]
+        stats = pool.stats()
+    assert pool.target == target
+    assert [channel.address for channel in stats.channels] == [server.target]
+    assert stats.open_failures == 0
 
 
 def test_a_factory_has_no_target(server: Server, make_pool: PoolMaker) -> None:

@@ -16,6 +16,7 @@ How the model reads the invariants where the design leaves them open:
     room, the fast way picks by rank.
 *   No. 12: the oldest waiter, if it asks for much, has a slot reserved, unless something is being dialled or none
     would do. A reserved slot takes nothing new.
+*   No. 13 holds after each tick of a pool in use, unless something is being opened, lost, or cannot be reached.
 *   A dial that hangs, for a second or more at the last tick, does not count as one under way.
 *   No. 8: after `tick(now)`, `next_deadline()` is `now` or later, and it is never after the deadline of a waiter.
 
@@ -36,7 +37,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from grpcpool import Mode, PoolConfig
-from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.addresses import Leads
+from grpcpool._machine.effects import Close, Effect, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
@@ -92,6 +94,12 @@ class Settings:
     picker: PickerName = "least_loaded"
     avoid_after_failure: float | None = 3.0
     unresponsive_after: float | None = 4.0
+    # Of how many addresses look-ups may find some; 0 if where connections lead is not known.
+    addresses: int = 0
+    either_family: bool = False
+    # Whether gRPC watches health: then a connection to a server that is not healthy is lost.
+    health: bool = False
+    endpoints: int = 1
 
     def config(self, code: Code) -> PoolConfig:
         """The same settings as a `PoolConfig` of that copy."""
@@ -110,6 +118,7 @@ class Settings:
             picker=self.picker,
             avoid_after_failure=self.avoid_after_failure,
             unresponsive_after=self.unresponsive_after,
+            health_service="" if self.health else None,
         )
 
 
@@ -134,7 +143,17 @@ class World:
         """Starts with an unused pool; `seed` seeds the machine's randomness."""
         self.code = code
         self.config = settings.config(code)
-        self.machine = code.machine(self.config, name="pool", random=dice(seed).random)
+        self.possible = [
+            f"10.0.0.{i}:1" if i % 2 or not settings.either_family else f"[::{i}]:1" for i in range(settings.addresses)
+        ]
+        looks = bool(self.possible)
+        leads = Leads(looks=looks, every=5.0 if looks else None, either_family=settings.either_family, seed=seed)
+        leads = leads._replace(endpoints=settings.endpoints if looks else 1)
+        self.machine = code.machine(self.config, name="pool", random=dice(seed).random, leads=leads)
+        # Whether a look-up is under way.
+        self.looking = False
+        # Whether a dial may have failed in this step.
+        self.failing = False
         self.recorder = Recorder(self.machine)
         self.now = 1000.0
         self.min_size = settings.min_size
@@ -282,6 +301,12 @@ class World:
             assert not avoided or held.slot.avoided_until > self.now, "no. 11: a sick slot has no handicap"
             self.release(self.held.index(held))
 
+    def all_failed(self, index: int) -> None:
+        """All calls fail as on sick servers, one after the other; then a whole connection is asked for."""
+        while any(held.slot in self.slots for held in self.held):
+            self.failed(index)
+        self.request(None, patience=0.0)
+
     def unanswered(self, index: int) -> None:
         """A call on one of the single-stream grants runs into its deadline."""
         if held := self._some([held for held in self.held if held.streams == 1 and held.slot in self.slots], index):
@@ -319,7 +344,7 @@ class World:
         """A caller wants a connection, but no place on it."""
         self.broken = True
         self._step(self.recorder.effects(self.machine.connect, self.now))
-        due = self.now >= self.machine.fleet.backoff.retry_at
+        due = self.now >= self.machine.fleet.addresses.retry_at
         assert self.slots or self.closing or not due, "connect() did not dial"
 
     def resize(self, min_size: int, max_size: int) -> None:
@@ -342,6 +367,23 @@ class World:
         self._step(self.recorder.effects(self.machine.close, self.now + grace, self.now), ticked=True)
         assert not self.waiting, "no. 9: a waiter in a closed pool"
         assert not self.openers, "no. 9: a waiter in open() of a closed pool"
+
+    # --- addresses ----------------------------------------------------------------------------------------------
+
+    def looked_up(self, names: Sequence[str]) -> None:
+        """A look-up that is under way finds these addresses, or fails if there are none."""
+        if not self.looking:
+            return
+        self.broken, self.looking = True, False
+        if names:
+            self._step(self.recorder.effects(self.machine.addresses, names, self.now))
+        else:
+            self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), self.now))
+        # Else the answer was for a target that is not used any more.
+        again = self.machine.fleet.lookups.next_at() <= self.now
+        assert self.closing or again or not [slot for slot in self.slots if slot.held], (
+            "a dial still waits for addresses"
+        )
 
     # --- connections --------------------------------------------------------------------------------------------
 
@@ -378,7 +420,14 @@ class World:
                 and all(other.exclusive for other in in_state(self, "lost"))
                 and in_state(self, "opening") == [slot]
                 and slot.replaces is None
+                and self.machine.fleet.addresses.is_last_hope(slot)
             )
+            if self.config.health_service is not None:
+                addresses = self.machine.fleet.addresses
+                better = slot.overflow or addresses.is_of_race(slot) or addresses.is_gone(slot)
+                awaited = any(slot in opener.pending for opener in self.openers)
+                stranded = slot.replaces is None and not (better or awaited)
+            stranded = stranded and not slot.probes
             # One above `max_size` is kept only if a call is put on it at once.
             either = slot.overflow and not [waiter for waiter in asking(self) if waiter.fail_fast]
             alive = slot.state == "opening"
@@ -480,14 +529,21 @@ class World:
     def _step(self, effects: Sequence[Effect], *, ticked: bool = False, at_will: bool = False) -> None:
         """Carries out the effects and checks every invariant."""
         after_close = self.closing
-        backoff = self.machine.fleet.backoff
-        dialled = sum(type(effect).__name__ == "Open" for effect in effects)
+        backoff = self.machine.fleet.addresses
+        dialled = sum(
+            type(effect).__name__ == "Open" and getattr(effect, "slot", None) not in self.slots for effect in effects
+        )
+        # Of several addresses, one may have been tried after the other.
+        at_will = at_will or bool(self.possible)
         assert dialled <= 1 or at_will or not backoff.failures, "several attempts while failing"
         assert dialled == 0 or at_will or self.now >= backoff.retry_at, "dialled before the backoff has ended"
+        self.failing = any(type(effect).__name__ == "Close" for effect in effects)
         for effect in effects:
             name = type(effect).__name__
             assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
             getattr(self, f"_do_{name.lower()}")(effect)
+        # These are dialled when the addresses are known.
+        self.slots |= {slot: None for slot in self.machine.fleet.slots if slot.held}
         self.ticked = ticked
         passed = [waiter for slot, waiter in self.granted if slot is self.kept and waiter is not self.kept_for]
         in_service = self.kept is not None and self.kept.state == "ready"
@@ -503,10 +559,19 @@ class World:
         self.broken = False
 
     def _do_open(self, effect: Open) -> None:
-        assert effect.slot not in self.slots, "dialled twice"
+        assert effect.slot not in self.dials, "dialled twice"
+        assert effect.slot.address in (None, *self.possible), "dialled to an address that was not found"
+        address = self.machine.fleet.addresses._used.get(effect.slot.address)
+        pauses = address is not None and address.backoff.retry_at > self.now
+        others = self.machine.fleet.addresses.retry_at <= self.now and not self.failing
+        assert not pauses or not others, f"dialled to {effect.slot.address}, which pauses"
         effect.slot.channel = object()
         self.slots[effect.slot] = None
         self.dials.append(effect.slot)
+
+    def _do_look(self, effect: Look) -> None:
+        assert not self.looking, "two look-ups at once"
+        self.looking = True
 
     def _do_close(self, effect: Close) -> None:
         slot = effect.slot
@@ -625,7 +690,7 @@ def moment(at: float) -> dt.datetime:
 @_looked_up_once
 def in_state(world: World, *states: str) -> list[Slot]:
     """The slots in one of these states."""
-    return [slot for slot in world.slots if slot.state in states]
+    return [slot for slot in world.slots if slot.state in states and not slot.probes]
 
 
 @_looked_up_once
@@ -725,15 +790,16 @@ def no_3_what_is_needed_is_dialled(world: World) -> None:
     in_doubt = fleet.limits.in_doubt_until > -math.inf and missing > world.min_size - counted
     if in_doubt and world.machine.next_deadline() <= max(fleet.limits.in_doubt_until, world.now):
         return
-    assert fleet.backoff.failures, f"no. 3: {missing} missing, room for {room}, {world.slots}"
-    retry_at = max(fleet.backoff.retry_at, world.now)
+    assert fleet.addresses.failures, f"no. 3: {missing} missing, room for {room}, {world.slots}"
+    retry_at = max(fleet.addresses.retry_at, world.now)
     assert opening or world.machine.next_deadline() <= retry_at, "no. 3: no dial is planned"
 
 
 def no_3_fail_fast_calls_do_not_wait_without_hope(world: World) -> None:
     """When nothing is up, a fail-fast call is on a lost slot with room, or refused."""
-    backoff = world.machine.fleet.backoff
-    if in_state(world, "ready"):
+    backoff = world.machine.fleet.addresses
+    under_way = [slot for slot in in_state(world, "opening") if not slot.hangs and slot.replaces is None]
+    if in_state(world, "ready") or (backoff.several and under_way):
         return
     for ask in {waiter.streams for waiter in asking(world) if waiter.fail_fast}:
         lost = in_state(world, "lost")
@@ -762,7 +828,7 @@ def most_waiters(world: World) -> float:
     if most is None:
         return math.inf
     to_come = max(0, world.max_size - len(in_state(world, "ready", "lost")))
-    if world.machine.fleet.backoff.failures or most == 0:
+    if world.machine.fleet.addresses.failures or most == 0:
         to_come = 0
     return most + to_come * (most + world.config.max_streams)
 
@@ -787,7 +853,9 @@ def no_7_closed_is_empty_and_drained_is_gone(world: World) -> None:
     assert list(world.machine.fleet.slots) == list(world.slots), "no. 7: dialled and not closed, but not in the pool"
     for slot in world.slots:
         assert slot.state != "closed", f"no. 7: {slot} in the pool"
-        assert slot.in_flight or slot.state != "draining", f"no. 7: {slot} has drained and is still in the pool"
+        assert slot.in_flight or slot.state != "draining" or slot.kept, (
+            f"no. 7: {slot} has drained and is still in the pool"
+        )
     for held in world.held:
         if held.slot not in world.slots:
             assert held.slot.in_flight == 0, f"no. 7: {held.slot} is closed and carries something"
@@ -832,7 +900,7 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
         lowered = slot.limit < world.config.max_streams
         assert lowered == (slot.limit_grows_at < math.inf), f"no. 8: the limit of {slot} is never raised again"
     due = [slot for slot in in_state(world, "ready", "lost") if _is_due(world, slot) and slot.successor is None]
-    calm = world.machine.fleet.active and world.machine.fleet.backoff.failures == 0
+    calm = world.machine.fleet.active and world.machine.fleet.addresses.failures == 0
     surge = max(1, -(-connections(world) // 4))
     successors = sum(slot.replaces is not None for slot in world.slots)
     assert again or not due or not calm or successors >= surge, f"no. 8: nothing replaces {due}"
@@ -842,6 +910,9 @@ def _is_due(world: World, slot: Slot) -> bool:
     """Whether a slot should have a successor: it is too old, or it is down, needed, and not back."""
     missed = len(in_state(world, "ready")) < world.min_size
     needed = slot.state == "lost" and (missed or slot.in_flight or asking(world))
+    if world.possible and world.machine.fleet.addresses.is_gone(slot):
+        others = [s for s in in_state(world, "ready", "opening") if not world.machine.fleet.addresses.is_gone(s)]
+        return sum(not s.hangs for s in others) < max(1, world.machine.fleet.needed(world.machine.queue.asked))
     return slot.retire_at <= world.now or bool(needed and slot.given_up_at <= world.now)
 
 
@@ -882,6 +953,34 @@ def no_12_the_oldest_large_ask_has_a_slot(world: World) -> None:
     assert reserved or not enough, f"no. 12: nothing is reserved for {oldest.streams} of {enough}"
 
 
+def no_13_connections_are_even(world: World) -> None:
+    """Once all is settled, the numbers of connections to any two addresses differ by at most one, and none is left out.
+
+    An address that lost its connection because that was idle may be left out.
+    """
+    fleet = world.machine.fleet
+    assert world.closing or fleet.lookups.under_way == world.looking, "no. 13: waits for a look-up that has ended"
+    addresses, slots = fleet.addresses, in_state(world, "opening", "ready", "lost")
+    if world.closing or world.looking or not (world.ticked and fleet.active and fleet.lookups.in_use):
+        return
+    if fleet.lookups.next_at() <= world.now:
+        # It has come into use in this very step.
+        return
+    if not addresses.names:
+        return
+    used = addresses._used
+    if len({each.is_ipv6 for each in used.values()}) > 1 and addresses._either_family:
+        return
+    held = collections.Counter(slot.address for slot in slots)
+    failing = {name for name, each in used.items() if each.backoff.failures}
+    left_out = [name for name, each in used.items() if each.wanted and not held[name] and name not in failing]
+    assert not left_out or len(used) < 2 or connections(world) >= world.max_size, f"no. 13: {left_out} are left out"
+    if failing or any(slot.state != "ready" or slot.address not in used for slot in slots):
+        return
+    numbers = [held[name] for name in used]
+    assert max(numbers) - min(numbers) <= 1, f"no. 13: {held} of {[*used]}"
+
+
 def the_counts_are_right(world: World) -> None:
     """The counts of the table, the queue and the load equal the model's own counts."""
     fleet, queue = world.machine.fleet, world.machine.queue
@@ -899,7 +998,7 @@ def the_counts_are_right(world: World) -> None:
     target = world.config.resolved_target_streams
     load = sum(target if slot.exclusive else slot.in_flight for slot in world.slots)
     assert world.machine.places.load == load, f"miscounted: the load is {world.machine.places.load}, not {load}"
-    assert world.machine.places.peak >= load or fleet._peak_until == math.inf, "the peak is below the load"
+    assert world.machine.places.peak >= load or fleet.watch_ends_at == math.inf, "the peak is below the load"
 
 
 def growth_and_shrinking_are_planned(world: World) -> None:
@@ -907,9 +1006,11 @@ def growth_and_shrinking_are_planned(world: World) -> None:
     fleet = world.machine.fleet
     target = world.config.resolved_target_streams
     expected = target if connections(world) < world.max_size else math.inf
+    if world.possible and not fleet.lookups.in_use:
+        expected = 0
     assert world.machine.places.growth_load == expected or not connections(world), "the growth threshold is wrong"
     watch = world.config.idle_timeout is not None and connections(world) > world.min_size
-    assert (fleet._peak_until < math.inf) == watch, "the shrink watch is wrong"
+    assert (fleet.watch_ends_at < math.inf) == watch, "the shrink watch is wrong"
 
 
 def the_picker_holds_the_slots_with_room(world: World) -> None:
@@ -937,7 +1038,7 @@ def the_picker_holds_the_slots_with_room(world: World) -> None:
 def the_stats_agree(world: World) -> None:
     """The snapshot agrees with the model's records."""
     stats = world.machine.stats(moment, world.now)
-    counted = [len(in_state(world, state)) for state in ("ready", "lost", "opening", "draining")]
+    counted = [sum(s.state == state for s in world.slots) for state in ("ready", "lost", "opening", "draining")]
     assert [stats.ready, stats.lost, stats.opening, stats.draining] == counted, "stats: wrong counts"
     assert stats.size == len(world.slots) == len(stats.channels), "stats: wrong size"
     assert stats.in_flight == sum(1 if ask is None else ask for slot in world.slots for ask in carried(world, slot))
@@ -979,6 +1080,7 @@ INVARIANTS: tuple[Callable[[World], None], ...] = (
     no_10_exclusive_is_alone,
     no_11_a_handicap_has_an_end,
     no_12_the_oldest_large_ask_has_a_slot,
+    no_13_connections_are_even,
     the_counts_are_right,
     growth_and_shrinking_are_planned,
     the_picker_holds_the_slots_with_room,
@@ -1007,11 +1109,19 @@ def random_settings(rng: random.Random) -> Settings:
         picker=rng.choice(["least_loaded", "fill", "round_robin"]),
         avoid_after_failure=rng.choice([None, 1.0, 3.0, 3.0]),
         unresponsive_after=rng.choice([None, 1.0, 4.0]),
+        addresses=rng.choice([0, 0, 1, 2, 3, 5]),
+        either_family=rng.random() < 0.3,
+        health=rng.random() < 0.15,
+        endpoints=rng.choice([1, 1, 1, 2, 3]),
     )
 
 
 def random_step(world: World, rng: random.Random) -> None:
     """One random step: requests are frequent, events of the whole pool rare."""
+    if world.looking and rng.random() < 0.12:
+        number = rng.choice([0, 1, *[len(world.possible)] * 3, rng.randint(0, len(world.possible))])
+        world.looked_up(sorted(rng.sample(world.possible, min(number, len(world.possible)))))
+        return
     index = rng.randrange(64)
     kind = rng.randrange(100)
     if kind < 28:
@@ -1030,8 +1140,8 @@ def random_step(world: World, rng: random.Random) -> None:
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
         more = (world.unreachable, world.call_failed, world.not_late, world.unfit, world.refused_stream, world.crowded)
-        sick = (world.failed, world.failed, world.unanswered)
-        rng.choice([*steps, *more, *sick])(index)
+        sick = (world.failed, world.failed, world.all_failed, world.unanswered)
+        rng.choice([*steps, *more, world.refused_stream, world.refused_stream, *sick])(index)
     elif kind < 99:
         random_pool_event(world, rng)
     elif rng.random() < 0.3:

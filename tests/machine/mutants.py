@@ -114,6 +114,48 @@ def loaded(mutant: Mutant | None) -> Iterator[Code]:
 
 MUTANTS = (
     Mutant(
+        "connections to an address that is gone stay",
+        "replacing",
+        "self._enough(asked) else -math.inf\n",
+        "self._enough(asked) else math.inf\n",
+        "if others are enough they drain at once, so this is seldom needed",
+    ),
+    Mutant(
+        "an address that cannot be reached is dialled again at once",
+        "addresses",
+        "            pauses = address.backoff.retry_at > now\n",
+        "            pauses = False\n",
+        "the pool's own backoff looks as if it did that",
+    ),
+    Mutant(
+        "uneven addresses stay uneven",
+        "addresses",
+        "held[emptiest.name] < 2:",
+        "held[emptiest.name] < 3:",
+        "a difference of two looks small",
+    ),
+    Mutant(
+        "an address that is new gets no connection",
+        "machine",
+        "        self.fleet.cover(now)\n",
+        "",
+        "the pool grows by its load in any case",
+    ),
+    Mutant(
+        "after a look-up that failed, dials go on waiting for its answer",
+        "endpoints",
+        "error=error)))\n        fleet.direct_held(now)\n",
+        "error=error)))\n",
+        "the next look-up may succeed",
+    ),
+    Mutant(
+        "a look-up that failed is under way for ever",
+        "lookups",
+        "        self._failures += 1\n        self._over(now + pause)\n",
+        "        self._failures += 1\n",
+        "it will be due again anyway",
+    ),
+    Mutant(
         "a refused stream leaves the limit",
         "limits",
         "            self._limit(slot, max(carried - leaving, calls - 1), now)\n",
@@ -174,8 +216,8 @@ MUTANTS = (
     Mutant(
         "a call is put on a lost slot while another is up",
         "outage",
-        "slot.state is SlotState.LOST and not self._slots.ready and not",
-        "slot.state is SlotState.LOST and not",
+        "slot.state is not SlotState.LOST or self._slots.ready or",
+        "slot.state is not SlotState.LOST or",
         "having no room is confused with having nothing up",
     ),
     Mutant(
@@ -187,7 +229,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lost connection is never given up",
-        "fleet",
+        "replacing",
         "            return min(slot.retire_at, slot.given_up_at)\n",
         "            return slot.retire_at\n",
         "gRPC reconnects by itself",
@@ -195,8 +237,8 @@ MUTANTS = (
     Mutant(
         "an unreachable channel is thrown away although calls need it",
         "machine",
-        "not self.outage.needs_channel(slot)",
-        "self.outage.needs_channel(slot)",
+        "not self.outage.needs_channel(slot,",
+        "self.outage.needs_channel(slot,",
         "a failed dial was always thrown away",
     ),
     Mutant(
@@ -215,9 +257,9 @@ MUTANTS = (
     ),
     Mutant(
         "rearming forgets the waiters' deadlines",
-        "machine",
-        "min(self.queue.next_deadline(), self.openers.next_deadline())",
-        "self.openers.next_deadline()",
+        "deadlines",
+        "self._endpoints.next_at(now), waiting)",
+        "self._endpoints.next_at(now))",
         "the slots' deadlines are computed in another module",
     ),
     Mutant(
@@ -356,8 +398,8 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "                self.picker.enter(slot)\n",
-        "",
+        "CloseReason.AGE\n        self.picker.enter(slot)\n",
+        "CloseReason.AGE\n",
         "the state and the picker are updated separately",
     ),
     Mutant(
@@ -391,22 +433,22 @@ MUTANTS = (
     Mutant(
         "draining slots are cut off late",
         "fleet",
-        "            if slot.deadline <= now:\n",
-        "            if slot.deadline < now:\n",
+        "            elif slot.deadline <= now:\n",
+        "            elif slot.deadline < now:\n",
         "the alarm rings at the deadline, not after it",
     ),
     Mutant(
         "backoff is ignored",
-        "fleet",
-        "        if now < self.backoff.retry_at:\n            return 0\n",
-        "",
+        "addresses",
+        "sum(each.backoff.retry_at <= now and each.name",
+        "sum(each.name",
         "making one attempt at a time looks like backoff",
     ),
     Mutant(
         "dialling has no deadline",
         "fleet",
-        "        self.alarm_at(min(slot.hangs_at, deadline))\n        old = ",
-        "        old = ",
+        "        self.alarm_at(min(slot.hangs_at, slot.deadline))\n\n    def dial",
+        "\n    def dial",
         "one assumes that every dial ends by itself",
     ),
     Mutant(
@@ -425,7 +467,7 @@ MUTANTS = (
     ),
     Mutant(
         "the alarm forgets the end of a handicap",
-        "fleet",
+        "deadlines",
         "        at = min(slot.limit_grows_at, slot.avoided_until)\n",
         "        at = slot.limit_grows_at\n",
         "there are other deadlines, most of the time",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from grpcpool import PoolConfig, PoolStats
+from grpcpool._machine.addresses import Leads
 from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
@@ -18,6 +19,9 @@ from grpcpool.events import Closed, Draining
 from machine.drive import Recorder
 
 START = 1000.0
+
+ANYWHERE = Leads()
+"""It is not known where connections lead."""
 
 
 def effect_text(effect: Effect) -> str | None:
@@ -49,10 +53,10 @@ def words(effects: Sequence[Effect]) -> list[str]:
 class Play:
     """A machine, the current time, and every slot ever dialled, by number."""
 
-    def __init__(self, *, random: Callable[[], float] = lambda: 0.0, **config: Any) -> None:
+    def __init__(self, *, random: Callable[[], float] = lambda: 0.0, leads: Leads = ANYWHERE, **config: Any) -> None:
         """Creates an unused pool with this `PoolConfig`; by default `max_streams` is 2 and `target_streams` is 1."""
         settings = {"max_streams": 2, "target_streams": 1, "min_size": 0, "max_size": 3, "idle_timeout": None}
-        self.machine = PoolMachine(PoolConfig(**(settings | config)), name="pool", random=random)
+        self.machine = PoolMachine(PoolConfig(**(settings | config)), name="pool", random=random, leads=leads)
         self.recorder = Recorder(self.machine)
         self.now = START
         self.slots: dict[int, Slot] = {}
@@ -121,6 +125,14 @@ class Play:
     def recovered(self, number: int) -> list[str]:
         """That slot is up again."""
         return self.did(self.recorder.effects(self.machine.recovered, self[number], self.now))
+
+    def found(self, *names: str) -> list[str]:
+        """A look-up has found these addresses."""
+        return self.did(self.recorder.effects(self.machine.addresses, names, self.now))
+
+    def look_failed(self) -> list[str]:
+        """A look-up has failed."""
+        return self.did(self.recorder.effects(self.machine.look_failed, OSError("no such name"), self.now))
 
     def open(self, *, wait: float = math.inf) -> OpenWaiter:
         """A caller calls `open()`."""

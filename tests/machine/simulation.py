@@ -1,6 +1,7 @@
 """A pool in a simulated network, in simulated time: each seed plays some minutes of a pool's life in milliseconds.
 
-Servers die, come back, freeze and refuse streams. Connecting takes time, fails, or hangs. Callers come and go with
+Servers die, come back, freeze, refuse streams, and move: in half of the lives each has an address of its own, and which
+of them a look-up finds changes, or it fails, or hangs. Connecting takes time, fails, or hangs. Callers come and go with
 deadlines of their own, give up, and discard what they hold; the pool is resized and refreshed. The simulated network
 reports what a driver would see, in order of time, and ticks the machine exactly when it asks for a tick. The records
 and the invariants are those of the model (`model.py`), checked after every step. In addition, no waiter waits past its
@@ -37,6 +38,8 @@ class Backend:
     limit: int
     up: bool = True
     frozen: bool = False
+    # Whether look-ups find it.
+    listed: bool = True
 
 
 class Simulation:
@@ -59,12 +62,16 @@ class Simulation:
             max_age=rng.choice([None, 7.0, 20.0]),
             drain_timeout=rng.choice([1.0, 30.0]),
             picker=rng.choice(["least_loaded", "fill", "round_robin"]),
+            addresses=rng.choice([0, 0, 1, 2, 3, 5]),
+            either_family=rng.random() < 0.2,
         )
         self.world = World(settings, seed=seed, code=code)
         self.began = self.world.now
         self.backends = [
-            Backend(number, limit=rng.choice([2, max_streams, 100])) for number in range(rng.randint(1, 3))
+            Backend(number, limit=rng.choice([2, max_streams, 100]))
+            for number in range(settings.addresses or rng.randint(1, 3))
         ]
+        self._sees_look = False
         self.backend_of: dict[Slot, Backend] = {}
         self._numbers = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -93,6 +100,7 @@ class Simulation:
         self._go_on_until(self.began + _TROUBLE + _QUIET)
         assert not self.world.waiting, "the network has recovered, and a waiter still waits"
         assert not self.world.openers, "the network has recovered, and a waiter still waits in open()"
+        self._check_addresses()
         self.world.finish(grace=self.rng.choice([0.0, 2.0]), rest_first=self.rng.random() < 0.5)
 
     def _go_on_until(self, end: float) -> None:
@@ -128,6 +136,10 @@ class Simulation:
             for _ in range(rng.randint(0, 4)):
                 self.at(rng.uniform(0, _TROUBLE), action)
 
+        # Some go on in the quiet, so that the pool stays in use.
+        for moment in range(int(_TROUBLE), int(_TROUBLE + _QUIET) - 10, 2):
+            self.at(moment, lambda: self._ask(1, 20.0))
+
     def _ask(self, streams: int | None, patience: float) -> None:
         fail_fast = streams == 1 and self.rng.random() < 0.5
         self.log(f"{self.time()} request for {streams}, patience {patience} s{', fail-fast' if fail_fast else ''}")
@@ -160,6 +172,9 @@ class Simulation:
     def _notice(self) -> None:
         """Handles new dials and grants until there are none."""
         while True:
+            if self.world.looking and not self._sees_look:
+                self._sees_look = True
+                self.at(self.rng.choice([0.01, 0.5, 3.0]), self._looked)
             dials = [slot for slot in self.world.dials if slot not in self._seen_dials]
             held = [held for held in self.world.held if held not in self._seen_held]
             if not dials and not held:
@@ -171,8 +186,32 @@ class Simulation:
                 self._seen_held.add(one)
                 self._carries(one)
 
+    def _looked(self) -> None:
+        """The look-up under way has its answer: some servers, or nothing."""
+        self._sees_look = False
+        fails = not self.healed and self.rng.random() < 0.2
+        names = [name for name, backend in zip(self.world.possible, self.backends, strict=True) if backend.listed]
+        self.log(f"{self.time()} looked up: {'failed' if fails else names}")
+        self.world.looked_up([] if fails else names)
+
+    def _moves(self, backend: Backend, *, listed: bool) -> None:
+        """From now on look-ups find the server, or do not."""
+        self.log(f"{self.time()} server {backend.number} is {'listed' if listed else 'not listed any more'}")
+        backend.listed = listed
+
+    def _check_addresses(self) -> None:
+        """Long after the last change, each address that look-ups find has its share, and no other has a connection."""
+        if self.world.possible and not self.world.closing and self.world.machine.fleet.active:
+            used = self.world.machine.fleet.addresses._used
+            held = [slot.address for slot in self.world.slots if slot.state != "draining" and slot.successor is None]
+            assert {*held} <= used.keys(), f"no. 13: {held} of {used.keys()}"
+            numbers = [held.count(name) for name in used]
+            assert max(numbers) - min(numbers) <= 1, f"no. 13: {numbers}"
+
     def _connects(self, slot: Slot) -> None:
-        self.backend_of[slot] = backend = self.rng.choice(self.backends)
+        known = slot.address in self.world.possible
+        backend = self.backends[self.world.possible.index(slot.address)] if known else self.rng.choice(self.backends)  # type: ignore[arg-type]
+        self.backend_of[slot] = backend
         takes = self.rng.choice([0.001, 0.05, 0.5])
         if self.healed or self.rng.random() < 0.9:
             self.at(takes, lambda: self._connected(slot, backend))
@@ -219,6 +258,12 @@ class Simulation:
     def _trouble_comes(self) -> None:
         rng = self.rng
         for backend in self.backends:
+            for _ in range(rng.randint(0, 3)):
+                listed = rng.random() < 0.5
+                self.at(
+                    rng.uniform(0, _TROUBLE),
+                    lambda backend=backend, listed=listed: self._moves(backend, listed=listed),  # type: ignore[misc]
+                )
             moment = 0.0
             while (moment := moment + rng.expovariate(1 / 15)) < _TROUBLE:
                 lasts = rng.choice([0.01, 1.0, 8.0])
@@ -262,7 +307,7 @@ class Simulation:
         self.log(f"{self.time()} everything works from here on")
         self.healed = True
         for backend in self.backends:
-            backend.up, backend.frozen = True, False
+            backend.up, backend.frozen, backend.listed = True, False, True
         for slot in [slot for slot in self.world.slots if slot.state == "lost"]:
             self.at(self.rng.uniform(0, 1.0), lambda slot=slot: self._is_back(slot))  # type: ignore[misc]
 

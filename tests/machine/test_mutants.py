@@ -7,7 +7,7 @@ import pytest
 from machine.model import Code, walk
 from machine.mutants import MUTANTS, Mutant, loaded, patched
 
-WALKS = 150
+WALKS = 200
 STEPS = 100
 
 

@@ -76,11 +76,11 @@ class TaskLoad(Load):
         while not self._over.is_set():
             began = time.monotonic()
             try:
-                await self._call()
+                answer = await self._call()
             except (grpc.RpcError, asyncio.CancelledError) as error:
                 self.note(caller, began, error)
             else:
-                self.note(caller, began, None)
+                self.note(caller, began, None, answer)
 
 
 class TaskSubject(Subject):
@@ -157,8 +157,9 @@ class Tasks(World):
         """A factory of fakes."""
         return FakeFactory(lambda: FakeChannel(**how))
 
-    def _over_target(self, target: str, options: Options, config: PoolConfig) -> Subject:
-        return TaskSubject(aio.insecure_channel(target, options, config=config), self._loop)
+    def _over_target(self, target: str, options: Options, config: PoolConfig, **how: Any) -> Subject:
+        channel = aio.secure_channel if "credentials" in how else aio.insecure_channel
+        return TaskSubject(channel(target, options=options, config=config, **how), self._loop)
 
     def _over_factory(self, factory: Callable[[], Any], config: PoolConfig) -> Subject:
         return TaskSubject(aio.ChannelPool(factory, config), self._loop)

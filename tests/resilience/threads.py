@@ -34,11 +34,11 @@ class ThreadedLoad(Load):
         while not self._over.is_set():
             began = time.monotonic()
             try:
-                self._call()
+                answer = self._call()
             except grpc.RpcError as error:
                 self.note(caller, began, error)
             else:
-                self.note(caller, began, None)
+                self.note(caller, began, None, answer)
 
 
 class ThreadedSubject(Subject):
@@ -90,8 +90,9 @@ class Threads(World):
         """A factory of fakes."""
         return FakeFactory(lambda: FakeChannel(**how))
 
-    def _over_target(self, target: str, options: Options, config: PoolConfig) -> Subject:
-        return ThreadedSubject(grpcpool.insecure_channel(target, options, config=config))
+    def _over_target(self, target: str, options: Options, config: PoolConfig, **how: Any) -> Subject:
+        channel = grpcpool.secure_channel if "credentials" in how else grpcpool.insecure_channel
+        return ThreadedSubject(channel(target, options=options, config=config, **how))
 
     def _over_factory(self, factory: Callable[[], Any], config: PoolConfig) -> Subject:
         return ThreadedSubject(ChannelPool(factory, config))

@@ -34,6 +34,7 @@ class Outcome:
     began: float
     ended: float
     error: BaseException | None
+    answer: Any = None
 
     @property
     def code(self) -> grpc.StatusCode | None:
@@ -76,9 +77,13 @@ class Load(abc.ABC):
         """The calls that failed so far."""
         return [outcome for outcome in list(self.outcomes) if outcome.error is not None]
 
-    def note(self, caller: int, began: float, error: BaseException | None) -> None:
+    def note(self, caller: int, began: float, error: BaseException | None, answer: object = None) -> None:
         """Records the end of a call."""
-        self.outcomes.append(Outcome(caller=caller, began=began, ended=time.monotonic(), error=error))
+        ended = time.monotonic()
+        if error is not None:
+            # It refers to the call, with which gRPC keeps a closed channel's connection, and even reconnects it.
+            error.__traceback__ = None
+        self.outcomes.append(Outcome(caller=caller, began=began, ended=ended, error=error, answer=answer))
 
     def wait_for_calls(self, number: int) -> None:
         """Waits until `number` more calls are over."""
@@ -173,16 +178,25 @@ class World(abc.ABC):
         """A factory of fake channels, which keeps a list of them."""
 
     @abc.abstractmethod
-    def _over_target(self, target: str, options: Options, config: PoolConfig) -> Subject: ...
+    def _over_target(self, target: str, options: Options, config: PoolConfig, **how: Any) -> Subject: ...
 
     @abc.abstractmethod
     def _over_factory(self, factory: Callable[[], Any], config: PoolConfig) -> Subject: ...
 
     @contextlib.contextmanager
-    def pool(self, target: str, *, options: Options | None = None, **config: Any) -> Iterator[Subject]:
-        """A drop-in pool; at the end of the block it must be at rest, and is closed. `config` is `PoolConfig`'s."""
+    def pool(
+        self, target: str, *, options: Options | None = None, how: dict[str, Any] | None = None, **config: Any
+    ) -> Iterator[Subject]:
+        """A drop-in pool; at the end of the block it must be at rest, and is closed.
+
+        Args:
+            target: Where it leads.
+            options: For its channels; by default they reconnect soon.
+            how: More of what its constructor takes; with `credentials` it is a secure channel.
+            config: `PoolConfig`'s.
+        """
         given = RECONNECT_SOON if options is None else options
-        yield from _used(self._over_target(target, given, PoolConfig(**config)))
+        yield from _used(self._over_target(target, given, PoolConfig(**config), **(how or {})))
 
     @contextlib.contextmanager
     def pool_over(self, factory: Callable[[], Any], **config: Any) -> Iterator[Subject]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from grpcpool import PoolConfig
+from grpcpool._shared.targets import TargetFactory
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import manual_clock
 from grpcpool.testing.aio import FakeCall, FakeChannel, FakeFactory
@@ -38,18 +39,30 @@ class _Channel(FakeChannel):
 class AioPlayer(DriverPlayer):
     """Drives a `grpcpool.aio.ChannelPool`."""
 
-    def __init__(self, config: PoolConfig, log: Log) -> None:
+    def __init__(self, config: PoolConfig, log: Log, addresses: list[str] | None = None, endpoints: int = 1) -> None:
         """Creates an unused pool and a loop."""
         self._factory = FakeFactory(lambda: _Channel(self.admitted))
+
+        async def look_up() -> list[str]:
+            return self.look_up()
+
+        factory: Callable[[], grpc.aio.Channel] = self._factory
+        if addresses is not None:
+            factory = self._over_targets(endpoints, config, look_up)
         with manual_clock() as clock:
-            pool = ChannelPool(self._factory, config, name="story", listeners=[log])
-        super().__init__(pool, clock, log)
+            pool = ChannelPool(factory, config, name="story", listeners=[log])
+        super().__init__(pool, clock, log, addresses)
         self._pool: ChannelPool = pool
         self._runner = asyncio.Runner()
         self._uncaught: list[str] = []
         self._runner.get_loop().set_exception_handler(lambda _, context: self._uncaught.append(str(context)))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun: dict[str, Any] = {}
+
+    def _over_targets(self, endpoints: int, config: PoolConfig, look_up: Callable[[], object]) -> TargetFactory:
+        """A factory for one target whose addresses are looked up, or for several that have one address each."""
+        targets = [f"10.0.0.{number}:1" for number in range(endpoints)] if endpoints > 1 else ["story:1"]
+        return TargetFactory(targets, lambda *_: self._factory(), None, config, look_up if endpoints == 1 else None)
 
     def _do(self, work: Callable[[], object]) -> None:
         async def do() -> None:

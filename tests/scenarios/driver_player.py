@@ -36,8 +36,9 @@ class _FakeChannel(Protocol):
 class DriverPlayer:
     """Matches fake channels with the pool's slots, and controls them and the calls on them."""
 
-    def __init__(self, pool: Any, clock: ManualClock, log: Log) -> None:
+    def __init__(self, pool: Any, clock: ManualClock, log: Log, addresses: list[str] | None) -> None:
         """For `pool`, whose factory creates channels that report their calls to `admitted`."""
+        self._addresses = addresses or []
         self._pool = pool
         self._clock = clock
         self._log = log
@@ -100,6 +101,20 @@ class DriverPlayer:
     def resize(self, bounds: dict[str, int]) -> None:
         """The bounds change."""
         self._do(lambda: self._pool.resize(**bounds))
+
+    def finds(self, addresses: list[str] | str) -> None:
+        """From now on look-ups find these."""
+        self._addresses = [] if isinstance(addresses, str) else addresses
+
+    def look_up(self) -> list[str]:
+        """What look-ups find.
+
+        Raises:
+            OSError: Nothing.
+        """
+        if not self._addresses:
+            raise OSError("no such name")
+        return self._addresses
 
     def refresh(self, what: str) -> None:
         """`refresh()` is called."""

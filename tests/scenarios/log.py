@@ -9,11 +9,13 @@ import grpc
 from grpcpool import Listener, PoolError
 from grpcpool._values.listener import HOOKS
 from grpcpool.events import (
+    AddressesChanged,
     Avoided,
     Closed,
     Draining,
     Granted,
     Leaked,
+    LookUpFailed,
     Lost,
     Opened,
     OpenFailed,
@@ -26,7 +28,7 @@ from grpcpool.events import (
 )
 
 
-def event_text(event: PoolEvent) -> str:
+def event_text(event: PoolEvent) -> str:  # noqa: C901 -- one case for each event
     """The event as the stories write it: without anything random."""
     word = HOOKS[type(event)]
     match event:
@@ -52,6 +54,10 @@ def event_text(event: PoolEvent) -> str:
             text = f"{word}: {waiting} waiting"
         case RefusedStream(channel=number, limit=limit):
             text = f"{word} {number}: limit {limit}"
+        case AddressesChanged(addresses=all_of_them, new=new, gone=gone):
+            text = f"{word}: {len(all_of_them)}, {len(new)} new, {len(gone)} gone"
+        case LookUpFailed():
+            text = word
         case Leaked(channel=number, held=held):
             text = f"{word} {number} after {held:g} s"
         case _:

@@ -23,7 +23,8 @@ from grpcpool import (
     PoolTimeoutError,
 )
 from grpcpool._grpc.status import is_of_sick_server
-from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.addresses import Leads
+from grpcpool._machine.effects import Close, Effect, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
@@ -88,9 +89,19 @@ class _Opener(OpenWaiter):
 class MachinePlayer:
     """Drives a `PoolMachine`."""
 
-    def __init__(self, config: PoolConfig, log: Log, *, random: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        log: Log,
+        addresses: list[str] | None = None,
+        endpoints: int = 1,
+        *,
+        random: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """Creates an unused pool; `random` is the machine's source of randomness."""
-        self._machine = PoolMachine(config, name="story", random=random)
+        leads = Leads() if addresses is None else Leads(looks=True, every=30.0, endpoints=endpoints)
+        self._machine = PoolMachine(config, name="story", random=random, leads=leads)
+        self._addresses = addresses or []
         self._recorder = Recorder(self._machine)
         self._config = config
         self._log = log
@@ -130,10 +141,18 @@ class MachinePlayer:
                 self._log.answer(caller, "open")
             case Watch(slot=slot):
                 self._watched.add(slot.id)
+            case Look():
+                self._look_up()
             case Notify(event=event):
                 self._log.record(event)
             case _:
                 raise AssertionError(f"no player can carry out {effect!r}")
+
+    def _look_up(self) -> None:
+        if self._addresses:
+            self._commit(self._recorder.effects(self._machine.addresses, self._addresses, self._now))
+        else:
+            self._commit(self._recorder.effects(self._machine.look_failed, OSError("no such name"), self._now))
 
     def _close(self, slot: Slot) -> None:
         self._open.discard(slot.id)
@@ -269,6 +288,10 @@ class MachinePlayer:
         fleet = self._machine.fleet
         new = {"min_size": fleet.min_size, "max_size": fleet.max_size} | bounds
         self._commit(self._recorder.effects(self._machine.resize, *new.values(), self._now))
+
+    def finds(self, addresses: list[str] | str) -> None:
+        """From now on look-ups find these."""
+        self._addresses = [] if isinstance(addresses, str) else addresses
 
     def refresh(self, what: str) -> None:
         """`refresh()` is called."""

@@ -6,6 +6,10 @@ The files are in `stories`, one for each theme; each [[story]] table is one stor
     Its name, and the statement that it shows to be true.
 `config`
     Fields of `PoolConfig`, the others at their defaults; or ``classic = [init, cap]``. ``"none"`` is `None`.
+`addresses`
+    The addresses of the pool's target, found by look-ups; if it is missing, the pool has a factory of its own.
+`endpoints`
+    How many targets the pool has, in an order of preference; with `addresses`, which are those of the one in use.
 `steps`
     A list. Each step is one operation with its arguments (`OPERATIONS`), and what is observed once everything is at
     rest again: `events`, all that listeners get, in any order; `answers`, all that callers get, which is the number of
@@ -52,6 +56,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "close": ("grace",),
     "resize": (),
     "refresh": (),
+    # From now on look-ups find these addresses, or fail if that is "nothing".
+    "finds": (),
     # Time passes, in seconds.
     "advance": (),
     # The connection with that number is ready, or could not be opened; it goes down, which the pool may notice only
@@ -96,6 +102,8 @@ class Story:
     name: str
     truth: str
     config: PoolConfig
+    addresses: list[str] | None
+    endpoints: int
     steps: tuple[Step, ...]
     stats: dict[str, Any]
     worlds: tuple[str, ...]
@@ -122,8 +130,9 @@ def story_of(theme: str, entry: dict[str, Any]) -> Story:
         ValueError: The entry contains something that is not part of the format.
     """
     where = f"{theme}, {entry.get('name')!r}"
-    entry = {"config": {}, "stats": {}, "worlds": WORLDS, "because": None} | entry
-    if unknown := entry.keys() - {"name", "truth", "config", "steps", "stats", "worlds", "because"}:
+    entry = {"config": {}, "stats": {}, "worlds": WORLDS, "because": None, "addresses": None, "endpoints": 1} | entry
+    known = {"name", "truth", "config", "steps", "stats", "worlds", "because", "addresses", "endpoints"}
+    if unknown := entry.keys() - known:
         raise ValueError(f"{where}: unknown entries: {unknown}")
     if (entry["worlds"] == WORLDS) != (entry["because"] is None):
         raise ValueError(f"{where}: 'worlds' and 'because' need each other")
@@ -138,6 +147,8 @@ def story_of(theme: str, entry: dict[str, Any]) -> Story:
         name=entry["name"],
         truth=entry["truth"],
         config=_config(entry["config"]),
+        addresses=entry["addresses"],
+        endpoints=entry["endpoints"],
         steps=steps,
         stats=entry["stats"],
         worlds=tuple(entry["worlds"]),

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from grpcpool import ChannelPool, PoolConfig
+from grpcpool._shared.targets import TargetFactory
 from grpcpool.testing import FakeCall, FakeChannel, FakeFactory, manual_clock
 from support.waiting import eventually, is_inside
 
@@ -36,15 +37,23 @@ class _Channel(FakeChannel):
 class SyncPlayer(DriverPlayer):
     """Drives a `grpcpool.ChannelPool`."""
 
-    def __init__(self, config: PoolConfig, log: Log) -> None:
+    def __init__(self, config: PoolConfig, log: Log, addresses: list[str] | None = None, endpoints: int = 1) -> None:
         """Creates an unused pool."""
         self._factory = FakeFactory(lambda: _Channel(self.admitted))
+        factory: Callable[[], grpc.Channel] = self._factory
+        if addresses is not None:
+            factory = self._over_targets(endpoints, config, self.look_up)
         with manual_clock() as clock:
-            pool = ChannelPool(self._factory, config, name=f"story-{id(self)}", listeners=[log])
-        super().__init__(pool, clock, log)
+            pool = ChannelPool(factory, config, name=f"story-{id(self)}", listeners=[log])
+        super().__init__(pool, clock, log, addresses)
         self._pool: ChannelPool = pool
         self._threads: list[threading.Thread] = []
         self._begun: dict[str, Any] = {}
+
+    def _over_targets(self, endpoints: int, config: PoolConfig, look_up: Callable[[], object]) -> TargetFactory:
+        """A factory for one target whose addresses are looked up, or for several that have one address each."""
+        targets = [f"10.0.0.{number}:1" for number in range(endpoints)] if endpoints > 1 else ["story:1"]
+        return TargetFactory(targets, lambda *_: self._factory(), None, config, look_up if endpoints == 1 else None)
 
     def _in_background(self, caller: str, work: Callable[[], None]) -> None:
         def run() -> None:

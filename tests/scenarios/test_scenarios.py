@@ -25,17 +25,19 @@ pytestmark = pytest.mark.timeout(60)
 STORIES = read_stories()
 BY_MACHINE = [story for story in STORIES if "machine" in story.worlds]
 
-PLAYERS: dict[str, Callable[[PoolConfig, Log], Player]] = {
+Maker = Callable[[PoolConfig, Log, list[str] | None, int], Player]
+
+PLAYERS: dict[str, Maker] = {
     "machine": MachinePlayer,
     "sync": SyncPlayer,
     "aio": AioPlayer,
 }
 
 
-def play(story: Story, make: Callable[[PoolConfig, Log], Player]) -> None:
+def play(story: Story, make: Maker) -> None:
     """Plays the story in the world that `make` creates."""
     log = Log()
-    StoryRun(story, make(story.config, log), log).play()
+    StoryRun(story, make(story.config, log, story.addresses, story.endpoints), log).play()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_the_stories_do_not_depend_on_chance(seed: int) -> None:
     """A story holds whatever random numbers the machine draws."""
     for story in BY_MACHINE:
         dice = random.Random(seed).random  # noqa: S311 -- tests have no secrets
-        play(story, lambda config, log, dice=dice: MachinePlayer(config, log, random=dice))  # type: ignore[misc]
+        play(story, lambda *how, dice=dice: MachinePlayer(*how, random=dice))
 
 
 # --- the stories themselves ----------------------------------------------------------------------------------------

@@ -40,6 +40,11 @@ class CallServer(ServerProcess):
         with self.channel() as channel:
             return json.loads(unary(channel, TELL, what.encode()))
 
+    def say(self, health: Literal["SERVING", "NOT_SERVING"]) -> None:
+        """From now on the server as a whole has this health; it needs ``--services``."""
+        with self.channel() as channel:
+            unary(channel, TELL, health.encode())
+
     def wait_until_held(self, tag: str) -> None:
         """Returns when a call ``hold:tag`` runs."""
         with self.channel() as channel:

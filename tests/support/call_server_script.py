@@ -93,12 +93,22 @@ def _ss(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[by
     yield from _answers(next(requests), context)
 
 
+# The health service, if there is one.
+_HEALTH: list[Any] = []
+
+
 def _tell(request: bytes, context: grpc.ServicerContext) -> bytes:
     match request:
         case b"held":
             answer: Any = _HELD.names()
         case b"notes":
             answer = [_NOTES.get() for _ in range(_NOTES.qsize())]
+        case b"SERVING" | b"NOT_SERVING":
+            # Only if it has the services.
+            from grpc_health.v1 import health_pb2  # type: ignore[import-untyped] # noqa: PLC0415
+
+            answer = None
+            _HEALTH[0].set("", getattr(health_pb2.HealthCheckResponse, request.decode()))
         case _:
             answer = _WORKING.take_peaks()
     return json.dumps(answer).encode()
@@ -125,11 +135,12 @@ def _fields(message: bytes) -> Iterable[tuple[int, bytes]]:
 
 def _add_health(server: grpc.Server) -> None:
     # Only a few tests need this extra.
-    from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped] # noqa: PLC0415
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # noqa: PLC0415
     from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped] # noqa: PLC0415
 
     servicer = health.HealthServicer()
     servicer.set("orders", health_pb2.HealthCheckResponse.SERVING)
+    _HEALTH.append(servicer)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, server)

@@ -7,14 +7,15 @@ import gc
 import pathlib
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import psutil
 
 from support.waiting import eventually
 
-_Ends = tuple[str, int, int]
-"""The address and port of this process's end of a connection, and the port of the other."""
+_Ends = tuple[str, int, str, int]
+"""The address and port of this process's end of a connection, and those of the other."""
 
 
 def connections_to(port: int) -> int:
@@ -22,9 +23,14 @@ def connections_to(port: int) -> int:
     return len(addresses_of_connections_to(port))
 
 
+def connections_by_host(port: int) -> Counter[str]:
+    """Established TCP connections of this process to `port`, by the address of the server."""
+    return Counter(host.removeprefix("::ffff:") for _, _, host, other in _established() if other == port)
+
+
 def addresses_of_connections_to(port: int) -> set[str]:
     """This process's ends of its established TCP connections to `port`, as gRPC's `context.peer()` writes them."""
-    return {f"ipv4:{ip.removeprefix('::ffff:')}:{own}" for ip, own, other in _established() if other == port}
+    return {f"ipv4:{ip.removeprefix('::ffff:')}:{own}" for ip, own, _, other in _established() if other == port}
 
 
 if sys.platform == "linux":
@@ -47,14 +53,14 @@ if sys.platform == "linux":
         if asked.family not in (socket.AF_INET, socket.AF_INET6) or asked.type != socket.SOCK_STREAM:
             return
         if asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED:
-            yield *asked.getsockname()[:2], asked.getpeername()[1]
+            yield *asked.getsockname()[:2], *asked.getpeername()[:2]
 
 else:
 
     def _established() -> Iterator[_Ends]:
         for connection in psutil.Process().net_connections("tcp"):
             if connection.status == psutil.CONN_ESTABLISHED and connection.raddr:
-                yield connection.laddr.ip, connection.laddr.port, connection.raddr.port
+                yield connection.laddr.ip, connection.laddr.port, connection.raddr.ip, connection.raddr.port
 
 
 def assert_no_connections(*ports: int) -> None:

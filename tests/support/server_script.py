@@ -32,6 +32,13 @@ async def slow(request: bytes, context: Any) -> bytes:
     return request
 
 
+async def pid(request: bytes, context: Any) -> bytes:
+    """Answers with the process's id, after as many milliseconds as the request says, if it says any."""
+    with RUNNING.one(context.peer()):
+        await asyncio.sleep(int(request or 0) / 1000)
+    return str(os.getpid()).encode()
+
+
 async def fail(request: bytes, context: Any) -> bytes:
     """Fails with the status code that the request names."""
     await context.abort(grpc.StatusCode[request.decode()], f"failed as asked: {request.decode()}")
@@ -73,7 +80,7 @@ _UNARY: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
     "Echo": answering(lambda request, context: request),
     "Slow": slow,
     "Fail": fail,
-    "Pid": answering(lambda request, context: str(os.getpid()).encode()),
+    "Pid": pid,
     "Peer": answering(lambda request, context: context.peer().encode()),
     "Running": answering(lambda request, context: str(RUNNING.total()).encode()),
     "TakePeaks": answering(lambda request, context: json.dumps(RUNNING.take_peaks()).encode()),
@@ -86,7 +93,7 @@ def option(text: str) -> tuple[str, int]:
     return name, int(value)
 
 
-async def serve(port: int, options: list[tuple[str, int]]) -> None:
+async def serve(host: str, port: int, options: list[tuple[str, int]], credentials: Any) -> None:
     """Serves until standard input ends."""
     methods: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in _UNARY.items()}
     methods["Count"] = grpc.unary_stream_rpc_method_handler(count)
@@ -94,7 +101,10 @@ async def serve(port: int, options: list[tuple[str, int]]) -> None:
     methods["Chat"] = grpc.stream_stream_rpc_method_handler(chat)
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", methods),))
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    if credentials is None:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    else:
+        bound = server.add_secure_port(f"{host}:{port}", credentials)
     await server.start()
     await asyncio.get_running_loop().run_in_executor(None, serve_until_input_ends, bound)
 
@@ -102,10 +112,16 @@ async def serve(port: int, options: list[tuple[str, int]]) -> None:
 def main() -> None:
     """Takes the arguments."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--certificate", default=None)
     parser.add_argument("--option", type=option, action="append", default=[])
     arguments = parser.parse_args()
-    asyncio.run(serve(arguments.port, arguments.option))
+    credentials = None
+    if arguments.certificate is not None:
+        key, chain = (pathlib.Path(f"{arguments.certificate}.{kind}").read_bytes() for kind in ("key", "crt"))
+        credentials = grpc.ssl_server_credentials([(key, chain)])
+    asyncio.run(serve(arguments.host, arguments.port, arguments.option, credentials))
 
 
 if __name__ == "__main__":

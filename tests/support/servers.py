@@ -127,6 +127,9 @@ class ServerProcess:
     script: pathlib.Path
     """Takes `--port`, prints the port when it serves, and ends when its standard input does."""
 
+    host = "127.0.0.1"
+    """Where it listens."""
+
     def __init__(self, *arguments: str) -> None:
         """Does not start it yet; `arguments` are the script's, besides the port."""
         self._arguments = arguments
@@ -136,7 +139,7 @@ class ServerProcess:
     @property
     def target(self) -> str:
         """What to connect to."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def process(self) -> _Process:
@@ -206,17 +209,36 @@ class Server(ServerProcess):
     """The server of most tests.
 
     Its methods, under ``/test.Test/``, take and return bytes: ``Echo``; ``Slow`` (answers after as many milliseconds
-    as the request says); ``Fail`` (with the status code that the request names); ``Pid``; ``Peer`` (the address of
-    the client's end of the connection); ``Count`` (request ``n,ms``: a stream of n messages, each after a
-    pause of ms milliseconds); ``Collect`` (a stream of requests, answered joined); ``Chat`` (each answered with
-    itself).
+    as the request says); ``Fail`` (with the status code that the request names); ``Pid`` (the process's id, after as
+    many milliseconds as the request says); ``Peer`` (the address of the client's end of the connection); ``Count``
+    (request ``n,ms``: a stream of n messages, each after a pause of ms milliseconds); ``Collect`` (a stream of
+    requests, answered joined); ``Chat`` (each answered with itself).
     """
 
     script = _HERE / "server_script.py"
 
-    def __init__(self, options: Mapping[str, int] | None = None) -> None:
-        """Does not start it yet; `options` are gRPC's channel options, by name without ``grpc.``."""
-        super().__init__(*(f"--option=grpc.{name}={value}" for name, value in (options or {}).items()))
+    def __init__(
+        self,
+        options: Mapping[str, int] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        certificate: pathlib.Path | None = None,
+    ) -> None:
+        """Does not start it yet.
+
+        Args:
+            options: gRPC's channel options, by name without ``grpc.``.
+            host: Where it listens.
+            port: At which port; 0 for one chosen by the system.
+            certificate: Where the certificate and its key are, without ``.crt`` and ``.key``, for TLS.
+        """
+        arguments = [f"--option=grpc.{name}={value}" for name, value in (options or {}).items()]
+        if certificate is not None:
+            arguments.append(f"--certificate={certificate}")
+        super().__init__(f"--host={host}", *arguments)
+        self.host = host
+        self.port = port
 
     def running(self) -> int:
         """How many calls it runs, including those that no client waits for any more."""

@@ -33,6 +33,7 @@ from .._values.config import PoolConfig
 from .._values.errors import PoolError, Refusal, WrongEventLoopError, refusal_error
 from .._values.listener import Listener
 from .._values.slot_states import SlotState
+from .looking_up import look_up_now
 from .opening import open_channel, prime
 from .slot_channel import AioSlotChannel
 
@@ -71,6 +72,7 @@ class AioDriver(Driver):
         self._context = contextvars.Context()
         self._openings: dict[Slot, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._look_up_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._awaits_change: set[asyncio.Future[None]] = set()
         # The tasks that run interceptors.
@@ -206,6 +208,27 @@ class AioDriver(Driver):
         else:
             self._openings.pop(slot, None)
             self.tell(self.machine.opened, slot, channel)
+
+    def look_up(self) -> None:
+        """In a task of its own, which `finish` cancels: a look-up may hang for minutes."""
+        self._look_up_task = self._start(self._look_up())
+
+    async def _look_up(self) -> None:
+        try:
+            found = await look_up_now(self.source(), self.machine.fleet.endpoint, self.loop)
+        except GeneratorExit:
+            # This coroutine is collected together with its loop.
+            raise
+        except BaseException as error:
+            # Foreign code may raise anything, `CancelledError` included. One that is not reported would be the last.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            self.tell(self.machine.look_failed, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                # The program should end.
+                raise
+        else:
+            self.tell(self.machine.addresses, found)
 
     def prime_again(self, slot: Slot) -> None:
         """In a task of its own, which closing the slot cancels."""
@@ -347,6 +370,8 @@ class AioDriver(Driver):
         if not self.finished.is_set():
             for chain in self._other_chains():
                 chain.cancel()
+        if self._look_up_task is not None:
+            self._look_up_task.cancel()
         self.finished.set()
         self.changed()
         self._stop_timer()

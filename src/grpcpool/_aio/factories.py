@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import grpc
 
-from .._grpc.options import isolated, shared_out
+from .._grpc.options import Options
 from .._shared.constructors import Constructor, LookUp, calling_code
-from .._shared.targets import Credentials, TargetFactory, check_credentials, credentials_of, named_after
+from .._shared.destination import AddressSource
+from .._shared.targets import Credentials, TargetFactory, check_credentials, credentials_of, named_after, targets_of
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .interceptors import add_interceptors
@@ -19,7 +20,7 @@ _INSECURE, _SECURE = (Constructor(grpc.aio, name) for name in ("insecure_channel
 
 
 def insecure_channel(
-    target: str,
+    target: str | Sequence[str],
     options: Sequence[tuple[str, Any]] | None = None,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
@@ -27,18 +28,24 @@ def insecure_channel(
     config: PoolConfig | None = None,
     name: str | None = None,
     listeners: Iterable[Listener] = (),
+    addresses: AddressSource | None = None,
 ) -> ChannelPool:
     """Creates a pool of insecure channels to `target`: a drop-in for `grpc.aio.insecure_channel`.
 
     Args:
-        target: The server's address, as for `grpc.aio.insecure_channel`. If it resolves to several, the connections
-            are distributed among them, unless a service config among the options names a policy of its own.
+        target: The server's address, as for `grpc.aio.insecure_channel`. If it has several, the connections are
+            dealt out over them, unless a service config among the options names a policy of its own. Or several
+            targets, in an order of preference: the first is used that has a ready connection.
         options: Channel options, for each of the connections.
         compression: The default compression of calls.
         interceptors: Applied once to each call, whatever connection serves it.
         config: The pool's settings.
         name: The pool's name in logs, events, errors and metrics; the target if not given.
         listeners: Notified of every event.
+        addresses: A callable, or a coroutine function, that returns the current addresses, such as
+            ``["10.0.0.7:50051"]``, for discovery other than DNS. It is called every 30 seconds while the pool is in
+            use, and after a loss; a plain callable on a thread. If it raises, the last addresses stay. TLS verifies
+            the name in `target`.
 
     Returns:
         A pool, which is a `grpc.aio.Channel`. It connects at first use, and is bound to the event loop of that.
@@ -46,13 +53,16 @@ def insecure_channel(
     caller = calling_code()
     if _INSECURE.is_creating():
         return _INSECURE.create_below(caller, target, options, compression, interceptors=interceptors)  # type: ignore[no-any-return]  # a channel
-    called, shared = named_after(target), shared_out(options)
+    targets = targets_of(target)
 
-    def factory() -> grpc.aio.Channel:
-        return _INSECURE.create(caller, target, isolated(shared), compression)  # type: ignore[no-any-return]
+    def create(to: str, with_options: Options) -> grpc.aio.Channel:
+        return _INSECURE.create(caller, to, with_options, compression)  # type: ignore[no-any-return]
 
     pool = ChannelPool(
-        TargetFactory(called, factory), config, name=called if name is None else name, listeners=listeners
+        TargetFactory(targets, create, options, config, addresses),
+        config,
+        name=named_after(targets) if name is None else name,
+        listeners=listeners,
     )
     pool._takes_call_credentials = False
     add_interceptors(pool, interceptors or ())
@@ -60,7 +70,7 @@ def insecure_channel(
 
 
 def secure_channel(
-    target: str,
+    target: str | Sequence[str],
     credentials: Credentials,
     options: Sequence[tuple[str, Any]] | None = None,
     compression: grpc.Compression | None = None,
@@ -69,6 +79,7 @@ def secure_channel(
     config: PoolConfig | None = None,
     name: str | None = None,
     listeners: Iterable[Listener] = (),
+    addresses: AddressSource | None = None,
 ) -> ChannelPool:
     """Creates a pool of secure channels to `target`: a drop-in for `grpc.aio.secure_channel`.
 
@@ -83,6 +94,7 @@ def secure_channel(
         config: As for `insecure_channel`.
         name: As for `insecure_channel`.
         listeners: As for `insecure_channel`.
+        addresses: As for `insecure_channel`.
 
     Returns:
         A pool, which is a `grpc.aio.Channel`. It connects at first use, and is bound to the event loop of that.
@@ -91,14 +103,17 @@ def secure_channel(
     if _SECURE.is_creating():
         return _SECURE.create_below(caller, target, credentials, options, compression, interceptors=interceptors)  # type: ignore[no-any-return]  # a channel
     check_credentials(credentials)
-    called, shared = named_after(target), shared_out(options)
+    targets = targets_of(target)
 
-    def factory() -> grpc.aio.Channel:
+    def create(to: str, with_options: Options) -> grpc.aio.Channel:
         made = credentials_of(credentials)
-        return _SECURE.create(caller, target, made, isolated(shared), compression)  # type: ignore[no-any-return]
+        return _SECURE.create(caller, to, made, with_options, compression)  # type: ignore[no-any-return]
 
     pool = ChannelPool(
-        TargetFactory(called, factory), config, name=called if name is None else name, listeners=listeners
+        TargetFactory(targets, create, options, config, addresses),
+        config,
+        name=named_after(targets) if name is None else name,
+        listeners=listeners,
     )
     add_interceptors(pool, interceptors or ())
     return pool

@@ -46,7 +46,7 @@ async def prime(driver: Driver, channel: AioSlotChannel) -> None:
 
 
 def _make(driver: Driver, slot: Slot) -> AioSlotChannel:
-    made = driver.source().factory()
+    made = driver.source().create(slot.endpoint, slot.address)
     if not isinstance(made, grpc.aio.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.aio.Channel")
     if any(other.channel is not None and other.channel.channel is made for other in driver.machine.fleet.slots):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Options = tuple[tuple[str, Any], ...]
@@ -18,6 +18,16 @@ Options = tuple[tuple[str, Any], ...]
 _CONNECTION = "grpcpool.connection"
 _SERVICE_CONFIG = "grpc.service_config"
 _SHUFFLED: list[dict[str, Any]] = [{"pick_first": {"shuffleAddressList": True}}]
+
+_POLICY = "grpc.lb_policy_name"
+_AUTHORITY = "grpc.default_authority"
+_TLS_NAME = "grpc.ssl_target_name_override"
+_LONGEST_BACKOFF = "grpc.max_reconnect_backoff_ms"
+_INTERVAL = "grpc.dns_min_time_between_resolutions_ms"
+_DEFAULT_INTERVAL = 30.0
+
+# In the order in which gRPC looks at them.
+_PROXIES, _NO_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_proxy", "no_proxy")
 
 _numbers = itertools.count(1)
 
@@ -39,13 +49,81 @@ def isolated(options: Iterable[tuple[str, Any]] = ()) -> Options:
     return (*others, (_CONNECTION, f"{os.getpid()}-{next(_numbers)}"))
 
 
+def first_of(options: Iterable[tuple[str, Any]], name: str) -> Any:
+    """The value of an option; if there are several, the first, as for gRPC. `None` if there is none."""
+    return next((value for key, value in options if key == name), None)
+
+
+def resolution_interval(options: Iterable[tuple[str, Any]]) -> float:
+    """Seconds between two look-ups of a name: gRPC's option for that, or 30."""
+    given = first_of(options, _INTERVAL)
+    return given / 1000 if isinstance(given, int | float) and given > 0 else _DEFAULT_INTERVAL
+
+
+def has_policy(options: Iterable[tuple[str, Any]]) -> bool:
+    """Whether the options name a load-balancing policy, or have the service config looked up in the DNS."""
+    options = [*options]
+    if any(name == _POLICY for name, _ in options) or first_of(options, "grpc.service_config_disable_resolution") == 0:
+        return True
+    config = _service_config(options)
+    return config is not None and ("loadBalancingConfig" in config or "loadBalancingPolicy" in config)
+
+
+def uses_proxy(host: str, options: Iterable[tuple[str, Any]], environ: Mapping[str, str]) -> bool:
+    """Whether gRPC connects to `host` through an HTTP proxy, which looks the name up itself."""
+    options = [*options]
+    if first_of(options, "grpc.http_proxy") or first_of(options, "grpc.address_http_proxy"):
+        return True
+    if first_of(options, "grpc.enable_http_proxy") == 0 or not any(environ.get(name) for name in _PROXIES):
+        return False
+    spared = next((text for name in _NO_PROXIES if (text := environ.get(name))), "")
+    ends = [end.strip().lower() for end in spared.split(",")]
+    return not any(end and host.lower().endswith(end) for end in ends)
+
+
+def to_one_address(
+    options: Iterable[tuple[str, Any]], authority: str | None, health_service: str | None = None
+) -> Options:
+    """The options of a channel to one of the addresses of a target.
+
+    Args:
+        options: Those of the target.
+        authority: The target's name: TLS verifies it, not the address. The user's own options go first.
+        health_service: The service whose health gRPC watches; `None` for none. It takes a policy other than
+            `pick_first`, with which gRPC does not watch.
+    """
+    given = (*options,)
+    if health_service is not None and first_of(given, _LONGEST_BACKOFF) is None:
+        # Connections to servers that are not healthy stay, and gRPC alone reconnects them.
+        given = (*given, (_LONGEST_BACKOFF, 10_000))
+    if authority is not None and first_of(given, _AUTHORITY) is None and first_of(given, _TLS_NAME) is None:
+        given = (*given, (_AUTHORITY, authority))
+    if health_service is None:
+        return given
+    config = {
+        **(_service_config(given) or {}),
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": health_service},
+    }
+    return (*(option for option in given if option[0] != _SERVICE_CONFIG), (_SERVICE_CONFIG, json.dumps(config)))
+
+
+def _service_config(options: Iterable[tuple[str, Any]]) -> dict[str, Any] | None:
+    """The service config among the options; `None` if there is none that gRPC would take."""
+    try:
+        config = json.loads(first_of(options, _SERVICE_CONFIG))
+    except (TypeError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
 def shared_out(options: Sequence[tuple[str, Any]] | None) -> Options:
     """The options, with several addresses shared out, unless their own service config names a policy.
 
     A service config that is not JSON, or not an object, is left to gRPC to complain about.
     """
     given = tuple(options or ())
-    if any(name == "grpc.lb_policy_name" for name, _ in given):
+    if any(name == _POLICY for name, _ in given):
         return given
     merged = {"loadBalancingConfig": _SHUFFLED}
     for name, value in given:

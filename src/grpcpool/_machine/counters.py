@@ -63,7 +63,7 @@ def pool_stats(
         ready=slots.ready,
         lost=slots.lost,
         avoided=sum(slot.state is SlotState.READY and slot.avoided_for > 0 for slot in slots),
-        opening=slots.opening,
+        opening=slots.opening + slots.probing,
         draining=slots.draining,
         idle=sum(slot.state is SlotState.READY and slot.in_flight == 0 for slot in slots),
         in_flight=sum(slot.in_flight for slot in slots),

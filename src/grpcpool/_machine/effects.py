@@ -86,6 +86,12 @@ class Watch:
         self.slot = slot
 
 
+class Look:
+    """Look up the target's addresses in the background; then report `addresses` or `look_failed`."""
+
+    __slots__ = ()
+
+
 class Notify:
     """Log the event and pass it to the listeners."""
 
@@ -96,7 +102,7 @@ class Notify:
         self.event = event
 
 
-Act = Close | Grant | Refuse | Started | Watch
+Act = Close | Grant | Look | Refuse | Started | Watch
 Effect = Act | Notify | Open
 
 T = TypeVar("T")

@@ -8,15 +8,11 @@ is taken back before anything is dialled. After a failure there is one attempt a
 not ready after a second counts no longer as one under way: another is begun beside it. Whichever is ready first ends
 the others that are not needed then.
 
-Shrinking. A slot idle for `idle_timeout` closes, above `min_size`. And when for a whole `idle_timeout` the peak of
-the load would have fitted on fewer slots at `target_streams` each, the least needed slot is drained and a new
-watch begins.
-
-Replacing. At `retire_at` a successor is dialled; when that is ready the old slot drains. At most a quarter of the
-pool is replaced at a time. A successor that fails leaves the old one in service until backoff allows the next.
+Several addresses. While the pool is in use, `cover` dials to each that is wanted, see `addresses.py`.
 
 Outages. A lost connection is left to gRPC's own reconnecting while it is needed; one that is not is not reconnected.
-One that is needed and not back at `given_up_at` is replaced as above, through the factory, which may know more.
+
+When there are too many is decided in `shrinking.py`, when they are replaced in `replacing.py`.
 """
 
 from __future__ import annotations
@@ -27,37 +23,51 @@ from collections.abc import Callable
 from .._values.config import Mode, PoolConfig
 from .._values.events import Closed, Draining, Opening
 from .._values.slot_states import CloseReason, SlotState
-from .backoff import Backoff
+from .addresses import Addresses, Leads
 from .counters import Counters
 from .effects import Close, Notify, Open, Outbox
 from .handicaps import Handicaps
 from .limits import Limits
+from .lookups import LookUps
 from .places import Places
 from .silence import Silence
 from .slot import Slot, SlotEvent
 
-# A dial that takes longer is not counted on any more.
+# A dial that takes longer is not counted on any more. One waits as long for the first look-up; then gRPC looks up.
 _HANGS_AFTER = 1.0
+
+# The same while it is not known whether IPv6 or IPv4 can be used: as long as gRPC waits before it tries the other.
+_HANGS_AFTER_IN_RACE = 0.25
 
 # How long gRPC may take to reconnect.
 _GIVEN_UP_AFTER = 2.0
 
-# After an ask that found nothing up, connections are wanted for so long: the next ask may be on its way.
-_WANTED_FOR = 10.0
-
 # A connection that was not used for so long has rested.
 _REST = 1.0
+
+# Reasons that a slot has unless another was given, and those for which its address needs no connection.
+_NO_REASON = (CloseReason.AGE, CloseReason.SHRINK)
+_NOT_NEEDED = (CloseReason.IDLE, CloseReason.SHRINK)
 
 
 class Fleet:
     """The connections of one pool."""
 
     def __init__(
-        self, config: PoolConfig, places: Places, outbox: Outbox, *, name: str, random: Callable[[], float]
+        self,
+        config: PoolConfig,
+        places: Places,
+        outbox: Outbox,
+        *,
+        name: str,
+        random: Callable[[], float],
+        leads: Leads,
     ) -> None:
         """Creates a fleet without connections; see `PoolMachine` for the arguments."""
         self.config = config
         self.name = name
+        # Whether a connection may be lost because its server is not healthy: then it waits until that is.
+        self.watches_health = config.health_service is not None
         self.min_size = config.min_size
         self.max_size = config.max_size
         self.places = places
@@ -65,7 +75,8 @@ class Fleet:
         self.slots = places.slots
         self.picker = places.picker
         self.target = places.target
-        self.backoff = Backoff(random)
+        self.addresses = Addresses(self.slots, random, leads)
+        self.lookups = LookUps(outbox, random, self.alarm_at, every=leads.every, looks=leads.looks)
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
@@ -78,6 +89,7 @@ class Fleet:
         )
         self.handicaps = Handicaps(
             self.picker,
+            self.addresses,
             outbox,
             self.counters,
             avoid_for=config.avoid_after_failure,
@@ -85,13 +97,15 @@ class Fleet:
             alarm_at=self.alarm_at,
         )
         self.silence = Silence(config.unresponsive_after, self.slots)
+        # Of targets in an order of preference: the one that is used.
+        self.endpoint = 0
         # From first use on, until close, `min_size` connections are kept.
         self.active = False
-        self._peak_until = math.inf
-        self._wanted_until = -math.inf
+        # The end of the watch, see `shrinking.py`.
+        self.watch_ends_at = math.inf
         # The number of connections that was too small the last time the pool grew, and the load that showed it.
-        self._outgrown, self._outgrown_at = 0, math.inf
-        # The next deadline. Brought forward as deadlines arise; derived again by `rearm`.
+        self.outgrown, self.outgrown_at = 0, math.inf
+        # The next deadline, see `deadlines.py`.
         self.alarm = math.inf
         self._random = random
 
@@ -106,7 +120,29 @@ class Fleet:
         """From here on, `min_size` connections are kept."""
         if not self.active:
             self.active = True
-            self._regauge(now)
+            self.regauge(now)
+        self.use(now)
+
+    def use(self, now: float) -> None:
+        """The pool is being used. After a rest each address is wanted again."""
+        if self.lookups.used(now):
+            self.addresses.want_all()
+            self.regauge(now)
+
+    def look(self, now: float) -> None:
+        """Looks up the addresses, if that is due."""
+        acquired = self.counters.acquired_of_closed + sum(slot.calls for slot in self.slots)
+        was_in_use = self.lookups.in_use
+        self.lookups.tick(acquired, now, idle=not self.places.load)
+        if not len(self.slots):
+            self.lookups.rest()
+        if self.lookups.in_use and not was_in_use:
+            self.addresses.want_all()
+        self.regauge(now)
+
+    def needed(self, asked: int) -> int:
+        """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
+        return max(self.min_size, -(-(self.places.load + asked) // self.target))
 
     def shortage(self, asked: int) -> int:
         """How many more connections are needed: for `asked` streams that wait, and for `min_size`."""
@@ -130,9 +166,15 @@ class Fleet:
             bound += self.config.max_overflow
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
             self.dial(now)
-        if self.backoff.retry_at > now:
-            self.alarm_at(self.backoff.retry_at)
+        if self.addresses.retry_at > now:
+            self.alarm_at(self.addresses.retry_at)
         return restored
+
+    def cover(self, now: float) -> None:
+        """Dials to each address that is wanted and has no connection, as far as there may be more."""
+        if self.active and self.lookups.in_use:
+            for address in self.addresses.uncovered(now)[: max(0, self.max_size - self.slots.connections)]:
+                self.dial(now, address=address)
 
     def grow(self, now: float) -> None:
         """Dials ahead of need if every ready slot carries the target and nothing is being dialled yet."""
@@ -140,7 +182,7 @@ class Fleet:
         ready = self.slots.ready
         if self.slots.under_way or not ready or (lightest is not None and lightest.in_flight < self.target):
             return
-        self._outgrown, self._outgrown_at = ready, self.places.load
+        self.outgrown, self.outgrown_at = ready, self.places.load
         step = self.places.load // self.target + 1 - ready
         step = min(max(1, min(step, ready)), self.max_size - self.slots.connections)
         step -= len(self._restore(step, now))
@@ -156,31 +198,55 @@ class Fleet:
         most = self.config.max_waiters
         if not most:
             return math.inf if most is None else 0
-        to_come = 0 if self.backoff.failures else self.max_size - self.slots.ready - self.slots.lost
+        to_come = 0 if self.addresses.failures else self.max_size - self.slots.ready - self.slots.lost
         return most + max(0, to_come) * (most + self.config.max_streams)
 
-    def dial(self, now: float, replaces: Slot | None = None) -> Slot:
-        """Begins to open a connection, as the successor of `replaces` if that is given."""
+    def dial(self, now: float, replaces: Slot | None = None, address: str | None = None) -> Slot:
+        """Begins to open a connection, as the successor of `replaces` and to `address`, if these are given."""
         deadline = now + self.config.connect_timeout
         overflow = replaces.overflow if replaces is not None else self.slots.connections >= self.max_size
         slot = self.slots.add(limit=self.config.max_streams, now=now, deadline=deadline, replaces=replaces)
         slot.overflow = overflow
         slot.beside = self.slots.hanging > 0
-        # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
-        slot.hangs_at = now + _HANGS_AFTER * 2.0**self.slots.hanging
-        self._regauge(now)
-        self.alarm_at(min(slot.hangs_at, deadline))
+        slot.held = self.lookups.awaited
+        slot.endpoint = self.endpoint
+        self.regauge(now)
         old = replaces.id if replaces is not None else None
-        self.outbox.append(Open(slot))
+        self._direct(slot, address, now)
         self.outbox.append(Notify(Opening(pool=self.name, channel=slot.id, replaces=old)))
         return slot
+
+    def _direct(self, slot: Slot, address: str | None, now: float) -> None:
+        """Decides where a connection leads, unless that is still being looked up."""
+        if not slot.held:
+            slot.address = self.addresses.choose(now) if address is None else address
+            self.outbox.append(Open(slot))
+        # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
+        patience = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
+        slot.hangs_at = now + patience * 2.0**self.slots.hanging
+        self.alarm_at(min(slot.hangs_at, slot.deadline))
+
+    def dial_other_family(self, slot: Slot, now: float) -> Slot:
+        """Of a name with IPv6 and IPv4 addresses, one cannot be reached: tries another, and counts no failure yet."""
+        self.addresses.failed(slot, now)
+        replaced = self.slots.part(slot)
+        self.close(slot, CloseReason.SHRINK)
+        return self.dial(now, replaces=replaced)
+
+    def direct_held(self, now: float) -> None:
+        """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
+        self.lookups.awaited = False
+        for slot in self.slots.in_state(SlotState.OPENING):
+            if slot.held:
+                slot.held = False
+                self._direct(slot, None, now)
 
     def opened(self, slot: Slot, now: float) -> None:
         """Takes a connection into service; the one that it replaces, if any, retires."""
         slot.hangs, slot.hangs_at = False, math.inf
         self.slots.move(slot, SlotEvent.RECOVERED if slot.state is SlotState.LOST else SlotEvent.OPENED)
         self.counters.opened += 1
-        self.backoff.succeeded()
+        self.addresses.opened(slot)
         slot.been_up = True
         slot.given_up_at = math.inf
         slot.opened_at = slot.used_at = slot.unused_since = slot.refused_at = now
@@ -198,7 +264,7 @@ class Fleet:
             if not replaced.in_flight:
                 slot.unused_since = replaced.idle_since()
             self.slots.part(slot)
-            given_up = replaced.state is SlotState.LOST and replaced.retire_at > now
+            given_up = replaced.state is SlotState.LOST and replaced.retire_at > now and replaced.reason in _NO_REASON
             self.retire(replaced, CloseReason.LOST if given_up else replaced.reason, now)
 
     def open_failed(self, slot: Slot, now: float) -> float:
@@ -206,35 +272,23 @@ class Fleet:
         self.slots.part(slot)
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
         self.gone(slot)
-        self._regauge(now)
+        self.regauge(now)
         self.counters.open_failures += 1
-        return self.backoff.failed(now)
+        return self.addresses.failed(slot, now)
 
     def unreachable(self, slot: Slot, now: float) -> float:
         """Keeps a channel that does not connect, for calls; returns the seconds until the next attempt."""
         slot.hangs, slot.hangs_at = False, math.inf
         self.slots.move(slot, SlotEvent.UNREACHABLE)
+        slot.unused_since = now
         # The next attempt replaces it.
-        slot.given_up_at = slot.unused_since = now
+        slot.given_up_at = math.inf if self.watches_health else now
         self.counters.open_failures += 1
-        return self.backoff.failed(now)
-
-    def end_superfluous(self, asked: int, now: float) -> None:
-        """If nothing waits, and what is up is enough, ends dials that hang, and those beside them."""
-        needed = math.inf if asked else max(self.min_size, -(-self.places.load // self.target))
-        for slot in self.slots.in_state(SlotState.OPENING):
-            if self.slots.ready < needed:
-                return
-            if (slot.hangs or slot.beside) and slot.replaces is None:
-                self.close(slot, CloseReason.SHRINK)
-                self._regauge(now)
+        return self.addresses.failed(slot, now)
 
     def _may_open(self, now: float, bound: int) -> int:
         """How many connections may be dialled now, if there may be `bound` of them."""
-        if now < self.backoff.retry_at:
-            return 0
-        room = bound - self.slots.connections
-        return min(room, 1 - self.slots.opening + self.slots.hanging) if self.backoff.failures else room
+        return int(min(bound - self.slots.connections, self.addresses.attempts(now)))
 
     def _restore(self, wanted: int, now: float) -> list[Slot]:
         """Takes back up to `wanted` connections that drain only because there were too many."""
@@ -242,78 +296,46 @@ class Fleet:
         for slot in self.slots.in_state(SlotState.DRAINING) if self.slots.draining else ():
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
-            if slot.reason is CloseReason.SHRINK and not slot.down:
-                self.slots.move(slot, SlotEvent.RESTORED)
-                slot.reason = CloseReason.AGE
-                self.picker.enter(slot)
-                self._regauge(now)
-                self.alarm_at(self._attention(slot, 0, now))
-                restored.append(slot)
+            if slot.kept or slot.reason is not CloseReason.SHRINK or slot.down or self.addresses.is_gone(slot):
+                continue
+            self.take_back(slot, now)
+            restored.append(slot)
         return restored
 
-    def _regauge(self, now: float) -> None:
+    def take_back(self, slot: Slot, now: float) -> None:
+        """Takes a draining connection into service again."""
+        self.slots.move(slot, SlotEvent.RESTORED)
+        slot.kept, slot.reason = False, CloseReason.AGE
+        self.picker.enter(slot)
+        self.regauge(now)
+        # For a tick, which derives when the slot is due for something.
+        self.alarm_at(now)
+
+    def keep(self, slot: Slot, until: float, now: float) -> None:
+        """Takes a ready connection out of service, but keeps it open until then."""
+        slot.kept, slot.kept_until = True, until
+        self.retire(slot, CloseReason.SHRINK, now, deadline=math.inf)
+        self.alarm_at(until)
+
+    def keep_no_longer(self, slot: Slot, reason: CloseReason, now: float) -> None:
+        """A connection that was kept drains, as others do."""
+        slot.kept, slot.reason, slot.deadline = False, reason, now + self.config.drain_timeout
+        self.alarm_at(slot.deadline)
+        if not slot.in_flight:
+            self.close(slot, reason)
+
+    def regauge(self, now: float) -> None:
         """The number of connections, or a bound, has changed: decides when to consider growing and shrinking."""
         self.places.growth_load = self.target if self.slots.connections < self.max_size else math.inf
+        if self.lookups.rests and self.active:
+            # The next call is reported.
+            self.places.growth_load = 0
         if self.config.idle_timeout is None or self.slots.connections <= self.min_size:
-            self._peak_until = math.inf
-        elif self._peak_until == math.inf:
-            self._begin_watch(now, self.config.idle_timeout)
+            self.watch_ends_at = math.inf
+        elif self.watch_ends_at == math.inf:
+            self.begin_watch(now, self.config.idle_timeout)
 
-    # --- shrinking and replacing --------------------------------------------------------------------------------
-
-    def resize(self, min_size: int, max_size: int, now: float) -> None:
-        """Changes the bounds and drains surplus connections."""
-        self.min_size, self.max_size = min_size, max_size
-        while self.slots.connections > max_size and (slot := self._dispensable(dialled=True)) is not None:
-            self.retire(slot, CloseReason.SHRINK, now)
-        self._regauge(now)
-
-    def refresh(self) -> None:
-        """Marks every connection of this moment for replacement."""
-        for slot in self.slots:
-            if slot.state is not SlotState.DRAINING:
-                slot.retire_at, slot.reason = -math.inf, CloseReason.REFRESH
-            elif slot.reason is CloseReason.SHRINK:
-                slot.reason = CloseReason.REFRESH
-
-    def rotate(self, asked: int, now: float) -> None:
-        """Dials successors for the slots that are due."""
-        if not self.active or now < self.backoff.retry_at:
-            return
-        due = [
-            slot
-            for slot in self.slots.in_service()
-            if slot.successor is None and self._replace_at(slot, asked, now) <= now
-        ]
-        for slot in sorted(due, key=lambda slot: slot.retire_at):
-            if not self._may_replace():
-                return
-            successor = self.dial(now, replaces=slot)
-            if self._is_unresponsive(slot, now):
-                slot.reason = CloseReason.UNRESPONSIVE
-                self.silence.succeed(slot, successor)
-
-    def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
-        """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
-        at = self._replace_at(slot, asked, now)
-        if at <= now:
-            self.rotate(asked, now)
-        else:
-            self.alarm_at(at)
-
-    def shrink(self, asked: int, now: float) -> None:
-        """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""
-        if self.config.idle_timeout is None or now < self._peak_until:
-            return
-        most = max(self.places.peak, self.places.load + asked)
-        needed = max(self.min_size, -(-most // self.target))
-        if most >= self._outgrown_at:
-            # Otherwise what is drained now would be dialled again at the next such peak.
-            needed = max(needed, self._outgrown + 1)
-        if len(self.slots.in_service()) > needed and (slot := self._dispensable(dialled=False)) is not None:
-            self.retire(slot, CloseReason.SHRINK, now)
-        if self._peak_until <= now:
-            self._begin_watch(now, self.config.idle_timeout)
+    # --- retiring -----------------------------------------------------------------------------------------------
 
     def retire(
         self,
@@ -335,14 +357,16 @@ class Fleet:
                 self.close(successor, reason)
         if slot.state is SlotState.OPENING:
             self.close(slot, reason)
-            self._regauge(now)
+            self.regauge(now)
             return
         slot.reason = reason
         slot.deadline = now + self.config.drain_timeout if deadline is None else deadline
         self.picker.remove(slot)
         self.slots.move(slot, SlotEvent.RETIRED)
-        self._regauge(now)
-        if slot.in_flight == 0:
+        if reason in _NOT_NEEDED:
+            self.addresses.not_wanted(slot)
+        self.regauge(now)
+        if slot.in_flight == 0 and not slot.kept:
             self.close(slot, reason)
             return
         self.alarm_at(slot.deadline)
@@ -368,43 +392,24 @@ class Fleet:
         self.counters.acquired_of_closed += slot.calls
         self.slots.forget(slot)
 
-    def _dispensable(self, *, dialled: bool) -> Slot | None:
-        """The least needed slot: opening (if `dialled`), then lost, then the least loaded."""
-        rank = {SlotState.LOST: 1, SlotState.READY: 2}
-        if dialled:
-            rank[SlotState.OPENING] = 0
-        slots = [slot for slot in self.slots if slot.state in rank and slot.replaces is None]
-        return min(slots, key=lambda slot: (rank[slot.state], slot.exclusive, slot.in_flight), default=None)
-
-    def _may_replace(self) -> bool:
-        """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""
-        if self.backoff.failures and self.slots.opening:
-            return False
-        return self.slots.successors < max(1, -(-self.slots.connections // 4))
-
-    def _begin_watch(self, now: float, idle_timeout: float) -> None:
+    def begin_watch(self, now: float, idle_timeout: float) -> None:
+        """From now on, the peak of the load is watched, see `shrinking.py`."""
         self.places.peak = self.places.load
-        self._peak_until = now + idle_timeout
-        self.alarm_at(self._peak_until)
+        self.watch_ends_at = now + idle_timeout
+        self.alarm_at(self.watch_ends_at)
 
     # --- outages ------------------------------------------------------------------------------------------------
-
-    def want(self, now: float) -> None:
-        """Something was asked for while nothing was up."""
-        self._wanted_until = now + _WANTED_FOR
-
-    def is_needed(self, slot: Slot, asked: int, now: float) -> bool:
-        """Whether a lost connection should come back: because of the calls on it, or because it is missed."""
-        missed = self.active and self.slots.ready < self.min_size
-        return missed or bool(slot.in_flight or asked) or now < self._wanted_until
 
     def lost(self, slot: Slot, now: float) -> None:
         """Takes a connection that is down out of service."""
         self.counters.losses += 1
         self.picker.remove(slot)
         self.slots.move(slot, SlotEvent.LOST)
-        slot.lost_at, slot.given_up_at = now, now + _GIVEN_UP_AFTER
-        self.alarm_at(slot.given_up_at)
+        slot.lost_at = now
+        if not self.watches_health:
+            slot.given_up_at = now + _GIVEN_UP_AFTER
+            self.alarm_at(slot.given_up_at)
+        self.lookups.want(now)
 
     def retire_rested(self, slot: Slot, now: float) -> None:
         """A call has shown that the slot's connection is dead, maybe since long: what has rested as long may be, too.
@@ -422,7 +427,7 @@ class Fleet:
         self.slots.move(slot, SlotEvent.RECOVERED)
         slot.given_up_at = math.inf
         # A connection that came back is as good a proof as one that was opened.
-        self.backoff.succeeded()
+        self.addresses.opened(slot)
         self.picker.enter(slot)
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
@@ -434,13 +439,17 @@ class Fleet:
     def tick(self, slot: Slot, now: float) -> None:
         """Closes a slot in service that has been idle for too long, or a draining one that is overdue."""
         if slot.state is SlotState.OPENING:
-            if slot.hangs_at <= now:
+            if slot.held and slot.hangs_at <= now:
+                self.direct_held(now)
+            elif slot.hangs_at <= now:
                 slot.hangs, slot.hangs_at = True, math.inf
                 self.slots.recount()
         elif slot.state is SlotState.DRAINING:
-            if slot.deadline <= now:
+            if slot.kept and slot.kept_until <= now:
+                self.keep_no_longer(slot, CloseReason.IDLE, now)
+            elif slot.deadline <= now:
                 self.close(slot, slot.reason)
-        elif self._may_idle_out(slot) and self._idle_at(slot) <= now:
+        elif self.may_idle_out(slot) and self.idle_at(slot) <= now:
             down = slot.state is SlotState.LOST
             self.retire(slot, CloseReason.LOST if down else CloseReason.IDLE, now)
 
@@ -448,44 +457,13 @@ class Fleet:
         """Brings the next deadline forward to `at`, if it is later."""
         self.alarm = min(self.alarm, at)
 
-    def rearm(self, asked: int, deadline: float, now: float) -> None:
-        """Derives the next deadline: of the slots, or, if that is earlier, `deadline`."""
-        self.alarm = min(self._peak_until, deadline)
-        for slot in self.slots.all:
-            self.alarm_at(self._attention(slot, asked, now))
-        # In doubt about a limit, `min_size` alone is filled.
-        at = self.backoff.retry_at if self.shortage(0) > 0 else max(self.backoff.retry_at, self.limits.in_doubt_until)
-        if at > now and self.shortage(asked) > 0:
-            self.alarm_at(at)
-        self.alarm = max(self.alarm, now)
-
-    def _may_idle_out(self, slot: Slot) -> bool:
+    def may_idle_out(self, slot: Slot) -> bool:
+        """Whether the slot may be closed when it has been idle for long enough."""
         spare = self.slots.ready if slot.state is SlotState.READY else self.slots.connections
         return spare > self.min_size and slot.successor is None
 
-    def _idle_at(self, slot: Slot) -> float:
+    def idle_at(self, slot: Slot) -> float:
+        """When a slot in service has been idle for long enough to be closed."""
         if self.config.idle_timeout is None or slot.in_flight:
             return math.inf
         return slot.idle_since() + self.config.idle_timeout
-
-    def _replace_at(self, slot: Slot, asked: int, now: float) -> float:
-        """When a slot in service is due for a successor."""
-        if slot.state is SlotState.LOST and self.is_needed(slot, asked, now):
-            return min(slot.retire_at, slot.given_up_at)
-        if slot.overdue and slot.state is SlotState.READY:
-            return min(slot.retire_at, self.silence.ends_at(slot, now))
-        return slot.retire_at
-
-    def _is_unresponsive(self, slot: Slot, now: float) -> bool:
-        return slot.state is SlotState.READY and now < slot.retire_at and self.silence.ends_at(slot, now) <= now
-
-    def _attention(self, slot: Slot, asked: int, now: float) -> float:
-        """When the slot next needs a tick. A busy slot is checked after `idle_timeout`, so that no release has to."""
-        if slot.state in (SlotState.OPENING, SlotState.DRAINING):
-            return min(slot.deadline, slot.hangs_at)
-        at = min(slot.limit_grows_at, slot.avoided_until)
-        if self.config.idle_timeout is not None and self._may_idle_out(slot):
-            at = min(at, now + self.config.idle_timeout if slot.in_flight else self._idle_at(slot))
-        if self.active and slot.successor is None and self._may_replace():
-            at = min(at, max(self._replace_at(slot, asked, now), self.backoff.retry_at))
-        return at

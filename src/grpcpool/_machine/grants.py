@@ -85,6 +85,12 @@ class Grants:
             self._counters.wait_seconds += waited
             self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
 
+    def serve_all(self, now: float) -> None:
+        """Any connection may have come to have room."""
+        for slot in self._slots.in_state(SlotState.READY):
+            self.serve(slot, now)
+        self.review(now)
+
     def _first_fitting(self, slot: Slot, *, fail_fast: bool) -> Waiter | None:
         if slot.reserved:
             return self.reservation.waiter_for(slot)

@@ -2,7 +2,8 @@
 
 A server that fails its calls at once always carries least. Without more, a pool would send it most of the traffic. So
 each call that fails as calls do on a sick server handicaps its connection: for `avoid_after_failure` seconds after the
-last of such failures it ranks as if it carried ten more calls for each of them. The pickers do that.
+last of such failures it ranks as if it carried ten more calls for each of them. The pickers do that. Where the target
+has several addresses, all connections to the same address share the handicap.
 
 Invariant: the handicap decides on which connection an ask is granted, never whether it is. Nothing is ejected: while
 all connections are sick, or all others are full, it changes nothing. So it needs no threshold and no trial.
@@ -16,6 +17,7 @@ from collections.abc import Callable
 
 from .._values.events import Avoided
 from .._values.slot_states import SlotState
+from .addresses import Addresses
 from .counters import Counters
 from .effects import Notify, Outbox
 from .pickers import Picker
@@ -28,6 +30,7 @@ class Handicaps:
     def __init__(
         self,
         picker: Picker,
+        addresses: Addresses,
         outbox: Outbox,
         counters: Counters,
         *,
@@ -39,6 +42,7 @@ class Handicaps:
 
         Args:
             picker: Ranks the connections.
+            addresses: Where they lead: the handicap is of all that lead to the same server.
             outbox: For events.
             counters: Those of the pool.
             avoid_for: How long a handicap lasts, in seconds; `None` for no handicaps.
@@ -46,6 +50,7 @@ class Handicaps:
             alarm_at: Brings the pool's next deadline forward.
         """
         self._picker = picker
+        self._addresses = addresses
         self._outbox = outbox
         self._counters = counters
         self._avoid_for = avoid_for
@@ -68,16 +73,12 @@ class Handicaps:
         """
         if self._avoid_for is None or slot.state is not SlotState.READY:
             return
-        for other in self._of_same_server(slot):
+        for other in self._addresses.of_same_server(slot):
             if not other.avoided_for:
                 self._outbox.append(Notify(Avoided(pool=self._name, channel=other.id, code=code)))
             other.avoided_until = now + self._avoid_for
             self._rank(other, other.avoided_for + 1)
             self._alarm_at(other.avoided_until)
-
-    def _of_same_server(self, slot: Slot) -> list[Slot]:
-        """The slots whose connections lead to the same server, as far as that is known."""
-        return [slot]
 
     def end(self, slot: Slot, now: float) -> None:
         """Ends the slot's handicap if nothing has failed for long enough."""

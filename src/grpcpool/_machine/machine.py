@@ -25,22 +25,9 @@ The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on
 some streams of one slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), which get
 their answers in `grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections
 (`fleet.py`), its picker those with room (`pickers.py`). How many calls each may carry is found out in `limits.py`.
-Connections with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Here all are
-put together.
-
-Invariants, checked after every step of the model test:
-    1.  The slots carry what was granted and not released.
-    2.  ``0 <= in_flight <= limit`` for each slot.
-    3.  No waiter waits while a ready slot that is not reserved for another has the room that it asks for.
-    4.  First come, first served, among equal asks.
-    5.  Each waiter is answered exactly once.
-    6.  Connections never exceed `max_size`, plus `max_overflow` in loose mode.
-    7.  A closed slot carries nothing; a slot that has drained is gone.
-    8.  `next_deadline()` is never in the past after `tick(now)`.
-    9.  After `close` there are no effects but closes and refusals, and in the end nothing is open.
-    10. An exclusive lease is alone on its slot.
-    11. A handicap decides on which slot an ask is granted, never whether it is.
-    12. A waiter whose ask fits an empty slot is granted after finitely many releases, whatever else arrives.
+Where they lead is decided in `addresses.py`, when they are replaced in `replacing.py`. Those with a *handicap*
+(`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which of several targets is used is decided
+in `endpoints.py`. Here all are put together. `__init__.py` lists the invariants.
 """
 
 from __future__ import annotations
@@ -48,15 +35,18 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .._values.config import PoolConfig, check_size
 from .._values.errors import Figures, Refusal
 from .._values.events import Lost, Opened, OpenFailed, Recovered
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
+from .addresses import Leads
 from .counters import figures_of, pool_stats
-from .effects import Close, Grant, Notify, Open, Outbox, Watch
+from .deadlines import Deadlines
+from .effects import Close, Grant, Notify, Outbox, Watch
+from .endpoints import Endpoints
 from .fleet import Fleet
 from .grants import Grants
 from .open_queue import OpenQueue
@@ -64,17 +54,25 @@ from .openers import OpenWaiter
 from .outage import Outage
 from .places import Holder, Places
 from .queue import Waiter, WaitQueue
+from .repair import Repair
+from .replacing import Replacing
+from .shrinking import Shrinking
 from .slot import Slot
 from .slot_table import SlotTable
-
-# How long an opening may take after the loop or the process stood still.
-_ONCE_MORE = 1.0
 
 
 class PoolMachine:
     """Decides what one pool does. The driver's lock makes it safe for threads."""
 
-    def __init__(self, config: PoolConfig, *, name: str, random: Callable[[], float], primes: bool = False) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        *,
+        name: str,
+        random: Callable[[], float],
+        primes: bool = False,
+        leads: Leads = Leads(),  # noqa: B008 -- it is immutable
+    ) -> None:
         """Creates an empty pool, which opens nothing before its first use.
 
         Args:
@@ -82,6 +80,7 @@ class PoolMachine:
             name: The pool's name in events and errors.
             random: Returns a float from 0 to below 1.
             primes: Whether connections are primed, also when they come back. Until then they get no calls.
+            leads: Where connections lead; by default that is not known.
         """
         self.config = config
         self.name = name
@@ -89,12 +88,17 @@ class PoolMachine:
         self.queue = WaitQueue(config.resolved_target_streams)
         self._slots = SlotTable()
         self.places = Places(config, self._slots, self.queue, random)
-        self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random)
+        self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random, leads=leads)
+        self.replacing = Replacing(self.fleet)
+        self.shrinking = Shrinking(self.fleet)
         self.counters = self.fleet.counters
         self._picker = self.places.picker
-        self.outage = Outage(self.fleet, self.queue, self.outbox, primes=primes)
+        self.outage = Outage(self.fleet, self.replacing, self.queue, self.outbox, primes=primes)
         self.grants = Grants(self.fleet, self.queue, self.outage)
         self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self.grants.refuse)
+        self.endpoints = Endpoints(self.fleet, random, leads.endpoints)
+        self.deadlines = Deadlines(self.fleet, self.replacing, self.endpoints, self.queue, self.openers)
+        self._repair = Repair(self.fleet, self.queue, self.grants, self.openers)
         self.closing = False
         # When what is left of a closing pool is cut off.
         self._closes_at = math.inf
@@ -115,6 +119,8 @@ class PoolMachine:
             return
         if not self.fleet.active:
             self.fleet.activate(now)
+        elif self.fleet.lookups.rests:
+            self.fleet.use(now)
         if self._slots.lost and not self._slots.ready:
             self.outage.want(now)
         slot = self._picker.pick(waiter.streams) or self.outage.slot_for(waiter)
@@ -125,7 +131,7 @@ class PoolMachine:
                 self.fleet.grow(now)
         elif self.queue.length >= self.fleet.most_waiters():
             self.grants.reject(waiter, now)
-        elif waiter.fail_fast and self.outage.is_hopeless() and now < self.fleet.backoff.retry_at:
+        elif waiter.fail_fast and self.outage.is_hopeless() and now < self.fleet.addresses.retry_at:
             self.grants.refuse(waiter, Refusal.OPEN_FAILED, now)
             self.grants.fill(now)
         else:
@@ -137,11 +143,11 @@ class PoolMachine:
         self.grants.review(now)
         if slot.in_flight:
             return
-        if slot.state is SlotState.DRAINING:
+        if slot.state is SlotState.DRAINING and not slot.kept:
             self.fleet.close(slot, slot.reason)
             self.grants.fill(now)
             if self.closing:
-                self._rearm(now)  # Otherwise the end would wait for a deadline that is gone.
+                self.deadlines.rearm(now)  # Otherwise the end would wait for a deadline that is gone.
         elif slot.overflow and slot.state is not SlotState.CLOSED:
             slot.overflow = self._slots.connections > self.fleet.max_size
             if slot.overflow:
@@ -162,6 +168,8 @@ class PoolMachine:
         if sheds:
             self.fleet.handicaps.add(slot, None, now)
         self.release(slot, 1, holder, now)
+        if sheds:
+            self.grants.serve_all(now)
         return sheds and answers
 
     def crowded(self, slot: Slot, calls: int, began: float, now: float) -> None:
@@ -172,7 +180,7 @@ class PoolMachine:
             self.fleet.handicaps.add(slot, None, now)
         if slot.state is SlotState.READY:
             self._picker.reload(slot, slot.in_flight)
-        self.grants.review(now)
+        self.grants.serve_all(now)
 
     def failed(self, slot: Slot, code: enum.Enum, now: float) -> None:
         """A call on the slot failed with `code` as calls do on a sick server. Its place is released afterwards."""
@@ -194,7 +202,7 @@ class PoolMachine:
         if holder is not None and not holder._released:
             self.release(slot, 1, holder, now)
         if slot.overdue and slot.state is SlotState.READY:
-            self.fleet.watch_silence(slot, self.queue.asked, now)
+            self.replacing.watch_silence(slot, self.queue.asked, now)
 
     def discard(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """Releases a place and closes its connection: at once, or when the calls of others on it have ended."""
@@ -228,7 +236,7 @@ class PoolMachine:
             return
         self.fleet.activate(now)
         self.grants.fill(now)
-        if not len(self._slots) and now >= self.fleet.backoff.retry_at:
+        if not len(self._slots) and now >= self.fleet.addresses.retry_at:
             self.fleet.dial(now)
 
     def open(self, opener: OpenWaiter, now: float) -> None:
@@ -252,6 +260,11 @@ class PoolMachine:
         if slot.state is SlotState.CLOSED:
             self.outbox.append(Close(slot))
             return
+        if slot.probes:
+            self.outbox.append(Notify(Opened(pool=self.name, channel=slot.id, seconds=now - slot.opened_at)))
+            self.endpoints.opened(slot, now)
+            self._reconcile(now)
+            return
         if slot.been_up or slot.state is SlotState.DRAINING:
             return  # It was unreachable within its time, and has been up, or been retired, since.
         slot.down = False
@@ -259,21 +272,33 @@ class PoolMachine:
         self.outbox.append(Notify(Opened(pool=self.name, channel=slot.id, seconds=now - slot.opened_at)))
         self.fleet.opened(slot, now)
         self._reconcile(now, slot)
-        self.fleet.end_superfluous(self.queue.asked, now)
+        self.shrinking.end_superfluous(self.queue.asked, now)
 
     def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
         """The slot's connection could not be made. Waiters that would rather fail do so, if nothing else is up."""
         if slot.state is not SlotState.OPENING:
             return
+        if slot.probes:
+            self.endpoints.open_failed(slot, error, now)
+            return
         self.outage.cause = error
-        self._open_failed(slot, error, self.fleet.open_failed(slot, now), now)
+        if self.fleet.addresses.is_of_race(slot):
+            self.openers.replaced(slot, self.fleet.dial_other_family(slot, now))
+            self._reconcile(now)
+        else:
+            self._open_failed(slot, error, self.fleet.open_failed(slot, now), now)
 
     def unreachable(self, slot: Slot, channel: object, error: BaseException, now: float) -> None:
         """The slot's channel does not connect: as `open_failed`, unless calls need it, see `outage.py`."""
         if slot.state is SlotState.CLOSED:
             slot.channel = channel
             self.outbox.append(Close(slot))
-        elif channel is None or self.closing or not self.outage.needs_channel(slot):
+        elif (
+            channel is None
+            or self.closing
+            or slot.probes
+            or not self.outage.needs_channel(slot, awaited=self.openers.awaits(slot))
+        ):
             self.open_failed(slot, error, now)
         elif slot.state is SlotState.OPENING:
             slot.channel = channel
@@ -295,6 +320,9 @@ class PoolMachine:
         The `error` says why, if that is known.
         """
         slot.down = True
+        if slot.kept:
+            self.endpoints.lost(slot, now)
+            return
         self.outage.cause = error or self.outage.cause
         if slot.state is not SlotState.READY:
             return
@@ -304,6 +332,7 @@ class PoolMachine:
         if error is not None:
             self.fleet.retire_rested(slot, now)
         self.grants.fill(now)
+        self.endpoints.review_soon(now)
 
     def blocked(self, slot: Slot, now: float) -> None:
         """An exception has interrupted gRPC on the slot's channel: until it has been checked, nothing is done on it."""
@@ -330,13 +359,20 @@ class PoolMachine:
         self._reconcile(now, slot)
 
     def not_late(self, slot: Slot, now: float) -> None:
-        """The deadline of an opening has come, but by its state it is connected, or it had no time to connect.
+        """The deadline of an opening has come, but the loop or the process has stood still, see `Deadlines.spare`."""
+        self.deadlines.spare(slot, now)
 
-        The loop or the process has stood still. The opening has a second more, once.
-        """
-        if slot.state is SlotState.OPENING and slot.deadline <= slot.opened_at + self.config.connect_timeout:
-            slot.deadline = now + _ONCE_MORE
-            self._rearm(now)
+    # --- addresses ----------------------------------------------------------------------------------------------
+
+    def addresses(self, names: Sequence[str], now: float) -> None:
+        """A look-up has found these addresses, at least one: text such as `10.0.0.7:50051` or `[::1]:50051`."""
+        if not self.closing and self.endpoints.found(names, now):
+            self._reconcile(now)
+
+    def look_failed(self, error: BaseException, now: float) -> None:
+        """A look-up has failed: the last addresses that were found stay."""
+        if not self.closing and self.endpoints.look_failed(error, now):
+            self._reconcile(now)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
 
@@ -348,14 +384,14 @@ class PoolMachine:
         """
         check_size(min_size, max_size)
         if not self.closing:
-            self.fleet.resize(min_size, max_size, now)
+            self.shrinking.resize(min_size, max_size, now)
             self.openers.start_ready()
             self.grants.fill(now)
-            self._rearm(now)  # The tick that this asks for replaces what is due.
+            self.deadlines.rearm(now)  # The tick that this asks for replaces what is due.
 
     def refresh(self, now: float) -> None:
         """Replaces every connection of this moment: a successor first, then the old one drains."""
-        self.fleet.refresh()
+        self.replacing.refresh()
         self._reconcile(now)
 
     def close(self, deadline: float, now: float) -> None:
@@ -366,6 +402,7 @@ class PoolMachine:
         self._closes_at = min(self._closes_at, deadline)
         self.closing = True
         self.fleet.active = False
+        self.fleet.lookups.rest()
         self._shut(now)
         self.tick(now)
 
@@ -375,6 +412,8 @@ class PoolMachine:
             self.grants.refuse(waiter, Refusal.CLOSED, now)
         self.openers.close(now)
         for slot in self._slots:
+            if slot.kept:
+                self.fleet.keep_no_longer(slot, CloseReason.POOL_CLOSED, now)
             if slot.state is SlotState.DRAINING:
                 slot.deadline = min(slot.deadline, self._closes_at)
             elif slot.state is not SlotState.CLOSED:
@@ -390,6 +429,8 @@ class PoolMachine:
         """Does what has fallen due."""
         while (waiter := self.queue.first_expired(now)) is not None:
             self.grants.expire(waiter, now)
+        if self.fleet.lookups.next_at() <= now and not self.closing:
+            self.fleet.look(now)
         if self.openers.next_deadline() <= now:
             self.outage.cause = self.outage.cause or TimeoutError("not ready within the timeout of open()")
             self.openers.expire(now)
@@ -411,10 +452,7 @@ class PoolMachine:
             for waiter in rested:
                 self.grants.wake(waiter, now)
             self.grants.fill(now)
-            self._rearm(now)
-
-    def _rearm(self, now: float) -> None:
-        self.fleet.rearm(self.queue.asked, min(self.queue.next_deadline(), self.openers.next_deadline()), now)
+            self.deadlines.rearm(now)
 
     # --- after a step -------------------------------------------------------------------------------------------
 
@@ -424,49 +462,21 @@ class PoolMachine:
         `slots` have come to have room.
         """
         self.openers.start_ready()
-        for slot in slots:
+        self.replacing.retire_gone(self.queue.asked, now)
+        self.shrinking.shrink(self.queue.asked, now)
+        for slot in (*self.endpoints.review(now), *slots):
             self.settle(slot, now)
-        self.fleet.rotate(self.queue.asked, now)
-        self.fleet.shrink(self.queue.asked, now)
+        self.fleet.cover(now)
+        self.replacing.rotate(self.queue.asked, now)
         self.grants.fill(now)
-        self._rearm(now)
+        self.deadlines.rearm(now)
 
     def repair(self, now: float) -> None:
-        """An exception has ended a step halfway: makes everything fit what is known for certain, and completes it.
-
-        Certain are each slot's state and what it carries, which waiters are queued, and what has been decided for
-        them. Effects may be asked for twice; a driver carries out an act once.
-        """
-        self._slots.recount()
-        self.queue.recount()
-        self.grants.reservation.repair()
-        self.places.recount()
-        self._repair_slots(now)
-        for waiter in self.queue:
-            if waiter._slot is not None:
-                self.outbox.append(Grant(waiter, waiter._slot))
-                self.queue.remove(waiter)
-            elif waiter.refusal is not None:
-                self.grants.refuse(waiter, waiter.refusal, now)
-        self.openers.repair(now)
+        """An exception has ended a step halfway: makes everything fit what is certain, and completes it."""
+        self._repair.complete(now)
         if self.closing:
             self._shut(now)
         self._reconcile(now, *(slot for slot in self._slots if slot.state is not SlotState.OPENING))
-
-    def _repair_slots(self, now: float) -> None:
-        for slot in self._slots:
-            match slot.state:
-                case SlotState.CLOSED:
-                    self.places.drop(slot)
-                    self.fleet.gone(slot)
-                case SlotState.OPENING if not slot.dialled:
-                    self.outbox.append(Open(slot))
-                case SlotState.LOST:
-                    self.outbox.append(Watch(slot))
-                case SlotState.READY if slot.replaces is not None:
-                    self.fleet.succeed(slot, now)
-                case _:
-                    pass
 
     # --- what others are shown ------------------------------------------------------------------------------------
 

@@ -60,10 +60,39 @@ class OpenQueue:
                 del self._openers[opener]
 
     def open_failed(self, slot: Slot, now: float) -> None:
-        """The slot's connection could not be made: refuses the openers that wait for it."""
+        """The slot's connection could not be made: refuses the openers that wait for it.
+
+        If another address has not failed, they wait for a connection to that.
+        """
+        addresses = self._fleet.addresses
+        hopeless = addresses.failures or not addresses.several
+        other = None
+        for opener in self:
+            if slot not in opener.pending:
+                continue
+            if other is None and not hopeless and self._fleet.active and self._has_room():
+                other = self._fleet.dial(now)
+            if other is None:
+                self._fail(opener, now)
+                continue
+            self._replace(opener, slot, other)
+
+    def _has_room(self) -> bool:
+        return self._slots.connections < self._fleet.max_size
+
+    def awaits(self, slot: Slot) -> bool:
+        """Whether an opener waits for the slot."""
+        return any(slot in opener.pending for opener in self)
+
+    def replaced(self, slot: Slot, other: Slot) -> None:
+        """Another connection is dialled instead: the openers wait for that."""
         for opener in self:
             if slot in opener.pending:
-                self._fail(opener, now)
+                self._replace(opener, slot, other)
+
+    def _replace(self, opener: OpenWaiter, slot: Slot, other: Slot) -> None:
+        opener.pending.discard(slot)
+        opener.pending.add(other)
 
     def expire(self, now: float) -> None:
         """Refuses the openers whose deadline has come."""

@@ -14,15 +14,17 @@ from .._values.slot_states import SlotState
 from .effects import Outbox, Watch
 from .fleet import Fleet
 from .queue import Waiter, WaitQueue
+from .replacing import Replacing
 from .slot import Slot
 
 
 class Outage:
     """Answers for one pool, also while there is no outage."""
 
-    def __init__(self, fleet: Fleet, queue: WaitQueue, outbox: Outbox, *, primes: bool) -> None:
+    def __init__(self, fleet: Fleet, replacing: Replacing, queue: WaitQueue, outbox: Outbox, *, primes: bool) -> None:
         """For the connections of `fleet` and the waiters in `queue`; `primes`: the pool has a `prime`."""
         self._fleet = fleet
+        self._replacing = replacing
         self._slots = fleet.slots
         self._queue = queue
         self._outbox = outbox
@@ -36,15 +38,18 @@ class Outage:
             if not self.is_needed(slot, now):
                 self._outbox.append(Watch(slot))
                 self._fleet.alarm_at(max(slot.given_up_at, now))
-        self._fleet.want(now)
+        self._replacing.want(now)
 
     def is_needed(self, slot: Slot, now: float) -> bool:
         """Whether a lost connection should be made to connect again."""
-        return self._fleet.is_needed(slot, self._queue.asked, now)
+        return self._replacing.is_needed(slot, self._queue.asked, now)
 
     def takes_calls(self, slot: Slot) -> bool:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
-        return slot.state is SlotState.LOST and not self._slots.ready and not self._primes and not slot.blocked
+        if slot.state is not SlotState.LOST or self._slots.ready or self._primes or slot.blocked:
+            return False
+        # Of several addresses, another may be reachable.
+        return not (self._fleet.addresses.several and self._slots.under_way)
 
     def slot_for(self, waiter: Waiter) -> Slot | None:
         """The slot on which the call may fail, if it would rather do so; `None` if there is none with room."""
@@ -66,10 +71,20 @@ class Outage:
     def _all_lost_are_taken(self) -> bool:
         return all(slot.exclusive or slot.blocked for slot in self._slots.in_state(SlotState.LOST))
 
-    def needs_channel(self, slot: Slot) -> bool:
-        """Whether calls wait that would rather fail, and could do so on the channel of `slot`, and on no other."""
+    def needs_channel(self, slot: Slot, *, awaited: bool) -> bool:
+        """Whether calls wait that would rather fail, and could do so on the channel of `slot`, and on no other.
+
+        Or whether gRPC watches health on it: the server may just not be ready to serve. But `open()`, if that has
+        `awaited` the slot, rather waits for another.
+        """
+        if slot.probes:
+            return False
+        if self._fleet.watches_health:
+            addresses = self._fleet.addresses
+            better = slot.overflow or addresses.is_of_race(slot) or addresses.is_gone(slot)
+            return slot.replaces is None and not (better or awaited)
         if self._primes or slot.replaces is not None:
             return False
-        if self._slots.ready or self._slots.opening > 1:
+        if self._slots.ready or self._slots.opening > 1 or not self._fleet.addresses.is_last_hope(slot):
             return False
         return self._all_lost_are_taken() and any(waiter.fail_fast for waiter in self._queue)

@@ -83,6 +83,7 @@ class Slot:
         "deadline",
         "dialled",
         "down",
+        "endpoint",
         "exclusive",
         "failures",
         "given_up_at",
@@ -90,8 +91,11 @@ class Slot:
         "hangs_at",
         "heard",
         "heard_before",
+        "held",
         "id",
         "in_flight",
+        "kept",
+        "kept_until",
         "limit_grows_at",
         "lost_at",
         "opened_at",
@@ -99,6 +103,7 @@ class Slot:
         "overflow",
         "patience",
         "position",
+        "probes",
         "reason",
         "refused_alone",
         "refused_alone_at",
@@ -140,8 +145,15 @@ class Slot:
         self.calls = 0
         # Belongs to the driver: a grpc.Channel, a grpc.aio.Channel, or a fake. The machine only carries it.
         self.channel: Any = None
-        # Where it leads; `None` if that is not known.
+        # Where it leads; `None` if that is not known. While it is held, the addresses are still being looked up.
         self.address: str | None = None
+        self.held = False
+        # Of targets in an order of preference: which of them; whether this finds out if a preferred one is up; whether
+        # it is kept while another is used, and until when.
+        self.endpoint = 0
+        self.probes = False
+        self.kept = False
+        self.kept_until = math.inf
         # Whether the driver has begun to open it; set by the driver.
         self.dialled = False
         # Whether it has ever been READY.

@@ -24,6 +24,7 @@ class SlotTable:
         opening: Connections being opened.
         hanging: Those of them that take too long, and are not counted on any more.
         under_way: Those of them that are counted on, except successors.
+        probing: Connections being opened to find out whether a preferred target is up; no other number counts them.
         ready: Connections up and in service.
         lost: Connections in service, but known to be down.
         draining: Connections that take nothing new.
@@ -37,7 +38,7 @@ class SlotTable:
         self._born = 0
         self.all: tuple[Slot, ...] = ()
         self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
-        self.under_way = self.hanging = 0
+        self.under_way = self.hanging = self.probing = 0
 
     def __len__(self) -> int:
         """How many connections are open or opening, draining ones included."""
@@ -56,8 +57,8 @@ class SlotTable:
         return [slot for slot in self.all if slot.state in _IN_SERVICE]
 
     def in_state(self, state: SlotState) -> list[Slot]:
-        """The slots in `state`, oldest first."""
-        return [slot for slot in self.all if slot.state is state]
+        """The slots in `state`, oldest first; without those that only find out whether a preferred target is up."""
+        return [slot for slot in self.all if slot.state is state and not slot.probes]
 
     def add(self, *, limit: int, now: float, deadline: float, replaces: Slot | None = None) -> Slot:
         """Adds a slot that is about to be dialled, the successor of `replaces` if that is given."""
@@ -90,13 +91,16 @@ class SlotTable:
     def recount(self) -> None:
         """Derives the counts from the slots. Slots change seldom, and the counts are read with every ask."""
         self.all = tuple(self._slots.values())
-        states = [slot.state for slot in self.all]
+        # Those to targets that are not used count for nothing.
+        counted = [slot for slot in self.all if not slot.probes]
+        states = [slot.state for slot in counted]
+        self.probing = len(self.all) - len(counted)
         self.opening = states.count(SlotState.OPENING)
         self.ready = states.count(SlotState.READY)
         self.lost = states.count(SlotState.LOST)
         self.draining = states.count(SlotState.DRAINING)
         self.successors = sum(slot.replaces is not None for slot in self.all)
-        opening = [slot for slot in self.all if slot.state is SlotState.OPENING]
+        opening = [slot for slot in counted if slot.state is SlotState.OPENING]
         self.hanging = sum(slot.hangs for slot in opening)
         self.under_way = sum(not slot.hangs and slot.replaces is None for slot in opening)
         self.connections = self.opening + self.ready + self.lost - self.successors

@@ -12,7 +12,19 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from .._values.events import AnyEvent, Closed, Draining, Leaked, Lost, Opened, OpenFailed, Opening, Recovered
+from .._values.events import (
+    AddressesChanged,
+    AnyEvent,
+    Closed,
+    Draining,
+    Leaked,
+    LookUpFailed,
+    Lost,
+    Opened,
+    OpenFailed,
+    Opening,
+    Recovered,
+)
 from .._values.listener import HOOKS, Listener, hears_releases
 from .._values.plain_text import plain
 from .event_text import describe, level_of
@@ -21,7 +33,7 @@ from .plain_tracebacks import PlainTracebacks
 logger = logging.getLogger("grpcpool")
 logger.addFilter(PlainTracebacks())
 
-_LOGGED = (Opening, Opened, OpenFailed, Lost, Recovered, Draining, Closed, Leaked)
+_LOGGED = (Opening, Opened, OpenFailed, Lost, Recovered, Draining, Closed, AddressesChanged, LookUpFailed, Leaked)
 
 
 class Announcer:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .targets import TargetFactory, literal_address
+from .._machine.addresses import Leads
+from .destination import LEFT_TO_GRPC, AddressSource, leads_of
+from .targets import TargetFactory, named_after
 
 
 class ChannelSource:
@@ -15,12 +17,33 @@ class ChannelSource:
     alive for ever, and a pool dropped without `close()` would never be closed.
     """
 
-    __slots__ = ("__weakref__", "address", "factory", "prime", "target")
+    __slots__ = ("__weakref__", "addresses", "destinations", "factory", "prime", "target", "targets")
 
     def __init__(self, factory: Callable[[], Any], prime: Callable[[Any], object] | None) -> None:
         """See `ChannelPool` and `PoolConfig`."""
         self.factory = factory
         self.prime = prime
-        # What the channels connect to, and the one address to which they lead; `None` if that is not known.
-        self.target = factory.target if isinstance(factory, TargetFactory) else None
-        self.address = literal_address(self.target)
+        # What the channels connect to; and how its addresses are found, if gRPC does not do that.
+        self.target: str | None = None
+        self.targets: Sequence[str] = ()
+        self.destinations = [LEFT_TO_GRPC]
+        self.addresses: AddressSource | None = None
+        if isinstance(factory, TargetFactory):
+            self.target, self.targets = named_after(factory.targets), factory.targets
+            self.destinations, self.addresses = factory.destinations, factory.addresses
+
+    @property
+    def leads(self) -> Leads:
+        """What the machine is to know of where channels lead."""
+        return leads_of(self.destinations)
+
+    def create(self, endpoint: int, address: str | None) -> Any:
+        """A new channel to one of the targets, and to one address of that, if it is given."""
+        return self.factory(address, endpoint) if isinstance(self.factory, TargetFactory) else self.factory()
+
+    def known(self, endpoint: int) -> list[str] | None:
+        """The addresses of a target that need no look-up; `None` if it needs one."""
+        destination = self.destinations[endpoint]
+        if destination.leads.addresses:
+            return [*destination.leads.addresses]
+        return [self.targets[endpoint]] if destination.is_left_to_grpc and self.addresses is None else None

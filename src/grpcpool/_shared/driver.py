@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import abc
 import math
+import os
 import random
 import threading
 import weakref
@@ -23,7 +24,7 @@ from typing import Any, TypeVar, assert_never
 import grpc
 
 from .._grpc.status import is_of_sick_server, is_unanswered
-from .._machine.effects import Act, Close, EffectQueue, Grant, Notify, Open, Refuse, Started, Watch
+from .._machine.effects import Act, Close, EffectQueue, Grant, Look, Notify, Open, Refuse, Started, Watch
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
 from .._machine.places import Holder, Holding
@@ -45,6 +46,9 @@ from .pool_state import pool_state
 from .slot_channel import SlotChannel
 
 T = TypeVar("T")
+
+# Ranks addresses, so that processes that are started together do not all prefer the same ones.
+_SEED = random.getrandbits(64)
 
 # Before a call is sent again. It doubles each time.
 _FIRST_PAUSE = 0.01
@@ -75,8 +79,6 @@ class Driver(abc.ABC):
     ) -> None:
         """Creates the driver of an empty pool; see `ChannelPool` for the arguments."""
         self._source = weakref.ref(source)
-        # The address to which each connection leads, if that is known.
-        self.address = source.address
         self.config = config.replace(prime=None)
         self.name = name
         self.clock = clock
@@ -84,7 +86,8 @@ class Driver(abc.ABC):
         self.date_of = dates_of(clock)
         self.lock = threading.Lock()
         self.primes = config.prime is not None
-        self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes)
+        leads = source.leads._replace(seed=hash((_SEED, os.getpid())))
+        self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes, leads=leads)
         self.places = self.machine.places
         self.announcer = Announcer(listeners)
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
@@ -106,6 +109,10 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def prime_again(self, slot: Slot) -> None:
         """Primes the slot's connection, which is back, in the background; then calls `primed_again`."""
+
+    @abc.abstractmethod
+    def look_up(self) -> None:
+        """Looks up the target's addresses in the background, and reports the result to the machine."""
 
     @abc.abstractmethod
     def close_channel(self, slot: Slot) -> None:
@@ -237,6 +244,8 @@ class Driver(abc.ABC):
                 waiter.started()
             case Watch(slot=slot):
                 self.losses.lost(slot)
+            case Look():
+                self.look_up()
             case _:
                 assert_never(act)
 
@@ -251,7 +260,6 @@ class Driver(abc.ABC):
     def _dial(self, queue: EffectQueue[Open]) -> None:
         """Opens the first connection. If that is interrupted, it is asked for again; `open_channel` opens it once."""
         slot = queue[0].slot
-        slot.address = self.address
         self.open_channel(slot)
         queue.popleft()
         self.losses.begin()

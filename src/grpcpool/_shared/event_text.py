@@ -7,12 +7,14 @@ from typing import assert_never
 
 from .._values.errors import brief
 from .._values.events import (
+    AddressesChanged,
     AnyEvent,
     Avoided,
     Closed,
     Draining,
     Granted,
     Leaked,
+    LookUpFailed,
     Lost,
     Opened,
     OpenFailed,
@@ -25,7 +27,7 @@ from .._values.events import (
 )
 from .._values.plain_text import plain
 
-_PROBLEMS = (OpenFailed, Lost, Avoided, Leaked, TimedOut, Rejected, RefusedStream)
+_PROBLEMS = (OpenFailed, Lost, Avoided, LookUpFailed, Leaked, TimedOut, Rejected, RefusedStream)
 _PER_CALL = (Granted, Released)
 
 
@@ -70,6 +72,13 @@ def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911, PLR0912 -- one lin
         case Closed():
             cancelled = f", cancelled {event.cancelled} in flight" if event.cancelled else ""
             return f"channel {event.channel} closed ({event.reason}){cancelled}"
+        case AddressesChanged():
+            changes = [
+                f"{what} {', '.join(some)}" for what, some in (("new:", event.new), ("gone:", event.gone)) if some
+            ]
+            return f"the target has {len(event.addresses)} addresses; {'; '.join(changes)}"
+        case LookUpFailed():
+            return f"the target's addresses could not be looked up: {brief(event.error)}"
         case Granted():
             return f"granted a place on channel {event.channel} after {event.waited:.3f} s"
         case TimedOut():

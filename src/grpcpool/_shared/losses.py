@@ -156,7 +156,7 @@ class LossWatch:
             if self._checks_all_at <= now:
                 self._checks_all_at = now + _CHECKS_EVERY
                 for slot in self._slots:
-                    if slot.state is SlotState.READY or slot.state is SlotState.LOST:
+                    if slot.state is SlotState.READY or slot.state is SlotState.LOST or slot.kept:
                         # Without reconnecting, which should not happen to all at once.
                         found.setdefault(slot, False)
             self.next_check = min([self._checks_all_at, *(at for at, _ in self._suspects.values())])
@@ -199,6 +199,6 @@ class LossWatch:
         if up and slot.state is SlotState.LOST:
             self._forget(slot)
             self._back(slot)
-        elif not up and slot.state is SlotState.READY:
+        elif not up and (slot.state is SlotState.READY or slot.kept):
             self._forget(slot)
             self._report(self._machine.lost, slot, None)

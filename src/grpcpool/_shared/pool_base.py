@@ -70,6 +70,9 @@ class PoolBase(abc.ABC):
             raise TypeError(f"name must be a str, not {name!r}")
         self._config = config if config is not None else PoolConfig()
         self._source = ChannelSource(factory, self._config.prime)
+        if self._source.target is None and self._config.health_service is not None:
+            rule = "has no effect on a factory: needs a pool made by insecure_channel or secure_channel"
+            raise ValueError(f"PoolConfig.health_service = {self._config.health_service!r}: {rule}")
         self._name = name if name is not None else f"pool-{next(_unnamed)}"
         self._listeners = _checked(tuple(listeners))
         self._begin()

@@ -2,67 +2,103 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
+
+from .._grpc.options import Options, isolated, shared_out, to_one_address
+from .._values.config import PoolConfig
+from .destination import AddressSource, destination_of, target_to
 
 Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
 """Channel credentials, or a callable that creates them."""
 
-# One IP address with a port, as gRPC's resolvers take it: with a scheme or without.
-_LITERAL: Final = re.compile(r"(?:(?:ipv4|ipv6|dns):(?:///|/)?)?(\[[^\[\]]+\]|[0-9.]+):([0-9]{1,5})", re.ASCII)
-_MOST_PORT: Final = 65_535
-
 
 class TargetFactory:
-    """A pool's factory of channels to one target, which it knows."""
+    """A pool's factory of channels to its target, or to several targets in an order of preference."""
 
-    __slots__ = ("_create", "target")
+    __slots__ = ("_create", "_health_service", "_options", "addresses", "destinations", "targets")
 
-    def __init__(self, target: str, create: Callable[[], Any]) -> None:
-        """Creates channels with `create`, which lead to `target`."""
-        self.target = target
+    def __init__(
+        self,
+        targets: Sequence[str],
+        create: Callable[[str, Options], Any],
+        options: Sequence[tuple[str, Any]] | None,
+        config: PoolConfig | None,
+        addresses: AddressSource | None,
+    ) -> None:
+        """Creates channels to `targets`.
+
+        Args:
+            targets: The pool's: one, or several in an order of preference.
+            create: Creates a channel to a target, with options.
+            options: For all channels.
+            config: The pool's settings.
+            addresses: The user's own discovery.
+
+        Raises:
+            TypeError: `addresses` cannot be called.
+            ValueError: The setting `health_service` needs dealt-out addresses, or `addresses` is given with several
+                targets.
+        """
+        if addresses is not None and not callable(addresses):
+            raise TypeError(f"addresses must be a callable that returns addresses, not {addresses!r}")
+        if addresses is not None and len(targets) > 1:
+            raise ValueError("addresses = ...: has no effect with several targets: each has its own")
+        # The pool complains of anything else.
+        config = config if isinstance(config, PoolConfig) else PoolConfig()
+        self.targets = targets
+        self.addresses = addresses
+        self.destinations = [destination_of(each, options or (), addresses, spread=config.spread) for each in targets]
         self._create = create
+        self._options = options
+        self._health_service = config.health_service
+        for target, destination in zip(targets, self.destinations, strict=True):
+            if destination.is_left_to_grpc and config.health_service is not None:
+                raise ValueError(
+                    f"PoolConfig.health_service = {config.health_service!r}: needs a target whose addresses the pool "
+                    f"deals out; those of {target!r}, with these options, are left to gRPC"
+                )
 
-    def __call__(self) -> Any:
-        """A new channel."""
-        return self._create()
-
-
-def literal_address(target: str | None) -> str | None:
-    """The address to which every connection to `target` leads, such as `10.0.0.7:50051` or `[::1]:50051`.
-
-    `None` unless the target is one IP address with a port: names are resolved by gRPC, which does not say to what.
-    """
-    literal = None if target is None else _LITERAL.fullmatch(target)
-    if literal is None:
-        return None
-    host, port = literal[1], int(literal[2])
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return None
-    in_brackets = host.startswith("[")
-    if port > _MOST_PORT or in_brackets != isinstance(address, ipaddress.IPv6Address):
-        return None
-    return f"[{address}]:{port}" if in_brackets else f"{address}:{port}"
+    def __call__(self, address: str | None = None, endpoint: int = 0) -> Any:
+        """A new channel, to one address of a target if that is given."""
+        target, destination = self.targets[endpoint], self.destinations[endpoint]
+        deals = len(self.targets) > 1 or destination.leads.every is not None
+        if address in (None, target) or not (deals or self._health_service is not None):
+            return self._create(target, isolated(shared_out(self._options)))
+        to = target_to(address or "") if deals else target
+        options = to_one_address(self._options or (), destination.authority, self._health_service)
+        return self._create(to, isolated(options))
 
 
-def named_after(target: str | bytes) -> str:
-    """The default name of a pool over `target`.
+def targets_of(target: str | bytes | Sequence[str | bytes]) -> list[str]:
+    """The targets that a pool is given: one, or several in an order of preference.
 
     Raises:
-        TypeError: It is not a valid target. gRPC, too, raises at once.
+        TypeError: One of them is not a valid target. gRPC, too, raises at once.
+        ValueError: There is none, or one of them twice.
     """
+    if isinstance(target, str | bytes) or not isinstance(target, Sequence):
+        return [_text_of(target)]
+    targets = [_text_of(each) for each in target]
+    if not targets or len(set(targets)) < len(targets):
+        raise ValueError(f"target = {target!r}: must be different targets, at least one, in an order of preference")
+    return targets
+
+
+def _text_of(target: object) -> str:
     if isinstance(target, bytes):
         # Undocumented, but gRPC accepts it.
         return target.decode(errors="backslashreplace")
     if not isinstance(target, str):
         raise TypeError(f"target must be a str, not {target!r}")
     return target
+
+
+def named_after(targets: Sequence[str]) -> str:
+    """The default name of a pool over these targets."""
+    return ",".join(targets)
 
 
 def check_credentials(credentials: Credentials) -> None:

@@ -18,6 +18,7 @@ from .._shared.driver import Driver
 from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
 from .._values.listener import Listener
+from .looking_up import look_up_now
 from .opening import open_channel, prime
 from .serial_runner import SerialRunner
 from .slot_channel import SyncSlotChannel
@@ -85,6 +86,22 @@ class SyncDriver(Driver):
             self.tell(self.machine.open_failed, slot, error)
         else:
             self.tell(self.machine.opened, slot, channel)
+
+    def look_up(self) -> None:
+        """On a thread of its own, which nothing waits for: a look-up may hang for minutes."""
+        try:
+            threading.Thread(target=self._look_up, name=f"grpcpool-{self.name}-look-up", daemon=True).start()
+        except RuntimeError as error:
+            # As when the interpreter shuts down.
+            self.tell(self.machine.look_failed, error)
+
+    def _look_up(self) -> None:
+        try:
+            found = look_up_now(self.source(), self.machine.fleet.endpoint)
+        except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything
+            self.tell(self.machine.look_failed, error)
+        else:
+            self.tell(self.machine.addresses, found)
 
     def prime_again(self, slot: Slot) -> None:
         """On a thread of its own, because it may block."""

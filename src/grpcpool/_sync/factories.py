@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import grpc
 
-from .._grpc.options import isolated, shared_out
+from .._grpc.options import Options
 from .._shared.constructors import Constructor, LookUp, calling_code
-from .._shared.targets import Credentials, TargetFactory, check_credentials, credentials_of, named_after
+from .._shared.destination import AddressSource
+from .._shared.targets import Credentials, TargetFactory, check_credentials, credentials_of, named_after, targets_of
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .pool import ChannelPool
@@ -18,24 +19,29 @@ _INSECURE, _SECURE = (Constructor(grpc, name) for name in ("insecure_channel", "
 
 
 def insecure_channel(
-    target: str,
+    target: str | Sequence[str],
     options: Sequence[tuple[str, Any]] | None = None,
     compression: grpc.Compression | None = None,
     *,
     config: PoolConfig | None = None,
     name: str | None = None,
     listeners: Iterable[Listener] = (),
+    addresses: AddressSource | None = None,
 ) -> ChannelPool:
     """Creates a pool of insecure channels to `target`: a drop-in for `grpc.insecure_channel`.
 
     Args:
-        target: The server's address, as for `grpc.insecure_channel`. If it resolves to several, the connections
-            are distributed among them, unless a service config among the options names a policy of its own.
+        target: The server's address, as for `grpc.insecure_channel`. If it has several, the connections are
+            dealt out over them, unless a service config among the options names a policy of its own. Or several
+            targets, in an order of preference: the first is used that has a ready connection.
         options: Channel options, for each of the connections.
         compression: The default compression of calls.
         config: The pool's settings.
         name: The pool's name in logs, events, errors and metrics; the target if not given.
         listeners: Notified of every event.
+        addresses: A callable that returns the current addresses, such as ``["10.0.0.7:50051"]``, for discovery other
+            than DNS. It is called on a thread of its own, every 30 seconds while the pool is in use, and after a loss.
+            If it raises, the last addresses stay. TLS verifies the name in `target`.
 
     Returns:
         A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
@@ -44,18 +50,21 @@ def insecure_channel(
     caller = calling_code()
     if _INSECURE.is_creating():
         return _INSECURE.create_below(caller, target, options, compression)  # type: ignore[no-any-return]  # a channel
-    called, shared = named_after(target), shared_out(options)
+    targets = targets_of(target)
 
-    def factory() -> grpc.Channel:
-        return _INSECURE.create(caller, target, isolated(shared), compression)  # type: ignore[no-any-return]
+    def create(to: str, with_options: Options) -> grpc.Channel:
+        return _INSECURE.create(caller, to, with_options, compression)  # type: ignore[no-any-return]
 
     return ChannelPool(
-        TargetFactory(called, factory), config, name=called if name is None else name, listeners=listeners
+        TargetFactory(targets, create, options, config, addresses),
+        config,
+        name=named_after(targets) if name is None else name,
+        listeners=listeners,
     )
 
 
 def secure_channel(
-    target: str,
+    target: str | Sequence[str],
     credentials: Credentials,
     options: Sequence[tuple[str, Any]] | None = None,
     compression: grpc.Compression | None = None,
@@ -63,6 +72,7 @@ def secure_channel(
     config: PoolConfig | None = None,
     name: str | None = None,
     listeners: Iterable[Listener] = (),
+    addresses: AddressSource | None = None,
 ) -> ChannelPool:
     """Creates a pool of secure channels to `target`: a drop-in for `grpc.secure_channel`.
 
@@ -76,6 +86,7 @@ def secure_channel(
         config: As for `insecure_channel`.
         name: As for `insecure_channel`.
         listeners: As for `insecure_channel`.
+        addresses: As for `insecure_channel`.
 
     Returns:
         A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
@@ -85,14 +96,17 @@ def secure_channel(
     if _SECURE.is_creating():
         return _SECURE.create_below(caller, target, credentials, options, compression)  # type: ignore[no-any-return]  # a channel
     check_credentials(credentials)
-    called, shared = named_after(target), shared_out(options)
+    targets = targets_of(target)
 
-    def factory() -> grpc.Channel:
+    def create(to: str, with_options: Options) -> grpc.Channel:
         made = credentials_of(credentials)
-        return _SECURE.create(caller, target, made, isolated(shared), compression)  # type: ignore[no-any-return]
+        return _SECURE.create(caller, to, made, with_options, compression)  # type: ignore[no-any-return]
 
     return ChannelPool(
-        TargetFactory(called, factory), config, name=called if name is None else name, listeners=listeners
+        TargetFactory(targets, create, options, config, addresses),
+        config,
+        name=named_after(targets) if name is None else name,
+        listeners=listeners,
     )
 
 

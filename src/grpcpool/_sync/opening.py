@@ -50,7 +50,7 @@ def prime(driver: Driver, channel: SyncSlotChannel) -> None:
 
 
 def _make(driver: Driver, slot: Slot) -> SyncSlotChannel:
-    made = driver.source().factory()
+    made = driver.source().create(slot.endpoint, slot.address)
     if not isinstance(made, grpc.Channel):
         raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.Channel")
     channel = SyncSlotChannel(made)

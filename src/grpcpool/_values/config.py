@@ -60,6 +60,10 @@ class PoolConfig:
             not.
         unresponsive_after: How long a connection may answer nothing while calls on it run into their deadlines, before
             it is replaced. `None`: for ever.
+        health_service: The service whose health gRPC watches on each connection, by `grpc.health.v1` (`""`: that of the
+            server as a whole). A connection to a server that is not healthy is lost until it is. Needs a target whose
+            addresses the pool deals out. `None`: health is not watched.
+        spread: Whether connections are dealt out over the addresses of the target. `False` leaves that to gRPC.
         max_resends: How often a call is sent again that the server refused at its limit of streams (HTTP/2's
             `REFUSED_STREAM`), each time after a pause that doubles from 10 ms. 0: never.
         prime: Called with each new channel before it is used, for instance to make a cheap call. If it raises, the
@@ -87,6 +91,8 @@ class PoolConfig:
     picker: PickerName = "least_loaded"
     avoid_after_failure: float | None = 5.0
     unresponsive_after: float | None = 20.0
+    health_service: str | None = None
+    spread: bool = True
     max_resends: int = 5
     # The channel's type differs between grpc and grpc.aio, and so does what the callable returns.
     prime: Callable[[Any], Any] | None = None
@@ -204,6 +210,8 @@ _SECONDS_OR_NEVER: Rule = (
 _RULES: dict[str, Rule] = {
     "min_size": _count(0),
     "max_size": _count(1),
+    "health_service": (lambda value: value is None or isinstance(value, str), "must be the name of a service, or None"),
+    "spread": (lambda value: isinstance(value, bool), "must be True or False"),
     "max_resends": _count(0),
     "target_streams": _count(1, optional=True),
     "max_streams": (
@@ -298,6 +306,17 @@ def _suggestion(key: str, named: Callable[[str], str]) -> str:
     return f"; did you mean {named(near[0])}?" if near else ""
 
 
+_TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+# How text is read that does not stand for a number, from the text and from its lower case.
+_READ: dict[str, Callable[[str, str], Any]] = {
+    "mode": lambda value, text: next((mode for mode in Mode if mode.value == text), value),
+    "picker": lambda _, text: text,
+    "spread": lambda value, text: _TRUTHS.get(text, value),
+    "health_service": lambda value, _: value,
+}
+
+
 def _from_text(field: str, value: Any) -> Any:
     """Converts text to a value; returns anything else, and text without a meaning, unchanged."""
     if not isinstance(value, str):
@@ -305,10 +324,8 @@ def _from_text(field: str, value: Any) -> Any:
     text = value.strip().lower()
     if text == "none":
         return None
-    if field == "mode":
-        return next((mode for mode in Mode if mode.value == text), value)
-    if field == "picker":
-        return text
+    if (read := _READ.get(field)) is not None:
+        return read(value, text)
     for kind in (int, float):
         try:
             return kind(text)

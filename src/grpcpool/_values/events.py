@@ -155,6 +155,32 @@ class TimedOut(PoolEvent):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AddressesChanged(PoolEvent):
+    """A look-up has found other addresses of the target than the one before.
+
+    Attributes:
+        addresses: All of them, such as `10.0.0.7:50051`.
+        new: Those that were not among them before; all, if this was the first look-up.
+        gone: Those that are not among them any more. Connections to them drain.
+    """
+
+    addresses: tuple[str, ...]
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LookUpFailed(PoolEvent):
+    """The target's addresses could not be looked up; those that are known stay.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: BaseException
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(PoolEvent):
     """An acquire or call failed at once because the queue was full.
 
@@ -209,6 +235,8 @@ AnyEvent = (
     | Avoided
     | Closed
     | Draining
+    | AddressesChanged
+    | LookUpFailed
     | Granted
     | TimedOut
     | Rejected

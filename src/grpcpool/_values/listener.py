@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .events import (
+    AddressesChanged,
     Avoided,
     Closed,
     Draining,
     Granted,
     Leaked,
+    LookUpFailed,
     Lost,
     Opened,
     OpenFailed,
@@ -59,6 +61,12 @@ class Listener:
     def timed_out(self, event: TimedOut) -> None:
         """A waiter timed out."""
 
+    def addresses_changed(self, event: AddressesChanged) -> None:
+        """A look-up has found other addresses of the target than the one before."""
+
+    def look_up_failed(self, event: LookUpFailed) -> None:
+        """The target's addresses could not be looked up; those that are known stay."""
+
     def rejected(self, event: Rejected) -> None:
         """An acquire or call failed at once because the queue was full."""
 
@@ -81,6 +89,8 @@ HOOKS: dict[type[PoolEvent], str] = {
     Avoided: "avoided",
     Closed: "closed",
     Draining: "draining",
+    AddressesChanged: "addresses_changed",
+    LookUpFailed: "look_up_failed",
     Granted: "granted",
     TimedOut: "timed_out",
     Rejected: "rejected",

@@ -39,5 +39,7 @@ class CloseReason(enum.StrEnum):
     """Down and replaced, or not needed any more; or unused for as long as one that a call found dead."""
     UNRESPONSIVE = "unresponsive"
     """Replaced because it answered nothing for `unresponsive_after`."""
+    ADDRESS_GONE = "address_gone"
+    """The target has this address no more, or it was dialled before the target's addresses were known."""
     POOL_CLOSED = "pool_closed"
     """The pool was closed."""

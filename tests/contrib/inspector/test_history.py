@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
+import socket
 import weakref
 
 import grpc
@@ -15,10 +16,12 @@ from grpcpool._values.plain_text import plain
 from grpcpool._values.slot_states import CloseReason
 from grpcpool.contrib.inspector._history import EVENTS_KEPT, HistoryListener, PoolHistory
 from grpcpool.events import (
+    AddressesChanged,
     Avoided,
     Closed,
     Draining,
     Leaked,
+    LookUpFailed,
     Lost,
     Opened,
     OpenFailed,
@@ -115,6 +118,27 @@ def test_losses_and_failures_are_merged() -> None:
         ("recovered", 2, 1000, {"seconds": 999}),
         ("avoided", 1, 1001, {"code": None}),
     ]
+
+
+def test_changes_of_addresses_and_failed_look_ups_are_merged() -> None:
+    """A resolver that fails and changes its answer again and again has one line for each kind."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    for _ in range(1000):
+        listener.addresses_changed(AddressesChanged(pool="p", addresses=("a:1",), new=("a:1",), gone=()))
+        listener.look_up_failed(LookUpFailed(pool="p", error=ValueError("password 1234")))
+    listener.addresses_changed(AddressesChanged(pool="p", addresses=("b:1", "c:1"), new=("b:1", "c:1"), gone=("a:1",)))
+    assert recorded(history) == [
+        ("look_up_failed", None, 1000, {"error": "ValueError"}),
+        ("addresses_changed", None, 1001, {"addresses": 2, "new": 2, "gone": 1}),
+    ]
+
+
+def test_the_resolvers_message_is_shown() -> None:
+    """The message of a failed look-up in the DNS is shown: it is that of the system's resolver."""
+    history = PoolHistory(1.0, 10.0)
+    HistoryListener(history).look_up_failed(LookUpFailed(pool="p", error=socket.gaierror(-2, "Name not known")))
+    assert [each.details for each in history.events()] == [{"error": "[Errno -2] Name not known"}]
 
 
 def test_a_cause_in_the_users_code_is_not_shown() -> None:

@@ -20,7 +20,7 @@ import grpcpool
 from grpcpool import ChannelPool, PoolConfig, PoolTimeoutError
 from grpcpool.contrib.inspector import Inspector, PoolsDocument, Served, serve
 from grpcpool.contrib.inspector._history import HistoryListener
-from grpcpool.events import Leaked, Lost, Recovered
+from grpcpool.events import AddressesChanged, Leaked, LookUpFailed, Lost, Recovered
 from support.pools import PoolMaker
 from support.servers import ECHO, FAIL, RECONNECT_SOON, Server, unary
 from support.waiting import eventually
@@ -187,6 +187,24 @@ def test_thousands_of_events_stay_legible(browser: Browser, server: Server, make
             "Lost, 3,000 times; none is up",
         ]
         assert opened.startswith("Opened in")
+
+
+def test_changes_of_addresses_are_shown(browser: Browser, server: Server, make_pool: PoolMaker) -> None:
+    """Other addresses of the target, and failed look-ups, are one line of each kind, with their number."""
+    pool = make_pool(server.channel, name="moving")
+    inspector = inspect(pool)
+    (inspected,) = inspector._inspected.values()
+    listener = HistoryListener(inspected._history)
+    listener.addresses_changed(AddressesChanged(pool="moving", addresses=("a:1",), new=("a:1",), gone=()))
+    for _ in range(3000):
+        listener.look_up_failed(LookUpFailed(pool="moving", error=socket.gaierror(-2, "Name not known")))
+    listener.addresses_changed(AddressesChanged(pool="moving", addresses=("b:1",), new=("b:1",), gone=("a:1",)))
+    with page_of(browser, inspector):
+        eventually(lambda: len(browser.texts(".events .what")) == 2)
+        assert browser.texts(".events .what") == [
+            "Addresses changed, 2 times: 1 now, 1 new, 1 gone",
+            "Look-up failed, 3,000 times: [Errno -2] Name not known",
+        ]
 
 
 def test_pools_appear_and_disappear(browser: Browser, server: Server, make_pool: PoolMaker) -> None:

@@ -81,13 +81,14 @@ class EventDocument(TypedDict):
     Attributes:
         id: The event's number, in order of the first occurrence.
         kind: The name of the `Listener`'s hook: `opened`, `open_failed`, `lost`, `recovered`, `avoided`, `draining`,
-            `closed`, `timed_out`, `rejected`, `refused_stream`, `leaked`.
+            `closed`, `addresses_changed`, `look_up_failed`, `timed_out`, `rejected`, `refused_stream`, `leaked`.
         channel: The connection; `null` if the event does not concern one.
         at: When it happened first.
         last_at: When it happened last.
         count: How often it happened; `channel` and `details` are those of the last occurrence.
         details: The event's own fields: `seconds` and `replaces`; `error` and `retry_in`; `cause` and `up`; `seconds`;
-            `code`; `reason` and `in_flight`; `reason` and `cancelled`; `waited`; `waiting`; `limit`; `held`.
+            `code`; `reason` and `in_flight`; `reason` and `cancelled`; the numbers `addresses`, `new` and `gone`;
+            `error`; `waited`; `waiting`; `limit`; `held`.
     """
 
     id: int

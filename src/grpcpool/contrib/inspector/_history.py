@@ -1,8 +1,9 @@
 """The history of one pool for the inspector: its latest events and samples, in two bounded buffers.
 
 Nothing here runs for each call. Events that calls cause (timeouts, rejections, refused streams) may come by the
-thousand, an unreachable server fails every attempt to connect, and a connection may be lost again and again. So equal
-events in a row, or within some seconds, are one event with a count, and do not push others out of the buffer.
+thousand, an unreachable server fails every attempt to connect, a connection may be lost again and again, and so may a
+resolver fail or change its mind. So equal events in a row, or within some seconds, are one event with a count, and do
+not push others out of the buffer.
 
 In a forked child the history is empty, as the pool is.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import socket
 import threading
 import time
 import weakref
@@ -23,10 +25,12 @@ import grpc
 from ..._shared.fork import watch_for_fork
 from ..._values.errors import ConnectError, brief
 from ..._values.events import (
+    AddressesChanged,
     Avoided,
     Closed,
     Draining,
     Leaked,
+    LookUpFailed,
     Lost,
     Opened,
     OpenFailed,
@@ -47,7 +51,7 @@ MERGED_FOR = 10.0
 """Seconds within which equal events that calls cause are merged into one."""
 
 FAILURES_MERGED_FOR = 60.0
-"""Seconds within which failed attempts to connect, and losses of one connection, are merged into one event."""
+"""Seconds within which failed attempts to connect or to look up, and losses of one connection, are one event."""
 
 # The kinds of events that are merged for each connection.
 _MERGED_BY_CHANNEL = ("refused_stream", "lost", "recovered", "avoided")
@@ -269,6 +273,22 @@ class HistoryListener(Listener):
             history.retired(event.channel, str(event.reason))
             history.record("draining", event.channel, {"reason": str(event.reason), "in_flight": event.in_flight})
 
+    def addresses_changed(self, event: AddressesChanged) -> None:
+        """Records that the target has other addresses: how many, as a list may be long."""
+        if (history := self._history()) is not None:
+            details: dict[str, Detail] = {
+                "addresses": len(event.addresses),
+                "new": len(event.new),
+                "gone": len(event.gone),
+            }
+            history.record("addresses_changed", None, details, within=MERGED_FOR)
+
+    def look_up_failed(self, event: LookUpFailed) -> None:
+        """Records that the target's addresses could not be looked up."""
+        if (history := self._history()) is not None:
+            error = _error_text(event.error)
+            history.record("look_up_failed", None, {"error": error}, within=FAILURES_MERGED_FOR)
+
     def timed_out(self, event: TimedOut) -> None:
         """Records that a waiter timed out."""
         if (history := self._history()) is not None:
@@ -291,8 +311,9 @@ class HistoryListener(Listener):
 
 
 def _error_text(error: BaseException) -> str:
-    """Returns gRPC's message; for errors of the user's factory or prime only the type, as the text may hold secrets.
+    """Returns gRPC's or the resolver's message; for errors of the user's code only the type: the text may hold secrets.
 
     The page inserts it as text, so that it cannot add elements; escaped, it cannot reorder the line either.
     """
-    return plain(brief(error)) if isinstance(error, ConnectError | grpc.RpcError) else type(error).__name__
+    is_known = isinstance(error, ConnectError | grpc.RpcError | socket.gaierror)
+    return plain(brief(error)) if is_known else type(error).__name__

@@ -21,6 +21,7 @@ const REASONS = {
   discarded: "discarded",
   lost: "connection down",
   unresponsive: "no answer for unresponsive_after",
+  address_gone: "address gone",
   pool_closed: "pool closed",
 };
 
@@ -62,6 +63,9 @@ const EVENTS = {
   closed: ({ details }) => [
     details.cancelled ? "bad" : "plain", "Closed",
     `: ${reason(details.reason)}${details.cancelled ? `; cancelled ${details.cancelled} in flight` : ""}`],
+  addresses_changed: ({ count, details }) => [
+    "plain", "Addresses changed", `${times(count)}: ${details.addresses} now, ${details.new} new, ${details.gone} gone`],
+  look_up_failed: ({ count, details: { error } }) => ["bad", "Look-up failed", `${times(count)}: ${error}`],
   timed_out: ({ count, details }) => [
     "bad", "Timed out", `: ${plural(count, "waiter")}, ${count === 1 ? "" : "the last "}after ${duration(details.waited)}`],
   rejected: ({ count, details }) => [

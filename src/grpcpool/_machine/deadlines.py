@@ -1,0 +1,75 @@
+"""When the next tick of a pool is due: the earliest deadline of all that it waits for.
+
+Deadlines are brought forward as they arise (`Fleet.alarm_at`). After each change of the connections, and after each
+tick, the earliest is derived again. So a deadline that has gone leads to one tick without need, at most.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .._values.slot_states import SlotState
+from .endpoints import Endpoints
+from .fleet import Fleet
+from .open_queue import OpenQueue
+from .queue import WaitQueue
+from .replacing import Replacing
+from .slot import Slot
+
+# How long an opening may take after the loop or the process stood still.
+_ONCE_MORE = 1.0
+
+
+class Deadlines:
+    """The deadlines of one pool."""
+
+    def __init__(
+        self, fleet: Fleet, replacing: Replacing, endpoints: Endpoints, queue: WaitQueue, openers: OpenQueue
+    ) -> None:
+        """For the connections of `fleet`, and those that wait for a place, or in `open()`."""
+        self._fleet = fleet
+        self._replacing = replacing
+        self._addresses = fleet.addresses
+        self._endpoints = endpoints
+        self._queue = queue
+        self._openers = openers
+
+    def rearm(self, now: float) -> None:
+        """Derives the next deadline."""
+        fleet, asked = self._fleet, self._queue.asked
+        waiting = min(self._queue.next_deadline(), self._openers.next_deadline())
+        fleet.alarm = min(fleet.watch_ends_at, fleet.lookups.next_at(), self._endpoints.next_at(now), waiting)
+        replaces = fleet.active and self._replacing.may_replace()
+        for slot in fleet.slots.all:
+            fleet.alarm_at(self._attention(slot, asked, now, replaces=replaces))
+        retry_at, in_doubt_until = self._addresses.retry_at, fleet.limits.in_doubt_until
+        # In doubt about a limit, `min_size` alone is filled.
+        at = retry_at if fleet.shortage(0) > 0 else max(retry_at, in_doubt_until)
+        if at > now and fleet.shortage(asked) > 0:
+            fleet.alarm_at(at)
+        if fleet.lookups.in_use:
+            fleet.alarm_at(self._addresses.next_retry(now))
+        fleet.alarm = max(fleet.alarm, now)
+
+    def spare(self, slot: Slot, now: float) -> None:
+        """An opening is late because the loop or the process has stood still: it has a second more, once.
+
+        By its state it is connected, or it had no time to connect.
+        """
+        config = self._fleet.config
+        if slot.state is SlotState.OPENING and slot.deadline <= slot.opened_at + config.connect_timeout:
+            slot.deadline = now + _ONCE_MORE
+            # What is overdue stays so.
+            self._fleet.alarm_at(slot.deadline)
+
+    def _attention(self, slot: Slot, asked: int, now: float, *, replaces: bool) -> float:
+        """When the slot next needs a tick. A busy slot is checked after `idle_timeout`, so that no release has to."""
+        if slot.state in (SlotState.OPENING, SlotState.DRAINING):
+            return min(slot.deadline, slot.hangs_at, slot.kept_until if slot.kept else math.inf)
+        at = min(slot.limit_grows_at, slot.avoided_until)
+        idle_timeout = self._fleet.config.idle_timeout
+        if idle_timeout is not None and self._fleet.may_idle_out(slot):
+            at = min(at, now + idle_timeout if slot.in_flight else self._fleet.idle_at(slot))
+        if replaces and slot.successor is None:
+            at = min(at, max(self._replacing.due_at(slot, asked, now), self._addresses.retry_at))
+        return at if at > -math.inf else now

@@ -1,0 +1,191 @@
+"""Which of several targets is used, if they are given in an order of preference.
+
+Calls go to the first target that has a ready connection. When the one that is used has had none for 10 seconds, the
+next is used, and only then connected. Meanwhile one connection to each preferred target is dialled, with backoff. Once
+it has been up for 10 seconds, give or take a half, that target is used again; at once if the other has no connection.
+
+The connections to the other target take no new calls then. They drain, but are kept for 15 minutes, and taken back if
+their target is used again. Calls in flight stay where they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from .._values.events import AddressesChanged, LookUpFailed, OpenFailed, Opening
+from .._values.slot_states import CloseReason, SlotState
+from .backoff import Backoff
+from .effects import Notify, Open
+from .fleet import Fleet
+from .slot import Slot, SlotEvent
+
+# For so long the target that is used may have no ready connection.
+_FAILS_AFTER = 10.0
+
+# For so long a preferred target must have been up; up to a half more or less, so that not all clients return at once.
+_RETURNS_AFTER = 10.0
+
+# For so long connections to a target that is not used any more are kept.
+_KEPT_FOR = 900.0
+
+
+class Endpoints:
+    """The targets of one pool, numbered from 0 in order of preference."""
+
+    def __init__(self, fleet: Fleet, random: Callable[[], float], number: int) -> None:
+        """For `number` targets."""
+        self._fleet = fleet
+        self._slots = fleet.slots
+        self._random = random
+        self._backoffs = [Backoff(random) for _ in range(number)]
+        # Since when the target that is used has had no ready connection.
+        self._none_since = math.inf
+        # When the target of a connection that stands by is used again.
+        self._returns_at: dict[Slot, float] = {}
+
+    def review(self, now: float) -> list[Slot]:
+        """The connections have changed, or time has passed: decides which target is used.
+
+        Returns:
+            The slots that have been taken back.
+        """
+        fleet = self._fleet
+        if len(self._backoffs) == 1 or not fleet.active:
+            return []
+        back: list[Slot] = []
+        none = not self._slots.ready and (self._slots.opening or self._slots.lost or fleet.addresses.failures)
+        self._none_since = min(self._none_since, now) if none else math.inf
+        self._returns_at = {slot: at for slot, at in self._returns_at.items() if slot.kept}
+        best = min(self._returns_at, key=lambda slot: slot.endpoint, default=None)
+        if best is not None and (none or self._returns_at[best] <= now):
+            back = self._use(best.endpoint, now)
+        elif self._none_since + _FAILS_AFTER <= now and fleet.endpoint + 1 < len(self._backoffs):
+            back = self._use(fleet.endpoint + 1, now)
+        for endpoint in range(fleet.endpoint):
+            if self._backoffs[endpoint].retry_at <= now and not self._is_tried(endpoint):
+                self._probe(endpoint, now)
+        return back
+
+    def review_soon(self, now: float) -> None:
+        """A connection has been lost: the next tick is to decide."""
+        if len(self._backoffs) > 1:
+            self._fleet.alarm_at(now)
+
+    def next_at(self, now: float) -> float:
+        """When `review` is due."""
+        if len(self._backoffs) == 1 or not self._fleet.active:
+            return math.inf
+        at = min(self._returns_at.values(), default=math.inf)
+        if self._fleet.endpoint + 1 < len(self._backoffs):
+            at = min(at, self._none_since + _FAILS_AFTER)
+        for endpoint in range(self._fleet.endpoint):
+            if not self._is_tried(endpoint):
+                at = min(at, self._backoffs[endpoint].retry_at)
+        return max(at, now)
+
+    def _is_tried(self, endpoint: int) -> bool:
+        return any(slot.endpoint == endpoint and (slot.probes or slot.kept) for slot in self._slots)
+
+    def _probe(self, endpoint: int, now: float) -> None:
+        """Dials a connection to a preferred target, in the background."""
+        fleet = self._fleet
+        deadline = now + fleet.config.connect_timeout
+        slot = self._slots.add(limit=fleet.config.max_streams, now=now, deadline=deadline)
+        slot.endpoint, slot.probes = endpoint, True
+        self._slots.recount()
+        fleet.alarm_at(deadline)
+        fleet.outbox.append(Open(slot))
+        fleet.outbox.append(Notify(Opening(pool=fleet.name, channel=slot.id, replaces=None)))
+
+    def opened(self, slot: Slot, now: float) -> None:
+        """A connection to a preferred target is up: it stands by."""
+        fleet = self._fleet
+        self._backoffs[slot.endpoint].succeeded()
+        fleet.counters.opened += 1
+        slot.been_up, slot.probes = True, False
+        slot.opened_at = slot.used_at = slot.unused_since = slot.refused_at = now
+        self._slots.move(slot, SlotEvent.OPENED)
+        fleet.keep(slot, math.inf, now)
+        self._returns_at[slot] = now + _RETURNS_AFTER * (0.5 + self._random())
+        fleet.alarm_at(self._returns_at[slot])
+
+    def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
+        """A connection to a preferred target could not be made."""
+        fleet = self._fleet
+        retry_in = self._backoffs[slot.endpoint].failed(now)
+        fleet.alarm_at(now + retry_in)
+        slot.probes = False
+        self._slots.move(slot, SlotEvent.OPEN_FAILED)
+        fleet.gone(slot)
+        fleet.counters.open_failures += 1
+        fleet.outbox.append(Notify(OpenFailed(pool=fleet.name, channel=slot.id, error=error, retry_in=retry_in)))
+
+    def lost(self, slot: Slot, now: float) -> None:
+        """A connection that is kept is down."""
+        self._fleet.keep_no_longer(slot, CloseReason.LOST, now)
+        self._fleet.alarm_at(now)
+
+    # --- their addresses ----------------------------------------------------------------------------------------
+
+    def found(self, names: Sequence[str], now: float) -> bool:
+        """A look-up has found these addresses; returns whether they are those of the target that is used."""
+        fleet = self._fleet
+        if fleet.lookups.is_stale(now):
+            return False
+        fleet.lookups.answered(now)
+        if len(self._backoffs) > 1 and len(names) == 1:
+            # One that found out whether the target is up leads there.
+            for slot in self._slots.in_service():
+                slot.address = slot.address or names[0]
+        new, gone = fleet.addresses.update(names)
+        if new or gone:
+            event = AddressesChanged(pool=fleet.name, addresses=tuple(names), new=tuple(new), gone=tuple(gone))
+            fleet.outbox.append(Notify(event))
+        fleet.direct_held(now)
+        return True
+
+    def look_failed(self, error: BaseException, now: float) -> bool:
+        """A look-up has failed; returns whether it was for the target that is used. Known addresses stay."""
+        fleet = self._fleet
+        if fleet.lookups.is_stale(now):
+            return False
+        fleet.lookups.failed(now)
+        fleet.outbox.append(Notify(LookUpFailed(pool=fleet.name, error=error)))
+        fleet.direct_held(now)
+        return True
+
+    # --- changing over ------------------------------------------------------------------------------------------
+
+    def _use(self, endpoint: int, now: float) -> list[Slot]:
+        """From now on this target is used; returns the slots that have been taken back."""
+        fleet = self._fleet
+        self._none_since = math.inf
+        fleet.endpoint = endpoint
+        back: list[Slot] = []
+        for slot in self._slots:
+            if slot.endpoint != endpoint:
+                self._leave(slot, now)
+            elif slot.kept and not slot.down:
+                self._returns_at.pop(slot, None)
+                fleet.take_back(slot, now)
+                back.append(slot)
+            elif slot.probes:
+                slot.probes = False
+        self._slots.recount()
+        fleet.addresses.update(())
+        fleet.lookups.switch(now)
+        fleet.regauge(now)
+        return back
+
+    def _leave(self, slot: Slot, now: float) -> None:
+        fleet = self._fleet
+        if slot.state is SlotState.READY:
+            fleet.keep(slot, now + _KEPT_FOR, now)
+        elif slot.state is SlotState.LOST:
+            fleet.retire(slot, CloseReason.LOST, now)
+        elif slot.state is SlotState.OPENING:
+            fleet.close(slot, CloseReason.SHRINK)
+        elif slot.kept:
+            slot.kept_until = min(slot.kept_until, now + _KEPT_FOR)
+            self._returns_at.pop(slot, None)

@@ -1,0 +1,133 @@
+"""When connections in service are replaced: a successor is dialled, and when it is ready the old connection drains.
+
+Due for a successor is a connection that
+
+- has reached its age, or was open at a `refresh`;
+- leads to an address that the target has no more. If enough others are ready, it drains at once;
+- is lost, needed, and not back after two seconds: the factory may know more than gRPC's own reconnecting;
+- answers nothing, see `silence.py`;
+- leads to the address with the most connections, while another address has two less, see `addresses.py`.
+
+At most a quarter of the pool is replaced at a time; successors that hang do not count. One that fails leaves the old
+connection in service until its address may be dialled again.
+
+A lost connection is needed if calls are on it, or wait; if there are less than `min_size`; or if it is the only one to
+its address. One that is not needed is not reconnected either.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .._values.slot_states import CloseReason, SlotState
+from .fleet import Fleet
+from .slot import Slot
+
+# After an ask that found nothing up, connections are wanted for so long: the next ask may be on its way.
+_WANTED_FOR = 10.0
+
+
+class Replacing:
+    """Replaces the connections of one pool."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        """For the connections of `fleet`."""
+        self._fleet = fleet
+        self._slots = fleet.slots
+        self._addresses = fleet.addresses
+        self._silence = fleet.silence
+        self._wanted_until = -math.inf
+
+    def refresh(self) -> None:
+        """Marks every connection of this moment for replacement."""
+        for slot in self._slots:
+            if slot.state is not SlotState.DRAINING:
+                slot.retire_at, slot.reason = -math.inf, CloseReason.REFRESH
+            elif slot.reason is CloseReason.SHRINK:
+                slot.reason = CloseReason.REFRESH
+
+    def rotate(self, asked: int, now: float) -> None:
+        """Dials successors for the slots that are due, and evens out the addresses."""
+        if not self._fleet.active or now < self._addresses.retry_at:
+            return
+        due = [
+            slot for slot in self._slots.in_service() if slot.successor is None and self.due_at(slot, asked, now) <= now
+        ]
+        for slot in sorted(due, key=lambda slot: slot.retire_at):
+            if not self.may_replace():
+                return
+            self._replace(slot, now)
+        while self._fleet.lookups.in_use and self.may_replace():
+            surplus = self._addresses.surplus(now)
+            if surplus is None:
+                return
+            slot, address = surplus
+            slot.reason = CloseReason.REFRESH
+            self._fleet.dial(now, replaces=slot, address=address)
+
+    def _replace(self, slot: Slot, now: float) -> None:
+        unresponsive = self._is_unresponsive(slot, now)
+        if unresponsive and self._addresses.several:
+            # Its server would not answer a successor either.
+            self._addresses.failed(slot, now)
+        gone = self._addresses.is_gone(slot)
+        successor = self._fleet.dial(now, replaces=slot)
+        if gone:
+            slot.reason = CloseReason.ADDRESS_GONE
+        elif unresponsive:
+            slot.reason = CloseReason.UNRESPONSIVE
+            self._silence.succeed(slot, successor)
+
+    def retire_gone(self, asked: int, now: float) -> None:
+        """Drains connections to addresses that are gone, if the others are enough."""
+        gone = [slot for slot in self._slots.in_service() if self._addresses.is_gone(slot)]
+        if gone and self._others(SlotState.READY) >= self._enough(asked):
+            for slot in gone:
+                self._fleet.retire(slot, CloseReason.ADDRESS_GONE, now)
+
+    def _others(self, *states: SlotState) -> int:
+        """How many connections that do not hang lead to addresses that are not gone."""
+        slots = [slot for state in states for slot in self._slots.in_state(state)]
+        return sum(not (slot.hangs or self._addresses.is_gone(slot)) for slot in slots)
+
+    def _enough(self, asked: int) -> int:
+        return max(1, self._fleet.needed(asked))
+
+    def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
+        """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
+        at = self.due_at(slot, asked, now)
+        if at <= now:
+            self.rotate(asked, now)
+        else:
+            self._fleet.alarm_at(at)
+
+    def want(self, now: float) -> None:
+        """Something was asked for while nothing was up."""
+        self._wanted_until = now + _WANTED_FOR
+
+    def is_needed(self, slot: Slot, asked: int, now: float) -> bool:
+        """Whether a lost connection should come back: because of the calls on it, or because it is missed."""
+        fleet = self._fleet
+        if (fleet.active and self._slots.ready < fleet.min_size) or slot.in_flight or asked:
+            return True
+        return now < self._wanted_until or (fleet.lookups.in_use and self._addresses.covers(slot))
+
+    def due_at(self, slot: Slot, asked: int, now: float) -> float:
+        """When a slot in service is due for a successor."""
+        if self._addresses.is_gone(slot):
+            return math.inf if self._others(SlotState.READY, SlotState.OPENING) >= self._enough(asked) else -math.inf
+        if slot.state is SlotState.LOST and self.is_needed(slot, asked, now):
+            return min(slot.retire_at, slot.given_up_at)
+        if slot.overdue and slot.state is SlotState.READY:
+            return min(slot.retire_at, self._silence.ends_at(slot, now))
+        return slot.retire_at
+
+    def _is_unresponsive(self, slot: Slot, now: float) -> bool:
+        return slot.state is SlotState.READY and now < slot.retire_at and self._silence.ends_at(slot, now) <= now
+
+    def may_replace(self) -> bool:
+        """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""
+        if self._addresses.failures and self._slots.opening:
+            return False
+        under_way = sum(slot.replaces is not None and not slot.hangs for slot in self._slots)
+        return under_way < max(1, -(-self._slots.connections // 4))

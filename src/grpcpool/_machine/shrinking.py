@@ -1,0 +1,77 @@
+"""When there are more connections than are needed: the least needed of them drain.
+
+A slot idle for `idle_timeout` closes, above `min_size`. And when for a whole `idle_timeout` the peak of the load would
+have fitted on fewer slots at `target_streams` each, the least needed slot is drained and a new watch begins. While the
+pool is in use, one to each address is kept.
+
+Dials that hang, and those that were begun beside them, end when what is up is enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from .._values.slot_states import CloseReason, SlotState
+from .fleet import Fleet
+from .slot import Slot
+
+
+class Shrinking:
+    """Reduces the number of connections of one pool."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        """For the connections of `fleet`."""
+        self._fleet = fleet
+        self._slots = fleet.slots
+
+    def resize(self, min_size: int, max_size: int, now: float) -> None:
+        """Changes the bounds and drains surplus connections."""
+        self._fleet.min_size, self._fleet.max_size = min_size, max_size
+        while self._slots.connections > max_size and (slot := self._dispensable(dialled=True)) is not None:
+            self._fleet.retire(slot, CloseReason.SHRINK, now)
+        self._fleet.regauge(now)
+
+    def shrink(self, asked: int, now: float) -> None:
+        """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""
+        if self._fleet.config.idle_timeout is None or now < self._fleet.watch_ends_at:
+            return
+        most = max(self._fleet.places.peak, self._fleet.places.load + asked)
+        needed = max(self._fleet.min_size, -(-most // self._fleet.target))
+        if self._fleet.lookups.in_use:
+            needed = max(needed, min(self._fleet.max_size, self._fleet.addresses.keeps()))
+        if most >= self._fleet.outgrown_at:
+            # Otherwise what is drained now would be dialled again at the next such peak.
+            needed = max(needed, self._fleet.outgrown + 1)
+        if len(self._slots.in_service()) > needed and (slot := self._dispensable(dialled=False)) is not None:
+            self._fleet.retire(slot, CloseReason.SHRINK, now)
+        if self._fleet.watch_ends_at <= now:
+            self._fleet.begin_watch(now, self._fleet.config.idle_timeout)
+
+    def end_superfluous(self, asked: int, now: float) -> None:
+        """If nothing waits, and what is up is enough, ends dials that hang, and those beside them."""
+        needed = math.inf if asked else self._fleet.needed(0)
+        for slot in self._slots.in_state(SlotState.OPENING):
+            if self._slots.ready < needed:
+                return
+            if self._fleet.addresses.several and not self._fleet.addresses.is_gone(slot):
+                continue  # It is to make its server one of those that are used.
+            if (slot.hangs or slot.beside) and slot.replaces is None:
+                self._fleet.close(slot, CloseReason.SHRINK)
+                self._fleet.regauge(now)
+
+    def _dispensable(self, *, dialled: bool) -> Slot | None:
+        """The least needed slot: opening (if `dialled`), then lost, then the least loaded where most lead.
+
+        Of several addresses, that with the most connections gives one up.
+        """
+        rank = {SlotState.LOST: 1, SlotState.READY: 2}
+        if dialled:
+            rank[SlotState.OPENING] = 0
+        slots = [slot for slot in self._slots if slot.state in rank and slot.replaces is None]
+        held = Counter(slot.address for slot in slots)
+        return min(
+            slots,
+            key=lambda slot: (rank[slot.state], slot.exclusive, -held[slot.address], slot.in_flight),
+            default=None,
+        )

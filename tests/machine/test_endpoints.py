@@ -1,0 +1,273 @@
+"""Targets in an order of preference: which is used, tested as events in and effects out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from grpcpool import PoolConfig
+from grpcpool._machine.addresses import Leads
+from grpcpool._machine.effects import Close, Grant, Look, Notify, Open, Refuse, Watch
+from grpcpool._machine.machine import PoolMachine
+from grpcpool._machine.places import Holding
+from grpcpool._machine.queue import Waiter
+from grpcpool._machine.slot import Slot
+from machine.drive import Recorder
+
+START = 1000.0
+
+
+class Ordered:
+    """A pool with several targets. Each has one address, which a look-up finds at once."""
+
+    def __init__(self, targets: int = 2, **settings: Any) -> None:
+        """With these settings."""
+        leads = Leads(looks=True, every=30.0, endpoints=targets)
+        self.machine = PoolMachine(PoolConfig(**settings), name="pool", random=lambda: 0.0, leads=leads)
+        self.recorder = Recorder(self.machine)
+        self.now = START
+        self.slots: dict[int, Slot] = {}
+        self.granted: list[int] = []
+        self.refused = 0
+        self.closed: set[int] = set()
+
+    def commit(self) -> None:
+        """Carries out what the machine asks for, and ticks it."""
+        while True:
+            for effect in self.recorder.take():
+                match effect:
+                    case Open(slot=slot):
+                        self.slots[slot.id] = slot
+                    case Close(slot=slot):
+                        self.closed.add(slot.id)
+                    case Grant(slot=slot):
+                        self.granted.append(slot.id)
+                    case Refuse():
+                        self.refused += 1
+                    case Look():
+                        self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], self.now)
+                    case Notify() | Watch():
+                        pass
+                    case _:
+                        raise AssertionError(effect)
+            if self.machine.next_deadline() > self.now and not self.recorder._effects:
+                return
+            self.machine.tick(self.now)
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, and the machine is ticked in time."""
+        end = self.now + seconds
+        while (alarm := self.machine.next_deadline()) <= end:
+            self.now = max(self.now, alarm)
+            self.commit()
+        self.now = end
+        self.commit()
+
+    def call(self) -> int | None:
+        """A call: the number of its slot; `None` if it waits or fails."""
+        before = len(self.granted)
+        self.machine.request(Waiter(1, since=self.now, deadline=self.now + 60), self.now)
+        self.commit()
+        return self.granted[-1] if len(self.granted) > before else None
+
+    def end(self, number: int) -> None:
+        """A call on the slot ends."""
+        self.machine.release(self.slots[number], 1, Holding(self.slots[number]), self.now)
+        self.commit()
+
+    def opened(self, number: int) -> None:
+        """The slot's connection is up."""
+        self.machine.opened(self.slots[number], object(), self.now)
+        self.commit()
+
+    def failed(self, number: int) -> None:
+        """The slot's connection could not be made."""
+        self.machine.open_failed(self.slots[number], ConnectionError("refused"), self.now)
+        self.commit()
+
+    def lost(self, number: int) -> None:
+        """The slot's connection is down."""
+        self.machine.lost(self.slots[number], ConnectionError("reset"), self.now)
+        self.commit()
+
+    @property
+    def endpoint(self) -> int:
+        """The target that is used."""
+        return self.machine.fleet.endpoint
+
+    def opening(self, endpoint: int) -> list[int]:
+        """The connections to a target that are being opened."""
+        return [s.id for s in self.machine.fleet.slots if s.state == "opening" and s.endpoint == endpoint]
+
+    def fail_over(self) -> None:
+        """The first target cannot be reached for long enough; the second can."""
+        self.call()
+        for _ in range(12):
+            for number in self.opening(0):
+                self.failed(number)
+            self.advance(1.0)
+        for number in self.opening(0):
+            self.failed(number)
+        assert self.endpoint == 1
+        self.opened(self.opening(1)[0])
+
+
+def test_the_first_is_used_and_no_other_is_connected() -> None:
+    """While the first target has a connection, nothing leads to another."""
+    pool = Ordered()
+    assert pool.call() is None
+    pool.opened(1)
+    pool.advance(60.0)
+    assert pool.endpoint == 0
+    assert {slot.endpoint for slot in pool.slots.values()} == {0}
+
+
+def test_the_next_is_used_after_ten_seconds() -> None:
+    """A target without a ready connection for 10 seconds is left for the next."""
+    pool = Ordered()
+    pool.call()
+    pool.opened(1)
+    pool.lost(1)
+    pool.advance(9.9)
+    assert pool.endpoint == 0
+    pool.advance(0.2)
+    assert pool.endpoint == 1
+    assert pool.opening(1)
+
+
+def test_a_short_outage_changes_nothing() -> None:
+    """A target that is back within 10 seconds stays in use."""
+    pool = Ordered()
+    pool.call()
+    pool.opened(1)
+    for _ in range(5):
+        pool.lost(1)
+        pool.advance(1.5)
+        pool.machine.recovered(pool.slots[1], pool.now)
+        pool.commit()
+        pool.advance(3.0)
+    assert pool.endpoint == 0
+
+
+def test_waiters_are_served_by_the_next() -> None:
+    """What waits for the first target is granted a place on the next."""
+    pool = Ordered()
+    pool.fail_over()
+    assert pool.granted
+    assert pool.slots[pool.granted[-1]].endpoint == 1
+
+
+def test_a_preferred_target_is_used_again_once_it_has_been_up() -> None:
+    """It must have been up for 5 to 15 seconds; calls in flight stay where they are, and the other is kept open."""
+    pool = Ordered()
+    pool.fail_over()
+    (carries,) = {*pool.granted}
+    while not pool.opening(0):
+        pool.advance(1.0)
+    (probe,) = pool.opening(0)
+    pool.opened(probe)
+    assert pool.call() == carries
+    pool.advance(4.9)
+    assert pool.endpoint == 1
+    pool.advance(0.2)
+    assert pool.endpoint == 0
+    assert pool.call() == probe
+    assert pool.slots[carries].in_flight == 2
+    for _ in range(2):
+        pool.end(carries)
+    pool.advance(899.0)
+    assert carries not in pool.closed
+    pool.advance(2.0)
+    assert carries in pool.closed
+
+
+def test_a_preferred_target_that_flaps_is_not_used() -> None:
+    """One that is lost before it has been up for long enough must be up for as long again."""
+    pool = Ordered()
+    pool.fail_over()
+    for _ in range(5):
+        while not pool.opening(0):
+            pool.advance(1.0)
+        (probe,) = pool.opening(0)
+        pool.opened(probe)
+        pool.advance(4.0)
+        pool.lost(probe)
+        assert pool.endpoint == 1
+    assert pool.machine.fleet.slots.ready == 1
+
+
+def test_the_other_is_taken_back_while_it_is_kept() -> None:
+    """If the preferred target fails again within 15 minutes, the connections that were kept serve at once."""
+    pool = Ordered()
+    pool.fail_over()
+    (kept,) = {*pool.granted}
+    while not pool.opening(0):
+        pool.advance(1.0)
+    (probe,) = pool.opening(0)
+    pool.opened(probe)
+    pool.advance(6.0)
+    assert pool.endpoint == 0
+    pool.lost(probe)
+    pool.advance(10.1)
+    assert pool.endpoint == 1
+    assert pool.slots[kept].state == "ready"
+    assert pool.call() == kept
+
+
+def test_a_preferred_target_is_used_at_once_if_the_other_fails() -> None:
+    """What stands by need not have been up for long if nothing else is."""
+    pool = Ordered()
+    pool.fail_over()
+    (backup,) = {*pool.granted}
+    while not pool.opening(0):
+        pool.advance(1.0)
+    (probe,) = pool.opening(0)
+    pool.opened(probe)
+    pool.lost(backup)
+    pool.advance(2.1)
+    assert pool.endpoint == 0
+    assert pool.call() == probe
+
+
+def test_attempts_to_reach_a_preferred_target_back_off() -> None:
+    """While it is down, it is dialled ever less often, one attempt at a time, and outside `max_size`."""
+    pool = Ordered(max_size=1)
+    pool.fail_over()
+    began = pool.now
+    attempts = 0
+    while pool.now < began + 60.0:
+        pool.advance(0.05)
+        probes = pool.opening(0)
+        assert len(probes) <= 1
+        for number in probes:
+            attempts += 1
+            pool.failed(number)
+    assert 5 <= attempts <= 20
+    assert pool.machine.fleet.slots.connections == 1
+
+
+@pytest.mark.parametrize("targets", [3])
+def test_of_three_the_first_that_can_be_reached(targets: int) -> None:
+    """If the second cannot be reached either, the third is used after as long again."""
+    pool = Ordered(targets)
+    pool.call()
+    for _ in range(30):
+        for endpoint in (0, 1):
+            for number in pool.opening(endpoint):
+                pool.failed(number)
+        pool.advance(1.0)
+    assert pool.endpoint == 2
+
+
+def test_close_ends_what_is_kept() -> None:
+    """A closed pool has no connection to any target."""
+    pool = Ordered()
+    pool.fail_over()
+    while not pool.opening(0):
+        pool.advance(1.0)
+    pool.opened(pool.opening(0)[0])
+    pool.advance(6.0)
+    pool.machine.close(pool.now, pool.now)
+    pool.commit()
+    assert not len(pool.machine.fleet.slots)
