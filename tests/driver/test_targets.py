@@ -7,8 +7,9 @@ import pytest
 
 import grpcpool
 import grpcpool.aio
-from grpcpool import isolated
+from grpcpool import PoolConfig, isolated
 from grpcpool._shared.destination import destination_of
+from grpcpool._shared.targets import TargetFactory
 from support.loops import in_loop
 from support.pools import PoolMaker
 from support.servers import Server
@@ -34,6 +35,33 @@ def test_literal_addresses_need_no_look_up(target: str, addresses: list[str]) ->
     destination = destination_of(target, (), None, spread=True)
     assert (list(destination.leads.addresses), destination.leads.looks) == (addresses, False)
     assert not destination.is_left_to_grpc
+
+
+@pytest.mark.parametrize(
+    ("targets", "address", "leads_to"),
+    [
+        (["10.0.0.7:5"], "10.0.0.7:5", "10.0.0.7:5"),
+        (["ipv4:10.0.0.7:5"], "10.0.0.7:5", "ipv4:10.0.0.7:5"),
+        (["orders:5"], "10.0.0.7:5", "ipv4:10.0.0.7:5"),
+        (["orders:5"], None, "orders:5"),
+        (["10.0.0.7:5", "10.0.0.8:5"], "10.0.0.7:5", "10.0.0.7:5"),
+        (["10.0.0.7:5", "10.0.0.8:5"], None, "10.0.0.7:5"),
+    ],
+)
+def test_health_is_watched_on_every_channel(targets: list[str], address: str | None, leads_to: str) -> None:
+    """Also if the target is the address itself, and where the address is not known yet."""
+    created: list[tuple[str, dict[str, object]]] = []
+    factory = TargetFactory(
+        targets,
+        lambda target, options: created.append((target, dict(options))),
+        None,
+        PoolConfig(health_service="shop"),
+        None,
+    )
+    factory(address)
+    [(target, options)] = created
+    assert target == leads_to
+    assert '"healthCheckConfig": {"serviceName": "shop"}' in str(options["grpc.service_config"])
 
 
 @pytest.mark.parametrize(

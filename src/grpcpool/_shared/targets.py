@@ -65,9 +65,10 @@ class TargetFactory:
         """A new channel, to one address of a target if that is given."""
         target, destination = self.targets[endpoint], self.destinations[endpoint]
         deals = len(self.targets) > 1 or destination.leads.every is not None
-        if address in (None, target) or not (deals or self._health_service is not None):
+        as_given = address in (None, target) or not deals
+        if as_given and self._health_service is None:
             return self._create(target, isolated(shared_out(self._options)))
-        to = target_to(address or "") if deals else target
+        to = target if as_given else target_to(address or "")
         options = to_one_address(self._options or (), destination.authority, self._health_service)
         return self._create(to, isolated(options))
 
