@@ -8,8 +8,9 @@ import pytest
 
 from grpcpool import PoolConfig
 from grpcpool._machine.addresses import Leads
-from grpcpool._machine.effects import Close, Grant, Look, Notify, Open, Refuse, Watch
+from grpcpool._machine.effects import Close, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
+from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
 from grpcpool._machine.queue import Waiter
 from grpcpool._machine.slot import Slot
@@ -29,7 +30,7 @@ class Ordered:
         self.now = START
         self.slots: dict[int, Slot] = {}
         self.granted: list[int] = []
-        self.refused = 0
+        self.answers: list[type] = []
         self.closed: set[int] = set()
 
     def commit(self) -> None:
@@ -43,8 +44,8 @@ class Ordered:
                         self.closed.add(slot.id)
                     case Grant(slot=slot):
                         self.granted.append(slot.id)
-                    case Refuse():
-                        self.refused += 1
+                    case Refuse() | Started():
+                        self.answers.append(type(effect))
                     case Look():
                         self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], self.now)
                     case Notify() | Watch():
@@ -70,6 +71,11 @@ class Ordered:
         self.machine.request(Waiter(1, since=self.now, deadline=self.now + 60), self.now)
         self.commit()
         return self.granted[-1] if len(self.granted) > before else None
+
+    def open(self) -> None:
+        """A caller calls `open()`."""
+        self.machine.open(OpenWaiter(since=self.now, deadline=self.now + 60), self.now)
+        self.commit()
 
     def end(self, number: int) -> None:
         """A call on the slot ends."""
@@ -156,6 +162,23 @@ def test_waiters_are_served_by_the_next() -> None:
     pool.fail_over()
     assert pool.granted
     assert pool.slots[pool.granted[-1]].endpoint == 1
+
+
+def test_the_next_is_opened_once_the_first_has_failed_for_long_enough() -> None:
+    """A program that retries `open()` gets the next target after 10 seconds, not the first for ever."""
+    pool = Ordered()
+    for _ in range(10):
+        pool.open()
+        pool.failed(*pool.opening(0))
+        pool.advance(1.0)
+    assert (pool.endpoint, pool.answers) == (0, [Refuse] * 10)
+    pool.advance(0.1)
+    pool.open()
+    assert pool.endpoint == 1
+    # That another connection still finds out whether the first is up delays nothing.
+    assert pool.opening(0)
+    pool.opened(*pool.opening(1))
+    assert pool.answers[10:] == [Started]
 
 
 def test_a_preferred_target_is_used_again_once_it_has_been_up() -> None:

@@ -51,21 +51,35 @@ class Endpoints:
             The slots that have been taken back.
         """
         fleet = self._fleet
-        if len(self._backoffs) == 1 or not fleet.active:
+        if len(self._backoffs) == 1:
             return []
         back: list[Slot] = []
         none = not self._slots.ready and (self._slots.opening or self._slots.lost or fleet.addresses.failures)
-        self._none_since = min(self._none_since, now) if none else math.inf
+        if none:
+            self._none_since = min(self._none_since, now)
+        elif fleet.active:
+            self._none_since = math.inf
+        if not fleet.active:
+            # An `open()` has failed. The next one goes on from here.
+            return []
         self._returns_at = {slot: at for slot, at in self._returns_at.items() if slot.kept}
         best = min(self._returns_at, key=lambda slot: slot.endpoint, default=None)
         if best is not None and (none or self._returns_at[best] <= now):
             back = self._use(best.endpoint, now)
-        elif self._none_since + _FAILS_AFTER <= now and fleet.endpoint + 1 < len(self._backoffs):
+        elif self._none_since + _FAILS_AFTER <= now and self._has_next():
             back = self._use(fleet.endpoint + 1, now)
         for endpoint in range(fleet.endpoint):
             if self._backoffs[endpoint].retry_at <= now and not self._is_tried(endpoint):
                 self._probe(endpoint, now)
         return back
+
+    def open_again(self, now: float) -> None:
+        """An `open()` begins: if those before it have failed for long enough, it opens the next target."""
+        if not len(self._slots) and self._none_since + _FAILS_AFTER <= now and self._has_next():
+            self._use(self._fleet.endpoint + 1, now)
+
+    def _has_next(self) -> bool:
+        return self._fleet.endpoint + 1 < len(self._backoffs)
 
     def review_soon(self, now: float) -> None:
         """A connection has been lost: the next tick is to decide."""
@@ -77,7 +91,7 @@ class Endpoints:
         if len(self._backoffs) == 1 or not self._fleet.active:
             return math.inf
         at = min(self._returns_at.values(), default=math.inf)
-        if self._fleet.endpoint + 1 < len(self._backoffs):
+        if self._has_next():
             at = min(at, self._none_since + _FAILS_AFTER)
         for endpoint in range(self._fleet.endpoint):
             if not self._is_tried(endpoint):

@@ -245,6 +245,7 @@ class PoolMachine:
             self.grants.refuse(opener, Refusal.CLOSED, now)
             return
         self.fleet.activate(now)
+        self.endpoints.open_again(now)
         self.openers.add(opener, now)
 
     def cancel_open(self, opener: OpenWaiter, now: float) -> bool:

@@ -43,7 +43,8 @@ class OpenQueue:
             self._fleet.dial(now)
         if len(self._slots.in_service()) < self._fleet.min_size:
             # Else what is being dialled is for others, and its failure is theirs alone.
-            opener.pending = {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.replaces is None}
+            opening = self._slots.in_state(SlotState.OPENING)
+            opener.pending = {slot for slot in opening if slot.replaces is None and not slot.probes}
         self._openers[opener] = None
         self._fleet.alarm_at(opener.deadline)
         self.start_ready()
