@@ -24,7 +24,7 @@ from grpcpool._sync.serial_runner import run_logged
 from grpcpool._values.errors import ConnectError, PoolError
 from grpcpool._values.plain_text import plain
 from grpcpool.contrib.logging import LoggingListener
-from grpcpool.events import Leaked, OpenFailed, Opening
+from grpcpool.events import AddressesChanged, Leaked, OpenFailed, Opening
 from grpcpool.testing import FakeFactory
 from support.fakes import failing_factory
 from support.hostile import HOSTILE, is_safe, unsafe_in
@@ -280,3 +280,16 @@ def test_an_exception_that_cannot_be_shown(caplog: pytest.LogCaptureFixture, mon
 def test_the_pools_logger_has_the_filter() -> None:
     """The logger `grpcpool` formats its tracebacks itself, whichever handlers a program attaches."""
     assert any(isinstance(each, PlainTracebacks) for each in logger.filters)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "text"),
+    [
+        (("10.0.0.7:1",), "the target has 1 address; new: 10.0.0.7:1"),
+        (("10.0.0.7:1", "10.0.0.8:1"), "the target has 2 addresses; new: 10.0.0.7:1, 10.0.0.8:1"),
+    ],
+)
+def test_addresses_are_counted(addresses: tuple[str, ...], text: str) -> None:
+    """One address is not called several."""
+    event = AddressesChanged(pool="orders", addresses=addresses, new=addresses, gone=())
+    assert describe(event) == f"pool 'orders': {text}"

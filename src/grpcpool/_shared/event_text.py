@@ -76,7 +76,7 @@ def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911, PLR0912 -- one lin
             changes = [
                 f"{what} {', '.join(some)}" for what, some in (("new:", event.new), ("gone:", event.gone)) if some
             ]
-            return f"the target has {len(event.addresses)} addresses; {'; '.join(changes)}"
+            return f"the target has {_number_of(event.addresses)}; {'; '.join(changes)}"
         case LookUpFailed():
             return f"the target's addresses could not be looked up: {brief(event.error)}"
         case Granted():
@@ -93,3 +93,7 @@ def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911, PLR0912 -- one lin
             return f"a lease of channel {event.channel} has been held for {event.held:.1f} s"
         case _:
             assert_never(event)
+
+
+def _number_of(addresses: tuple[str, ...]) -> str:
+    return "1 address" if len(addresses) == 1 else f"{len(addresses)} addresses"
