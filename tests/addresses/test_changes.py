@@ -14,8 +14,8 @@ from resilience.worlds import Load, World
 from support.connections import connections_by_host
 from support.dns import DnsServer
 from support.pools import Recorder
-from support.servers import PID, RECONNECT_SOON, Server
-from support.waiting import eventually
+from support.servers import COUNT, PID, RECONNECT_SOON, Server
+from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -205,3 +205,42 @@ def test_the_other_family_once_the_first_is_gone(
             assert (servers.connections(), connections_by_host(servers.port)["::1"]) == ([1], 0)
         load.assert_none_failed()
         assert other.port == servers.port
+
+
+def test_no_call_fails_for_not_being_sent(world: World, mortals: Callable[[int], Servers], dns: DnsServer) -> None:
+    """A call that gRPC could not send, because its connection is down, is sent to another server, of whatever kind.
+
+    Until gRPC itself has read that the connection is gone, it sends calls that are lost with it.
+    """
+    servers = mortals(2)
+    dns.set(NAME, *hosts(2))
+    with world.pool(servers.name, options=OPTIONS, min_size=4, max_size=4) as subject:
+        subject.open()
+        for kind in subject.kinds:
+            eventually(lambda: servers.connections() == [2, 2])
+            servers[0].kill()
+            method, request = (COUNT, b"1,0") if kind == "stream" else (PID, b"")
+            calls = [subject.begin(method, request, kind=kind) for _ in range(20)]
+            errors = [call.exception(LONG) for call in calls]
+            unsent = [error for error in errors if error is not None and "failed to connect" in str(error)]
+            assert unsent == [], kind
+            assert None in errors, kind
+            servers[0].start()
+        assert subject.stats().in_flight == 0
+
+
+def test_a_call_that_cannot_be_sent_anywhere_fails(
+    world: World, mortals: Callable[[int], Servers], dns: DnsServer
+) -> None:
+    """If no other server is up, the caller gets gRPC's error at once; with `max_resends=0` in any case."""
+    servers = mortals(2)
+    dns.set(NAME, *hosts(2))
+    with world.pool(servers.name, options=OPTIONS, max_resends=0) as subject:
+        subject.open()
+        eventually(lambda: servers.connections() == [1, 1])
+        for server in servers:
+            server.kill()
+        error = subject.begin(PID, b"").exception(LONG)
+        assert isinstance(error, grpc.RpcError)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "Connection refused" in str(error.details())

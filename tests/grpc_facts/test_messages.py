@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from grpcpool import isolated
+from grpcpool import insecure_channel, isolated
 from grpcpool._grpc import status
 from grpcpool._grpc.servers_words import server_by_its_words
 from support.call_server import SU, UU, CallServer
@@ -66,6 +66,22 @@ def test_a_loss_in_other_words(make_pool: PoolMaker, monkeypatch: pytest.MonkeyP
         assert eventually(works)
         assert pool.stats().in_flight == 0
         pool.close()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_failed_connect_in_other_words(monkeypatch: pytest.MonkeyPatch, *, known: bool) -> None:
+    """In gRPC's own words a call that could not be sent runs on another connection; in others it fails, as on one."""
+    if not known:
+        monkeypatch.setattr(status, "_NOT_CONNECTED", re.compile("(?!)"))
+    with CallServer() as one, CallServer() as other, insecure_channel(f"ipv4:{one.target},{other.target}") as pool:
+        unary: Any = pool.unary_unary(UU)
+        assert unary(b"ok", timeout=LONG) == b"0"
+        eventually(lambda: pool.stats().ready == 2)
+        one.kill()
+        errors: list[Any] = [unary.future(b"ok", timeout=LONG).exception(LONG) for _ in range(4)]
+        failed = [error.code() for error in errors if error is not None]
+        assert failed in ([], *([] if known else [[grpc.StatusCode.UNAVAILABLE]]))
+        assert pool.stats().in_flight == 0
 
 
 @pytest.mark.parametrize("words", [status._OWN_DEADLINE, "other words"], ids=["as they are", "others"])

@@ -430,6 +430,8 @@ class World:
             stranded = stranded and not slot.probes
             # One above `max_size` is kept only if a call is put on it at once.
             either = slot.overflow and not [waiter for waiter in asking(self) if waiter.fail_fast]
+            # Or it is one too many at the end of a watch.
+            either = either or self.machine.fleet.watch_ends_at <= self.now
             alive = slot.state == "opening"
             effects = self.recorder.effects(self.machine.unreachable, slot, object(), ConnectionError("no"), self.now)
             kept = slot.state != "closed"

@@ -448,3 +448,25 @@ def test_a_closed_pool_looks_nothing_up() -> None:
     assert play.look_failed() == []
     assert (play.machine.next_deadline(), play.states()) == (math.inf, {})
     assert play.now == START
+
+
+def test_a_silent_address_does_not_keep_the_only_place() -> None:
+    """At `max_size`, a dial that hangs ends after a second if another address may be reached; it counts as failed."""
+    play = over(A, B, min_size=1, max_size=1, connect_timeout=10.0)
+    play.request(1)
+    (first,) = play.machine.fleet.slots
+    play.now = START + 1.0
+    for _ in range(2):
+        play.tick()
+    (second,) = play.machine.fleet.slots
+    assert {first.address, second.address} == {A, B}
+    assert (play.stats.open_failures, play.stats.opening) == (1, 1)
+
+
+def test_a_silent_server_with_one_address_keeps_it() -> None:
+    """With nothing better the dial has all of `connect_timeout`."""
+    play = over(A, min_size=1, max_size=1, connect_timeout=10.0)
+    play.request(1)
+    play.now = START + 9.9
+    play.tick()
+    assert (play.stats.open_failures, play.stats.opening) == (0, 1)

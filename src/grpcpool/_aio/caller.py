@@ -164,10 +164,24 @@ class PoolCaller:
                     if at is not None:
                         self._send_again(call, running, at)
                         return
-            else:
+            elif not self._is_sent_elsewhere(call, native, running, code):
                 driver.call_failed(slot, running, running.placed_at, code, details_of_done(native))
+            else:
+                return
         if call is not None:
             call.end(running)
+
+    def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, code: Any) -> bool:
+        """Sends a call again that was never sent, because its connection is down, if another is up."""
+        if call is None or not self._method.may_repeat or call.has_responded:
+            return False
+        driver, slot = self._pool._driver, running._slot
+        at = driver.resend_at(call.resends, at_once=True)
+        if at is None or not driver.could_not_send(slot, running, code, details_of_done(native)):
+            return False
+        running.refused = True
+        self._send_again(call, running, at)
+        return True
 
     def _send_again(self, call: CallProxy, running: Running, not_before: float) -> None:
         call.resends += 1

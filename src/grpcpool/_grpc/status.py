@@ -23,6 +23,9 @@ _LOST = re.compile(
 _RESET = "RST_STREAM"
 
 
+# What gRPC says of a call that never left, because its channel could not connect; with a policy such as `round_robin`.
+_NOT_CONNECTED = re.compile(r"\A(?:failed to connect to all addresses|connections to all backends failing)")
+
 # What gRPC says of a call that it ended itself at its deadline; a server that gives up on a call has words of its own.
 _OWN_DEADLINE = "Deadline Exceeded"
 
@@ -76,6 +79,14 @@ def tells_of_loss(code: grpc.StatusCode | None, details: str) -> bool:
     costs its connection a moment out of service.
     """
     return code is grpc.StatusCode.UNAVAILABLE and _RESET not in details and _LOST.search(details) is not None
+
+
+def is_unsent(code: grpc.StatusCode | None, details: str) -> bool:
+    """Whether a call failed in the words that gRPC has for one that it could not send: its channel does not connect.
+
+    A server may relay these words. Then its channel is connected.
+    """
+    return code is grpc.StatusCode.UNAVAILABLE and _NOT_CONNECTED.match(details) is not None
 
 
 def is_refused_stream(error: grpc.RpcError) -> bool:

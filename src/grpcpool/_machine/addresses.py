@@ -182,6 +182,12 @@ class Addresses:
             self._choose_family()
         return delay
 
+    def has_better(self, slot: Slot, now: float) -> bool:
+        """Whether another address may be dialled where nothing is known to be wrong."""
+        if not self.several:
+            return False
+        return any(each.name != slot.address and not each.backoff.failures for each in self._reachable(now))
+
     def is_last_hope(self, slot: Slot) -> bool:
         """Whether the dials to all other addresses have failed."""
         return all(each.backoff.failures for name, each in self._used.items() if name != slot.address)

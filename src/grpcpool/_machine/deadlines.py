@@ -51,6 +51,15 @@ class Deadlines:
             fleet.alarm_at(self._addresses.next_retry(now))
         fleet.alarm = max(fleet.alarm, now)
 
+    def late(self, slot: Slot) -> TimeoutError:
+        """Why an opening whose deadline has come has failed."""
+        connect_timeout = self._fleet.config.connect_timeout
+        # As when it was dialled, to the last digit.
+        if slot.deadline < slot.opened_at + connect_timeout:
+            allowed = slot.deadline - slot.opened_at
+            return TimeoutError(f"not ready within {allowed:.1f} s, and another address may be")
+        return TimeoutError(f"not ready within connect_timeout, {connect_timeout} s")
+
     def spare(self, slot: Slot, now: float) -> None:
         """An opening is late because the loop or the process has stood still: it has a second more, once.
 

@@ -444,6 +444,10 @@ class Fleet:
             elif slot.hangs_at <= now:
                 slot.hangs, slot.hangs_at = True, math.inf
                 self.slots.recount()
+                if self.slots.connections >= self.max_size and self.addresses.has_better(slot, now):
+                    # It holds the place of one that could be ready soon.
+                    slot.deadline = now
+                    self.alarm_at(now)
         elif slot.state is SlotState.DRAINING:
             if slot.kept and slot.kept_until <= now:
                 self.keep_no_longer(slot, CloseReason.IDLE, now)

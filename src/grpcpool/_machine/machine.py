@@ -439,7 +439,7 @@ class PoolMachine:
             if slot.state is SlotState.CLOSED:
                 continue  # By what has just been done for another.
             if slot.state is SlotState.OPENING and slot.deadline <= now:
-                error = TimeoutError(f"not ready within connect_timeout, {self.config.connect_timeout} s")
+                error = self.deadlines.late(slot)
                 self.unreachable(slot, slot.channel, error, now)
             else:
                 self.fleet.tick(slot, now)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar, assert_never
 
 import grpc
 
-from .._grpc.status import is_of_sick_server, is_unanswered
+from .._grpc.status import is_of_sick_server, is_unanswered, is_unsent
 from .._machine.effects import Act, Close, EffectQueue, Grant, Look, Notify, Open, Refuse, Started, Watch
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
@@ -369,6 +369,20 @@ class Driver(abc.ABC):
             return -math.inf
         # Jitter: the server has refused many calls at once.
         return self.monotonic() + _FIRST_PAUSE * 2.0**resends * (1 - random.random() / 2)  # noqa: S311 -- no secret
+
+    def could_not_send(self, slot: Slot, holder: Holder, code: grpc.StatusCode | None, details: str) -> bool:
+        """A call failed. If it was never sent, because its connection is down, and another is up: releases its place.
+
+        Returns:
+            Whether it did, so that the call may be sent on another connection at once.
+        """
+        if not is_unsent(code, details) or slot.channel.state() is grpc.ChannelConnectivity.READY:
+            return False
+        self.losses.call_failed(slot, code, details)
+        if not self.machine.fleet.slots.ready:
+            return False
+        self.release(slot, 1, holder)
+        return True
 
     def call_failed(
         self, slot: Slot, holder: Holder | None, began: float, code: grpc.StatusCode | None, details: str

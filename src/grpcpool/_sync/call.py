@@ -29,7 +29,7 @@ import grpc
 
 from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
-from .._grpc.status import is_refused_stream
+from .._grpc.status import code_of, details_of, is_refused_stream, is_unsent
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, on_end
@@ -156,7 +156,7 @@ class PoolCall(_Base):
         running = self._stage
         if not isinstance(running, Running) or running.end is not end:
             return False
-        if refused and self._may_repeat and has_answered(running.native) is False:
+        if refused and self._may_repeat and (place.unsent or has_answered(running.native) is False):
             at = self._driver.resend_at(self._resends, at_once=place.at_once)
             if at is not None:
                 self._send_again(running, at)
@@ -290,7 +290,7 @@ class PoolCall(_Base):
 
     def _is_sent_again(self, running: Running, error: grpc.RpcError) -> bool:
         """Whether the call is sent again after its native call has failed with `error`."""
-        if not self._may_repeat or not is_refused_stream(error):
+        if not self._may_repeat or not (is_refused_stream(error) or is_unsent(code_of(error), details_of(error))):
             return False
         # gRPC's thread may come to this only later, and for some streams never does.
         running.end()

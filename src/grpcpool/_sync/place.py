@@ -20,7 +20,7 @@ class Place:
     for the end of the call holds this.
     """
 
-    __slots__ = ("_released", "_slot", "at_once", "began", "driver")
+    __slots__ = ("_released", "_slot", "at_once", "began", "driver", "unsent")
 
     # Set by its creator: calling an __init__ would cost as much again as all the rest.
     driver: SyncDriver
@@ -28,8 +28,9 @@ class Place:
     _released: bool
     # When the call began, or got its place if it waited for it.
     began: float
-    # Whether a call that the server refused may be sent again at once.
+    # Whether a call that the server refused may be sent again at once; whether it was not refused, but never sent.
     at_once: bool
+    unsent: bool
 
     def release(self) -> None:
         """Releases the place; does nothing if it has been released."""
@@ -55,7 +56,9 @@ class Place:
         self.release()
 
     def end(self, ended: Any, *, can_wait: bool = False) -> bool | None:
-        """Releases the place of the call, or error, that `ended`; returns whether the server refused the call.
+        """Releases the place of the call, or error, that `ended`; returns whether it may be sent again.
+
+        The server has refused it, or it was never sent.
 
         Args:
             ended: The call or error.
@@ -68,9 +71,14 @@ class Place:
             if is_refused_stream(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
+                self.unsent = False
                 self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                 return True
-            driver.call_failed(slot, self, self.began, code, details_of(ended))
+            details = details_of(ended)
+            if driver.could_not_send(slot, self, code, details):
+                self.at_once = self.unsent = True
+                return True
+            driver.call_failed(slot, self, self.began, code, details)
         self.release()
         return False
 
