@@ -92,11 +92,12 @@ def test_it_loses_nothing_and_reuses_connections(output: Output) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="connections may not be countable on this platform")
 def test_it_counts_connections_from_outside(output: Output) -> None:
-    """During the burst all eight connections are open; what is open beside them is being replaced; afterwards two.
+    """During the burst all eight connections are open, and beside them successors of aged ones; afterwards two.
 
-    How many are replaced during the burst depends on how long it takes, which is longer on a busy machine.
+    Each connection after the eighth is a successor. How many there are depends on how long the burst takes. An aged
+    connection may be closed as idle once its successor is being opened, so that `closed as aged` may be less.
     """
-    assert 8 <= output.number("open at peak") <= 8 + output.number("closed as aged")
+    assert 8 <= output.number("open at peak") <= output.number("connections opened")
     assert output.number("open at the end") == 2
 
 
