@@ -27,7 +27,9 @@ from ._values.stats import ChannelStats, PoolStats
 if TYPE_CHECKING:
     # The alias makes the name public for type checkers.
     from . import aio as aio
+    from ._patching.patch import patched
     from ._sync.factories import insecure_channel, secure_channel
+    from ._sync.shared import shared_channel
 
 __all__ = [
     "Advice",
@@ -50,15 +52,23 @@ __all__ = [
     "advise",
     "insecure_channel",
     "isolated",
+    "patched",
     "secure_channel",
+    "shared_channel",
 ]
 
 
+_ELSEWHERE = {"patched": "._patching.patch", "shared_channel": "._sync.shared"}
+
+
 def __getattr__(name: str) -> Any:
-    """Imports `grpcpool.aio` at first use; notes what the two constructors may be about to replace."""
+    """Imports at first use what most programs do not need; notes what the two constructors may be about to replace."""
     if name == "aio":
-        # Programs without asyncio do not pay for it.
         return importlib.import_module(".aio", __name__)
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_ELSEWHERE[name], __name__), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version(__name__)
     found = _factories.looked_up(name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ._aio import factories as _factories
 from ._aio.lease import Lease
 from ._aio.pool import ChannelPool
+from ._aio.shared import shared_channel
 
 if TYPE_CHECKING:
     from ._aio.factories import insecure_channel, secure_channel
 
-__all__ = ["ChannelPool", "Lease", "insecure_channel", "secure_channel"]
+__all__ = ["ChannelPool", "Lease", "insecure_channel", "secure_channel", "shared_channel"]
 
 
 def __getattr__(name: str) -> Any:

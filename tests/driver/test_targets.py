@@ -9,6 +9,7 @@ import grpcpool
 import grpcpool.aio
 from grpcpool import PoolConfig, isolated
 from grpcpool._shared.destination import destination_of
+from grpcpool._shared.recipe import recipe_of
 from grpcpool._shared.targets import TargetFactory
 from support.loops import in_loop
 from support.pools import PoolMaker
@@ -52,11 +53,8 @@ def test_health_is_watched_on_every_channel(targets: list[str], address: str | N
     """Also if the target is the address itself, and where the address is not known yet."""
     created: list[tuple[str, dict[str, object]]] = []
     factory = TargetFactory(
-        targets,
+        recipe_of(targets, None, None, None, config=PoolConfig(health_service="shop"), name=None),
         lambda target, options: created.append((target, dict(options))),
-        None,
-        PoolConfig(health_service="shop"),
-        None,
     )
     factory(address)
     [(target, options)] = created

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from grpcpool import PoolConfig
+from grpcpool._shared.recipe import recipe_of
 from grpcpool._shared.targets import TargetFactory
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import manual_clock
@@ -62,7 +63,9 @@ class AioPlayer(DriverPlayer):
     def _over_targets(self, endpoints: int, config: PoolConfig, look_up: Callable[[], object]) -> TargetFactory:
         """A factory for one target whose addresses are looked up, or for several that have one address each."""
         targets = [f"10.0.0.{number}:1" for number in range(endpoints)] if endpoints > 1 else ["story:1"]
-        return TargetFactory(targets, lambda *_: self._factory(), None, config, look_up if endpoints == 1 else None)
+        addresses = look_up if endpoints == 1 else None
+        recipe = recipe_of(targets, None, None, None, config=config, name=None, addresses=addresses)
+        return TargetFactory(recipe, lambda *_: self._factory())
 
     def _do(self, work: Callable[[], object]) -> None:
         async def do() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from grpcpool import ChannelPool, PoolConfig
+from grpcpool._shared.recipe import recipe_of
 from grpcpool._shared.targets import TargetFactory
 from grpcpool.testing import FakeCall, FakeChannel, FakeFactory, manual_clock
 from support.waiting import eventually, is_inside
@@ -53,7 +54,9 @@ class SyncPlayer(DriverPlayer):
     def _over_targets(self, endpoints: int, config: PoolConfig, look_up: Callable[[], object]) -> TargetFactory:
         """A factory for one target whose addresses are looked up, or for several that have one address each."""
         targets = [f"10.0.0.{number}:1" for number in range(endpoints)] if endpoints > 1 else ["story:1"]
-        return TargetFactory(targets, lambda *_: self._factory(), None, config, look_up if endpoints == 1 else None)
+        addresses = look_up if endpoints == 1 else None
+        recipe = recipe_of(targets, None, None, None, config=config, name=None, addresses=addresses)
+        return TargetFactory(recipe, lambda *_: self._factory())
 
     def _in_background(self, caller: str, work: Callable[[], None]) -> None:
         def run() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Protocol
 
+from .._shared.methods import Method
 from .driver import AioDriver
 
 Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
@@ -26,6 +28,9 @@ def start(native: Any, arguments: Arguments) -> Any:
 class Caller(Protocol):
     """Runs the calls of one method."""
 
+    def origin(self) -> tuple[Any, Method]:
+        """The channel that it was made by, and the method."""
+
     @property
     def driver(self) -> AioDriver:
         """The driver of its pool."""
@@ -35,6 +40,9 @@ class Caller(Protocol):
 
     def begin_chain(self) -> bool:
         """An intercepted call begins; returns whether it may go on even if it is closed meanwhile."""
+
+    def watch_chain(self, chain: asyncio.Task[Any]) -> None:
+        """The task runs the interceptors of a call that may go on."""
 
     def end_chain(self) -> None:
         """The interceptors of a call are done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import math
 import weakref
@@ -35,6 +36,10 @@ class PoolCaller:
         self._noting = method.noting
         self._proxy = PROXIES[method.kind]
 
+    def origin(self) -> tuple[ChannelSurface, Method]:
+        """The pool, and the method."""
+        return self._pool, self._method
+
     @property
     def driver(self) -> AioDriver:
         """The driver of the pool. In a forked child it is another one."""
@@ -47,6 +52,10 @@ class PoolCaller:
     def begin_chain(self) -> bool:
         """An intercepted call begins. If the pool is closed meanwhile, the call may still go on within the grace."""
         return not self.driver.is_closing()
+
+    def watch_chain(self, chain: asyncio.Task[Any]) -> None:
+        """The task runs the interceptors of a call."""
+        self.driver.watch_chain(chain)
 
     def end_chain(self) -> None:
         """The interceptors of a call are done: nothing to do."""

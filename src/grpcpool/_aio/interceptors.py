@@ -91,7 +91,7 @@ def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arg
         raise
     call.chain.add_done_callback(last.chain_ended)
     if goes_on:
-        caller.driver.watch_chain(call.chain)
+        caller.watch_chain(call.chain)
     return call
 
 
@@ -101,6 +101,12 @@ _KINDS = (
     (grpc.aio.StreamUnaryClientInterceptor, "_stream_unary_interceptors"),
     (grpc.aio.StreamStreamClientInterceptor, "_stream_stream_interceptors"),
 )
+
+
+def interceptors_of(channel: Any) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """The interceptors of a channel, with the names of the lists that they are in."""
+    found = ((attribute, tuple(getattr(channel, attribute))) for _, attribute in _KINDS)
+    return tuple((attribute, group) for attribute, group in found if group)
 
 
 def add_interceptors(channel: Any, interceptors: Sequence[Any]) -> None:

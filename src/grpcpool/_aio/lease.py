@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Generator
 from functools import partial
 from types import TracebackType
@@ -17,7 +18,7 @@ from .._grpc.status import (
     is_unanswered,
 )
 from .._shared.lease_base import LeaseBase
-from .arguments import Arguments, start
+from .arguments import Arguments, Caller, start
 from .call import PROXIES
 from .call_stages import Running
 from .channel import ChannelSurface
@@ -93,10 +94,10 @@ class Lease(LeaseBase, ChannelSurface):
         channel: AioSlotChannel = self._slot.channel
         return channel
 
-    def _caller(self, kind: str, *arguments: Any) -> tuple[LeaseCaller, Method]:
+    def _caller(self, kind: str, *arguments: Any) -> tuple[Caller, Method]:
         self._check_usable()
         method = self._driver.methods.get(kind, arguments)
-        return LeaseCaller(self, method), method
+        return self._pool._caller_of_lease(LeaseCaller(self, method)), method
 
 
 class LeaseCaller:
@@ -107,6 +108,10 @@ class LeaseCaller:
         self._lease = lease
         self._method = method
         self._native = lease._channel.multicallable(method)
+
+    def origin(self) -> tuple[Lease, Method]:
+        """The lease, and the method."""
+        return self._lease, self._method
 
     @property
     def driver(self) -> AioDriver:
@@ -127,6 +132,10 @@ class LeaseCaller:
         """
         self._lease.begin_call()
         return True
+
+    def watch_chain(self, chain: asyncio.Task[Any]) -> None:
+        """The task runs the interceptors of a call."""
+        self.driver.watch_chain(chain)
 
     def end_chain(self) -> None:
         """The interceptors of a call are done; what they began is counted by itself."""

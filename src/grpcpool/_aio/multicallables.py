@@ -37,6 +37,15 @@ class Multicallable:
         self._method = method
         self._interceptors = interceptors
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles its channel, and what it was made with."""
+        channel, method = self._caller.origin()
+        return _made, (channel, method.kind, method.arguments)
+
+
+def _made(channel: Any, kind: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(channel, kind)(*arguments)
+
 
 class UnaryUnary(Multicallable, _UnaryUnary):
     """Unary request, unary response."""

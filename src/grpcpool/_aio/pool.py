@@ -13,10 +13,12 @@ from .._shared.clock import current_clock
 from .._shared.leaks import stack_of_caller
 from .._shared.methods import Method
 from .._shared.pool_base import CONFIGURED, Configured, PoolBase
+from .arguments import Caller
 from .call_stages import Waiting
 from .caller import PoolCaller
 from .channel import ChannelSurface
 from .driver import AioDriver
+from .interceptors import interceptors_of
 from .lease import Acquire, Lease
 from .waiter import AwaitedOpenWaiter, AwaitedWaiter
 
@@ -35,6 +37,7 @@ class ChannelPool(PoolBase, ChannelSurface):
 
     _shown_as = "grpcpool.aio.ChannelPool"
     _channel_type = "grpc.aio.Channel"
+    _shared_by = "grpcpool._aio.shared"
     _driver: AioDriver
 
     def _new_driver(self) -> AioDriver:
@@ -120,9 +123,16 @@ class ChannelPool(PoolBase, ChannelSurface):
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
-    def _caller(self, kind: str, *arguments: Any) -> tuple[PoolCaller, Method]:
+    def _caller(self, kind: str, *arguments: Any) -> tuple[Caller, Method]:
         method = self._driver.methods.get(kind, arguments)
         return PoolCaller(self, method), method
+
+    def _caller_of_lease(self, caller: Caller) -> Caller:
+        """What runs the calls of a lease. A handle follows them."""
+        return caller
+
+    def _interceptors(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+        return interceptors_of(self)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """As `grpc.aio.Channel.get_state`: the state of the pool, which is `READY` if any connection is."""

@@ -31,6 +31,7 @@ class _Awaited:
 
     def prepare(self, driver: AioDriver) -> Self:
         """Prepares `wait`."""
+        self.task = asyncio.current_task(driver.loop)
         self._answer = driver.loop.create_future()
         return self
 

@@ -15,6 +15,7 @@ So a pool over a target never consists of pools.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 import types
@@ -81,24 +82,37 @@ class Constructor:
 
     def __init__(self, home: types.ModuleType, name: str) -> None:
         """Is `home.name`, of gRPC."""
-        self._home = home
-        self._name = name
+        self.home = home
+        self.name = name
         # The first is what stood there at the import. The last is what the pool's function has replaced, if it has.
         self._stood: list[Callable[..., Any]] = [getattr(home, name)]
 
+    @property
+    def known(self) -> list[Callable[..., Any]]:
+        """What stands in gRPC's place now, what that wraps, and what stood there at the import."""
+        now = getattr(self.home, self.name)
+        found = {id(each): each for each in (now, inspect.unwrap(now), self._stood[0])}
+        return [*found.values()]
+
     def note(self, ours: Callable[..., Any]) -> None:
         """Remembers what stands in gRPC's place: the pool's function, `ours`, may be about to replace it."""
-        now = getattr(self._home, self._name)
+        now = getattr(self.home, self.name)
         if now is not ours and now is not self._stood[-1]:
             others = [one for one in self._stood[1:] if one is not now]
             self._stood = [self._stood[0], *others[-_MOST:], now]
 
-    def create(self, pool_is_from: types.CodeType | None, *arguments: Any) -> Any:
-        """Creates a channel for a pool that was created by the code `pool_is_from`."""
+    def create(self, pool_is_from: types.CodeType | None, *arguments: Any, by: Callable[..., Any] | None = None) -> Any:
+        """Creates a channel for a pool that was created by the code `pool_is_from`.
+
+        Args:
+            pool_is_from: See above.
+            arguments: Of the channel.
+            by: What creates it, if not what stands in gRPC's place now.
+        """
         before, creation = _this_thread.creation, _Creation(pool_is_from)
         _this_thread.creation = creation
         try:
-            made = creation.run(getattr(self._home, self._name), *arguments)
+            made = creation.run(by or getattr(self.home, self.name), *arguments)
         finally:
             _this_thread.creation = before
         return made if creation.below is None else creation.below

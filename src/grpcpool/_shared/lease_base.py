@@ -134,6 +134,17 @@ class LeaseBase:
         text = f"a lease of channel {slot.id} of pool {driver.name!r} was dropped without release()"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leases do not pickle.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            "a lease cannot be copied or sent to another process: its connection is in this one; send the pool, and "
+            "acquire a lease there"
+        )
+
     # --- what it is ---------------------------------------------------------------------------------------------
 
     @property

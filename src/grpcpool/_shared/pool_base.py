@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import importlib
 import itertools
 import math
 import weakref
@@ -14,6 +15,7 @@ from .._values.listener import Listener
 from .._values.stats import PoolStats
 from .channel_source import ChannelSource
 from .fork import watch_for_fork
+from .recipe import Recipe, instance_named
 
 
 class Configured:
@@ -40,6 +42,8 @@ class PoolBase(abc.ABC):
     # Its name in its `repr`, and the type that its factory returns.
     _shown_as: str
     _channel_type: str
+    # The module whose `handle_from` makes a handle on the shared pool of a recipe.
+    _shared_by: str
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class PoolBase(abc.ABC):
             raise ValueError(f"PoolConfig.health_service = {self._config.health_service!r}: {rule}")
         self._name = name if name is not None else f"pool-{next(_unnamed)}"
         self._listeners = _checked(tuple(listeners))
+        self._recipe = Recipe(factory=factory, config=config, name=name, listeners=self._listeners)
         self._begin()
         watch_for_fork(self)
 
@@ -93,6 +98,32 @@ class PoolBase(abc.ABC):
         self._finalizer = weakref.finalize(self, driver.dropped)
         self._finalizer.atexit = False
         return driver
+
+    # --- copies -------------------------------------------------------------------------------------------------
+
+    def _interceptors(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+        """The interceptors of its own, with the names of the lists that they are in."""
+        return ()
+
+    def __copy__(self) -> Any:
+        """A handle on this process's shared pool for the same arguments, see `shared_channel`."""
+        return _home_of(self._shared_by).handle_from(self._recipe, self._interceptors())
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Any:
+        """The same as `copy`."""
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles its arguments. In the process that receives them, they are a handle on its shared pool.
+
+        Raises:
+            TypeError: An argument cannot be sent; the message names it, and says what can.
+        """
+        interceptors = tuple(
+            (attribute, tuple(instance_named(each, "interceptors") for each in group))
+            for attribute, group in self._interceptors()
+        )
+        return _received, (self._shared_by, self._recipe.sent(), interceptors)
 
     # --- what is asked for --------------------------------------------------------------------------------------
 
@@ -200,3 +231,14 @@ class PoolBase(abc.ABC):
             f"<{self._shown_as} {self._name!r}: {state}{figures.connections()}, "
             f"{figures.in_flight} in flight, {figures.waiting} waiting>"
         )
+
+
+def _home_of(shared_by: str) -> Any:
+    # What makes handles is above the pools.
+    return importlib.import_module(shared_by)
+
+
+def _received(shared_by: str, sent: dict[str, Any], interceptors: tuple[tuple[str, tuple[Any, ...]], ...]) -> Any:
+    """The handle for a pool that another process has sent."""
+    found = tuple((attribute, tuple(each.find() for each in group)) for attribute, group in interceptors)
+    return _home_of(shared_by).handle_from(Recipe.received(sent), found)

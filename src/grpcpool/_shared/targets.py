@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import grpc
 
 from .._grpc.options import Options, isolated, shared_out, to_one_address
 from .._values.config import PoolConfig
-from .destination import AddressSource, destination_of, target_to
-
-Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
-"""Channel credentials, or a callable that creates them."""
+from .constructors import Constructor
+from .destination import destination_of, target_to
+from .recipe import Credentials, Recipe
 
 
 class TargetFactory:
@@ -20,28 +20,15 @@ class TargetFactory:
 
     __slots__ = ("_create", "_health_service", "_options", "addresses", "destinations", "targets")
 
-    def __init__(
-        self,
-        targets: Sequence[str],
-        create: Callable[[str, Options], Any],
-        options: Sequence[tuple[str, Any]] | None,
-        config: PoolConfig | None,
-        addresses: AddressSource | None,
-    ) -> None:
-        """Creates channels to `targets`.
-
-        Args:
-            targets: The pool's: one, or several in an order of preference.
-            create: Creates a channel to a target, with options.
-            options: For all channels.
-            config: The pool's settings.
-            addresses: The user's own discovery.
+    def __init__(self, recipe: Recipe, create: Callable[[str, Options], Any]) -> None:
+        """Creates channels to the targets of `recipe`; `create` creates one to a target, with options.
 
         Raises:
             TypeError: `addresses` cannot be called.
             ValueError: The setting `health_service` needs dealt-out addresses, or `addresses` is given with several
                 targets.
         """
+        targets, options, addresses, config = recipe.targets, recipe.options, recipe.addresses, recipe.config
         if addresses is not None and not callable(addresses):
             raise TypeError(f"addresses must be a callable that returns addresses, not {addresses!r}")
         if addresses is not None and len(targets) > 1:
@@ -50,7 +37,7 @@ class TargetFactory:
         config = config if isinstance(config, PoolConfig) else PoolConfig()
         self.targets = targets
         self.addresses = addresses
-        self.destinations = [destination_of(each, options or (), addresses, spread=config.spread) for each in targets]
+        self.destinations = [destination_of(each, options, addresses, spread=config.spread) for each in targets]
         self._create = create
         self._options = options
         self._health_service = config.health_service
@@ -69,8 +56,21 @@ class TargetFactory:
         if as_given and self._health_service is None:
             return self._create(target, isolated(shared_out(self._options)))
         to = target if as_given else target_to(address or "")
-        options = to_one_address(self._options or (), destination.authority, self._health_service)
+        options = to_one_address(self._options, destination.authority, self._health_service)
         return self._create(to, isolated(options))
+
+
+def creator(
+    recipe: Recipe, insecure: Constructor, secure: Constructor, caller: CodeType | None
+) -> Callable[[str, Options], Any]:
+    """What creates the channels of a pool that was created by the code `caller`."""
+    constructor = insecure if recipe.credentials is None else secure
+
+    def create(to: str, with_options: Options) -> Any:
+        credentials = () if recipe.credentials is None else (credentials_of(recipe.credentials),)
+        return constructor.create(caller, to, *credentials, with_options, recipe.compression, by=recipe.constructor)
+
+    return create
 
 
 def targets_of(target: str | bytes | Sequence[str | bytes]) -> list[str]:

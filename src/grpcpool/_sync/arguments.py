@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from .._shared.methods import Method
 from .failed_call import CallNotStartedError, not_started
 
 Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
@@ -19,6 +20,9 @@ Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
 
 class Caller(Protocol):
     """Runs the calls of one method."""
+
+    def origin(self) -> tuple[Any, Method]:
+        """The channel that it was made by, and the method."""
 
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call until it is over; `how` names the method of gRPC's multicallable."""

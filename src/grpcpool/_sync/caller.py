@@ -36,6 +36,10 @@ class PoolCaller:
         self._method = method
         self._may_repeat = method.may_repeat
 
+    def origin(self) -> tuple[ChannelSurface, Method]:
+        """The pool, and the method."""
+        return self._pool, self._method
+
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call until it is over. One that a server refuses is sent again, elsewhere or after a wait."""
         driver = self._pool._driver

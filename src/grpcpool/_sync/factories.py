@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import CodeType
 from typing import Any, Final
 
 import grpc
 
-from .._grpc.options import Options
 from .._shared.constructors import Constructor, LookUp, calling_code
 from .._shared.destination import AddressSource
-from .._shared.targets import Credentials, TargetFactory, check_credentials, credentials_of, named_after, targets_of
+from .._shared.recipe import Credentials, Recipe, recipe_of
+from .._shared.targets import TargetFactory, check_credentials, creator, named_after, targets_of
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .pool import ChannelPool
@@ -50,17 +51,17 @@ def insecure_channel(
     caller = calling_code()
     if _INSECURE.is_creating():
         return _INSECURE.create_below(caller, target, options, compression)  # type: ignore[no-any-return]  # a channel
-    targets = targets_of(target)
-
-    def create(to: str, with_options: Options) -> grpc.Channel:
-        return _INSECURE.create(caller, to, with_options, compression)  # type: ignore[no-any-return]
-
-    return ChannelPool(
-        TargetFactory(targets, create, options, config, addresses),
-        config,
-        name=named_after(targets) if name is None else name,
+    recipe = recipe_of(
+        targets_of(target),
+        None,
+        options,
+        compression,
+        config=config,
+        name=name,
         listeners=listeners,
+        addresses=addresses,
     )
+    return pool_of(recipe, caller)
 
 
 def secure_channel(
@@ -96,19 +97,32 @@ def secure_channel(
     if _SECURE.is_creating():
         return _SECURE.create_below(caller, target, credentials, options, compression)  # type: ignore[no-any-return]  # a channel
     check_credentials(credentials)
-    targets = targets_of(target)
-
-    def create(to: str, with_options: Options) -> grpc.Channel:
-        made = credentials_of(credentials)
-        return _SECURE.create(caller, to, made, with_options, compression)  # type: ignore[no-any-return]
-
-    return ChannelPool(
-        TargetFactory(targets, create, options, config, addresses),
-        config,
-        name=named_after(targets) if name is None else name,
+    recipe = recipe_of(
+        targets_of(target),
+        credentials,
+        options,
+        compression,
+        config=config,
+        name=name,
         listeners=listeners,
+        addresses=addresses,
     )
+    return pool_of(recipe, caller)
 
+
+def pool_of(recipe: Recipe, caller: CodeType | None = None) -> ChannelPool:
+    """A pool with these arguments, which was created by the code `caller`."""
+    if recipe.factory is not None:
+        return ChannelPool(recipe.factory, recipe.config, name=recipe.name, listeners=recipe.listeners)
+    factory = TargetFactory(recipe, creator(recipe, _INSECURE, _SECURE, caller))
+    name = named_after(recipe.targets) if recipe.name is None else recipe.name
+    pool = ChannelPool(factory, recipe.config, name=name, listeners=recipe.listeners)
+    pool._recipe = recipe
+    return pool
+
+
+CONSTRUCTORS: Final = (_INSECURE, _SECURE)
+"""gRPC's, which may be replaced."""
 
 looked_up: Final = LookUp(
     {"insecure_channel": (_INSECURE, insecure_channel), "secure_channel": (_SECURE, secure_channel)}

@@ -21,6 +21,7 @@ from .call_end import on_end
 from .channel import ChannelSurface
 
 if TYPE_CHECKING:
+    from .._shared.methods import Method
     from .driver import SyncDriver
     from .slot_channel import SyncSlotChannel
 
@@ -80,7 +81,9 @@ class Lease(LeaseBase, ChannelSurface):
 
     def _caller(self, kind: str, *arguments: Any) -> Caller:
         self._check_usable()
-        return LeaseCaller(self, self._channel.multicallable(self._driver.methods.get(kind, arguments)))
+        method = self._driver.methods.get(kind, arguments)
+        caller: Caller = self._pool._caller_of_lease(LeaseCaller(self, method))
+        return caller
 
 
 class _Unsubscribe:
@@ -97,10 +100,15 @@ class _Unsubscribe:
 class LeaseCaller:
     """Runs the calls of one method on the lease's connection; the lease counts them."""
 
-    def __init__(self, lease: Lease, native: Any) -> None:
-        """For the channel's own multicallable `native`."""
+    def __init__(self, lease: Lease, method: Method) -> None:
+        """For calls of `method`."""
         self._lease = lease
-        self._native = native
+        self._method = method
+        self._native = lease._channel.multicallable(method)
+
+    def origin(self) -> tuple[Lease, Method]:
+        """The lease, and the method."""
+        return self._lease, self._method
 
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call until it is over."""

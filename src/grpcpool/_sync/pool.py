@@ -29,6 +29,7 @@ class ChannelPool(PoolBase, ChannelSurface):
 
     _shown_as = "grpcpool.ChannelPool"
     _channel_type = "grpc.Channel"
+    _shared_by = "grpcpool._sync.shared"
     _driver: SyncDriver
 
     def _new_driver(self) -> SyncDriver:
@@ -111,6 +112,10 @@ class ChannelPool(PoolBase, ChannelSurface):
 
     def _caller(self, kind: str, *arguments: Any) -> Caller:
         return PoolCaller(self, self._driver.methods.get(kind, arguments))
+
+    def _caller_of_lease(self, caller: Caller) -> Caller:
+        """What runs the calls of a lease. A handle follows them."""
+        return caller
 
     def subscribe(
         self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False

@@ -26,6 +26,7 @@ class _Blocked:
 
     def prepare(self) -> Self:
         """Prepares `wait`."""
+        self.thread = threading.get_ident()
         self._answered = False
         self._wakes = threading.Lock()
         self._wakes.acquire()

@@ -1,0 +1,352 @@
+"""Handles on pools that a process shares, for asyncio: `shared_channel`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import weakref
+from asyncio import _get_running_loop
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from .._shared.fork import watch_for_fork
+from .._shared.pool_base import Configured
+from .._shared.recipe import Credentials, Recipe, recipe_of
+from .._shared.sharing import LINGERS_FOR, Calls, Shared, SharedPools
+from .._shared.targets import check_credentials, targets_of
+from .._values.config import PoolConfig
+from .._values.errors import PoolClosedError
+from .._values.listener import Listener
+from .arguments import Arguments, Caller
+from .factories import pool_of
+from .interceptors import add_interceptors
+from .lease import Lease
+from .pool import ChannelPool
+from .waiter import AwaitedOpenWaiter, AwaitedWaiter
+
+if TYPE_CHECKING:
+    from .._shared.methods import Method
+    from .driver import AioDriver
+
+# Between two looks at calls that are to end.
+_LOOKS_EVERY = 0.005
+
+# A cancelled call ends at once, unless its interceptor goes on. That is not waited for longer.
+_PATIENCE = 1.0
+
+
+def shared_channel(
+    target: str | Sequence[str],
+    credentials: Credentials | None = None,
+    options: Sequence[tuple[str, Any]] | None = None,
+    compression: grpc.Compression | None = None,
+    interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+    *,
+    config: PoolConfig | None = None,
+    name: str | None = None,
+) -> ChannelPool:
+    """A handle on this process's one pool for these arguments and the running event loop.
+
+    Same as `grpcpool.shared_channel`, on asyncio. Where no loop runs, the pool is bound to the loop of its first use.
+
+    Args:
+        target: As for `insecure_channel`.
+        credentials: `None` for an insecure channel; else as for `secure_channel`. The same object, or an equal
+            callable, leads to the same pool.
+        options: As for `insecure_channel`.
+        compression: As for `insecure_channel`.
+        interceptors: Those of this handle. Others have their own.
+        config: As for `insecure_channel`.
+        name: As for `insecure_channel`.
+
+    Returns:
+        A `ChannelPool`, and so a `grpc.aio.Channel`. Its `close()` refuses its own further calls, cancels those in
+        flight, and releases its own leases; other handles go on. When the last handle has been closed, or collected,
+        for two seconds, so is the pool; at the latest at the end of the loop.
+    """
+    if credentials is not None:
+        check_credentials(credentials)
+    handle = handle_from(
+        recipe_of(targets_of(target), credentials, options, compression, config=config, name=name),
+    )
+    add_interceptors(handle, interceptors or ())
+    return handle
+
+
+def handle_from(recipe: Recipe, interceptors: Sequence[tuple[str, tuple[Any, ...]]] = ()) -> PoolHandle:
+    """A new handle on the shared pool for these arguments, with these interceptors."""
+    handle = PoolHandle(recipe, _pools.handle_on(recipe))
+    for attribute, group in interceptors:
+        getattr(handle, attribute).extend(group)
+    return handle
+
+
+class PoolHandle(ChannelPool):
+    """A channel of its own over a pool that others use as well. `ChannelPool` describes what it offers."""
+
+    _shown_as = "handle on grpcpool.aio.ChannelPool"
+
+    def __init__(self, recipe: Recipe, shared: Shared) -> None:
+        """Is counted by `shared` already."""
+        self._recipe = recipe
+        self._shared = shared
+        self._closed = False
+        # The tasks that wait for a lease, or for `open()`; and those that run interceptors.
+        self._waiting: dict[object, asyncio.Task[Any] | None] = {}
+        self._chains: set[asyncio.Task[Any]] = set()
+        self._calls, self._leases = Calls(), Calls()
+        self._drop = weakref.finalize(self, _dropped, shared)
+        self._drop.atexit = False
+        watch_for_fork(self)
+
+    def after_fork_in_child(self) -> Any:
+        """In a forked child: what was in flight is the parent's. Returns what must be kept untouched."""
+        old = (self._waiting, self._chains, self._calls, self._leases)
+        self._waiting, self._chains, self._calls, self._leases = {}, set(), Calls(), Calls()
+        return old
+
+    # --- what it has of the pool --------------------------------------------------------------------------------
+
+    @property
+    def _pool(self) -> ChannelPool:
+        pool: ChannelPool = self._shared.pool
+        return pool
+
+    # In a forked child the pool may have another one.
+    _driver = property(lambda self: self._pool._driver)
+    _source = property(lambda self: self._pool._source)
+    _config = property(lambda self: self._pool._config)
+    _name = property(lambda self: self._pool._name)
+
+    def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Same as `ChannelPool.resize`, for all handles."""
+        self._pool.resize(min_size, max_size)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Same as `ChannelPool.add_listener`, for all handles."""
+        self._pool.add_listener(listener)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called on this handle."""
+        return self._closed
+
+    # --- what is followed ---------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> PoolClosedError:
+        figures = self._driver.machine.figures()
+        return PoolClosedError(f"pool {self._name!r}: this handle is closed ({figures}); ask for another one")
+
+    @contextlib.contextmanager
+    def _waits(self) -> Iterator[None]:
+        """The current task waits for something of this handle during the ``with`` block."""
+        token = object()
+        self._check_open()
+        self._waiting[token] = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._waiting.pop(token, None)
+
+    async def _acquire(self, within: float | Configured | None, streams: int | None, stack: str) -> Lease:
+        with self._waits():
+            lease = await self._pool._acquire(within, streams, stack)
+        lease._pool = self
+        self._leases.add(lease)
+        return lease
+
+    async def open(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- as the sync twin
+        """Same as `ChannelPool.open`."""
+        with self._waits():
+            await self._pool.open(timeout)
+
+    def _caller(self, kind: str, *arguments: Any) -> tuple[Caller, Method]:
+        caller, method = self._pool._caller(kind, *arguments)
+        return HandleCaller(self, caller), method
+
+    def _caller_of_lease(self, caller: Caller) -> Caller:
+        return HandleCaller(self, caller)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    async def close(self, grace: float | None = None) -> None:
+        """Closes this handle; the pool goes on for others, see `shared_channel`. Idempotent.
+
+        Args:
+            grace: Seconds that the calls and leases of this handle have to end; `PoolConfig.close_grace` if not given.
+        """
+        seconds = self._grace(grace)
+        self._closed = True
+        driver: AioDriver = self._driver
+        try:
+            if driver.loop is not None and not driver.void and not driver.loop.is_closed():
+                driver.enter()
+                await self._until_nothing_runs(seconds)
+                self._cancel()
+                await self._until_nothing_runs(_PATIENCE)
+        finally:
+            self._cancel()
+            if self._drop.detach() is not None:
+                _pools.released(self._shared)
+
+    async def _until_nothing_runs(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._runs() and time.monotonic() < until:
+            await self._driver.wait_for_change(_LOOKS_EVERY)
+
+    def _runs(self) -> bool:
+        return bool(
+            self._waiting
+            or self._other_chains()
+            or self._calls.in_flight(_is_over)
+            or self._leases.in_flight(_is_released)
+        )
+
+    def _other_chains(self) -> set[asyncio.Task[Any]]:
+        """Those of other tasks than this one: an interceptor may close the handle."""
+        return self._chains - {asyncio.current_task()} if self._chains else self._chains
+
+    def _cancel(self) -> None:
+        driver: AioDriver = self._driver
+        if driver.void or driver.loop is None or driver.loop.is_closed():
+            return
+        tasks, machine = set(self._waiting.values()), driver.machine
+        for waiter in [each for each in machine.queue if isinstance(each, AwaitedWaiter) and each.task in tasks]:
+            if driver.withdraw(waiter):
+                waiter.refused(self._closed_error())
+        for opener in tuple(machine.openers):
+            if isinstance(opener, AwaitedOpenWaiter) and opener.task in tasks:
+                driver.tell(machine.cancel_open, opener)
+                opener.refused(self._closed_error())
+        for chain in self._other_chains():
+            chain.cancel()
+        for call in self._calls.in_flight(_is_over):
+            call.cancel()
+        for lease in self._leases.in_flight(_is_released):
+            lease.release()
+
+
+def _is_over(call: Any) -> bool:
+    return bool(call.done())
+
+
+def _is_released(lease: Lease) -> bool:
+    return lease._released
+
+
+class HandleCaller:
+    """Runs the calls of one method over a handle, which follows them."""
+
+    __slots__ = ("_caller", "_handle")
+
+    def __init__(self, handle: PoolHandle, caller: Caller) -> None:
+        """Runs them through `caller`, of the pool or of a lease."""
+        self._handle = handle
+        self._caller = caller
+
+    def origin(self) -> tuple[Any, Method]:
+        """The handle, and the method."""
+        _, method = self._caller.origin()
+        return self._handle, method
+
+    @property
+    def driver(self) -> AioDriver:
+        """The driver of the pool."""
+        return self._caller.driver
+
+    def of_other_method(self, name: str) -> HandleCaller:
+        """The caller for a method with another name."""
+        return HandleCaller(self._handle, self._caller.of_other_method(name))
+
+    def begin_chain(self) -> bool:
+        """An intercepted call begins; returns whether it may go on even if the handle is closed meanwhile."""
+        return self._caller.begin_chain() and not self._handle._closed
+
+    def watch_chain(self, chain: asyncio.Task[Any]) -> None:
+        """The task runs the interceptors of a call."""
+        self._caller.watch_chain(chain)
+        self._handle._chains.add(chain)
+        chain.add_done_callback(self._handle._chains.discard)
+
+    def end_chain(self) -> None:
+        """The interceptors of a call are done."""
+        self._caller.end_chain()
+
+    def call(self, arguments: Arguments, chain: object = None) -> Any:
+        """Begins a call.
+
+        Raises:
+            grpc.aio.UsageError: The handle is closed.
+        """
+        handle = self._handle
+        if handle._closed and chain is None:
+            raise grpc.aio.UsageError("Channel is closed.")
+        call = self._caller.call(arguments, chain)
+        handle._calls.add(call)
+        return call
+
+
+class _Pools(SharedPools):
+    """A pool belongs to the loop that ran when it was asked for, or to that of its first use."""
+
+    def create(self, recipe: Recipe) -> ChannelPool:
+        return pool_of(recipe)
+
+    def home(self) -> weakref.ref[asyncio.AbstractEventLoop] | None:
+        loop = _get_running_loop()
+        return None if loop is None else weakref.ref(loop)
+
+    def fits(self, shared: Shared, home: weakref.ref[asyncio.AbstractEventLoop] | None) -> bool:
+        pool: ChannelPool = shared.pool
+        if pool.closed or pool._driver.void:
+            return False
+        bound = pool._driver.loop
+        if bound is None:
+            return bool(shared.home == home)
+        return home is not None and bound is home()
+
+    def linger(self, shared: Shared) -> None:
+        """Until a timer of the loop rings, or until the loop ends: then it closes its asynchronous generators."""
+        loop: Any = shared.pool._driver.loop
+        if loop is None or loop.is_closed() or _get_running_loop() is not loop:
+            return
+        end = self._until_the_end(shared)
+        with contextlib.suppress(StopIteration):
+            # It comes to its `yield` at once.
+            end.__anext__().send(None)
+        shared.pool._driver.loop.call_later(LINGERS_FOR, _begin_end, end)
+
+    async def _until_the_end(self, shared: Shared) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            # One with calls of handles that were dropped is collected after these.
+            if self.expire(shared) and not shared.pool.stats().in_flight:
+                await shared.pool.close(0.0)
+
+
+_ends: Final[set[asyncio.Task[None]]] = set()
+
+
+def _begin_end(end: AsyncGenerator[None, None]) -> None:
+    async def close() -> None:
+        await end.aclose()
+
+    task = asyncio.get_running_loop().create_task(close())
+    _ends.add(task)
+    task.add_done_callback(_ends.discard)
+
+
+def _dropped(shared: Shared) -> None:
+    """A handle has been collected. Safe in finalizers."""
+    shared.pool._driver.defer(lambda: _pools.released(shared))
+
+
+_pools: Final = _Pools()

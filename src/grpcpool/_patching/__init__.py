@@ -1,0 +1,1 @@
+"""Makes gRPC's constructors create pools, for libraries that build their channels themselves: `grpcpool.patched`."""

@@ -1,0 +1,131 @@
+"""One pool for equal arguments: the pools of a process that are shared, and the handles on each.
+
+A handle is a whole channel of its own over a pool that others use as well. The pool is kept by its handles and, after
+the last is closed or dropped, for `LINGERS_FOR` seconds: code that creates a channel for each request finds the
+connections of the request before. Nothing else keeps it, so a pool whose loop has ended is collected with its handles.
+
+In a forked child nothing is shared yet. A handle from before the fork goes on with a pool that is empty there.
+"""
+
+from __future__ import annotations
+
+import abc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from .fork import watch_for_fork
+from .recipe import Recipe
+
+LINGERS_FOR: Final = 2.0
+"""Seconds for which a pool is kept after the last of its handles is closed or dropped."""
+
+
+class Shared:
+    """A pool, and how many handles are on it."""
+
+    __slots__ = ("__weakref__", "handles", "home", "over", "pool")
+
+    def __init__(self, pool: Any, home: Any) -> None:
+        """There is no handle yet; `home` says where the pool may be used, see `SharedPools.fits`."""
+        self.pool = pool
+        self.home = home
+        self.handles = 0
+        # Whether it is closed, or about to be.
+        self.over = False
+
+
+class SharedPools(abc.ABC):
+    """The shared pools of one world."""
+
+    def __init__(self) -> None:
+        """There are none."""
+        self._start_empty()
+        watch_for_fork(self)
+
+    def _start_empty(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[Any, ...], list[weakref.ref[Shared]]] = {}
+
+    def after_fork_in_child(self) -> object:
+        """In a forked child: nothing is shared yet. Returns what must be kept untouched."""
+        old = (self._lock, self._known)
+        self._start_empty()
+        return old
+
+    @abc.abstractmethod
+    def create(self, recipe: Recipe) -> Any:
+        """A new pool, which has not been used."""
+
+    @abc.abstractmethod
+    def home(self) -> Any:
+        """Where a pool that is asked for here is to be used."""
+
+    @abc.abstractmethod
+    def fits(self, shared: Shared, home: Any) -> bool:
+        """Whether the pool may be used there."""
+
+    @abc.abstractmethod
+    def linger(self, shared: Shared) -> None:
+        """Calls `expire` later. Holds `shared` until then."""
+
+    def handle_on(self, recipe: Recipe) -> Shared:
+        """The pool for these arguments, with one handle more."""
+        key, home = recipe.key(), self.home()
+        with self._lock:
+            alive = self._alive(key)
+            shared = next((each for each in alive if self.fits(each, home)), None)
+            if shared is None:
+                shared = Shared(self.create(recipe), home)
+                for other in [*self._known]:
+                    # A pool that was dropped leaves its key.
+                    self._set(other, self._alive(other))
+                self._set(key, [*alive, shared])
+            shared.handles += 1
+            return shared
+
+    def _alive(self, key: tuple[Any, ...]) -> list[Shared]:
+        found = (reference() for reference in self._known.get(key, ()))
+        return [shared for shared in found if shared is not None and not shared.over]
+
+    def _set(self, key: tuple[Any, ...], alive: list[Shared]) -> None:
+        if alive:
+            self._known[key] = [weakref.ref(shared) for shared in alive]
+        else:
+            self._known.pop(key, None)
+
+    def released(self, shared: Shared) -> None:
+        """A handle has been closed or dropped."""
+        with self._lock:
+            shared.handles -= 1
+            last = shared.handles <= 0
+        if last:
+            self.linger(shared)
+
+    def expire(self, shared: Shared) -> bool:
+        """The pool has lingered; returns whether it is to end, because there is no handle by now."""
+        with self._lock:
+            shared.over = shared.over or shared.handles <= 0
+            return shared.over
+
+
+class Calls:
+    """The calls of one handle that are in flight, so that closing it can cancel them."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self) -> None:
+        """There are none."""
+        self._begun: set[weakref.ref[Any]] = set()
+
+    def add(self, call: Any) -> None:
+        """A call has begun. It is forgotten when it is dropped."""
+        begun = self._begun
+        begun.add(weakref.ref(call, begun.discard))
+
+    def in_flight(self, is_over: Callable[[Any], bool]) -> list[Any]:
+        """Those that are not over."""
+        # `copy` is one step for the garbage collector, which may remove some.
+        found = (reference() for reference in self._begun.copy())
+        return [call for call in found if call is not None and not is_over(call)]

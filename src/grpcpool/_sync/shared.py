@@ -1,0 +1,342 @@
+"""Handles on pools that a process shares, for threads: `shared_channel`."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from .._grpc.blocking_calls import cancel_blocking
+from .._grpc.client_modules import is_within_call
+from .._shared.fork import watch_for_fork
+from .._shared.pool_base import CONFIGURED, Configured
+from .._shared.recipe import Credentials, Recipe, recipe_of
+from .._shared.sharing import LINGERS_FOR, Calls, Shared, SharedPools
+from .._shared.targets import check_credentials, targets_of
+from .._values.config import PoolConfig
+from .._values.errors import PoolClosedError
+from .._values.listener import Listener
+from .arguments import Arguments, Caller
+from .factories import pool_of
+from .lease import Lease
+from .pool import ChannelPool
+from .waiter import BlockedOpenWaiter, BlockedWaiter
+
+if TYPE_CHECKING:
+    from .._shared.methods import Method
+
+# Between two looks at calls that are to end.
+_LOOKS_EVERY = 0.005
+
+# A cancelled call ends at once. One that gRPC does not let the handle cancel is not waited for longer.
+_PATIENCE = 1.0
+
+
+def shared_channel(
+    target: str | Sequence[str],
+    credentials: Credentials | None = None,
+    options: Sequence[tuple[str, Any]] | None = None,
+    compression: grpc.Compression | None = None,
+    *,
+    config: PoolConfig | None = None,
+    name: str | None = None,
+) -> ChannelPool:
+    """A handle on this process's one pool for these arguments.
+
+    Use it where each request, task or client creates a channel of its own: all of them share the connections.
+
+    Args:
+        target: As for `insecure_channel`.
+        credentials: `None` for an insecure channel; else as for `secure_channel`. The same object, or an equal
+            callable, leads to the same pool.
+        options: As for `insecure_channel`.
+        compression: As for `insecure_channel`.
+        config: As for `insecure_channel`.
+        name: As for `insecure_channel`.
+
+    Returns:
+        A `ChannelPool`, and so a `grpc.Channel`. Its `close()` refuses its own further calls, cancels those in flight,
+        and releases its own leases; other handles go on. When the last handle has been closed, or collected, for two
+        seconds, so is the pool.
+    """
+    if credentials is not None:
+        check_credentials(credentials)
+    return handle_from(
+        recipe_of(targets_of(target), credentials, options, compression, config=config, name=name),
+    )
+
+
+def handle_from(recipe: Recipe, interceptors: object = ()) -> PoolHandle:  # noqa: ARG001 -- see asyncio's twin
+    """A new handle on the shared pool for these arguments."""
+    return PoolHandle(recipe, _pools.handle_on(recipe))
+
+
+class PoolHandle(ChannelPool):
+    """A channel of its own over a pool that others use as well. `ChannelPool` describes what it offers."""
+
+    _shown_as = "handle on grpcpool.ChannelPool"
+
+    def __init__(self, recipe: Recipe, shared: Shared) -> None:
+        """Is counted by `shared` already."""
+        self._recipe = recipe
+        self._shared = shared
+        self._closed = False
+        self._begin_to_follow()
+        self._drop = weakref.finalize(self, _dropped, shared)
+        self._drop.atexit = False
+        watch_for_fork(self)
+
+    def _begin_to_follow(self) -> None:
+        # The threads that one of its calls or requests blocks.
+        self._blocked: dict[object, int] = {}
+        self._calls, self._leases = Calls(), Calls()
+        self._subscribed: tuple[Callable[[grpc.ChannelConnectivity], None], ...] = ()
+
+    def after_fork_in_child(self) -> Any:
+        """In a forked child: nothing of it is in flight. Returns what must be kept untouched."""
+        old = (self._blocked, self._calls, self._leases)
+        self._begin_to_follow()
+        return old
+
+    # --- what it has of the pool --------------------------------------------------------------------------------
+
+    @property
+    def _pool(self) -> ChannelPool:
+        pool: ChannelPool = self._shared.pool
+        return pool
+
+    # In a forked child the pool has another one.
+    _driver = property(lambda self: self._pool._driver)
+    _source = property(lambda self: self._pool._source)
+    _config = property(lambda self: self._pool._config)
+    _name = property(lambda self: self._pool._name)
+
+    def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Same as `ChannelPool.resize`, for all handles."""
+        self._pool.resize(min_size, max_size)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Same as `ChannelPool.add_listener`, for all handles."""
+        self._pool.add_listener(listener)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called on this handle."""
+        return self._closed
+
+    # --- what is followed ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _blocks(self) -> Iterator[None]:
+        """The current thread waits for something of this handle during the ``with`` block."""
+        token = object()
+        self._blocked[token] = get_ident()
+        try:
+            self._check_open()
+            yield
+        finally:
+            del self._blocked[token]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> PoolClosedError:
+        figures = self._driver.machine.figures()
+        return PoolClosedError(f"pool {self._name!r}: this handle is closed ({figures}); ask for another one")
+
+    def acquire(self, timeout: float | Configured | None = CONFIGURED, *, streams: int | None = None) -> Lease:
+        """Same as `ChannelPool.acquire`."""
+        with self._blocks():
+            lease = self._pool.acquire(timeout, streams=streams)
+        lease._pool = self
+        self._leases.add(lease)
+        if self._closed:
+            lease.release()
+            raise self._closed_error()
+        return lease
+
+    def open(self, timeout: float | None = None) -> None:
+        """Same as `ChannelPool.open`."""
+        with self._blocks():
+            self._pool.open(timeout)
+
+    def _caller(self, kind: str, *arguments: Any) -> Caller:
+        return HandleCaller(self, self._pool._caller(kind, *arguments))
+
+    def _caller_of_lease(self, caller: Caller) -> Caller:
+        return HandleCaller(self, caller)
+
+    def subscribe(
+        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
+    ) -> None:
+        """Same as `ChannelPool.subscribe`."""
+        if not self._closed:
+            self._subscribed = (*self._subscribed, callback)
+            self._pool.subscribe(callback, try_to_connect)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def close(self, grace: float | None = None) -> None:
+        """Closes this handle; the pool goes on for others, see `shared_channel`. Idempotent.
+
+        Args:
+            grace: Seconds that the calls and leases of this handle have to end; `PoolConfig.close_grace` if not given.
+        """
+        seconds = self._grace(grace)
+        self._closed = True
+        waits = not (is_within_call() or self._driver.void)
+        if waits:
+            self._until_nothing_runs(seconds, lambda: None)
+        self._cancel()
+        if waits:
+            # A thread may have been about to begin its call.
+            self._until_nothing_runs(_PATIENCE, self._cancel)
+        for callback in self._subscribed:
+            self._pool.unsubscribe(callback)
+        self._subscribed = ()
+        if self._drop.detach() is not None:
+            _pools.released(self._shared)
+
+    def _until_nothing_runs(self, seconds: float, meanwhile: Callable[[], None]) -> None:
+        until = time.monotonic() + seconds
+        while self._runs() and time.monotonic() < until:
+            time.sleep(_LOOKS_EVERY)
+            meanwhile()
+
+    def _runs(self) -> bool:
+        return bool(self._threads() or self._calls.in_flight(_is_over) or self._leases.in_flight(_is_released))
+
+    def _threads(self) -> set[int]:
+        return set(self._blocked.copy().values()) - {get_ident()}
+
+    def _cancel(self) -> None:
+        threads, driver = self._threads(), self._driver
+        with driver.lock:
+            machine = driver.machine
+            waiters = [each for each in machine.queue if isinstance(each, BlockedWaiter) and each.thread in threads]
+            openers = [each for each in machine.openers if isinstance(each, BlockedOpenWaiter)]
+        for waiter in waiters:
+            if driver.withdraw(waiter):
+                waiter.refused(self._closed_error())
+        for opener in openers:
+            if opener.thread in threads:
+                driver.tell(machine.cancel_open, opener)
+                opener.refused(self._closed_error())
+        for call in self._calls.in_flight(_is_over):
+            call.cancel()
+        cancel_blocking(threads)
+        for lease in self._leases.in_flight(_is_released):
+            lease.release()
+
+
+def _is_over(call: Any) -> bool:
+    return not hasattr(call, "cancel") or not hasattr(call, "is_active") or not call.is_active()
+
+
+def _is_released(lease: Lease) -> bool:
+    return lease._released
+
+
+class HandleCaller:
+    """Runs the calls of one method over a handle, which follows them."""
+
+    __slots__ = ("_caller", "_handle")
+
+    def __init__(self, handle: PoolHandle, caller: Caller) -> None:
+        """Runs them through `caller`, of the pool or of a lease."""
+        self._handle = handle
+        self._caller = caller
+
+    def origin(self) -> tuple[Any, Method]:
+        """The handle, and the method."""
+        _, method = self._caller.origin()
+        return self._handle, method
+
+    def block(self, how: str, arguments: Arguments) -> Any:
+        """Runs a call until it is over."""
+        handle, token = self._handle, object()
+        blocked = handle._blocked
+        blocked[token] = get_ident()
+        try:
+            if handle._closed:
+                raise ValueError("Cannot invoke RPC on closed channel!")
+            return self._caller.block(how, arguments)
+        finally:
+            del blocked[token]
+
+    def run(self, how: str, arguments: Arguments) -> Any:
+        """Begins a call."""
+        handle = self._handle
+        if handle._closed:
+            raise ValueError("Cannot invoke RPC: Channel closed!")
+        call = self._caller.run(how, arguments)
+        handle._calls.add(call)
+        if handle.closed:
+            # Meanwhile.
+            call.cancel()
+        return call
+
+
+class _Pools(SharedPools):
+    """Pools linger on one thread, which exists while one lingers."""
+
+    def _start_empty(self) -> None:
+        super()._start_empty()
+        self._lingering: deque[tuple[float, Shared]] = deque()
+        self._runs = False
+
+    def create(self, recipe: Recipe) -> ChannelPool:
+        return pool_of(recipe)
+
+    def home(self) -> None:
+        return None
+
+    def fits(self, shared: Shared, home: None) -> bool:  # noqa: ARG002 -- see asyncio's twin
+        return not shared.pool.closed
+
+    def linger(self, shared: Shared) -> None:
+        with self._lock:
+            self._lingering.append((time.monotonic() + LINGERS_FOR, shared))
+            starts, self._runs = not self._runs, True
+        if starts:
+            try:
+                threading.Thread(target=self._run, name="grpcpool-shared", daemon=True).start()
+            except RuntimeError:
+                # The interpreter shuts down, or the process is at its limit of threads.
+                self._runs = False
+                self._lingering.clear()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._lingering:
+                    self._runs = False
+                    return
+                until, shared = self._lingering[0]
+            time.sleep(max(0.0, until - time.monotonic()))
+            self._lingering.popleft()
+            if self.expire(shared):
+                _end(shared.pool)
+            del shared
+
+
+def _end(pool: ChannelPool) -> None:
+    """Closes a pool that has no handle; one with calls of handles that were dropped is collected after these."""
+    if not pool.stats().in_flight:
+        pool.close(0.0)
+
+
+def _dropped(shared: Shared) -> None:
+    """A handle has been collected. Safe in finalizers."""
+    shared.pool._driver.defer(lambda: _pools.released(shared))
+
+
+_pools: Final = _Pools()
