@@ -7,66 +7,21 @@ import json
 import os
 import pathlib
 import re
-import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
+from examples.programs import EXAMPLES, output_of, running, served
 from support.call_server import CallServer
 from support.waiting import eventually
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 SERVING = 1
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@contextlib.contextmanager
-def running(*command: str, fds: tuple[int, ...] = (), environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Runs a Python program in the examples' folder; ends it and its children by their process ids."""
-    process = subprocess.Popen(  # noqa: S603 -- our own programs
-        [sys.executable, *command],
-        cwd=EXAMPLES,
-        env={**os.environ, "GRPC_VERBOSITY": "NONE", "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        pass_fds=fds,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """Ends a process and its children."""
-    started: list[psutil.Process] = []
-    if process.poll() is None:
-        started = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-    for member in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.kill()
-    process.communicate()
-
-
-def output_of(*command: str, **environment: str) -> str:
-    """The output of a program that ends by itself, successfully."""
-    with running(*command, environment=environment) as process:
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, said
-        return said
 
 
 @contextlib.contextmanager
@@ -80,14 +35,6 @@ def get(url: str) -> Any:
     """Returns what is served there once it is served; the socket listens before the server does."""
     with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 -- our own
         return json.load(response)
-
-
-@contextlib.contextmanager
-def served() -> Iterator[str]:
-    """Runs the examples' own server; yields its address."""
-    with running("server.py", environment={}) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
 
 
 @pytest.fixture(scope="module")
