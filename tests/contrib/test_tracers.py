@@ -71,10 +71,35 @@ def test_one_span_a_call(spans: Spans, steps: str) -> None:
 
 
 @BOTH_WORLDS
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "trace patch make pool",
+        "patch trace make pool",
+        "patch trace patch make pool",
+        "trace patch unpatch make pool",
+        "patch trace unpatch make pool",
+    ],
+)
+def test_one_span_a_call_under_a_patch(spans: Spans, steps: str) -> None:
+    """So it is under `patched`, also after that is taken back, and with the pool's own constructors."""
+    assert spans(steps) == [(2, 0)] * 2
+
+
+@BOTH_WORLDS
+@pytest.mark.parametrize(
+    "steps", ["trace wrap patch make pool", "trace patch wrap make pool", "patch trace wrap make pool"]
+)
+def test_two_tracers_under_a_patch(spans: Spans, steps: str) -> None:
+    """Each of two tracers counts each call once, on whichever sides of the patch they are."""
+    assert spans(steps) == [(2, 2)] * 2
+
+
+@BOTH_WORLDS
 def test_one_span_a_call_over_tls(spans: Spans) -> None:
     """So it is with the constructors that take credentials."""
     with CallServer(f"--certificate={CERTIFICATE}") as server:
-        for steps in ("trace replace make pool", "replace trace make pool"):
+        for steps in ("trace replace make pool", "replace trace make pool", "trace patch make pool"):
             assert spans(steps, "secure", f"localhost:{server.port}") == [(2, 0)] * 2
 
 

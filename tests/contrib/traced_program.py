@@ -9,6 +9,7 @@ what to do, in order:
 - ``trace``: OpenTelemetry instruments gRPC. ``untrace`` undoes it.
 - ``wrap``: another tracer is put around the constructor that stands there.
 - ``replace``: the pool's constructor is put in the place of that.
+- ``patch``: `grpcpool.patched` is applied. ``unpatch`` takes it back.
 - ``make``: a channel is created by the constructor that stands there.
 - ``pool``: a pool is created by the pool's own constructor.
 
@@ -77,12 +78,15 @@ class Traced:
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         trace.set_tracer_provider(provider)
         self._seen: list[str] = []
+        patch = grpcpool.patched()
         instrumentor: Any = (GrpcAioInstrumentorClient if self._is_aio else GrpcInstrumentorClient)()
-        self._steps: dict[str, Callable[[], None]] = {
+        self._steps: dict[str, Callable[[], object]] = {
             "trace": instrumentor.instrument,
             "untrace": instrumentor.uninstrument,
             "wrap": self._wrap,
             "replace": lambda: setattr(self._home, self._name, getattr(self._ours, self._name)),
+            "patch": patch.start,
+            "unpatch": patch.stop,
             "make": lambda: self._create(self._home),
             "pool": lambda: self._create(self._ours),
         }

@@ -150,7 +150,9 @@ class Patched:
                     add_interceptors(pool, each or ())
                 return pool
         given = () if credentials is None else (credentials,)
-        return before(target, *given, options, compression, *interceptors)
+        # Tracers on asyncio take interceptors by their name only, and put their own before them.
+        around = {"interceptors": interceptors[0]} if any(interceptors) else {}
+        return before(target, *given, options, compression, **around)
 
     def _count(self, target: str, *, pooled: bool) -> None:
         with self._lock:
