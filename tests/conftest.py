@@ -40,7 +40,7 @@ _LONG = (
     # `nox -s simulate` plays more of its lives.
     "machine/test_simulation.py",
 )
-_LONG_FOLDERS = ("components", "examples", "resilience")
+_LONG_FOLDERS = ("components", "examples", "resilience", "sdks")
 _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
 
 

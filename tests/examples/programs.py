@@ -53,9 +53,9 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def output_of(*command: str, seconds: float = 60, **environment: str) -> str:
+def output_of(*command: str, environment: dict[str, str] | None = None, seconds: float = 60) -> str:
     """The output of a program that ends by itself, successfully."""
-    with running(*command, environment=environment) as process:
+    with running(*command, environment=environment or {}) as process:
         said, _ = process.communicate(timeout=seconds)
         assert process.returncode == 0, said
         return said

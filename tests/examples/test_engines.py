@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -33,7 +34,7 @@ def run(target: str, program: str, *arguments: str, **environment: str) -> tuple
         that each process had at once, seen from outside.
     """
     with Watch(target) as watch:
-        said = output_of("-W", "ignore", f"engines/{program}", target, *arguments, seconds=200, **environment)
+        said = output_of("-W", "ignore", f"engines/{program}", target, *arguments, seconds=200, environment=environment)
     watch.wait_until_nothing_is_left()
     figures = re.findall(r"^(\d+) [a-z ]+ in (\d+) processes$", said, re.MULTILINE)
     return [(int(tasks), int(processes)) for tasks, processes in figures], dict(watch.most)
@@ -76,7 +77,9 @@ def test_spark(target: str) -> None:
     pytest.importorskip("pyarrow")
     if shutil.which("java") is None:
         pytest.skip("Java is not installed")
-    ((rows, processes),), connections = run(target, "spark_map.py", SPARK_LOCAL_IP="127.0.0.1")
+    ((rows, processes),), connections = run(
+        target, "spark_map.py", PYSPARK_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1"
+    )
     assert rows == 1000
     assert_one_pool_a_process(connections, processes)
 

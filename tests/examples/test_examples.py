@@ -120,7 +120,7 @@ def test_celery(target: str, tmp_path: pathlib.Path) -> None:
         "--without-gossip",
     )
     with running(*worker, environment=environment):
-        assert output_of("-W", "ignore", "-c", asks, **environment).strip() == str([SERVING] * 4)
+        assert output_of("-W", "ignore", "-c", asks, environment=environment).strip() == str([SERVING] * 4)
 
 
 def test_googles_client() -> None:
@@ -136,7 +136,7 @@ def test_googles_client() -> None:
 
 def test_auth_interceptor(target: str) -> None:
     """The expired token is renewed once, and used from then on."""
-    said = output_of("auth_interceptor.py", TARGET=target).splitlines()
+    said = output_of("auth_interceptor.py", environment={"TARGET": target}).splitlines()
     assert said == [f"status {SERVING} with token-2, {number} calls so far" for number in (2, 3, 4)]
 
 
