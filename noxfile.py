@@ -54,9 +54,23 @@ def long(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Runs the programs under ``examples``, with everything that they need."""
+    """Runs the programs under ``examples``, and real SDKs, except those that take minutes to install."""
     session.install("--group", "examples", ".[test,inspector]")
-    session.run("pytest", "-n", "2", "-m", "long", "tests/examples", *session.posargs)
+    session.run("pytest", "-n", "2", "-m", "long", "tests/examples", "tests/sdks", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Runs the examples with Spark and Ray. Spark needs Java."""
+    session.install("--group", "engines", ".[test]")
+    session.run("pytest", "-n", "0", "-m", "long", "tests/examples/test_engines.py", *session.posargs)
+
+
+@nox.session
+def sdks(session: nox.Session) -> None:
+    """Runs real SDKs and tracers over pools. For etcd's, etcd must be on PATH."""
+    session.install("--group", "sdks", ".[test]")
+    session.run("pytest", "-n", "2", "-m", "long", "tests/sdks", *session.posargs)
 
 
 @nox.session

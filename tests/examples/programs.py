@@ -70,11 +70,15 @@ def served() -> Iterator[str]:
 
 
 class Watch:
-    """The connections of all processes to one port, and the processes that a program starts, while a block runs."""
+    """The connections to one port, and the processes that a program starts, while a block runs.
+
+    The processes that ran before, such as the server, are left out.
+    """
 
     def __init__(self, target: str) -> None:
         """Does not watch yet."""
         self._port = int(target.rpartition(":")[2])
+        self._before: set[int] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._started: set[psutil.Process] = set()
@@ -91,8 +95,9 @@ class Watch:
         return Counter(
             each.pid
             for each in psutil.net_connections("tcp")
-            # While a process ends, its id is not known.
-            if each.pid and each.raddr and each.raddr.port == self._port and each.status == psutil.CONN_ESTABLISHED
+            if each.raddr and each.raddr.port == self._port and each.status == psutil.CONN_ESTABLISHED
+            # While a process ends, its id is not known. Servers such as etcd have connections to themselves.
+            if each.pid and each.pid not in self._before
         )
 
     def __enter__(self) -> Self:

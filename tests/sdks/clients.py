@@ -23,6 +23,9 @@ import grpcpool
 
 CALLS = 150
 CONFIG = grpcpool.PoolConfig(max_size=4)
+# etcd and Milvus answer at once, so that few calls are in flight.
+CONFIG_OF_QUICK = grpcpool.PoolConfig(min_size=3, max_size=4)
+QUICK = ("etcd", "etcd_aio", "milvus", "milvus_aio")
 
 Call = Callable[[], Any]
 _PATIENCE = 10
@@ -194,6 +197,65 @@ def firestore(target: str, way: str) -> Iterator[Call]:
     client.close()
 
 
+@contextlib.contextmanager
+def etcd(target: str, way: str) -> Iterator[Call]:
+    """A client of etcd, etcd-sdk-python."""
+    import pyetcd  # noqa: PLC0415
+
+    client = pyetcd.client(port=int(target.rpartition(":")[2]))
+    client.put("order", "7")
+
+    def call() -> None:
+        value, _ = client.get("order")
+        assert value == b"7"
+
+    yield call
+    client.close()
+
+
+@contextlib.asynccontextmanager
+async def etcd_aio(target: str, way: str) -> AsyncIterator[Call]:
+    """A client of etcd, aetcd. It has a name of its own for gRPC's constructor."""
+    import aetcd  # noqa: PLC0415
+
+    client = aetcd.Client(port=int(target.rpartition(":")[2]))
+    await client.put(b"order", b"7")
+
+    async def call() -> None:
+        assert (await client.get(b"order")).value == b"7"
+
+    yield call
+    await client.close()
+
+
+@contextlib.contextmanager
+def milvus(target: str, way: str) -> Iterator[Call]:
+    """Milvus's client."""
+    from pymilvus import MilvusClient  # noqa: PLC0415
+
+    client = MilvusClient(f"http://{target}")
+
+    def call() -> None:
+        assert client.list_collections() == []
+
+    yield call
+    client.close()
+
+
+@contextlib.asynccontextmanager
+async def milvus_aio(target: str, way: str) -> AsyncIterator[Call]:
+    """Milvus's asyncio client."""
+    from pymilvus import AsyncMilvusClient  # noqa: PLC0415
+
+    client = AsyncMilvusClient(f"http://{target}")
+
+    async def call() -> None:
+        assert await client.list_collections() == []
+
+    yield call
+    await client.close()
+
+
 def _run(work: Any) -> dict[str, Any]:
     with work as call, ThreadPoolExecutor(CALLS) as threads:
         began = time.monotonic()
@@ -217,7 +279,8 @@ def _report(errors: list[str], began: float) -> dict[str, Any]:
 def main(name: str, way: str, target: str) -> None:
     """Makes the calls, and prints what has come of them."""
     work: Callable[[str, str], Any] = globals()[name]
-    with grpcpool.patched(CONFIG) if way == "patched" else contextlib.nullcontext():
+    config = CONFIG_OF_QUICK if name in QUICK else CONFIG
+    with grpcpool.patched(config) if way == "patched" else contextlib.nullcontext():
         if name.endswith("_aio"):
 
             async def run() -> dict[str, Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
+from components.etcd import Etcd
+from components.programs import Program
 from examples.programs import Watch
-from sdks.clients import CALLS, CONFIG
+from sdks.clients import CALLS, CONFIG, CONFIG_OF_QUICK
 from support.programs import run_python
 from support.servers import forked_server
 
@@ -24,6 +28,44 @@ def run(name: str, way: str, target: str) -> tuple[dict[str, Any], list[int]]:
         done = run_python(_RUN, name, way, target, options=("-W", "ignore"), environment={"GRPC_VERBOSITY": "NONE"})
     watch.wait_until_nothing_is_left()
     return json.loads(done.stdout.splitlines()[-1]), list(watch.most.values())
+
+
+class MilvusLite(Program):
+    """Milvus in its small form, a server in Python."""
+
+    name = "python"
+
+    def __init__(self) -> None:
+        """Does not start it yet."""
+        super().__init__()
+        self._path = sys.executable
+
+    def command(self) -> list[str]:
+        """Its data are in its folder."""
+        return ["-m", "milvus_lite", "server", "--data-dir=data", "--host=127.0.0.1", f"--port={self.port}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "program"),
+    [
+        ("etcd", "pyetcd", Etcd),
+        ("etcd_aio", "aetcd", Etcd),
+        ("milvus", "pymilvus", MilvusLite),
+        ("milvus_aio", "pymilvus", MilvusLite),
+    ],
+)
+def test_real_server(name: str, module: str, program: type[Program]) -> None:
+    """So it is with real servers. These answer at once, so the pool has a minimum of connections, which it uses."""
+    if find_spec(module) is None or (program is MilvusLite and find_spec("milvus_lite") is None):
+        pytest.skip(f"{module}, or its server, is not installed")
+    with program() as server:
+        _, plain = run(name, "plain", server.target)
+        report, pooled = run(name, "patched", server.target)
+    assert plain == [1]
+    assert report["errors"] == []
+    assert report["done"] == CALLS
+    (connections,) = pooled
+    assert CONFIG_OF_QUICK.min_size <= connections <= CONFIG_OF_QUICK.max_size
 
 
 @pytest.mark.parametrize(
