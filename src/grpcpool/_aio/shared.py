@@ -50,7 +50,8 @@ def shared_channel(
 ) -> ChannelPool:
     """A handle on this process's one pool for these arguments and the running event loop.
 
-    Same as `grpcpool.shared_channel`, on asyncio. Where no loop runs, the pool is bound to the loop of its first use.
+    Same as `grpcpool.shared_channel`, on asyncio. Where no loop runs, the handle finds its pool at its first use, in
+    the loop of that.
 
     Args:
         target: As for `insecure_channel`.
@@ -94,13 +95,17 @@ class PoolHandle(ChannelPool):
         self._recipe = recipe
         self._shared = shared
         self._closed = False
+        self._settled = _get_running_loop() is not None
         # The tasks that wait for a lease, or for `open()`; and those that run interceptors.
         self._waiting: dict[object, asyncio.Task[Any] | None] = {}
         self._chains: set[asyncio.Task[Any]] = set()
         self._calls, self._leases = Calls(), Calls()
-        self._drop = weakref.finalize(self, _dropped, shared)
-        self._drop.atexit = False
+        self._watch_for_drop()
         watch_for_fork(self)
+
+    def _watch_for_drop(self) -> None:
+        self._drop = weakref.finalize(self, _dropped, self._shared)
+        self._drop.atexit = False
 
     def after_fork_in_child(self) -> Any:
         """In a forked child: what was in flight is the parent's. Returns what must be kept untouched."""
@@ -114,6 +119,17 @@ class PoolHandle(ChannelPool):
     def _pool(self) -> ChannelPool:
         pool: ChannelPool = self._shared.pool
         return pool
+
+    def _settle(self) -> None:
+        """Called before each use: a handle that was created where no loop ran goes to the pool of the loop here."""
+        if self._settled or self._closed or _get_running_loop() is None:
+            return
+        self._settled = True
+        old, self._shared = self._shared, _pools.settled(self._shared, self._recipe)
+        if self._shared is not old:
+            self._drop.detach()
+            self._watch_for_drop()
+            _pools.released(old)
 
     # In a forked child the pool may have another one.
     _driver = property(lambda self: self._pool._driver)
@@ -149,6 +165,7 @@ class PoolHandle(ChannelPool):
         """The current task waits for something of this handle during the ``with`` block."""
         token = object()
         self._check_open()
+        self._settle()
         self._waiting[token] = asyncio.current_task()
         try:
             yield
@@ -169,10 +186,20 @@ class PoolHandle(ChannelPool):
 
     def _caller(self, kind: str, *arguments: Any) -> tuple[Caller, Method]:
         caller, method = self._pool._caller(kind, *arguments)
-        return HandleCaller(self, caller), method
+        return HandleCaller(self, caller, self._pool), method
 
     def _caller_of_lease(self, caller: Caller) -> Caller:
         return HandleCaller(self, caller)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Same as `ChannelPool.get_state`."""
+        self._settle()
+        return super().get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Same as `ChannelPool.wait_for_state_change`."""
+        self._settle()
+        await super().wait_for_state_change(last_observed_state)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -244,12 +271,23 @@ def _is_released(lease: Lease) -> bool:
 class HandleCaller:
     """Runs the calls of one method over a handle, which follows them."""
 
-    __slots__ = ("_caller", "_handle")
+    __slots__ = ("_caller", "_handle", "_pool")
 
-    def __init__(self, handle: PoolHandle, caller: Caller) -> None:
-        """Runs them through `caller`, of the pool or of a lease."""
+    def __init__(self, handle: PoolHandle, caller: Caller, pool: ChannelPool | None = None) -> None:
+        """Runs them through `caller`, of a lease or of `pool`."""
         self._handle = handle
         self._caller = caller
+        self._pool = pool
+
+    def _current(self) -> Caller:
+        """The caller of the handle's pool, which its first use may have changed."""
+        handle = self._handle
+        handle._settle()
+        if self._pool is not None and self._pool is not handle._pool:
+            _, method = self._caller.origin()
+            self._pool = handle._pool
+            self._caller, _ = self._pool._caller(method.kind, *method.arguments)
+        return self._caller
 
     def origin(self) -> tuple[Any, Method]:
         """The handle, and the method."""
@@ -259,15 +297,15 @@ class HandleCaller:
     @property
     def driver(self) -> AioDriver:
         """The driver of the pool."""
-        return self._caller.driver
+        return self._current().driver
 
     def of_other_method(self, name: str) -> HandleCaller:
         """The caller for a method with another name."""
-        return HandleCaller(self._handle, self._caller.of_other_method(name))
+        return HandleCaller(self._handle, self._current().of_other_method(name), self._pool)
 
     def begin_chain(self) -> bool:
         """An intercepted call begins; returns whether it may go on even if the handle is closed meanwhile."""
-        return self._caller.begin_chain() and not self._handle._closed
+        return self._current().begin_chain() and not self._handle._closed
 
     def watch_chain(self, chain: asyncio.Task[Any]) -> None:
         """The task runs the interceptors of a call."""
@@ -288,13 +326,17 @@ class HandleCaller:
         handle = self._handle
         if handle._closed and chain is None:
             raise grpc.aio.UsageError("Channel is closed.")
-        call = self._caller.call(arguments, chain)
+        call = self._current().call(arguments, chain)
         handle._calls.add(call)
         return call
 
 
 class _Pools(SharedPools):
-    """A pool belongs to the loop that ran when it was asked for, or to that of its first use."""
+    """A pool belongs to the loop that ran when it was asked for.
+
+    Where none ran, as in the threads in which many engines receive what they are sent, a handle has a pool for the time
+    being. At the handle's first use that becomes the pool of the loop there, if this has none.
+    """
 
     def create(self, recipe: Recipe) -> ChannelPool:
         return pool_of(recipe)
@@ -311,6 +353,18 @@ class _Pools(SharedPools):
         if bound is None:
             return bool(shared.home == home)
         return home is not None and bound is home()
+
+    def settled(self, shared: Shared, recipe: Recipe) -> Shared:
+        """The pool for the running loop, instead of the one that a handle has for the time being."""
+        home = self.home()
+        with self._lock:
+            known = self._alive(recipe.key())
+            is_free = shared.home is None and shared.pool._driver.loop is None
+            if is_free and not any(self.fits(each, home) for each in known):
+                shared.home = home
+            if self.fits(shared, home):
+                return shared
+        return self.handle_on(recipe)
 
     def linger(self, shared: Shared) -> None:
         """Until a timer of the loop rings, or until the loop ends: then it closes its asynchronous generators."""
