@@ -113,3 +113,14 @@ def test_closed_before_its_use(server: Server) -> None:
         await other.close()
 
     asyncio.run(main())
+
+
+def test_dropped_after_its_loop(server: Server) -> None:
+    """Handles that outlive their loop leave nothing when they are collected."""
+    handle = received_from(pickle.dumps(pool(server)))
+
+    async def main() -> None:
+        assert await handle.unary_unary(ECHO)(b"x") == b"x"
+
+    asyncio.run(main())
+    assert connections_to(server.port) == 1

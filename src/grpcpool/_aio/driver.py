@@ -158,8 +158,12 @@ class AioDriver(Driver):
     def defer(self, work: Callable[[], object]) -> None:
         """Queues `work` for the next operation, or for the loop."""
         self.deferred.append(work)
+        self.call_soon(self.do_deferred)
+
+    def call_soon(self, work: Callable[[], object]) -> None:
+        """Does `work` on the loop, if the pool has one that is not closed. Safe in finalizers."""
         if self.loop is not None and not self.void:
-            self._call_soon(self.do_deferred)
+            self._call_soon(work)
 
     def do_deferred(self) -> None:
         """Does the work that finalizers left, unless this is another thread or loop: it is of calls, and gRPC's."""

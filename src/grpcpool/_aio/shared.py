@@ -8,6 +8,7 @@ import time
 import weakref
 from asyncio import _get_running_loop
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -400,7 +401,14 @@ def _begin_end(end: AsyncGenerator[None, None]) -> None:
 
 def _dropped(shared: Shared) -> None:
     """A handle has been collected. Safe in finalizers."""
-    shared.pool._driver.defer(lambda: _pools.released(shared))
+    driver: AioDriver = shared.pool._driver
+    driver.defer(partial(_pools.released_if_alive, weakref.ref(shared)))
+    # The loop keeps the pool until it has done that, or is closed: then the pool is collected.
+    driver.call_soon(partial(_keep, shared))
+
+
+def _keep(shared: Shared) -> None:
+    """What is an argument of this is kept until it is called."""
 
 
 _pools: Final = _Pools()

@@ -103,6 +103,12 @@ class SharedPools(abc.ABC):
         if last:
             self.linger(shared)
 
+    def released_if_alive(self, reference: weakref.ref[Shared]) -> None:
+        """The same, for work that must not keep the pool: it may never be done."""
+        shared = reference()
+        if shared is not None:
+            self.released(shared)
+
     def expire(self, shared: Shared) -> bool:
         """The pool has lingered; returns whether it is to end, because there is no handle by now."""
         with self._lock:

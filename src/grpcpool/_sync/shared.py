@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
@@ -336,7 +337,12 @@ def _end(pool: ChannelPool) -> None:
 
 def _dropped(shared: Shared) -> None:
     """A handle has been collected. Safe in finalizers."""
-    shared.pool._driver.defer(lambda: _pools.released(shared))
+    driver = shared.pool._driver
+    if driver.worker.runs:
+        driver.defer(partial(_pools.released, shared))
+    else:
+        # The work may never be done, and must not keep the pool, which has no connections.
+        driver.defer(partial(_pools.released_if_alive, weakref.ref(shared)))
 
 
 _pools: Final = _Pools()

@@ -59,6 +59,11 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._runs = False
 
+    @property
+    def runs(self) -> bool:
+        """Whether its thread runs, which it does as long as the pool has connections. Safe in finalizers."""
+        return self._runs
+
     def nudge(self) -> None:
         """Wakes a running worker. Safe in finalizers."""
         self._nudges.put(True)
