@@ -1,4 +1,4 @@
-"""Programs with real SDKs, each of which makes many calls at once; run by `test_sdks`, which counts their connections.
+"""Programs with real SDKs that make many calls at once; run by `test_sdks`, which counts their connections.
 
 ``python -m sdks.clients NAME WAY TARGET``: with ``plain`` as the way, the SDK's channels are gRPC's; with ``patched``,
 they are pools under `grpcpool.patched`; with ``channel``, the SDK takes a pool as an argument.

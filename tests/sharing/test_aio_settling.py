@@ -64,7 +64,7 @@ def test_one_pool_a_loop(server: Server, interceptors: tuple[Any, ...]) -> None:
 
 
 def test_acquire_and_open(server: Server) -> None:
-    """So do handles of which a lease is acquired, that are opened, or whose state is asked for, at their first use."""
+    """So do handles that are first used to acquire a lease, to open the pool, or to ask for its state."""
     sent = pickle.dumps(pool(server))
 
     async def main() -> None:
