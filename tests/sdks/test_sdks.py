@@ -77,6 +77,7 @@ def test_real_server(name: str, module: str, program: type[Program]) -> None:
         ("triton", "tritonclient.grpc", "patched"),
         ("triton_aio", "tritonclient.grpc", "patched"),
         ("pubsub", "google.pubsub_v1", "channel"),
+        ("pubsub", "google.pubsub_v1", "patched"),
         ("pubsub_pull", "google.pubsub_v1", "channel"),
         ("firestore", "google.cloud.firestore_v1", "patched"),
         ("firestore_aio", "google.cloud.firestore_v1", "patched"),
