@@ -87,7 +87,7 @@ def test_spark(target: str) -> None:
 def test_ray(target: str) -> None:
     """Tasks, actors with threads, actors on asyncio and `map_batches` make their calls in Ray's worker processes."""
     pytest.importorskip("ray")
-    lines, connections = run(target, "ray_workers.py", RAY_USAGE_STATS_ENABLED="0")
+    lines, connections = run(target, "ray_workers.py", RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
     assert [tasks for tasks, _ in lines] == [1000] * 4
     # Each actor has a process of its own; other processes may run tasks of both kinds.
     assert [processes for _, processes in lines[1:3]] == [1, 1]
