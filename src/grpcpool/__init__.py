@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 
-_ELSEWHERE = {"patched": "._patching.patch", "shared_channel": "._sync.shared"}
+_ELSEWHERE = {"patched": "._patching.patch", "shared_channel": "._sync.shared", "__version__": "._values.version"}
 
 
 def __getattr__(name: str) -> Any:
@@ -67,8 +67,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(".aio", __name__)
     if name in _ELSEWHERE:
         return getattr(importlib.import_module(_ELSEWHERE[name], __name__), name)
-    if name == "__version__":
-        return importlib.import_module("importlib.metadata").version(__name__)
     found = _factories.looked_up(name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -127,6 +127,29 @@ def failed_stream(target: str, single_threaded: bool) -> Any:
     return [code, while_held, when_dropped]
 
 
+def closed_handle(target: str) -> tuple[bool, str]:
+    """Whether a blocking call was cancelled by the close of its handle; and how it ended, at the latest by itself."""
+    mine, others = grpcpool.shared_channel(target), grpcpool.shared_channel(target)
+    ended: list[str] = []
+
+    def call() -> None:
+        unary: Any = mine.unary_unary(support.UU)
+        try:
+            unary(b"hold:blocked", timeout=2 * _SOON)
+        except grpc.RpcError as error:
+            said: Any = error
+            ended.append(said.code().name)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert _happens(lambda: mine.stats().in_flight == 1)
+    mine.close()
+    cancelled = ended == ["CANCELLED"]
+    thread.join(_LONG)
+    others.close()
+    return cancelled, ended[0]
+
+
 def dropped_stream(target: str, single_threaded: bool) -> bool:
     """Whether the place of a stream is free when it was half read, and is dropped."""
     pool = _pool_of_streams(target, single_threaded=single_threaded)

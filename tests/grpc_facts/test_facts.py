@@ -24,7 +24,9 @@ _OFFERED = {fact.name for fact in FACTS if fact.kind == "offered name"}
 # What our own objects call like something of gRPC's, by file, as it is read.
 _OURS = {("_aio/lease.py", "lease._channel"), ("_sync/lease.py", "lease._channel")}
 # What is private, and not gRPC's, in the folder of the facts.
-_OTHERS = {"sys._getframe", "kind._kind", "future._asyncio_future_blocking"}
+# They are attributes of these.
+_CLASSES = {fact.name.rpartition(".")[0] for fact in FACTS} - {""}
+_OTHERS = {"sys._getframe", "sys._current_frames", "kind._kind", "future._asyncio_future_blocking"}
 
 
 def _sources() -> Iterator[tuple[str, str]]:
@@ -122,7 +124,7 @@ def test_what_the_folder_uses_has_a_row() -> None:
                 case ast.Attribute(attr=name) if name.startswith("_") and not name.startswith("__"):
                     known = name in _WORDS or _is_own(node) or ast.unparse(node) in _OTHERS
                 case ast.Constant(value=str(name)) if re.fullmatch(r"_[A-Za-z]\w+|grpc(\.\w+)*\._\w+", name):
-                    known = name in _WORDS | _MODULES | _OFFERED | {"_running", "grpc._cython"}
+                    known = name in _WORDS | _CLASSES | _MODULES | _OFFERED | {"_running", "grpc._cython"}
                 case _:
                     continue
             if not known:

@@ -54,6 +54,14 @@ def test_errors_while_grpc_is_being_imported(calls: CallServer) -> None:
     assert UNCHANGED.run("half_imported", calls.target).result == [False, True]
 
 
+def test_a_blocking_call_of_a_handle_that_is_closed(calls: CallServer) -> None:
+    """Where gRPC's calls wait in another function, it goes on to its own end, and the pool says so."""
+    assert UNCHANGED.run("closed_handle", calls.target).result == [True, "CANCELLED"]
+    ended = renamed("_blocking").run("closed_handle", calls.target)
+    assert ended.result == [False, "DEADLINE_EXCEEDED"]
+    assert ended.warned_of("_UnaryUnaryMultiCallable._blocking")
+
+
 def test_a_close_within_a_callback_does_not_wait_for_itself(calls: CallServer) -> None:
     """`close()` on gRPC's thread returns at once, also when the module that calls back has another name."""
     for grpc in (UNCHANGED, _MODULE_RENAMED):

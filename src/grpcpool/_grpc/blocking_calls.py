@@ -5,6 +5,7 @@ Closing a channel cancels them, but the connections of a shared pool carry the c
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable
 from typing import Any, Final
@@ -23,11 +24,22 @@ CHANNEL_CLOSED: Final = "Channel closed!"
 
 def cancel_blocking(threads: Iterable[int]) -> None:
     """Cancels the call that each of these threads waits for, as the close of its channel would. Some may have none."""
+    if not _is_known():
+        warn_of_missing("_UnaryUnaryMultiCallable._blocking")
+        return
     frames = sys._current_frames()
     for thread in threads:
         call = _call_of(frames.get(thread))
         if call is not None:
-            _cancel(call)
+            call.cancel(grpc.StatusCode.CANCELLED.value[0], CHANNEL_CLOSED)
+
+
+@functools.cache
+def _is_known() -> bool:
+    """Whether gRPC's blocking calls wait where this module expects it."""
+    module = sys.modules.get(_MODULE)
+    waits = getattr(getattr(module, "_UnaryUnaryMultiCallable", None), _BLOCKING, None)
+    return _CALL in getattr(getattr(waits, "__code__", None), "co_varnames", ())
 
 
 def _call_of(frame: Any) -> Any:
@@ -37,13 +49,3 @@ def _call_of(frame: Any) -> Any:
             return frame.f_locals.get(_CALL)
         frame = frame.f_back
     return None
-
-
-def _cancel(call: Any) -> None:
-    try:
-        call.cancel(grpc.StatusCode.CANCELLED.value[0], CHANNEL_CLOSED)
-    except AttributeError:
-        warn_of_missing("_blocking")
-    except ValueError:
-        # It has ended.
-        return

@@ -51,6 +51,15 @@ _CANCELLED = "tests/aio_calls/test_cancel_messages.py"
 _MESSAGES = "tests/grpc_facts/test_messages.py"
 
 FACTS: Final = (
+    # --- calls that block -----------------------------------------------------------------------------------------
+    Fact(
+        "_UnaryUnaryMultiCallable._blocking",
+        "private name",
+        "1.60",
+        "where a blocking call waits, with the call in its variable `call`: so closing a handle can cancel it",
+        "closing a handle does not cancel its blocking calls: they end by themselves, and `close()` waits for a second",
+        f"{_SYNC}::test_a_blocking_call_of_a_handle_that_is_closed",
+    ),
     # --- channels -----------------------------------------------------------------------------------------------
     Fact(
         "Channel._channel",

@@ -26,7 +26,7 @@ class PatchReport:
 
     Attributes:
         replaced: The names that stand for the pool's constructors now, such as ``"grpc.insecure_channel"``.
-        channels: The channels that were created, by target. At most 1,000 targets are told apart.
+        channels: The channels that were created, by target. At most 1,000 targets are listed.
         plain: Where modules hold a constructor of gRPC's that cannot be replaced: classes and functions with it among
             their attributes or defaults. Channels that were created before the patch are not known.
     """

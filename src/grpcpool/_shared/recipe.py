@@ -60,7 +60,7 @@ class Recipe:
         return (
             self.targets,
             self.credentials,
-            # For Python 1 is equal to True, for gRPC it may not be.
+            # Python takes 1 and True for equal. gRPC may not.
             tuple((name, type(value), _hashable(value)) for name, value in self.options),
             self.compression,
             self.config or PoolConfig(),
@@ -104,7 +104,7 @@ class Recipe:
 
     @classmethod
     def received(cls, sent: dict[str, Any]) -> Recipe:
-        """The recipe of which `sent` are the parts.
+        """The recipe that consists of the parts `sent`.
 
         Raises:
             ImportError: This process does not have a part.

@@ -275,15 +275,17 @@ class HandleCaller:
 
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call."""
-        handle = self._handle
-        if handle._closed:
-            raise ValueError("Cannot invoke RPC: Channel closed!")
-        call = self._caller.run(how, arguments)
-        handle._calls.add(call)
-        if handle.closed:
-            # Meanwhile.
-            call.cancel()
-        return call
+        handle, token = self._handle, object()
+        blocked = handle._blocked
+        blocked[token] = get_ident()
+        try:
+            if handle._closed:
+                raise ValueError("Cannot invoke RPC: Channel closed!")
+            call = self._caller.run(how, arguments)
+            handle._calls.add(call)
+            return call
+        finally:
+            del blocked[token]
 
 
 class _Pools(SharedPools):

@@ -1,0 +1,38 @@
+"""Fixtures for the tests of shared pools."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from support.call_server import CallServer
+from support.connections import connections_to
+from support.waiting import eventually
+
+
+@pytest.fixture(scope="session")
+def _call_server() -> Iterator[CallServer]:
+    with CallServer() as server:
+        yield server
+
+
+@pytest.fixture
+def calls(_call_server: CallServer) -> Iterator[CallServer]:
+    """A server; some seconds after each test, when pools have lingered, no connection to it is left."""
+    yield _call_server
+
+    def none_left() -> bool:
+        gc.collect()
+        return connections_to(_call_server.port) == 0
+
+    eventually(none_left)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that accepts connections, and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"

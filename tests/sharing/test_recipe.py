@@ -1,0 +1,169 @@
+"""Recipes: which pools are one, and what of a pool is sent to other processes."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+import grpc
+import pytest
+
+import grpcpool
+import grpcpool.aio
+from grpcpool import Listener, PoolConfig
+from grpcpool._shared.recipe import Recipe, recipe_of
+from sharing import parts
+
+pytestmark = pytest.mark.timeout(30)
+
+_SECRET = b"-----BEGIN PRIVATE KEY----- of nobody"
+
+
+def _recipe(**given: Any) -> Recipe:
+    arguments: dict[str, Any] = dict.fromkeys(("credentials", "options", "compression", "config", "name"))
+    return recipe_of(["orders:1"], **{**arguments, **given})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {}),
+        ({"options": [("a", 1)]}, {"options": (("a", 1),)}),
+        ({"config": None}, {"config": PoolConfig()}),
+        ({"credentials": parts.credentials}, {"credentials": parts.credentials}),
+        ({"credentials": parts.Vault.credentials}, {"credentials": parts.Vault.credentials}),
+        ({"listeners": [parts.LISTENER]}, {"listeners": (parts.LISTENER,)}),
+        ({"config": PoolConfig(prime=parts.prime)}, {"config": PoolConfig(prime=parts.prime)}),
+    ],
+)
+def test_equal_arguments_are_one_recipe(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """A default is equal to its value given, a sequence to another of the same."""
+    assert _recipe(**one).key() == _recipe(**other).key()
+    assert hash(_recipe(**one).key()) == hash(_recipe(**other).key())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"options": [("a", 1)]}, {"options": [("a", True)]}),
+        ({"options": [("a", 1), ("b", 1)]}, {"options": [("b", 1), ("a", 1)]}),
+        ({"options": [("a", [])]}, {"options": [("a", [])]}),
+        ({"config": PoolConfig(max_size=3)}, {"config": PoolConfig(max_size=4)}),
+        ({"name": "a"}, {"name": None}),
+        ({"compression": grpc.Compression.Gzip}, {}),
+        ({"credentials": grpc.local_channel_credentials()}, {"credentials": grpc.local_channel_credentials()}),
+        ({"credentials": grpc.local_channel_credentials()}, {}),
+        ({"listeners": [Listener()]}, {"listeners": [Listener()]}),
+        ({"addresses": parts.addresses}, {}),
+        ({"constructor": print}, {}),
+    ],
+)
+def test_other_arguments_are_another(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Credentials and listeners are compared by identity, option values with their types."""
+    assert _recipe(**one).key() != _recipe(**other).key()
+
+
+def test_what_is_sent_arrives() -> None:
+    """Callables and listeners are found by their names, at the other end; everything else is sent."""
+    recipe = _recipe(
+        credentials=parts.credentials,
+        options=[("grpc.keepalive_time_ms", 10_000), ("text", "ä"), ("bytes", b"\0")],
+        compression=grpc.Compression.Gzip,
+        config=PoolConfig(max_size=3, prime=parts.prime),
+        name="orders",
+        listeners=[parts.LISTENER],
+        addresses=parts.addresses,
+    )
+    assert Recipe.received(pickle.loads(pickle.dumps(recipe.sent()))) == recipe
+    of_class = _recipe(credentials=parts.Vault.credentials)
+    assert Recipe.received(of_class.sent()).key() == of_class.key()
+
+
+def test_a_patch_is_not_sent() -> None:
+    """The process that receives the pool may be patched in another way, or not at all."""
+    assert Recipe.received(_recipe(constructor=print).sent()) == _recipe()
+
+
+def _in_closure() -> Any:
+    key = _SECRET
+    return lambda: grpc.ssl_channel_credentials(private_key=key)
+
+
+def _not_found(parameter: object) -> Any:  # a decorator that names what it makes after something else
+    def made(*_: Any) -> object:
+        return parameter
+
+    made.__qualname__ = "credentials"
+    made.__module__ = parts.__name__
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "part", "remedy"),
+    [
+        ({"credentials": grpc.local_channel_credentials()}, "credentials", "function at the top level"),
+        ({"credentials": lambda: None}, "credentials", "function at the top level"),
+        ({"credentials": _in_closure()}, "credentials", "function at the top level"),
+        ({"credentials": _not_found(_SECRET)}, "credentials", "function at the top level"),
+        ({"config": PoolConfig(prime=lambda _: None)}, "PoolConfig.prime", "function at the top level"),
+        ({"addresses": lambda: ["10.0.0.7:1"]}, "addresses", "function at the top level"),
+        ({"listeners": [Listener()]}, "listeners", "global variable"),
+        ({"options": [("grpc.some", object())]}, "option 'grpc.some'", "text, numbers or bytes"),
+    ],
+    ids=["object", "lambda", "closure", "misnamed", "prime", "addresses", "listener", "option"],
+)
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps], ids=["pickle", "cloudpickle"])
+def test_what_cannot_be_sent_is_named(given: dict[str, Any], part: str, remedy: str, dumps: Any) -> None:
+    """Also by a pickler that could send it, because it may hold a secret. The message does not show it."""
+    arguments = {name: value for name, value in given.items() if name != "credentials"}
+    pools: list[Any] = []
+    for world in (grpcpool, grpcpool.aio):
+        if "credentials" in given:
+            pools.append(world.secure_channel("orders:1", given["credentials"]))
+        else:
+            pools.append(world.insecure_channel("orders:1", **arguments))
+    for pool in pools:
+        with pytest.raises(TypeError, match=f"its {part}, of type .*{remedy}") as caught:
+            dumps(pool)
+        assert "BEGIN" not in str(caught.value)
+
+
+def test_no_secret_is_sent() -> None:
+    """A callable is sent as its name, also by a pickler that would send what it refers to."""
+    pool = grpcpool.secure_channel("orders:1", parts.credentials)
+    for sent in (pickle.dumps(pool), cloudpickle.dumps(pool), cloudpickle.dumps(lambda: pool)):
+        assert b"credentials" in sent
+        assert b"local_channel" not in sent
+
+
+def test_factories_are_sent_if_they_can_be() -> None:
+    """A factory of the user's: by the means of what pickles it."""
+    assert pickle.loads(pickle.dumps(grpcpool.ChannelPool(parts.credentials))).config == PoolConfig()
+    with pytest.raises(TypeError, match=r"its factory, .*top level of a module, or a pickler such as cloudpickle"):
+        pickle.dumps(grpcpool.ChannelPool(lambda: grpc.insecure_channel("orders:1")))
+    assert cloudpickle.loads(cloudpickle.dumps(grpcpool.ChannelPool(lambda: grpc.insecure_channel("orders:1"))))
+
+
+def test_what_the_other_process_does_not_have() -> None:
+    """The error names it, and says what to do."""
+    module = type(sys)("only_here")
+    exec("def credentials(): pass", vars(module))  # noqa: S102 -- stands for a module of the sender
+    sys.modules["only_here"] = module
+    sent = pickle.dumps(grpcpool.secure_channel("orders:1", module.credentials))
+    del module.credentials
+    with pytest.raises(ImportError, match=r"only_here.credentials.*define it in a module that both processes import"):
+        pickle.loads(sent)
+    del sys.modules["only_here"]
+    with pytest.raises(ModuleNotFoundError, match="only_here"):
+        pickle.loads(sent)
+
+
+def test_a_lease_is_not_sent() -> None:
+    """It is a place in this process."""
+    with grpcpool.ChannelPool(lambda: grpc.insecure_channel("localhost:1")) as pool:
+        lease = grpcpool.Lease()
+        lease._pool, lease._released = pool, True
+        with pytest.raises(TypeError, match="a lease cannot be copied or sent"):
+            pickle.dumps(lease)
