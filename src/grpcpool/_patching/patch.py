@@ -223,7 +223,8 @@ def patched(config: PoolConfig | None = None, *, targets: Targets = None, shared
     Args:
         config: The settings of the pools.
         targets: Which targets get a pool: globs such as ``["*.internal:*"]``, a callable that gets the target and
-            returns whether, or its settings, or a mapping from globs to settings. The first glob that fits counts. `None`: all.
+            returns whether, or its settings, or a mapping from globs to settings. The first glob that fits counts.
+            `None`: all.
         shared: Whether channels with equal arguments are handles on one pool, see `shared_channel`. `False`: each is a
             pool of its own.
 
