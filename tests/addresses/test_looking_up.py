@@ -13,7 +13,7 @@ import pytest
 
 import grpcpool
 from addresses.fleet import LOOK_UP_EVERY, NAME, OFTEN, Servers, hosts, pid_of
-from grpcpool.events import AddressesChanged, LookUpFailed
+from grpcpool.events import AddressesChanged, LookUpFailed, OpenFailed
 from resilience.tasks import LoopThread, Tasks
 from resilience.worlds import Subject, World, failure_of
 from support.dns import DnsServer, asked_by_this_process
@@ -192,19 +192,37 @@ def test_names_may_be_among_the_addresses(world: World, servers: Servers) -> Non
 @pytest.mark.parametrize(
     "rubbish", [None, [], "127.0.0.2:1", b"127.0.0.3:1", 5, [5], [""], [None], RuntimeError("registry down")]
 )
-def test_rubbish_at_first_is_left_to_grpc(world: World, servers: Servers, rubbish: Any) -> None:
-    """What it raises, and a wrong result, are events; calls go where gRPC finds the target."""
+def test_rubbish_at_first_fails_dials(world: World, servers: Servers, rubbish: Any) -> None:
+    """What it raises, and a wrong result, fail dials and calls, which say why; gRPC is not asked for the target."""
     recorder = Recorder()
     discovery = Discovery()
     discovery.found = rubbish
     how = {"addresses": discovery, "listeners": [recorder]}
     with world.pool(servers[1].target, options=OPTIONS, how=how) as subject:
-        assert pid_of(subject) == str(servers[1].pid).encode()
-        eventually(lambda: recorder.of(LookUpFailed))
+        code, details = error_of(subject)
+        eventually(lambda: recorder.of(OpenFailed))
         error = recorder.of(LookUpFailed)[0].error
         assert isinstance(error, type(rubbish) if isinstance(rubbish, Exception) else TypeError | ValueError)
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert details == str(error)
+        assert recorder.of(OpenFailed)[0].error is error
+        waits = subject.begin(PID, b"", wait_for_ready=True)
         discovery.found = of(servers, 1)
-        eventually(lambda: pid_of(subject) == str(servers[0].pid).encode())
+        assert waits.result(LONG) == str(servers[0].pid).encode()
+        assert servers.connections(2) == [1, 0]
+
+
+def test_open_fails_with_the_error_of_the_discovery(servers: Servers, world: World) -> None:
+    """As with that of a factory. The name of the target need not exist, and another `open()` may succeed."""
+    discovery = Discovery()
+    discovery.found = RuntimeError("registry down")
+    with world.pool("orders.invalid:1", options=OPTIONS, how={"addresses": discovery}) as subject:
+        with pytest.raises(grpcpool.PoolOpenError, match="registry down") as raised:
+            subject.open(timeout=LONG)
+        assert raised.value.__cause__ is discovery.found
+        discovery.found = of(servers, 1)
+        subject.open(timeout=LONG)
+        assert servers.connections(1) == [1]
 
 
 @pytest.mark.parametrize("rubbish", [None, [], "127.0.0.2:1", [5], RuntimeError("registry down")])
@@ -245,15 +263,21 @@ def test_a_callable_that_blocks_blocks_nothing_else(world: World, servers: Serve
 
 
 def test_a_callable_that_blocks_at_first(world: World, servers: Servers) -> None:
-    """After a second, calls go where gRPC finds the target; what the callable returns in the end is used."""
+    """Calls wait for it for `connect_timeout`, and then fail; what the callable returns in the end is used."""
     discovery = Discovery(*of(servers, 2)[1:])
     discovery.may_go_on.clear()
-    with world.pool(servers[0].target, options=OPTIONS, how={"addresses": discovery}) as subject:
+    how = {"addresses": discovery}
+    with world.pool(servers[0].target, options=OPTIONS, how=how, connect_timeout=0.5) as subject:
         began = time.monotonic()
-        assert pid_of(subject) == str(servers[0].pid).encode()
-        assert time.monotonic() - began < FIRST_WAIT + SLACK
+        code, details = error_of(subject)
+        assert 0.5 <= time.monotonic() - began < 0.5 + SLACK
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "addresses() has not returned within connect_timeout, 0.5 s" in details
+        waits = subject.begin(PID, b"", wait_for_ready=True)
         discovery.may_go_on.set()
-        eventually(lambda: servers.connections(2) == [0, 1])
+        assert waits.result(LONG) == str(servers[1].pid).encode()
+        assert servers.connections(2) == [0, 1]
+        assert discovery.calls == 1
 
 
 def test_a_coroutine_function(servers: Servers, world: World) -> None:
@@ -267,11 +291,13 @@ def test_a_coroutine_function(servers: Servers, world: World) -> None:
     recorder = Recorder()
     how = {"addresses": discovery, "listeners": [recorder]}
     with world.pool(servers[2].target, options=OPTIONS, how=how) as subject:
-        pid_of(subject)
         if world.name == "threads":
+            assert "coroutine functions are for grpcpool.aio" in error_of(subject)[1]
+            eventually(lambda: recorder.of(LookUpFailed))
             assert "coroutine functions are for grpcpool.aio" in str(recorder.of(LookUpFailed)[0].error)
-            assert servers.connections(3) == [0, 0, 1]
+            assert servers.connections(3) == [0, 0, 0]
         else:
+            pid_of(subject)
             eventually(lambda: servers.connections(3) == [1, 1, 0])
             assert threads == {"test-loop"}
 
@@ -290,8 +316,9 @@ def test_a_coroutine_function_that_is_cancelled(servers: Servers) -> None:
     with LoopThread() as loop:
         how = {"addresses": discovery, "listeners": [recorder]}
         with Tasks(loop).pool(servers[1].target, options=OPTIONS, how=how) as subject:
-            pid_of(subject)
-            eventually(lambda: servers.connections(2) == [1, 0])
+            assert error_of(subject)[0] is grpc.StatusCode.UNAVAILABLE
+            assert subject.begin(PID, b"", wait_for_ready=True).result(LONG) == str(servers[0].pid).encode()
+            assert servers.connections(2) == [1, 0]
     assert [type(event.error) for event in recorder.of(LookUpFailed)] == [asyncio.CancelledError]
 
 

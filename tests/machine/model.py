@@ -149,6 +149,9 @@ class World:
         looks = bool(self.possible)
         leads = Leads(looks=looks, every=5.0 if looks else None, either_family=settings.either_family, seed=seed)
         leads = leads._replace(endpoints=settings.endpoints if looks else 1)
+        # Whether only look-ups find addresses.
+        self.discovered = looks and seed % 2 == 0 and leads.endpoints == 1 and not settings.either_family
+        leads = leads._replace(discovered=self.discovered)
         self.machine = code.machine(self.config, name="pool", random=dice(seed).random, leads=leads)
         # Whether a look-up is under way.
         self.looking = False
@@ -378,7 +381,10 @@ class World:
         if names:
             self._step(self.recorder.effects(self.machine.addresses, names, self.now))
         else:
+            failures = self.machine.counters.open_failures
             self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), self.now))
+            fails = self.discovered or self.machine.counters.open_failures == failures
+            assert fails, "a dial failed that gRPC could look up"
         # Else the answer was for a target that is not used any more.
         again = self.machine.fleet.lookups.next_at() <= self.now
         assert self.closing or again or not [slot for slot in self.slots if slot.held], (
@@ -563,6 +569,7 @@ class World:
     def _do_open(self, effect: Open) -> None:
         assert effect.slot not in self.dials, "dialled twice"
         assert effect.slot.address in (None, *self.possible), "dialled to an address that was not found"
+        assert effect.slot.address or not self.discovered, "dialled to an unknown address"
         address = self.machine.fleet.addresses._used.get(effect.slot.address)
         pauses = address is not None and address.backoff.retry_at > self.now
         others = self.machine.fleet.addresses.retry_at <= self.now and not self.failing

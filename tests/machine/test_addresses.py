@@ -30,9 +30,9 @@ def over(*names: str, seed: int = 0, **config: Any) -> Play:
     return Play(leads=Leads(addresses=names, every=EVERY, seed=seed), random=lambda: 0.5, **config)
 
 
-def looking(*, either_family: bool = False, **config: Any) -> Play:
-    """A pool whose addresses are looked up, exactly every 30 seconds."""
-    leads = Leads(looks=True, every=EVERY, either_family=either_family)
+def looking(*, either_family: bool = False, discovered: bool = False, **config: Any) -> Play:
+    """A pool whose addresses are looked up, exactly every 30 seconds; if they are `discovered`, only so."""
+    leads = Leads(looks=True, every=EVERY, either_family=either_family, discovered=discovered)
     return Play(leads=leads, random=lambda: 0.5, **config)
 
 
@@ -470,3 +470,76 @@ def test_a_silent_server_with_one_address_keeps_it() -> None:
     play.now = START + 9.9
     play.tick()
     assert (play.stats.open_failures, play.stats.opening) == (0, 1)
+
+
+# --- the user's own discovery ----------------------------------------------------------------------------------------
+
+
+def test_a_first_look_up_that_fails_is_left_to_grpc() -> None:
+    """As long as no addresses are known, gRPC looks them up; once they are, its connection is replaced."""
+    play = looking(max_size=1)
+    play.request(1)
+    play.tick()
+    assert play.look_failed() == ["open 1"]
+    assert play[1].address is None
+    assert play.opened(1) == ["grant 1"]
+    play.release(1, 1)
+    play.tick(1.0)
+    assert play.found(A) == ["open 2 for 1"]
+    assert play.opened(2) == ["closed 1: address_gone", "close 1"]
+
+
+def test_without_discovered_addresses_dials_fail() -> None:
+    """Each fails with the error of a look-up that is younger than the dial. What may wait is served in the end."""
+    play = looking(discovered=True, max_size=1)
+    play.request(1, fail_fast=True)
+    play.tick()
+    assert "refuse open_failed" in play.look_failed()
+    assert str(play.refusal.cause) == "no such name"
+    assert play.request(1) == []
+    dials = 1
+    while play.now < START + 20.0:
+        play.tick_in_time()
+        if play.states():
+            assert play.machine.fleet.lookups.next_at() <= play.now + 1.0 or play.machine.fleet.lookups.under_way
+        if play.machine.fleet.lookups.under_way:
+            dials += len(play.states())
+            play.look_failed()
+            assert play.states() == {}
+    assert 5 <= dials <= 20
+    assert play.stats.open_failures == dials
+    while not play.machine.fleet.lookups.under_way:
+        play.tick_in_time()
+    play.found(A)
+    (number,) = play.states()
+    assert play[number].address == A
+    assert "grant " + str(number) in play.opened(number)
+
+
+def test_a_discovery_that_blocks_at_first() -> None:
+    """A dial waits for it until `connect_timeout`, and then fails; nothing is dialled beside it."""
+    play = looking(discovered=True, max_size=3, connect_timeout=10.0)
+    play.request(1, fail_fast=True)
+    assert [*play.tick(), *play.tick(5.0), *play.tick(4.9)] == ["look"]
+    assert play.states() == {1: "opening"}
+    assert play.tick(0.1) == ["close 1", "refuse open_failed"]
+    assert str(play.refusal.cause) == "addresses() has not returned within connect_timeout, 10.0 s"
+    play.request(1)
+    play.tick_in_time()
+    (number,) = play.states()
+    assert play.found(A, B)[0] == f"open {number}"
+
+
+def test_discovered_addresses_stay() -> None:
+    """Once some are known, a look-up that fails changes nothing."""
+    play = looking(discovered=True, max_size=1)
+    play.request(1)
+    play.tick()
+    play.found(A)
+    play.failed(1)
+    play.tick_in_time()
+    if play.machine.fleet.lookups.under_way:
+        play.look_failed()
+    while not play.states():
+        play.tick_in_time()
+    assert [slot.address for slot in play.machine.fleet.slots] == [A]

@@ -99,7 +99,9 @@ class MachinePlayer:
         random: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Creates an unused pool; `random` is the machine's source of randomness."""
-        leads = Leads() if addresses is None else Leads(looks=True, every=30.0, endpoints=endpoints)
+        leads = Leads()
+        if addresses is not None:
+            leads = Leads(looks=True, discovered=endpoints == 1, every=30.0, endpoints=endpoints)
         self._machine = PoolMachine(config, name="story", random=random, leads=leads)
         self._addresses = addresses or []
         self._recorder = Recorder(self._machine)

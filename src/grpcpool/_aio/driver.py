@@ -227,6 +227,8 @@ class AioDriver(Driver):
             # Foreign code may raise anything, `CancelledError` included. One that is not reported would be the last.
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
+            # As in `_open`: what they hold must not live on with the error.
+            traceback.clear_frames(error.__traceback__)
             self.tell(self.machine.look_failed, error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 # The program should end.

@@ -59,6 +59,7 @@ class Leads(NamedTuple):
     Attributes:
         addresses: The target's, if they are known without a look-up.
         looks: Whether they are looked up.
+        discovered: Whether only look-ups find them: without an answer, gRPC could not find them either.
         every: Seconds between two look-ups; `None` if there is one address for ever, or it is not known.
         either_family: Whether IPv4 and IPv6 addresses stand for the same servers.
         seed: Ranks addresses that have as many connections.
@@ -67,6 +68,7 @@ class Leads(NamedTuple):
 
     addresses: Sequence[str] = ()
     looks: bool = False
+    discovered: bool = False
     every: float | None = None
     either_family: bool = False
     seed: int = 0

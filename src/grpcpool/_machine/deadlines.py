@@ -54,6 +54,8 @@ class Deadlines:
     def late(self, slot: Slot) -> TimeoutError:
         """Why an opening whose deadline has come has failed."""
         connect_timeout = self._fleet.config.connect_timeout
+        if slot.held and self._fleet.lookups.discovered:
+            return TimeoutError(f"addresses() has not returned within connect_timeout, {connect_timeout} s")
         # As when it was dialled, to the last digit.
         if slot.deadline < slot.opened_at + connect_timeout:
             allowed = slot.deadline - slot.opened_at

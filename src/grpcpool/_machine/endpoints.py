@@ -166,7 +166,8 @@ class Endpoints:
             return False
         fleet.lookups.failed(now)
         fleet.outbox.append(Notify(LookUpFailed(pool=fleet.name, error=error)))
-        fleet.direct_held(now)
+        if not fleet.lookups.awaited:
+            fleet.direct_held(now)
         return True
 
     # --- changing over ------------------------------------------------------------------------------------------

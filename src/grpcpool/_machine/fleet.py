@@ -33,7 +33,7 @@ from .places import Places
 from .silence import Silence
 from .slot import Slot, SlotEvent
 
-# A dial that takes longer is not counted on any more. One waits as long for the first look-up; then gRPC looks up.
+# A dial that takes longer is not counted on any more. If gRPC can look up, one waits as long for the first look-up.
 _HANGS_AFTER = 1.0
 
 # The same while it is not known whether IPv6 or IPv4 can be used: as long as gRPC waits before it tries the other.
@@ -76,7 +76,7 @@ class Fleet:
         self.picker = places.picker
         self.target = places.target
         self.addresses = Addresses(self.slots, random, leads)
-        self.lookups = LookUps(outbox, random, self.alarm_at, every=leads.every, looks=leads.looks)
+        self.lookups = LookUps(outbox, random, self.alarm_at, leads)
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
@@ -209,6 +209,8 @@ class Fleet:
         slot.overflow = overflow
         slot.beside = self.slots.hanging > 0
         slot.held = self.lookups.awaited
+        if slot.held:
+            self.lookups.want_first(now)
         slot.endpoint = self.endpoint
         self.regauge(now)
         old = replaces.id if replaces is not None else None
@@ -223,6 +225,9 @@ class Fleet:
             self.outbox.append(Open(slot))
         # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
         patience = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
+        if slot.held and self.lookups.discovered:
+            # Another dial would wait as well.
+            patience = math.inf
         slot.hangs_at = now + patience * 2.0**self.slots.hanging
         self.alarm_at(min(slot.hangs_at, slot.deadline))
 
@@ -236,10 +241,13 @@ class Fleet:
     def direct_held(self, now: float) -> None:
         """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
         self.lookups.awaited = False
-        for slot in self.slots.in_state(SlotState.OPENING):
-            if slot.held:
-                slot.held = False
-                self._direct(slot, None, now)
+        for slot in self.held():
+            slot.held = False
+            self._direct(slot, None, now)
+
+    def held(self) -> list[Slot]:
+        """The connections that wait for the first addresses."""
+        return [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.held]
 
     def opened(self, slot: Slot, now: float) -> None:
         """Takes a connection into service; the one that it replaces, if any, retires."""

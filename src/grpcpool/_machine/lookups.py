@@ -4,6 +4,8 @@ At first use, and from then on every `every` seconds, give or take a fifth, whil
 most once a second, after a connection was lost or could not be made: its server may have moved. One look-up is under
 way at a time. One that fails is tried again after a pause that doubles from a second.
 
+Until the user's own discovery has found an address, each dial asks for a look-up, and fails with it.
+
 A pool that has not been used since the last look-up *rests*: nothing is looked up, and no address is kept connected,
 until it is used again.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from .addresses import Leads
 from .effects import Look, Outbox
 
 # Between two look-ups.
@@ -30,9 +33,7 @@ class LookUps:
         outbox: Outbox,
         random: Callable[[], float],
         alarm_at: Callable[[float], None],
-        *,
-        every: float | None,
-        looks: bool,
+        leads: Leads,
     ) -> None:
         """Looks up nothing yet.
 
@@ -40,17 +41,17 @@ class LookUps:
             outbox: For the effect.
             random: Returns a float from 0 to below 1.
             alarm_at: Brings the pool's next deadline forward.
-            every: Seconds between two look-ups; `None` if the target has one address for ever.
-            looks: Whether addresses are looked up. If not, only whether the pool is in use is of interest.
+            leads: How often to look up. If addresses are not looked up, only whether the pool is in use is of interest.
         """
         self._outbox = outbox
         self._random = random
         self._alarm_at = alarm_at
-        self._every = math.inf if every is None else every
-        self._looks = looks
+        self._every = math.inf if leads.every is None else leads.every
+        self._looks = leads.looks
+        self.discovered = leads.discovered
         self.under_way = False
-        # Whether connections wait for the first answer.
-        self.awaited = looks
+        # Whether connections wait for the first answer; for the first addresses, if these are `discovered`.
+        self.awaited = leads.looks
         self.in_use = False
         # Whether the one under way is for a target that is not used any more.
         self._stale = False
@@ -86,6 +87,11 @@ class LookUps:
         self._due_at = min(self._due_at, max(now, self._looked_at + _AT_LEAST))
         self._alarm_at(self._due_at)
 
+    def want_first(self, now: float) -> None:
+        """A connection waits for the first answer."""
+        if not self.under_way:
+            self.want(now)
+
     def tick(self, acquired: int, now: float, *, idle: bool) -> None:
         """Looks up, if that is due.
 
@@ -111,16 +117,18 @@ class LookUps:
     def answered(self, now: float) -> None:
         """The look-up has an answer."""
         self._failures = 0
+        self.awaited = False
         self._over(now + self._pause())
 
     def failed(self, now: float) -> None:
         """The look-up has failed."""
         pause = min(self._every, _AT_LEAST * 2.0**self._failures)
         self._failures += 1
+        self.awaited = self.awaited and self.discovered
         self._over(now + pause)
 
     def _over(self, next_at: float) -> None:
-        self.under_way = self.awaited = False
+        self.under_way = False
         # A loss meanwhile has brought it forward: the answer may be older.
         self._due_at = next_at if not self._wanted else min(self._due_at, next_at)
         self._alarm_at(self._due_at)

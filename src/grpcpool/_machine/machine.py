@@ -371,8 +371,10 @@ class PoolMachine:
             self._reconcile(now)
 
     def look_failed(self, error: BaseException, now: float) -> None:
-        """A look-up has failed: the last addresses that were found stay."""
+        """A look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
         if not self.closing and self.endpoints.look_failed(error, now):
+            for slot in self.fleet.held():
+                self.open_failed(slot, error, now)
             self._reconcile(now)
 
     # --- the whole pool -----------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def destination_of(
     every = resolution_interval(options)
     if addresses is not None:
         host = _host_of(target)
-        return Destination(Leads(looks=True, every=every), authority=None if host is None else host[0])
+        return Destination(Leads(looks=True, discovered=True, every=every), authority=None if host is None else host[0])
     if has_policy(options):
         return LEFT_TO_GRPC
     if (listed := _LIST.fullmatch(target)) is not None:
