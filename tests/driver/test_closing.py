@@ -11,7 +11,16 @@ from typing import Any
 import grpc
 import pytest
 
-from grpcpool import ChannelPool, LeaseReleasedError, Listener, PoolClosedError, PoolConfig, PoolTimeoutError
+from grpcpool import (
+    ChannelPool,
+    LeaseReleasedError,
+    Listener,
+    PoolClosedError,
+    PoolConfig,
+    PoolOpenError,
+    PoolTimeoutError,
+    insecure_channel,
+)
 from grpcpool.events import Closed
 from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory
@@ -307,6 +316,40 @@ def test_a_dropped_pool_is_closed_although_its_factory_references_it() -> None:
     assert gone() is None
     eventually(lambda: not factory.open)
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-client")])
+
+
+class _Failing:
+    """Owns a pool whose connections it cannot make."""
+
+    def __init__(self, trouble: str) -> None:
+        if trouble == "addresses":
+            self.pool = insecure_channel("failing:1", name="failing", addresses=self.fail)
+        else:
+            config = PoolConfig(prime=self.fail if trouble == "prime" else None)
+            self.pool = ChannelPool(FakeFactory() if trouble == "prime" else self.fail, config, name="failing")
+
+    def fail(self, *_: Any) -> Any:
+        """Raises."""
+        raise OSError("broken")
+
+
+@pytest.mark.parametrize("trouble", ["factory", "prime", "addresses"])
+def test_a_dropped_pool_is_closed_although_its_owner_fails(trouble: str) -> None:
+    """The last error, which the pool keeps, does not keep the frames in which the owner raised it."""
+    owner = _Failing(trouble)
+    with pytest.raises(PoolOpenError, match="broken"):
+        owner.pool.open(timeout=LONG)
+    with pytest.raises(PoolTimeoutError, match="broken"):
+        owner.pool.acquire(timeout=0.1)
+    gone = weakref.ref(owner)
+    del owner
+
+    def is_gone() -> bool:
+        gc.collect()
+        return gone() is None
+
+    eventually(is_gone)
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-failing")])
 
 
 def test_a_lease_keeps_its_pool() -> None:

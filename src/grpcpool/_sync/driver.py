@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -81,8 +82,10 @@ class SyncDriver(Driver):
         try:
             channel = open_channel(self, slot)
         except UnreachableError as failed:
+            _forget_locals(failed.reason)
             self.tell(self.machine.unreachable, slot, failed.channel, failed.reason)
         except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything; the waiters get it as a cause
+            _forget_locals(error)
             self.tell(self.machine.open_failed, slot, error)
         else:
             self.tell(self.machine.opened, slot, channel)
@@ -99,6 +102,7 @@ class SyncDriver(Driver):
         try:
             found = look_up_now(self.source(), self.machine.fleet.endpoint)
         except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything
+            _forget_locals(error)
             self.tell(self.machine.look_failed, error)
         else:
             self.tell(self.machine.addresses, found)
@@ -251,3 +255,8 @@ class SyncDriver(Driver):
         self.checker.join(0.0)
         self.callback_runner.join(0.0)
         self.unsubscribe()
+
+
+def _forget_locals(error: BaseException) -> None:
+    """The machine keeps the error: the frames in which it was raised must not keep the pool, or the factory's owner."""
+    traceback.clear_frames(error.__traceback__)
