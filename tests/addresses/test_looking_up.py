@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -17,6 +19,7 @@ from grpcpool.events import AddressesChanged, LookUpFailed, OpenFailed
 from resilience.tasks import LoopThread, Tasks
 from resilience.worlds import Subject, World, failure_of
 from support.dns import DnsServer, asked_by_this_process
+from support.loops import KINDS, loops_of, run
 from support.pools import Recorder
 from support.servers import PID, RECONNECT_SOON, unary
 from support.waiting import LONG, eventually
@@ -138,7 +141,7 @@ def test_closing_does_not_wait_for_a_look_up(world: World, servers: Servers) -> 
             failure_of(call)
         told = len(recorder.told)
         # The resolver's thread ends at its own time limit.
-        eventually(lambda: not [thread for thread in threading.enumerate() if "look-up" in thread.name], timeout=5)
+        eventually(lambda: not _looking_up(), timeout=5)
         assert len(recorder.told) == told
 
 
@@ -278,6 +281,53 @@ def test_a_callable_that_blocks_at_first(world: World, servers: Servers) -> None
         assert waits.result(LONG) == str(servers[1].pid).encode()
         assert servers.connections(2) == [0, 1]
         assert discovery.calls == 1
+
+
+@pytest.mark.parametrize("part", ["the resolver", "the user's own"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_look_up_that_hangs_holds_up_no_loop(monkeypatch: pytest.MonkeyPatch, kind: str, part: str) -> None:
+    """The loop's executor stays the application's, and the loop ends at once, as the pool does."""
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def hangs(*_: object, **__: object) -> list[Any]:
+        begun.set()
+        assert may_go_on.wait(LONG)
+        return []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        discovery = hangs if part == "the user's own" else None
+        async with grpcpool.aio.insecure_channel("orders.test:1", addresses=discovery) as pool:
+            opening = asyncio.ensure_future(pool.open())
+            assert await loop.run_in_executor(None, begun.wait, LONG)
+        with pytest.raises(grpcpool.PoolClosedError):
+            await opening
+
+    if part == "the resolver":
+        monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    began = time.monotonic()
+    with loops_of(kind):
+        run(main())
+    assert time.monotonic() - began < SLACK
+    assert [thread.daemon for thread in _looking_up()] == [True]
+    may_go_on.set()
+    eventually(lambda: not _looking_up())
+
+
+def _looking_up() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "look-up" in thread.name]
+
+
+@pytest.mark.parametrize("error", [StopIteration("none"), asyncio.CancelledError(), SystemError("broken")])
+def test_a_callable_that_raises_anything(world: World, servers: Servers, error: BaseException) -> None:
+    """Whatever it raises, it is called again."""
+    discovery = Discovery()
+    discovery.found = error
+    with world.pool("orders", options=OPTIONS, how={"addresses": discovery}) as subject:
+        assert error_of(subject)[0] is grpc.StatusCode.UNAVAILABLE
+        discovery.found = of(servers, 1)
+        assert subject.begin(PID, b"", wait_for_ready=True).result(LONG) == str(servers[0].pid).encode()
 
 
 def test_a_coroutine_function(servers: Servers, world: World) -> None:

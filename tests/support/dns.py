@@ -101,7 +101,7 @@ class DnsServer:
 
 @contextlib.contextmanager
 def asked_by_this_process(server: DnsServer, *, lifetime: float = 1.0) -> Iterator[None]:
-    """Within, `socket.getaddrinfo` asks the server, also on the threads of `loop.getaddrinfo`."""
+    """Within, `socket.getaddrinfo` asks the server, on all threads."""
     dns.resolver.override_system_resolver(server.resolver(lifetime))
     try:
         yield

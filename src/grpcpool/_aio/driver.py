@@ -219,7 +219,8 @@ class AioDriver(Driver):
 
     async def _look_up(self) -> None:
         try:
-            found = await look_up_now(self.source(), self.machine.fleet.endpoint, self.loop)
+            thread = f"grpcpool-{self.name}-look-up"
+            found = await look_up_now(self.source(), self.machine.fleet.endpoint, thread)
         except GeneratorExit:
             # This coroutine is collected together with its loop.
             raise
