@@ -8,6 +8,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 
+import grpcpool
 from addresses.fleet import LOOK_UP_EVERY, NAME, OFTEN, Servers, are_even, hosts, pid_of
 from grpcpool.events import AddressesChanged
 from resilience.worlds import Load, World
@@ -15,7 +16,7 @@ from support.connections import connections_by_host
 from support.dns import DnsServer
 from support.pools import Recorder
 from support.servers import COUNT, PID, RECONNECT_SOON, Server
-from support.waiting import LONG, eventually
+from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -29,6 +30,25 @@ def answers_of(load: Load, server: Server) -> bool:
     """Whether the server has answered one of the load's last calls."""
     last = load.outcomes[-4 * CALLERS :]
     return any(outcome.answer == str(server.pid).encode() for outcome in last)
+
+
+def test_open_while_the_server_is_away(world: World, mortals: Callable[[int], Servers]) -> None:
+    """`open()` of a pool that has lost its connection fails at its timeout, or succeeds once the server is back."""
+    servers = mortals(1)
+    with world.pool(servers[0].target) as subject:
+        subject.open()
+        servers[0].kill()
+        eventually(lambda: subject.stats().lost)
+        began = time.monotonic()
+        with pytest.raises(grpcpool.PoolOpenError) as raised:
+            subject.open(timeout=0.7)
+        assert 0.7 <= time.monotonic() - began < 0.7 + 1
+        assert raised.value.__cause__ is not None
+        opening = background(lambda: subject.open(timeout=LONG))
+        servers[0].restart()
+        opening.result(LONG)
+        assert subject.stats().ready == 1
+        assert servers.connections() == [1]
 
 
 def test_a_new_address_gets_calls(world: World, servers: Servers, dns: DnsServer) -> None:

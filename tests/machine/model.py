@@ -340,8 +340,10 @@ class World:
         self.openers[waiter] = []
         self._step(self.recorder.effects(self.machine.open, waiter, self.now), at_will=True)
         if waiter in self.openers:
-            self.openers[waiter] = [slot for slot in in_state(self, "opening") if slot.replaces is None]
-            assert self.openers[waiter], "waits in open() for no slot"
+            if len(in_state(self, "ready", "lost")) < self.min_size:
+                self.openers[waiter] = [slot for slot in in_state(self, "opening") if slot.replaces is None]
+            lost = len(in_state(self, "ready")) < self.min_size and in_state(self, "lost")
+            assert self.openers[waiter] or lost, "waits in open() for no slot"
 
     def connect(self) -> None:
         """A caller wants a connection, but no place on it."""
@@ -635,6 +637,7 @@ class World:
         enough = len(in_state(self, "ready", "closed")) >= self.min_size
         others = enough and all(slot.hangs for slot in pending)
         assert others or not pending, "open() answered too early"
+        assert enough or not in_state(self, "lost"), "open() answered, and a connection is down"
 
     def _do_watch(self, effect: Watch) -> None:
         assert effect.slot.state != "ready", "watches a ready slot"

@@ -307,8 +307,8 @@ MUTANTS = (
     Mutant(
         "open() is answered by the first connection",
         "open_queue",
-        "            if enough or not opener.pending:\n",
-        "            if enough or opener.made or not opener.pending:\n",
+        "            if not awaited and (enough or not opener.patient):\n",
+        "            if opener.made or (not awaited and (enough or not opener.patient)):\n",
         "with one connection the result is the same",
     ),
     Mutant(
@@ -527,6 +527,13 @@ MUTANTS = (
         "        if slot is not None:\n            self._slot, self._waiter = slot, waiter\n",
         "        if False:\n            self._slot, self._waiter = slot, waiter\n",
         "a slot becomes empty by itself, when there is little to do",
+    ),
+    Mutant(
+        "open() counts on lost connections",
+        "open_queue",
+        "if not enough and self._slots.lost:",
+        "if False:",
+        "they have been opened",
     ),
     Mutant(
         "a dial that hangs is counted on",

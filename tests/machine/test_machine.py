@@ -568,6 +568,46 @@ def test_open_of_an_open_pool() -> None:
     assert [type(effect).__name__ for effect in play.effects] == ["Started"]
 
 
+def test_open_of_a_pool_that_is_down() -> None:
+    """While a connection is lost, `open()` waits for `min_size` that are ready, whatever fails meanwhile."""
+    play = Play(min_size=1, connect_timeout=10.0)
+    play.filled(1)
+    play.lost(1)
+    play.open(wait=5.0)
+    assert play.effects == []
+    assert "open 2 for 1" in play.tick(2.0)
+    assert "close 2" in play.failed(2)
+    play.open()
+    assert play.recovered(1) == ["started", "started"]
+
+
+def test_open_of_a_pool_that_stays_down() -> None:
+    """It fails at its deadline, without one after `connect_timeout`, with the last error. It closes nothing."""
+    play = Play(min_size=1, connect_timeout=10.0)
+    play.filled(1)
+    play.lost(1)
+    play.open()
+    play.open(wait=5.0)
+    play.tick(2.0)
+    play.failed(2, ConnectionError("refused again"))
+    assert play.tick(2.9) == ["open 3 for 1"]
+    assert play.tick(0.1) == ["refuse open_failed"]
+    assert play.tick(4.9) == []
+    assert play.tick(0.1) == ["refuse open_failed"]
+    assert str(play.refusal.cause) == "refused again"
+    assert play.states() == {1: "lost", 3: "opening"}
+
+
+def test_what_was_opened_may_be_lost_at_once() -> None:
+    """`open()` waits for one that was ready, and is lost before the others are ready."""
+    play = Play(min_size=2, connect_timeout=10.0)
+    play.open()
+    play.opened(1)
+    play.lost(1)
+    assert play.opened(2) == []
+    assert play.recovered(1) == ["started"]
+
+
 @pytest.mark.parametrize("min_size", [0, 1])
 def test_open_does_not_wait_for_what_others_need(min_size: int) -> None:
     """With `min_size` ready, `open()` is answered at once; it does not wait for a dial that others need."""

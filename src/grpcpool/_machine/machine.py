@@ -388,7 +388,7 @@ class PoolMachine:
         check_size(min_size, max_size)
         if not self.closing:
             self.shrinking.resize(min_size, max_size, now)
-            self.openers.start_ready()
+            self.openers.start_ready(now)
             self.grants.fill(now)
             self.deadlines.rearm(now)  # The tick that this asks for replaces what is due.
 
@@ -464,7 +464,7 @@ class PoolMachine:
 
         `slots` have come to have room.
         """
-        self.openers.start_ready()
+        self.openers.start_ready(now)
         self.replacing.retire_gone(self.queue.asked, now)
         self.shrinking.shrink(self.queue.asked, now)
         for slot in (*self.endpoints.review(now), *slots):

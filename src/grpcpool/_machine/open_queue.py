@@ -1,4 +1,8 @@
-"""The callers of `open()` that wait: what is dialled for them, and what becomes of it if they give up."""
+"""The callers of `open()` that wait: what is dialled for them, and what becomes of it if they give up.
+
+They fail with the first dial that fails. They are patient where something else may help: while a connection is lost,
+gRPC may reconnect it.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +50,28 @@ class OpenQueue:
             opening = self._slots.in_state(SlotState.OPENING)
             opener.pending = {slot for slot in opening if slot.replaces is None and not slot.probes}
         self._openers[opener] = None
-        self._fleet.alarm_at(opener.deadline)
-        self.start_ready()
+        self.start_ready(now)
 
-    def start_ready(self) -> None:
-        """Notifies the openers for which nothing is being dialled any more."""
+    def start_ready(self, now: float) -> None:
+        """Notifies the openers for which the connections are ready."""
+        enough = self._slots.ready >= self._fleet.min_size
         for opener in self:
             opener.made |= {slot for slot in opener.pending if slot.state is not SlotState.OPENING}
             opener.pending -= opener.made
+            if not enough and self._slots.lost:
+                self._be_patient(opener, now)
             # Dials that hang are not waited for if others have taken their places.
-            enough = self._slots.ready >= self._fleet.min_size and all(slot.hangs for slot in opener.pending)
-            if enough or not opener.pending:
+            awaited = [slot for slot in opener.pending if not (enough and slot.hangs)]
+            if not awaited and (enough or not opener.patient):
                 self._outbox.append(Started(opener))
                 del self._openers[opener]
+            else:
+                self._fleet.alarm_at(opener.deadline)
+
+    def _be_patient(self, opener: OpenWaiter, now: float) -> None:
+        if not opener.patient and opener.deadline == math.inf:
+            opener.deadline = now + self._fleet.config.connect_timeout
+        opener.patient = True
 
     def open_failed(self, slot: Slot, now: float) -> None:
         """The slot's connection could not be made: refuses the openers that wait for it.
@@ -69,7 +82,7 @@ class OpenQueue:
         hopeless = addresses.failures or not addresses.several
         other = None
         for opener in self:
-            if slot not in opener.pending:
+            if slot not in opener.pending or opener.patient:
                 continue
             if other is None and not hopeless and self._fleet.active and self._has_room():
                 other = self._fleet.dial(now)
