@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from typing import Any
+
 import grpc
 import pytest
 
 import grpcpool
 from grpcpool import PoolConfig
 from grpcpool.testing import manual_clock
+from resilience.worlds import World
 from support.servers import PID, RECONNECT_SOON, Server
-from support.waiting import eventually
+from support.waiting import background, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -46,6 +50,30 @@ def test_the_return() -> None:
             clock.advance(901.0)
             eventually(lambda: [channel.state for channel in pool.stats().channels] == ["ready"])
             assert answered_by() == main.pid
+
+
+def test_open_uses_the_next(world: World) -> None:
+    """`open()` succeeds on the spare server if the main one stays down for 10 seconds, and fails at its timeout."""
+    with Server() as main, Server() as spare, manual_clock() as clock:
+        main.kill()
+        order: Any = [main.target, spare.target]
+        with world.pool(order, connect_timeout=60.0) as subject:
+
+            def goes_on(opening: Future[None]) -> bool:
+                clock.advance(0.25)
+                return opening.done()
+
+            began = clock.monotonic()
+            opening = background(lambda: subject.open(timeout=5.0))
+            eventually(lambda: goes_on(opening))
+            with pytest.raises(grpcpool.PoolOpenError, match="Failed to connect"):
+                opening.result()
+            assert clock.monotonic() - began < 10.0
+            assert subject.stats().size == 0
+            opening = background(lambda: subject.open(timeout=600.0))
+            eventually(lambda: goes_on(opening))
+            opening.result()
+            assert subject.call(PID, b"") == str(spare.pid).encode()
 
 
 @pytest.mark.parametrize(

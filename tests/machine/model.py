@@ -619,6 +619,8 @@ class World:
         assert reason != "OPEN_FAILED" or waiter in self.openers or getattr(waiter, "fail_fast", False), (
             "refused a patient waiter"
         )
+        if reason == "OPEN_FAILED" and waiter in self.openers and self.machine.fleet.has_spare:
+            assert waiter.deadline <= self.now, "open() failed before the next target had its chance"
         self.counts["timeouts"] += reason == "TIMEOUT" and waiter in self.waiting
         self.counts["rejected"] += reason == "EXHAUSTED"
         self._leave(waiter)

@@ -529,6 +529,13 @@ MUTANTS = (
         "a slot becomes empty by itself, when there is little to do",
     ),
     Mutant(
+        "open() gives up before the next target is used",
+        "open_queue",
+        "if slot not in opener.pending or opener.patient:",
+        "if slot not in opener.pending:",
+        "the target has failed",
+    ),
+    Mutant(
         "open() counts on lost connections",
         "open_queue",
         "if not enough and self._slots.lost:",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -72,9 +73,9 @@ class Ordered:
         self.commit()
         return self.granted[-1] if len(self.granted) > before else None
 
-    def open(self) -> None:
+    def open(self, patience: float = 60.0) -> None:
         """A caller calls `open()`."""
-        self.machine.open(OpenWaiter(since=self.now, deadline=self.now + 60), self.now)
+        self.machine.open(OpenWaiter(since=self.now, deadline=self.now + patience), self.now)
         self.commit()
 
     def end(self, number: int) -> None:
@@ -168,17 +169,76 @@ def test_the_next_is_opened_once_the_first_has_failed_for_long_enough() -> None:
     """A program that retries `open()` gets the next target after 10 seconds, not the first for ever."""
     pool = Ordered()
     for _ in range(10):
-        pool.open()
+        pool.open(1.0)
         pool.failed(*pool.opening(0))
         pool.advance(1.0)
     assert (pool.endpoint, pool.answers) == (0, [Refuse] * 10)
     pool.advance(0.1)
-    pool.open()
+    pool.open(1.0)
     assert pool.endpoint == 1
     # That another connection still finds out whether the first is up delays nothing.
     assert pool.opening(0)
     pool.opened(*pool.opening(1))
     assert pool.answers[10:] == [Started]
+
+
+def test_open_goes_on_to_the_next() -> None:
+    """`open()` dials the first target again, with backoff, and after 10 seconds the next."""
+    pool = Ordered()
+    pool.open(30.0)
+    dials = 0
+    while pool.endpoint == 0:
+        for number in pool.opening(0):
+            pool.failed(number)
+            dials += 1
+        pool.advance(0.1)
+    assert 10.0 <= pool.now - START < 10.2
+    assert 4 <= dials <= 12
+    assert pool.answers == []
+    pool.opened(*pool.opening(1))
+    assert pool.answers == [Started]
+
+
+def test_open_goes_on_after_a_dial_that_hangs() -> None:
+    """A dial to the first target that hangs is given up for the next, which does not count as opened."""
+    pool = Ordered(connect_timeout=60.0)
+    pool.open(30.0)
+    pool.advance(10.1)
+    assert pool.endpoint == 1
+    assert pool.answers == []
+    pool.opened(*pool.opening(1))
+    assert pool.answers == [Started]
+
+
+@pytest.mark.parametrize("patience", [3.0, math.inf])
+def test_open_of_several_targets_fails_at_its_deadline(patience: float) -> None:
+    """Without a timeout that is `connect_timeout`. Nothing of it is left: the pool is as before."""
+    pool = Ordered(connect_timeout=3.0)
+    pool.open(patience)
+    end = START + 3.0
+    while pool.now < end - 0.05:
+        for number in pool.opening(0):
+            pool.failed(number)
+        assert pool.answers == []
+        pool.advance(0.1)
+    pool.advance(0.1)
+    assert pool.answers == [Refuse]
+    assert not len(pool.machine.fleet.slots)
+    assert str(pool.machine.outage.cause) == "refused"
+    dialled = len(pool.slots)
+    pool.advance(60.0)
+    assert len(pool.slots) == dialled
+
+
+def test_open_of_a_target_that_comes_up() -> None:
+    """If the first target can be reached in time, `open()` succeeds there."""
+    pool = Ordered()
+    pool.open()
+    pool.failed(*pool.opening(0))
+    pool.advance(1.0)
+    pool.opened(*pool.opening(0))
+    assert pool.answers == [Started]
+    assert pool.endpoint == 0
 
 
 def test_a_preferred_target_is_used_again_once_it_has_been_up() -> None:

@@ -97,7 +97,8 @@ class Fleet:
             alarm_at=self.alarm_at,
         )
         self.silence = Silence(config.unresponsive_after, self.slots)
-        # Of targets in an order of preference: the one that is used.
+        # Of targets in an order of preference: whether there are several, and the one that is used.
+        self.has_spare = leads.endpoints > 1
         self.endpoint = 0
         # From first use on, until close, `min_size` connections are kept.
         self.active = False

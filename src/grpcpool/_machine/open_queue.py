@@ -1,7 +1,7 @@
 """The callers of `open()` that wait: what is dialled for them, and what becomes of it if they give up.
 
 They fail with the first dial that fails. They are patient where something else may help: while a connection is lost,
-gRPC may reconnect it.
+gRPC may reconnect it, and of several targets another may be used.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class OpenQueue:
             opening = self._slots.in_state(SlotState.OPENING)
             opener.pending = {slot for slot in opening if slot.replaces is None and not slot.probes}
         self._openers[opener] = None
+        if self._fleet.has_spare:
+            self._be_patient(opener, now)
         self.start_ready(now)
 
     def start_ready(self, now: float) -> None:
@@ -142,7 +144,7 @@ class OpenQueue:
         others = [other for other in self if other is not opener]
         shared = {slot for other in others for slot in other.pending | other.made}
         # What was dialled in the place of a dial that hangs is for all who wait.
-        beside = set() if others else {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.beside}
+        beside = set() if others else self._dialled_since(opener)
         if self._queue.length:
             shared |= opener.pending | beside
         for slot in (opener.made | opener.pending | beside) - shared:
@@ -151,3 +153,8 @@ class OpenQueue:
         del self._openers[opener]
         if not self._queue.length and not len(self._slots):
             self._fleet.active = False
+
+    def _dialled_since(self, opener: OpenWaiter) -> set[Slot]:
+        """What was dialled because others hang or, for a patient opener, have failed."""
+        again = opener.patient and not self._slots.in_service()
+        return {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.beside or again}
