@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -10,8 +11,9 @@ import pytest
 
 import grpcpool
 from addresses.fleet import LOOK_UP_EVERY, NAME, OFTEN, Servers, are_even, hosts, pid_of
+from addresses.silent import silent_address
 from grpcpool.events import AddressesChanged
-from resilience.worlds import Load, World
+from resilience.worlds import Load, World, failure_of
 from support.connections import connections_by_host
 from support.dns import DnsServer
 from support.pools import Recorder
@@ -49,6 +51,20 @@ def test_open_while_the_server_is_away(world: World, mortals: Callable[[int], Se
         opening.result(LONG)
         assert subject.stats().ready == 1
         assert servers.connections() == [1]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_silent_address(world: World, number: int) -> None:
+    """A call without a deadline fails with the first dials, at `connect_timeout`; calls after it fail at once."""
+    with contextlib.ExitStack() as stack:
+        targets = [stack.enter_context(silent_address()) for _ in range(number)]
+        with world.pool("ipv4:" + ",".join(targets), connect_timeout=1.2) as subject:
+            for expected in (1.2, 0.0, 0.0):
+                began = time.monotonic()
+                error = failure_of(subject.begin(PID, b"", timeout=None))
+                assert isinstance(error, grpc.RpcError)
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                assert expected - 0.01 <= time.monotonic() - began < expected + 1
 
 
 def test_a_new_address_gets_calls(world: World, servers: Servers, dns: DnsServer) -> None:

@@ -426,7 +426,10 @@ class World:
                 [waiter for waiter in self.waiting if waiter.fail_fast]
                 and not in_state(self, "ready")
                 and all(other.exclusive for other in in_state(self, "lost"))
-                and in_state(self, "opening") == [slot]
+                and all(
+                    other is slot or other.beside or other.opened_at + 1 <= self.now
+                    for other in in_state(self, "opening")
+                )
                 and slot.replaces is None
                 and self.machine.fleet.addresses.is_last_hope(slot)
             )
@@ -813,7 +816,7 @@ def no_3_fail_fast_calls_do_not_wait_without_hope(world: World) -> None:
     """When nothing is up, a fail-fast call is on a lost slot with room, or refused."""
     backoff = world.machine.fleet.addresses
     under_way = [slot for slot in in_state(world, "opening") if not slot.hangs and slot.replaces is None]
-    if in_state(world, "ready") or (backoff.several and under_way):
+    if in_state(world, "ready") or (backoff.several and under_way and not backoff.failures):
         return
     for ask in {waiter.streams for waiter in asking(world) if waiter.fail_fast}:
         lost = in_state(world, "lost")

@@ -106,6 +106,11 @@ class Play:
             self.recorder.effects(self.machine.open_failed, self[number], error or ConnectionError("refused"), self.now)
         )
 
+    def unreachable(self, number: int) -> list[str]:
+        """The channel of that slot does not connect."""
+        error = ConnectionError("silent")
+        return self.did(self.recorder.effects(self.machine.unreachable, self[number], object(), error, self.now))
+
     def lost(self, number: int) -> list[str]:
         """That slot is down."""
         return self.did(self.recorder.effects(self.machine.lost, self[number], None, self.now))

@@ -543,3 +543,41 @@ def test_discovered_addresses_stay() -> None:
     while not play.states():
         play.tick_in_time()
     assert [slot.address for slot in play.machine.fleet.slots] == [A]
+
+
+# --- silent addresses ------------------------------------------------------------------------------------------------
+
+
+def _silent(play: Play, until: float) -> list[str]:
+    """Ticks until then, in time; each dial that has its channel is late at its deadline. Returns the last effects."""
+    did: list[str] = []
+    while play.now < until:
+        for slot in play.machine.fleet.slots:
+            slot.channel = slot.channel or object()
+        play.now = min(play.machine.next_deadline(), until)
+        did = play.tick()
+    return did
+
+
+@pytest.mark.parametrize("names", [(), (A,), (A, B), (A, B, C)], ids=len)
+@pytest.mark.parametrize("connect_timeout", [0.5, 1.0, 3.0, 10.0])
+def test_a_call_fails_with_the_dial_to_a_silent_address(names: tuple[str, ...], connect_timeout: float) -> None:
+    """A call that would rather fail gets its channel at `connect_timeout`, whatever is dialled beside it."""
+    leads = Leads(addresses=names, every=EVERY if len(names) > 1 else None)
+    play = Play(leads=leads, random=lambda: 0.5, min_size=1, max_streams=9, connect_timeout=connect_timeout)
+    play.request(1, fail_fast=True)
+    assert not any("grant" in word for word in _silent(play, START + connect_timeout - 0.01))
+    assert any("grant" in word for word in _silent(play, START + connect_timeout))
+    # Later ones fail at once, also while others are dialled.
+    for after in range(5):
+        _silent(play, play.now + 0.7 * after)
+        assert any("grant" in word for word in play.request(1, fail_fast=True))
+
+
+def test_a_call_waits_for_a_dial_that_has_just_begun() -> None:
+    """Of several connections that are opened at once, another may be made although the first was refused."""
+    play = Play(min_size=3, max_size=3)
+    play.request(1, fail_fast=True)
+    assert "close 1" in play.unreachable(1)
+    assert "close 2" in play.unreachable(2)
+    assert "grant 3" in play.opened(3)

@@ -22,6 +22,8 @@ _SHUFFLED: list[dict[str, Any]] = [{"pick_first": {"shuffleAddressList": True}}]
 _POLICY = "grpc.lb_policy_name"
 _AUTHORITY = "grpc.default_authority"
 _TLS_NAME = "grpc.ssl_target_name_override"
+# The time for one attempt to connect, though its name says something else, and what it is by default.
+_ATTEMPT, _DEFAULT_ATTEMPT = "grpc.min_reconnect_backoff_ms", 20.0
 _LONGEST_BACKOFF = "grpc.max_reconnect_backoff_ms"
 _INTERVAL = "grpc.dns_min_time_between_resolutions_ms"
 _DEFAULT_INTERVAL = 30.0
@@ -106,6 +108,17 @@ def to_one_address(
         "healthCheckConfig": {"serviceName": health_service},
     }
     return (*(option for option in given if option[0] != _SERVICE_CONFIG), (_SERVICE_CONFIG, json.dumps(config)))
+
+
+def with_attempts_within(options: Iterable[tuple[str, Any]], seconds: float) -> Options:
+    """The options, with each of gRPC's attempts to connect bounded by `seconds`, unless they have a bound themselves.
+
+    A call on a channel that is connecting waits for the end of the attempt. gRPC gives the first at least a second.
+    """
+    given = (*options,)
+    if seconds >= _DEFAULT_ATTEMPT or first_of(given, _ATTEMPT) is not None:
+        return given
+    return (*given, (_ATTEMPT, round(1000 * seconds)))
 
 
 def _service_config(options: Iterable[tuple[str, Any]]) -> dict[str, Any] | None:

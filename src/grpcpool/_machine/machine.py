@@ -298,7 +298,7 @@ class PoolMachine:
             channel is None
             or self.closing
             or slot.probes
-            or not self.outage.needs_channel(slot, awaited=self.openers.awaits(slot))
+            or not self.outage.needs_channel(slot, now, awaited=self.openers.awaits(slot))
         ):
             self.open_failed(slot, error, now)
         elif slot.state is SlotState.OPENING:

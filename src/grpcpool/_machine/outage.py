@@ -17,6 +17,9 @@ from .queue import Waiter, WaitQueue
 from .replacing import Replacing
 from .slot import Slot
 
+# A dial takes less than this, unless it hangs.
+_MAY_BE_QUICK = 1.0
+
 
 class Outage:
     """Answers for one pool, also while there is no outage."""
@@ -48,8 +51,9 @@ class Outage:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
         if slot.state is not SlotState.LOST or self._slots.ready or self._primes or slot.blocked:
             return False
-        # Of several addresses, another may be reachable.
-        return not (self._fleet.addresses.several and self._slots.under_way)
+        # Of several addresses, another may be reachable, until all have failed.
+        addresses = self._fleet.addresses
+        return not (addresses.several and self._slots.under_way and not addresses.failures)
 
     def slot_for(self, waiter: Waiter) -> Slot | None:
         """The slot on which the call may fail, if it would rather do so; `None` if there is none with room."""
@@ -68,10 +72,15 @@ class Outage:
             return False
         return self._primes or self._all_lost_are_taken()
 
+    def _another_has_begun(self, slot: Slot, now: float) -> bool:
+        """Whether another dial has just begun, and not because others hang. An older one hangs as well."""
+        others = (other for other in self._slots.in_state(SlotState.OPENING) if other is not slot)
+        return any(not other.beside and now < other.opened_at + _MAY_BE_QUICK for other in others)
+
     def _all_lost_are_taken(self) -> bool:
         return all(slot.exclusive or slot.blocked for slot in self._slots.in_state(SlotState.LOST))
 
-    def needs_channel(self, slot: Slot, *, awaited: bool) -> bool:
+    def needs_channel(self, slot: Slot, now: float, *, awaited: bool) -> bool:
         """Whether calls wait that would rather fail, and could do so on the channel of `slot`, and on no other.
 
         Or whether gRPC watches health on it: the server may just not be ready to serve. But `open()`, if that has
@@ -85,6 +94,6 @@ class Outage:
             return slot.replaces is None and not (better or awaited)
         if self._primes or slot.replaces is not None:
             return False
-        if self._slots.ready or self._slots.opening > 1 or not self._fleet.addresses.is_last_hope(slot):
+        if self._slots.ready or self._another_has_begun(slot, now) or not self._fleet.addresses.is_last_hope(slot):
             return False
         return self._all_lost_are_taken() and any(waiter.fail_fast for waiter in self._queue)

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from .._grpc.options import Options, isolated, shared_out, to_one_address
+from .._grpc.options import Options, isolated, shared_out, to_one_address, with_attempts_within
 from .._values.config import PoolConfig
 from .constructors import Constructor
 from .destination import destination_of, target_to
@@ -39,7 +39,7 @@ class TargetFactory:
         self.addresses = addresses
         self.destinations = [destination_of(each, options, addresses, spread=config.spread) for each in targets]
         self._create = create
-        self._options = options
+        self._options = with_attempts_within(options or (), config.connect_timeout)
         self._health_service = config.health_service
         for target, destination in zip(targets, self.destinations, strict=True):
             if destination.is_left_to_grpc and config.health_service is not None:
