@@ -12,7 +12,7 @@ import pytest
 
 import grpcpool
 from grpcpool import PoolConfig, isolated
-from grpcpool._grpc.options import shared_out
+from grpcpool._grpc.options import shared_out, with_attempts_within
 from support.call_server import CERTIFICATE, UU, CallServer
 from support.connections import addresses_of_connections_to, connections_to
 from support.pools import PoolMaker, assert_at_rest
@@ -244,6 +244,14 @@ def test_a_callable_that_raises(credentials: grpc.ChannelCredentials) -> None:
     error: Any = caught.value
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "no credentials, as the test wants" in error.details()
+
+
+def test_attempts_to_connect_are_bounded() -> None:
+    """By `connect_timeout`, unless gRPC's own bound is lower, or the user's options have one."""
+    name = "grpc.min_reconnect_backoff_ms"
+    assert with_attempts_within([("grpc.a", 1)], 2.5) == (("grpc.a", 1), (name, 2500))
+    assert with_attempts_within([(name, 7)], 2.5) == ((name, 7),)
+    assert with_attempts_within((), 20.0) == ()
 
 
 def test_call_credentials_pass(credentials: grpc.ChannelCredentials) -> None:
