@@ -44,14 +44,15 @@ def run_python(
 
 
 @contextlib.contextmanager
-def started_python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started_python(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """Starts a program that can import what tests can, and does what each line of its input says.
 
-    When the block ends, so does its input, and with that the program.
+    `environment` are variables besides those of this process. When the block ends, so does the program's input, and
+    with that the program.
     """
     with subprocess.Popen(  # noqa: S603 -- our own program
         [sys.executable, "-W", "error", *arguments],
-        env=_environment(),
+        env={**_environment(), **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
