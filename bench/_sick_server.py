@@ -1,12 +1,14 @@
 """A server that can be made sick: ``python _sick_server.py``, then commands on standard input.
 
 It prints its port. Each line of its input is JSON: ``{"code": "UNAVAILABLE", "share": 0.5}`` fails that share of the
-calls, each after a millisecond; ``{}`` heals it. A call is answered with the port after the seconds in its request.
+calls, each after a millisecond; ``{"at_once": 2, "slower": 5}`` works on two calls at a time, five times as long on
+each, while others queue; ``{}`` heals it. A call is answered with the port after the seconds in its request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import sys
@@ -20,12 +22,14 @@ _FAILS_AFTER = 0.001
 async def main() -> None:
     """Serves until its input ends."""
     sickness: dict[str, Any] = {}
+    room: contextlib.AbstractAsyncContextManager[Any] = contextlib.nullcontext()
 
     async def work(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        if sickness and random.random() < sickness.get("share", 1.0):  # noqa: S311 -- no secret
+        if "code" in sickness and random.random() < sickness.get("share", 1.0):  # noqa: S311 -- no secret
             await asyncio.sleep(_FAILS_AFTER)
             await context.abort(grpc.StatusCode[sickness["code"]], "sick")
-        await asyncio.sleep(float(request))
+        async with room:
+            await asyncio.sleep(float(request) * sickness.get("slower", 1.0))
         return str(port).encode()
 
     server = grpc.aio.server()
@@ -37,6 +41,7 @@ async def main() -> None:
     while line := await asyncio.to_thread(sys.stdin.readline):
         sickness.clear()
         sickness.update(json.loads(line))
+        room = asyncio.Semaphore(sickness["at_once"]) if "at_once" in sickness else contextlib.nullcontext()
         print("done", flush=True)
     await server.stop(0)
 

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import dataclasses
 import itertools
-import json
-import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,58 +21,14 @@ import grpc.aio
 
 import grpcpool
 import grpcpool.aio
+from _sick_servers import METHOD, Server, aio_round_robin, servers, sync_round_robin
 
-_METHOD = "/sick.Server/Work"
 _ROUNDS = 3
 _SECONDS = 5.0
 _WELL_FOR = 0.5
 _CALLERS = 30
-_ROUND_ROBIN = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
 
 Result = collections.Counter[str]
-
-
-class Server:
-    """One server, in a process of its own."""
-
-    def __init__(self) -> None:
-        """Starts it."""
-        script = Path(__file__).with_name("_sick_server.py")
-        self._process = subprocess.Popen(  # noqa: S603 -- our own
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.target = f"127.0.0.1:{self._line()}"
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None  # noqa: S101 -- a pipe was asked for
-        return self._process.stdout.readline().strip()
-
-    def fall_sick(self, **how: Any) -> None:
-        """Fails calls from now on, or not any more."""
-        assert self._process.stdin is not None  # noqa: S101 -- a pipe was asked for
-        self._process.stdin.write(json.dumps(how) + "\n")
-        self._process.stdin.flush()
-        self._line()
-
-    def freeze(self, *, frozen: bool) -> None:
-        """Stops the process, or lets it go on."""
-        self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
-
-    def end(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.wait()
-
-
-@contextlib.contextmanager
-def servers(number: int) -> Iterator[list[Server]]:
-    """So many servers."""
-    made = [Server() for _ in range(number)]
-    try:
-        yield made
-    finally:
-        for server in made:
-            server.end()
 
 
 def _config(connections: int) -> grpcpool.PoolConfig:
@@ -99,23 +49,13 @@ def aio_pool(targets: list[str], connections: int = 3) -> grpc.aio.Channel:
     )
 
 
-def sync_round_robin(targets: list[str]) -> grpc.Channel:
-    """A channel that balances by itself."""
-    return grpc.insecure_channel("ipv4:" + ",".join(targets), [*_ROUND_ROBIN, *grpcpool.isolated()])
-
-
-def aio_round_robin(targets: list[str]) -> grpc.aio.Channel:
-    """As `sync_round_robin`, for asyncio."""
-    return grpc.aio.insecure_channel("ipv4:" + ",".join(targets), [*_ROUND_ROBIN, *grpcpool.isolated()])
-
-
 def _outcome(error: grpc.RpcError | None, answer: bytes = b"") -> str:
     return answer.decode() if error is None else error.code().name
 
 
 def closed_loop_of_threads(channel: grpc.Channel, work: float, timeout: float) -> Result:
     """Threads that each make one call after the other."""
-    call: Any = channel.unary_unary(_METHOD)
+    call: Any = channel.unary_unary(METHOD)
     until = time.monotonic() + _SECONDS
     results: list[Result] = []
 
@@ -145,7 +85,7 @@ async def _one(call: Any, work: float, patience: float, results: Result) -> None
 
 async def closed_loop_of_tasks(channel: grpc.aio.Channel, work: float, patience: float) -> Result:
     """Tasks that each make one call after the other."""
-    call: Any = channel.unary_unary(_METHOD)
+    call: Any = channel.unary_unary(METHOD)
     until = time.monotonic() + _SECONDS
     results: Result = collections.Counter()
 
@@ -159,7 +99,7 @@ async def closed_loop_of_tasks(channel: grpc.aio.Channel, work: float, patience:
 
 async def open_loop(channel: grpc.aio.Channel, work: float, patience: float, rate: float) -> Result:
     """Calls at a rate."""
-    call: Any = channel.unary_unary(_METHOD)
+    call: Any = channel.unary_unary(METHOD)
     results: Result = collections.Counter()
     began = time.monotonic()
     tasks: set[asyncio.Task[None]] = set()
