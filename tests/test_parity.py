@@ -25,6 +25,8 @@ _SHARED = {
     "Advice",
     "Verdict",
     "advise",
+    # It replaces the constructors of both worlds.
+    "patched",
     # Both share settings, figures, events and errors; `isolated` makes options for either.
     *("ChannelStats", "Listener", "Mode", "PoolConfig", "PoolStats", "isolated"),
     *("LeaseReleasedError", "PoolClosedError", "PoolError", "PoolExhaustedError", "PoolForkedError"),
@@ -52,6 +54,7 @@ _CLASSES = [
 _FUNCTIONS = [
     ("insecure_channel", grpcpool.insecure_channel, grpcpool.aio.insecure_channel),
     ("secure_channel", grpcpool.secure_channel, grpcpool.aio.secure_channel),
+    ("shared_channel", grpcpool.shared_channel, grpcpool.aio.shared_channel),
     ("error", grpcpool.testing.error, grpcpool.testing.aio.error),
 ]
 _GRPCS: dict[str, Any] = {"insecure_channel": grpc.insecure_channel, "secure_channel": grpc.secure_channel}
@@ -91,7 +94,13 @@ def test_both_have_the_same_names() -> None:
     """`grpcpool.aio` offers every name of `grpcpool`, except those that both share."""
     assert set(grpcpool.__all__) - set(grpcpool.aio.__all__) == _SHARED
     assert set(grpcpool.aio.__all__) <= set(grpcpool.__all__)
-    assert set(grpcpool.aio.__all__) == {"ChannelPool", "Lease", "insecure_channel", "secure_channel"}
+    assert set(grpcpool.aio.__all__) == {
+        "ChannelPool",
+        "Lease",
+        "insecure_channel",
+        "secure_channel",
+        "shared_channel",
+    }
 
 
 def test_both_have_the_same_fakes() -> None:
@@ -176,6 +185,9 @@ def test_both_take_the_same_parameters(name: str) -> None:
     sync, aio = (_parameters(it) for it in _TWINS[name])
     pair = _grpcs_pair(name)
     extra = set() if pair is None else set(_parameters(pair[1])) - set(_parameters(pair[0]))
+    if name == "shared_channel":
+        # As those of the constructors.
+        extra = {"interceptors"}
     if name == "FakeChannel.admit":
         # One fake channel makes the call itself, the other gets a maker for one of four kinds.
         extra = {"make"}

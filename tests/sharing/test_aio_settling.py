@@ -44,7 +44,7 @@ def pool(server: Server, *interceptors: Any) -> grpcpool.aio.ChannelPool:
 
 def received_from(sent: bytes) -> Any:
     """What another process would receive."""
-    return pickle.loads(sent)  # noqa: S301 -- our own
+    return pickle.loads(sent)
 
 
 @pytest.mark.parametrize("interceptors", [(), (NOTHING,)])
