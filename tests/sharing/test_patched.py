@@ -1,0 +1,220 @@
+"""`patched`: gRPC's constructors create pools for a while."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+import grpcpool
+from grpcpool import PoolConfig
+from support.call_server import UU, CallServer
+from support.connections import connections_to
+from support.loops import run
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def _unary(channel: Any) -> Any:
+    return channel.unary_unary(UU)
+
+
+def _size(pool: Any) -> int:
+    return int(pool.config.max_size)
+
+
+_PLAIN = type(grpc.insecure_channel("orders:1"))
+_NAMES = [(home, name) for home in (grpc, grpc.aio) for name in ("insecure_channel", "secure_channel")]
+
+
+@pytest.fixture(autouse=True)
+def _put_back() -> Iterator[None]:
+    """Whatever a test does to gRPC's constructors is undone."""
+    before = [getattr(home, name) for home, name in _NAMES]
+    yield
+    for (home, name), function in zip(_NAMES, before, strict=True):
+        setattr(home, name, function)
+
+
+@pytest.fixture
+def sdk() -> Iterator[Any]:
+    """A module that has imported gRPC's constructors, and keeps one where names do not reach."""
+    module: Any = types.ModuleType("some_sdk")
+    module.insecure_channel, module.aio_channel = grpc.insecure_channel, grpc.aio.insecure_channel
+    module.partial = functools.partial(grpc.secure_channel, "orders:1")
+    module.Transport = type("Transport", (), {"make": staticmethod(grpc.insecure_channel), "__module__": "some_sdk"})
+    sys.modules["some_sdk"] = module
+    yield module
+    del sys.modules["some_sdk"]
+
+
+def test_all_four_create_handles_and_are_put_back() -> None:
+    """With gRPC's parameters, names and documentation."""
+    before = [getattr(home, name) for home, name in _NAMES]
+    with grpcpool.patched():
+        for (home, name), function in zip(_NAMES, before, strict=True):
+            ours = getattr(home, name)
+            assert ours is not function
+            assert (ours.__name__, ours.__doc__) == (name, function.__doc__)
+            assert list(inspect.signature(ours).parameters) == list(inspect.signature(function).parameters)
+            credentials = [grpc.local_channel_credentials()] if name == "secure_channel" else []
+            channel = ours("orders:1", *credentials, options=[("a", 1)], compression=None)
+            assert isinstance(channel, (grpcpool if home is grpc else grpcpool.aio).ChannelPool)
+    assert [getattr(home, name) for home, name in _NAMES] == before
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_channels_with_equal_arguments_share_a_pool(calls: CallServer, *, shared: bool) -> None:
+    """Unless that is not wanted."""
+    with grpcpool.patched(PoolConfig(max_size=3), shared=shared):
+        channels: list[Any] = [grpc.insecure_channel(calls.target) for _ in range(4)]
+    for channel in channels:
+        assert _unary(channel)(b"ok", timeout=20) == b"0"
+        assert channel.config.max_size == 3
+    assert connections_to(calls.port) == (1 if shared else 4)
+    for channel in channels:
+        channel.close()
+
+
+def test_of_asyncio(calls: CallServer) -> None:
+    """Interceptors too, also by position."""
+
+    async def main() -> None:
+        with grpcpool.patched():
+            async with grpc.aio.insecure_channel(calls.target, None, None, []) as channel:
+                assert await _unary(channel)(b"ok", timeout=20) == b"0"
+                assert isinstance(channel, grpcpool.aio.ChannelPool)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (None, {"orders:1": 7, "users:1": 7}),
+        ("orders:*", {"orders:1": 7, "users:1": None}),
+        (["x", "orders:1"], {"orders:1": 7, "users:1": None}),
+        ({"orders:*": PoolConfig(max_size=2), "*": None}, {"orders:1": 2, "users:1": 7}),
+        (lambda target: target == "users:1", {"orders:1": None, "users:1": 7}),
+        (lambda target: PoolConfig(max_size=5) if target == "users:1" else None, {"orders:1": None, "users:1": 5}),
+    ],
+    ids=["all", "glob", "globs", "mapping", "callable", "settings"],
+)
+def test_targets_are_chosen(targets: Any, expected: dict[str, int | None]) -> None:
+    """All others get gRPC's own channels."""
+    with grpcpool.patched(PoolConfig(max_size=7), targets=targets) as patch:
+        for target, size in expected.items():
+            channel: Any = grpc.insecure_channel(target)
+            assert (channel.config.max_size if size else type(channel)) == (size or _PLAIN)
+            channel.close()
+    assert {made.target: made.pooled for made in patch.report().channels} == {
+        target: size is not None for target, size in expected.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"targets": 5}, "globs, a mapping from globs to PoolConfig or a callable, not 5"),
+        ({"targets": [5]}, "must be globs, such as"),
+        ({"targets": {"a": 5}}, r"targets\['a'\] must be a PoolConfig"),
+        ({"config": 5}, "config must be a PoolConfig"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], match: str) -> None:
+    """They are refused at once."""
+    with pytest.raises(TypeError, match=match):
+        grpcpool.patched(**arguments)
+
+
+def test_names_that_modules_imported_are_replaced_too(sdk: Any) -> None:
+    """And put back; those imported meanwhile as well. The report says which, and where plain ones remain."""
+    plain, aio = sdk.insecure_channel, sdk.aio_channel
+    with grpcpool.patched() as patch:
+        assert isinstance(sdk.insecure_channel("orders:1"), grpcpool.ChannelPool)
+        assert isinstance(sdk.aio_channel("orders:1"), grpcpool.aio.ChannelPool)
+        sdk.later = grpc.insecure_channel
+        report = patch.report()
+    assert {"grpc.insecure_channel", "grpc.aio.secure_channel", "some_sdk.insecure_channel", "some_sdk.later"} <= set(
+        report.replaced
+    )
+    assert {"some_sdk.partial", "some_sdk.Transport"} <= set(report.plain)
+    assert [(made.target, made.pooled, made.number) for made in report.channels] == [("orders:1", True, 2)]
+    for line in ("replaced:\n", "  some_sdk.insecure_channel\n", "  orders:1: 2 pooled\n", "  some_sdk.Transport"):
+        assert line in str(report)
+    assert (sdk.insecure_channel, sdk.later, sdk.aio_channel) == (plain, plain, aio)
+    assert patch.report().replaced == ()
+
+
+class _Spans(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc, type-arg, unused-ignore]
+    """What every tracer does."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        self.calls += 1
+        return continuation(client_call_details, request)
+
+    def instrument(self) -> None:
+        """Puts itself in front of gRPC's constructor."""
+        before = grpc.insecure_channel
+        grpc.insecure_channel = lambda *given, **named: grpc.intercept_channel(before(*given, **named), self)
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_tracer_has_one_span_a_call(calls: CallServer, order: str, *, shared: bool) -> None:
+    """Whether it comes before the patch or after it. What it has put in front stays, and works without the pool."""
+    spans, patch = _Spans(), grpcpool.patched(shared=shared)
+    steps: list[Callable[[], object]] = [spans.instrument, patch.start]
+    for step in steps if order == "before" else reversed(steps):
+        step()
+    with grpc.insecure_channel(calls.target) as channel:
+        assert _unary(channel)(b"ok", timeout=20) == b"0"
+    assert (spans.calls, sum(made.number for made in patch.report().channels)) == (1, 1)
+    traced = grpc.insecure_channel
+    patch.stop()
+    assert (grpc.insecure_channel is traced) == (order == "after")
+    with grpc.insecure_channel(calls.target) as channel:
+        assert _unary(channel)(b"ok", timeout=20) == b"0"
+    assert (spans.calls, sum(made.number for made in patch.report().channels)) == (2, 1)
+
+
+def test_patches_within_one_another_end_in_any_order(calls: CallServer) -> None:
+    """A pool never consists of pools, and in the end everything is as before."""
+    before = grpc.insecure_channel
+    outer, inner = grpcpool.patched(PoolConfig(max_size=2)), grpcpool.patched(PoolConfig(max_size=3))
+    outer.start()
+    inner.start()
+    with grpc.insecure_channel(calls.target) as channel:
+        assert _unary(channel)(b"ok", timeout=20) == b"0"
+        assert _size(channel) == 3
+        assert connections_to(calls.port) == 1
+    with grpcpool.insecure_channel(calls.target) as pool:
+        method: Any = pool.unary_unary(UU)
+        assert method(b"ok", timeout=20) == b"0"
+    outer.stop()
+    with grpc.insecure_channel(calls.target) as channel:
+        assert _size(channel) == 3
+    inner.stop()
+    assert isinstance(grpc.insecure_channel(calls.target), type(before(calls.target)))
+
+
+def test_it_can_be_applied_again() -> None:
+    """Twice at once is once."""
+    before, patch = grpc.insecure_channel, grpcpool.patched()
+    for _ in range(2):
+        assert patch.start() is patch
+        patch.start()
+        assert isinstance(grpc.insecure_channel("orders:1"), grpcpool.ChannelPool)
+        patch.stop()
+        patch.stop()
+        assert grpc.insecure_channel is before
