@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import copy
 import dataclasses
 import itertools
 import os
@@ -78,19 +79,24 @@ def _blocks(block: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def _channel(target: str, *, pooled: bool) -> Iterator[grpc.Channel]:
+def _channel(target: str, *, pooled: bool, shared: bool = False) -> Iterator[grpc.Channel]:
     if not pooled:
         with isolated_channel(target) as channel:
             yield channel
         return
     with grpcpool.ChannelPool(lambda: isolated_channel(target), _CONFIG) as pool:
-        pool.open()
-        yield pool
+        if not shared:
+            pool.open()
+            yield pool
+            return
+        with copy.copy(pool) as handle:
+            handle.open()
+            yield handle
 
 
-def _unary(*, pooled: bool) -> Callable[[str, int], None]:
+def _unary(*, pooled: bool, shared: bool = False) -> Callable[[str, int], None]:
     def run(target: str, times: int) -> None:
-        with _channel(target, pooled=pooled) as channel:
+        with _channel(target, pooled=pooled, shared=shared) as channel:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
 
             def block() -> None:
@@ -134,19 +140,26 @@ def _lease(streams: int | None) -> Callable[[str, int], None]:
 
 
 @contextlib.asynccontextmanager
-async def _aio_channel(target: str, *, pooled: bool) -> AsyncIterator[grpc.aio.Channel]:
+async def _aio_channel(target: str, *, pooled: bool, shared: bool) -> AsyncIterator[grpc.aio.Channel]:
     if not pooled:
         async with isolated_aio_channel(target) as channel:
             yield channel
         return
     async with grpcpool.aio.ChannelPool(lambda: isolated_aio_channel(target), _CONFIG) as pool:
-        await pool.open()
-        yield pool
+        if not shared:
+            await pool.open()
+            yield pool
+            return
+        async with copy.copy(pool) as handle:
+            await handle.open()
+            yield handle
 
 
-def _aio(work: Callable[[grpc.aio.Channel, int], Coroutine[Any, Any, None]], *, pooled: bool) -> Any:
+def _aio(
+    work: Callable[[grpc.aio.Channel, int], Coroutine[Any, Any, None]], *, pooled: bool, shared: bool = False
+) -> Any:
     async def measure(target: str, times: int) -> None:
-        async with _aio_channel(target, pooled=pooled) as channel:
+        async with _aio_channel(target, pooled=pooled, shared=shared) as channel:
             for _ in range(_BLOCKS + 1):
                 await work(channel, times)
                 _mark()
@@ -166,10 +179,14 @@ async def _aio_unary(channel: grpc.aio.Channel, times: int) -> None:
 _MEASUREMENTS = {
     "unary-bare": Measurement("unary call, channel", 100, _unary(pooled=False)),
     "unary-pool": Measurement("unary call, pool", 100, _unary(pooled=True), "unary-bare"),
+    "unary-handle": Measurement("unary call, handle", 100, _unary(pooled=True, shared=True), "unary-pool"),
     "stream-bare": Measurement(f"stream of {_MESSAGES} messages, channel", 30, _stream(pooled=False)),
     "stream-pool": Measurement(f"stream of {_MESSAGES} messages, pool", 30, _stream(pooled=True), "stream-bare"),
     "aio-bare": Measurement("asyncio unary call, channel", 100, _aio(_aio_unary, pooled=False)),
     "aio-pool": Measurement("asyncio unary call, pool", 100, _aio(_aio_unary, pooled=True), "aio-bare"),
+    "aio-handle": Measurement(
+        "asyncio unary call, handle", 100, _aio(_aio_unary, pooled=True, shared=True), "aio-pool"
+    ),
     "lease-whole": Measurement("acquire + release, a whole connection", 500, _lease(None)),
     "lease-stream": Measurement("acquire + release, one stream", 500, _lease(1)),
 }
@@ -200,7 +217,7 @@ def _total(part: pathlib.Path) -> int:
 
 
 def _report(counts: dict[str, list[float]]) -> None:
-    rows = [("instructions", "least", "median", "most", "pool / channel")]
+    rows = [("instructions", "least", "median", "most", "ratio")]
     for name, blocks in counts.items():
         measurement = _MEASUREMENTS[name]
         figures = min(blocks), statistics.median(blocks), max(blocks)

@@ -10,6 +10,7 @@ from asyncio import _get_running_loop
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 import grpc
 
@@ -110,8 +111,11 @@ class PoolHandle(ChannelPool):
 
     def after_fork_in_child(self) -> Any:
         """In a forked child: what was in flight is the parent's. Returns what must be kept untouched."""
-        old = (self._waiting, self._chains, self._calls, self._leases)
-        self._waiting, self._chains, self._calls, self._leases = {}, set(), Calls(), Calls()
+        old = (self._waiting, self._chains)
+        self._waiting, self._chains = {}, set()
+        # References to them only.
+        self._calls.begun.clear()
+        self._leases.begun.clear()
         return old
 
     # --- what it has of the pool --------------------------------------------------------------------------------
@@ -272,13 +276,16 @@ def _is_released(lease: Lease) -> bool:
 class HandleCaller:
     """Runs the calls of one method over a handle, which follows them."""
 
-    __slots__ = ("_caller", "_handle", "_pool")
+    __slots__ = ("_begun", "_caller", "_handle", "_is_settled", "_pool")
 
     def __init__(self, handle: PoolHandle, caller: Caller, pool: ChannelPool | None = None) -> None:
         """Runs them through `caller`, of a lease or of `pool`."""
         self._handle = handle
         self._caller = caller
         self._pool = pool
+        self._begun = handle._calls.begun
+        # Whether what `_current` does has been done.
+        self._is_settled = handle._settled
 
     def _current(self) -> Caller:
         """The caller of the handle's pool, which its first use may have changed."""
@@ -288,6 +295,7 @@ class HandleCaller:
             _, method = self._caller.origin()
             self._pool = handle._pool
             self._caller, _ = self._pool._caller(method.kind, *method.arguments)
+        self._is_settled = handle._settled
         return self._caller
 
     def origin(self) -> tuple[Any, Method]:
@@ -324,11 +332,13 @@ class HandleCaller:
         Raises:
             grpc.aio.UsageError: The handle is closed.
         """
-        handle = self._handle
-        if handle._closed and chain is None:
+        if self._handle._closed and chain is None:
             raise grpc.aio.UsageError("Channel is closed.")
-        call = self._current().call(arguments, chain)
-        handle._calls.add(call)
+        caller = self._caller if self._is_settled else self._current()
+        call = caller.call(arguments, chain)
+        # As `Calls.add` does, which would cost as much again to call.
+        begun = self._begun
+        begun.add(ref(call, begun.discard))
         return call
 
 

@@ -119,19 +119,19 @@ class SharedPools(abc.ABC):
 class Calls:
     """The calls of one handle that are in flight, so that closing it can cancel them."""
 
-    __slots__ = ("_begun",)
+    __slots__ = ("begun",)
 
     def __init__(self) -> None:
         """There are none."""
-        self._begun: set[weakref.ref[Any]] = set()
+        self.begun: set[weakref.ref[Any]] = set()
 
     def add(self, call: Any) -> None:
         """A call has begun. It is forgotten when it is dropped."""
-        begun = self._begun
+        begun = self.begun
         begun.add(weakref.ref(call, begun.discard))
 
     def in_flight(self, is_over: Callable[[Any], bool]) -> list[Any]:
         """Those that are not over."""
         # `copy` is one step for the garbage collector, which may remove some.
-        found = (reference() for reference in self._begun.copy())
+        found = (reference() for reference in self.begun.copy())
         return [call for call in found if call is not None and not is_over(call)]
