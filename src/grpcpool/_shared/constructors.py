@@ -15,7 +15,6 @@ So a pool over a target never consists of pools.
 
 from __future__ import annotations
 
-import inspect
 import sys
 import threading
 import types
@@ -90,6 +89,8 @@ class Constructor:
     @property
     def known(self) -> list[Callable[..., Any]]:
         """What stands in gRPC's place now, what that wraps, and what stood there at the import."""
+        import inspect  # noqa: PLC0415 -- few programs need it, and it takes long to import
+
         now = getattr(self.home, self.name)
         found = {id(each): each for each in (now, inspect.unwrap(now), self._stood[0])}
         return [*found.values()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import pickle
 import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -185,6 +184,8 @@ def _check_factory(factory: Callable[[], Any]) -> None:
     Raises:
         TypeError: It cannot.
     """
+    import pickle  # noqa: PLC0415 -- what pickles has imported it
+
     try:
         pickle.dumps(factory)
     except Exception as error:
@@ -195,6 +196,8 @@ def _check_factory(factory: Callable[[], Any]) -> None:
 
 def _is_special_pickler_at_work() -> bool:
     """Whether what is pickling is a pickler of a library, which may know how to pickle more than Python's own."""
+    import pickle  # noqa: PLC0415 -- as above
+
     frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
