@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
+import hypothesis
 import pytest
 
 from grpcpool import ChannelPool, Listener, PoolConfig
@@ -25,6 +26,10 @@ from support.waiting import eventually
 
 # Other packages' plugins for hypothesis: no test needs them, and they import much, such as trio.
 os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 _HERE = pathlib.Path(__file__).parent
 _DEMO = _HERE / "demo"
