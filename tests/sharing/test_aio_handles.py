@@ -15,11 +15,12 @@ import pytest
 
 import grpcpool
 from grpcpool import PoolClosedError, PoolConfig, WrongEventLoopError
+from grpcpool._aio import shared
 from sharing import parts
 from support.aio_ways import WAYS, Way
 from support.call_server import UU, CallServer, new_tag
 from support.connections import connections_to
-from support.loops import in_loop, run, until
+from support.loops import in_loop, not_of_poller, run, until
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -64,6 +65,25 @@ def test_a_pool_for_each_loop(calls: CallServer) -> None:
 
     assert [run(once()) for _ in range(3)] == [1, 1, 1]
     assert connections_to(calls.port) == 0
+
+
+def test_a_loop_that_ends_as_its_pool_does(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is first: no task is left, and no error shows."""
+    lingers_for = 0.02
+    monkeypatch.setattr(shared, "LINGERS_FOR", lingers_for)
+
+    async def main(end: float) -> None:
+        async with grpcpool.aio.shared_channel(calls.target) as handle:
+            assert await _call(handle) == b"0"
+        await asyncio.sleep(end)
+
+    uncaught: list[Any] = []
+    for number in range(40):
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_exception_handler(lambda _, context: uncaught.append(context))
+            runner.run(main(lingers_for * (0.9 + number / 100)))
+    gc.collect()
+    assert not_of_poller(str(context) for context in uncaught) == []
 
 
 @in_loop

@@ -378,35 +378,39 @@ class _Pools(SharedPools):
         return self.handle_on(recipe)
 
     def linger(self, shared: Shared) -> None:
-        """Until a timer of the loop rings, or until the loop ends: then it closes its asynchronous generators."""
+        """Until a timer of the loop rings, or until the loop ends: then it closes its asynchronous generators.
+
+        No task does this: one that begins while the loop ends would not end with it.
+        """
         loop: Any = shared.pool._driver.loop
         if loop is None or loop.is_closed() or _get_running_loop() is not loop:
             return
-        end = self._until_the_end(shared)
+        end = self._until_the_loop_ends(shared)
         with contextlib.suppress(StopIteration):
             # It comes to its `yield` at once.
             end.__anext__().send(None)
-        shared.pool._driver.loop.call_later(LINGERS_FOR, _begin_end, end)
+        driver: AioDriver = shared.pool._driver
+        driver.loop.call_later(LINGERS_FOR, self._expired, shared, end)
 
-    async def _until_the_end(self, shared: Shared) -> AsyncGenerator[None, None]:
+    def _expired(self, shared: Shared, end: AsyncGenerator[None, None]) -> None:
+        driver: AioDriver = shared.pool._driver
+        # One with calls of handles that were dropped is collected after these.
+        ends = self.expire(shared) and not shared.pool.stats().in_flight
+        if ends and not driver.is_closing():
+            driver.close(0.0)
+        if ends and not driver.is_gone():
+            driver.loop.call_later(_LOOKS_EVERY, self._expired, shared, end)
+        elif not end.ag_running:  # type: ignore[attr-defined]  # every generator has it
+            with contextlib.suppress(StopIteration):
+                # It has nothing to wait for.
+                end.aclose().send(None)
+
+    async def _until_the_loop_ends(self, shared: Shared) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
-            # One with calls of handles that were dropped is collected after these.
             if self.expire(shared) and not shared.pool.stats().in_flight:
                 await shared.pool.close(0.0)
-
-
-_ends: Final[set[asyncio.Task[None]]] = set()
-
-
-def _begin_end(end: AsyncGenerator[None, None]) -> None:
-    async def close() -> None:
-        await end.aclose()
-
-    task = asyncio.get_running_loop().create_task(close())
-    _ends.add(task)
-    task.add_done_callback(_ends.discard)
 
 
 def _dropped(shared: Shared) -> None:
