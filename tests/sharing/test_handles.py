@@ -279,18 +279,24 @@ def test_copies_are_handles_on_one_pool(calls: CallServer, copied: Any) -> None:
 def test_a_fork_shares_nothing(calls: CallServer) -> None:
     """The child's pools are its own; a handle from before works there, and closes without touching the parent's."""
     program = """
-import os, sys
+import gc, os, sys, weakref
 import grpcpool
-from support.connections import connections_to
 from support.call_server import UU
 target = sys.argv[1]
 call = lambda channel: channel.unary_unary(UU)(b"ok", timeout=20)
 handle = grpcpool.shared_channel(target)
 other = grpcpool.shared_channel(target)
 assert call(handle) == b"0"
+closed = grpcpool.shared_channel(target, name="lingers")
+assert call(closed) == b"0"
+lingers = weakref.ref(closed._pool)
+closed.close()
+del closed
 child = os.fork()
 if not child:
     try:
+        gc.collect()
+        assert lingers() is not None, "gRPC's channels must not be dropped here"
         with grpcpool.shared_channel(target) as new:
             assert new.stats().acquired == handle.stats().acquired == 0
             assert call(new) == b"0" == call(handle)

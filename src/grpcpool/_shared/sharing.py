@@ -45,7 +45,8 @@ class SharedPools(abc.ABC):
         watch_for_fork(self)
 
     def _start_empty(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may close a handle while this thread holds it.
+        self._lock = threading.RLock()
         self._known: dict[tuple[Any, ...], list[weakref.ref[Shared]]] = {}
 
     def after_fork_in_child(self) -> object:

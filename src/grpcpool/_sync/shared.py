@@ -16,6 +16,7 @@ import grpc
 
 from .._grpc.blocking_calls import cancel_blocking
 from .._grpc.client_modules import is_within_call
+from .._shared.announcer import logger
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import CONFIGURED, Configured
 from .._shared.recipe import Credentials, Recipe, recipe_of
@@ -296,6 +297,10 @@ class _Pools(SharedPools):
         self._lingering: deque[tuple[float, Shared]] = deque()
         self._runs = False
 
+    def after_fork_in_child(self) -> object:
+        # The pools that linger there are the parent's.
+        return (self._lingering, super().after_fork_in_child())
+
     def create(self, recipe: Recipe) -> ChannelPool:
         return pool_of(recipe)
 
@@ -328,13 +333,18 @@ class _Pools(SharedPools):
             self._lingering.popleft()
             if self.expire(shared):
                 _end(shared.pool)
+            # Not kept until the next one is due.
             del shared
 
 
 def _end(pool: ChannelPool) -> None:
     """Closes a pool that has no handle; one with calls of handles that were dropped is collected after these."""
-    if not pool.stats().in_flight:
-        pool.close(0.0)
+    try:
+        if not pool.stats().in_flight:
+            pool.close(0.0)
+    except Exception:  # noqa: BLE001 -- others are to end as well
+        # Such as the warning that a factory still runs.
+        logger.exception("pool %r: the end of a shared pool failed", pool.name)
 
 
 def _dropped(shared: Shared) -> None:
