@@ -66,7 +66,8 @@ def __getattr__(name: str) -> Any:
     if name == "aio":
         return importlib.import_module(".aio", __name__)
     if name in _ELSEWHERE:
-        return getattr(importlib.import_module(_ELSEWHERE[name], __name__), name)
+        found = globals()[name] = getattr(importlib.import_module(_ELSEWHERE[name], __name__), name)
+        return found
     found = _factories.looked_up(name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import threading
+import weakref
 from functools import partial
 from typing import Any
 
@@ -336,3 +337,45 @@ def test_the_time_that_pools_linger_is_documented() -> None:
     assert sharing.LINGERS_FOR == 2.0
     for world in (grpcpool, grpcpool.aio):
         assert "two seconds" in " ".join(str(world.shared_channel.__doc__).split())
+
+
+def test_close_keeps_no_frames(calls: CallServer) -> None:
+    """What its callers hold is free when they return, without a collection, also if calls of others were blocked."""
+
+    class Big:
+        pass
+
+    def request() -> weakref.ref[Big]:
+        big = Big()
+        handle = grpcpool.shared_channel(calls.target)
+        tag = new_tag()
+        held = background(lambda: outcome_of(lambda: _call(handle, f"hold:{tag}".encode())))
+        calls.wait_until_held(tag)
+        handle.close()
+        assert held.result(20)[1] is grpc.StatusCode.CANCELLED
+        return weakref.ref(big)
+
+    gc.disable()
+    try:
+        assert [request()() for _ in range(3)] == [None] * 3
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_close_before_the_first_channel(calls: CallServer) -> None:
+    """It says nothing of gRPC, and later closes cancel blocking calls."""
+    program = """
+import sys, threading, grpc, grpcpool
+from support.call_server import UU
+from support.waiting import background, eventually
+from support.ways import outcome_of
+grpcpool.shared_channel(sys.argv[1]).close()
+handle = grpcpool.shared_channel(sys.argv[1])
+held = background(lambda: outcome_of(lambda: handle.unary_unary(UU)(b"hold:first", timeout=20)))
+eventually(lambda: handle.stats().in_flight == 1)
+handle.close()
+print(held.result(5)[1].name)
+"""
+    done = run_python(program, calls.target)
+    assert (done.stdout.strip(), done.stderr) == ("CANCELLED", "")

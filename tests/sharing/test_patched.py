@@ -18,6 +18,7 @@ from grpcpool import PoolConfig
 from support.call_server import UU, CallServer
 from support.connections import connections_to
 from support.loops import run
+from support.waiting import together
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -218,3 +219,51 @@ def test_it_can_be_applied_again() -> None:
         patch.stop()
         patch.stop()
         assert grpc.insecure_channel is before
+
+
+def test_the_first_to_start_is_the_first_to_stop() -> None:
+    """Then everything is as before, also after many rounds."""
+    before = [getattr(home, name) for home, name in _NAMES]
+    for _ in range(3):
+        first, second = grpcpool.patched().start(), grpcpool.patched().start()
+        first.stop()
+        assert isinstance(grpc.insecure_channel("orders:1"), grpcpool.ChannelPool)
+        second.stop()
+        assert [getattr(home, name) for home, name in _NAMES] == before
+
+
+def test_threads_patch_at_once() -> None:
+    """Names are of the whole process: one thread at a time changes them."""
+    before = [getattr(home, name) for home, name in _NAMES]
+
+    def patch(_: int) -> None:
+        for _ in range(10):
+            with grpcpool.patched(targets="none:*"):
+                pass
+
+    together(4, patch)
+    assert [getattr(home, name) for home, name in _NAMES] == before
+
+
+def test_modules_that_are_imported_lazily_are_left_alone() -> None:
+    """Reading their names would import what they stand for."""
+
+    class Lazy(types.ModuleType):
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise ImportError("not installed")
+
+    before = grpc.insecure_channel
+    sys.modules["some_lazy"] = Lazy("some_lazy")
+    try:
+        with grpcpool.patched() as patch:
+            patch.report()
+    finally:
+        del sys.modules["some_lazy"]
+    assert grpc.insecure_channel is before
+
+
+def test_a_secure_channel_needs_credentials() -> None:
+    """Without, it is not taken for an insecure one."""
+    with grpcpool.patched(), pytest.raises(TypeError, match="credentials must be"):
+        grpc.secure_channel("orders:1", None)  # type: ignore[arg-type]

@@ -5,9 +5,10 @@ Closing a channel cancels them, but the connections of a shared pool carry the c
 
 from __future__ import annotations
 
-import functools
+import gc
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Collection
 from typing import Any, Final
 
 import grpc
@@ -18,26 +19,47 @@ _BLOCKING: Final = "_blocking"
 _CALL: Final = "call"
 _MODULE: Final = "grpc._channel"
 
+# It turns the garbage collector off and on.
+_one_at_a_time: Final = threading.Lock()
+
 CHANNEL_CLOSED: Final = "Channel closed!"
 """gRPC's text."""
 
 
-def cancel_blocking(threads: Iterable[int]) -> None:
+def cancel_blocking(threads: Collection[int]) -> None:
     """Cancels the call that each of these threads waits for, as the close of its channel would. Some may have none."""
+    if not threads:
+        return
     if not _is_known():
         warn_of_missing("_UnaryUnaryMultiCallable._blocking")
         return
-    frames = sys._current_frames()
-    for thread in threads:
-        call = _call_of(frames.get(thread))
-        if call is not None:
-            call.cancel(grpc.StatusCode.CANCELLED.value[0], CHANNEL_CLOSED)
+    for call in _calls_of(threads):
+        call.cancel(grpc.StatusCode.CANCELLED.value[0], CHANNEL_CLOSED)
 
 
-@functools.cache
+def _calls_of(threads: Collection[int]) -> list[Any]:
+    with _one_at_a_time:
+        collects = gc.isenabled()
+        # In Python 3.11 a collection within `_current_frames` waits for itself.
+        gc.disable()
+        frames = {}
+        try:
+            frames = sys._current_frames()
+            found = [_call_of(frames[thread]) for thread in threads if thread in frames]
+        finally:
+            # They hold the frame of this function, and so all that the callers of it and of other threads hold.
+            frames.clear()
+            if collects:
+                gc.enable()
+    return [call for call in found if call is not None]
+
+
 def _is_known() -> bool:
     """Whether gRPC's blocking calls wait where this module expects it."""
     module = sys.modules.get(_MODULE)
+    if module is None:
+        # Not imported yet, or the interpreter shuts down: nothing waits there.
+        return True
     waits = getattr(getattr(module, "_UnaryUnaryMultiCallable", None), _BLOCKING, None)
     return _CALL in getattr(getattr(waits, "__code__", None), "co_varnames", ())
 

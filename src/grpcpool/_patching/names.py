@@ -52,12 +52,14 @@ def hidden_in(functions: list[Callable[..., Any]]) -> list[str]:
 def _modules() -> Iterator[types.ModuleType]:
     for name, module in list(sys.modules.items()):
         # Programs may put anything there.
-        if hasattr(module, "__dict__") and name.partition(".")[0] not in _OWN:
+        if issubclass(type(module), types.ModuleType) and name.partition(".")[0] not in _OWN:
             yield module
 
 
 def _globals(module: types.ModuleType) -> list[tuple[str, Any]]:
-    return list(vars(module).items())
+    # Modules that are imported lazily may have a `__dict__` of their own, which imports them.
+    held: Any = vars(types.ModuleType)["__dict__"]
+    return list(held.__get__(module).items())
 
 
 def _held_by(value: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ import threading
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from .._aio import factories as aio_factories
 from .._aio import shared as aio_shared
@@ -43,6 +43,13 @@ class World(NamedTuple):
 _THREADS, _ASYNCIO = World(sync_factories, sync_shared), World(aio_factories, aio_shared)
 
 
+# Names are of the whole process.
+_lock: Final = threading.RLock()
+
+# An attribute of each substitute: the patch that it belongs to, and what stands behind it.
+_BEHIND: Final = "_grpcpool_behind"
+
+
 class Patched:
     """A patch of gRPC's constructors, applied by `start()` or ``with``, and taken back by `stop()`.
 
@@ -53,22 +60,26 @@ class Patched:
         """Is not applied yet; see `patched`."""
         self._choice = Choice(targets, config)
         self._shared = shared
-        self._lock = threading.RLock()
         self._active = False
         self._substitutes: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
         self._made: Counter[tuple[str, bool]] = Counter()
 
     def start(self) -> Self:
         """Applies the patch; does nothing if it is applied."""
-        with self._lock:
+        with _lock:
             if not self._active:
                 self._active = True
-                self._replace()
+                try:
+                    self._replace()
+                except BaseException:
+                    self._active = False
+                    self._restore()
+                    raise
         return self
 
     def stop(self) -> None:
         """Takes the patch back. Pools that it has made stay as they are. Does nothing if it is not applied."""
-        with self._lock:
+        with _lock:
             if self._active:
                 self._active = False
                 self._restore()
@@ -85,7 +96,7 @@ class Patched:
 
     def report(self) -> PatchReport:
         """What the patch has reached so far, and what it has not."""
-        with self._lock:
+        with _lock:
             replaced = sorted({str(name) for name in self._standing()})
             made = tuple(Made(target, pooled, count) for (target, pooled), count in sorted(self._made.items()))
             functions = [function for function, _ in self._substitutes]
@@ -100,7 +111,9 @@ class Patched:
             # Modules may have imported gRPC's function before a tracer has replaced it.
             for function in constructor.known:
                 make = functools.partial(self._channel, function, world)
-                self._substitutes.append((function, _SUBSTITUTES[world, constructor.name](function, make)))
+                substitute = _SUBSTITUTES[world, constructor.name](function, make)
+                setattr(substitute, _BEHIND, (self, function))
+                self._substitutes.append((function, substitute))
             self._set(_name_of(constructor))
         for found in names_of([function for function, _ in self._substitutes]):
             self._set(found)
@@ -118,6 +131,9 @@ class Patched:
     def _restore(self) -> None:
         for name in self._standing():
             function = next(function for function, ours in self._substitutes if ours is name.function)
+            while (behind := _behind(function)) is not None:
+                # A patch that was applied before this one has been taken back before it.
+                function = behind
             setattr(name.module, name.name, function)
 
     # --- channels -----------------------------------------------------------------------------------------------
@@ -127,7 +143,7 @@ class Patched:
         before: Callable[..., Any],
         world: World,
         target: Any,
-        credentials: Any,
+        credentials: tuple[Any, ...],
         options: Any,
         compression: Any,
         *interceptors: Any,
@@ -139,31 +155,38 @@ class Patched:
             config = self._choice(text)
             self._count(text, pooled=config is not NOT_POOLED)
             if config is not NOT_POOLED:
-                if credentials is not None:
-                    check_credentials(credentials)
-                recipe = recipe_of(
-                    targets, credentials, options, compression, config=config, name=None, constructor=before
-                )
+                for each in credentials:
+                    check_credentials(each)
+                [given] = credentials or (None,)
+                recipe = recipe_of(targets, given, options, compression, config=config, name=None, constructor=before)
                 make = world.shared.handle_from if self._shared else world.factories.pool_of
                 pool = make(recipe)
                 for each in interceptors:
                     add_interceptors(pool, each or ())
                 return pool
-        given = () if credentials is None else (credentials,)
         # Tracers on asyncio take interceptors by their name only, and put their own before them.
         around = {"interceptors": interceptors[0]} if any(interceptors) else {}
-        return before(target, *given, options, compression, **around)
+        return before(target, *credentials, options, compression, **around)
 
     def _count(self, target: str, *, pooled: bool) -> None:
-        with self._lock:
+        with _lock:
             if len(self._made) < _MOST_TARGETS or (target, pooled) in self._made:
                 self._made[target, pooled] += 1
+
+
+def _behind(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What stands behind a substitute whose patch has been taken back; `None` for all other functions."""
+    patch, before = getattr(function, _BEHIND, (None, None))
+    if patch is None or patch._active or all(function is not ours for _, ours in patch._substitutes):
+        # The last: `functools.wraps` has copied the attribute.
+        return None
+    return before
 
 
 def _insecure(before: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(before)
     def insecure_channel(target: Any, options: Any = None, compression: Any = None) -> Any:
-        return make(target, None, options, compression)
+        return make(target, (), options, compression)
 
     return insecure_channel
 
@@ -171,7 +194,7 @@ def _insecure(before: Callable[..., Any], make: Callable[..., Any]) -> Callable[
 def _secure(before: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(before)
     def secure_channel(target: Any, credentials: Any, options: Any = None, compression: Any = None) -> Any:
-        return make(target, credentials, options, compression)
+        return make(target, (credentials,), options, compression)
 
     return secure_channel
 
@@ -179,7 +202,7 @@ def _secure(before: Callable[..., Any], make: Callable[..., Any]) -> Callable[..
 def _insecure_aio(before: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(before)
     def insecure_channel(target: Any, options: Any = None, compression: Any = None, interceptors: Any = None) -> Any:
-        return make(target, None, options, compression, interceptors)
+        return make(target, (), options, compression, interceptors)
 
     return insecure_channel
 
@@ -189,7 +212,7 @@ def _secure_aio(before: Callable[..., Any], make: Callable[..., Any]) -> Callabl
     def secure_channel(
         target: Any, credentials: Any, options: Any = None, compression: Any = None, interceptors: Any = None
     ) -> Any:
-        return make(target, credentials, options, compression, interceptors)
+        return make(target, (credentials,), options, compression, interceptors)
 
     return secure_channel
 
