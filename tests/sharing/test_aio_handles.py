@@ -290,3 +290,24 @@ async def test_many_tasks_close_amid_everything(calls: CallServer) -> None:
     assert (stats.in_flight, stats.waiting) == (0, 0)
     assert await _call(keeper) == b"0"
     await keeper.close()
+
+
+def test_a_handle_that_is_dropped_while_its_loop_ends(calls: CallServer) -> None:
+    """After the loop has closed its asynchronous generators: nothing warns, and nothing is left."""
+    handles = []
+
+    async def use() -> None:
+        handles.append(grpcpool.aio.shared_channel(calls.target))
+        assert await _call(handles[0]) == b"0"
+
+    async def drop() -> None:
+        handles.clear()
+        gc.collect()
+        await asyncio.sleep(0.05)
+
+    loop = asyncio.new_event_loop()
+    for last in (use, loop.shutdown_asyncgens, drop):
+        loop.run_until_complete(last())
+    loop.close()
+    gc.collect()
+    eventually(lambda: connections_to(calls.port) == 0)

@@ -385,6 +385,9 @@ class _Pools(SharedPools):
         loop: Any = shared.pool._driver.loop
         if loop is None or loop.is_closed() or _get_running_loop() is not loop:
             return
+        if getattr(loop, "_asyncgens_shutdown_called", False):
+            # The loop ends, and asyncio would warn. Nothing holds the pool then.
+            return
         end = self._until_the_loop_ends(shared)
         with contextlib.suppress(StopIteration):
             # It comes to its `yield` at once.
