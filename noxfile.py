@@ -31,6 +31,12 @@ def lowest_grpcio() -> str:
     return f"grpcio=={bound}"
 
 
+def beside_sdks() -> list[str]:
+    """Returns what the tests require, without the messages of xDS, which bring an old copy of OpenTelemetry's."""
+    required: list[str] = PROJECT["project"]["optional-dependencies"]["test"]
+    return [".[all]", *(each for each in required if not each.startswith(("grpcpool[", "xds-protos")))]
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Runs the tests on each Python."""
@@ -55,7 +61,7 @@ def long(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Runs the programs under ``examples``, and real SDKs, except those that take minutes to install."""
-    session.install("--group", "examples", ".[test,inspector]")
+    session.install("--group", "examples", *beside_sdks())
     session.run("pytest", "-n", "2", "-m", "long", "tests/examples", "tests/sdks", *session.posargs)
 
 
@@ -69,7 +75,7 @@ def engines(session: nox.Session) -> None:
 @nox.session
 def sdks(session: nox.Session) -> None:
     """Runs real SDKs and tracers over pools. For etcd's, etcd must be on PATH."""
-    session.install("--group", "sdks", ".[test]")
+    session.install("--group", "sdks", *beside_sdks())
     session.run("pytest", "-n", "2", "-m", "long", "tests/sdks", *session.posargs)
 
 
