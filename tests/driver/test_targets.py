@@ -9,8 +9,7 @@ import grpcpool
 import grpcpool.aio
 from grpcpool import PoolConfig, isolated
 from grpcpool._shared.destination import destination_of
-from grpcpool._shared.recipe import recipe_of
-from grpcpool._shared.targets import TargetFactory
+from grpcpool._shared.targets import TargetFactory, recipe_of
 from support.loops import in_loop
 from support.pools import PoolMaker
 from support.servers import Server

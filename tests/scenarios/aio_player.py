@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from grpcpool import PoolConfig
-from grpcpool._shared.recipe import recipe_of
-from grpcpool._shared.targets import TargetFactory
+from grpcpool._shared.targets import TargetFactory, recipe_of
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import manual_clock
 from grpcpool.testing.aio import FakeCall, FakeChannel, FakeFactory

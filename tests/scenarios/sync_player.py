@@ -10,8 +10,7 @@ from typing import Any
 import grpc
 
 from grpcpool import ChannelPool, PoolConfig
-from grpcpool._shared.recipe import recipe_of
-from grpcpool._shared.targets import TargetFactory
+from grpcpool._shared.targets import TargetFactory, recipe_of
 from grpcpool.testing import FakeCall, FakeChannel, FakeFactory, manual_clock
 from support.waiting import eventually, is_inside
 

@@ -13,7 +13,8 @@ import pytest
 import grpcpool
 import grpcpool.aio
 from grpcpool import Listener, PoolConfig
-from grpcpool._shared.recipe import Recipe, recipe_of
+from grpcpool._shared.recipe import Recipe
+from grpcpool._shared.targets import recipe_of
 from sharing import parts
 
 pytestmark = pytest.mark.timeout(30)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
+from typing import Any
 
 from grpcpool import Listener
 from grpcpool.events import Closed, PoolEvent
@@ -104,8 +105,22 @@ class Witness(Listener):
         self.counts: Counter[str] = Counter()
         self.cut = 0
         """Leases and calls that were still on a connection at its close."""
+        self.unsent = 0
+        """Calls that gRPC could not send, which the pool therefore ran, or tried to run, on another connection."""
         self._journal = journal
         self._guard = threading.Lock()
+
+    def watch(self, driver: Any) -> None:
+        """Counts the calls of the driver's pool that gRPC could not send."""
+        could_not_send = driver.could_not_send
+
+        def counted(*arguments: Any) -> bool:
+            unsent: bool = could_not_send(*arguments)
+            with self._guard:
+                self.unsent += unsent
+            return unsent
+
+        driver.could_not_send = counted
 
     def record(self, hook: str, event: PoolEvent) -> None:
         """Counts an event."""

@@ -126,7 +126,7 @@ class Judge:
         """Compares what the pool counted with what the callers did."""
         book, events = self._book, self._witness.counts
         closed = sum(stats.closed.values())
-        again = stats.refused_streams
+        again = stats.refused_streams + self._witness.unsent
         for holds, what in (
             (
                 stats.opened - closed == stats.size - stats.opening,
@@ -147,7 +147,8 @@ class Judge:
             if not holds:
                 self.wrong.append(
                     f"{what}: {stats}; of {book.asked} that asked {book.placed} had places, {book.timed_out} timed out,"
-                    f" {book.unclear} may have; events {dict(events)}, cut off {self._witness.cut}"
+                    f" {book.unclear} may have; {self._witness.unsent} were never sent; events"
+                    f" {dict(events)}, cut off {self._witness.cut}"
                 )
 
     def _check_events(self) -> None:

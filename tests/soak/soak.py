@@ -113,6 +113,7 @@ class Soak:
         target = "ipv4:" + ",".join(server.target for server in servers)
         setting = Setting(target=target, config=config_of(dice(seed, "config")), listener=witness, seed=seed)
         self._world = make_world(name, setting, self._book, complaints)
+        witness.watch(self._world.pool._driver)
         self._chaos = Chaos(self._world, servers, journal, self._book)
         self._judge = Judge(self._world, servers, journal, self._book, witness)
         self._printed_at = time.monotonic()

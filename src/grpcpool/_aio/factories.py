@@ -10,8 +10,8 @@ import grpc
 
 from .._shared.constructors import Constructor, LookUp, calling_code
 from .._shared.destination import AddressSource
-from .._shared.recipe import Credentials, Recipe, recipe_of
-from .._shared.targets import TargetFactory, check_credentials, creator, named_after, targets_of
+from .._shared.recipe import Credentials, Recipe
+from .._shared.targets import TargetFactory, check_credentials, creator, named_after, recipe_of
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .interceptors import add_interceptors
@@ -55,14 +55,7 @@ def insecure_channel(
     if _INSECURE.is_creating():
         return _INSECURE.create_below(caller, target, options, compression, interceptors=interceptors)  # type: ignore[no-any-return]  # a channel
     recipe = recipe_of(
-        targets_of(target),
-        None,
-        options,
-        compression,
-        config=config,
-        name=name,
-        listeners=listeners,
-        addresses=addresses,
+        target, None, options, compression, config=config, name=name, listeners=listeners, addresses=addresses
     )
     return pool_of(recipe, caller, interceptors)
 
@@ -102,14 +95,7 @@ def secure_channel(
         return _SECURE.create_below(caller, target, credentials, options, compression, interceptors=interceptors)  # type: ignore[no-any-return]  # a channel
     check_credentials(credentials)
     recipe = recipe_of(
-        targets_of(target),
-        credentials,
-        options,
-        compression,
-        config=config,
-        name=name,
-        listeners=listeners,
-        addresses=addresses,
+        target, credentials, options, compression, config=config, name=name, listeners=listeners, addresses=addresses
     )
     return pool_of(recipe, caller, interceptors)
 

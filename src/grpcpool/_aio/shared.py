@@ -16,12 +16,10 @@ import grpc
 
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import Configured
-from .._shared.recipe import Credentials, Recipe, recipe_of
-from .._shared.sharing import LINGERS_FOR, Calls, Shared, SharedPools
-from .._shared.targets import check_credentials, targets_of
+from .._shared.recipe import Credentials, Recipe
+from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools
+from .._shared.targets import check_credentials, recipe_of
 from .._values.config import PoolConfig
-from .._values.errors import PoolClosedError
-from .._values.listener import Listener
 from .arguments import Arguments, Caller
 from .factories import pool_of
 from .interceptors import add_interceptors
@@ -72,9 +70,7 @@ def shared_channel(
     """
     if credentials is not None:
         check_credentials(credentials)
-    handle = handle_from(
-        recipe_of(targets_of(target), credentials, options, compression, config=config, name=name),
-    )
+    handle = handle_from(recipe_of(target, credentials, options, compression, config=config, name=name))
     add_interceptors(handle, interceptors or ())
     return handle
 
@@ -87,7 +83,7 @@ def handle_from(recipe: Recipe, interceptors: Sequence[tuple[str, tuple[Any, ...
     return handle
 
 
-class PoolHandle(ChannelPool):
+class PoolHandle(HandleBase, ChannelPool):
     """A channel of its own over a pool that others use as well. `ChannelPool` describes what it offers."""
 
     _shown_as = "handle on grpcpool.aio.ChannelPool"
@@ -96,7 +92,6 @@ class PoolHandle(ChannelPool):
         """Is counted by `shared` already."""
         self._recipe = recipe
         self._shared = shared
-        self._closed = False
         self._settled = _get_running_loop() is not None
         # The tasks that wait for a lease, or for `open()`; and those that run interceptors.
         self._waiting: dict[object, asyncio.Task[Any] | None] = {}
@@ -118,13 +113,6 @@ class PoolHandle(ChannelPool):
         self._leases.begun.clear()
         return old
 
-    # --- what it has of the pool --------------------------------------------------------------------------------
-
-    @property
-    def _pool(self) -> ChannelPool:
-        pool: ChannelPool = self._shared.pool
-        return pool
-
     def _settle(self) -> None:
         """Called before each use: a handle that was created where no loop ran goes to the pool of the loop here."""
         if self._settled or self._closed or _get_running_loop() is None:
@@ -136,34 +124,7 @@ class PoolHandle(ChannelPool):
             self._watch_for_drop()
             _pools.released(old)
 
-    # In a forked child the pool may have another one.
-    _driver = property(lambda self: self._pool._driver)
-    _source = property(lambda self: self._pool._source)
-    _config = property(lambda self: self._pool._config)
-    _name = property(lambda self: self._pool._name)
-
-    def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
-        """Same as `ChannelPool.resize`, for all handles."""
-        self._pool.resize(min_size, max_size)
-
-    def add_listener(self, listener: Listener) -> None:
-        """Same as `ChannelPool.add_listener`, for all handles."""
-        self._pool.add_listener(listener)
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close()` has been called on this handle."""
-        return self._closed
-
     # --- what is followed ---------------------------------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise self._closed_error()
-
-    def _closed_error(self) -> PoolClosedError:
-        figures = self._driver.machine.figures()
-        return PoolClosedError(f"pool {self._name!r}: this handle is closed ({figures}); ask for another one")
 
     @contextlib.contextmanager
     def _waits(self) -> Iterator[None]:
@@ -179,7 +140,7 @@ class PoolHandle(ChannelPool):
 
     async def _acquire(self, within: float | Configured | None, streams: int | None, stack: str) -> Lease:
         with self._waits():
-            lease = await self._pool._acquire(within, streams, stack)
+            lease: Lease = await self._pool._acquire(within, streams, stack)
         lease._pool = self
         self._leases.add(lease)
         return lease

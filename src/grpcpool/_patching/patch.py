@@ -21,8 +21,7 @@ from .._aio import factories as aio_factories
 from .._aio import shared as aio_shared
 from .._aio.interceptors import add_interceptors
 from .._shared.constructors import Constructor
-from .._shared.recipe import recipe_of
-from .._shared.targets import check_credentials, named_after, targets_of
+from .._shared.targets import check_credentials, named_after, recipe_of, targets_of
 from .._sync import factories as sync_factories
 from .._sync import shared as sync_shared
 from .._values.config import PoolConfig

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -233,29 +233,3 @@ def _hashable(value: Any) -> Any:
     except TypeError:
         return _Same(value)
     return value
-
-
-def recipe_of(
-    targets: Sequence[str],
-    credentials: Credentials | None,
-    options: Sequence[tuple[str, Any]] | None,
-    compression: grpc.Compression | None,
-    *,
-    config: PoolConfig | None,
-    name: str | None,
-    listeners: Any = (),
-    addresses: AddressSource | None = None,
-    constructor: Callable[..., Any] | None = None,
-) -> Recipe:
-    """The recipe of a pool over targets."""
-    return Recipe(
-        targets=tuple(targets),
-        credentials=credentials,
-        options=tuple((key, value) for key, value in options or ()),
-        compression=compression,
-        config=config,
-        name=name,
-        listeners=tuple(listeners),
-        addresses=addresses,
-        constructor=constructor,
-    )

@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from .._values.errors import PoolClosedError
+from .._values.listener import Listener
 from .fork import watch_for_fork
 from .recipe import Recipe
 
@@ -115,6 +117,45 @@ class SharedPools(abc.ABC):
         with self._lock:
             shared.over = shared.over or shared.handles <= 0
             return shared.over
+
+
+class HandleBase:
+    """What the handles of both worlds have of the pool that they share."""
+
+    # Where the pool is; that of a handle on asyncio may change at its first use.
+    _shared: Shared
+    _closed = False
+
+    @property
+    def _pool(self) -> Any:
+        return self._shared.pool
+
+    # In a forked child the pool has another one.
+    _driver = property(lambda self: self._shared.pool._driver)
+    _source = property(lambda self: self._shared.pool._source)
+    _config = property(lambda self: self._shared.pool._config)
+    _name = property(lambda self: self._shared.pool._name)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called on this handle."""
+        return self._closed
+
+    def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Same as `ChannelPool.resize`, for all handles."""
+        self._pool.resize(min_size, max_size)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Same as `ChannelPool.add_listener`, for all handles."""
+        self._pool.add_listener(listener)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> PoolClosedError:
+        figures = self._driver.machine.figures()
+        return PoolClosedError(f"pool {self._name!r}: this handle is closed ({figures}); ask for another one")
 
 
 class Calls:

@@ -11,7 +11,7 @@ import grpc
 from .._grpc.options import Options, isolated, shared_out, to_one_address, with_attempts_within
 from .._values.config import PoolConfig
 from .constructors import Constructor
-from .destination import destination_of, target_to
+from .destination import AddressSource, destination_of, target_to
 from .recipe import Credentials, Recipe
 
 
@@ -100,6 +100,37 @@ def _text_of(target: object) -> str:
 def named_after(targets: Sequence[str]) -> str:
     """The default name of a pool over these targets."""
     return ",".join(targets)
+
+
+def recipe_of(
+    target: str | bytes | Sequence[str | bytes],
+    credentials: Credentials | None,
+    options: Sequence[tuple[str, Any]] | None,
+    compression: grpc.Compression | None,
+    *,
+    config: PoolConfig | None,
+    name: str | None,
+    listeners: Any = (),
+    addresses: AddressSource | None = None,
+    constructor: Callable[..., Any] | None = None,
+) -> Recipe:
+    """The recipe of a pool over a target, or several.
+
+    Raises:
+        TypeError: A target is not a valid one. gRPC, too, raises at once.
+        ValueError: There is none, or one of them twice.
+    """
+    return Recipe(
+        targets=tuple(targets_of(target)),
+        credentials=credentials,
+        options=tuple((key, value) for key, value in options or ()),
+        compression=compression,
+        config=config,
+        name=name,
+        listeners=tuple(listeners),
+        addresses=addresses,
+        constructor=constructor,
+    )
 
 
 def check_credentials(credentials: Credentials) -> None:

@@ -10,8 +10,8 @@ import grpc
 
 from .._shared.constructors import Constructor, LookUp, calling_code
 from .._shared.destination import AddressSource
-from .._shared.recipe import Credentials, Recipe, recipe_of
-from .._shared.targets import TargetFactory, check_credentials, creator, named_after, targets_of
+from .._shared.recipe import Credentials, Recipe
+from .._shared.targets import TargetFactory, check_credentials, creator, named_after, recipe_of
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .pool import ChannelPool
@@ -52,14 +52,7 @@ def insecure_channel(
     if _INSECURE.is_creating():
         return _INSECURE.create_below(caller, target, options, compression)  # type: ignore[no-any-return]  # a channel
     recipe = recipe_of(
-        targets_of(target),
-        None,
-        options,
-        compression,
-        config=config,
-        name=name,
-        listeners=listeners,
-        addresses=addresses,
+        target, None, options, compression, config=config, name=name, listeners=listeners, addresses=addresses
     )
     return pool_of(recipe, caller)
 
@@ -98,14 +91,7 @@ def secure_channel(
         return _SECURE.create_below(caller, target, credentials, options, compression)  # type: ignore[no-any-return]  # a channel
     check_credentials(credentials)
     recipe = recipe_of(
-        targets_of(target),
-        credentials,
-        options,
-        compression,
-        config=config,
-        name=name,
-        listeners=listeners,
-        addresses=addresses,
+        target, credentials, options, compression, config=config, name=name, listeners=listeners, addresses=addresses
     )
     return pool_of(recipe, caller)
 

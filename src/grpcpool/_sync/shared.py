@@ -19,12 +19,10 @@ from .._grpc.client_modules import is_within_call
 from .._shared.announcer import logger
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import CONFIGURED, Configured
-from .._shared.recipe import Credentials, Recipe, recipe_of
-from .._shared.sharing import LINGERS_FOR, Calls, Shared, SharedPools
-from .._shared.targets import check_credentials, targets_of
+from .._shared.recipe import Credentials, Recipe
+from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools
+from .._shared.targets import check_credentials, recipe_of
 from .._values.config import PoolConfig
-from .._values.errors import PoolClosedError
-from .._values.listener import Listener
 from .arguments import Arguments, Caller
 from .factories import pool_of
 from .lease import Lease
@@ -70,9 +68,7 @@ def shared_channel(
     """
     if credentials is not None:
         check_credentials(credentials)
-    return handle_from(
-        recipe_of(targets_of(target), credentials, options, compression, config=config, name=name),
-    )
+    return handle_from(recipe_of(target, credentials, options, compression, config=config, name=name))
 
 
 def handle_from(recipe: Recipe, interceptors: object = ()) -> PoolHandle:  # noqa: ARG001 -- see asyncio's twin
@@ -80,7 +76,7 @@ def handle_from(recipe: Recipe, interceptors: object = ()) -> PoolHandle:  # noq
     return PoolHandle(recipe, _pools.handle_on(recipe))
 
 
-class PoolHandle(ChannelPool):
+class PoolHandle(HandleBase, ChannelPool):
     """A channel of its own over a pool that others use as well. `ChannelPool` describes what it offers."""
 
     _shown_as = "handle on grpcpool.ChannelPool"
@@ -89,7 +85,6 @@ class PoolHandle(ChannelPool):
         """Is counted by `shared` already."""
         self._recipe = recipe
         self._shared = shared
-        self._closed = False
         self._begin_to_follow()
         self._drop = weakref.finalize(self, _dropped, shared)
         self._drop.atexit = False
@@ -107,32 +102,6 @@ class PoolHandle(ChannelPool):
         self._begin_to_follow()
         return old
 
-    # --- what it has of the pool --------------------------------------------------------------------------------
-
-    @property
-    def _pool(self) -> ChannelPool:
-        pool: ChannelPool = self._shared.pool
-        return pool
-
-    # In a forked child the pool has another one.
-    _driver = property(lambda self: self._pool._driver)
-    _source = property(lambda self: self._pool._source)
-    _config = property(lambda self: self._pool._config)
-    _name = property(lambda self: self._pool._name)
-
-    def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
-        """Same as `ChannelPool.resize`, for all handles."""
-        self._pool.resize(min_size, max_size)
-
-    def add_listener(self, listener: Listener) -> None:
-        """Same as `ChannelPool.add_listener`, for all handles."""
-        self._pool.add_listener(listener)
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close()` has been called on this handle."""
-        return self._closed
-
     # --- what is followed ---------------------------------------------------------------------------------------
 
     @contextmanager
@@ -146,18 +115,10 @@ class PoolHandle(ChannelPool):
         finally:
             del self._blocked[token]
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise self._closed_error()
-
-    def _closed_error(self) -> PoolClosedError:
-        figures = self._driver.machine.figures()
-        return PoolClosedError(f"pool {self._name!r}: this handle is closed ({figures}); ask for another one")
-
     def acquire(self, timeout: float | Configured | None = CONFIGURED, *, streams: int | None = None) -> Lease:
         """Same as `ChannelPool.acquire`."""
         with self._blocks():
-            lease = self._pool.acquire(timeout, streams=streams)
+            lease: Lease = self._pool.acquire(timeout, streams=streams)
         lease._pool = self
         self._leases.add(lease)
         if self._closed:
