@@ -64,7 +64,7 @@ def test_a_pool_for_each_loop(calls: CallServer) -> None:
             return handle.stats().acquired
 
     assert [run(once()) for _ in range(3)] == [1, 1, 1]
-    assert connections_to(calls.port) == 0
+    eventually(lambda: connections_to(calls.port) == 0)
 
 
 def test_a_loop_that_ends_as_its_pool_does(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:

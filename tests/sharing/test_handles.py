@@ -124,7 +124,7 @@ def test_close_cancels_its_own_calls(calls: CallServer, way: Way) -> None:
     assert outcome[0] == "cancelled" or outcome[1] is grpc.StatusCode.CANCELLED, outcome
     calls.wait_until_let_go(tag)
     assert not other.done()
-    assert others.stats().in_flight == 1
+    eventually(lambda: others.stats().in_flight == 1)
     other.cancel()
     others.close()
 
