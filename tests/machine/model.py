@@ -41,7 +41,7 @@ from grpcpool._machine.addresses import Leads
 from grpcpool._machine.effects import Close, Effect, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
-from grpcpool._machine.places import Holding
+from grpcpool._machine.places import NEVER, Holding
 from grpcpool._machine.queue import Waiter
 from grpcpool._machine.slot import Slot
 from grpcpool._values.config import PickerName
@@ -1022,7 +1022,7 @@ def growth_and_shrinking_are_planned(world: World) -> None:
     """The growth threshold is set exactly below `max_size`, and the shrink watch exactly above `min_size`."""
     fleet = world.machine.fleet
     target = world.config.resolved_target_streams
-    expected = target if connections(world) < world.max_size else math.inf
+    expected = target if connections(world) < world.max_size else NEVER
     if world.possible and not fleet.lookups.in_use:
         expected = 0
     assert world.machine.places.growth_load == expected or not connections(world), "the growth threshold is wrong"
@@ -1036,7 +1036,7 @@ def the_picker_holds_the_slots_with_room(world: World) -> None:
     ready = [slot for slot in in_state(world, "ready") if not slot.reserved]
     roomy = {slot for slot in ready if slot.in_flight < slot.limit and not slot.exclusive}
     for slot in world.slots:
-        assert (slot.position >= 0) == (slot in roomy), f"{slot} has the wrong position {slot.position}"
+        assert (slot in picker) == (slot in roomy), f"{slot} is in the picker, or is not, and should"
     assert picker._avoided == {slot for slot in in_state(world, "ready") if slot.avoided_for}, "avoids others"
     lightest = picker.lightest()
     assert (lightest is None) == (not roomy), f"the lightest is {lightest} of {roomy}"
@@ -1047,9 +1047,12 @@ def the_picker_holds_the_slots_with_room(world: World) -> None:
         return
     assert {slot for bucket in picker._buckets for slot in bucket} == roomy, "the buckets are not the slots with room"
     for rank, bucket in enumerate(picker._buckets):
-        for position, slot in enumerate(bucket):
-            expected = (slot.in_flight + handicap(world, slot), slot.position)
-            assert expected == (rank, position), f"{slot} is in the wrong bucket {rank}"
+        before = bucket
+        for slot in bucket:
+            assert slot.in_flight + handicap(world, slot) == rank, f"{slot} is in the wrong bucket {rank}"
+            assert slot.previous is before, f"{slot} is not behind its neighbour"
+            before = slot
+        assert bucket.previous is before, f"bucket {rank} does not end with its last slot"
 
 
 def the_stats_agree(world: World) -> None:

@@ -207,7 +207,7 @@ MUTANTS = (
     Mutant(
         "a release after the close is counted",
         "places",
-        "        if slot.state is _CLOSED:\n",
+        "        if state is _CLOSED:\n",
         "        if False:\n",
         "a lease that outlives its connection is rare",
     ),
@@ -468,8 +468,8 @@ MUTANTS = (
     Mutant(
         "the circle takes a busy slot for idle",
         "pickers",
-        "        if slot.in_flight:\n            self._idle.pop(slot, None)\n",
-        "        if slot.in_flight > before:\n            self._idle.pop(slot, None)\n",
+        "        if load:\n            self._idle.pop(slot, None)\n",
+        "        if load > slot.in_flight:\n            self._idle.pop(slot, None)\n",
         "one assumes that only a slot that is given more can stop being idle",
     ),
     Mutant(
@@ -503,8 +503,8 @@ MUTANTS = (
     Mutant(
         "a slot comes back without its handicap",
         "pickers",
-        "        self.rank(slot)\n        self.reload(slot, slot.in_flight)\n",
-        "        self.reload(slot, slot.in_flight)\n",
+        "        self.rank(slot)\n        self.refresh(slot)\n",
+        "        if not slot.buckets:\n            self.rank(slot)\n        self.refresh(slot)\n",
         "few slots have a handicap when they come into service",
     ),
     Mutant(

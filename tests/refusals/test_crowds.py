@@ -34,7 +34,9 @@ def _assert_all_counted(told: Report, stats: PoolStats, recorder: Recorder, comm
     assert told.all.begun == stats.acquired == len(commands) + told.all.refused
     assert (told.all.completed, told.all.cancelled, told.all.open) == (len(commands), 0, 0)
     assert told.all.most <= LIMIT
-    assert (stats.size, stats.in_flight, stats.waiting) == (CONNECTIONS, 0, 0)
+    # How far it grows depends on how fast the callers are.
+    assert stats.size <= CONNECTIONS
+    assert (stats.in_flight, stats.waiting) == (0, 0)
     assert (stats.timeouts, stats.rejected, sum(stats.closed.values())) == (0, 0, 0)
     assert sum(channel.calls for channel in stats.channels) == stats.acquired
 

@@ -84,7 +84,7 @@ class PoolCaller:
         context = contextvars.copy_context()
         running = Running(self.ended, call, None, arguments, context, began)
         with driver.lock:
-            slot = driver.places.acquire(1, running)
+            slot = driver.places.take(running)
         if slot is None:
             if driver.machine.closing:
                 raise grpc.aio.UsageError("Channel is closed.")

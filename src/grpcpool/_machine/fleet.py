@@ -29,7 +29,7 @@ from .effects import Close, Notify, Open, Outbox
 from .handicaps import Handicaps
 from .limits import Limits
 from .lookups import LookUps
-from .places import Places
+from .places import NEVER, Places
 from .silence import Silence
 from .slot import Slot, SlotEvent
 
@@ -335,7 +335,7 @@ class Fleet:
 
     def regauge(self, now: float) -> None:
         """The number of connections, or a bound, has changed: decides when to consider growing and shrinking."""
-        self.places.growth_load = self.target if self.slots.connections < self.max_size else math.inf
+        self.places.growth_load = self.target if self.slots.connections < self.max_size else NEVER
         if self.lookups.rests and self.active:
             # The next call is reported.
             self.places.growth_load = 0

@@ -129,7 +129,7 @@ class Limits:
         for other in self._slots.in_state(SlotState.READY):
             if other is not slot and not other.exclusive and 2 * other.in_flight >= slot.in_flight:
                 self._limit(other, other.in_flight, now)
-                self._picker.reload(other, other.in_flight)
+                self._picker.refresh(other)
 
     def _limit(self, slot: Slot, most: int, now: float) -> None:
         slot.limit = min(slot.limit, most)
@@ -149,4 +149,4 @@ class Limits:
     def _raise(self, slot: Slot, limit: int, grows_at: float) -> None:
         slot.limit, slot.limit_grows_at = limit, grows_at
         if slot.state is SlotState.READY:
-            self._picker.reload(slot, slot.in_flight)
+            self._picker.refresh(slot)

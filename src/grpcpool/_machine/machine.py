@@ -7,7 +7,8 @@ threads and asyncio, and a test can drive it through years of simulated life.
 
 How a driver uses it, always under its one lock::
 
-    slot = machine.places.acquire(streams, holder)      # the fast way: a slot with room, or None
+    slot = machine.places.take(holder)                  # the fast way of a call: a slot with room, or None
+    slot = machine.places.acquire(streams, holder)      # the same for other asks
     machine.request(waiter, now)                        # the other way: grants, queues or refuses the waiter
     if machine.places.release(slot, streams, now, holder):    # exactly once for each place
         machine.settle(slot, now)                       # serves waiters
@@ -179,7 +180,7 @@ class PoolMachine:
         if self.fleet.limits.refused(slot, began, now, calls=calls):
             self.fleet.handicaps.add(slot, None, now)
         if slot.state is SlotState.READY:
-            self._picker.reload(slot, slot.in_flight)
+            self._picker.refresh(slot)
         self.grants.serve_all(now)
 
     def failed(self, slot: Slot, code: enum.Enum, now: float) -> None:

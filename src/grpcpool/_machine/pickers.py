@@ -5,10 +5,11 @@ to it. The cost of a pick does not depend on the number of slots, with one excep
 which the first choice has no room looks at every slot.
 
 `LeastLoaded`
-    Slots lie in buckets by what they carry; a pick takes a random one of the lowest bucket that is not empty. This
-    is join-the-shortest-queue with ties broken at random: of all policies that do not look at the calls themselves, it
-    keeps the loads closest (Winston 1977), and no two pools fall into step. The fullest slot is at most one above
-    the emptiest while calls only arrive.
+    Slots lie in buckets by what they carry; a pick takes the first or second one, at random, of the lowest bucket that
+    is not empty, and a slot that comes into a bucket becomes its last. This is join-the-shortest-queue: of all policies
+    that do not look at the calls themselves, it keeps the loads closest (Winston 1977). Slots that carry equally much
+    nearly take turns, and no two pools fall into step. The fullest slot is at most one above the emptiest while calls
+    only arrive.
 `Fill`
     The same buckets; a pick takes from the highest bucket below the target, last in first out. Few connections are
     in use and the others become idle. When all have reached the target it works like `LeastLoaded`.
@@ -29,11 +30,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from .._values.config import PoolConfig
 from .._values.slot_states import SlotState
-from .slot import Slot
+from .slot import Link, Slot
 
-# Ties are broken by a cycle of this many random numbers: a prime, so that no regular pattern of calls falls into step.
+# A coin is thrown this often, then the throws repeat: a prime, so that no regular pattern of calls falls into step.
 _THROWS = 1021
-_SIDES = 1 << 30
 
 # Each failure of late counts as so many calls, all together as no more than the last number.
 _PENALTY = 10
@@ -44,12 +44,34 @@ class Picker(abc.ABC):
     """Holds the slots that are ready and have room."""
 
     @abc.abstractmethod
-    def reload(self, slot: Slot, before: int) -> None:
-        """What a ready slot carries, or may carry, has changed; it carried `before`. Adds or removes it."""
+    def reload(self, slot: Slot, load: int) -> None:
+        """A ready slot is to carry `load`, or carries it by now; its limit or more if it is exclusive.
+
+        Adds it, puts it elsewhere, or removes it.
+        """
+
+    def refresh(self, slot: Slot) -> None:
+        """What a ready slot may carry has changed. Adds or removes it."""
+        self.reload(slot, slot.limit if slot.exclusive else slot.in_flight)
+
+    def take(self, growth_load: int) -> Slot | None:
+        """The slot to serve an ask for one stream, put where it belongs once it carries one more.
+
+        `None` if none can, or if the slot would then carry `growth_load` or more.
+        """
+        slot = self.pick(1)
+        if slot is None or slot.in_flight + 1 >= growth_load:
+            return None
+        self.reload(slot, slot.in_flight + 1)
+        return slot
 
     @abc.abstractmethod
     def remove(self, slot: Slot) -> None:
         """Removes a slot that leaves service; does nothing if the slot is not here."""
+
+    @abc.abstractmethod
+    def __contains__(self, slot: Slot) -> bool:
+        """Whether the slot is in here: ready, with room."""
 
     @abc.abstractmethod
     def rank(self, slot: Slot) -> None:
@@ -58,12 +80,12 @@ class Picker(abc.ABC):
     def enter(self, slot: Slot) -> None:
         """Adds a slot that comes into service, if it has room."""
         self.rank(slot)
-        self.reload(slot, slot.in_flight)
+        self.refresh(slot)
 
     def rebuild(self, ready: Iterable[Slot]) -> None:
         """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
         for slot in ready:
-            self.reload(slot, slot.in_flight)
+            self.refresh(slot)
 
     @abc.abstractmethod
     def pick(self, streams: int | None) -> Slot | None:
@@ -74,21 +96,43 @@ class Picker(abc.ABC):
         """A slot that carries least, of those with room."""
 
 
+class _Bucket(Link):
+    """Slots that rank equally, in the order in which they came to: a ring that begins and ends with the bucket."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.next = self.previous = self
+
+    def __bool__(self) -> bool:
+        return self.next is not self
+
+    def __iter__(self) -> Iterator[Slot]:
+        slot = self.next
+        while slot is not self:
+            yield slot
+            slot = slot.next
+
+
 class _Buckets(Picker):
-    """Slots in buckets by `in_flight`; those with a handicap by `in_flight` and their handicap."""
+    """Slots in buckets by `in_flight`; those with a handicap by `in_flight` and their handicap.
+
+    A slot that moves leaves its ring, and becomes the last of another one. That is a matter of its neighbours alone,
+    and of no call: no signal handler can interrupt it.
+    """
 
     def __init__(self, random: Callable[[], float], max_streams: int) -> None:
-        # Each number is drawn once: to draw one for each pick would cost a third of the pick.
-        self._dice = itertools.cycle([int(random() * _SIDES) for _ in range(_THROWS)]).__next__
+        # Whether the second of a ring goes before the first: drawn once, because to draw costs more than all the rest.
+        self._coin = itertools.cycle([random() < 0.5 for _ in range(_THROWS)])  # noqa: PLR2004 -- half of the throws
         # A slot with room carries less than max_streams, and the greatest handicap ranks it behind all others, so the
         # last bucket stays empty: there the search ends.
         self._worst = min(-(-max_streams // _PENALTY) * _PENALTY, _WORST)
-        self._buckets: list[list[Slot]] = [[] for _ in range(max_streams + self._worst + 1)]
         self._end = max_streams + self._worst
+        self._buckets = [_Bucket() for _ in range(self._end + 1)]
         # No bucket below this one has a slot.
         self._low = self._end
         # The same buckets without the first ones, by a handicap: in these lie the slots that have it.
-        self._buckets_behind: dict[int, list[list[Slot]]] = {}
+        self._buckets_behind = {0: self._buckets}
         # The slots in service with a handicap, whether they have room or not.
         self._avoided: set[Slot] = set()
 
@@ -96,63 +140,83 @@ class _Buckets(Picker):
         """As how many calls so many failures count."""
         return min(_PENALTY * failures, self._worst)
 
-    def reload(self, slot: Slot, before: int) -> None:
-        position = slot.position
-        # A slot with a handicap has other buckets, so that its handicap is not added here for each call.
-        buckets = slot.buckets or self._buckets
-        if position >= 0:
-            bucket = buckets[before]
-            last = bucket.pop()
-            # The last of the bucket fills the gap.
-            if last is not slot:
-                bucket[position] = last
-                last.position = position
-        load = slot.in_flight
-        if load >= slot.takes or slot.exclusive:
-            slot.position = -1
+    def reload(self, slot: Slot, load: int) -> None:
+        after = slot.next
+        if after is not None:
+            before = slot.previous
+            before.next, after.previous = after, before
+        if load >= slot.takes:
+            slot.next = slot.previous = None
             return
-        bucket = buckets[load]
-        slot.position = len(bucket)
-        bucket.append(slot)
+        # A slot with a handicap has other buckets, so that its handicap is not added here for each call.
+        bucket = slot.buckets[load]
+        last = bucket.previous
+        slot.previous, slot.next = last, bucket
+        last.next = bucket.previous = slot
         if load < self._low:  # noqa: PLR1730 -- to call min() would cost more than the rest of the method
             self._low = load
 
+    def take(self, growth_load: int) -> Slot | None:
+        """As `pick` and `reload`, for less: nearly every call begins with this."""
+        bucket: Link = self._buckets[self._low]
+        slot = bucket.next
+        if slot is bucket:
+            bucket = self._buckets[self._seek()]
+            slot = bucket.next
+            if slot is bucket:
+                return None
+        after = slot.next
+        if after is not bucket and next(self._coin):
+            slot, after = after, after.next
+        load = slot.in_flight + 1
+        if load >= growth_load:
+            return None
+        before = slot.previous
+        before.next, after.previous = after, before
+        if load >= slot.takes:
+            slot.next = slot.previous = None
+        else:
+            slot.next = bucket = slot.buckets[load]
+            slot.previous = last = bucket.previous
+            last.next = bucket.previous = slot
+        taken: Slot = slot
+        return taken
+
     def remove(self, slot: Slot) -> None:
-        if slot.position >= 0:
-            bucket = (slot.buckets or self._buckets)[slot.in_flight]
-            last = bucket.pop()
-            if last is not slot:
-                bucket[slot.position] = last
-                last.position = slot.position
-            slot.position = -1
+        if slot.next is not None:
+            slot.previous.next, slot.next.previous = slot.next, slot.previous
+            slot.next = slot.previous = None
         self._avoided.discard(slot)
 
+    def __contains__(self, slot: Slot) -> bool:
+        return slot.next is not None
+
     def rank(self, slot: Slot) -> None:
-        here = slot.position >= 0
+        here = slot in self
         self.remove(slot)
         handicap = self._handicap(slot.avoided_for)
         if handicap not in self._buckets_behind:
             self._buckets_behind[handicap] = self._buckets[handicap:]
-        slot.buckets = self._buckets_behind[handicap] if handicap else None
+        slot.buckets = self._buckets_behind[handicap]
         if handicap and slot.state is SlotState.READY:
             self._avoided.add(slot)
         if here:
-            self.reload(slot, slot.in_flight)
+            self.refresh(slot)
 
     def rebuild(self, ready: Iterable[Slot]) -> None:
         for bucket in self._buckets:
-            bucket.clear()
+            bucket.next = bucket.previous = bucket
         self._low = self._end
         self._avoided.clear()
         for slot in ready:
-            slot.position = -1
+            slot.next = slot.previous = None
             self.enter(slot)
 
     def lightest(self) -> Slot | None:
         low = self._seek()
         if low == self._end:
             return None
-        lightest = self._buckets[low][-1]
+        lightest: Slot = self._buckets[low].next
         return self._lightest_of_all() if self._avoided and lightest.in_flight else lightest
 
     def _seek(self) -> int:
@@ -179,21 +243,21 @@ class _Buckets(Picker):
 
 
 class LeastLoaded(_Buckets):
-    """The slot that carries least; ties are broken at random."""
+    """The slot that carries least; of several, one of the two that have carried so much for longest."""
 
     def pick(self, streams: int | None) -> Slot | None:
-        bucket = self._buckets[self._low]
-        if not bucket:
+        bucket: Link = self._buckets[self._low]
+        slot: Slot = bucket.next
+        if bucket.next is bucket:
             bucket = self._buckets[self._seek()]
-            if not bucket:
+            if bucket.next is bucket:
                 return None
-        roll = self._dice
-        slot = bucket[roll() % len(bucket)]
-        if streams == 1:
-            return slot
+            slot = bucket.next
+        if slot.next is not bucket and next(self._coin):
+            slot = slot.next
         if streams is None:
             return self._empty() if slot.in_flight else slot
-        return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
+        return slot if slot.in_flight + streams <= slot.takes else self._roomy(streams)
 
 
 class Fill(_Buckets):
@@ -206,14 +270,17 @@ class Fill(_Buckets):
     def _handicap(self, failures: int) -> int:
         return self._worst if failures else 0
 
+    def take(self, growth_load: int) -> Slot | None:
+        return Picker.take(self, growth_load)
+
     def pick(self, streams: int | None) -> Slot | None:
         low = self._seek()
         if low == self._end:
             return None
         if streams is None:
-            return self._empty() if low else self._buckets[0][-1]
+            return self._empty() if low else self._buckets[0].previous
         below = (load for load in range(self._target - 1, low - 1, -1) if self._buckets[load])
-        slot = self._buckets[next(below, low)][-1]
+        slot: Slot = self._buckets[next(below, low)].previous
         return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
 
 
@@ -226,16 +293,15 @@ class RoundRobin(Picker):
         self._idle: OrderedDict[Slot, None] = OrderedDict()
         self._avoided: set[Slot] = set()
 
-    def reload(self, slot: Slot, before: int) -> None:
-        """A slot that carries more than before has had its turn; one that carries less keeps its turn."""
-        if slot.in_flight >= slot.takes or slot.exclusive:
+    def reload(self, slot: Slot, load: int) -> None:
+        """A slot that is to carry more has had its turn; one that carries less keeps its turn."""
+        if load >= slot.takes:
             self._take_out(slot)
             return
         self._circle[slot] = None
-        slot.position = 0
-        if slot.in_flight > before:
+        if load > slot.in_flight:
             self._circle.move_to_end(slot)
-        if slot.in_flight:
+        if load:
             self._idle.pop(slot, None)
         else:
             self._idle[slot] = None
@@ -245,8 +311,11 @@ class RoundRobin(Picker):
         self._take_out(slot)
         self._avoided.discard(slot)
 
+    def __contains__(self, slot: Slot) -> bool:
+        """Whether it has turns."""
+        return slot in self._circle
+
     def _take_out(self, slot: Slot) -> None:
-        slot.position = -1
         self._circle.pop(slot, None)
         self._idle.pop(slot, None)
 

@@ -11,9 +11,8 @@ Invariants:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from .._values.config import PoolConfig
 from .._values.slot_states import SlotState
@@ -21,6 +20,9 @@ from .pickers import make_picker
 from .queue import WaitQueue
 from .slot import Slot
 from .slot_table import SlotTable
+
+NEVER: Final = 1 << 30
+"""More than any slot carries. To compare an integer with infinity takes longer than the rest of the line."""
 
 # Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
 _READY, _CLOSED = SlotState.READY, SlotState.CLOSED
@@ -57,37 +59,54 @@ class Places:
         # The highest load since `Fleet` last looked.
         self.peak = 0
         # A grant that brings a slot to this load may call for growth.
-        self.growth_load: float = math.inf
+        self.growth_load = NEVER
 
-    def acquire(self, streams: int | None, holder: Holder, slot: Slot | None = None) -> Slot | None:
-        """Takes a place for `holder` on `slot`, or, if none is given, on the best one; returns that.
+    def take(self, holder: Holder) -> Slot | None:
+        """Takes one stream of the best slot for `holder`: what nearly every call begins with. Returns the slot.
 
         It passes no waiter: a slot has room for an ask only while no waiter asks for the same (invariant 3).
 
         Returns:
             `None` if no slot has room, or if the pool may have to grow: `PoolMachine.request` decides then.
         """
+        try:
+            slot = self.picker.take(self.growth_load)
+        except BaseException:
+            self.rebuild_picker()
+            raise
+        if slot is not None:
+            slot.in_flight += 1
+            slot.calls += 1
+            load = self.load = self.load + 1
+            if load > self.peak:  # noqa: PLR1730 -- calling max() would cost more than the rest of the line
+                self.peak = load
+            holder._slot = slot
+            holder._released = False
+        return slot
+
+    def acquire(self, streams: int | None, holder: Holder, slot: Slot | None = None) -> Slot | None:
+        """The same as `take`, for an ask for `streams`; on `slot` if one is given."""
         if slot is None:
             slot = self.picker.pick(streams)
             if slot is None or (streams is not None and slot.in_flight + streams >= self.growth_load):
                 return None
-        before = slot.in_flight
+        if slot.state is _READY:
+            try:
+                self.picker.reload(slot, NEVER if streams is None else slot.in_flight + streams)
+            except BaseException:
+                self.rebuild_picker()
+                raise
         if streams is None:
             slot.exclusive = True
             slot.in_flight = 1
         else:
-            slot.in_flight = before + streams
+            slot.in_flight += streams
         slot.calls += 1
         load = self.load = self.load + (streams or self.target)
-        if load > self.peak:  # noqa: PLR1730 -- calling max() would cost more than the rest of the line
+        if load > self.peak:  # noqa: PLR1730 -- as above
             self.peak = load
         holder._slot = slot
-        if slot.state is _READY:
-            try:
-                self.picker.reload(slot, before)
-            except BaseException:
-                self.rebuild_picker()
-                raise
+        holder._released = False
         return slot
 
     def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> int:
@@ -97,20 +116,21 @@ class Places:
         """
         # No call stands between here and the change of the load: a signal handler could run there.
         holder._released = True
-        before = slot.in_flight
-        if slot.state is _CLOSED:
+        state = slot.state
+        if state is _CLOSED:
             # It was closed with calls on it, and has forgotten them.
             return 0
         if streams is None:
             slot.exclusive = False
-            slot.in_flight = 0
+            load = slot.in_flight = 0
+            self.load -= self.target
         else:
-            slot.in_flight = before - streams
+            load = slot.in_flight = slot.in_flight - streams
+            self.load -= streams
         slot.used_at = now
-        self.load -= streams or self.target
-        if slot.state is not _READY:
+        if state is not _READY:
             return 1
-        self.picker.reload(slot, before)
+        self.picker.reload(slot, load)
         return slot.overflow or self.queue.length
 
     def drop(self, slot: Slot) -> None:

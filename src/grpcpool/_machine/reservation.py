@@ -74,7 +74,7 @@ class Reservation:
     def _keep(self, slot: Slot, *, reserved: bool) -> None:
         slot.reserve(reserved=reserved)
         if slot.state is SlotState.READY:
-            self._picker.reload(slot, slot.in_flight)
+            self._picker.refresh(slot)
 
     def repair(self) -> None:
         """Ends everything, after a change was interrupted: `review` begins again."""

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from .._values.slot_states import CloseReason, SlotState
@@ -65,7 +66,16 @@ class TransitionError(AssertionError):
     """The machine tried a transition that does not exist: a bug, never a user's mistake."""
 
 
-class Slot:
+class Link:
+    """A slot, or the head of a ring, between its neighbours; see `pickers.py`."""
+
+    __slots__ = ("next", "previous")
+
+    next: Any
+    previous: Any
+
+
+class Slot(Link):
     """Holds one connection: its state and what it carries. Moments are those of the driver's clock."""
 
     __slots__ = (
@@ -102,7 +112,6 @@ class Slot:
         "overdue",
         "overflow",
         "patience",
-        "position",
         "probes",
         "reason",
         "refused_alone",
@@ -193,9 +202,9 @@ class Slot:
         self.silent_at = -math.inf
         self.overdue = 0
         self.patience = 1
-        # Its position in the picker; -1 when it is not in the picker. Then the picker's, if it has a handicap.
-        self.position = -1
-        self.buckets: list[list[Slot]] | None = None
+        # The picker's: its neighbours there, none if it is not in there; and where it belongs, by what it carries.
+        self.next = self.previous = None
+        self.buckets: Sequence[Link] = ()
 
     @property
     def limit(self) -> int:

@@ -294,15 +294,14 @@ class Driver(abc.ABC):
 
     def release(self, slot: Slot, streams: int | None, holder: Holder | None = None) -> None:
         """Releases the place of `holder`; of a holder that is gone if none is given."""
-        more = False
         try:
             with self.lock:
-                now = self.monotonic()
-                if self.places.release(slot, streams, now, holder or Holding(slot)):
-                    more = True
-                    self.machine.settle(slot, now)
-            if more:
-                self.commit()
+                monotonic = self.monotonic
+                now = monotonic()
+                if not self.places.release(slot, streams, now, holder or Holding(slot)):
+                    return
+                self.machine.settle(slot, now)
+            self.commit()
         except BaseException:
             self.recover()
             raise

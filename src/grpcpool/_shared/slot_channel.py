@@ -41,14 +41,15 @@ class SlotChannel(abc.ABC):
 
     def multicallable(self, method: Method) -> Any:
         """The channel's own multicallable for `method`."""
-        made = self._multicallables.get(method)
-        if made is None:
+        try:
+            return self._multicallables[method]
+        except KeyError:
             # Two threads may both make one; they are equal, and one is kept.
             made = self.make(method)
             if len(self._multicallables) >= MOST_METHODS:
                 self._multicallables.clear()
             self._multicallables[method] = made
-        return made
+            return made
 
     def make(self, method: Method) -> Any:
         """A multicallable of the channel for `method`, which is not kept."""

@@ -18,7 +18,7 @@ from .call import PoolCall
 from .call_end import on_end
 from .channel import ChannelSurface
 from .failed_call import call_error, not_started
-from .place import Place
+from .place import Place, new_place
 from .waiter import BlockedCall
 
 if TYPE_CHECKING:
@@ -43,13 +43,16 @@ class PoolCaller:
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call until it is over. One that a server refuses is sent again, elsewhere or after a wait."""
         driver = self._pool._driver
-        began = driver.monotonic()
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
-        place = Place()
-        place.driver, place.began, place._slot, place._released = driver, began, None, False
+        try:
+            place = driver.spare_places.pop()
+        except IndexError:
+            place = new_place(driver)
+        now = driver.monotonic
+        place.began = began = now()
         with driver.lock:
-            slot = driver.places.acquire(1, place)
+            slot = driver.places.take(place)
         if slot is None:
             driver.check_open(blocking=True)
         given = arguments
@@ -58,11 +61,11 @@ class PoolCaller:
             if slot is None:
                 slot, given = _wait_for_place(place, arguments, began, not_before)
             try:
-                response = getattr(slot.channel.multicallable(self._method), how)(*given)
+                made = slot.channel.multicallable(self._method)
+                # To look "__call__" up would cost as much as taking the place.
+                response = (made if how == "__call__" else made.with_call)(*given)
             except grpc.RpcError as error:
-                if not place.end(error) or not self._may_repeat:
-                    raise
-                at = driver.resend_at(resends, at_once=place.at_once)
+                at = self._resend_at(place, error, resends)
                 if at is None:
                     raise
                 not_before, resends = at, resends + 1
@@ -71,18 +74,25 @@ class PoolCaller:
                 raise
             else:
                 place.release()
+                place._slot = None
+                driver.spare_places.append(place)
                 return response
             slot = None
+
+    def _resend_at(self, place: Place, error: grpc.RpcError, resends: int) -> float | None:
+        """Releases the place of a call that failed; returns when it is sent again, `None` if it is not."""
+        if not place.end(error) or not self._may_repeat:
+            return None
+        return place.driver.resend_at(resends, at_once=place.at_once)
 
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call. If there is no place for it, returns a call that begins when there is."""
         driver = self._pool._driver
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
-        place = Place()
-        place.driver, place.began, place._slot, place._released = driver, driver.monotonic(), None, False
+        place = new_place(driver)
         with driver.lock:
-            slot = driver.places.acquire(1, place)
+            slot = driver.places.take(place)
         if slot is None:
             driver.check_open(blocking=False)
             start = self._start_later(how, arguments[0])

@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from .._grpc.client_modules import is_raised_by_grpc, is_within_call
 from .._grpc.connectivity import TRUSTED_FOR
@@ -57,6 +58,8 @@ class SyncDriver(Driver):
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
         self.checker = StartThreads(f"grpcpool-{name}-checks", self._look_at, self.monotonic, lingers_for=1.5)
+        # Places of blocking calls that are over, for later calls: a new one costs more than all else of a place.
+        self.spare_places: list[Any] = []
         # Whether a test sets the clock.
         self._by_hand = False
         # Held until the end. Not an `Event`: if a signal handler raises in its `wait`, its lock may stay locked.

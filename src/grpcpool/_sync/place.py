@@ -35,17 +35,16 @@ class Place:
     def release(self) -> None:
         """Releases the place; does nothing if it has been released."""
         driver = self.driver
-        more = False
         try:
             with driver.lock:
                 slot = self._slot
-                if slot is not None and not self._released:
-                    monotonic = driver.monotonic
-                    if driver.places.release(slot, 1, monotonic(), self):
-                        more = True
-                        driver.machine.settle(slot, monotonic())
-            if more:
-                driver.commit()
+                if slot is None or self._released:
+                    return
+                monotonic = driver.monotonic
+                if not driver.places.release(slot, 1, monotonic(), self):
+                    return
+                driver.machine.settle(slot, monotonic())
+            driver.commit()
         except BaseException:
             driver.recover()
             raise
