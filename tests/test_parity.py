@@ -26,7 +26,7 @@ _SHARED = {
     "Verdict",
     "advise",
     # It replaces the constructors of both worlds.
-    "patched",
+    *("PatchReport", "Patched", "patched"),
     # Both share settings, figures, events and errors; `isolated` makes options for either.
     *("ChannelStats", "Listener", "Mode", "PoolConfig", "PoolStats", "isolated"),
     *("LeaseReleasedError", "PoolClosedError", "PoolError", "PoolExhaustedError", "PoolForkedError"),

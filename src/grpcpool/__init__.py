@@ -27,7 +27,8 @@ from ._values.stats import ChannelStats, PoolStats
 if TYPE_CHECKING:
     # The alias makes the name public for type checkers.
     from . import aio as aio
-    from ._patching.patch import patched
+    from ._patching.patch import Patched, patched
+    from ._patching.report import PatchReport
     from ._sync.factories import insecure_channel, secure_channel
     from ._sync.shared import shared_channel
 
@@ -39,6 +40,8 @@ __all__ = [
     "LeaseReleasedError",
     "Listener",
     "Mode",
+    "PatchReport",
+    "Patched",
     "PoolClosedError",
     "PoolConfig",
     "PoolError",
@@ -58,7 +61,13 @@ __all__ = [
 ]
 
 
-_ELSEWHERE = {"patched": "._patching.patch", "shared_channel": "._sync.shared", "__version__": "._values.version"}
+_ELSEWHERE = {
+    "PatchReport": "._patching.report",
+    "Patched": "._patching.patch",
+    "__version__": "._values.version",
+    "patched": "._patching.patch",
+    "shared_channel": "._sync.shared",
+}
 
 
 def __getattr__(name: str) -> Any:

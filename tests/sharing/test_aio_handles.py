@@ -67,6 +67,27 @@ def test_a_pool_for_each_loop(calls: CallServer) -> None:
     eventually(lambda: connections_to(calls.port) == 0)
 
 
+@pytest.mark.parametrize("create", [grpcpool.aio.shared_channel, grpcpool.aio.insecure_channel], ids=["handle", "pool"])
+@pytest.mark.parametrize("way", _KINDS, ids=str)
+def test_a_call_that_outlives_its_loop(calls: CallServer, way: Way, create: Any) -> None:
+    """It is cancelled when it is dropped, as gRPC's own, and its connection is closed."""
+    tag = new_tag()
+    kept = []
+
+    async def main() -> None:
+        channel = create(calls.target)
+        call = way.begin(channel, f"hold:{tag}")
+        await way.send(call, f"hold:{tag}")
+        await until(lambda: channel.stats().in_flight == 1)
+        await asyncio.to_thread(calls.wait_until_held, tag)
+        kept.append(call)
+
+    asyncio.run(main())
+    kept.clear()
+    gc.collect()
+    calls.wait_until_let_go(tag)
+
+
 def test_a_loop_that_ends_as_its_pool_does(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever is first: no task is left, and no error shows."""
     lingers_for = 0.02

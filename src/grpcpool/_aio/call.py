@@ -19,6 +19,7 @@ replaced it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from functools import partial
@@ -180,6 +181,11 @@ class CallProxy:
         driver = self._driver
         if stage.over and (_get_running_loop() is driver.loop or driver.is_at_home()):
             # Would be a cycle: the native call holds the stage, which is its callback.
+            stage.native = None
+        elif isinstance(stage, Running) and driver.is_orphan():
+            # As gRPC does when its own call is dropped.
+            with contextlib.suppress(RuntimeError):
+                stage.native.cancel()
             stage.native = None
         else:
             driver.defer(partial(_drop, driver, stage, self._callbacks))

@@ -127,6 +127,10 @@ class AioDriver(Driver):
             return running is self.loop
         return self._thread == threading.get_ident() and (self.void or not self.loop.is_running())
 
+    def is_orphan(self) -> bool:
+        """Whether its loop is closed, so that nothing that is deferred will be done."""
+        return self.loop is not None and not self.void and self.loop.is_closed()
+
     def commit(self) -> None:
         """Carries out what the machine asked for; on the loop, if there is one.
 
