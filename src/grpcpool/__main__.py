@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from ._demo.run import run_demo
+from ._values.version import __version__
 from .cli._errors import INSTALL, ExitCode
 
 _NEEDS_EXTRA = {
@@ -21,6 +22,7 @@ _NEEDS_EXTRA = {
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="grpcpool", description="A connection pool for gRPC in Python.")
+    parser.add_argument("--version", action="version", version=f"grpcpool {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
     description = (
         "Starts a local gRPC server and shows what a pool does: leases and connections during a burst, then calls over "

@@ -201,6 +201,7 @@ def test_an_unreachable_server(command: Commands) -> None:
     [
         (["--concurrency=1,x"], "'x' is not a number of callers"),
         (["--concurrency=0"], "'0' is not a number of callers"),
+        (["--concurrency=10,100000"], "100,000 callers are too many: each caller is a thread"),
         (["--compare=bare,best"], "'best' is not one of bare, native, pool"),
         (["--report=/nowhere/at/all.html"], "the folder does not exist"),
         (["--report=."], "is a folder"),

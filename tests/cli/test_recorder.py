@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from grpcpool.cli._bench.latencies import Latencies
 from grpcpool.cli._bench.recorder import CallRecorder
 from grpcpool.cli._bench.terminal import milliseconds
 
@@ -61,6 +62,44 @@ def test_without_calls_there_are_no_numbers() -> None:
     recorder.stop()
     assert (recorder.percentile(50), recorder.mean(), recorder.curve(), recorder.elapsed) == (None, None, [], 0.0)
     assert milliseconds(None) == "-"
+
+
+def test_percentiles_are_exact() -> None:
+    """Each percentile is one of the latencies: the shortest that so many percent do not exceed."""
+    latencies = Latencies(range(1000, 0, -1))
+    assert [latencies.percentile(percentile) for percentile in (0, 0.1, 50, 99, 99.9, 99.95, 100)] == [
+        *(1, 1, 500, 990, 999),
+        *(1000, 1000),
+    ]
+    assert latencies.mean() == 500.5
+    latencies.add(0.5)
+    assert latencies.percentile(0) == 0.5
+
+
+def test_merged_latencies() -> None:
+    """Percentiles of merged latencies are those of all together, not a mean of the two."""
+    slow, fast = Latencies([9.0] * 10), Latencies([1.0] * 90)
+    assert (fast.percentile(95), slow.percentile(5)) == (1.0, 9.0)
+    fast.merge(slow)
+    assert (len(fast), fast.percentile(90), fast.percentile(91)) == (100, 1.0, 9.0)
+
+
+def test_every_second_has_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds without calls have a slice; the last one is as long as the measurement went on."""
+    now = 1000.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    recorder = _started_recorder(3.5)
+    for now, failure in ((1000.5, None), (1002.1, "UNAVAILABLE"), (1002.9, None), (1003.2, None), (1003.4, None)):
+        recorder.record(now - 0.25, failure)
+        recorder.process()
+    now = 1010.0
+    recorder.process(last=True)
+    assert [(part.at, part.completed, part.failed) for part in recorder.slices] == [
+        *((0.0, 1, 0), (1.0, 0, 0)),
+        *((2.0, 1, 1), (3.0, 2, 0)),
+    ]
+    assert [part.rate for part in recorder.slices] == [1.0, 0.0, 1.0, 4.0]
+    assert [part.p50 for part in recorder.slices] == [pytest.approx(0.25), None, *[pytest.approx(0.25)] * 2]
 
 
 def test_the_curve_ends_where_calls_do() -> None:

@@ -14,6 +14,7 @@ import typer
 from .._demo.run import run_demo
 from .._values.config import PoolConfig
 from .._values.plain_text import plain
+from .._values.version import __version__
 from ._errors import INSTALL, CommandError, ExitCode
 from ._output import new_console, without_grpcs_log
 from ._tls import Tls
@@ -63,6 +64,22 @@ JsonOf = Annotated[bool, typer.Option("--json", help="Print JSON with stable key
 def _examples(*lines: str) -> str:
     """Returns the end of a help text, each example on a line of its own."""
     return "\n\n".join(["[bold]Examples[/bold]", *(f"[green]$ {line}[/green]" for line in lines), _EXIT_CODES])
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"grpcpool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """The options of the command as a whole; `_print_version` has acted on them."""
+    del version
 
 
 @app.command(

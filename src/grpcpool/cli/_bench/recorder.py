@@ -1,43 +1,51 @@
 """Records calls: every thread records how its calls ended, and one thread processes the records.
 
-Latencies go into a histogram with three significant figures, and into slices of time.
+All latencies are kept. The calls of each second are counted, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections import Counter, defaultdict, deque
 from typing import Final
 
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+from .latencies import Latencies
 
-_MICROSECONDS: Final = 1_000_000
-_LONGEST_LATENCY: Final = 3600 * _MICROSECONDS
-_SIGNIFICANT_FIGURES: Final = 3
-_MAX_SLICES: Final = 60
-_SHORTEST_SLICE: Final = 0.1
+# A long run has longer slices, so that reports stay small.
+_MAX_SLICES: Final = 600
+_SHORTEST_SLICE: Final = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Slice:
-    """The calls that ended within a slice of time. Durations are seconds.
+    """The calls that ended within a slice of time: a second, or more in a run of more than ten minutes.
 
     Attributes:
-        at: The start of the slice, counted from the start of the measurement.
+        at: The start of the slice, in seconds from the start of the measurement.
+        seconds: How long the slice is. The last one may be shorter than the others.
         completed: Number of completed calls.
         failed: Number of failed calls.
-        p50: The median latency; `None` if no call was completed.
-        p99: The 99th percentile of the latencies; `None` if no call was completed.
+        p50: The median latency in seconds; `None` if no call was completed.
+        p99: The 99th percentile of the latencies, in seconds; `None` if no call was completed.
+        offered: Number of calls that were due in the slice; `None` in a closed loop.
+        dropped: Number of these that were not made; `None` in a closed loop.
     """
 
     at: float
+    seconds: float
     completed: int
     failed: int
     p50: float | None
     p99: float | None
+    offered: int | None = None
+    dropped: int | None = None
+
+    @property
+    def rate(self) -> float:
+        """Completed calls per second."""
+        return self.completed / self.seconds
 
 
 class CallRecorder:
@@ -48,16 +56,18 @@ class CallRecorder:
         self.failures: Counter[str] = Counter()
         self.slices: list[Slice] = []
         self._warmup, self._duration = warmup, duration
-        self._slice = max(_SHORTEST_SLICE, duration / _MAX_SLICES)
+        self._slice = max(_SHORTEST_SLICE, math.ceil(duration / _MAX_SLICES))
         self._begins = self._ends = math.inf
         self._recorded: deque[tuple[float, float, str | None]] = deque()
-        self._histogram = HdrHistogram(1, _LONGEST_LATENCY, _SIGNIFICANT_FIGURES)
-        self._open: defaultdict[int, tuple[list[float], list[str]]] = defaultdict(lambda: ([], []))
+        self._latencies = Latencies()
+        self._open: defaultdict[int, tuple[Latencies, list[str]]] = defaultdict(lambda: (Latencies(), []))
 
-    def begin(self) -> None:
-        """Starts the warm-up."""
-        self._begins = time.perf_counter() + self._warmup
+    def begin(self) -> float:
+        """Starts the warm-up; returns the moment, by `time.perf_counter`."""
+        now = time.perf_counter()
+        self._begins = now + self._warmup
         self._ends = self._begins + self._duration
+        return now
 
     def stop(self) -> None:
         """Ends the measurement early."""
@@ -76,16 +86,23 @@ class CallRecorder:
         """Processes what was recorded since the last call. Only one thread calls it; `last` closes all slices."""
         for _ in range(len(self._recorded)):
             self._count(*self._recorded.popleft())
+        newest = max(self._open, default=-1)
+        if last:
+            # Seconds in which no call ended have a slice, too.
+            newest = max(newest, math.ceil(self.elapsed / self._slice) - 1)
         # A thread may record a call late, but by less than a slice.
-        newest = max(self._open, default=0)
-        for index in sorted(self._open):
-            if last or index < newest - 1:
-                self.slices.append(self._close_slice(index, *self._open.pop(index)))
+        while len(self.slices) < (newest + 1 if last else newest - 1):
+            self.slices.append(self._close_slice(len(self.slices)))
 
     @property
     def completed(self) -> int:
         """Number of completed calls."""
-        return int(self._histogram.get_total_count())
+        return len(self._latencies)
+
+    @property
+    def completed_in_time(self) -> int:
+        """Number of calls that were completed before the end of the measurement."""
+        return self.completed
 
     @property
     def failed(self) -> int:
@@ -99,11 +116,11 @@ class CallRecorder:
 
     def percentile(self, percentile: float) -> float | None:
         """Returns a percentile of the completed calls' latencies, in seconds; `None` without calls."""
-        return self._histogram.get_value_at_percentile(percentile) / _MICROSECONDS if self.completed else None
+        return self._latencies.percentile(percentile)
 
     def mean(self) -> float | None:
         """Returns the mean latency of the completed calls, in seconds; `None` without calls."""
-        return self._histogram.get_mean_value() / _MICROSECONDS if self.completed else None
+        return self._latencies.mean()
 
     def curve(self) -> list[tuple[float, float]]:
         """Returns pairs of percentile and seconds that approach 100, as far as the number of calls supports them."""
@@ -114,21 +131,26 @@ class CallRecorder:
             points.append((percentile, self.percentile(percentile) or 0.0))
         return points
 
+    def _is_counted(self, began: float, ended: float) -> bool:
+        del began
+        return self._begins <= ended < self._ends
+
     def _count(self, began: float, ended: float, failure: str | None) -> None:
-        if not self._begins <= ended < self._ends:
+        if not self._is_counted(began, ended):
             return
         latencies, failures = self._open[int((ended - self._begins) / self._slice)]
         if failure is None:
-            latencies.append(ended - began)
-            self._histogram.record_value(max(1, min(_LONGEST_LATENCY, round((ended - began) * _MICROSECONDS))))
+            latencies.add(ended - began)
+            self._latencies.add(ended - began)
         else:
             failures.append(failure)
             self.failures[failure] += 1
 
-    def _close_slice(self, index: int, latencies: list[float], failures: list[str]) -> Slice:
+    def _close_slice(self, index: int) -> Slice:
+        latencies, failures = self._open[index]
+        del self._open[index]
         at = index * self._slice
-        if not latencies:
-            return Slice(at, 0, len(failures), None, None)
-        ordered = sorted(latencies)
-        p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-        return Slice(at, len(ordered), len(failures), statistics.median(ordered), p99)
+        # The end of the measurement may be within the slice. A call of an open loop may end after it.
+        left = self._ends - self._begins - at
+        seconds = left if 0 < left < self._slice else self._slice
+        return Slice(at, seconds, len(latencies), len(failures), latencies.percentile(50), latencies.percentile(99))

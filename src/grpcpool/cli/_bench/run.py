@@ -7,6 +7,7 @@ import datetime as dt
 import pathlib
 import shlex
 from collections.abc import Sequence
+from typing import Final
 
 import grpc
 from rich.console import Console
@@ -21,6 +22,9 @@ from .methods import Method, describe, describe_by_reflection, pool_of_files, sp
 from .report import write_report
 from .result import BenchRun, Plan, Result
 from .terminal import ProgressReporter, print_table, progress_of
+
+MAX_CALLERS: Final = 4000
+"""The most callers of a closed loop."""
 
 
 class BenchOptions:
@@ -147,6 +151,9 @@ def _port(target: str) -> int | None:
 def _count(text: str) -> int:
     if not text.strip().isdecimal() or not int(text):
         raise UsageError(f"--concurrency: {text.strip()!r} is not a number of callers")
+    if int(text) > MAX_CALLERS:
+        reason = f"each caller is a thread, and one process runs at most {MAX_CALLERS:,} well"
+        raise UsageError(f"--concurrency: {int(text):,} callers are too many: {reason}")
     return int(text)
 
 
