@@ -28,7 +28,8 @@ from rich.terminal_theme import MONOKAI
 from grpcpool import PoolConfig
 from grpcpool._demo.process import running_server
 from grpcpool.cli._bench.channels import Server
-from grpcpool.cli._bench.run import BenchOptions, make_plan, run_bench
+from grpcpool.cli._bench.options import BenchOptions
+from grpcpool.cli._bench.run import make_plan, run_bench
 from grpcpool.cli._probe.run import run_probe
 from grpcpool.cli._tls import Tls
 

@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -64,6 +66,30 @@ class CommandResult:
         """The single line on standard error."""
         (line,) = self.err.splitlines()
         return line
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A plot of a report: the title and description that screen readers read, and the names of the lines."""
+
+    title: str
+    description: str
+    names: list[str]
+
+
+def figures_of(page: str) -> dict[str, Figure]:
+    """Returns the plots of a report by their ids; fails if one is not well-formed XML."""
+    figures = {}
+    for text in re.findall(r"<svg .*?</svg>", page, re.DOTALL):
+        svg = ET.fromstring(text)  # noqa: S314 -- our own
+        title, description = (svg.findtext(name) or "" for name in ("title", "desc"))
+        labels = {element.get("id"): element.text for element in svg if element.get("id")}
+        assert [labels[name] for name in svg.attrib["aria-labelledby"].split()] == [title, description]
+        names = [group.findtext("title") or "" for group in svg.iter("g") if group.find("title") is not None]
+        legend = [element.text for element in svg.findall("text")]
+        assert set(names) <= set(legend)
+        figures[svg.attrib["id"]] = Figure(title, description, names)
+    return figures
 
 
 @dataclasses.dataclass(frozen=True)

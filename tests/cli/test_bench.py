@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.support import CERTIFICATE, CHECK, HERE, Commands, grpc_server, unused_port
+from cli.support import CERTIFICATE, CHECK, HERE, Commands, figures_of, grpc_server, unused_port
 from grpcpool._demo.calls import scaling_options
 from grpcpool.cli._bench import load
 
@@ -201,6 +201,10 @@ def test_an_unreachable_server(command: Commands) -> None:
     [
         (["--concurrency=1,x"], "'x' is not a number of callers"),
         (["--concurrency=0"], "'0' is not a number of callers"),
+        (["--rate=5", "--concurrency=5"], "--rate and --concurrency exclude each other"),
+        (["--rate=5,fast"], "'fast' is not a number of calls per second"),
+        (["--rate=0%"], "'0%' is not a number of calls per second"),
+        (["--metadata=no colon"], "--metadata: number 1 is not valid: expected 'name: value'"),
         (["--concurrency=10,100000"], "100,000 callers are too many: each caller is a thread"),
         (["--compare=bare,best"], "'best' is not one of bare, native, pool"),
         (["--report=/nowhere/at/all.html"], "the folder does not exist"),
@@ -247,10 +251,13 @@ def test_the_report_is_self_contained(command: Commands, port: int, tmp_path: pa
     assert not {"link", "img", "iframe", "object"} & set(parsed.tags)
     assert "default-src 'none'" in page
     assert "prefers-color-scheme: dark" in page
-    figures = json.loads(re.search(r"^const figures = (.*);$", page, re.MULTILINE)[1])  # type: ignore[index]
-    assert set(figures) == {"time-1", "curve-1", "time-3", "curve-3"}
-    assert [line["name"] for line in figures["time-3"]] == ["bare p50", "bare p99", "pool p50", "pool p99"]
-    assert [line["name"] for line in figures["curve-3"]] == ["bare", "pool"]
+    figures = figures_of(page)
+    assert set(figures) == {f"{kind}-{level}" for kind in ("calls", "time", "curve") for level in (1, 2)}
+    assert figures["time-2"].names == ["bare p50", "bare p99", "pool p50", "pool p99"]
+    assert figures["curve-2"].names == ["bare", "pool"]
+    assert figures["calls-2"].names[0] == "bare completed"
+    assert len(page) < 100_000
+    assert {"script", "link"}.isdisjoint(parsed.tags)
     assert {"grpcio", "p99.9", "calls/s", "bare", "pool"} <= set(parsed.texts)
 
 

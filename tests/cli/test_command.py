@@ -46,7 +46,7 @@ def test_version(command: Commands) -> None:
     [
         ("demo", ["--aio"]),
         ("probe", ["ipv6:[::1]:443", "--in-flight", "--ca", "--json"]),
-        ("bench", ["--data", "--proto", "--concurrency", "--report", "closed loop", "native"]),
+        ("bench", ["--data", "--proto", "--concurrency", "--rate", "--report", "closed loop", "open loop", "native"]),
     ],
 )
 def test_help_has_examples(command: Commands, name: str, words: list[str]) -> None:

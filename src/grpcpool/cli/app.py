@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 
 _TLS = "TLS"
+_LOAD = "Load"
 # A day. Sockets and gRPC do not accept arbitrarily long timeouts.
 _MAX_SECONDS: Final = 86_400
 TargetOf = Annotated[
@@ -135,6 +136,7 @@ def probe(
     epilog=_examples(
         "grpcpool bench localhost:50051 shop.Orders/Get --data '{\"id\": 7}'",
         "grpcpool bench localhost:50051 shop.Orders/Get --concurrency 1,50,400 --report report.html",
+        "grpcpool bench localhost:50051 shop.Orders/Get --rate 50%,90%,120% -H 'authorization: Bearer ...'",
         "grpcpool bench localhost:50051 shop.Orders/List --proto shop.proto --compare bare,pool",
         "grpcpool bench dns:///orders:443 shop.Orders/Get --data @request.json --tls --json",
     ),
@@ -151,9 +153,33 @@ def bench(
         list[Path] | None,
         typer.Option(help="A .proto file that describes the method; may be repeated. Default: server reflection."),
     ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata", "-H", help="Metadata for each call, as in 'name: value'; may be repeated. -bin: base64."
+        ),
+    ] = None,
     concurrency: Annotated[
-        str, typer.Option(help="Numbers of concurrent callers (threads), comma-separated.")
-    ] = "1,50,400",
+        str | None,
+        typer.Option(
+            help="Numbers of concurrent callers (threads), comma-separated. Default: 1,50,400.", rich_help_panel=_LOAD
+        ),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="Calls per second (an open loop, on asyncio), comma-separated; 70% is a share of the capacity, which "
+            "is measured first.",
+            rich_help_panel=_LOAD,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random schedule of --rate.", rich_help_panel=_LOAD)] = 1,
+    max_in_flight: Annotated[
+        int,
+        typer.Option(
+            help="Calls in flight beyond which --rate drops calls.", min=1, max=1_000_000, rich_help_panel=_LOAD
+        ),
+    ] = 10_000,
     compare: Annotated[str, typer.Option(help="Ways to call, comma-separated.")] = "bare,native,pool",
     duration: Annotated[float, typer.Option(help="Seconds to measure each way.", min=0.1, max=_MAX_SECONDS)] = 10.0,
     warmup: Annotated[
@@ -176,16 +202,22 @@ def bench(
 ) -> None:
     """Measures calls: over one channel (bare), over gRPC's own connection scaling (native), over a pool.
 
-    Each caller makes its next call when its last one has ended (a closed loop). The ways are measured one after the
-    other, for the same time. Ctrl-C ends the run with the results so far, the report included.
+    With --concurrency, each caller makes its next call when its last one has ended (a closed loop). With --rate, calls
+    are due at random times, whatever becomes of earlier ones (an open loop). The ways are measured one after the other,
+    for the same time. Ctrl-C ends the run with the results so far, the report included.
     """
     with _errors_in_one_line():
         part = _import_part("grpcpool.cli._bench.run")
         config = PoolConfig(min_size=1, max_size=max_size, max_streams=max_streams)
-        options = part.BenchOptions(concurrency, compare, report, context.obj)
+        given = metadata or ()
+        new_options = _import_part("grpcpool.cli._bench.options").BenchOptions
+        options = new_options(concurrency, compare, report, context.obj, rate=rate, metadata=given)
         server = part.Server(target, Tls(tls, ca, cert, key, authority), config)
         with without_grpcs_log():
-            plan = part.make_plan(server, method, data, proto or (), (timeout, warmup, duration))
+            times = (timeout, warmup, duration)
+            plan = part.make_plan(
+                server, method, data, proto or (), times, metadata=given, seed=seed, max_in_flight=max_in_flight
+            )
             code = part.run_bench(server, plan, options, with_json=with_json, console=new_console())
         raise typer.Exit(code)
 

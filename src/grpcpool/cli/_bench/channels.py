@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from .._tls import Tls
 
 BARE, NATIVE, POOL = "bare", "native", "pool"
 WAYS: Final = {
-    BARE: "one grpc.Channel",
+    BARE: "one gRPC channel",
     NATIVE: "gRPC's own connection scaling",
     POOL: "grpcpool",
 }
@@ -35,26 +36,28 @@ class Server:
     tls: Tls
     config: grpcpool.PoolConfig
 
-    def channel(self, more: Options = ()) -> grpc.Channel:
-        """Creates a plain gRPC channel with a connection of its own."""
+    def channel(self, more: Options = (), *, aio: bool = False) -> Any:
+        """Creates a plain channel with a connection of its own, of `grpc` or of `grpc.aio`."""
         options = grpcpool.isolated((*self.tls.options(), *more))
         credentials = self.tls.credentials()
+        module: Any = grpc.aio if aio else grpc
         if credentials is None:
-            return grpc.insecure_channel(self.target, options)
-        return grpc.secure_channel(self.target, credentials, options)
+            return module.insecure_channel(self.target, options)
+        return module.secure_channel(self.target, credentials, options)
 
-    def pool(self) -> grpcpool.ChannelPool:
-        """Creates a pool."""
+    def pool(self, *, aio: bool = False) -> Any:
+        """Creates a pool, of `grpcpool` or of `grpcpool.aio`."""
         options, credentials = self.tls.options(), self.tls.credentials()
+        module: Any = grpcpool.aio if aio else grpcpool
         if credentials is None:
-            return grpcpool.insecure_channel(self.target, options, config=self.config, name="bench")
-        return grpcpool.secure_channel(self.target, credentials, options, config=self.config, name="bench")
+            return module.insecure_channel(self.target, options, config=self.config, name="bench")
+        return module.secure_channel(self.target, credentials, options, config=self.config, name="bench")
 
-    def way(self, name: str) -> Callable[[], grpc.Channel] | None:
+    def way(self, name: str, *, aio: bool = False) -> Callable[[], Any] | None:
         """Returns a function that creates the channel for one of `WAYS`; `None` if this grpcio has no such way."""
         if name == POOL:
-            return self.pool
+            return functools.partial(self.pool, aio=aio)
         if name == BARE:
-            return self.channel
+            return functools.partial(self.channel, aio=aio)
         scaling = scaling_options(min(_MAX_SCALING, self.config.max_size))
-        return None if scaling is None else lambda: self.channel(scaling)
+        return None if scaling is None else functools.partial(self.channel, scaling, aio=aio)

@@ -19,6 +19,7 @@ from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[impor
 
 from .._deadline import Deadline
 from .._errors import CommandError, UsageError
+from .metadata import Metadata
 from .reflection import reflected_pool
 
 _NAME = re.compile(r"/?([A-Za-z_][\w.]*)[/.]([A-Za-z_]\w*)")
@@ -75,8 +76,12 @@ def describe(name: str, data: str, pool: DescriptorPool, source: str) -> Method:
     return Method(f"/{service_name}/{method_name}", descriptor.server_streaming, request.SerializeToString())
 
 
-def describe_by_reflection(channel: grpc.Channel, name: str, data: str, timeout: float) -> Method:
+def describe_by_reflection(
+    channel: grpc.Channel, name: str, data: str, timeout: float, metadata: Metadata = ()
+) -> Method:
     """Same as `describe`, with the descriptions that the server provides by reflection, within `timeout` seconds.
+
+    The metadata is sent with each call.
 
     Raises:
         CommandError: As for `describe`; or the server is unreachable, does not support reflection, or describes
@@ -87,7 +92,7 @@ def describe_by_reflection(channel: grpc.Channel, name: str, data: str, timeout:
         with warnings.catch_warnings():
             # protobuf warns of conflicting descriptions, and quotes the server.
             warnings.simplefilter("ignore")
-            pool = reflected_pool(channel, service_name, Deadline(timeout))
+            pool = reflected_pool(channel, service_name, Deadline(timeout), metadata)
             return describe(name, data, pool, "the server's reflection")
     except CommandError:
         raise

@@ -14,13 +14,13 @@ from typing import Final
 from .latencies import Latencies
 
 # A long run has longer slices, so that reports stay small.
-_MAX_SLICES: Final = 600
+_MAX_SLICES: Final = 300
 _SHORTEST_SLICE: Final = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Slice:
-    """The calls that ended within a slice of time: a second, or more in a run of more than ten minutes.
+    """The calls that ended within a slice of time: a second, or more in a run of more than five minutes.
 
     Attributes:
         at: The start of the slice, in seconds from the start of the measurement.

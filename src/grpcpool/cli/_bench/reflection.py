@@ -17,15 +17,16 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # ty
 )
 
 from .._deadline import Deadline
+from .metadata import Metadata
 
 _VERSIONS = ("v1alpha", "v1")
 
 
 class _VersionInterceptor(grpc.StreamStreamClientInterceptor):
-    """Requests the given version; all calls together end by the deadline."""
+    """Requests the given version, with the given metadata; all calls together end by the deadline."""
 
-    def __init__(self, version: str, deadline: Deadline) -> None:
-        self._version, self._deadline = version, deadline
+    def __init__(self, version: str, deadline: Deadline, metadata: Metadata) -> None:
+        self._version, self._deadline, self._metadata = version, deadline, metadata
 
     def intercept_stream_stream(
         self,
@@ -34,11 +35,12 @@ class _VersionInterceptor(grpc.StreamStreamClientInterceptor):
         request_iterator: Any,
     ) -> Any:
         path = client_call_details.method.replace(".v1alpha.", f".{self._version}.")
-        details = client_call_details._replace(method=path, timeout=self._deadline.left())  # type: ignore[attr-defined]
+        changed = {"method": path, "timeout": self._deadline.left(), "metadata": self._metadata}
+        details = client_call_details._replace(**changed)  # type: ignore[attr-defined]
         return continuation(details, request_iterator)
 
 
-def reflected_pool(channel: grpc.Channel, service: str, deadline: Deadline) -> DescriptorPool:
+def reflected_pool(channel: grpc.Channel, service: str, deadline: Deadline, metadata: Metadata = ()) -> DescriptorPool:
     """Returns a pool that loads descriptors on demand, while `channel` is open; those of `service` are loaded now.
 
     A server may describe files that need ever more files: all are loaded by `deadline`, or it fails.
@@ -48,7 +50,7 @@ def reflected_pool(channel: grpc.Channel, service: str, deadline: Deadline) -> D
         Exception: Whatever protobuf raises for descriptions that are not valid.
     """
     for version in _VERSIONS:
-        intercepted = grpc.intercept_channel(channel, _VersionInterceptor(version, deadline))
+        intercepted = grpc.intercept_channel(channel, _VersionInterceptor(version, deadline, metadata))
         database = ProtoReflectionDescriptorDatabase(intercepted)
         try:
             database.get_services()

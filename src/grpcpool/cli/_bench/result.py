@@ -9,10 +9,16 @@ import platform
 from collections.abc import Sequence
 from typing import Any, Final
 
+from .levels import Level
+from .metadata import Metadata
 from .methods import Method
-from .recorder import CallRecorder
+from .open_recorder import OpenLoopRecorder
+from .recorder import CallRecorder, Slice
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 100.0)
+MAX_IN_FLIGHT: Final = 10_000
+"""The default of `Plan.max_in_flight`."""
+
 _PACKAGES = ("grpcpool", "grpcio", "protobuf")
 
 
@@ -26,6 +32,9 @@ class Plan:
         warmup: How long calls are made before they count.
         duration: How long calls are counted.
         port: The port whose connections are counted; `None` if the target has none.
+        metadata: What is sent with each call. Its values are not printed.
+        seed: The seed of the schedules of open loops.
+        max_in_flight: Calls beyond which an open loop drops those that are due.
     """
 
     method: Method
@@ -33,22 +42,25 @@ class Plan:
     warmup: float
     duration: float
     port: int | None
+    metadata: Metadata = dataclasses.field(default=(), repr=False)
+    seed: int = 1
+    max_in_flight: int = MAX_IN_FLIGHT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one way to call with one number of callers.
+    """The result of one way to call at one level of load.
 
     Attributes:
         way: The way's name.
-        callers: The number of threads that called.
+        level: The load.
         recorder: The recorded calls; `None` if this grpcio does not support the way.
         connections: Highest number of TCP connections; `None` if the system does not report them.
         complete: Whether the measurement ran to its end.
     """
 
     way: str
-    callers: int
+    level: Level
     recorder: CallRecorder | None
     connections: int | None = None
     complete: bool = True
@@ -56,11 +68,13 @@ class Result:
     @property
     def rate(self) -> float:
         """Completed calls per second."""
-        return (
-            self.recorder.completed / self.recorder.elapsed
-            if self.recorder is not None and self.recorder.elapsed
-            else 0.0
-        )
+        recorder = self.recorder
+        return 0.0 if recorder is None or not recorder.elapsed else recorder.completed_in_time / recorder.elapsed
+
+    @property
+    def offered(self) -> OpenLoopRecorder | None:
+        """The recorder, if it is that of an open loop."""
+        return self.recorder if isinstance(self.recorder, OpenLoopRecorder) else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,6 +88,7 @@ class BenchRun:
         results: The results so far.
         interrupted: Whether it ended early.
         began_at: When it began.
+        capacity: The measured capacity; `None` if no rate is a percentage.
     """
 
     target: str
@@ -82,6 +97,12 @@ class BenchRun:
     results: Sequence[Result]
     interrupted: bool
     began_at: dt.datetime
+    capacity: Result | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has open loops."""
+        return any(result.level.is_open for result in self.results)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the JSON object."""
@@ -94,6 +115,10 @@ class BenchRun:
             "warmup_s": self.plan.warmup,
             "duration_s": self.plan.duration,
             "interrupted": self.interrupted,
+            "metadata": [name for name, _ in self.plan.metadata],
+            "seed": self.plan.seed,
+            "max_in_flight": self.plan.max_in_flight,
+            "capacity": None if self.capacity is None else _of_result(self.capacity),
             "results": [_of_result(result) for result in self.results],
         }
 
@@ -107,7 +132,9 @@ def versions() -> dict[str, str]:
 def _of_result(result: Result) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "way": result.way,
-        "concurrency": result.callers,
+        "concurrency": result.level.callers,
+        "rate": result.level.rate,
+        "percent_of_capacity": result.level.share,
         "available": result.recorder is not None,
     }
     recorder = result.recorder
@@ -123,6 +150,35 @@ def _of_result(result: Result) -> dict[str, Any]:
         "calls_per_second": round(result.rate, 1),
         "latency_ms": {**latencies, "max": _ms(recorder.percentile(100)), "mean": _ms(recorder.mean())},
         "connections": result.connections,
+        **_of_open_loop(result),
+        "over_time": [_of_slice(part) for part in recorder.slices],
+    }
+
+
+def _of_open_loop(result: Result) -> dict[str, Any]:
+    """Returns the fields that are `None` in a closed loop."""
+    recorder = result.offered
+    if recorder is None:
+        return dict.fromkeys(("offered", "dropped", "unfinished", "offered_per_second", "longest_lag_ms"))
+    return {
+        "offered": recorder.offered,
+        "dropped": recorder.dropped,
+        "unfinished": recorder.unfinished,
+        "offered_per_second": round(recorder.offered_rate, 1),
+        "longest_lag_ms": _ms(recorder.longest_lag),
+    }
+
+
+def _of_slice(part: Slice) -> dict[str, Any]:
+    return {
+        "at_s": part.at,
+        "seconds": round(part.seconds, 3),
+        "offered": part.offered,
+        "completed": part.completed,
+        "failed": part.failed,
+        "dropped": part.dropped,
+        "p50_ms": _ms(part.p50),
+        "p99_ms": _ms(part.p99),
     }
 
 

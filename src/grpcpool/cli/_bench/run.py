@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import pathlib
-import shlex
 from collections.abc import Sequence
-from typing import Final
 
 import grpc
 from rich.console import Console
@@ -16,38 +14,30 @@ from ..._demo.call_counter import failure_name
 from .._errors import CommandError, ExitCode, UsageError
 from .._output import print_json
 from .._target import parse_target
-from .channels import WAYS, Server
-from .load import call_once, measure
+from .channels import Server
+from .levels import Level
+from .load import call_once
+from .measure import measure, measure_capacity
+from .metadata import Metadata, parse_metadata
 from .methods import Method, describe, describe_by_reflection, pool_of_files, split_name
+from .options import BenchOptions
 from .report import write_report
-from .result import BenchRun, Plan, Result
+from .result import MAX_IN_FLIGHT, BenchRun, Plan, Result
+from .schedule import check_size
 from .terminal import ProgressReporter, print_table, progress_of
 
-MAX_CALLERS: Final = 4000
-"""The most callers of a closed loop."""
 
+class _Measurements:
+    """The results so far."""
 
-class BenchOptions:
-    """The options that say what to compare and where to write the report."""
-
-    def __init__(self, concurrency: str, compare: str, report: pathlib.Path | None, arguments: Sequence[str]) -> None:
-        """Parses the comma-separated lists; `arguments` are the command line, which the report shows.
-
-        Raises:
-            UsageError: A number or way is not valid, or the report cannot be at that path.
-        """
-        self.concurrency = [_count(part) for part in concurrency.split(",")]
-        self.compare = [_way(part.strip()) for part in compare.split(",")]
-        self.report = report
-        self.command = shlex.join(["grpcpool", *arguments])
-        if report is not None and not report.absolute().parent.is_dir():
-            raise UsageError(f"--report {report}: the folder does not exist")
-        if report is not None and report.is_dir():
-            raise UsageError(f"--report {report}: is a folder, not a file")
+    def __init__(self) -> None:
+        self.capacity: Result | None = None
+        self.results: list[Result] = []
+        self.interrupted = True
 
 
 def run_bench(server: Server, plan: Plan, options: BenchOptions, *, with_json: bool, console: Console) -> ExitCode:
-    """Measures each way with each number of callers, and prints the results, also after an interruption.
+    """Measures each way at each level of load, and prints the results, also after an interruption.
 
     Args:
         server: The server to call.
@@ -63,17 +53,20 @@ def run_bench(server: Server, plan: Plan, options: BenchOptions, *, with_json: b
         CommandError: No call was completed (the results have been printed), or the report cannot be written.
     """
     began = dt.datetime.now(dt.UTC)
-    results, interrupted = _measure_all(server, plan, options)
-    run = BenchRun(server.target, plan, options.command, results, interrupted, began)
+    for level in options.levels:
+        check_size(level.rate or 0.0, plan.warmup + plan.duration)
+    done = _Measurements()
+    _measure_all(server, plan, options, done)
+    run = BenchRun(server.target, plan, options.command, done.results, done.interrupted, began, done.capacity)
     if with_json:
         print_json(console, run.as_json())
     else:
         print_table(console, run)
     if options.report is not None:
         write_report(options.report, run)
-    if interrupted:
+    if done.interrupted:
         return ExitCode.INTERRUPTED
-    if not any(result.recorder is not None and result.recorder.completed for result in results):
+    if not any(result.recorder is not None and result.recorder.completed for result in done.results):
         raise CommandError("no call was completed")
     return ExitCode.DONE
 
@@ -84,6 +77,10 @@ def make_plan(
     data: str,
     files: Sequence[pathlib.Path],
     times: tuple[float, float, float],
+    *,
+    metadata: Sequence[str] = (),
+    seed: int = 1,
+    max_in_flight: int = MAX_IN_FLIGHT,
 ) -> Plan:
     """Finds the method's description, builds the request, and makes one call.
 
@@ -93,51 +90,62 @@ def make_plan(
         data: The request, as JSON.
         files: The ``.proto`` files that describe the method; without any, the server's reflection does.
         times: The timeout of a call, and of reflection; the warm-up; the duration. In seconds.
+        metadata: What is sent with each call, reflection included; each a ``name: value``.
+        seed: The seed of the schedules of open loops.
+        max_in_flight: Calls beyond which an open loop drops those that are due.
 
     Raises:
         CommandError: The server is unreachable, the method or request is not valid, or the call fails.
     """
     server.tls.check()
     split_name(name)
+    pairs = parse_metadata(metadata)
     timeout, warmup, duration = times
     with server.channel() as channel:
         if files:
             method = describe(name, data, pool_of_files(files), "the .proto files")
         else:
-            method = describe_by_reflection(channel, name, data, timeout)
-        _call_once(channel, method, timeout)
-    return Plan(method, timeout, warmup, duration, _port(server.target))
+            method = describe_by_reflection(channel, name, data, timeout, pairs)
+        _call_once(channel, method, timeout, pairs)
+    return Plan(method, timeout, warmup, duration, _port(server.target), pairs, seed, max_in_flight)
 
 
-def _call_once(channel: grpc.Channel, method: Method, timeout: float) -> None:
+def _call_once(channel: grpc.Channel, method: Method, timeout: float, metadata: Metadata) -> None:
     try:
-        call_once(channel, method, timeout)
+        call_once(channel, method, timeout, metadata)
     except grpc.RpcError as error:
         raise CommandError(
             f"the first call of {method.path} failed: {failure_name(error)}: {error.details()}"
         ) from error
 
 
-def _measure_all(server: Server, plan: Plan, options: BenchOptions) -> tuple[list[Result], bool]:
-    """Returns the results so far, and whether an interruption ended the run."""
-    results: list[Result] = []
-    measurements = [(callers, way) for callers in options.concurrency for way in options.compare]
+def _measure_all(server: Server, plan: Plan, options: BenchOptions, done: _Measurements) -> None:
+    """Adds the results, up to an interruption."""
+    levels = options.levels
+    needs_capacity = any(level.share is not None for level in levels)
+    count = len(levels) * len(options.compare) + needs_capacity
     with (
         contextlib.suppress(KeyboardInterrupt),
-        progress_of(Console(stderr=True), plan, len(measurements)) as report_progress,
+        progress_of(Console(stderr=True), plan, count) as report_progress,
     ):
-        for callers, way in measurements:
-            results.append(_measure(server, plan, way, callers, report_progress))
-            if not results[-1].complete:
-                return results, True
-        return results, False
-    return results, True
+        if needs_capacity:
+            done.capacity = measure_capacity(server, plan, report_progress("bare", "capacity"))
+            if not done.capacity.complete:
+                return
+            if not done.capacity.rate:
+                raise CommandError("no call was completed while the capacity was measured")
+            levels = [level.of_capacity(done.capacity.rate) for level in levels]
+        for level, way in ((level, way) for level in levels for way in options.compare):
+            done.results.append(_measure(server, plan, way, level, report_progress))
+            if not done.results[-1].complete:
+                return
+        done.interrupted = False
 
 
-def _measure(server: Server, plan: Plan, way: str, callers: int, report_progress: ProgressReporter) -> Result:
-    on_progress = report_progress(way, callers)
-    create = server.way(way)
-    return Result(way, callers, None) if create is None else measure(way, create, callers, plan, on_progress)
+def _measure(server: Server, plan: Plan, way: str, level: Level, report_progress: ProgressReporter) -> Result:
+    on_progress = report_progress(way, level)
+    create = server.way(way, aio=level.is_open)
+    return Result(way, level, None) if create is None else measure(way, create, level, plan, on_progress)
 
 
 def _port(target: str) -> int | None:
@@ -146,18 +154,3 @@ def _port(target: str) -> int | None:
     except UsageError:
         # A scheme that only gRPC supports.
         return None
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdecimal() or not int(text):
-        raise UsageError(f"--concurrency: {text.strip()!r} is not a number of callers")
-    if int(text) > MAX_CALLERS:
-        reason = f"each caller is a thread, and one process runs at most {MAX_CALLERS:,} well"
-        raise UsageError(f"--concurrency: {int(text):,} callers are too many: {reason}")
-    return int(text)
-
-
-def _way(text: str) -> str:
-    if text not in WAYS:
-        raise UsageError(f"--compare: {text!r} is not one of {', '.join(WAYS)}")
-    return text
