@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from cli.support import figures_of
@@ -94,6 +96,21 @@ def test_charts_without_results() -> None:
     results = [Result("native", Level(callers=1), None), Result("bare", Level(callers=1), empty)]
     figures = figures_of("".join(drawn for _, drawn in draw_charts("1", results)))
     assert figures["curve-1"].description == "bare: no completed calls."
+
+
+def test_charts_end_with_the_measured_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of an open loop that end later have no point of their own: by then nothing more is offered."""
+    moments = iter([1000.0, 1000.25, 1000.5, 1001.25, 1001.5, 1003.25, 1003.5])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(moments, 1010.0))
+    recorder = OpenLoopRecorder(0.0, 2.0)
+    began = recorder.begin()
+    for _ in range(3):
+        recorder.start(began + 0.25)
+        recorder.record(began + 0.25, None)
+    recorder.process(last=True)
+    figures = figures_of(draw_charts("1", [Result("bare", Level(rate=1.0), recorder)])[0][1])
+    assert len(recorder.slices) == 4
+    assert figures["calls-1"].description.startswith("bare: 1 to 1 completed per second")
 
 
 def test_latency_by_rate() -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from .channels import BARE, NATIVE, POOL
 from .levels import Level
+from .recorder import Slice
 from .result import Result
 from .svg import Axis, Line, Point, draw_plot, linear_axis, log_axis
 from .terminal import milliseconds
@@ -72,7 +73,7 @@ def _calls_over_time(name: str, results: Sequence[Result]) -> str:
 
 
 def _call_lines(result: Result) -> Iterator[Line]:
-    slices = result.recorder.slices if result.recorder is not None else []
+    slices = _slices(result)
     shape = _SHAPES[result.way]
     counted = {
         "completed": ("", [part.rate for part in slices]),
@@ -89,7 +90,7 @@ def _calls_text(result: Result) -> str:
     recorder, offered = result.recorder, result.offered
     if recorder is None:
         return ""
-    rates = [part.rate for part in recorder.slices] or [0.0]
+    rates = [part.rate for part in _slices(result)] or [0.0]
     dropped = "" if offered is None else f", {offered.dropped:,} dropped of {offered.offered:,} offered"
     between = f"{min(rates):,.0f} to {max(rates):,.0f} completed per second"
     return f"{result.way}: {between}; {recorder.failed:,} failed{dropped}"
@@ -103,17 +104,20 @@ def _latency_over_time(name: str, results: Sequence[Result]) -> str:
 
 
 def _latency_lines(result: Result) -> Iterator[Line]:
-    slices = result.recorder.slices if result.recorder is not None else []
+    slices = _slices(result)
     shape = _SHAPES[result.way]
     yield Line(f"{result.way} p50", result.way, shape, [(part.at, _ms(part.p50)) for part in slices])
     yield Line(f"{result.way} p99", result.way, shape, [(part.at, _ms(part.p99)) for part in slices], _DOTTED)
 
 
 def _time_axis(results: Sequence[Result]) -> Axis:
-    last = [
-        result.recorder.slices[-1].at for result in results if result.recorder is not None and result.recorder.slices
-    ]
-    return linear_axis("seconds", [_MIN_SECONDS, *last])
+    return linear_axis("seconds", [_MIN_SECONDS, *(part.at for result in results for part in _slices(result))])
+
+
+def _slices(result: Result) -> list[Slice]:
+    """Returns the slices of the measured time. Calls of an open loop may end later, when fewer and fewer are left."""
+    recorder = result.recorder
+    return [] if recorder is None else [part for part in recorder.slices if part.at < recorder.elapsed]
 
 
 # --- by percentile ---------------------------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 _WIDTH, _HEIGHT = 560, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 74
-_LEGEND_WIDTH = 122
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 12, 74
+_LEGEND_WIDTH = 156
 _LEGEND_HEIGHT = 17
 # Enough to tell lines apart, without hiding them.
 _MARKERS: Final = 10
 _MAX_TICKS: Final = 7
+_FEW: Final = 100
 _ROUND: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 # Shapes differ, too: not everyone can tell colours apart. They are about 7 wide, around the origin.
@@ -183,17 +184,23 @@ def _draw_y(axis: Axis) -> Iterator[str]:
 def _draw_line(line: Line, x: Axis, y: Axis) -> Iterator[str]:
     places = [None if value is None else (_x_of(x, at), _y_of(y, value)) for at, value in line.points]
     yield f'<g class="{line.classes}"><title>{html.escape(line.name)}</title>'
-    path, is_new = "", True
-    for place in places:
-        if place is not None:
-            path += f"{'M' if is_new else 'L'}{_at(place[0])},{_at(place[1])}"
-        is_new = place is None
-    if path:
+    if path := _path_of(places):
         yield f'<path class="line"{_dashed(line)} d="{path}"/>'
     shown = [place for place in places if place is not None]
     for across, up in shown[:: max(1, -(-len(shown) // _MARKERS))]:
         yield _draw_marker(line, across, up)
     yield "</g>"
+
+
+def _path_of(places: Sequence[tuple[float, float] | None]) -> str:
+    # Where there are many points, a pixel more or less does not show, and the page is smaller.
+    text = _at if len(places) <= _FEW else "{:.0f}".format
+    path, is_new = "", True
+    for place in places:
+        if place is not None:
+            path += f"{'M' if is_new else 'L'}{text(place[0])},{text(place[1])}"
+        is_new = place is None
+    return path
 
 
 def _draw_marker(line: Line, across: float, up: float) -> str:
