@@ -139,9 +139,11 @@ def test_proto_files_describe_streams(command: Commands) -> None:
     with grpc_server("--bare") as port:
         arguments = ("bench", f"127.0.0.1:{port}", "cli.Counting/Count", "--compare=bare", "--concurrency=1", *_QUICK)
         result = command(*arguments, "--proto", _PROTO, "--json")
+        open_loop = command(*arguments[:-3], "--rate=50", *_QUICK, "--proto", _PROTO, "--json")
         without = command(*arguments)
         failing = command(*arguments, "--proto", _PROTO, "--data", '{"failure": "yes"}')
     assert (result.code, result.json["results"][0]["failed"]) == (0, 0)
+    assert (open_loop.code, open_loop.json["results"][0]["failed"]) == (0, 0)
     assert (without.code, "does not support reflection" in without.line) == (1, True)
     assert (failing.code, "UNKNOWN" in failing.line) == (1, True)
 
@@ -233,9 +235,10 @@ def test_more_callers_than_threads(command: Commands, port: int, monkeypatch: py
     assert "7 callers need a thread each, but only 0 started: can't start new thread" in result.line
 
 
-def test_tls(command: Commands, tls_port: int) -> None:
+@pytest.mark.parametrize("load", ["--concurrency=2", "--rate=50"])
+def test_tls(command: Commands, tls_port: int, load: str) -> None:
     """Every way uses the TLS options."""
-    options = ("--ca", CERTIFICATE, "--authority", "localhost", "--concurrency=2", "--json", *_QUICK)
+    options = ("--ca", CERTIFICATE, "--authority", "localhost", load, "--json", *_QUICK)
     result = command("bench", f"127.0.0.1:{tls_port}", CHECK, *options)
     assert all(result["failed"] == 0 for result in result.json["results"] if result["available"])
 
@@ -263,10 +266,11 @@ def test_the_report_is_self_contained(command: Commands, port: int, tmp_path: pa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal on this platform")
 @pytest.mark.usefixtures("interruptible")
-def test_it_can_be_interrupted(port: int, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("load", ["--concurrency=2", "--rate=50"])
+def test_it_can_be_interrupted(port: int, tmp_path: pathlib.Path, load: str) -> None:
     """After Ctrl-C it prints the results so far, writes the report, and exits with 130."""
     path = tmp_path / "report.html"
-    options = ["--compare=bare,pool", "--concurrency=2", "--json", "--duration=1.5", "--warmup=0"]
+    options = ["--compare=bare,pool", load, "--json", "--duration=1.5", "--warmup=0"]
     arguments = ["bench", f"127.0.0.1:{port}", CHECK, *options, "--report", str(path)]
     program = _ANNOUNCES_POOL.format(arguments)
     with subprocess.Popen(  # noqa: S603 -- our own

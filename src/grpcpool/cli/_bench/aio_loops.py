@@ -48,7 +48,7 @@ async def call_when_due(
 
 
 async def keep_calling(call: AioCall, recorder: CallRecorder, callers: int) -> None:
-    """Makes calls one after another from each of so many callers; returns at the end of the measurement."""
+    """Makes calls one after another from the given number of callers; returns at the end of the measurement."""
     recorder.begin()
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):

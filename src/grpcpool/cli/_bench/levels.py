@@ -24,8 +24,7 @@ class Level:
     """The load of one measurement.
 
     Attributes:
-        callers: Number of callers, each of which makes its next call when its last one has ended; `None` in an open
-            loop.
+        callers: Number of callers. Each makes its next call when its last one has ended. `None` in an open loop.
         rate: Calls per second that are due, whatever becomes of earlier ones; `None` in a closed loop, and as long as
             it is only known as a share.
         share: The rate as a percentage of the measured capacity; `None` if it was given as a number.
