@@ -20,6 +20,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, Lease, PoolConfig, PoolTimeoutError
+from grpcpool._shared.finalizers import LeftPlace
 from grpcpool.testing import FakeFactory
 from support.servers import COUNT, ECHO
 from support.waiting import LONG, background, eventually
@@ -295,3 +296,29 @@ def test_a_close_can_be_repeated() -> None:
         if not handler.raised:
             return
     pytest.fail("there is no end of it")
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["begun", "not begun"])
+def test_a_place_that_a_dropped_lease_left(lost: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """It is released, also if the thread that does so is interrupted as it begins, or before."""
+    with ChannelPool(FakeFactory()) as pool:
+        pool.open()
+        driver: Any = pool._driver
+        lease: Any = pool.acquire(streams=1)
+        left = LeftPlace(driver, lease._slot, 1)
+        lease._released = True
+        del lease
+        release = driver.release
+
+        def interrupted(*_: object) -> None:
+            driver.release = release
+            raise RuntimeError("interrupted")
+
+        if lost:
+            del left
+        else:
+            driver.release = interrupted
+            with pytest.raises(RuntimeError, match="interrupted"):
+                left()
+        eventually(lambda: pool.stats().in_flight == 0)
+    assert not caplog.records or {record.levelname for record in caplog.records} == {"INFO"}

@@ -9,6 +9,13 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
+
+from .._machine.places import Holding
+
+if TYPE_CHECKING:
+    from .._machine.slot import Slot
+    from .driver import Driver
 
 _PACKAGE = "grpcpool."
 
@@ -27,3 +34,34 @@ def interrupts_package() -> bool:
         foreign = foreign or not ours
         frame = frame.f_back
     return False
+
+
+class LeftPlace(Holding):
+    """A place whose holder has been collected. It is released when this is called.
+
+    If a signal handler raises before that is done, it is called again, or collected and followed by another one.
+    """
+
+    __slots__ = ("_driver", "_streams")
+
+    def __init__(self, driver: Driver, slot: Slot, streams: int | None) -> None:
+        """Holds the place on `slot`."""
+        self._driver = driver
+        self._streams = streams
+        super().__init__(slot)
+
+    def __call__(self) -> None:
+        """Releases the place, once."""
+        if self._slot is None or self._released:
+            return
+        try:
+            self._driver.release(self._slot, self._streams, self)
+        except BaseException:
+            if not self._released:
+                self._driver.defer(self)
+            raise
+
+    def __del__(self) -> None:
+        slot = getattr(self, "_slot", None)
+        if slot is not None and not self._released and not self._driver.void:
+            self._driver.defer(LeftPlace(self._driver, slot, self._streams))

@@ -14,7 +14,7 @@ from typing import Any
 
 from .._values.errors import LeaseReleasedError
 from .driver import Driver
-from .finalizers import interrupts_package
+from .finalizers import LeftPlace, interrupts_package
 from .leaks import LeakWatch
 
 
@@ -125,10 +125,10 @@ class LeaseBase:
         driver = self._driver
         if self._released:
             if self._calls > 0:
-                driver.defer(partial(driver.release, slot, self._streams))
+                driver.defer(LeftPlace(driver, slot, self._streams))
             return
         self._released = True
-        driver.defer(partial(driver.release, slot, self._streams))
+        driver.defer(LeftPlace(driver, slot, self._streams))
         for end in self._at_release:
             driver.defer(end)
         text = f"a lease of channel {slot.id} of pool {driver.name!r} was dropped without release()"

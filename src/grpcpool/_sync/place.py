@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import grpc
@@ -10,6 +9,7 @@ import grpc
 from .._grpc.call_errors import is_answer_pending
 from .._grpc.status import code_of, details_of, is_refused_stream
 from .._machine.slot import Slot
+from .._shared.finalizers import LeftPlace
 from .driver import SyncDriver
 
 
@@ -86,7 +86,7 @@ class Place:
         # A signal handler may have raised before its creator had set anything.
         slot = getattr(self, "_slot", None)
         if slot is not None and not self._released and not self.driver.void:
-            self.driver.defer(partial(self.driver.release, slot, 1))
+            self.driver.defer(LeftPlace(self.driver, slot, 1))
 
 
 def new_place(driver: SyncDriver, slot: Slot | None = None) -> Place:
