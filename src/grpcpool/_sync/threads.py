@@ -45,8 +45,11 @@ class Threads:
     def join(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds until none runs; returns whether that is so."""
         deadline = time.monotonic() + timeout
-        with self._guard:
-            threads = list(self._known)
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        while True:
+            with self._guard:
+                # Looked up each time: a thread that opens a connection may start one that closes it.
+                running = [thread for thread in self._known if thread.is_alive()]
+            left = deadline - time.monotonic()
+            if not running or left <= 0:
+                return not running
+            running[0].join(left)
