@@ -76,14 +76,6 @@ def test_percentiles_are_exact() -> None:
     assert latencies.percentile(0) == 0.5
 
 
-def test_merged_latencies() -> None:
-    """Percentiles of merged latencies are those of all together, not a mean of the two."""
-    slow, fast = Latencies([9.0] * 10), Latencies([1.0] * 90)
-    assert (fast.percentile(95), slow.percentile(5)) == (1.0, 9.0)
-    fast.merge(slow)
-    assert (len(fast), fast.percentile(90), fast.percentile(91)) == (100, 1.0, 9.0)
-
-
 def test_every_second_has_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds without calls have a slice; the last one is as long as the measurement went on."""
     now = 1000.0

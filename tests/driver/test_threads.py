@@ -29,7 +29,7 @@ def test_a_thread_that_another_one_has_started_is_waited_for() -> None:
     assert not threads.join(0.0)
     joining = background(lambda: threads.join(LONG))
     first.set()
-    assert not threads.join(0.05)
+    assert not threads.join(0.0)
     second.set()
     assert joining.result(LONG)
     assert ended == ["close"]

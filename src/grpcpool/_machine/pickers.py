@@ -45,14 +45,14 @@ class Picker(abc.ABC):
 
     @abc.abstractmethod
     def reload(self, slot: Slot, load: int) -> None:
-        """A ready slot is to carry `load`, or carries it by now; its limit or more if it is exclusive.
+        """A ready slot is to carry `load`, or carries it by now; an exclusive one all that it may.
 
         Adds it, puts it elsewhere, or removes it.
         """
 
     def refresh(self, slot: Slot) -> None:
         """What a ready slot may carry has changed. Adds or removes it."""
-        self.reload(slot, slot.limit if slot.exclusive else slot.in_flight)
+        self.reload(slot, slot.takes if slot.exclusive else slot.in_flight)
 
     def take(self, growth_load: int) -> Slot | None:
         """The slot to serve an ask for one stream, put where it belongs once it carries one more.
@@ -121,9 +121,7 @@ class _Buckets(Picker):
     and of no call: no signal handler can interrupt it.
     """
 
-    def __init__(self, random: Callable[[], float], max_streams: int) -> None:
-        # Whether the second of a ring goes before the first: drawn once, because to draw costs more than all the rest.
-        self._coin = itertools.cycle([random() < 0.5 for _ in range(_THROWS)])  # noqa: PLR2004 -- half of the throws
+    def __init__(self, max_streams: int) -> None:
         # A slot with room carries less than max_streams, and the greatest handicap ranks it behind all others, so the
         # last bucket stays empty: there the search ends.
         self._worst = min(-(-max_streams // _PENALTY) * _PENALTY, _WORST)
@@ -155,32 +153,6 @@ class _Buckets(Picker):
         last.next = bucket.previous = slot
         if load < self._low:  # noqa: PLR1730 -- to call min() would cost more than the rest of the method
             self._low = load
-
-    def take(self, growth_load: int) -> Slot | None:
-        """As `pick` and `reload`, for less: nearly every call begins with this."""
-        bucket: Link = self._buckets[self._low]
-        slot = bucket.next
-        if slot is bucket:
-            bucket = self._buckets[self._seek()]
-            slot = bucket.next
-            if slot is bucket:
-                return None
-        after = slot.next
-        if after is not bucket and next(self._coin):
-            slot, after = after, after.next
-        load = slot.in_flight + 1
-        if load >= growth_load:
-            return None
-        before = slot.previous
-        before.next, after.previous = after, before
-        if load >= slot.takes:
-            slot.next = slot.previous = None
-        else:
-            slot.next = bucket = slot.buckets[load]
-            slot.previous = last = bucket.previous
-            last.next = bucket.previous = slot
-        taken: Slot = slot
-        return taken
 
     def remove(self, slot: Slot) -> None:
         if slot.next is not None:
@@ -245,14 +217,44 @@ class _Buckets(Picker):
 class LeastLoaded(_Buckets):
     """The slot that carries least; of several, one of the two that have carried so much for longest."""
 
+    def __init__(self, random: Callable[[], float], max_streams: int) -> None:
+        super().__init__(max_streams)
+        # Whether the second slot of a ring is taken, not the first. Thrown in advance: a throw costs more than a pick.
+        self._coin = itertools.cycle([random() < 0.5 for _ in range(_THROWS)])  # noqa: PLR2004 -- half of the throws
+
+    def take(self, growth_load: int) -> Slot | None:
+        """As `pick` and `reload`, for less: nearly every call begins with this."""
+        bucket: Link = self._buckets[self._low]
+        slot = bucket.next
+        if slot is bucket:
+            bucket = self._buckets[self._seek()]
+            slot = bucket.next
+            if slot is bucket:
+                return None
+        after = slot.next
+        if after is not bucket and next(self._coin):
+            slot, after = after, after.next
+        load = slot.in_flight + 1
+        if load >= growth_load:
+            return None
+        before = slot.previous
+        before.next, after.previous = after, before
+        if load >= slot.takes:
+            slot.next = slot.previous = None
+        else:
+            slot.next = bucket = slot.buckets[load]
+            slot.previous = last = bucket.previous
+            last.next = bucket.previous = slot
+        taken: Slot = slot
+        return taken
+
     def pick(self, streams: int | None) -> Slot | None:
         bucket: Link = self._buckets[self._low]
-        slot: Slot = bucket.next
         if bucket.next is bucket:
             bucket = self._buckets[self._seek()]
             if bucket.next is bucket:
                 return None
-            slot = bucket.next
+        slot: Slot = bucket.next
         if slot.next is not bucket and next(self._coin):
             slot = slot.next
         if streams is None:
@@ -263,15 +265,12 @@ class LeastLoaded(_Buckets):
 class Fill(_Buckets):
     """The fullest slot below the target, so that as few as possible are in use."""
 
-    def __init__(self, random: Callable[[], float], max_streams: int, target_streams: int) -> None:
-        super().__init__(random, max_streams)
+    def __init__(self, max_streams: int, target_streams: int) -> None:
+        super().__init__(max_streams)
         self._target = target_streams
 
     def _handicap(self, failures: int) -> int:
         return self._worst if failures else 0
-
-    def take(self, growth_load: int) -> Slot | None:
-        return Picker.take(self, growth_load)
 
     def pick(self, streams: int | None) -> Slot | None:
         low = self._seek()
@@ -281,7 +280,7 @@ class Fill(_Buckets):
             return self._empty() if low else self._buckets[0].previous
         below = (load for load in range(self._target - 1, low - 1, -1) if self._buckets[load])
         slot: Slot = self._buckets[next(below, low)].previous
-        return slot if slot.in_flight + streams <= slot.limit else self._roomy(streams)
+        return slot if slot.in_flight + streams <= slot.takes else self._roomy(streams)
 
 
 class RoundRobin(Picker):
@@ -347,6 +346,6 @@ def make_picker(config: PoolConfig, random: Callable[[], float]) -> Picker:
         case "least_loaded":
             return LeastLoaded(random, config.max_streams)
         case "fill":
-            return Fill(random, config.max_streams, config.resolved_target_streams)
+            return Fill(config.max_streams, config.resolved_target_streams)
         case "round_robin":
             return RoundRobin()

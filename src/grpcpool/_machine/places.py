@@ -22,7 +22,7 @@ from .slot import Slot
 from .slot_table import SlotTable
 
 NEVER: Final = 1 << 30
-"""More than any slot carries. To compare an integer with infinity takes longer than the rest of the line."""
+"""A load that no slot reaches. Not infinity: to compare that with an integer takes longer than the rest of the line."""
 
 # Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
 _READY, _CLOSED = SlotState.READY, SlotState.CLOSED
@@ -92,7 +92,7 @@ class Places:
                 return None
         if slot.state is _READY:
             try:
-                self.picker.reload(slot, NEVER if streams is None else slot.in_flight + streams)
+                self.picker.reload(slot, slot.takes if streams is None else slot.in_flight + streams)
             except BaseException:
                 self.rebuild_picker()
                 raise

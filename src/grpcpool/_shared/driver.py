@@ -27,7 +27,7 @@ from .._grpc.status import is_of_sick_server, is_unanswered, is_unsent
 from .._machine.effects import Act, Close, EffectQueue, Grant, Look, Notify, Open, Refuse, Started, Watch
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
-from .._machine.places import Holder, Holding
+from .._machine.places import Holder
 from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._values.config import PoolConfig
@@ -292,13 +292,13 @@ class Driver(abc.ABC):
 
     # --- places -------------------------------------------------------------------------------------------------
 
-    def release(self, slot: Slot, streams: int | None, holder: Holder | None = None) -> None:
-        """Releases the place of `holder`; of a holder that is gone if none is given."""
+    def release(self, slot: Slot, streams: int | None, holder: Holder) -> None:
+        """Releases the place of `holder`."""
         try:
             with self.lock:
                 monotonic = self.monotonic
                 now = monotonic()
-                if not self.places.release(slot, streams, now, holder or Holding(slot)):
+                if not self.places.release(slot, streams, now, holder):
                     return
                 self.machine.settle(slot, now)
             self.commit()

@@ -58,7 +58,7 @@ class SyncDriver(Driver):
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
         self.checker = StartThreads(f"grpcpool-{name}-checks", self._look_at, self.monotonic, lingers_for=1.5)
-        # Places of blocking calls that are over, for later calls: a new one costs more than all else of a place.
+        # Places of blocking calls that are over, for later ones: to create and collect one costs more than to take it.
         self.spare_places: list[Any] = []
         # Whether a test sets the clock.
         self._by_hand = False

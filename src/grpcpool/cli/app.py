@@ -59,6 +59,31 @@ AuthorityOf = Annotated[
         "--authority", help="Name that the certificate must match, and the :authority of calls.", rich_help_panel=_TLS
     ),
 ]
+MetadataOf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata", "-H", help="Metadata for each call, as in 'name: value'; may be repeated. -bin: base64."
+    ),
+]
+ConcurrencyOf = Annotated[
+    str | None,
+    typer.Option(
+        help="Numbers of concurrent callers (threads), comma-separated. Default: 1,50,400.", rich_help_panel=_LOAD
+    ),
+]
+RateOf = Annotated[
+    str | None,
+    typer.Option(
+        help="Calls per second (an open loop, on asyncio), comma-separated; 70% is a share of the capacity, which "
+        "is measured first.",
+        rich_help_panel=_LOAD,
+    ),
+]
+SeedOf = Annotated[int, typer.Option(help="Seed of the random schedule of --rate.", rich_help_panel=_LOAD)]
+MaxInFlightOf = Annotated[
+    int,
+    typer.Option(help="Calls in flight beyond which --rate drops calls.", min=1, max=1_000_000, rich_help_panel=_LOAD),
+]
 JsonOf = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 
 
@@ -153,33 +178,11 @@ def bench(
         list[Path] | None,
         typer.Option(help="A .proto file that describes the method; may be repeated. Default: server reflection."),
     ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metadata", "-H", help="Metadata for each call, as in 'name: value'; may be repeated. -bin: base64."
-        ),
-    ] = None,
-    concurrency: Annotated[
-        str | None,
-        typer.Option(
-            help="Numbers of concurrent callers (threads), comma-separated. Default: 1,50,400.", rich_help_panel=_LOAD
-        ),
-    ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option(
-            help="Calls per second (an open loop, on asyncio), comma-separated; 70% is a share of the capacity, which "
-            "is measured first.",
-            rich_help_panel=_LOAD,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random schedule of --rate.", rich_help_panel=_LOAD)] = 1,
-    max_in_flight: Annotated[
-        int,
-        typer.Option(
-            help="Calls in flight beyond which --rate drops calls.", min=1, max=1_000_000, rich_help_panel=_LOAD
-        ),
-    ] = 10_000,
+    metadata: MetadataOf = None,
+    concurrency: ConcurrencyOf = None,
+    rate: RateOf = None,
+    seed: SeedOf = 1,
+    max_in_flight: MaxInFlightOf = 10_000,
     compare: Annotated[str, typer.Option(help="Ways to call, comma-separated.")] = "bare,native,pool",
     duration: Annotated[float, typer.Option(help="Seconds to measure each way.", min=0.1, max=_MAX_SECONDS)] = 10.0,
     warmup: Annotated[

@@ -27,11 +27,6 @@ class Latencies:
         self._seconds.append(seconds)
         self._are_sorted = False
 
-    def merge(self, other: Latencies) -> None:
-        """Adds those of another; percentiles are then exact for both together."""
-        self._seconds.extend(other._seconds)
-        self._are_sorted = False
-
     def percentile(self, percentile: float) -> float | None:
         """Returns the shortest duration that so many percent of all do not exceed; `None` if there are none.
 

@@ -24,7 +24,7 @@ class CallerThreads:
 
     def __init__(self, channel: grpc.Channel, callers: int, plan: Plan, recorder: CallRecorder) -> None:
         """Starts nothing yet. The channel is closed at the end."""
-        self._channel, self._tally = channel, recorder
+        self._channel, self._recorder = channel, recorder
         call = _call(channel, plan.method, plan.timeout, plan.metadata)
         self._threads = [
             threading.Thread(target=_keep_calling, args=(call, recorder), daemon=True) for _ in range(callers)
@@ -42,15 +42,15 @@ class CallerThreads:
             except RuntimeError as error:
                 reason = f"{len(self._threads)} callers need a thread each, but only {number} started: {error}"
                 raise CommandError(f"--concurrency: {reason}") from error
-        self._tally.begin()
+        self._recorder.begin()
 
     def is_done(self) -> bool:
         """Whether the measurement is over."""
-        return self._tally.is_over()
+        return self._recorder.is_over()
 
     def end(self, grace: float) -> None:
         """Ends the threads; cancels calls that run for longer than `grace` seconds."""
-        self._tally.stop()
+        self._recorder.stop()
         deadline = time.monotonic() + grace
         self._join(deadline)
         self._channel.close()

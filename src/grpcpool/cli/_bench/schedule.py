@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from array import array
 from typing import Final
@@ -22,8 +23,9 @@ def check_size(rate: float, seconds: float) -> None:
         raise UsageError(f"--rate: {rate:,.0f} calls/s for {seconds:g} s are more than {MAX_CALLS:,} calls")
 
 
+@functools.lru_cache(maxsize=1)
 def draw_schedule(rate: float, seconds: float, seed: int) -> array[float]:
-    """Draws when calls are due.
+    """Draws when calls are due. The ways are measured one after the other with the same schedule, which is kept.
 
     Args:
         rate: The mean number of calls per second.
