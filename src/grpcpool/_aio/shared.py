@@ -90,8 +90,7 @@ class PoolHandle(HandleBase, ChannelPool):
 
     def __init__(self, recipe: Recipe, shared: Shared) -> None:
         """Is counted by `shared` already."""
-        self._recipe = recipe
-        self._shared = shared
+        HandleBase.__init__(self, recipe, shared)
         self._settled = _get_running_loop() is not None
         # The tasks that wait for a lease, or for `open()`; and those that run interceptors.
         self._waiting: dict[object, asyncio.Task[Any] | None] = {}

@@ -122,9 +122,13 @@ class SharedPools(abc.ABC):
 class HandleBase:
     """What the handles of both worlds have of the pool that they share."""
 
-    # Where the pool is; that of a handle on asyncio may change at its first use.
-    _shared: Shared
-    _closed = False
+    def __init__(self, recipe: Recipe, shared: Shared) -> None:
+        """Is counted by `shared` already."""
+        self._recipe = recipe
+        # Where the pool is; that of a handle on asyncio may change at its first use.
+        self._shared = shared
+        # Each call reads it: as an attribute of the class it would cost more.
+        self._closed = False
 
     @property
     def _pool(self) -> Any:

@@ -83,8 +83,7 @@ class PoolHandle(HandleBase, ChannelPool):
 
     def __init__(self, recipe: Recipe, shared: Shared) -> None:
         """Is counted by `shared` already."""
-        self._recipe = recipe
-        self._shared = shared
+        HandleBase.__init__(self, recipe, shared)
         self._begin_to_follow()
         self._drop = weakref.finalize(self, _dropped, shared)
         self._drop.atexit = False
