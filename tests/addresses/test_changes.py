@@ -268,7 +268,10 @@ def test_no_call_fails_for_not_being_sent(world: World, mortals: Callable[[int],
 def test_a_call_that_cannot_be_sent_anywhere_fails(
     world: World, mortals: Callable[[int], Servers], dns: DnsServer
 ) -> None:
-    """If no other server is up, the caller gets gRPC's error at once; with `max_resends=0` in any case."""
+    """If no other server is up, the caller gets gRPC's error at once; with `max_resends=0` in any case.
+
+    Until gRPC itself has read that a connection is gone, calls are lost with it, which is another error.
+    """
     servers = mortals(2)
     dns.set(NAME, *hosts(2))
     with world.pool(servers.name, options=OPTIONS, max_resends=0) as subject:
@@ -276,6 +279,7 @@ def test_a_call_that_cannot_be_sent_anywhere_fails(
         eventually(lambda: servers.connections() == [1, 1])
         for server in servers:
             server.kill()
+        eventually(lambda: subject.stats().ready == 0)
         error = subject.begin(PID, b"").exception(LONG)
         assert isinstance(error, grpc.RpcError)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
