@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 PATHS = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "changelog.d", "docs"),
-    *("src", "tests", "bench", "examples", "typing_tests", "noxfile.py", "pyproject.toml", ".ci"),
+    *("src", "tests", "bench", "examples", "typing_tests", "hatch_build.py", "noxfile.py", "pyproject.toml", ".ci"),
 )
 # Generated files and data.
 EXCLUDED_FOLDERS = {"_build", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
