@@ -16,6 +16,15 @@ import nox
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 DIST = pathlib.Path("dist")
+# The names of the schemas in check-jsonschema, and the files that must conform to them.
+SCHEMAS = {
+    "github-workflows": ".github/workflows/*.yml",
+    "github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+    "github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
+    "dependabot": ".github/dependabot.yml",
+    "readthedocs": ".readthedocs.yaml",
+    "citation-file-format": "CITATION.cff",
+}
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "imports", "tests"]
@@ -96,13 +105,16 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style, format, wording, and that what the documentation draws from the code is up to date."""
+    """Checks style, format, wording, the files of other services, and what the documentation draws from the code."""
     session.install("--group", "lint", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("python", "docs/draw_states.py", "--check")
     session.run("python", "docs/check_words.py")
     session.run("python", "docs/draw_facts.py", "--check")
+    for schema, pattern in SCHEMAS.items():
+        files = sorted(map(str, pathlib.Path().glob(pattern)))
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *files)
 
 
 @nox.session
