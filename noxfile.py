@@ -16,6 +16,15 @@ import nox
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 DIST = pathlib.Path("dist")
+# The names of the schemas in check-jsonschema, and the files that must conform to them.
+SCHEMAS = {
+    "github-workflows": ".github/workflows/*.yml",
+    "github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+    "github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
+    "dependabot": ".github/dependabot.yml",
+    "readthedocs": ".readthedocs.yaml",
+    "citation-file-format": "CITATION.cff",
+}
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "imports", "tests"]
@@ -96,13 +105,16 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style, format, wording, and that what the documentation draws from the code is up to date."""
+    """Checks style, format, wording, the files of other services, and what the documentation draws from the code."""
     session.install("--group", "lint", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("python", "docs/draw_states.py", "--check")
     session.run("python", "docs/check_words.py")
     session.run("python", "docs/draw_facts.py", "--check")
+    for schema, pattern in SCHEMAS.items():
+        files = sorted(map(str, pathlib.Path().glob(pattern)))
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *files)
 
 
 @nox.session
@@ -143,14 +155,40 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Builds the sdist and, from it, the wheel into ``dist``, and checks the files in the wheel."""
+    """Builds the sdist and, from it, the wheel into ``dist``, and checks both; ``-- v1.2.3`` must be their version."""
     session.install("--group", "dev")
+    version = PROJECT["project"]["version"]
+    if session.posargs not in ([], [f"v{version}"]):
+        session.error(f"the tag is {' '.join(session.posargs)}, the version {version}")
     shutil.rmtree(DIST, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(DIST))
-    contents = zipfile.ZipFile(built_wheel()).namelist()
+    with zipfile.ZipFile(built_wheel()) as wheel:
+        contents = wheel.namelist()
+        metadata = wheel.read(f"grpcpool-{version}.dist-info/METADATA").decode()
     for wanted in ("grpcpool/py.typed", "/LICENSE", "/grafana.json", "/inspector/page.html", "/_bench/report.html"):
         if not any(name.endswith(wanted) for name in contents):
             session.error(f"the wheel has no {wanted}")
+    for link in re.findall(r"\]\((?!https?:|#)[^)]*\)", metadata):
+        session.error(f"a link in the wheel's README works only in the repository: {link}")
+
+
+@nox.session(requires=["build"], reuse_venv=False)
+def sdist(session: nox.Session) -> None:
+    """Unpacks the sdist, installs it, and checks that the tests and the tasks of CONTRIBUTING can be run from it."""
+    (archive,) = DIST.resolve().glob("*.tar.gz")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.unpack_archive(archive, folder, filter="data")
+        (root,) = pathlib.Path(folder).iterdir()
+        for page in root.glob("*.md"):
+            for link in re.findall(r"\]\((?!https?:|#)([^)#]*)", page.read_text(encoding="utf-8")):
+                if not (root / link).exists():
+                    session.error(f"the sdist has no {link}, to which its {page.name} links")
+        with session.chdir(root):
+            session.install("--group", "dev", ".[test]")
+            session.run("pytest", "--collect-only", "-qq", "-m", "")
+            session.run("nox", "--list")
+            session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
+            session.run("bash", "-n", ".ci/run", ".ci/components", external=True)
 
 
 @nox.session(requires=["build"], reuse_venv=False)

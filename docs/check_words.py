@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterator
 
 PATHS = (
-    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "changelog.d", "docs"),
-    *("src", "tests", "bench", "examples", "typing_tests", "noxfile.py", "pyproject.toml", ".ci"),
+    *("README.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "SECURITY.md", "CHANGELOG.md", "changelog.d", "docs"),
+    *("src", "tests", "bench", "examples", "typing_tests", "hatch_build.py", "noxfile.py", "pyproject.toml", ".ci"),
+    *(".github", ".readthedocs.yaml", "CITATION.cff"),
 )
 # Generated files and data.
 EXCLUDED_FOLDERS = {"_build", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
