@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import pathlib
+import sys
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -14,16 +16,21 @@ import grpcpool.aio
 import grpcpool.events
 import grpcpool.testing.aio
 
+# Of the extension in this folder.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
 project = "grpcpool"
 author = "The grpcpool developers"
 project_copyright = author
 release = version = importlib.metadata.version("grpcpool")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "accessible"]
 html_theme = "furo"
 html_title = "grpcpool"
-html_static_path: list[str] = []
-exclude_patterns = ["_build"]
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
+# A decision begins as a copy of the template, which is not a page.
+exclude_patterns = ["_build", "decisions/0000-template.md"]
 
 myst_heading_anchors = 3
 

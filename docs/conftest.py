@@ -1,30 +1,26 @@
-"""What the tests of the documentation share: a server for the examples, in its own process."""
+"""What the tests of the documentation share: servers for the examples."""
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from orders_servers import Addresses, serving
 
 from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
-
-_SERVER = pathlib.Path(__file__).with_name("code") / "orders.py"
 
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    """The address of the server of ``docs/code/orders.py``."""
-    command = [sys.executable, str(_SERVER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (our own script)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        said = process.stdout.readline().strip()
-        assert said, "the server did not start"
-        try:
-            yield said
-        finally:
-            process.stdin.close()
-            process.wait(timeout=10)
+    """The address of a server without TLS."""
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture
+def addresses(address: str, tmp_path: pathlib.Path) -> Iterator[Addresses]:
+    """The addresses for one page."""
+    with contextlib.ExitStack() as stack:
+        yield Addresses(address, tmp_path, stack)

@@ -3,7 +3,7 @@
 The blocks of a page run in their order, in one namespace and one folder:
 
 ``python``
-    runs; at its top level it may await. If its first line is a comment with the name of a file, it is saved under
+    runs. If its first line is a comment with the name of a file, it is saved under
     that name instead, for later blocks.
 ``console``
     contains commands, on lines that begin with ``$``, which a shell runs. The lines below, if any, are the output.
@@ -12,17 +12,15 @@ The blocks of a page run in their order, in one namespace and one folder:
 ``json``
     is parsed. A ``text`` is ignored.
 
-Every other block is run, unless a comment before it gives a reason: ``<!--- skip: next "reason" -->``. A real server
-listens at the addresses ``orders:50051`` and ``localhost:50051`` of the pages.
+Every other block is run, unless a comment before it gives a reason: ``<!--- skip: next "reason" -->``. Nothing is
+defined before the first block. Real servers listen at ``localhost:50051``, over TLS at ``localhost:50052``, and for
+clients with a certificate at ``localhost:50053``, once the page has created the files.
 """
 
 from __future__ import annotations
 
-import ast
-import asyncio
 import contextlib
 import doctest
-import inspect
 import io
 import json
 import os
@@ -35,13 +33,14 @@ import unittest
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import grpc
 import pytest
+from orders_servers import ORDERS, Addresses
+from prometheus_client import REGISTRY
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.myst import CodeBlockParser, SkipParser
 
 import grpcpool
-import grpcpool.aio
+from grpcpool.contrib.prometheus import PoolCollector
 
 DOCS = pathlib.Path(__file__).parent
 README = DOCS.parent / "README.md"
@@ -52,25 +51,22 @@ PAGES = [
 ]
 PATIENCE = 60
 
-_STANDS_FOR_THE_SERVER = re.compile(r"\b(?:orders|localhost):50051\b")
 _FILE = re.compile(r"# (\w+\.py)\n")
 
 
 class Page:
     """A page whose blocks are run."""
 
-    def __init__(self, folder: pathlib.Path, address: str) -> None:
-        """In `folder`, with a server at `address`."""
+    def __init__(self, folder: pathlib.Path, addresses: Addresses) -> None:
+        """In `folder`, with servers at `addresses`."""
         self._folder = folder
-        self._address = address
+        self._addresses = addresses
         self._printed = ""
-        # As in `python -m asyncio`: one loop for everything that is awaited.
-        self._runner = asyncio.Runner()
-        self.namespace: dict[str, Any] = {"__name__": "__main__", "grpc": grpc, "grpcpool": grpcpool}
+        self.namespace: dict[str, Any] = {"__name__": "__main__"}
 
     def run(self, example: Example) -> None:
         """Runs one block."""
-        source = _STANDS_FOR_THE_SERVER.sub(self._address, str(example.parsed))
+        source = self._addresses.replace(str(example.parsed))
         match example.region.lexemes["arguments"]:
             case "python":
                 self._python(source, example)
@@ -93,12 +89,9 @@ class Page:
             (self._folder / named[1]).write_text(source)
             return
         padded = "\n" * (example.line + example.parsed.line_offset) + source
-        code = compile(padded, example.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        code = compile(padded, example.path, "exec", dont_inherit=True)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            # The examples are ours.
-            outcome = eval(code, self.namespace)  # noqa: S307
-            if inspect.iscoroutine(outcome):
-                self._runner.run(outcome)
+            exec(code, self.namespace)  # noqa: S102 (the examples are ours)
         self._printed = printed.getvalue()
 
     def _console(self, source: str) -> None:
@@ -127,10 +120,9 @@ class Page:
         for value in self.namespace.values():
             if isinstance(value, grpcpool.ChannelPool):
                 value.close(0)
-            elif isinstance(value, grpcpool.aio.ChannelPool) and not value.closed:
-                self._runner.run(value.close(0))
+            elif isinstance(value, PoolCollector):
+                REGISTRY.unregister(value)
         self.namespace.clear()
-        self._runner.close()
 
 
 class BlockParser(CodeBlockParser):
@@ -153,12 +145,12 @@ class BlockParser(CodeBlockParser):
 
 
 @pytest.fixture
-def page(tmp_path: pathlib.Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+def page(tmp_path: pathlib.Path, addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """A page in its own folder, which contains `orders.py`."""
-    shutil.copy(DOCS / "code" / "orders.py", tmp_path)
+    shutil.copy(ORDERS, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    page = Page(tmp_path, address)
+    page = Page(tmp_path, addresses)
     try:
         yield page
     finally:
@@ -174,9 +166,6 @@ def documents(path: pathlib.Path, page: Page) -> Document:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS.parent)))
 def test_page(path: pathlib.Path, page: Page) -> None:
     """Each block of the page does what the page says, in reading order."""
-    if path == README:
-        # Its examples use a stub and a request.
-        exec("from orders import OrdersStub\nrequest = '42'", page.namespace)  # noqa: S102
     for example in documents(path, page).examples():
         # Sybil raises this for a block that is skipped, with its reason.
         with contextlib.suppress(unittest.SkipTest):

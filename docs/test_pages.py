@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 
 import grpcpool
+import grpcpool.aio
 from grpcpool import events
 from grpcpool.contrib.opentelemetry import instrument
 from grpcpool.contrib.prometheus import PoolCollector
@@ -49,6 +50,47 @@ def test_every_error_is_in_the_table() -> None:
     """The page on errors names each error of the package."""
     public = {name for name in grpcpool.__all__ if name.endswith("Error")}
     assert {name for name in public if f"`{name}`" in read("reference/errors.md")} == public - {"PoolError"}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """The pages of the reference document each public name of the package exactly once."""
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference" / "api").glob("*.md"))
+    named = re.findall(r"^\.\. auto(?:class|exception|function):: (\S+)$", pages, re.MULTILINE)
+    modules = re.findall(r"^\.\. automodule:: (\S+)$", pages, re.MULTILINE)
+    public = [f"{module.__name__}.{name}" for module in (grpcpool, grpcpool.aio) for name in module.__all__]
+    assert sorted(named) == sorted(public)
+    assert {"grpcpool.events", "grpcpool.testing", "grpcpool.testing.aio"} < set(modules)
+    contrib = DOCS.parent / "src" / "grpcpool" / "contrib"
+    integrations = {path.stem for path in contrib.iterdir() if not path.name.startswith("_") and path.suffix != ".json"}
+    assert {f"grpcpool.contrib.{name}" for name in integrations} < set(modules)
+
+
+def test_every_guide_is_on_the_index() -> None:
+    """The index links each guide twice: in the text, and in the navigation."""
+    index = read("index.md")
+    for guide in (DOCS / "howto").glob("*.md"):
+        assert f"(howto/{guide.name})" in index, guide.name
+        assert f"\nhowto/{guide.stem}\n" in index, guide.name
+
+
+def test_messages_in_the_guide_are_those_of_the_package() -> None:
+    """Each phrase of a message under "Messages of the pool" is in the package's source."""
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / "src").rglob("*.py"))
+    guide = read("howto/troubleshooting.md")
+    table = guide[guide.index("## Messages of the pool") : guide.index("## Messages of gRPC")]
+    messages = [
+        message
+        for row in re.findall(r"^\| ([^|]*`[^|]*) \|", table, re.MULTILINE)
+        for message in re.findall("`([^`]*)`", row)
+    ]
+    phrases = {
+        phrase.strip().removeprefix("asked for ")
+        for message in messages
+        for phrase in re.findall(r"[A-Za-z_][A-Za-z_ ]{9,}", message)
+    }
+    assert len(phrases) > 10
+    others = {"Cannot invoke RPC on closed channel"}
+    assert {phrase for phrase in phrases if phrase not in sources} <= others
 
 
 def test_every_event_is_in_the_table() -> None:

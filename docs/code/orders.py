@@ -1,13 +1,15 @@
 """A shop's orders: a gRPC server, and the stub for its clients.
 
-``python orders.py 50051`` serves on that port; without an argument, on a free port. It prints its address, and ends
-when its standard input does (Ctrl-D), or on Ctrl-C. ``protoc`` generates such a stub from a ``.proto`` file; here
-messages are plain text.
+``python orders.py 50051`` serves on that port; without an argument, on a free port. With the files of a certificate and
+of its key, it serves over TLS; with those of a certificate authority, too, clients must have a certificate from it. It
+prints its address, and ends when its standard input does (Ctrl-D), or on Ctrl-C. ``protoc`` generates such a stub from
+a ``.proto`` file; here messages are plain text.
 """
 
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import sys
 import time
 from collections.abc import Iterator
@@ -54,8 +56,11 @@ def track(requests: Iterator[str], _: grpc.ServicerContext) -> Iterator[str]:
         yield f"order {request} is on its way"
 
 
-def start(port: str) -> tuple[grpc.Server, str]:
-    """Starts a server on the loopback interface; returns it and its address."""
+def start(port: str = "0", *files: str) -> tuple[grpc.Server, str]:
+    """Starts a server on the loopback interface; returns it and its address.
+
+    The `files`, if any, are of the certificate, of its key, and of the authority of the clients' certificates.
+    """
     handlers: dict[str, grpc.RpcMethodHandler[str, str]] = {
         "Get": grpc.unary_unary_rpc_method_handler(get, bytes.decode, str.encode),
         "List": grpc.unary_stream_rpc_method_handler(list_, bytes.decode, str.encode),
@@ -64,14 +69,20 @@ def start(port: str) -> tuple[grpc.Server, str]:
     }
     server = grpc.server(ThreadPoolExecutor(512), options=[("grpc.max_concurrent_streams", 100)])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Orders", handlers)])
-    address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    address = f"127.0.0.1:{port}"
+    if files:
+        certificate, key, *authority = (pathlib.Path(file).read_bytes() for file in files)
+        credentials = grpc.ssl_server_credentials([(key, certificate)], next(iter(authority), None), bool(authority))
+        bound = server.add_secure_port(address, credentials)
+    else:
+        bound = server.add_insecure_port(address)
     server.start()
-    return server, address
+    return server, f"127.0.0.1:{bound}"
 
 
 def main() -> None:
     """Serves until standard input ends."""
-    server, address = start(*sys.argv[1:] or ["0"])
+    server, address = start(*sys.argv[1:])
     sys.stdout.write(f"{address}\n")
     sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):

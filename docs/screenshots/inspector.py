@@ -23,8 +23,8 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
 import grpcpool  # noqa: E402
-from contrib.inspector.browser import Browser  # noqa: E402 -- of the tests
 from grpcpool.contrib.inspector import Inspector, serve  # noqa: E402
+from support.browser import Browser  # noqa: E402 -- of the tests
 from support.servers import Server  # noqa: E402 -- of the tests
 
 EVERY, KEEP = 0.2, 45.0

@@ -11,10 +11,9 @@ import pytest
 
 from components.programs import program
 from grpcpool import ChannelPool, PoolConfig, isolated
+from support.browser import Browser
 from support.servers import CHAT, Server, dead_target
 from support.waiting import eventually
-
-from .browser import Browser
 
 
 class CallHolder:

@@ -17,18 +17,15 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 import grpcpool
+from components.programs import program
 from grpcpool import ChannelPool, PoolConfig, PoolTimeoutError
 from grpcpool.contrib.inspector import Inspector, PoolsDocument, Served, serve
 from grpcpool.contrib.inspector._history import HistoryListener
 from grpcpool.events import AddressesChanged, Leaked, LookUpFailed, Lost, Recovered
+from support.browser import Browser
 from support.pools import PoolMaker
 from support.servers import ECHO, FAIL, RECONNECT_SOON, Server, unary
 from support.waiting import eventually
-
-from .browser import Browser
-
-# The path of the accessibility checker's script, if it is installed: axe-core on npm.
-AXE = os.environ.get("GRPCPOOL_AXE")
 
 CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text()
 
@@ -266,7 +263,6 @@ def test_it_is_legible_in_light_and_dark(
         assert light == (scheme == "light")
 
 
-@pytest.mark.skipif(AXE is None, reason="GRPCPOOL_AXE is not set to the path of axe.min.js")
 @pytest.mark.parametrize("width", [320, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_problems(
@@ -276,10 +272,7 @@ def test_axe_finds_no_problems(
     browser.prefer(color_scheme=scheme)
     with page_of(browser, inspect(held, dead_pool), width=width):
         browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-        assert AXE is not None
-        browser.run(pathlib.Path(AXE).read_text())
-        found = browser.run_later("axe.run().then(arguments[0])")
-        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+        assert browser.violations(program("axe.min.js")) == []
 
 
 def test_it_works_with_the_keyboard(browser: Browser, held: ChannelPool, dead_pool: ChannelPool) -> None:

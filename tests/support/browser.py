@@ -113,6 +113,12 @@ class Browser:
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         return [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
 
+    def violations(self, axe: str) -> list[tuple[str, list[str]]]:
+        """The problems that the accessibility checker finds on the page, with the HTML; `axe` is its script's path."""
+        self.run(pathlib.Path(axe).read_text(encoding="utf-8"))
+        found = self.run_later("axe.run().then(arguments[0])")
+        return [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
+
     def screenshot(self, path: pathlib.Path) -> None:
         """Writes the whole page to a PNG file."""
         shot = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True)
