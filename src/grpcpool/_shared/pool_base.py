@@ -83,6 +83,9 @@ class PoolBase(abc.ABC):
         self._begin()
         watch_for_fork(self)
 
+    # Python's own errors about arguments name the class that the caller used.
+    __init__.__qualname__ = "ChannelPool"
+
     @abc.abstractmethod
     def _new_driver(self) -> Any:
         """Creates the driver of an empty pool."""
