@@ -282,8 +282,6 @@ def test_the_twin_says_the_same(name: str) -> None:
 
 
 _SAYS_ITS_OWN = {
-    # A pool behaves differently in a forked child.
-    "ChannelPool.after_fork_in_child",
     # It gets a maker of the call, and raises its own world's error.
     "FakeChannel.admit",
     # It has the grace of gRPC's own asyncio channel.

@@ -43,7 +43,7 @@ class ChannelPool(PoolBase, ChannelSurface):
     def _new_driver(self) -> AioDriver:
         return AioDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
-    def after_fork_in_child(self) -> AioDriver:
+    def _after_fork_in_child(self) -> AioDriver:
         """In a forked child: an unused pool starts with a new driver, a used one is void. Returns what must be kept."""
         old = self._driver
         if old.loop is not None:
@@ -113,9 +113,9 @@ class ChannelPool(PoolBase, ChannelSurface):
             lease._slot = slot = None
         lease._used_at = used_at
         if driver.leaks is not None:
-            lease.watch_for_leak(driver.leaks, stack)
+            lease._watch_for_leak(driver.leaks, stack)
         if driver.announcer.emits_releases:
-            lease.watch_release()
+            lease._watch_release()
         return lease
 
     # In the messages of asyncio the coroutine has the name that its caller knows.

@@ -91,7 +91,7 @@ class PoolBase(abc.ABC):
         """Creates the driver of an empty pool."""
 
     @abc.abstractmethod
-    def after_fork_in_child(self) -> object:
+    def _after_fork_in_child(self) -> object:
         """In a forked child: starts empty or becomes void; returns what must be kept untouched."""
 
     def _begin(self) -> Any:

@@ -35,7 +35,7 @@ class ChannelPool(PoolBase, ChannelSurface):
     def _new_driver(self) -> SyncDriver:
         return SyncDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
-    def after_fork_in_child(self) -> SyncDriver:
+    def _after_fork_in_child(self) -> SyncDriver:
         """In a forked child: starts with a new driver, and returns the parent's, which must be kept untouched."""
         old = self._driver
         old.void = True
@@ -90,9 +90,9 @@ class ChannelPool(PoolBase, ChannelSurface):
                 lease._slot, lease._released = None, False
                 self._wait_for_place(lease, timeout)
         if driver.leaks is not None:
-            lease.watch_for_leak(driver.leaks, stack_of_caller())
+            lease._watch_for_leak(driver.leaks, stack_of_caller())
         if driver.announcer.emits_releases:
-            lease.watch_release()
+            lease._watch_release()
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:

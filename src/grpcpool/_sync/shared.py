@@ -95,7 +95,7 @@ class PoolHandle(HandleBase, ChannelPool):
         self._calls, self._leases = Calls(), Calls()
         self._subscribed: tuple[Callable[[grpc.ChannelConnectivity], None], ...] = ()
 
-    def after_fork_in_child(self) -> Any:
+    def _after_fork_in_child(self) -> Any:
         """In a forked child: nothing of it is in flight. Returns what must be kept untouched."""
         old = (self._blocked, self._calls, self._leases)
         self._begin_to_follow()
@@ -257,9 +257,9 @@ class _Pools(SharedPools):
         self._lingering: deque[tuple[float, Shared]] = deque()
         self._runs = False
 
-    def after_fork_in_child(self) -> object:
+    def _after_fork_in_child(self) -> object:
         # The pools that linger there are the parent's.
-        return (self._lingering, super().after_fork_in_child())
+        return (self._lingering, super()._after_fork_in_child())
 
     def create(self, recipe: Recipe) -> ChannelPool:
         return pool_of(recipe)
