@@ -53,19 +53,7 @@ class PoolBase(abc.ABC):
         name: str | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
-        """Creates a pool; nothing is opened yet.
-
-        Args:
-            factory: Returns a new channel at each call. Pass `grpcpool.isolated()` among its options: in gRPC,
-                channels with equal arguments share one connection.
-            config: The settings; the defaults of `PoolConfig` if not given.
-            name: The pool's name in logs, events, errors and metrics.
-            listeners: Notified of every event, see `Listener`.
-
-        Raises:
-            TypeError: `factory` is not callable, `config` is not a `PoolConfig`, `name` is not text, or a listener is
-                not a `Listener`.
-        """
+        """See `ChannelPool`, which says what its factory returns."""
         if not callable(factory):
             raise TypeError(f"factory must be callable and return a {self._channel_type}, not {factory!r}")
         if config is not None and not isinstance(config, PoolConfig):
@@ -82,9 +70,6 @@ class PoolBase(abc.ABC):
         self._recipe = Recipe(factory=factory, config=config, name=name, listeners=self._listeners)
         self._begin()
         watch_for_fork(self)
-
-    # Python's own errors about arguments name the class that the caller used.
-    __init__.__qualname__ = "ChannelPool"
 
     @abc.abstractmethod
     def _new_driver(self) -> Any:
