@@ -29,6 +29,7 @@ import grpc
 
 from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
+from .._grpc.short_tracebacks import drop_frame_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unsent
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
@@ -421,7 +422,11 @@ class PoolCall(_Base):
 
     def result(self, timeout: float | None = None) -> Any:
         """As gRPC's."""
-        return self._outcome("result", timeout)
+        try:
+            return self._outcome("result", timeout)
+        except grpc.RpcError as error:
+            drop_frame_below(error)
+            raise
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As gRPC's."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.failed_streams import reference
+from .._grpc.short_tracebacks import drop_frame_below
 from .._shared.methods import SENDING
 from .._values.errors import PoolError
 from .arguments import failure_of, with_metadata_read
@@ -67,6 +68,7 @@ class PoolCaller:
             except grpc.RpcError as error:
                 at = self._resend_at(place, error, resends)
                 if at is None:
+                    drop_frame_below(error)
                     raise
                 not_before, resends = at, resends + 1
             except BaseException:

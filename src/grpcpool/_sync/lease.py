@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._grpc.failed_streams import reference
+from .._grpc.short_tracebacks import drop_frame_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unanswered
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, Caller
@@ -119,6 +120,7 @@ class LeaseCaller:
             return getattr(self._native, how)(*arguments)
         except grpc.RpcError as error:
             answered = self._failed(error, calls, began)
+            drop_frame_below(error)
             raise
         except BaseException:
             lease._driver.interrupted(lease._slot)
