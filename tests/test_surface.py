@@ -39,6 +39,15 @@ def _multicallables(channel: Any) -> Iterator[tuple[set[str], set[str]]]:
         yield _offered(getattr(channel, kind)("/shop.Orders/Get")), _offered(types[world])
 
 
+def _calls(channel: Any) -> list[Any]:
+    """A call of each kind, which fails; those that block are begun as futures."""
+    calls = []
+    for kind in _MULTICALLABLES:
+        made, request = getattr(channel, kind)("/shop.Orders/Get"), b"" if kind.startswith("unary") else iter(())
+        calls.append(getattr(made, "future", made)(request, timeout=0.1))
+    return calls
+
+
 def test_a_pool_offers_what_is_documented() -> None:
     """A pool, and a handle on a shared one, offer a channel's names and the pool's."""
     with grpcpool.ChannelPool(FakeFactory()) as pool, grpcpool.shared_channel("127.0.0.1:1") as handle:
@@ -81,3 +90,24 @@ async def test_a_lease_of_asyncio_offers_what_is_documented() -> None:
             assert _offered(lease) == _offered(grpc.aio.Channel) | _LEASE
             for offered, grpcs in _multicallables(lease):
                 assert offered == grpcs
+
+
+def test_a_call_offers_what_grpcs_own_does() -> None:
+    """A call over a pool offers nothing else, whether it waits for its place or runs."""
+    with grpc.insecure_channel("127.0.0.1:1") as plain, grpcpool.insecure_channel("127.0.0.1:1") as pool:
+        for own in (_calls(pool), _calls(pool)):
+            for call, grpcs in zip(own, _calls(plain), strict=True):
+                assert _offered(call) == _offered(grpcs)
+
+
+@in_loop
+async def test_a_call_of_asyncio_offers_what_grpcs_own_does() -> None:
+    """Same as above, on asyncio."""
+    async with (
+        grpc.aio.insecure_channel("127.0.0.1:1") as plain,
+        grpcpool.aio.ChannelPool(lambda: grpc.aio.insecure_channel("127.0.0.1:1")) as pool,
+    ):
+        for call, grpcs in zip(_calls(pool), _calls(plain), strict=True):
+            assert _offered(call) == _offered(grpcs)
+            call.cancel()
+            grpcs.cancel()

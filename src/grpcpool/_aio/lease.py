@@ -159,7 +159,7 @@ class LeaseCaller:
         call = PROXIES[self._method.kind](self.driver, lease)
         # Later ones may run when it ends: its caller may have the error already.
         ended = partial(self.ended, calls)
-        call.begin(native, Running(ended, call, lease._slot, began=self.driver.monotonic()))
+        call._begin(native, Running(ended, call, lease._slot, began=self.driver.monotonic()))
         return call
 
     def ended(self, calls: int, native: Any, running: Running) -> None:
@@ -177,7 +177,7 @@ class LeaseCaller:
         lease._end_call(answered=answered)
         call = running.call()
         if call is not None:
-            call.end(running)
+            call._end(running)
 
 
 class Acquire(Coroutine[Any, Any, Lease]):

@@ -99,7 +99,7 @@ class PoolCaller:
             driver.check_open(blocking=False)
             start = self._start_later(how, arguments[0])
             call = PoolCall(self._pool, start, arguments, may_repeat=self._may_repeat)
-            call.wait()
+            call._wait()
             return call
         if not self._may_repeat:
             try:
@@ -125,7 +125,7 @@ class PoolCaller:
             # What an interceptor returned, which may be anything.
             return _release_at_end(native, place, self._pool)
         call = PoolCall(self._pool, start, arguments, may_repeat=True)
-        call.begin(native, place)
+        call._begin(native, place)
         return call
 
     def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:
