@@ -282,8 +282,6 @@ def test_the_twin_says_the_same(name: str) -> None:
 
 
 _SAYS_ITS_OWN = {
-    # A pool behaves differently in a forked child.
-    "ChannelPool.after_fork_in_child",
     # It gets a maker of the call, and raises its own world's error.
     "FakeChannel.admit",
     # It has the grace of gRPC's own asyncio channel.
@@ -341,3 +339,17 @@ def test_the_comparison_finds_what_differs() -> None:
     assert _first_line(_doc(sync)) != _first_line(_doc(aio))
     assert _section(_doc(sync), "Args") == {"timeout", "streams"}
     assert {"ChannelPool.acquire", "ChannelPool.close", "Lease.close", "secure_channel", "FakeFactory"} <= set(_TWINS)
+
+
+# --- errors about arguments -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", [grpcpool.ChannelPool, grpcpool.aio.ChannelPool], ids=["sync", "aio"])
+def test_errors_about_arguments_name_the_pool(pool: Any) -> None:
+    """A missing or unknown argument raises Python's own error, with the class that the caller wrote."""
+    with pytest.raises(TypeError, match=r"^ChannelPool\(\) missing 1 required positional argument: 'factory'$"):
+        pool()
+    with pytest.raises(TypeError, match=r"^ChannelPool\(\) got an unexpected keyword argument 'nme'"):
+        pool(list, nme="orders")
+    with pytest.raises(TypeError, match=r"^ChannelPool\(\) takes from 2 to 3 positional arguments but 4 were given$"):
+        pool(list, None, "orders")

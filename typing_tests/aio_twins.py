@@ -32,6 +32,28 @@ def make() -> grpc.aio.Channel:
     return grpc.aio.insecure_channel("orders:50051", grpcpool.isolated())
 
 
+class OwnChannel(grpc.aio.Channel):
+    """A subclass."""
+
+
+def own() -> OwnChannel:
+    """A factory of a subclass."""
+    raise NotImplementedError
+
+
+async def make_later() -> grpc.aio.Channel:
+    """A coroutine function, which is not a factory."""
+    return make()
+
+
+def factories() -> None:
+    """Creates pools over functions that return channels of any kind; other functions must be rejected."""
+    grpcpool.aio.ChannelPool(own)
+    grpcpool.aio.ChannelPool(lambda: 5)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+    grpcpool.aio.ChannelPool(make_later)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    grpcpool.aio.ChannelPool(lambda: grpc.insecure_channel("orders:50051"))  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+
+
 async def prime(channel: grpc.aio.Channel) -> None:
     """Primes a channel."""
     await channel.channel_ready()

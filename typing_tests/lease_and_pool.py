@@ -6,6 +6,7 @@ import datetime as dt
 from typing import assert_type
 
 import grpc
+import grpc.aio
 
 import grpcpool
 
@@ -30,6 +31,24 @@ def drop_in(credentials: grpc.ChannelCredentials) -> None:
 def make() -> grpc.Channel:
     """A factory."""
     return grpc.insecure_channel("orders:50051", grpcpool.isolated([("grpc.keepalive_time_ms", 300_000)]))
+
+
+class OwnChannel(grpc.Channel):
+    """A subclass."""
+
+
+def own() -> OwnChannel:
+    """A factory of a subclass."""
+    raise NotImplementedError
+
+
+def factories(interceptor: grpc.UnaryUnaryClientInterceptor) -> None:
+    """Creates pools over functions that return channels of any kind; other functions must be rejected."""
+    grpcpool.ChannelPool(own)
+    grpcpool.ChannelPool(lambda: grpc.intercept_channel(make(), interceptor))
+    grpcpool.ChannelPool(lambda: 5)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+    grpcpool.ChannelPool(make())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    grpcpool.ChannelPool(lambda: grpc.aio.insecure_channel("orders:50051"))  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
 
 
 def lease() -> None:

@@ -48,6 +48,8 @@ def acquire(pool: grpcpool.ChannelPool) -> grpcpool.Lease | None:
 
 
 def configured() -> grpcpool.PoolConfig:
-    """Valid settings, and an invalid one, which must be rejected."""
+    """Valid settings, and invalid ones, which must be rejected."""
     grpcpool.PoolConfig(picker="random")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    grpcpool.PoolConfig(mode="lax")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(grpcpool.PoolConfig(mode="loose").mode, grpcpool.Mode)
     return grpcpool.PoolConfig(mode=grpcpool.Mode.LOOSE, max_overflow=2, picker="fill", max_waiters=None)

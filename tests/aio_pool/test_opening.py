@@ -190,16 +190,29 @@ async def test_the_factory_is_called_without_the_lock_and_in_the_loop() -> None:
     assert seen == [(1, asyncio.get_running_loop())]
 
 
-@pytest.mark.parametrize("value", [None, 3, "channel", object, SyncFakeChannel()], ids=lambda it: type(it).__name__)
+@pytest.mark.parametrize("value", [None, 3, "channel", object], ids=lambda it: type(it).__name__)
 @in_loop
 async def test_a_factory_that_does_not_return_a_channel_fails_the_connection(value: object) -> None:
-    """The connection fails without using up `max_size`, and the error says what was returned, even a sync channel."""
+    """The connection fails without using up `max_size`, and the error says what was returned."""
     factory: Callable[[], Any] = ConstantFactory(value)
     async with pool_over(factory, max_size=1) as pool:
         with pytest.raises(PoolOpenError) as caught:
             await pool.open()
         assert isinstance(caught.value.__cause__, TypeError)
         assert f"{type(value).__name__}, not a grpc.aio.Channel" in str(caught.value.__cause__)
+        assert pool.stats().size == 0
+
+
+@in_loop
+async def test_a_factory_of_the_sync_world_fails_with_the_remedy() -> None:
+    """A factory that returns a `grpc.Channel` fails the connection; the error names the pool to use."""
+    factory: Callable[[], Any] = ConstantFactory(SyncFakeChannel())
+    async with pool_over(factory, max_size=1) as pool:
+        with pytest.raises(PoolOpenError) as caught:
+            await pool.open()
+        assert isinstance(caught.value.__cause__, TypeError)
+        assert str(caught.value.__cause__) == "this factory returns a grpc.Channel: use grpcpool.ChannelPool"
+        assert str(caught.value.__cause__) in str(caught.value)
         assert pool.stats().size == 0
 
 

@@ -22,9 +22,9 @@ Work = Callable[[grpc.aio.Channel], Callable[[], Awaitable[None]]]
 """Returns, for a channel, a function that begins a call and waits for its end."""
 
 # To begin: UnaryUnary.__call__, PoolCaller.call, Places.acquire, pick, reload, two calls of __init__ (CallProxy,
-# Running), multicallable, start, CallProxy.begin, gRPC's add_done_callback, and what keeps what is serialized. To
+# Running), multicallable, start, CallProxy._begin, gRPC's add_done_callback, and what keeps what is serialized. To
 # await: CallProxy.__await__, twice. To end: Running.__call__, PoolCaller.ended, has_succeeded, two calls of release
-# (driver, places), reload, CallProxy.end and CallProxy.__del__.
+# (driver, places), reload, CallProxy._end and CallProxy.__del__.
 _UNARY = 22
 
 # In addition, the proxy of the responses.

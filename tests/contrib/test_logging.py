@@ -45,7 +45,7 @@ def test_each_event_is_one_line(make_pool: PoolMaker, clock: ManualClock, caplog
     lines = [line.removeprefix("pool 'orders': ") for line in _lines(caplog)]
     assert lines[:3] == ["opening channel 1", "channel 1 opened in 0.000 s", lines[2]]
     assert lines[2].startswith("granted a place on channel 1 after ")
-    assert lines[3] == "timed out after waiting 0.000 s for a place"
+    assert lines[3] == "timed out at once: no place was free"
     assert {"granted a place on channel 1 after 1.500 s", "channel 1 closed (refresh)"} < set(lines)
     assert {"opening channel 2 to replace channel 1", "channel 2 closed (pool_closed)"} < set(lines)
     assert "released a lease of channel 1 after 1.500 s" in lines

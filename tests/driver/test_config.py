@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from grpcpool import Mode, PoolConfig
+from grpcpool._values.config import ModeName
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -17,6 +18,7 @@ _COUNT_1, _COUNT_0 = "must be a whole number of at least 1", "must be a whole nu
 _STREAMS = "must be a whole number from 1 to 1000000"
 _SECONDS, _POSITIVE = "must be seconds, 0 or more", "must be seconds, greater than 0"
 _FRACTION = "must be a fraction, at least 0 and less than 1"
+_MODE = "must be Mode.STRICT or Mode.LOOSE, or 'strict' or 'loose'"
 _NEVER = "must be seconds, greater than 0, or None for never"
 _NO_COUNTS: list[object] = [-1, 1.0, NAN, True, "1"]
 _NO_SECONDS: list[object] = [-1, -0.5, NAN, INF, -INF, True, "1", 10**400, 1j]
@@ -36,7 +38,7 @@ _WRONG: list[tuple[str, object, str]] = [
     *(("max_age", value, _NEVER) for value in [*_NO_SECONDS, 0.0]),
     *(("leak_threshold", value, _NEVER) for value in [*_NO_SECONDS, 0]),
     *(("age_jitter", value, _FRACTION) for value in [*_NO_SECONDS, 1, 1.5, None]),
-    *(("mode", value, "must be Mode.STRICT or Mode.LOOSE") for value in ["strict", None, 1]),
+    *(("mode", value, _MODE) for value in ["Strict", "lax", None, 1, ["loose"]]),
     *(("picker", value, "must be one of least_loaded, round_robin, fill") for value in ["random", None, 1, ["fill"]]),
     *(("prime", value, "must be a callable that takes a channel, or None") for value in [1, "x", True]),
 ]
@@ -51,6 +53,23 @@ def test_a_wrong_value_is_refused(field: str, value: object, rule: str) -> None:
     with pytest.raises(ValueError, match="PoolConfig") as caught:
         PoolConfig(**settings)
     assert str(caught.value) == f"PoolConfig.{field} = {value!r}: {rule}"
+
+
+@pytest.mark.parametrize("name", ["strict", "loose"])
+def test_a_mode_may_be_given_by_its_name(name: ModeName) -> None:
+    """The configuration holds the mode itself, however it was created, and equals one that was given the mode."""
+    config = PoolConfig(mode=name)
+    assert config.mode is Mode(name)
+    assert config == PoolConfig(mode=Mode(name))
+    assert PoolConfig().replace(mode=name) == config
+    assert PoolConfig.from_mapping({"mode": name}) == config
+
+
+def test_a_mode_given_by_its_name_contradicts_as_the_mode_does() -> None:
+    """`max_overflow` has no effect in strict mode, whichever way that is written."""
+    assert PoolConfig(mode="loose", max_overflow=3).max_overflow == 3
+    with pytest.raises(ValueError, match=r"^PoolConfig\.max_overflow = 3: has no effect without mode=Mode\.LOOSE$"):
+        PoolConfig(mode="strict", max_overflow=3)
 
 
 _CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [

@@ -75,7 +75,7 @@ def test_a_rejection_says_how_many_wait(make_pool: PoolMaker) -> None:
         pool.acquire()
     assert re.fullmatch(
         r"pool 'orders': the queue is full "
-        r"\(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting, waited 0\.\d\d\d s\); "
+        r"\(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting\); "
         r"shed load, or raise max_size, max_streams or max_waiters",
         str(caught.value),
     )
@@ -88,7 +88,7 @@ def test_a_closed_pool_says_so(make_pool: PoolMaker) -> None:
     with pytest.raises(PoolClosedError) as caught:
         pool.acquire()
     assert re.fullmatch(
-        r"pool 'orders': the pool is closed \(0 of 10 connections open, 0 in flight, 0 waiting, waited 0\.\d\d\d s\); "
+        r"pool 'orders': the pool is closed \(0 of 10 connections open, 0 in flight, 0 waiting\); "
         r"create a new pool; a closed one cannot be reopened",
         str(caught.value),
     )

@@ -13,7 +13,7 @@ import pytest
 from grpcpool import ChannelPool, PoolClosedError, PoolOpenError, PoolTimeoutError
 from grpcpool.events import OpenFailed
 from grpcpool.testing import ManualClock
-from support.fakes import ConstantFactory, FakeChannel, FakeFactory, HangingFactory, failing_factory
+from support.fakes import ConstantFactory, FakeChannel, FakeFactory, HangingFactory, aio, failing_factory
 from support.pools import PoolMaker, Recorder
 from support.waiting import LONG, background, eventually
 
@@ -191,6 +191,38 @@ def test_a_factory_that_does_not_return_a_channel_fails_the_connection(make_pool
     assert isinstance(caught.value.__cause__, TypeError)
     assert type(value).__name__ in str(caught.value.__cause__)
     assert pool.stats().size == 0
+
+
+def _on_asyncio() -> Any:
+    """Creates a channel of asyncio, as a factory for the other kind of pool does."""
+    return grpc.aio.insecure_channel("127.0.0.1:1")
+
+
+@pytest.mark.parametrize("factory", [aio.FakeChannel, _on_asyncio], ids=["returns", "needs a loop"])
+def test_a_factory_of_the_asyncio_world_fails_with_the_remedy(make_pool: PoolMaker, factory: Callable[[], Any]) -> None:
+    """A factory of a `grpc.aio.Channel` fails the connection, even where gRPC cannot create it without a loop.
+
+    The error names the pool to use.
+    """
+    pool = make_pool(factory, max_size=1)
+    with pytest.raises(PoolOpenError) as caught:
+        pool.open()
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert str(caught.value.__cause__) == "this factory returns a grpc.aio.Channel: use grpcpool.aio.ChannelPool"
+    assert str(caught.value.__cause__) in str(caught.value)
+    assert pool.stats().size == 0
+
+
+def test_a_factory_s_own_error_stays(make_pool: PoolMaker) -> None:
+    """A `RuntimeError` of the factory itself is the cause as it is."""
+    error = RuntimeError("no credentials")
+
+    def fails() -> Any:
+        raise error
+
+    with pytest.raises(PoolOpenError) as caught:
+        make_pool(fails).open()
+    assert caught.value.__cause__ is error
 
 
 def test_a_factory_that_returns_the_same_channel_again_is_detected(make_pool: PoolMaker) -> None:

@@ -896,6 +896,32 @@ def test_figures_of_a_refusal() -> None:
     assert (figures.in_flight, figures.waiting, figures.waited) == (1, 1, 0.0)
 
 
+@pytest.mark.parametrize("refusal", ["full", "no time", "closed"])
+def test_only_waiters_have_waited(refusal: str) -> None:
+    """A caller that is refused at once has not waited, even if its request reaches the machine a little later."""
+    play = Play(max_size=1, max_waiters=1)
+    play.filled(None)
+    if refusal == "full":
+        play.request(1)
+    if refusal == "closed":
+        play.close()
+    since = play.now - 0.004
+    deadline = since if refusal == "no time" else math.inf
+    play.did(play.recorder.effects(play.machine.request, Waiter(1, since=since, deadline=deadline), play.now))
+    assert play.refusal.figures.waited == 0.0
+    assert "waited" not in str(play.refusal.figures)
+
+
+def test_waiters_that_a_close_refuses_have_waited() -> None:
+    """The figures of a waiter that was in the queue say how long."""
+    play = Play(max_size=1)
+    play.filled(None)
+    play.request(1)
+    play.now += 2.5
+    play.close()
+    assert str(play.refusal.figures).endswith(", waited 2.500 s")
+
+
 def test_stats() -> None:
     """A snapshot contains gauges, counters and each connection."""
     play = Play(min_size=1, max_size=2)

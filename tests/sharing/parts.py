@@ -17,6 +17,11 @@ def credentials() -> grpc.ChannelCredentials:
     return grpc.local_channel_credentials()
 
 
+def channel() -> grpc.Channel:
+    """A factory."""
+    return grpc.insecure_channel("orders:1")
+
+
 class Vault:
     """Where credentials may be kept."""
 

@@ -141,7 +141,7 @@ def test_no_secret_is_sent() -> None:
 
 def test_factories_are_sent_if_they_can_be() -> None:
     """A factory of the user's: by the means of what pickles it."""
-    assert pickle.loads(pickle.dumps(grpcpool.ChannelPool(parts.credentials))).config == PoolConfig()
+    assert pickle.loads(pickle.dumps(grpcpool.ChannelPool(parts.channel))).config == PoolConfig()
     with pytest.raises(TypeError, match=r"its factory, .*top level of a module, or a pickler such as cloudpickle"):
         pickle.dumps(grpcpool.ChannelPool(lambda: grpc.insecure_channel("orders:1")))
     assert cloudpickle.loads(cloudpickle.dumps(grpcpool.ChannelPool(lambda: grpc.insecure_channel("orders:1"))))

@@ -65,14 +65,14 @@ _DROPPED = locally_cancelled()
 class CallProxy:
     """What the four kinds of call share."""
 
-    # Absent until `begin` or `wait`.
+    # Absent until `_begin` or `_wait`.
     _stage: Stage
     # Whether it may be sent again: its request is not an iterator.
-    may_repeat = True
+    _may_repeat = True
     # How often it has been sent again.
-    resends = 0
+    _resends = 0
     # Whether a response has been read: then it is not sent again.
-    has_responded = False
+    _has_responded = False
     # Whether the call ends even if its responses are not read.
     _ends_unread = True
     _callbacks: list[Callable[[Any], None]] | None = None
@@ -84,7 +84,7 @@ class CallProxy:
 
     # --- its stages ---------------------------------------------------------------------------------------------
 
-    def begin(self, native: Any, running: Running, waiting: Waiting | None = None) -> None:
+    def _begin(self, native: Any, running: Running, waiting: Waiting | None = None) -> None:
         """The native call runs; `waiting`: the stage before, if the call waited."""
         running.native = native
         self._stage = running
@@ -103,20 +103,20 @@ class CallProxy:
                     running.kept = self
             waiting.left()
 
-    def wait(self, waiting: Waiting) -> None:
+    def _wait(self, waiting: Waiting) -> None:
         """The call waits for a place, at first or again."""
         self._stage = waiting
         if self._callbacks is not None and self._ends_unread:
             waiting.kept = self
 
-    def fail(self, waiting: Waiting, failed: Failed) -> None:
+    def _fail(self, waiting: Waiting, failed: Failed) -> None:
         """The call is over, and was never started."""
         failed.ends_at(waiting.own_deadline, self._driver.monotonic)
         self._stage = failed
         waiting.left()
         self._run_callbacks()
 
-    def end(self, running: Running) -> None:
+    def _end(self, running: Running) -> None:
         """The native call is over, and the call with it."""
         running.over = True
         if self._callbacks is not None:
@@ -159,7 +159,7 @@ class CallProxy:
             self.cancel()
         elif not isinstance(error, _HARMLESS) and not _is_over(native):
             self.cancel()
-        elif isinstance(error, grpc.RpcError) and not self.may_repeat and is_refused_stream(error):
+        elif isinstance(error, grpc.RpcError) and not self._may_repeat and is_refused_stream(error):
             # For a call that writes, gRPC first reports only that it failed.
             self._report_refusal()
         return False
@@ -226,7 +226,7 @@ class CallProxy:
         stage = self._stage
         if not isinstance(stage, Waiting):
             return bool(stage.native.cancel())
-        self.fail(stage, locally_cancelled())
+        self._fail(stage, locally_cancelled())
         driver.withdraw(stage)
         return True
 
@@ -363,9 +363,9 @@ class _ManyResponses(CallProxy):
     # How it is read, for as long as there is no native call to keep it.
     _is_iterated: bool | None = None
 
-    def has_heard(self) -> Any:
+    def _has_heard(self) -> Any:
         """A response has been read: the call is not sent again, and its connection lives; returns its slot."""
-        self.has_responded = True
+        self._has_responded = True
         stage = self._stage
         slot = stage._slot if isinstance(stage, Running) else NOWHERE
         slot.heard += 1
@@ -392,19 +392,19 @@ class _ManyResponses(CallProxy):
             native = await self._begun_or_cancelled()
             try:
                 # Until the request is sent, a cancellation ends the sending, and its message is lost.
-                message = await (native.read() if self.has_responded else keeping_message(native.read()))
+                message = await (native.read() if self._has_responded else keeping_message(native.read()))
             except BaseException as error:
                 if not self._is_sent_again(native, error):
                     raise
             else:
-                self.has_heard()
+                self._has_heard()
                 return message
 
 
 class _ManyRequests(CallProxy):
     """A call with a stream of requests; never sent again."""
 
-    may_repeat = False
+    _may_repeat = False
 
     @property
     def _done_writing_flag(self) -> bool:

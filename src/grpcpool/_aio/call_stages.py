@@ -86,7 +86,7 @@ class Waiting(Waiter):
     def _fail(self, error: PoolError) -> None:
         call, self.kept = self.call(), None
         if call is not None and call._stage is self:
-            call.fail(self, failed_by(error, own_deadline=self.arguments[1] is not None))
+            call._fail(self, failed_by(error, own_deadline=self.arguments[1] is not None))
 
     def left(self) -> None:
         """The call is not in this stage any more: wakes those that wait for that, and drops what this holds.

@@ -98,7 +98,7 @@ class PoolCaller:
             raise
         finally:
             SENDING.reset(noted)
-        call.begin(native, running)
+        call._begin(native, running)
         return call
 
     def _with_request_serialized(self, request: Any) -> Method:
@@ -132,7 +132,7 @@ class PoolCaller:
         waiting.context = context
         waiting.began = began
         waiting.method = method
-        call.wait(waiting)
+        call._wait(waiting)
         waiting.asking = True
         driver.request(waiting)
         waiting.asking = False
@@ -149,13 +149,13 @@ class PoolCaller:
             native = waiting.context.copy().run(start, make(waiting.method), (request, left, *rest))
         except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the call fails with it
             driver.release(slot, 1, waiting)
-            call.fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
+            call._fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
         running = Running(self.ended, call, slot, arguments, waiting.context, waiting.began)
         running.method, running.placed_at = waiting.method, driver.monotonic()
         # The place is held by `running` from here on.
         waiting._released = True
-        call.begin(native, running, waiting)
+        call._begin(native, running, waiting)
 
     def ended(self, native: Any, running: Running) -> None:
         """A native call is over: releases its place. A call that the server refused is sent again, if it may be."""
@@ -168,8 +168,8 @@ class PoolCaller:
             if has_been_refused(native, code):
                 running.refused = True
                 at_once = driver.tell(driver.machine.refused_stream, slot, running, running.placed_at)
-                if call is not None and self._method.may_repeat and not call.has_responded:
-                    at = driver.resend_at(call.resends, at_once=at_once)
+                if call is not None and self._method.may_repeat and not call._has_responded:
+                    at = driver.resend_at(call._resends, at_once=at_once)
                     if at is not None:
                         self._send_again(call, running, at)
                         return
@@ -178,14 +178,14 @@ class PoolCaller:
             else:
                 return
         if call is not None:
-            call.end(running)
+            call._end(running)
 
     def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, code: Any) -> bool:
         """Sends a call again that was never sent, because its connection is down, if another is up."""
-        if call is None or not self._method.may_repeat or call.has_responded:
+        if call is None or not self._method.may_repeat or call._has_responded:
             return False
         driver, slot = self._pool._driver, running._slot
-        at = driver.resend_at(call.resends, at_once=True)
+        at = driver.resend_at(call._resends, at_once=True)
         if at is None or not driver.could_not_send(slot, running, code, details_of_done(native)):
             return False
         running.refused = True
@@ -193,7 +193,7 @@ class PoolCaller:
         return True
 
     def _send_again(self, call: CallProxy, running: Running, not_before: float) -> None:
-        call.resends += 1
+        call._resends += 1
         # gRPC's call, which is over, holds `running`.
         running.native = None
         method = running.method or (self._method.with_sent(*running.sent) if running.sent else self._method)

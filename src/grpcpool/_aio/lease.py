@@ -81,13 +81,13 @@ class Lease(LeaseBase, ChannelSurface):
         return [*getattr(self._pool, attribute)]
 
     def _go_on_with_call(self) -> int:
-        """A call whose interceptors are counted already goes on, also after the release; else as `begin_call`."""
+        """A call whose interceptors are counted already goes on, also after the release; else as `_begin_call`."""
         with self._driver.lock:
             if self._calls > 0:
                 self._calls += 1
                 # Its interceptors do not count.
                 return self._calls - 1
-        return self.begin_call()
+        return self._begin_call()
 
     @property
     def _channel(self) -> AioSlotChannel:
@@ -130,7 +130,7 @@ class LeaseCaller:
             LeaseReleasedError: The lease has been released.
             PoolForkedError: The lease was taken before a fork.
         """
-        self._lease.begin_call()
+        self._lease._begin_call()
         return True
 
     def watch_chain(self, chain: asyncio.Task[Any]) -> None:
@@ -139,7 +139,7 @@ class LeaseCaller:
 
     def end_chain(self) -> None:
         """The interceptors of a call are done; what they began is counted by itself."""
-        self._lease.end_call()
+        self._lease._end_call()
 
     def call(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call, which the lease counts until its end.
@@ -149,17 +149,17 @@ class LeaseCaller:
             PoolForkedError: The lease was taken before a fork.
         """
         lease = self._lease
-        calls = lease.begin_call() if chain is None else lease._go_on_with_call()
+        calls = lease._begin_call() if chain is None else lease._go_on_with_call()
         try:
             self.driver.enter()
             native = start(self._native, arguments)
         except BaseException:
-            lease.end_call()
+            lease._end_call()
             raise
         call = PROXIES[self._method.kind](self.driver, lease)
         # Later ones may run when it ends: its caller may have the error already.
         ended = partial(self.ended, calls)
-        call.begin(native, Running(ended, call, lease._slot, began=self.driver.monotonic()))
+        call._begin(native, Running(ended, call, lease._slot, began=self.driver.monotonic()))
         return call
 
     def ended(self, calls: int, native: Any, running: Running) -> None:
@@ -174,10 +174,10 @@ class LeaseCaller:
                 driver.tell(driver.machine.crowded, running._slot, calls, running.placed_at)
             else:
                 driver.call_failed(running._slot, None, running.placed_at, code, details)
-        lease.end_call(answered=answered)
+        lease._end_call(answered=answered)
         call = running.call()
         if call is not None:
-            call.end(running)
+            call._end(running)
 
 
 class Acquire(Coroutine[Any, Any, Lease]):

@@ -7,6 +7,7 @@ import inspect
 import grpc
 
 from .._machine.slot import Slot
+from .._shared.channel_source import wrong_channel
 from .._shared.driver import Driver
 from .._shared.unreachable import UnreachableError
 from .._values.errors import ConnectError
@@ -48,7 +49,7 @@ async def prime(driver: Driver, channel: AioSlotChannel) -> None:
 def _make(driver: Driver, slot: Slot) -> AioSlotChannel:
     made = driver.source().create(slot.endpoint, slot.address)
     if not isinstance(made, grpc.aio.Channel):
-        raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.aio.Channel")
+        raise wrong_channel(made, "grpc.aio.Channel")
     if any(other.channel is not None and other.channel.channel is made for other in driver.machine.fleet.slots):
         raise ConnectError("the factory returned a channel that is already in the pool; it must create a new one")
     slot.channel = channel = AioSlotChannel(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ from .._shared.clock import current_clock
 from .._shared.leaks import stack_of_caller
 from .._shared.methods import Method
 from .._shared.pool_base import CONFIGURED, Configured, PoolBase
+from .._values.config import PoolConfig
+from .._values.listener import Listener
 from .arguments import Caller
 from .call_stages import Waiting
 from .caller import PoolCaller
@@ -40,10 +43,36 @@ class ChannelPool(PoolBase, ChannelSurface):
     _shared_by = "grpcpool._aio.shared"
     _driver: AioDriver
 
+    def __init__(
+        self,
+        factory: Callable[[], grpc.aio.Channel],
+        config: PoolConfig | None = None,
+        *,
+        name: str | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        """Creates a pool; nothing is opened yet.
+
+        Args:
+            factory: Returns a new channel at each call. Pass `grpcpool.isolated()` among its options: in gRPC,
+                channels with equal arguments share one connection.
+            config: The settings; the defaults of `PoolConfig` if not given.
+            name: The pool's name in logs, events, errors and metrics.
+            listeners: Notified of every event, see `Listener`.
+
+        Raises:
+            TypeError: `factory` is not callable, `config` is not a `PoolConfig`, `name` is not text, or a listener is
+                not a `Listener`.
+        """
+        super().__init__(factory, config, name=name, listeners=listeners)
+
+    # Python's own errors about arguments name what the caller wrote.
+    __init__.__qualname__ = "ChannelPool"
+
     def _new_driver(self) -> AioDriver:
         return AioDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
-    def after_fork_in_child(self) -> AioDriver:
+    def _after_fork_in_child(self) -> AioDriver:
         """In a forked child: an unused pool starts with a new driver, a used one is void. Returns what must be kept."""
         old = self._driver
         if old.loop is not None:
@@ -113,9 +142,9 @@ class ChannelPool(PoolBase, ChannelSurface):
             lease._slot = slot = None
         lease._used_at = used_at
         if driver.leaks is not None:
-            lease.watch_for_leak(driver.leaks, stack)
+            lease._watch_for_leak(driver.leaks, stack)
         if driver.announcer.emits_releases:
-            lease.watch_release()
+            lease._watch_release()
         return lease
 
     # In the messages of asyncio the coroutine has the name that its caller knows.

@@ -49,7 +49,7 @@ class Responses(AsyncIterator[Any]):
                     raise
             else:
                 self._iterator = iterator
-                self._slot = call.has_heard()
+                self._slot = call._has_heard()
                 return message
 
     async def aclose(self) -> None:

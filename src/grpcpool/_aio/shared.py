@@ -103,7 +103,7 @@ class PoolHandle(HandleBase, ChannelPool):
         self._drop = weakref.finalize(self, _dropped, self._shared)
         self._drop.atexit = False
 
-    def after_fork_in_child(self) -> Any:
+    def _after_fork_in_child(self) -> Any:
         """In a forked child: what was in flight is the parent's. Returns what must be kept untouched."""
         old = (self._waiting, self._chains)
         self._waiting, self._chains = {}, set()

@@ -116,12 +116,14 @@ class Grants:
         """The waiter's deadline has come."""
         self._counters.timeouts += 1
         self.refuse(waiter, Refusal.TIMEOUT, now)
-        self._outbox.append(Notify(TimedOut(pool=self._name, waited=now - waiter.since)))
+        self._outbox.append(Notify(TimedOut(pool=self._name, waited=_waited(waiter, now))))
 
     def refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, now: float) -> None:
         """Decides that the waiter gets nothing. As with a grant, it leaves last."""
         waiter.refusal = refusal
-        self._outbox.append(Refuse(waiter, refusal, self.figures_for(waiter, now), self._outage.cause))
+        arrives = isinstance(waiter, Waiter) and not waiter.queued
+        figures = self.figures_for(waiter, waiter.since if arrives else now)
+        self._outbox.append(Refuse(waiter, refusal, figures, self._outage.cause))
         if isinstance(waiter, Waiter):
             self._queue.remove(waiter)
             self.review(now)
@@ -132,6 +134,11 @@ class Grants:
         if isinstance(waiter, Waiter):
             asked = describe_ask(waiter.streams, is_call=waiter.is_call)
             waiting -= waiter.queued
-        return figures_of(
-            self._slots, max_size=self._fleet.max_size, waiting=waiting, waited=now - waiter.since, asked=asked
-        )
+        waited = _waited(waiter, now)
+        return figures_of(self._slots, max_size=self._fleet.max_size, waiting=waiting, waited=waited, asked=asked)
+
+
+def _waited(waiter: Waiter | OpenWaiter, now: float) -> float:
+    """Seconds that the waiter has waited: 0 if the queue was full, or if it asked for an answer at once."""
+    asked_once = waiter.refusal is Refusal.EXHAUSTED or waiter.deadline <= waiter.since
+    return 0.0 if asked_once else now - waiter.since

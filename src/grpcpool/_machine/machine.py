@@ -243,7 +243,7 @@ class PoolMachine:
     def open(self, opener: OpenWaiter, now: float) -> None:
         """Dials what is missing to `min_size`; the opener is notified when all is ready, or some of it failed."""
         if self.closing:
-            self.grants.refuse(opener, Refusal.CLOSED, now)
+            self.grants.refuse(opener, Refusal.CLOSED, opener.since)
             return
         self.fleet.activate(now)
         self.endpoints.open_again(now)

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import grpc
 
 from .._machine.addresses import Leads
 from .destination import LEFT_TO_GRPC, AddressSource, leads_of
 from .targets import TargetFactory, named_after
+
+_OTHER_WORLD = {
+    "grpc.Channel": "this factory returns a grpc.aio.Channel: use grpcpool.aio.ChannelPool",
+    "grpc.aio.Channel": "this factory returns a grpc.Channel: use grpcpool.ChannelPool",
+}
+
+
+def wrong_channel(made: object, wanted: str) -> TypeError:
+    """Returns the error for what a factory returned instead of a channel of the class `wanted`, one of gRPC's two."""
+    if isinstance(made, grpc.Channel | grpc.aio.Channel):
+        return TypeError(_OTHER_WORLD[wanted])
+    return TypeError(f"the factory returned {type(made).__name__}, not a {wanted}")
+
+
+def wrong_world(error: RuntimeError) -> TypeError | None:
+    """Returns the error for a factory that raised `error` because gRPC's channel for asyncio needs a loop, or `None`.
+
+    gRPC creates such a channel only where there is a loop, so that the factory returns none.
+    """
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
+    return TypeError(_OTHER_WORLD["grpc.Channel"]) if any(map("grpc.aio._channel".__eq__, modules)) else None
 
 
 class ChannelSource:

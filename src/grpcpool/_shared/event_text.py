@@ -82,6 +82,8 @@ def _text_of(event: AnyEvent) -> str:  # noqa: C901, PLR0911, PLR0912 -- one lin
         case Granted():
             return f"granted a place on channel {event.channel} after {event.waited:.3f} s"
         case TimedOut():
+            if not round(event.waited, 3):
+                return "timed out at once: no place was free"
             return f"timed out after waiting {event.waited:.3f} s for a place"
         case Rejected():
             return f"rejected: queue full ({event.waiting} waiting)"

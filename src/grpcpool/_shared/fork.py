@@ -15,7 +15,7 @@ from typing import Protocol
 class Forkable(Protocol):
     """Something that must know when it is in a forked child."""
 
-    def after_fork_in_child(self) -> object:
+    def _after_fork_in_child(self) -> object:
         """Starts empty; returns what has to be kept untouched."""
 
 
@@ -24,12 +24,12 @@ _parked: list[object] = []
 
 
 def watch_for_fork(pool: Forkable) -> None:
-    """Calls `pool.after_fork_in_child` in every forked child."""
+    """Calls `pool._after_fork_in_child` in every forked child."""
     _alive.add(pool)
 
 
 def _after_in_child() -> None:
-    _parked.extend(pool.after_fork_in_child() for pool in list(_alive))
+    _parked.extend(pool._after_fork_in_child() for pool in list(_alive))
 
 
 if hasattr(os, "register_at_fork"):

@@ -39,7 +39,7 @@ class LeaseBase:
     _slot: Any = None
     _used_at: float
 
-    def watch_for_leak(self, leaks: LeakWatch, stack: str) -> None:
+    def _watch_for_leak(self, leaks: LeakWatch, stack: str) -> None:
         """Reports the lease, acquired at `stack`, if it is held for too long."""
         driver = self._driver
         with driver.lock:
@@ -47,7 +47,7 @@ class LeaseBase:
         self._at_release = (*self._at_release, partial(driver.forget_leak, ticket))
         driver.see_to_alarm()
 
-    def watch_release(self) -> None:
+    def _watch_release(self) -> None:
         """Emits the release of the lease, and how long it was held."""
         driver = self._driver
         self._at_release = (*self._at_release, partial(driver.emit_release, self._slot.id, driver.monotonic()))
@@ -173,7 +173,7 @@ class LeaseBase:
             text = f"pool {self._driver.name!r}: the lease has been released ({figures}); acquire a new one"
             raise LeaseReleasedError(text)
 
-    def begin_call(self) -> int:
+    def _begin_call(self) -> int:
         """A call begins; returns how many run then.
 
         Raises:
@@ -189,7 +189,7 @@ class LeaseBase:
         self._check_usable()
         return 0
 
-    def end_call(self, *, answered: bool = False) -> None:
+    def _end_call(self, *, answered: bool = False) -> None:
         """A call is over; the last one after the release releases the place. Never raises.
 
         Args:

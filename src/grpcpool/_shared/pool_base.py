@@ -53,19 +53,7 @@ class PoolBase(abc.ABC):
         name: str | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
-        """Creates a pool; nothing is opened yet.
-
-        Args:
-            factory: Returns a new channel at each call. Pass `grpcpool.isolated()` among its options: in gRPC,
-                channels with equal arguments share one connection.
-            config: The settings; the defaults of `PoolConfig` if not given.
-            name: The pool's name in logs, events, errors and metrics.
-            listeners: Notified of every event, see `Listener`.
-
-        Raises:
-            TypeError: `factory` is not callable, `config` is not a `PoolConfig`, `name` is not text, or a listener is
-                not a `Listener`.
-        """
+        """See `ChannelPool`, which says what its factory returns."""
         if not callable(factory):
             raise TypeError(f"factory must be callable and return a {self._channel_type}, not {factory!r}")
         if config is not None and not isinstance(config, PoolConfig):
@@ -88,7 +76,7 @@ class PoolBase(abc.ABC):
         """Creates the driver of an empty pool."""
 
     @abc.abstractmethod
-    def after_fork_in_child(self) -> object:
+    def _after_fork_in_child(self) -> object:
         """In a forked child: starts empty or becomes void; returns what must be kept untouched."""
 
     def _begin(self) -> Any:

@@ -51,7 +51,7 @@ class SharedPools(abc.ABC):
         self._lock = threading.RLock()
         self._known: dict[tuple[Any, ...], list[weakref.ref[Shared]]] = {}
 
-    def after_fork_in_child(self) -> object:
+    def _after_fork_in_child(self) -> object:
         """In a forked child: nothing is shared yet. Returns what must be kept untouched."""
         old = (self._lock, self._known)
         self._start_empty()

@@ -29,6 +29,7 @@ import grpc
 
 from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
+from .._grpc.short_tracebacks import drop_frame_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unsent
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
@@ -64,7 +65,7 @@ class PoolCall(_Base):
     _stage: Stage
 
     def __init__(self, pool: ChannelSurface, start: Start, arguments: Arguments, *, may_repeat: bool) -> None:
-        """Sets no stage: `begin` or `wait` does.
+        """Sets no stage: `_begin` or `_wait` does.
 
         Args:
             pool: A call keeps its pool, as gRPC's calls keep their channel.
@@ -92,7 +93,7 @@ class PoolCall(_Base):
 
     # --- its stages ---------------------------------------------------------------------------------------------
 
-    def wait(self) -> None:
+    def _wait(self) -> None:
         """Waits for a place."""
         self._arguments = with_metadata_read(self._arguments)
         failure = failure_of(self._arguments)
@@ -115,7 +116,7 @@ class PoolCall(_Base):
         waiting.done_callbacks = self._callbacks
         return waiting
 
-    def start(self, waiting: Waiting, place: Place) -> None:
+    def _start_on(self, waiting: Waiting, place: Place) -> None:
         """The place is there: starts the native call, with the time that is left."""
         driver, slot = self._driver, place._slot
         if self._stage is not waiting or slot is None:
@@ -131,12 +132,12 @@ class PoolCall(_Base):
             self._fail(waiting, Failed(_closed(error) if closed else error))
             return
         try:
-            self.begin(native, place, waiting)
+            self._begin(native, place, waiting)
         except BaseException:
             native.cancel()
             raise
 
-    def begin(self, native: Any, place: Place, waiting: Waiting | None = None) -> None:
+    def _begin(self, native: Any, place: Place, waiting: Waiting | None = None) -> None:
         """The native call runs on its place; `waiting`: the stage before, if the call waited."""
         defer = self._driver.defer
         end = End(place, reference(native, defer), self._pool, weakref.ref(self), self._callbacks)
@@ -151,7 +152,7 @@ class PoolCall(_Base):
             return
         running.native = on_end(native, end, defer, within=True)
 
-    def end(self, end: End, place: Place, *, refused: bool) -> bool:
+    def _end(self, end: End, place: Place, *, refused: bool) -> bool:
         """The native call of this `end`, on `place`, is over; returns whether it is sent again: it was refused."""
         running = self._stage
         if not isinstance(running, Running) or running.end is not end:
@@ -177,11 +178,11 @@ class PoolCall(_Base):
             if self._awaiting_change:
                 self._wake()
 
-    def refuse(self, waiting: Waiting, error: PoolError) -> None:
+    def _refuse(self, waiting: Waiting, error: PoolError) -> None:
         """There will be no place."""
         self._fail(waiting, Failed(call_error(error, own_deadline=self._arguments[1] is not None)))
 
-    def interrupted(self, waiting: Waiting, error: BaseException) -> None:
+    def _interrupted(self, waiting: Waiting, error: BaseException) -> None:
         """A signal handler has raised `error` while the call was being started: it is over."""
         if not self._fail(waiting, Failed(error)):
             stage = self._stage
@@ -254,7 +255,7 @@ class PoolCall(_Base):
             raise
         return changed
 
-    def hand_over(self, waiting: Waiting) -> bool:
+    def _hand_over(self, waiting: Waiting) -> bool:
         """The place is there: the thread that made the call starts it, if it waits for that; returns whether it does.
 
         So interceptors in the factory's channels find their thread-locals, and block no other call.
@@ -421,7 +422,11 @@ class PoolCall(_Base):
 
     def result(self, timeout: float | None = None) -> Any:
         """As gRPC's."""
-        return self._outcome("result", timeout)
+        try:
+            return self._outcome("result", timeout)
+        except grpc.RpcError as error:
+            drop_frame_below(error)
+            raise
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As gRPC's."""

@@ -109,7 +109,7 @@ class End:
 
     def _is_sent_again(self, place: Place, *, refused: bool) -> bool:
         call = self._pool_call()
-        return call is not None and call.end(self, place, refused=refused)
+        return call is not None and call._end(self, place, refused=refused)
 
 
 def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = False) -> Any:

@@ -41,7 +41,7 @@ class Waiting(Waiter):
     def granted(self, slot: Slot) -> None:  # noqa: ARG002 -- it is known from the decision
         """The caller starts the call if it is there, waiting for it; else the starter does."""
         call = self.call()
-        if call is None or not call.hand_over(self):
+        if call is None or not call._hand_over(self):
             self.driver.starter.do(self.start)
 
     def refused(self, error: PoolError) -> None:
@@ -65,18 +65,18 @@ class Waiting(Waiter):
             if call is None:
                 place.release()
             else:
-                call.start(self, place)
+                call._start_on(self, place)
         except BaseException as error:
             call = self.call()
             if call is not None:
-                call.interrupted(self, error)
+                call._interrupted(self, error)
             place.release()
             raise
 
     def _refuse(self, error: PoolError) -> None:
         call = self.call()
         if call is not None:
-            call.refuse(self, error)
+            call._refuse(self, error)
 
 
 class Change:

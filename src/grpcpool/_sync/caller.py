@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.failed_streams import reference
+from .._grpc.short_tracebacks import drop_frame_below
 from .._shared.methods import SENDING
 from .._values.errors import PoolError
 from .arguments import failure_of, with_metadata_read
@@ -67,6 +68,7 @@ class PoolCaller:
             except grpc.RpcError as error:
                 at = self._resend_at(place, error, resends)
                 if at is None:
+                    drop_frame_below(error)
                     raise
                 not_before, resends = at, resends + 1
             except BaseException:
@@ -97,7 +99,7 @@ class PoolCaller:
             driver.check_open(blocking=False)
             start = self._start_later(how, arguments[0])
             call = PoolCall(self._pool, start, arguments, may_repeat=self._may_repeat)
-            call.wait()
+            call._wait()
             return call
         if not self._may_repeat:
             try:
@@ -123,7 +125,7 @@ class PoolCaller:
             # What an interceptor returned, which may be anything.
             return _release_at_end(native, place, self._pool)
         call = PoolCall(self._pool, start, arguments, may_repeat=True)
-        call.begin(native, place)
+        call._begin(native, place)
         return call
 
     def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._grpc.failed_streams import reference
+from .._grpc.short_tracebacks import drop_frame_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unanswered
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, Caller
@@ -113,27 +114,28 @@ class LeaseCaller:
     def block(self, how: str, arguments: Arguments) -> Any:
         """Runs a call until it is over."""
         lease = self._lease
-        calls = lease.begin_call()
+        calls = lease._begin_call()
         began, answered = lease._driver.monotonic(), True
         try:
             return getattr(self._native, how)(*arguments)
         except grpc.RpcError as error:
             answered = self._failed(error, calls, began)
+            drop_frame_below(error)
             raise
         except BaseException:
             lease._driver.interrupted(lease._slot)
             raise
         finally:
-            lease.end_call(answered=answered)
+            lease._end_call(answered=answered)
 
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call, which the lease counts until its end."""
         lease = self._lease
-        calls = lease.begin_call()
+        calls = lease._begin_call()
         try:
             call = getattr(self._native, how)(*arguments)
         except BaseException:
-            lease.end_call()
+            lease._end_call()
             raise
         defer = lease._driver.defer
         over = partial(self._over, reference(call, defer), calls, lease._driver.monotonic())
@@ -141,7 +143,7 @@ class LeaseCaller:
 
     def _over(self, call: Callable[[], Any], calls: int, began: float) -> None:
         """A call that was returned is over. Never raises."""
-        self._lease.end_call(answered=self._failed(call(), calls, began))
+        self._lease._end_call(answered=self._failed(call(), calls, began))
 
     def _failed(self, call: Any, calls: int, began: float) -> bool:
         """A call is over: reports to the driver what it says of its connection.

@@ -7,6 +7,7 @@ import inspect
 import grpc
 
 from .._machine.slot import Slot
+from .._shared.channel_source import wrong_channel, wrong_world
 from .._shared.driver import Driver
 from .._shared.unreachable import UnreachableError
 from .._values.errors import ConnectError
@@ -50,9 +51,14 @@ def prime(driver: Driver, channel: SyncSlotChannel) -> None:
 
 
 def _make(driver: Driver, slot: Slot) -> SyncSlotChannel:
-    made = driver.source().create(slot.endpoint, slot.address)
+    try:
+        made = driver.source().create(slot.endpoint, slot.address)
+    except RuntimeError as error:
+        if (mistake := wrong_world(error)) is not None:
+            raise mistake from error
+        raise
     if not isinstance(made, grpc.Channel):
-        raise TypeError(f"the factory returned {type(made).__name__}, not a grpc.Channel")
+        raise wrong_channel(made, "grpc.Channel")
     channel = SyncSlotChannel(made)
     # Checked and stored under one lock, so that of two threads that get the same channel, one finds the other.
     with driver.lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +11,8 @@ import grpc
 from .._shared.clock import current_clock
 from .._shared.leaks import stack_of_caller
 from .._shared.pool_base import CONFIGURED, Configured, PoolBase
+from .._values.config import PoolConfig
+from .._values.listener import Listener
 from .arguments import Caller
 from .caller import PoolCaller
 from .channel import ChannelSurface
@@ -32,10 +34,36 @@ class ChannelPool(PoolBase, ChannelSurface):
     _shared_by = "grpcpool._sync.shared"
     _driver: SyncDriver
 
+    def __init__(
+        self,
+        factory: Callable[[], grpc.Channel],
+        config: PoolConfig | None = None,
+        *,
+        name: str | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        """Creates a pool; nothing is opened yet.
+
+        Args:
+            factory: Returns a new channel at each call. Pass `grpcpool.isolated()` among its options: in gRPC,
+                channels with equal arguments share one connection.
+            config: The settings; the defaults of `PoolConfig` if not given.
+            name: The pool's name in logs, events, errors and metrics.
+            listeners: Notified of every event, see `Listener`.
+
+        Raises:
+            TypeError: `factory` is not callable, `config` is not a `PoolConfig`, `name` is not text, or a listener is
+                not a `Listener`.
+        """
+        super().__init__(factory, config, name=name, listeners=listeners)
+
+    # Python's own errors about arguments name what the caller wrote.
+    __init__.__qualname__ = "ChannelPool"
+
     def _new_driver(self) -> SyncDriver:
         return SyncDriver(self._source, self._config, name=self._name, listeners=self._listeners, clock=current_clock())
 
-    def after_fork_in_child(self) -> SyncDriver:
+    def _after_fork_in_child(self) -> SyncDriver:
         """In a forked child: starts with a new driver, and returns the parent's, which must be kept untouched."""
         old = self._driver
         old.void = True
@@ -90,9 +118,9 @@ class ChannelPool(PoolBase, ChannelSurface):
                 lease._slot, lease._released = None, False
                 self._wait_for_place(lease, timeout)
         if driver.leaks is not None:
-            lease.watch_for_leak(driver.leaks, stack_of_caller())
+            lease._watch_for_leak(driver.leaks, stack_of_caller())
         if driver.announcer.emits_releases:
-            lease.watch_release()
+            lease._watch_release()
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:

@@ -16,6 +16,7 @@ import grpc
 
 from .._grpc.blocking_calls import cancel_blocking
 from .._grpc.client_modules import is_within_call
+from .._grpc.short_tracebacks import drop_frame_below
 from .._shared.announcer import logger
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import CONFIGURED, Configured
@@ -95,7 +96,7 @@ class PoolHandle(HandleBase, ChannelPool):
         self._calls, self._leases = Calls(), Calls()
         self._subscribed: tuple[Callable[[grpc.ChannelConnectivity], None], ...] = ()
 
-    def after_fork_in_child(self) -> Any:
+    def _after_fork_in_child(self) -> Any:
         """In a forked child: nothing of it is in flight. Returns what must be kept untouched."""
         old = (self._blocked, self._calls, self._leases)
         self._begin_to_follow()
@@ -231,6 +232,9 @@ class HandleCaller:
             if handle._closed:
                 raise ValueError("Cannot invoke RPC on closed channel!")
             return self._caller.block(how, arguments)
+        except grpc.RpcError as error:
+            drop_frame_below(error)
+            raise
         finally:
             del blocked[token]
 
@@ -257,9 +261,9 @@ class _Pools(SharedPools):
         self._lingering: deque[tuple[float, Shared]] = deque()
         self._runs = False
 
-    def after_fork_in_child(self) -> object:
+    def _after_fork_in_child(self) -> object:
         # The pools that linger there are the parent's.
-        return (self._lingering, super().after_fork_in_child())
+        return (self._lingering, super()._after_fork_in_child())
 
     def create(self, recipe: Recipe) -> ChannelPool:
         return pool_of(recipe)

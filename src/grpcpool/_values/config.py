@@ -12,8 +12,9 @@ import enum
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+ModeName = Literal["strict", "loose"]
 PickerName = Literal["least_loaded", "round_robin", "fill"]
 
 _DEFAULT_OVERFLOW = 10
@@ -29,6 +30,20 @@ class Mode(enum.Enum):
     """Opens an extra connection at once, and closes it when it is released."""
 
 
+if TYPE_CHECKING:
+
+    class ModeOrName:
+        """A field that accepts a mode or its name, and always holds a mode."""
+
+        def __get__(self, config: object, owner: object = None) -> Mode: ...
+
+        def __set__(self, config: object, value: Mode | ModeName) -> None: ...
+
+    _STRICT = ModeOrName()
+else:
+    ModeOrName, _STRICT = Mode | ModeName, Mode.STRICT
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PoolConfig:
     """The settings of a pool. Durations are seconds.
@@ -41,7 +56,7 @@ class PoolConfig:
             `max_streams`, rounded up, which is 50 for the default of 90.
         max_streams: Maximum number of calls per connection. Keep it below the server's limit, usually 100: a Python
             server refuses calls near its limit, because it still counts streams that it has not cleaned up.
-        mode: What happens at `max_size`, see `Mode`.
+        mode: What happens at `max_size`, see `Mode`. The names `"strict"` and `"loose"` are accepted as well.
         max_overflow: Maximum number of extra connections in `Mode.LOOSE`; beyond it, callers wait as in `STRICT`.
         acquire_timeout: How long an acquire, or a call without a deadline of its own, may wait for a place.
             `None` waits without limit.
@@ -78,7 +93,7 @@ class PoolConfig:
     max_size: int = 10
     target_streams: int | None = None
     max_streams: int = 90
-    mode: Mode = Mode.STRICT
+    mode: ModeOrName = _STRICT
     max_overflow: int = _DEFAULT_OVERFLOW
     acquire_timeout: float | None = 30.0
     max_waiters: int | None = 1000
@@ -99,7 +114,10 @@ class PoolConfig:
     leak_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises a `ValueError` with everything that is wrong."""
+        """Converts the name of a mode; raises a `ValueError` with everything that is wrong."""
+        given: Any = self.mode
+        if isinstance(given, str) and given in get_args(ModeName):
+            object.__setattr__(self, "mode", Mode(given))
         refuse(faults({field: getattr(self, field) for field in _RULES}))
 
     @property
@@ -218,7 +236,7 @@ _RULES: dict[str, Rule] = {
         lambda value: is_count(value, 1) and value <= _MOST_STREAMS,
         f"must be a whole number from 1 to {_MOST_STREAMS}",
     ),
-    "mode": (lambda value: isinstance(value, Mode), "must be Mode.STRICT or Mode.LOOSE"),
+    "mode": (lambda value: isinstance(value, Mode), "must be Mode.STRICT or Mode.LOOSE, or 'strict' or 'loose'"),
     "max_overflow": _count(0),
     "acquire_timeout": (
         lambda value: value is None or is_seconds(value),

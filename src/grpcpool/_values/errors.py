@@ -81,6 +81,7 @@ class Figures:
     max_size: int
     in_flight: int
     waiting: int
+    # Seconds that the caller waited; 0 if it was refused at once, and then not in the text.
     waited: float
     # Connections that are leased as a whole.
     exclusive: int = 0
@@ -90,8 +91,8 @@ class Figures:
     def __str__(self) -> str:
         """Returns what was asked for and the numbers in one line."""
         asked = f"asked for {self.asked}; " if self.asked else ""
-        use = f"{self.in_flight} in flight, {self.waiting} waiting, waited {self.waited:.3f} s"
-        return f"{asked}{self.connections()}, {use}"
+        waited = f", waited {self.waited:.3f} s" if round(self.waited, 3) else ""
+        return f"{asked}{self.connections()}, {self.in_flight} in flight, {self.waiting} waiting{waited}"
 
     def connections(self) -> str:
         """Returns the numbers of connections."""

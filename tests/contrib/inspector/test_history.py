@@ -226,7 +226,7 @@ def test_in_a_forked_child_it_is_empty() -> None:
     history = PoolHistory(1.0, 10.0)
     HistoryListener(history).opened(Opened(pool="p", channel=1, seconds=0.0))
     history.sample(stats(1))
-    history.after_fork_in_child()
+    history._after_fork_in_child()
     assert (history.events(), history.samples()) == ([], [])
 
 

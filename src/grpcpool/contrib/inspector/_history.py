@@ -104,7 +104,7 @@ class PoolHistory:
         self._event_count = 0
         self._sampled_at = -math.inf
 
-    def after_fork_in_child(self) -> object:
+    def _after_fork_in_child(self) -> object:
         """Clears the history: the parent's events are not the child's."""
         self._reset()
         return None
