@@ -15,6 +15,20 @@ def test_importing_the_package_makes_its_asyncio_twin_available() -> None:
     _run("import grpcpool; assert grpcpool.aio.ChannelPool.__module__ == 'grpcpool._aio.pool'")
 
 
+def test_importing_the_package_loads_little() -> None:
+    """`import grpcpool` loads two modules more than `import grpc` does; each name is loaded at its first use."""
+    _run(
+        "import sys, grpc\n"
+        "before = set(sys.modules)\n"
+        "import grpcpool\n"
+        "loaded = {name for name in set(sys.modules) - before}\n"
+        "assert loaded == {'grpcpool', 'grpcpool._shared', 'grpcpool._shared.constructors'}, loaded\n"
+        "assert {'grpcpool.events', 'grpcpool._sync'}.isdisjoint(sys.modules)\n"
+        "assert [getattr(grpcpool, name).__name__ for name in grpcpool.__all__] == grpcpool.__all__\n"
+        "assert grpcpool.events.Opened and grpcpool.__version__\n"
+    )
+
+
 def test_the_asyncio_twin_is_loaded_at_first_use() -> None:
     """Programs that do not use asyncio do not load the asyncio twin."""
     _run("import sys, grpcpool; assert not [name for name in sys.modules if name.startswith('grpcpool._aio')]")

@@ -1,36 +1,44 @@
-"""The connection pool that gRPC in Python never had: a drop-in channel over several real connections."""
+"""The connection pool that gRPC in Python never had: a drop-in channel over several real connections.
+
+To import it costs little more than to import grpc: each name is loaded when it is first used.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ._grpc.options import isolated
-from ._sync import factories as _factories
-from ._sync.lease import Lease
-from ._sync.pool import ChannelPool
-from ._values.advice import Advice, Verdict, advise
-from ._values.config import Mode, PoolConfig
-from ._values.errors import (
-    LeaseReleasedError,
-    PoolClosedError,
-    PoolError,
-    PoolExhaustedError,
-    PoolForkedError,
-    PoolOpenError,
-    PoolTimeoutError,
-    WrongEventLoopError,
-)
-from ._values.listener import Listener
-from ._values.stats import ChannelStats, PoolStats
+# Notes what stands in the place of gRPC's constructors at the import.
+from ._shared import constructors as _constructors
 
 if TYPE_CHECKING:
-    # The alias makes the name public for type checkers.
+    from typing import Any
+
+    # The aliases make the names public for type checkers.
     from . import aio as aio
+    from . import events as events
+    from ._grpc.options import isolated
     from ._patching.patch import Patched, patched
     from ._patching.report import PatchReport
     from ._sync.factories import insecure_channel, secure_channel
+    from ._sync.lease import Lease
+    from ._sync.pool import ChannelPool
     from ._sync.shared import shared_channel
+    from ._values.advice import Advice, Verdict, advise
+    from ._values.config import Mode, PoolConfig
+    from ._values.errors import (
+        LeaseReleasedError,
+        PoolClosedError,
+        PoolError,
+        PoolExhaustedError,
+        PoolForkedError,
+        PoolOpenError,
+        PoolTimeoutError,
+        WrongEventLoopError,
+    )
+    from ._values.listener import Listener
+    from ._values.stats import ChannelStats, PoolStats
+    from ._values.version import __version__ as __version__
 
 __all__ = [
     "Advice",
@@ -60,29 +68,37 @@ __all__ = [
     "shared_channel",
 ]
 
-
-_ELSEWHERE = {
-    "PatchReport": "._patching.report",
-    "Patched": "._patching.patch",
-    "__version__": "._values.version",
-    "patched": "._patching.patch",
-    "shared_channel": "._sync.shared",
+_HOMES = {
+    "._grpc.options": ("isolated",),
+    "._patching.patch": ("Patched", "patched"),
+    "._patching.report": ("PatchReport",),
+    "._sync.lease": ("Lease",),
+    "._sync.pool": ("ChannelPool",),
+    "._sync.shared": ("shared_channel",),
+    "._values.advice": ("Advice", "Verdict", "advise"),
+    "._values.config": ("Mode", "PoolConfig"),
+    "._values.errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "._values.listener": ("Listener",),
+    "._values.stats": ("ChannelStats", "PoolStats"),
+    "._values.version": ("__version__",),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
+# Type checkers know the names from above; with this function, they would accept any other.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    """Imports at first use what most programs do not need; notes what the two constructors may be about to replace."""
-    if name == "aio":
-        return importlib.import_module(".aio", __name__)
-    if name in _ELSEWHERE:
-        found = globals()[name] = getattr(importlib.import_module(_ELSEWHERE[name], __name__), name)
-        return found
-    found = _factories.looked_up(name)
-    if found is None:
+    def __getattr__(name: str) -> Any:
+        """Loads a name at its first use; notes what the two constructors may be about to replace."""
+        if name in ("aio", "events"):
+            return importlib.import_module(f".{name}", __name__)
+        if name in _HOME_OF:
+            found = globals()[name] = getattr(importlib.import_module(_HOME_OF[name], __name__), name)
+            return found
+        if name in _constructors.NAMES:
+            return importlib.import_module("._sync.factories", __name__).looked_up(name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return found
 
 
 def __dir__() -> list[str]:
-    """The names that are there, and those that are looked up."""
+    """The names that are there, and those that are loaded at their first use."""
     return sorted({*globals(), *__all__})

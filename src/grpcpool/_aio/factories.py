@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 
-from .._shared.constructors import Constructor, LookUp, calling_code
+from .._shared.constructors import NAMES, Constructor, LookUp, calling_code
 from .._shared.destination import AddressSource
 from .._shared.recipe import Credentials, Recipe
 from .._shared.targets import TargetFactory, check_credentials, creator, named_after, recipe_of
@@ -17,7 +17,7 @@ from .._values.listener import Listener
 from .interceptors import add_interceptors
 from .pool import ChannelPool
 
-_INSECURE, _SECURE = (Constructor(grpc.aio, name) for name in ("insecure_channel", "secure_channel"))
+_INSECURE, _SECURE = (Constructor(grpc.aio, name) for name in NAMES)
 
 
 def insecure_channel(

@@ -21,6 +21,10 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import grpc
+
+NAMES: Final = ("insecure_channel", "secure_channel")
+
 _MOST: Final = 8
 """Of the functions that were replaced, as many are remembered."""
 
@@ -140,3 +144,7 @@ class Constructor:
         else:
             made = creation.run(below, *arguments, **{name: value for name, value in around.items() if value})
         return made
+
+
+INSECURE, SECURE = (Constructor(grpc, name) for name in NAMES)
+"""gRPC's constructors for threads, as they stand when the package is imported."""

@@ -8,15 +8,13 @@ from typing import Any, Final
 
 import grpc
 
-from .._shared.constructors import Constructor, LookUp, calling_code
+from .._shared.constructors import INSECURE, SECURE, LookUp, calling_code
 from .._shared.destination import AddressSource
 from .._shared.recipe import Credentials, Recipe
 from .._shared.targets import TargetFactory, check_credentials, creator, named_after, recipe_of
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .pool import ChannelPool
-
-_INSECURE, _SECURE = (Constructor(grpc, name) for name in ("insecure_channel", "secure_channel"))
 
 
 def insecure_channel(
@@ -49,8 +47,8 @@ def insecure_channel(
         ``gunicorn --preload``, gRPC has not even been started.
     """
     caller = calling_code()
-    if _INSECURE.is_creating():
-        return _INSECURE.create_below(caller, target, options, compression)  # type: ignore[no-any-return]  # a channel
+    if INSECURE.is_creating():
+        return INSECURE.create_below(caller, target, options, compression)  # type: ignore[no-any-return]  # a channel
     recipe = recipe_of(
         target, None, options, compression, config=config, name=name, listeners=listeners, addresses=addresses
     )
@@ -87,8 +85,8 @@ def secure_channel(
         ``gunicorn --preload``, gRPC has not even been started.
     """
     caller = calling_code()
-    if _SECURE.is_creating():
-        return _SECURE.create_below(caller, target, credentials, options, compression)  # type: ignore[no-any-return]  # a channel
+    if SECURE.is_creating():
+        return SECURE.create_below(caller, target, credentials, options, compression)  # type: ignore[no-any-return]  # a channel
     check_credentials(credentials)
     recipe = recipe_of(
         target, credentials, options, compression, config=config, name=name, listeners=listeners, addresses=addresses
@@ -100,16 +98,16 @@ def pool_of(recipe: Recipe, caller: CodeType | None = None) -> ChannelPool:
     """A pool with these arguments, which was created by the code `caller`."""
     if recipe.factory is not None:
         return ChannelPool(recipe.factory, recipe.config, name=recipe.name, listeners=recipe.listeners)
-    factory = TargetFactory(recipe, creator(recipe, _INSECURE, _SECURE, caller))
+    factory = TargetFactory(recipe, creator(recipe, INSECURE, SECURE, caller))
     name = named_after(recipe.targets) if recipe.name is None else recipe.name
     pool = ChannelPool(factory, recipe.config, name=name, listeners=recipe.listeners)
     pool._recipe = recipe
     return pool
 
 
-CONSTRUCTORS: Final = (_INSECURE, _SECURE)
+CONSTRUCTORS: Final = (INSECURE, SECURE)
 """gRPC's, which may be replaced."""
 
 looked_up: Final = LookUp(
-    {"insecure_channel": (_INSECURE, insecure_channel), "secure_channel": (_SECURE, secure_channel)}
+    {"insecure_channel": (INSECURE, insecure_channel), "secure_channel": (SECURE, secure_channel)}
 )
