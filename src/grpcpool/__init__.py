@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# Before any other import, which may take a moment.
+from . import _early_interrupt  # noqa: F401
+
+# isort: split
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from . import _early_interrupt
 from ._demo.run import run_demo
 from ._values.version import __version__
 from .cli._errors import INSTALL, ExitCode
@@ -25,12 +26,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"grpcpool {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="command")
     description = (
-        "Starts a local gRPC server and shows what a pool does: leases and connections during a burst, then calls over "
-        "one channel, over gRPC's own connection scaling and over a pool. Uses threads or, with --aio, asyncio. Takes "
-        "about ten seconds, and at most twenty. Exits with 0 if nothing was lost."
+        "Starts local gRPC servers and shows what a pool does: with more calls than one connection carries, a sick "
+        "server, a rolling restart, and leases. Uses threads or, with --aio, asyncio. Takes about fifteen seconds, "
+        "longer on a busy machine. Exits with 0 if nothing was lost."
     )
     demo = commands.add_parser(
-        "demo", help="shows what a pool does, on a local server that it starts", description=description
+        "demo", help="shows what a pool does, on local servers that it starts", description=description
     )
     demo.add_argument("--aio", action="store_true", help="use asyncio: tasks, grpc.aio and grpcpool.aio")
     for name, summary in _NEEDS_EXTRA.items():
@@ -57,6 +58,8 @@ def _run_without_extra(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code or raises `SystemExit` with it."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] != ["demo"]:
+        _early_interrupt.restore()
     if importlib.util.find_spec("typer") is None or importlib.util.find_spec("rich") is None:
         return _run_without_extra(given)
     from .cli.app import run  # noqa: PLC0415 -- installed only with the extra
