@@ -28,9 +28,13 @@ def _is_command(argv: list[str], original: list[str]) -> bool:
     """Whether this process is the command: ``python -m grpcpool``, or a program of that name."""
     if argv[:1] == ["-m"]:
         # Python sets the first argument to the path of the module when it has found the module.
-        return original[-len(argv)].removeprefix("-m") == "grpcpool"
+        return [name.removeprefix("-m") for name in original[-len(argv) :][:1]] == ["grpcpool"]
     return bool(argv) and os.path.basename(argv[0]) in {"grpcpool", "grpcpool.exe"}  # noqa: PTH119 -- quick to import
 
 
-if _is_command(sys.argv, sys.orig_argv) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+# A program that embeds Python may have no arguments.
+if (
+    _is_command(getattr(sys, "argv", []), sys.orig_argv)
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
     signal.signal(signal.SIGINT, end)

@@ -18,6 +18,7 @@ from grpcpool._demo.call_counter import CallCounter
 from grpcpool._demo.leases import LeaseResults
 from grpcpool._demo.screen import Screen
 from grpcpool._demo.tcp_connections import ports_of_netstat, ports_of_proc
+from grpcpool._demo.world import World
 from support.fakes import FakeChannel
 from support.pools import PoolMaker
 
@@ -125,6 +126,7 @@ def _prints_no_live_lines(output: Output) -> None:
 def _was_not_too_busy(output: Output) -> None:
     """Each part could be shown, also while other tests run."""
     assert "too busy" not in output.text
+    assert "Nothing was lost" in output.text
 
 
 @pytest.mark.parametrize(("options", "workers"), [([], "threads"), (["--aio"], "tasks")], ids=["threads", "aio"])
@@ -205,6 +207,28 @@ def test_problems_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     assert run.run_demo(out) == 1
     assert out.getvalue() == "failed: a lease was lost\n"
+
+
+def test_an_error_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a part raises an error, its table is shown as it is, and the error is a line. The other parts are shown."""
+
+    def fails(_: World, screen: Screen) -> list[str]:
+        screen.begin_table(lambda: screen.write("a table"))
+        raise RuntimeError("a server ended")
+
+    monkeypatch.setattr(run, "PARTS", [fails, lambda world, screen: screen.write("a part") or []])
+    out = io.StringIO()
+    assert run.run_demo(out) == 1
+    assert out.getvalue() == "a table\na part\nfailed: RuntimeError: a server ended\n"
+
+
+def test_without_time_for_it_a_part_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is too slow, the last parts are left out; that is not a failure."""
+    monkeypatch.setattr(run, "PARTS", [lambda world, screen: ["not reached"]])
+    monkeypatch.setattr(run, "_LAST_BEGINS", 0.0)
+    out = io.StringIO()
+    assert run.run_demo(out) == 0
+    assert "This machine was too busy to show more." in out.getvalue()
 
 
 def test_it_ends_by_itself() -> None:

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from grpcpool import _early_interrupt
+from grpcpool.__main__ import main
+
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="this system has no SIGINT"),
     pytest.mark.usefixtures("interruptible"),
@@ -56,6 +59,34 @@ def _runs(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.mark.parametrize(
+    ("argv", "original", "is_command"),
+    [
+        (["-m", "demo"], ["python", "-W", "error", "-m", "grpcpool", "demo"], True),
+        (["-m"], ["python", "-mgrpcpool"], True),
+        (["/usr/bin/grpcpool", "demo"], ["python", "/usr/bin/grpcpool", "demo"], True),
+        (["-m", "-m", "grpcpool"], ["python", "-m", "pytest", "-m", "grpcpool"], False),
+        (["-m"], ["python", "-m", "grpcpool._demo.server"], False),
+        (["-m", "more", "than", "there", "was"], ["python"], False),
+        (["-c", "grpcpool"], ["python", "-c", "import grpcpool", "grpcpool"], False),
+        (["/srv/app.py"], ["python", "/srv/app.py"], False),
+        ([], ["embedding"], False),
+    ],
+)
+def test_only_the_command_handles_it_early(argv: list[str], original: list[str], is_command: bool) -> None:
+    """Programs that import the package keep Python's handler. The arguments are those during the import."""
+    assert _early_interrupt._is_command(argv, original) is is_command
+
+
+def test_other_commands_restore_the_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the other commands Ctrl-C raises `KeyboardInterrupt`: they print what they have so far."""
+    monkeypatch.setattr(_early_interrupt, "end", handler := lambda *_: None)
+    signal.signal(signal.SIGINT, handler)
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @_WORLDS

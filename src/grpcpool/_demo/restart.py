@@ -16,7 +16,7 @@ from .world import World
 CALLS: Final = 300
 """How many calls after the restarts show the spread."""
 
-# The most calls to one server, of those to it with an even spread.
+# The most calls that a server may get, as a multiple of an even share.
 _EVEN = 1.25
 
 
@@ -77,8 +77,8 @@ def _show(restarts: Restarts, screen: Screen) -> None:
 
 def _conclusion(restarts: Restarts) -> str:
     """Returns what the table shows."""
-    most = max(restarts.spread(POOL))
-    if most * SERVERS > _EVEN * CALLS:
+    spread = restarts.spread(POOL)
+    if sum(spread) < CALLS or max(spread) * SERVERS > _EVEN * CALLS:
         return "This machine was too busy to show how calls are spread."
     balancer, pool = (restarts.counters[name].failed for name in (ROUND_ROBIN, POOL))
     return (
