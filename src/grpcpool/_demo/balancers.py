@@ -24,7 +24,7 @@ SECONDS: Final = 0.03
 
 ROUND_ROBIN, POOL = "round_robin", "grpcpool"
 _OPTIONS: Final = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
-_WARM_UP = 60
+_WARM_UP = 30
 
 
 class Comparison:

@@ -142,7 +142,7 @@ def _cells(result: Result) -> tuple[str, ...]:
     return (str(phase.ended), str(phase.failed), *times, count_text(result.connections), "".join(reasons))
 
 
-_REASONS: Final = {"DEADLINE_EXCEEDED": "too late", "UNAVAILABLE (stream refused)": "stream refused"}
+_REASONS: Final = {"DEADLINE_EXCEEDED": "too late", "UNAVAILABLE (stream refused)": "server refused it"}
 
 
 def _conclusion(results: dict[str, Result | None]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
 _GRACE = 5.0
-_DEMO = ("-m", f"{__package__}.server")
+# As a script it imports gRPC alone, which takes half the time.
+_DEMO = ("-P", str(pathlib.Path(__file__).with_name("server.py")))
 
 _running: set[subprocess.Popen[str]] = set()
 

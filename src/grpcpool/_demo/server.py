@@ -2,7 +2,7 @@
 
 The process that starts it holds the other end of its standard input, so the server always ends with that process. Each
 line of the input is a command, answered with a line: ``sick`` makes the server fail each call at once, ``restart``
-makes it restart on the same port.
+makes it restart on the same port. It runs as a script, without the package.
 """
 
 from __future__ import annotations

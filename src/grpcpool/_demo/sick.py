@@ -11,7 +11,7 @@ from .screen import Screen
 from .server import SICK
 from .world import World
 
-CALLS: Final = 600
+CALLS: Final = 450
 
 
 def show_sick(world: World, screen: Screen) -> list[str]:
