@@ -38,7 +38,7 @@ def _turn_sick(comparison: Comparison, server: ServerProcess, phases: dict[str, 
 
 
 def _show(phases: dict[str, Phase], screen: Screen) -> None:
-    rows = [("", "calls", "failed", "of all")]
+    rows = [("", "calls", "failed", "share")]
     for name, phase in phases.items():
         rows.append((name, str(phase.ended), str(phase.failed), f"{_share(phase):.1%}"))
     screen.table(rows, align="<>>>")
