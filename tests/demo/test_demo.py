@@ -112,7 +112,7 @@ def _uses_all_servers_after_restarts(output: Output) -> None:
     """After the restarts, calls are spread over all servers."""
     for name, row in (("round_robin", 1), (_POOL, 2)):
         _, _, *spread = output.rows(name)[row]
-        assert sum(map(int, spread)) == 150
+        assert sum(map(int, spread)) == 300
         assert min(map(int, spread)) > 0
 
 

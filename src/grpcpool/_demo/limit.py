@@ -148,8 +148,10 @@ _REASONS: Final = {"DEADLINE_EXCEEDED": "too late", "UNAVAILABLE (stream refused
 def _conclusion(results: dict[str, Result | None]) -> str:
     """Returns what the table shows, in a sentence or two."""
     one, pool = results[ONE], results[POOL]
-    if one is None or pool is None or pool.phase.failed or not one.phase.failed:
+    if one is None or pool is None or pool.phase.failures["DEADLINE_EXCEEDED"] or not one.phase.failed:
         return "This machine was too busy to show what a pool changes here: calls were late for other reasons."
+    if pool.phase.failed:
+        return f"{one.phase.failed} calls failed over one channel, and {pool.phase.failed} over the pool."
     return (
         f"One channel is one connection: beyond {STREAMS} calls at a time callers waited or were refused, and "
         f"{one.phase.failed} of {CALLS} calls failed. The pool opened {count_text(pool.connections)} connections, and "

@@ -13,11 +13,11 @@ from .screen import Screen
 from .server import RESTART
 from .world import World
 
-CALLS: Final = 150
+CALLS: Final = 300
 """How many calls after the restarts show the spread."""
 
-# The most calls that a server may get, as a multiple of an even share.
-_EVEN = 1.25
+# A server that gets less than this part of an even share is hardly in use.
+_IN_USE = 0.5
 
 
 class Restarts:
@@ -78,12 +78,12 @@ def _show(restarts: Restarts, screen: Screen) -> None:
 def _conclusion(restarts: Restarts) -> str:
     """Returns what the table shows."""
     spread = restarts.spread(POOL)
-    if sum(spread) < CALLS or max(spread) * SERVERS > _EVEN * CALLS:
+    if sum(spread) < CALLS or min(spread) * SERVERS < _IN_USE * CALLS:
         return "This machine was too busy to show how calls are spread."
     balancer, pool = (restarts.counters[name].failed for name in (ROUND_ROBIN, POOL))
     failed = f"Of its calls {_number(pool)} failed, of those of {ROUND_ROBIN} {_number(balancer)}."
     reason = " A call that reaches a server just as it stops may fail." if pool or balancer else ""
-    return f"The pool connected to each server again and used all alike, as {ROUND_ROBIN} did. {failed}{reason}"
+    return f"The pool connected to each server again and used all of them, as {ROUND_ROBIN} did. {failed}{reason}"
 
 
 def _number(count: int) -> str:

@@ -63,7 +63,11 @@ class DemoServer:
         options = [("grpc.max_concurrent_streams", STREAMS), ("grpc.so_reuseport", 0)]
         server = grpc.server(self._executor, options=options)
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        if not port:
+            # What older releases of gRPC return if the port is in use; newer ones raise this error.
+            raise RuntimeError("the port is in use")
+        self.port = port
         server.start()
         return server
 
