@@ -9,20 +9,61 @@ other things.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from _common import footer, verdict
-from grpcpool._demo.call_counter import CallCounter
-from grpcpool._demo.calls import CONNECTIONS
+from grpcpool import PoolConfig
+from grpcpool._demo.call_counter import failure_name
 from grpcpool._demo.screen import Screen
+
+WORKERS = 400
+CONNECTIONS = 8
+CONFIG = PoolConfig(min_size=1, max_size=CONNECTIONS)
+CALL_TIMEOUT = 10.0
 
 ROUNDS = 8
 # Seconds of each round. In shorter rounds, the time at which a thread happens to be woken has too much weight.
 MEASURED = 5.0
+WARM_UP = 0.6
 _BOUND = 0.95
 _DEALT = f"{CONNECTIONS} channels"
+
+
+class CallCounter:
+    """Counts the calls that end within the measured time, with their durations and failures. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Starts the warm-up; after it, calls count."""
+        self.begins = time.monotonic() + WARM_UP
+        self.ends = self.begins + MEASURED
+        self.latencies: list[float] = []
+        self.failures: list[str] = []
+
+    def running(self) -> bool:
+        """Whether to make another call."""
+        return time.monotonic() < self.ends
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """Counts how the ``with`` block ends, which is one call."""
+        began = time.monotonic()
+        failure = None
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 -- every failure is counted
+            failure = failure_name(error)
+        now = time.monotonic()
+        # No lock: appending to a list is thread-safe.
+        if not self.begins <= now < self.ends:
+            return
+        if failure is None:
+            self.latencies.append(now - began)
+        else:
+            self.failures.append(failure)
 
 
 def report(pairs: Sequence[tuple[CallCounter, CallCounter]]) -> None:

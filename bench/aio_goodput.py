@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Sequence
 
 import grpc
 
 import grpcpool.aio
 from _common import isolated_aio_channel
-from _goodput import MEASURED, ROUNDS, report
-from grpcpool._demo.call_counter import CallCounter
-from grpcpool._demo.calls import CONFIG, CONNECTIONS, WORKERS
+from _goodput import CALL_TIMEOUT, CONFIG, CONNECTIONS, ROUNDS, WORKERS, CallCounter, report
 from grpcpool._demo.process import running_server
-from grpcpool._demo.tasks import call_on
+from grpcpool._demo.server import METHOD
+
+_Call = grpc.aio.UnaryUnaryMultiCallable
 
 
 async def load(channels: Sequence[grpc.aio.Channel]) -> CallCounter:
     """Makes calls for a while in tasks, distributed over `channels`."""
-    counter = CallCounter(MEASURED)
-    await call_on(channels, WORKERS, counter)
+    counter = CallCounter()
+    calls: list[_Call[bytes, bytes]] = [channel.unary_unary(METHOD) for channel in channels]
+    async with asyncio.TaskGroup() as group:
+        for call in itertools.islice(itertools.cycle(calls), WORKERS):
+            group.create_task(_keep_calling(call, counter))
     return counter
+
+
+async def _keep_calling(call: _Call[bytes, bytes], counter: CallCounter) -> None:
+    while counter.running():
+        with counter.call():
+            await call(b"", timeout=CALL_TIMEOUT)
 
 
 async def measure(target: str) -> list[tuple[CallCounter, CallCounter]]:

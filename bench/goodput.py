@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import threading
 from collections.abc import Sequence
 
 import grpc
 
 import grpcpool
 from _common import isolated_channel
-from _goodput import MEASURED, ROUNDS, report
-from grpcpool._demo.call_counter import CallCounter
-from grpcpool._demo.calls import CONFIG, CONNECTIONS, WORKERS
+from _goodput import CALL_TIMEOUT, CONFIG, CONNECTIONS, ROUNDS, WORKERS, CallCounter, report
 from grpcpool._demo.process import running_server
-from grpcpool._demo.threads import call_on
+from grpcpool._demo.server import METHOD
+
+_Call = grpc.UnaryUnaryMultiCallable
 
 
 def load(channels: Sequence[grpc.Channel]) -> CallCounter:
     """Makes calls for a while in threads, distributed over `channels`."""
-    counter = CallCounter(MEASURED)
-    call_on(channels, WORKERS, counter)
+    counter = CallCounter()
+    calls: list[_Call[bytes, bytes]] = [channel.unary_unary(METHOD) for channel in channels]
+    workers = itertools.islice(itertools.cycle(calls), WORKERS)
+    threads = [threading.Thread(target=_keep_calling, args=(call, counter), daemon=True) for call in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return counter
+
+
+def _keep_calling(call: _Call[bytes, bytes], counter: CallCounter) -> None:
+    while counter.running():
+        with counter.call():
+            call(b"", timeout=CALL_TIMEOUT)
 
 
 def main() -> None:

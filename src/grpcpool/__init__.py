@@ -1,15 +1,12 @@
 """The connection pool that gRPC in Python never had: a drop-in channel over several real connections.
 
-To import it costs little more than to import grpc: each name is loaded when it is first used.
+To import it costs nearly nothing: each name is loaded when it is first used, and gRPC with it.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
-
-# Notes what stands in the place of gRPC's constructors at the import.
-from ._shared import constructors as _constructors
 
 if TYPE_CHECKING:
     from typing import Any
@@ -94,7 +91,7 @@ if not TYPE_CHECKING:
         if name in _HOME_OF:
             found = globals()[name] = getattr(importlib.import_module(_HOME_OF[name], __name__), name)
             return found
-        if name in _constructors.NAMES:
+        if name in ("insecure_channel", "secure_channel"):
             return importlib.import_module("._sync.factories", __name__).looked_up(name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

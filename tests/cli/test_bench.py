@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.support import CERTIFICATE, CHECK, HERE, Commands, figures_of, grpc_server, unused_port
-from grpcpool._demo.calls import scaling_options
+from grpcpool._demo.limit import scaling_options
 from grpcpool.cli._bench import load
 
 _QUICK = ("--duration=0.7", "--warmup=0.05")

@@ -11,7 +11,7 @@ import pytest
 
 from aio_calls.support import world
 from grpcpool._aio import call as aio_call
-from grpcpool._demo import calls as demonstration
+from grpcpool._demo import limit as demonstration
 from grpcpool._demo.threads import Threads
 from grpcpool._grpc import connectivity
 from grpcpool._grpc.release import GRPC_RELEASE, NOTICES_LOSSES, release_of

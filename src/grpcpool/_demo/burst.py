@@ -15,12 +15,12 @@ from .monitor import monitoring, poll
 from .screen import Screen, bar
 from .tcp_connections import count_connections
 
-CONFIG: Final = PoolConfig(min_size=2, max_size=8, idle_timeout=1.0, max_age=2.5, age_jitter=0.2)
-REQUESTS: Final = 200
-TIMEOUT: Final = 10.0
+CONFIG: Final = PoolConfig(min_size=2, max_size=8, idle_timeout=0.5, max_age=1.2, age_jitter=0.2)
+REQUESTS: Final = 120
+TIMEOUT: Final = 30.0
 
-# Every fifth request times out before its turn: eight at a time take 50 ms, so the last one waits for 1.25 s.
-SHORT_TIMEOUT: Final = 0.25
+# Every fifth request times out before its turn: eight at a time take 50 ms, so the last one waits for 0.75 s.
+SHORT_TIMEOUT: Final = 0.2
 _SHORT_EVERY = 5
 
 TIMEOUTS: Final = [SHORT_TIMEOUT if number % _SHORT_EVERY == 0 else TIMEOUT for number in range(1, REQUESTS + 1)]
@@ -28,7 +28,8 @@ TIMEOUTS: Final = [SHORT_TIMEOUT if number % _SHORT_EVERY == 0 else TIMEOUT for 
 
 DONE, TIMED_OUT = "done", "timed out"
 
-_IDLE_WITHIN = 6.0
+# On a calm machine it takes two seconds.
+_IDLE_WITHIN = 15.0
 
 
 class Burst:
@@ -42,6 +43,7 @@ class Burst:
         self.stats: PoolStats
         self.at_end: int | None = None
         self.peak: int | None = None
+        self.idle = False
         self._port = port
         self._screen = screen
         self._lock = threading.Lock()
@@ -62,9 +64,11 @@ class Burst:
     @contextlib.contextmanager
     def watch(self, pool: PoolBase) -> Iterator[None]:
         """Shows the pool on the screen during the ``with`` block."""
-        with monitoring(self._port, self._screen, lambda: _describe(pool.stats())) as monitor:
+        self.stats = pool.stats()
+        with monitoring(self._port, self._screen, lambda: self._describe(pool)) as monitor:
             yield
         self.stats, self.at_end, self.peak = pool.stats(), count_connections(self._port), monitor.peak
+        self.idle = self._is_idle(self.stats)
 
     def until_idle(self, pool: PoolBase) -> Iterator[float]:
         """Yields how long to sleep, repeatedly, until the pool is idle."""
@@ -76,7 +80,7 @@ class Burst:
         closed = stats.closed["idle"] > 0 and stats.closed["age"] >= CONFIG.min_size
         return shrunk and closed and count_connections(self._port) in (None, stats.size)
 
-
-def _describe(stats: PoolStats) -> str:
-    drawing = bar(used=stats.in_flight, idle=stats.idle, size=CONFIG.max_size)
-    return f"{drawing}  in use {stats.in_flight}  waiting {stats.waiting:3}"
+    def _describe(self, pool: PoolBase) -> str:
+        self.stats = stats = pool.stats()
+        drawing = bar(used=stats.in_flight, idle=stats.idle, size=CONFIG.max_size)
+        return f"{drawing}  in use {stats.in_flight}  waiting {stats.waiting:3}"

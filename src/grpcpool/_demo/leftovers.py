@@ -8,8 +8,8 @@ import time
 from .monitor import poll
 from .tcp_connections import count_connections
 
-# The operating system may show a closed connection for a moment.
-_GRACE = 2.0
+# The operating system may show a closed connection for a moment, and a busy one for longer.
+_GRACE = 10.0
 
 
 def connections_left(port: int) -> int:

@@ -17,8 +17,8 @@ _INTERVAL = 0.05
 class ConnectionMonitor:
     """Shows a state and the number of connections to a port, as the operating system counts them."""
 
-    def __init__(self, port: int, screen: Screen, describe: Callable[[], str]) -> None:
-        """Shows on `screen` the text from `describe`, and the connections to `port`."""
+    def __init__(self, port: int | None, screen: Screen, describe: Callable[[], str]) -> None:
+        """Shows on `screen` the text from `describe`, and the connections to `port` if that is given."""
         self._port = port
         self._screen = screen
         self._describe = describe
@@ -28,14 +28,19 @@ class ConnectionMonitor:
     def run(self) -> None:
         """Monitors until `over` is set."""
         while not self.over.wait(_INTERVAL):
-            counted = count_connections(self._port)
-            if counted is not None:
-                self.peak = max(self.peak or 0, counted)
-            self._screen.live(f"{self._describe()}  TCP connections {count_text(counted)}")
+            self._screen.live(self._describe() + self._connections())
+
+    def _connections(self) -> str:
+        if self._port is None:
+            return ""
+        counted = count_connections(self._port)
+        if counted is not None:
+            self.peak = max(self.peak or 0, counted)
+        return f"  connections {count_text(counted)}"
 
 
 @contextlib.contextmanager
-def monitoring(port: int, screen: Screen, describe: Callable[[], str]) -> Iterator[ConnectionMonitor]:
+def monitoring(port: int | None, screen: Screen, describe: Callable[[], str]) -> Iterator[ConnectionMonitor]:
     """Monitors during the ``with`` block, on a thread of its own so that it does not block an event loop."""
     monitor = ConnectionMonitor(port, screen, describe)
     with ThreadPoolExecutor(1) as executor:

@@ -1,49 +1,69 @@
-"""The demonstration's output: a live line, and tables, in plain ASCII that can be pasted anywhere."""
+"""The demonstration's output: texts, a live line and tables, in plain ASCII that can be pasted anywhere."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 _WIDTH = 79
 
-# Seconds between live lines if the line cannot be redrawn.
-_PAUSE = 0.5
-
 
 class Screen:
-    """Writes to a terminal, where the live line is redrawn in place, or to a file, as a line from time to time."""
+    """Writes to a terminal, where the live line is redrawn in place, or to a file, without live lines."""
 
     def __init__(self, out: TextIO) -> None:
         """Writes to `out`."""
         self._out = out
         self._redraws = out.isatty()
         self._began = time.monotonic()
-        self._shown_at = 0.0
         self._live = False
+        self._unfinished: Callable[[], None] | None = None
 
     def write(self, text: str) -> None:
         """Writes a text of one or more lines."""
         self.end_live()
         self._write(f"{text}\n")
 
+    def paragraph(self, text: str) -> None:
+        """Writes a text, broken into lines."""
+        self.write(textwrap.fill(text, _WIDTH))
+
+    def heading(self, text: str) -> None:
+        """Begins a part."""
+        self.write(f"\n{text}\n{'=' * len(text)}")
+
     def live(self, text: str) -> None:
-        """Shows `text` as the current state."""
-        now = time.monotonic()
-        line = f"{now - self._began:5.1f} s  {text}"
+        """Shows `text` as the current state, in a terminal."""
         if self._redraws:
+            width = min(_WIDTH, shutil.get_terminal_size().columns - 1)
+            line = f"{time.monotonic() - self._began:5.1f} s  {text}"
             self._live = True
-            self._write("\r" + line[:_WIDTH].ljust(_WIDTH))
-        elif now - self._shown_at >= _PAUSE:
-            self._shown_at = now
-            self._write(f"{line}\n")
+            self._write("\r" + line[:width].ljust(width))
 
     def end_live(self) -> None:
         """Ends the live line; later output appears below it."""
         if self._live:
             self._live = False
             self._write("\n")
+
+    def leave(self) -> None:
+        """Ends the live line in a process that ends at once: the interrupted code may be writing to the same file."""
+        if self._live:
+            os.write(self._out.fileno(), b"\n")
+
+    def begin_table(self, show: Callable[[], None]) -> None:
+        """Notes what shows the table of a part, for `show_unfinished`."""
+        self._unfinished = show
+
+    def show_unfinished(self) -> None:
+        """Shows the table of a part that does not end, as it is now."""
+        show, self._unfinished = self._unfinished, None
+        if show is not None:
+            show()
 
     def table(self, rows: Sequence[Sequence[str]], *, align: str) -> None:
         """Writes a table; the first row is the header.
@@ -52,6 +72,7 @@ class Screen:
             rows: Cells, as many in each row as `align` has letters.
             align: One letter for each column: ``<`` left-aligned, ``>`` right-aligned.
         """
+        self._unfinished = None
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(f"{cell:{to}{width}}" for cell, to, width in zip(row, align, widths, strict=True)).rstrip()

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Sequence
+from functools import partial
 
 import grpc
 
-from grpcpool import PoolConfig, aio, isolated
+from grpcpool import PoolConfig, aio
 
 from .burst import CONFIG, TIMEOUT, TIMEOUTS, Burst
-from .call_counter import CALL_TIMEOUT, CallCounter
+from .call_counter import at_rest, stats_of
 from .monitor import poll
 from .server import METHOD
-from .world import Options, World
-
-# gRPC's own tasks end shortly after their calls.
-_TASKS_END_WITHIN = 2.0
-
-_Call = grpc.aio.UnaryUnaryMultiCallable
+from .world import PATIENCE, Load, Options, World
 
 
 class Tasks(World):
@@ -35,7 +30,7 @@ class Tasks(World):
 
     def pool(self, target: str, config: PoolConfig, name: str) -> aio.ChannelPool:
         """Creates a pool."""
-        return aio.ChannelPool(lambda: grpc.aio.insecure_channel(target, isolated()), config, name=name)
+        return aio.insecure_channel(target, config=config, name=name)
 
     def run_leases(self, burst: Burst, name: str) -> int:
         """Runs the burst."""
@@ -52,15 +47,40 @@ class Tasks(World):
                     await asyncio.sleep(seconds)
         return await _tasks_left()
 
-    def run_calls(self, create: Callable[[], Any], workers: int, counter: CallCounter) -> int:
+    def make_calls(self, loads: Sequence[Load]) -> int:
         """Makes the calls from tasks."""
-        return asyncio.run(self._run_calls(create, workers, counter))
+        return asyncio.run(self._make_calls(loads))
 
-    async def _run_calls(self, create: Callable[[], Any], workers: int, counter: CallCounter) -> int:
-        async with create() as channel:
-            await call_on([channel], workers, counter)
-            counter.record_stats(channel)
+    async def _make_calls(self, loads: Sequence[Load]) -> int:
+        async with contextlib.AsyncExitStack() as stack:
+            channels = [await stack.enter_async_context(load.create()) for load in loads]
+            for channel in channels:
+                await _connect(channel)
+            async with asyncio.TaskGroup() as group:
+                for load, channel in zip(loads, channels, strict=True):
+                    for _ in range(load.callers):
+                        group.create_task(_keep_calling(channel, load))
+            for load, channel in zip(loads, channels, strict=True):
+                for seconds in poll(partial(at_rest, channel), PATIENCE):
+                    await asyncio.sleep(seconds)
+                load.counter.at_rest = stats_of(channel)
         return await _tasks_left()
+
+
+async def _connect(channel: grpc.aio.Channel) -> None:
+    """Waits until the channel or pool is connected."""
+    if isinstance(channel, aio.ChannelPool):
+        await channel.open(PATIENCE)
+    else:
+        await asyncio.wait_for(channel.channel_ready(), PATIENCE)
+
+
+async def _keep_calling(channel: grpc.aio.Channel, load: Load) -> None:
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+    request = str(load.seconds).encode()
+    for phase in load.phases():
+        with phase.call() as answer:
+            answer.append(await call(request, timeout=load.deadline))
 
 
 async def _use_lease(pool: aio.ChannelPool, acquire_timeout: float, burst: Burst) -> None:
@@ -70,22 +90,8 @@ async def _use_lease(pool: aio.ChannelPool, acquire_timeout: float, burst: Burst
             await lease.unary_unary(METHOD)(b"", timeout=TIMEOUT)
 
 
-async def call_on(channels: Sequence[grpc.aio.Channel], workers: int, counter: CallCounter) -> None:
-    """Makes calls from `workers` tasks, spread over the channels, while the counter is running."""
-    calls: list[_Call[bytes, bytes]] = [channel.unary_unary(METHOD) for channel in channels]
-    async with asyncio.TaskGroup() as group:
-        for call in itertools.islice(itertools.cycle(calls), workers):
-            group.create_task(_keep_calling(call, counter))
-
-
-async def _keep_calling(call: _Call[bytes, bytes], counter: CallCounter) -> None:
-    while counter.running():
-        with counter.call():
-            await call(b"", timeout=CALL_TIMEOUT)
-
-
 async def _tasks_left() -> int:
-    """Returns the number of other tasks after a moment."""
-    for seconds in poll(lambda: len(asyncio.all_tasks()) == 1, _TASKS_END_WITHIN):
+    """Returns the number of other tasks. gRPC's own end shortly after their calls."""
+    for seconds in poll(lambda: len(asyncio.all_tasks()) == 1, PATIENCE):
         await asyncio.sleep(seconds)
     return len(asyncio.all_tasks()) - 1

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import grpc
 
-from grpcpool import ChannelPool, PoolConfig, isolated
+import grpcpool
+from grpcpool import ChannelPool, PoolConfig
 
 from .burst import CONFIG, TIMEOUT, TIMEOUTS, Burst
-from .call_counter import CALL_TIMEOUT, CallCounter
+from .call_counter import at_rest, stats_of
+from .monitor import poll
 from .server import METHOD
-from .world import Options, World
-
-_Call = grpc.UnaryUnaryMultiCallable
+from .world import PATIENCE, Load, Options, World
 
 
 class Threads(World):
@@ -33,24 +32,50 @@ class Threads(World):
 
     def pool(self, target: str, config: PoolConfig, name: str) -> ChannelPool:
         """Creates a pool."""
-        return ChannelPool(lambda: grpc.insecure_channel(target, isolated()), config, name=name)
+        return grpcpool.insecure_channel(target, config=config, name=name)
 
     def run_leases(self, burst: Burst, name: str) -> int:
         """Runs the burst."""
         with self.pool(burst.target, CONFIG, name) as pool, burst.watch(pool):
             pool.open(TIMEOUT)
-            _run((partial(_use_lease, pool, timeout, burst) for timeout in TIMEOUTS), pool.close)
+            _run(partial(_use_lease, pool, timeout, burst) for timeout in TIMEOUTS)
             for seconds in burst.until_idle(pool):
                 time.sleep(seconds)
-        return _threads_left(name)
+        return _threads_left()
 
-    def run_calls(self, create: Callable[[], Any], workers: int, counter: CallCounter) -> int:
+    def make_calls(self, loads: Sequence[Load]) -> int:
         """Makes the calls from threads."""
-        before = _threads_left("")
-        with create() as channel:
-            call_on([channel], workers, counter)
-            counter.record_stats(channel)
-        return _threads_left("") - before
+        with contextlib.ExitStack() as stack:
+            channels = [stack.enter_context(load.create()) for load in loads]
+            for channel in channels:
+                _connect(channel)
+            _run(caller for load, channel in zip(loads, channels, strict=True) for caller in _callers(channel, load))
+            for load, channel in zip(loads, channels, strict=True):
+                for seconds in poll(partial(at_rest, channel), PATIENCE):
+                    time.sleep(seconds)
+                load.counter.at_rest = stats_of(channel)
+        return _threads_left()
+
+
+def _connect(channel: grpc.Channel) -> None:
+    """Waits until the channel or pool is connected."""
+    if isinstance(channel, ChannelPool):
+        channel.open(PATIENCE)
+    else:
+        grpc.channel_ready_future(channel).result(PATIENCE)
+
+
+def _callers(channel: grpc.Channel, load: Load) -> list[Callable[[], None]]:
+    """Returns a function for each caller."""
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+    return [partial(_keep_calling, call, load)] * load.callers
+
+
+def _keep_calling(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], load: Load) -> None:
+    request = str(load.seconds).encode()
+    for phase in load.phases():
+        with phase.call() as answer:
+            answer.append(call(request, timeout=load.deadline))
 
 
 def _use_lease(pool: ChannelPool, timeout: float, burst: Burst) -> None:
@@ -59,40 +84,15 @@ def _use_lease(pool: ChannelPool, timeout: float, burst: Burst) -> None:
         lease.unary_unary(METHOD)(b"", timeout=TIMEOUT)
 
 
-def call_on(channels: Sequence[grpc.Channel], workers: int, counter: CallCounter) -> None:
-    """Makes calls from `workers` threads, spread over the channels, while the counter is running."""
-    calls: list[_Call[bytes, bytes]] = [channel.unary_unary(METHOD) for channel in channels]
-
-    def stop() -> None:
-        counter.stopped = True
-        for channel in channels:
-            channel.close()
-
-    _run((partial(_keep_calling, call, counter) for call in itertools.islice(itertools.cycle(calls), workers)), stop)
-
-
-def _keep_calling(call: _Call[bytes, bytes], counter: CallCounter) -> None:
-    while counter.running():
-        with counter.call():
-            call(b"", timeout=CALL_TIMEOUT)
-
-
-def _run(functions: Iterable[Callable[[], None]], stop: Callable[[], object]) -> None:
-    """Runs each function on a thread, and waits for all. After an interruption, calls `stop` to end them."""
+def _run(functions: Iterable[Callable[[], None]]) -> None:
+    """Runs each function on a thread, and waits for all."""
     threads = [threading.Thread(target=function, daemon=True) for function in functions]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    except BaseException:
-        stop()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(TIMEOUT)
-        raise
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
-def _threads_left(pool: str) -> int:
-    """Returns the number of running threads of the pool with that name."""
-    return sum(thread.name.startswith(f"grpcpool-{pool}") for thread in threading.enumerate())
+def _threads_left() -> int:
+    """Returns the number of running threads of pools."""
+    return sum(thread.name.startswith("grpcpool-") for thread in threading.enumerate())

@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
-from typing import Any
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 from grpcpool import PoolConfig
 
 from .burst import Burst
-from .call_counter import CallCounter
+from .call_counter import CallCounter, Phase
 
 Options = Sequence[tuple[str, Any]]
+
+PATIENCE: Final = 30.0
+"""Seconds for what takes milliseconds, except on a machine that is very busy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """Callers that make one call after the other on a channel or pool, until their counter has enough calls."""
+
+    create: Callable[[], Any]
+    counter: CallCounter
+    callers: int
+    seconds: float
+    """How long the server takes for a call."""
+    deadline: float = PATIENCE
+    """Seconds within which a call must be answered."""
+    each: int | None = None
+    """The calls that each caller makes; `None`: as long as the counter needs some."""
+
+    def phases(self) -> Iterator[Phase]:
+        """Yields the phase of each call of one caller, when it begins."""
+        return itertools.islice(iter(self.counter.take, None), self.each)
 
 
 class World(abc.ABC):
@@ -39,9 +63,9 @@ class World(abc.ABC):
         """
 
     @abc.abstractmethod
-    def run_calls(self, create: Callable[[], Any], workers: int, counter: CallCounter) -> int:
-        """Makes calls from `workers` threads or tasks, one after the other each, on the channel that `create` returns.
+    def make_calls(self, loads: Sequence[Load]) -> int:
+        """Connects, makes the calls of all loads at the same time, and closes the channels and pools.
 
         Returns:
-            The number of the channel's own workers that are left after it is closed.
+            The number of the pools' own workers that are left.
         """

@@ -87,12 +87,12 @@ class Constructor:
         """Is `home.name`, of gRPC."""
         self.home = home
         self.name = name
-        # The first is what stood there at the import. The last is what the pool's function has replaced, if it has.
+        # The first is what stood there when this was loaded. The last is what the pool's function has replaced, if any.
         self._stood: list[Callable[..., Any]] = [getattr(home, name)]
 
     @property
     def known(self) -> list[Callable[..., Any]]:
-        """What stands in gRPC's place now, what that wraps, and what stood there at the import."""
+        """What stands in gRPC's place now, what that wraps, and what stood there first."""
         import inspect  # noqa: PLC0415 -- few programs need it, and it takes long to import
 
         now = getattr(self.home, self.name)
@@ -147,4 +147,4 @@ class Constructor:
 
 
 INSECURE, SECURE = (Constructor(grpc, name) for name in NAMES)
-"""gRPC's constructors for threads, as they stand when the package is imported."""
+"""gRPC's constructors for threads."""

@@ -110,15 +110,16 @@ def main(
 
 @app.command(
     epilog=_examples("grpcpool demo", "grpcpool demo --aio"),
-    short_help="Shows what a pool does, on a local server that it starts.",
+    short_help="Shows what a pool does, on local servers that it starts.",
 )
 def demo(
     aio: Annotated[bool, typer.Option("--aio", help="Use asyncio: tasks, grpc.aio and grpcpool.aio.")] = False,
 ) -> None:
-    """Starts a local gRPC server and shows what a pool does.
+    """Starts local gRPC servers and shows what a pool does.
 
-    First leases and connections during a burst, then calls over one channel, over gRPC's own connection scaling and
-    over a pool. Takes about ten seconds, and at most twenty. Exits with 0 if nothing was lost.
+    More calls than one connection carries, over one channel, gRPC's own connection scaling and a pool; then a sick
+    server and a rolling restart, beside gRPC's round_robin; then leases. Takes about fifteen seconds, longer on a busy
+    machine. Exits with 0 if nothing was lost.
     """
     with _errors_in_one_line():
         raise typer.Exit(run_demo(sys.stdout, aio=aio))

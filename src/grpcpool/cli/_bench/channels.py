@@ -11,7 +11,7 @@ import grpc
 
 import grpcpool
 
-from ..._demo.calls import scaling_options
+from ..._demo.limit import scaling_options
 from .._tls import Tls
 
 BARE, NATIVE, POOL = "bare", "native", "pool"
