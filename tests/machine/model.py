@@ -687,13 +687,13 @@ def _looked_up_once(look_up: F) -> F:
     """Remembers what the function returns as long as the invariants are checked: many of them need the same."""
 
     @functools.wraps(look_up)
-    def looked_up(world: World, *key: Any) -> Any:
+    def looked_up(world: World) -> Any:
         if world.found is None:
-            return look_up(world, *key)
+            return look_up(world)
         try:
-            return world.found[look_up, key]
+            return world.found[look_up]
         except KeyError:
-            return world.found.setdefault((look_up, key), look_up(world, *key))
+            return world.found.setdefault(look_up, look_up(world))
 
     return looked_up  # type: ignore[return-value]
 
@@ -705,9 +705,20 @@ def moment(at: float) -> dt.datetime:
 
 
 @_looked_up_once
+def _by_state(world: World) -> dict[str, list[Slot]]:
+    by_state: dict[str, list[Slot]] = {}
+    for slot in world.slots:
+        if not slot.probes:
+            by_state.setdefault(slot.state, []).append(slot)
+    return by_state
+
+
 def in_state(world: World, *states: str) -> list[Slot]:
     """The slots in one of these states."""
-    return [slot for slot in world.slots if slot.state in states and not slot.probes]
+    by_state = _by_state(world)
+    if len(states) == 1:
+        return by_state.get(states[0], [])
+    return [slot for state in states for slot in by_state.get(state, ())]
 
 
 @_looked_up_once
@@ -723,9 +734,16 @@ def connections(world: World) -> int:
 
 
 @_looked_up_once
+def _all_carried(world: World) -> dict[Slot, list[int | None]]:
+    by_slot: dict[Slot, list[int | None]] = {}
+    for held in world.held:
+        by_slot.setdefault(held.slot, []).append(held.streams)
+    return by_slot
+
+
 def carried(world: World, slot: Slot) -> list[int | None]:
     """The requests that were granted on the slot and not released."""
-    return [held.streams for held in world.held if held.slot is slot]
+    return _all_carried(world).get(slot, [])
 
 
 def _ranks(world: World) -> dict[Slot, tuple[int, int]]:
@@ -1045,23 +1063,27 @@ def the_picker_holds_the_slots_with_room(world: World) -> None:
         assert set(picker._circle) == roomy, "the circle is not the slots with room"
         assert set(picker._idle) == {slot for slot in roomy if not slot.in_flight}, "the idle are not the idle slots"
         return
-    assert {slot for bucket in picker._buckets for slot in bucket} == roomy, "the buckets are not the slots with room"
+    found = set()
     for rank, bucket in enumerate(picker._buckets):
-        before = bucket
-        for slot in bucket:
+        before, slot = bucket, bucket.next
+        while slot is not bucket:
             assert slot.in_flight + handicap(world, slot) == rank, f"{slot} is in the wrong bucket {rank}"
             assert slot.previous is before, f"{slot} is not behind its neighbour"
-            before = slot
+            found.add(slot)
+            before, slot = slot, slot.next
         assert bucket.previous is before, f"bucket {rank} does not end with its last slot"
+    assert found == roomy, "the buckets are not the slots with room"
 
 
 def the_stats_agree(world: World) -> None:
     """The snapshot agrees with the model's records."""
     stats = world.machine.stats(moment, world.now)
-    counted = [sum(s.state == state for s in world.slots) for state in ("ready", "lost", "opening", "draining")]
+    states: list[str] = [slot.state for slot in world.slots]
+    counted = [states.count(state) for state in ("ready", "lost", "opening", "draining")]
     assert [stats.ready, stats.lost, stats.opening, stats.draining] == counted, "stats: wrong counts"
     assert stats.size == len(world.slots) == len(stats.channels), "stats: wrong size"
-    assert stats.in_flight == sum(1 if ask is None else ask for slot in world.slots for ask in carried(world, slot))
+    asks = [ask for slot in world.slots for ask in carried(world, slot)]
+    assert stats.in_flight == sum([1 if ask is None else ask for ask in asks])
     assert stats.idle == sum(not carried(world, slot) for slot in in_state(world, "ready")), "stats: wrong idle"
     assert stats.waiting == len(world.waiting), "stats: wrong waiting"
     assert stats.avoided == sum(slot.avoided_for > 0 for slot in in_state(world, "ready")), "stats: wrong avoided"
