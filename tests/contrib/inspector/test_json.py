@@ -23,7 +23,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 import grpcpool.aio
-from grpcpool import ChannelPool, PoolConfig, PoolStats, isolated
+from grpcpool import ChannelPool, PoolConfig, PoolStats, PoolTimeoutError, isolated
 from grpcpool.contrib.inspector import Inspector, PoolsDocument
 from support.pools import PoolMaker
 from support.servers import ECHO, FAIL, RECONNECT_SOON, SLOW, Server, unary
@@ -81,6 +81,25 @@ def test_the_json_has_the_pools_stats(held: ChannelPool) -> None:
     assert (pool["name"], pool["kind"], pool["state"]) == ("held", "threads", "open")
     assert (pool["timeline"]["in_flight"], pool["timeline"]["waiting"]) == ([7], [2])
     assert document["process"]["pid"] == os.getpid()
+
+
+def test_the_json_has_waits_and_troubles(held: ChannelPool) -> None:
+    """The JSON has the waits with their percentiles, and the counters of failures, timeouts and rejections."""
+    inspector = Inspector(held)
+    with pytest.raises(PoolTimeoutError):
+        held.acquire(timeout=0.05)
+    eventually(lambda: fetch(inspector)["pools"][0]["waits"]["timed_out"])
+    (pool,) = fetch(inspector)["pools"]
+    timeline, waits = pool["timeline"], pool["waits"]
+    assert (timeline["failures"][-1], timeline["timeouts"][-1], timeline["rejected"][-1]) == (0, 1, 0)
+    # The fixture's own calls may have waited for the connection.
+    assert 1 <= waits["count"] <= 8
+    assert waits["timed_out"] == 1
+    assert waits["p99"] is not None
+    assert 0.05 <= waits["p99"] < 5
+    assert 0 < waits["seconds"] < 300
+    event = pool["events"][-1]
+    assert (event["kind"], event["channel"], event["address"]) == ("timed_out", None, None)
 
 
 def test_an_asyncio_pool_is_shown(server: Server) -> None:
