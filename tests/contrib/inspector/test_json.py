@@ -294,6 +294,7 @@ def test_the_lifespan_takes_samples(server: Server, make_pool: PoolMaker) -> Non
         ("", "text/html"),
         ("page.css", "text/css"),
         ("page.js", "text/javascript"),
+        ("connections.js", "text/javascript"),
         ("icon.svg", "image/svg+xml"),
         ("pools", "application/json"),
     ],
@@ -319,7 +320,8 @@ def test_it_is_read_only(path: str, media_type: str) -> None:
 def test_the_page_refers_only_to_its_own_files() -> None:
     """The page's files contain no absolute addresses."""
     client = mounted(Inspector())
-    for name in ("", "page.css", "page.js"):
+    modules = ("card.js", "charts.js", "connections.js", "elements.js", "events.js", "page.js", "text.js")
+    for name in ("", "page.css", *modules):
         text = client.get(f"/inner/pools/{name}").text.replace("http://www.w3.org/2000/svg", "")
         assert re.findall(r"(?:https?:)?//[\w.]+\.\w+|(?:href|src)=\"/", text) == []
 

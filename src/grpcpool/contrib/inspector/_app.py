@@ -41,10 +41,12 @@ from ._document import (
 )
 from ._history import HistoryListener, PoolHistory
 
+_MODULES = ("page", "card", "charts", "connections", "elements", "events", "text")
+
 _FILES = (
     ("/", "page.html", "text/html"),
     ("/page.css", "page.css", "text/css"),
-    ("/page.js", "page.js", "text/javascript"),
+    *((f"/{name}.js", f"{name}.js", "text/javascript") for name in _MODULES),
     ("/icon.svg", "icon.svg", "image/svg+xml"),
 )
 
