@@ -151,7 +151,7 @@ def test_a_rolling_restart_is_some_lines(browser: Browser, pool: ChannelPool) ->
     inspector = Changed(pool, restart)
     with page_of(browser, inspector):
         assert browser.texts(".events .what") == [
-            "Opened: 64 connections, 4 addresses, in 250 ms; 64 to replace others",
+            "Opened: 64 connections, 4 addresses, in 250 ms, to replace others",
             "Closed: 64 connections, 4 addresses: connection down",
             "Draining: 64 connections, 4 addresses: connection down; 128 in flight",
             "Lost: 64 connections, 4 addresses: ipv4:10.0.0.10:50051: Socket closed; 63 up",

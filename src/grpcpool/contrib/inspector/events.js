@@ -27,7 +27,7 @@ const reason = (name) => REASONS[name] ?? name;
 // What the events of a group have in common besides their kind. Kinds that are not here are not grouped: they do not
 // concern one connection. Numbers are left out of a cause: they are those of addresses.
 const COMMON = {
-  opened: () => "",
+  opened: ({ replaces }) => replaces === null,
   lost: ({ cause }) => (cause ?? "").replace(/[\da-f]*\d[\da-f]*/gi, "#"),
   recovered: () => "",
   avoided: ({ code }) => code,
@@ -82,10 +82,9 @@ function spread(group, name, show) {
 // How a group is shown: its severity, its name, and the details.
 const SHOWN = {
   opened: (group) => {
-    const replacing = group.all.filter(({ replaces }) => replaces !== null);
-    const one = replacing.length && group.channels.size === 1 ? `, replaces ${replacing[0].replaces}` : "";
-    const many = replacing.length && !one ? `; ${replacing.length} to replace others` : "";
-    return ["good", "Opened", `${scope(group)}${which(group) && ","} in ${spread(group, "seconds", duration)}${one}${many}`];
+    const { replaces } = group.details;
+    const others = which(group) ? ", to replace others" : `, replaces ${replaces}`;
+    return ["good", "Opened", `${scope(group)}${which(group) && ","} in ${spread(group, "seconds", duration)}${replaces === null ? "" : others}`];
   },
   open_failed: ({ count, details: { error, retry_in } }) => [
     "bad", "Open failed", `${times(count)}: ${error}${retry_in === null ? "" : `; next attempt in ${duration(retry_in)}`}`],
