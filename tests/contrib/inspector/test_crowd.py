@@ -11,10 +11,10 @@ from selenium.webdriver.common.keys import Keys
 import grpcpool
 from components.programs import program
 from contrib.inspector.documents import TROUBLES, Changed, crowd, history, restart
-from contrib.inspector.pages import CONTRAST, inspect, page_of
+from contrib.inspector.pages import CONTRAST, inspect, live, page_of
 from grpcpool import ChannelPool, PoolConfig, PoolTimeoutError
 from grpcpool._values.slot_states import CloseReason
-from grpcpool.contrib.inspector import PoolDocument
+from grpcpool.contrib.inspector import PoolDocument, serve
 from grpcpool.contrib.inspector._history import HistoryListener
 from grpcpool.events import Closed, Draining, Opened
 from support.browser import Browser
@@ -286,3 +286,23 @@ def test_it_is_readable_on_a_phone(browser: Browser, pool: ChannelPool, width: i
                 .map((each) => each.outerHTML);
         """
         assert browser.run(small) == []
+
+
+@pytest.mark.parametrize("addresses", [FOUR, ("[2001:db8:85a3:8d3:1319:8a2e:370:7348]:50051",)])
+def test_it_fits_any_width(browser: Browser, pool: ChannelPool, addresses: tuple[str, ...]) -> None:
+    """At each width from a phone's to a large screen's, nothing overlaps and the page does not scroll sideways."""
+    inspector = Changed(pool, crowd(TROUBLES, addresses), history, restart)
+    with serve(inspector) as serving:
+        for width in (480, 577, 640, 768, 1024, 1153, 1280, 1920):
+            browser.open(serving.url, width=width)
+            live(browser)
+            browser.run(OPEN_ALL)
+            eventually(lambda: browser.texts(".as-table tbody tr"))
+            assert browser.run("return document.documentElement.scrollWidth") == width
+            assert browser.run(OVERLAPS) == []
+            sides = (
+                "return ['.connections', '.connections table'].map((each) => document.querySelector(each).scrollWidth)"
+            )
+            outer, inner = browser.run(sides)
+            assert inner <= outer
+        browser.leave()

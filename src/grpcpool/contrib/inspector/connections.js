@@ -101,8 +101,8 @@ function newRow() {
     draw("rect", { class: "bar-target", height: "100%", width: 2 }),
   );
   const names = [
-    "state", "spare address soft", "wide", "number count", "number age", "number spare used soft",
-    "number spare calls soft", "number spare failed soft",
+    "state", "address soft", "wide", "number count", "number age", "number used soft",
+    "number calls soft", "number failed soft",
   ];
   const cells = names.map((name, i) => make("td", { class: name, role: "cell", "data-label": COLUMNS[i + 1] }));
   cells[0].append(make("span"), make("small"));
