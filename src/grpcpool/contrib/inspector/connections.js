@@ -106,6 +106,7 @@ function newRow() {
   ];
   const cells = names.map((name, i) => make("td", { class: name, role: "cell", "data-label": COLUMNS[i + 1] }));
   cells[0].append(make("span"), make("small"));
+  cells[1].append(make("span"));
   cells[2].append(bar);
   return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }), ...cells);
 }
@@ -115,7 +116,7 @@ function updateRow(row, channel, config, now) {
   set(row, { "data-state": stateOf(channel), "data-channel": channel.id });
   write(head, String(channel.id));
   write(state.firstChild, stateOf(channel));
-  write(address, channel.address ?? "");
+  write(address.firstChild, channel.address ?? "");
   write(state.lastChild, channel.reason ? ` (${channel.reason})` : "");
   write(count, channel.exclusive ? "exclusive" : `${channel.in_flight} / ${channel.limit}`);
   write(age, duration(now - channel.created_at));
