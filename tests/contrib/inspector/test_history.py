@@ -267,7 +267,7 @@ def with_addresses(**addresses: str | None) -> PoolStats:
 
 
 def test_events_have_the_connections_address() -> None:
-    """An event has its connection's address, also if the first snapshot came later; unknown ones have none."""
+    """An event has its connection's address, also before the first snapshot and after the last; or it is unknown."""
     history = PoolHistory(1.0, 10.0)
     listener = HistoryListener(history)
     listener.opened(Opened(pool="p", channel=1, seconds=0.1))
@@ -275,14 +275,18 @@ def test_events_have_the_connections_address() -> None:
     listener.lost(Lost(pool="p", channel=2, up=0))
     listener.lost(Lost(pool="p", channel=3, up=0))
     listener.rejected(Rejected(pool="p", waiting=1))
-    history.sample(with_addresses(c4="10.0.0.9:1"))
+    for _ in range(2):
+        history.sample(with_addresses(c4="10.0.0.9:1"))
     listener.closed(Closed(pool="p", channel=1, reason=CloseReason.AGE, cancelled=0))
+    history.sample(with_addresses())
+    listener.closed(Closed(pool="p", channel=2, reason=CloseReason.AGE, cancelled=0))
     assert [(each.channel, each.address) for each in history.events()] == [
         (1, "10.0.0.7:1"),
         (2, "10.0.0.8:1"),
         (3, None),
         (None, None),
-        (1, None),
+        (1, "10.0.0.7:1"),
+        (2, None),
     ]
 
 

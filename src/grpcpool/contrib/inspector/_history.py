@@ -109,8 +109,9 @@ class PoolHistory:
         self._latest: dict[tuple[str, int | None], RecordedEvent] = {}
         self._replaces: dict[int, int] = {}
         self._retired: dict[int, str] = {}
-        # The addresses of the connections that the last snapshot had.
+        # The addresses of the connections in the last snapshot, and in the last one that had others.
         self._addresses: dict[int, str] = {}
+        self._addresses_before: dict[int, str] = {}
         self._waits = Waits(self._keep, time.monotonic())
         # Whether the last attempt to connect failed.
         self._failing = False
@@ -140,11 +141,15 @@ class PoolHistory:
         known = {channel.id: channel.address for channel in stats.channels if channel.address is not None}
         if known == self._addresses:
             return
-        self._addresses = known
-        # The first events of a connection may come before its first snapshot.
+        self._addresses_before, self._addresses = self._addresses, known
+        # The first events of a connection may come before its first snapshot, and the last ones after its last.
         for event in self._events:
-            if event.address is None and event.channel is not None:
-                event.address = known.get(event.channel)
+            event.address = event.address or self._address(event.channel)
+
+    def _address(self, channel: int | None) -> str | None:
+        if channel is None:
+            return None
+        return self._addresses.get(channel) or self._addresses_before.get(channel)
 
     def samples(self) -> list[Sample]:
         """Returns the samples, oldest first."""
@@ -181,7 +186,7 @@ class PoolHistory:
         """
         now = time.time()
         with self._lock:
-            address = None if channel is None else self._addresses.get(channel)
+            address = self._address(channel)
             last = self._latest.get((kind, of))
             merged = last is not None and last in self._events and 0 <= now - last.at < within
             if not merged and self._events:
