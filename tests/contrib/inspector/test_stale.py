@@ -21,14 +21,14 @@ from support.browser import Browser
 from support.waiting import eventually
 
 RED, INK, DIM = "rgb(179, 38, 30)", "rgb(23, 32, 43)", "rgb(96, 107, 120)"
-OLD = re.compile(r"No answer: the values are (\d+) s old\.")
+OLD = re.compile(r"No response: the values are (\d+) s old\.")
 FIGURE = "[data-figure=in_flight]"
 LISTEN = """
     window.heard = [];
     const place = document.getElementById("announcements");
     new MutationObserver(() => window.heard.push(place.textContent)).observe(place, { childList: true });
 """
-GONE, BACK = "No answer from the server: the values are old.", "The values are live again."
+GONE, BACK = "No response from the server: the values are old.", "The values are live again."
 
 
 def age(browser: Browser) -> int:

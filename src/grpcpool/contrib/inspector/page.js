@@ -88,13 +88,13 @@ function updateAge() {
   const wasStale = stale;
   stale = age > limit && (stale || now - askingSince > limit);
   const words = `${age < 120000 ? `${Math.floor(age / 1000)} s` : duration(age / 1000)} old`;
-  write($("stale"), stale ? `No answer: the values are ${words}.` : "");
+  write($("stale"), stale ? `No response: the values are ${words}.` : "");
   if (now - answeredAt > limit && stale && $("status").dataset.state === "live") showStatus("lost", "no response");
   if (stale === wasStale) return;
   set(document.body, { "data-stale": stale ? "" : null });
   $("stale").hidden = !stale;
   announcedAt = now;
-  write($("announcements"), stale ? "No answer from the server: the values are old." : "The values are live again.");
+  write($("announcements"), stale ? "No response from the server: the values are old." : "The values are live again.");
 }
 
 function showStatus(state, text) {
