@@ -156,7 +156,7 @@ def test_the_cache_of_methods_is_bounded(make_pool: PoolMaker) -> None:
     for i in range(3000):
         assert pool.unary_unary(UU, lambda message, i=i: message)(b"a") == b"a"  # type: ignore[misc]
     assert len(pool._driver.methods._known) <= 1024
-    assert len(_channel_of(pool)._multicallables) <= 1024
+    assert len(_channel_of(pool).made) <= 1024
 
 
 def test_serializers_that_cannot_be_hashed(make_pool: PoolMaker) -> None:
@@ -173,4 +173,4 @@ def test_serializers_that_cannot_be_hashed(make_pool: PoolMaker) -> None:
     for _ in range(2000):
         assert multicallable(b"a") == b"a"
         assert pool.unary_unary(UU, Unhashable())(b"b") == b"b"
-    assert len(_channel_of(pool)._multicallables) <= 1024
+    assert len(_channel_of(pool).made) <= 1024

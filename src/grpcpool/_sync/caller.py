@@ -46,46 +46,75 @@ class PoolCaller:
         driver = self._pool._driver
         if self._may_repeat and arguments[2] is not None:
             arguments = with_metadata_read(arguments)
-        try:
-            place = driver.spare_places.pop()
-        except IndexError:
-            place = new_place(driver)
-        now = driver.monotonic
-        place.began = began = now()
+        spare, now = driver.spare_places, driver.monotonic
+        began = now()
         with driver.lock:
+            place = spare.pop() if spare else new_place(driver)
+            place.began = began
             slot = driver.places.take(place)
-        if slot is None:
-            driver.check_open(blocking=True)
-        given = arguments
-        not_before, resends = -math.inf, 0
-        while True:
-            if slot is None:
-                slot, given = _wait_for_place(place, arguments, began, not_before)
+        at = -math.inf
+        if slot is not None:
             try:
-                made = slot.channel.multicallable(self._method)
+                # As `multicallable` does, which nearly every call saves calling; so with `place.release` below.
+                made = slot.channel.made.get(self._method) or slot.channel.multicallable(self._method)
                 # To look "__call__" up would cost as much as taking the place.
-                response = (made if how == "__call__" else made.with_call)(*given)
+                response = (made if how == "__call__" else made.with_call)(*arguments)
             except grpc.RpcError as error:
-                at = self._resend_at(place, error, resends)
-                if at is None:
+                at = self._resend_at(place, error, 0)
+                if at == math.inf:
                     drop_frame_below(error)
                     raise
-                not_before, resends = at, resends + 1
+            except BaseException:
+                place.interrupted()
+                raise
+            else:
+                try:
+                    with driver.lock:
+                        if not driver.places.release(slot, 1, now(), place):
+                            place._slot = None
+                            spare.append(place)
+                            return response
+                        driver.machine.settle(slot, now())
+                    driver.commit()
+                except BaseException:
+                    driver.recover()
+                    raise
+                return response
+        try:
+            return self._block_later(how, arguments, place, at, resends=slot is not None)
+        except grpc.RpcError as error:
+            drop_frame_below(error)
+            raise
+
+    def _block_later(self, how: str, arguments: Arguments, place: Place, not_before: float, resends: int) -> Any:
+        """Waits for a place, not before that moment, and runs the call as `block` does."""
+        began = place.began
+        if not resends:
+            place.driver.check_open(blocking=True)
+        while True:
+            slot, given = _wait_for_place(place, arguments, began, not_before)
+            try:
+                made = slot.channel.multicallable(self._method)
+                response = (made if how == "__call__" else made.with_call)(*given)
+            except grpc.RpcError as error:
+                not_before = self._resend_at(place, error, resends)
+                if not_before == math.inf:
+                    drop_frame_below(error)
+                    raise
+                resends += 1
             except BaseException:
                 place.interrupted()
                 raise
             else:
                 place.release()
-                place._slot = None
-                driver.spare_places.append(place)
                 return response
-            slot = None
 
-    def _resend_at(self, place: Place, error: grpc.RpcError, resends: int) -> float | None:
-        """Releases the place of a call that failed; returns when it is sent again, `None` if it is not."""
+    def _resend_at(self, place: Place, error: grpc.RpcError, resends: int) -> float:
+        """Releases the place of a call that failed; returns when it is sent again, `math.inf` if it is not."""
         if not place.end(error) or not self._may_repeat:
-            return None
-        return place.driver.resend_at(resends, at_once=place.at_once)
+            return math.inf
+        at = place.driver.resend_at(resends, at_once=place.at_once)
+        return math.inf if at is None else at
 
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call. If there is no place for it, returns a call that begins when there is."""
