@@ -116,6 +116,14 @@ def test_callbacks_that_raise(calls: CallServer, word: str) -> None:
     assert ended.warned_of("_state.callbacks")
 
 
+def test_calls_without_the_code_of_their_state(calls: CallServer) -> None:
+    """How a stream or a `future()` ended comes from its public method, and the pool says so."""
+    code = {r"\b(\w*state)\.code\b": r"\1.renamed_code", r"\bself\.code = code\b": "self.renamed_code = code"}
+    ended = Changed(code).run("calls", calls.target)
+    assert ended.result == "NativeConnectivity"
+    assert ended.warned_of("_state.code")
+
+
 @pytest.mark.parametrize("single_threaded", [False, True])
 @pytest.mark.parametrize("name", ["_MultiThreadedRendezvous", "_SingleThreadedRendezvous"])
 def test_streams_of_unknown_classes(calls: CallServer, name: str, single_threaded: bool) -> None:

@@ -10,6 +10,7 @@ import grpc
 
 from .aio_calls import is_grpcs_own
 from .call_errors import has_answered, is_answer_pending
+from .client_modules import CLIENT_MODULES
 from .missing import warn_of_missing
 
 # gRPC's own words, in nothing but its own parentheses: a server that relays the error of another server adds words.
@@ -36,6 +37,8 @@ _MESSAGES = re.compile(
     r"Exception (de)?serializing (request|response)!|Exception iterating requests!|message larger than max"
     r"|\A(Invalid metadata|Internal error from Core)\Z"
 )
+
+_OK = grpc.StatusCode.OK
 
 _SICK = frozenset(
     {
@@ -147,6 +150,19 @@ def details_of_done(native: Any) -> str:
     return str(answer_of_done(native.details) or "")
 
 
+def has_ended_well(call: Any) -> bool:
+    """Whether a sync call that is over is known to have ended with `OK`.
+
+    gRPC's private way costs a tenth of the public one, which every stream would pay; `False` if it is unknown.
+    """
+    try:
+        return call._state.code is _OK
+    except AttributeError:
+        if type(call).__module__ in CLIENT_MODULES:
+            warn_of_missing("_state.code" if hasattr(call, "_state") else "_state")
+        return False
+
+
 def has_succeeded(native: Any) -> bool:
     """Whether an asyncio call that is over is known to have ended with `OK`.
 
@@ -157,7 +173,7 @@ def has_succeeded(native: Any) -> bool:
     except AttributeError:
         if is_grpcs_own(native):
             warn_of_missing("is_ok" if hasattr(native, "_cython_call") else "_cython_call")
-        return answer_of_done(native.code) is grpc.StatusCode.OK
+        return answer_of_done(native.code) is _OK
 
 
 def has_been_refused(native: Any, code: grpc.StatusCode | None) -> bool:

@@ -37,7 +37,7 @@ from .call_end import Callbacks, End, on_end
 from .call_stages import Change, Failed, Running, Stage, Waiting
 from .channel import ChannelSurface
 from .driver import SyncDriver
-from .failed_call import CallNotStartedError, call_error, locally_cancelled, not_started
+from .failed_call import CallAndError, call_error, closed_before_start, locally_cancelled
 from .place import Place
 from .serial_runner import run_logged
 
@@ -46,31 +46,26 @@ if TYPE_CHECKING:
     from .._values.errors import PoolError
     from .arguments import Arguments
 
-    class _Base:
-        """A stand-in: to the type checker, gRPC's bases contradict each other; at run time they do not."""
-else:
-
-    class _Base(grpc.RpcError, grpc.Call, grpc.Future):
-        """An error, a call and a future, as gRPC's own are: interceptors that retry check for these types."""
-
-
 Start = Callable[["Slot", "Arguments"], Any]
 """Starts a native call on a slot."""
 
 
-class PoolCall(_Base):
+class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     """A call over a pool, other than a blocking one."""
 
     # After the first, it is changed by `_change`.
     _stage: Stage
 
-    def __init__(self, pool: ChannelSurface, start: Start, arguments: Arguments, *, may_repeat: bool) -> None:
+    def __init__(
+        self, pool: ChannelSurface, start: Start, arguments: Arguments, began: float, *, may_repeat: bool
+    ) -> None:
         """Sets no stage: `_begin` or `_wait` does.
 
         Args:
             pool: A call keeps its pool, as gRPC's calls keep their channel.
             start: Starts the native call on a slot.
             arguments: Of the call; the timeout among them includes the wait.
+            began: When it began.
             may_repeat: Whether it is sent again if a server refuses it for its limit of streams.
         """
         # Without arguments, which an error would show.
@@ -80,7 +75,7 @@ class PoolCall(_Base):
         self._start = start
         self._arguments = arguments
         self._may_repeat = may_repeat
-        self._began = self._driver.monotonic()
+        self._began = began
         self._resends = 0
         self._lock = threading.Lock()
         # Set at the next change of the stage, or when it is over.
@@ -90,6 +85,8 @@ class PoolCall(_Base):
         self._callers_wait: Change | None = None
         self._handed_over: Waiting | None = None
         self._callbacks = Callbacks()
+        # Its stage, once there was a response.
+        self._answering: Running | None = None
 
     # --- its stages ---------------------------------------------------------------------------------------------
 
@@ -129,7 +126,7 @@ class PoolCall(_Base):
         except BaseException as error:  # noqa: BLE001 -- a serializer may raise anything; the call fails with it
             place.release()
             closed = isinstance(error, ValueError) and driver.machine.closing
-            self._fail(waiting, Failed(_closed(error) if closed else error))
+            self._fail(waiting, Failed(closed_before_start(error) if closed else error))
             return
         try:
             self._begin(native, place, waiting)
@@ -173,9 +170,10 @@ class PoolCall(_Base):
 
     def _finish(self, running: Running) -> None:
         """The call is over for good."""
-        with self._lock:
-            running.over = True
-            if self._awaiting_change:
+        running.over = True
+        # In this order, without the lock, for which every call would pay: `_is_sent_again` does it in the other.
+        if self._awaiting_change:
+            with self._lock:
                 self._wake()
 
     def _refuse(self, waiting: Waiting, error: PoolError) -> None:
@@ -297,9 +295,9 @@ class PoolCall(_Base):
         running.end()
         while True:
             with self._lock:
-                if self._stage is not running or running.over:
-                    return self._stage is not running
                 change = self._next_change()
+            if self._stage is not running or running.over:
+                return self._stage is not running
             change.wait()
 
     def _has_been_sent_again(self, running: Running) -> bool:
@@ -391,9 +389,7 @@ class PoolCall(_Base):
             return bool(stage.native.cancelled())
         return isinstance(stage, Failed) and stage.cancelled
 
-    def running(self) -> bool:
-        """As gRPC's; a waiting call is running."""
-        return not self.done()
+    running = is_active
 
     def done(self) -> bool:
         """As gRPC's."""
@@ -458,6 +454,18 @@ class PoolCall(_Base):
 
     def __next__(self) -> Any:
         """The next response; waits for the start."""
+        running = self._answering
+        if running is None:
+            return self._read_first()
+        try:
+            response = running.read()
+        except grpc.RpcError:
+            end_failed(running.native)
+            raise
+        running.slot.heard += 1
+        return response
+
+    def _read_first(self) -> Any:
         while True:
             stage = self._stage
             if not isinstance(stage, Running):
@@ -472,14 +480,14 @@ class PoolCall(_Base):
                     end_failed(stage.native)
                     raise
             else:
-                # What has answered is not sent again.
+                # What has answered is not sent again: the stage stays.
                 self._may_repeat = False
                 stage.slot.heard += 1
+                stage.read = stage.native.__next__
+                self._answering = stage
                 return response
 
-    def next(self) -> Any:
-        """The next response."""
-        return self.__next__()
+    next = __next__
 
     def __repr__(self) -> str:
         """The call at a glance."""
@@ -489,8 +497,3 @@ class PoolCall(_Base):
         return repr(stage.native if isinstance(stage, Running) else stage.as_call())
 
     __str__ = __repr__
-
-
-def _closed(cause: BaseException) -> CallNotStartedError:
-    """What a call that had its place fails with when the pool is closed before it begins."""
-    return not_started(grpc.StatusCode.CANCELLED, "Channel closed!", cause)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -36,28 +36,36 @@ class Once:
 
 
 class Callbacks:
-    """What is called when a call is over. They outlive the call's object if that is dropped."""
+    """What is called when a call is over. They outlive the call's object if that is dropped.
 
-    __slots__ = ("_callbacks", "_lock")
+    Without a lock, which every stream would pay for: each change of the list is one step.
+    """
+
+    __slots__ = ("_callbacks", "_closed")
 
     def __init__(self) -> None:
         """Starts empty."""
-        self._lock = threading.Lock()
-        self._callbacks: list[Callable[[], None]] | None = []
+        self._callbacks: list[Callable[[], None]] = []
+        self._closed = False
 
     def add(self, callback: Callable[[], None]) -> bool:
         """Adds `callback`; returns `False` if the call is over."""
-        with self._lock:
-            if self._callbacks is None:
+        self._callbacks.append(callback)
+        if self._closed:
+            # Either this removes it, or `close` has.
+            with contextlib.suppress(ValueError):
+                self._callbacks.remove(callback)
                 return False
-            self._callbacks.append(callback)
-            return True
+        return True
 
     def close(self) -> list[Callable[[], None]]:
         """Removes and returns all callbacks. From here on none can be added."""
-        with self._lock:
-            callbacks, self._callbacks = self._callbacks, None
-        return callbacks or []
+        self._closed = True
+        callbacks = []
+        with contextlib.suppress(IndexError):
+            while self._callbacks:
+                callbacks.append(self._callbacks.pop(0))
+        return callbacks
 
     def call(self) -> None:
         """Calls each of them, whatever they raise."""

@@ -36,6 +36,8 @@ class PoolCaller:
         self._pool = pool
         self._method = method
         self._may_repeat = method.may_repeat
+        # It keeps what is sent, because the call may be sent again.
+        self._noting = method.noting
 
     def origin(self) -> tuple[ChannelSurface, Method]:
         """The pool, and the method."""
@@ -127,7 +129,7 @@ class PoolCaller:
         if slot is None:
             driver.check_open(blocking=False)
             start = self._start_later(how, arguments[0])
-            call = PoolCall(self._pool, start, arguments, may_repeat=self._may_repeat)
+            call = PoolCall(self._pool, start, arguments, place.began, may_repeat=self._may_repeat)
             call._wait()
             return call
         if not self._may_repeat:
@@ -142,18 +144,20 @@ class PoolCaller:
     def _run_repeatable(self, how: str, place: Place, slot: Slot, arguments: Arguments) -> Any:
         """Begins a call on the slot that is sent again if the server refuses it."""
         start = _Start(self._method, how, contextvars.copy_context())
-        noted = SENDING.set(start)
+        # Without a serializer there is nothing to take note of.
+        noted = None if self._noting is self._method else SENDING.set(start)
         try:
-            native = getattr(slot.channel.multicallable(self._method.noting), how)(*arguments)
+            native = getattr(slot.channel.multicallable(self._noting), how)(*arguments)
         except BaseException:
             place.release()
             raise
         finally:
-            SENDING.reset(noted)
+            if noted is not None:
+                SENDING.reset(noted)
         if not hasattr(native, "add_callback"):
             # What an interceptor returned, which may be anything.
             return _release_at_end(native, place, self._pool)
-        call = PoolCall(self._pool, start, arguments, may_repeat=True)
+        call = PoolCall(self._pool, start, arguments, place.began, may_repeat=True)
         call._begin(native, place)
         return call
 

@@ -15,15 +15,15 @@ from .._values.plain_text import plain
 
 if TYPE_CHECKING:
 
-    class _CallError(Exception):
+    class CallAndError(Exception):
         """A stand-in: to the type checker, gRPC's three bases contradict each other; at run time they do not."""
 else:
 
-    class _CallError(grpc.RpcError, grpc.Call, grpc.Future):
-        """An error that is also the call that failed, as gRPC's own are."""
+    class CallAndError(grpc.RpcError, grpc.Call, grpc.Future):
+        """An error, a call and a future, as gRPC's own are: interceptors that retry check for these types."""
 
 
-class CallNotStartedError(_CallError):
+class CallNotStartedError(CallAndError):
     """A call that never left the pool: an error, a call and a future, as the errors of gRPC's own calls are.
 
     The `__cause__` is the pool's error, with the figures.
@@ -128,6 +128,11 @@ def not_started(code: grpc.StatusCode, details: str, cause: BaseException | None
 def call_error(error: PoolError, *, own_deadline: bool) -> CallNotStartedError:
     """The error of a call that fails because of the pool's `error`; `own_deadline`: the call has a timeout."""
     return not_started(*status_of(error, own_deadline=own_deadline), error)
+
+
+def closed_before_start(cause: BaseException) -> CallNotStartedError:
+    """The error of a call that had its place when the pool was closed, and had not begun."""
+    return not_started(grpc.StatusCode.CANCELLED, "Channel closed!", cause)
 
 
 def locally_cancelled() -> CallNotStartedError:
