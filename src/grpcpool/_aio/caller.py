@@ -90,14 +90,16 @@ class PoolCaller:
                 raise grpc.aio.UsageError("Channel is closed.")
             self._wait(call, self._with_request_serialized(arguments[0]), arguments, context, began)
             return call
-        noted = SENDING.set(running)
+        # Without a serializer there is nothing to take note of.
+        noted = None if self._noting is self._method else SENDING.set(running)
         try:
             native = start(slot.channel.multicallable(self._noting), arguments)
         except BaseException:
             driver.release(slot, 1, running)
             raise
         finally:
-            SENDING.reset(noted)
+            if noted is not None:
+                SENDING.reset(noted)
         call._begin(native, running)
         return call
 

@@ -25,10 +25,10 @@ class LeaseBase:
     _shown_as: str
 
     # Set by `ChannelPool.acquire`: calling an __init__ would double the cost of creating a lease; reading a default of
-    # the class would cost more than setting it.
-    _released: bool
+    # the class would cost more than setting it. The defaults are for the finalizer, if a handler raises first.
+    _released: bool = True
     # Calls that run on this lease: the last one releases the place if the lease is released by then.
-    _calls: int
+    _calls: int = 0
     # What else to end with the lease: the leak watch, subscriptions.
     _at_release: tuple[Callable[[], None], ...]
     _driver: Driver
@@ -119,13 +119,13 @@ class LeaseBase:
         So a released lease that still counts calls has its place yet: a signal handler has raised as one of them began
         or ended.
         """
-        slot = self._slot
-        if slot is None or self._driver.void:
+        if self._released and self._calls <= 0:
             return
-        driver = self._driver
+        driver, slot = self._driver, self._slot
+        if slot is None or driver.void:
+            return
         if self._released:
-            if self._calls > 0:
-                driver.defer(LeftPlace(driver, slot, self._streams))
+            driver.defer(LeftPlace(driver, slot, self._streams))
             return
         self._released = True
         driver.defer(LeftPlace(driver, slot, self._streams))
