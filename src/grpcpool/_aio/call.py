@@ -77,10 +77,10 @@ class CallProxy:
     _ends_unread = True
     _callbacks: list[Callable[[Any], None]] | None = None
 
-    def __init__(self, driver: AioDriver, owner: Any) -> None:
-        """Neither waits nor runs yet; keeps `owner` (a pool or a lease) as gRPC's calls keep their channel."""
-        self._driver = driver
-        self._owner = owner
+    # Set by its creator, for which calling an __init__ would cost too much.
+    _driver: AioDriver
+    # A pool or a lease; kept as gRPC's calls keep their channel.
+    _owner: Any
 
     # --- its stages ---------------------------------------------------------------------------------------------
 

@@ -145,31 +145,23 @@ class Running:
         "sent",
     )
 
-    def __init__(
-        self,
-        ended: Callable[[Any, Running], None],
-        call: Any,
-        slot: Slot | None,
-        arguments: Any = None,
-        context: Any = None,
-        began: float = 0.0,
-    ) -> None:
-        """Calls `ended` once, when the native call of `call` on `slot` is over."""
-        self.native: Any = None
-        self.over = False
-        self._ended: Callable[[Any, Running], None] | None = ended
-        self.call = weakref.ref(call)
-        # `None` only until the place is taken. A call on a lease holds no place, but runs on a slot as well.
-        self._slot: Any = slot
-        self._released = False
-        self.arguments = arguments
-        self.context = context
-        self.began = self.placed_at = began
-        self.sent: tuple[Any, Any] | None = None
-        self.method: Method | None = None
-        self.refused = False
-        self.kept: Any = None
-        self.message: Any = None
+    # Set by `new_running`: calling an __init__ would cost more than all the rest.
+    native: Any
+    over: bool
+    _ended: Callable[[Any, Running], None] | None
+    call: weakref.ref[Any]
+    # `None` only until the place is taken. A call on a lease holds no place, but runs on a slot as well.
+    _slot: Any
+    _released: bool
+    arguments: Any
+    context: Any
+    began: float
+    placed_at: float
+    sent: tuple[Any, Any] | None
+    method: Method | None
+    refused: bool
+    kept: Any
+    message: Any
 
     def cancel(self) -> bool:
         """Serves in place of the native call's own `cancel`, if that is a call of `LOSE_MESSAGES`."""
@@ -185,6 +177,33 @@ class Running:
             self._slot.channel.running.discard(native)
             ended(native, self)
             self.kept = None
+
+
+def new_running(
+    ended: Callable[[Any, Running], None],
+    call: Any,
+    slot: Slot | None,
+    arguments: Any = None,
+    context: Any = None,
+    began: float = 0.0,
+) -> Running:
+    """Calls `ended` once, when the native call of `call` on `slot` is over."""
+    running = Running()
+    running.native = None
+    running.over = False
+    running._ended = ended
+    running.call = weakref.ref(call)
+    running._slot = slot
+    running._released = False
+    running.arguments = arguments
+    running.context = context
+    running.began = running.placed_at = began
+    running.sent = None
+    running.method = None
+    running.refused = False
+    running.kept = None
+    running.message = None
+    return running
 
 
 Stage = Waiting | Running | Failed

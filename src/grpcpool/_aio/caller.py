@@ -15,7 +15,7 @@ from .._grpc.status import answer_of_done, details_of_done, has_been_refused, ha
 from .._shared.methods import SENDING
 from .arguments import Arguments, start
 from .call import PROXIES, CallProxy
-from .call_stages import Running, Waiting
+from .call_stages import Running, Waiting, new_running
 from .channel import ChannelSurface
 from .failed_call import Failed
 
@@ -80,9 +80,10 @@ class PoolCaller:
             request, timeout, metadata, *rest = arguments
             arguments = (request, timeout, tuple(metadata), *rest)
         began = driver.monotonic()
-        call = self._proxy(driver, self._pool)
+        call = self._proxy()
+        call._driver, call._owner = driver, self._pool
         context = contextvars.copy_context()
-        running = Running(self.ended, call, None, arguments, context, began)
+        running = new_running(self.ended, call, None, arguments, context, began)
         with driver.lock:
             slot = driver.places.take(running)
         if slot is None:
@@ -153,7 +154,7 @@ class PoolCaller:
             driver.release(slot, 1, waiting)
             call._fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
-        running = Running(self.ended, call, slot, arguments, waiting.context, waiting.began)
+        running = new_running(self.ended, call, slot, arguments, waiting.context, waiting.began)
         running.method, running.placed_at = waiting.method, driver.monotonic()
         # The place is held by `running` from here on.
         waiting._released = True

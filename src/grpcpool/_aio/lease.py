@@ -20,7 +20,7 @@ from .._grpc.status import (
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, Caller, start
 from .call import PROXIES
-from .call_stages import Running
+from .call_stages import Running, new_running
 from .channel import ChannelSurface
 
 if TYPE_CHECKING:
@@ -156,10 +156,11 @@ class LeaseCaller:
         except BaseException:
             lease._end_call()
             raise
-        call = PROXIES[self._method.kind](self.driver, lease)
+        call = PROXIES[self._method.kind]()
+        call._driver, call._owner = self.driver, lease
         # Later ones may run when it ends: its caller may have the error already.
         ended = partial(self.ended, calls)
-        call._begin(native, Running(ended, call, lease._slot, began=self.driver.monotonic()))
+        call._begin(native, new_running(ended, call, lease._slot, began=self.driver.monotonic()))
         return call
 
     def ended(self, calls: int, native: Any, running: Running) -> None:
