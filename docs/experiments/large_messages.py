@@ -30,7 +30,7 @@ DATA = pathlib.Path(__file__).with_suffix(".csv")
 METHOD, PORT = "/large.Server/Take", 50051
 RATE = 100e6 / 8
 SIZES, ROUND_TRIPS, LOSSES, CONNECTIONS = (1, 10), (20, 50), (0.0, 0.1, 1.0), (1, 2, 4, 8)
-ROUNDS, TASKS, WARM_UP, MEASURED = 1, 8, 1.5, 5.0
+ROUNDS, TASKS, WARM_UP, MEASURED = 2, 8, 1.5, 5.0
 MEGABYTE = 1_000_000
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
