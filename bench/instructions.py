@@ -36,7 +36,8 @@ from typing import Any
 import grpc
 
 import grpcpool.aio
-from _common import COUNT, ECHO, fast_server, footer, isolated_aio_channel, isolated_channel, leasing
+from _common import COUNT, ECHO, fast_server, floor, footer, isolated_aio_channel, isolated_channel, leasing
+from _results import Row, keep
 from grpcpool import testing
 from grpcpool._demo.screen import Screen
 
@@ -62,6 +63,8 @@ class Measurement:
     run: Callable[[str, int], None]
     base: str | None = None
     """The name of the measurement that this is compared with."""
+    bound: float | None = None
+    """What the ratio may be at most."""
 
 
 def _mark() -> None:
@@ -176,19 +179,25 @@ async def _aio_unary(channel: grpc.aio.Channel, times: int) -> None:
 
 # --- all of them ------------------------------------------------------------------------------------------------
 
+
+def _floor(_: str, times: int) -> None:
+    _blocks(floor(times))
+
+
 _MEASUREMENTS = {
     "unary-bare": Measurement("unary call, channel", 100, _unary(pooled=False)),
-    "unary-pool": Measurement("unary call, pool", 100, _unary(pooled=True), "unary-bare"),
+    "unary-pool": Measurement("unary call, pool", 100, _unary(pooled=True), "unary-bare", 1.05),
     "unary-handle": Measurement("unary call, handle", 100, _unary(pooled=True, shared=True), "unary-pool"),
     "stream-bare": Measurement(f"stream of {_MESSAGES} messages, channel", 30, _stream(pooled=False)),
-    "stream-pool": Measurement(f"stream of {_MESSAGES} messages, pool", 30, _stream(pooled=True), "stream-bare"),
+    "stream-pool": Measurement(f"stream of {_MESSAGES} messages, pool", 30, _stream(pooled=True), "stream-bare", 1.06),
     "aio-bare": Measurement("asyncio unary call, channel", 100, _aio(_aio_unary, pooled=False)),
-    "aio-pool": Measurement("asyncio unary call, pool", 100, _aio(_aio_unary, pooled=True), "aio-bare"),
+    "aio-pool": Measurement("asyncio unary call, pool", 100, _aio(_aio_unary, pooled=True), "aio-bare", 1.10),
     "aio-handle": Measurement(
         "asyncio unary call, handle", 100, _aio(_aio_unary, pooled=True, shared=True), "aio-pool"
     ),
-    "lease-whole": Measurement("acquire + release, a whole connection", 500, _lease(None)),
-    "lease-stream": Measurement("acquire + release, one stream", 500, _lease(1)),
+    "lease-floor": Measurement("acquire + release, floor", 500, _floor),
+    "lease-whole": Measurement("acquire + release, a whole connection", 500, _lease(None), "lease-floor", 4.0),
+    "lease-stream": Measurement("acquire + release, one stream", 500, _lease(1), "lease-floor", 4.2),
 }
 
 
@@ -216,17 +225,46 @@ def _total(part: pathlib.Path) -> int:
     return int(found[1])
 
 
+def _row(name: str, counts: dict[str, list[float]]) -> Row | None:
+    """The row of a measurement; `None` if it, or its base, was not measured or has no base."""
+    measurement, ours = _MEASUREMENTS[name], counts[name]
+    if measurement.base not in counts:
+        return None
+    base = counts[measurement.base]
+    low, _, high = statistics.quantiles([after / before for before, after in zip(base, ours, strict=True)])
+    what, _, side = measurement.title.rpartition(", ")
+    of_lease = name.startswith("lease")
+    return Row(
+        panel="leases" if of_lease else "calls",
+        what=f"instructions, {measurement.title if of_lease else what}",
+        base=_MEASUREMENTS[measurement.base].title.rpartition(", ")[2],
+        ours="pool" if of_lease else side,
+        unit="instructions",
+        base_value=min(base),
+        our_value=min(ours),
+        ratio=min(ours) / min(base),
+        low=low,
+        high=high,
+        rounds=len(ours),
+        bound=measurement.bound,
+    )
+
+
 def _report(counts: dict[str, list[float]]) -> None:
-    rows = [("instructions", "least", "median", "most", "ratio")]
+    table = [("instructions", "least", "median", "most", "ratio", "bound", "")]
+    rows = {name: _row(name, counts) for name in counts}
     for name, blocks in counts.items():
-        measurement = _MEASUREMENTS[name]
         figures = min(blocks), statistics.median(blocks), max(blocks)
         least, median, most = (f"{figure:,.0f}" for figure in figures)
-        ratio = f"{min(blocks) / min(counts[measurement.base]):.3f}" if measurement.base in counts else ""
-        rows.append((measurement.title, least, median, most, ratio))
+        row = rows[name]
+        ratio = "" if row is None else f"{row.ratio:.3f}"
+        bound = "" if row is None or row.bound is None else f"{row.bound:.2f}"
+        verdict = "" if row is None else row.verdict
+        table.append((_MEASUREMENTS[name].title, least, median, most, ratio, bound, verdict))
     screen = Screen(sys.stdout)
-    screen.table(rows, align="<>>>>")
+    screen.table(table, align="<>>>>><")
     screen.write(footer())
+    keep(row for row in rows.values() if row is not None)
 
 
 def main() -> None:
