@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 
@@ -119,7 +119,14 @@ def floor(times: int) -> Block:
 
 
 def rows_of(
-    measured: dict[str, Measured], *, panel: str, title: str, per: int, base: str, ours: str, bounds: list[float]
+    measured: dict[str, Measured],
+    *,
+    panel: str,
+    title: str,
+    per: int,
+    base: str,
+    ours: str,
+    bounds: Sequence[float | None],
 ) -> list[Row]:
     """The comparisons as rows; times are those of one of the `per` operations in a block."""
     return [
@@ -142,7 +149,14 @@ def rows_of(
 
 
 def report(
-    title: str, measured: dict[str, Measured], *, panel: str, per: int, base: str, ours: str, bounds: list[float]
+    title: str,
+    measured: dict[str, Measured],
+    *,
+    panel: str,
+    per: int,
+    base: str,
+    ours: str,
+    bounds: Sequence[float | None],
 ) -> None:
     """Prints a table and the command to repeat it, and keeps the rows; times are for one of `per` operations."""
     rows = rows_of(measured, panel=panel, title=title, per=per, base=base, ours=ours, bounds=bounds)

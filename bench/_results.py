@@ -42,8 +42,8 @@ class Row:
         base: What it is compared with; empty if nothing.
         base_value: The value of the base.
         ratio: Ours by base. Not always the quotient of the two values: it may be the median of many ratios.
-        low: A quarter of the rounds had a lower ratio.
-        high: A quarter of the rounds had a higher ratio.
+        low: A quarter of the rounds had a lower ratio; with fewer than four rounds, the lowest.
+        high: A quarter of the rounds had a higher ratio; with fewer than four rounds, the highest.
         rounds: How often it was measured.
         bound: What the ratio may be at most; where there is no ratio, what the value may be.
         at_least: The bound is a lower one.
