@@ -28,7 +28,7 @@ SCHEMAS = {
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "imports", "tests"]
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 # Only use installed interpreters.
 nox.options.download_python = "never"
@@ -161,7 +161,8 @@ def build(session: nox.Session) -> None:
     if session.posargs not in ([], [f"v{version}"]):
         session.error(f"the tag is {' '.join(session.posargs)}, the version {version}")
     shutil.rmtree(DIST, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(DIST))
+    installer = "uv" if session.venv_backend == "uv" else "pip"
+    session.run("python", "-m", "build", "--installer", installer, "--outdir", str(DIST))
     with zipfile.ZipFile(built_wheel()) as wheel:
         contents = wheel.namelist()
         metadata = wheel.read(f"grpcpool-{version}.dist-info/METADATA").decode()

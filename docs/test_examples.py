@@ -149,6 +149,8 @@ def page(tmp_path: pathlib.Path, addresses: Addresses, monkeypatch: pytest.Monke
     """A page in its own folder, which contains `orders.py`."""
     shutil.copy(ORDERS, tmp_path)
     monkeypatch.chdir(tmp_path)
+    # Not a setting of a pool, which a page may read from the environment.
+    monkeypatch.delenv("GRPCPOOL_REQUIRE_COMPONENTS", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     page = Page(tmp_path, addresses)
     try:

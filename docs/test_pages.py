@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
 import inspect
 import pathlib
 import re
@@ -134,3 +135,28 @@ def test_the_experiments_table_is_that_of_its_data() -> None:
         rounds = [row for row in rows if (row["concurrent"], row["way"]) == (load, way)]
         failed = sum(int(row["failed"]) for row in rounds)
         assert percent == f"{100 * failed / (failed + sum(int(row['completed']) for row in rounds)):.1f}"
+
+
+EXPERIMENTS = sorted(page.stem for page in (DOCS / "explanation" / "experiments").glob("*.md"))
+
+
+def test_every_experiment_is_listed() -> None:
+    """The list of experiments links each page, and has its command."""
+    listed = read("explanation/experiments.md")
+    assert EXPERIMENTS
+    for name in EXPERIMENTS:
+        assert f"(experiments/{name}.md)" in listed
+        assert f"`python docs/experiments/{name}.py`" in listed
+        assert f"\nexperiments/{name}\n" in listed
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_table_of_an_experiment_is_that_of_its_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of an experiment has the table that its program makes of the raw data, and links all its files."""
+    # The programs import what they share from their own folder, and servers from that of the benchmarks.
+    monkeypatch.syspath_prepend(str(DOCS / "experiments"))
+    program = importlib.import_module(name)
+    page = read(f"explanation/experiments/{name}.md")
+    assert f"\n\n{program.table()}\n\n" in page
+    for suffix in (".csv", ".py", ".svg"):
+        assert f"(../../experiments/{name}{suffix})" in page.replace("<", "(").replace(">", ")"), suffix

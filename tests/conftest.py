@@ -39,7 +39,9 @@ _WITH_THREADS = {_HERE / folder for folder in ("calls", "driver", "real", "refus
 # See the marker in pyproject.toml.
 _LONG = (
     "cli/test_bench.py",
+    "contrib/inspector/test_crowd.py",
     "contrib/inspector/test_page.py",
+    "contrib/inspector/test_stale.py",
     "aio_calls/test_interceptors.py",
     "aio_calls/test_left.py",
     # `nox -s simulate` plays more of its lives.

@@ -47,7 +47,7 @@ def use(pool: grpcpool.ChannelPool, over: threading.Event) -> None:
     began = time.monotonic()
     while not over.wait(0.02):
         at = time.monotonic() - began
-        level = 40 + 18 * math.sin(at / 3.5) + 12 * math.sin(at / 1.3) + chance.uniform(-3, 3)
+        level = 40 + 26 * math.sin(at / 3.5) + 22 * math.sin(at / 1.3) + chance.uniform(-3, 3)
         running = [call for call in running if not call.done()]
         running += [slow.future(b"%d" % chance.randint(50, 400)) for _ in range(len(running), round(level))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import gc
 import socket
@@ -10,16 +11,17 @@ import weakref
 import grpc
 import pytest
 
-from grpcpool import PoolStats
+from grpcpool import ChannelStats, PoolStats
 from grpcpool._values.errors import ConnectError
 from grpcpool._values.plain_text import plain
-from grpcpool._values.slot_states import CloseReason
+from grpcpool._values.slot_states import CloseReason, SlotState
 from grpcpool.contrib.inspector._history import EVENTS_KEPT, HistoryListener, PoolHistory
 from grpcpool.events import (
     AddressesChanged,
     Avoided,
     Closed,
     Draining,
+    Granted,
     Leaked,
     LookUpFailed,
     Lost,
@@ -221,13 +223,82 @@ def test_samples_have_a_minimum_interval() -> None:
     assert before - 1 < sample.at < before + 60
 
 
-def test_in_a_forked_child_it_is_empty() -> None:
-    """The parent's events and samples are not the child's."""
+def test_samples_have_the_counters_of_trouble() -> None:
+    """Each sample has how many calls failed, timed out and were rejected so far."""
     history = PoolHistory(1.0, 10.0)
+    history.sample(stats(1, failures=2, timeouts=3, rejected=4))
+    (sample,) = history.samples()
+    assert (sample.in_flight, sample.failures, sample.timeouts, sample.rejected) == (1, 2, 3, 4)
+
+
+def test_waits_are_counted() -> None:
+    """Waits that ended with a place and waits that timed out are counted; rejections did not wait."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    for _ in range(99):
+        listener.granted(Granted(pool="p", channel=1, waited=0.01))
+    listener.timed_out(TimedOut(pool="p", waited=2.0))
+    listener.rejected(Rejected(pool="p", waiting=1))
+    waits = history.waits()
+    assert (waits.count, waits.timed_out) == (100, 1)
+    assert waits.p50 == waits.p90 == waits.p99 == pytest.approx(0.01, rel=0.06)
+    listener.timed_out(TimedOut(pool="p", waited=2.0))
+    assert history.waits().p99 == pytest.approx(2.0, rel=0.06)
+
+
+def with_addresses(**addresses: str | None) -> PoolStats:
+    """Returns a snapshot with these connections, ``c1`` at its address."""
+    now = dt.datetime.now(dt.UTC)
+    channels = [
+        ChannelStats(
+            id=int(name[1:]),
+            state=SlotState.READY,
+            address=address,
+            in_flight=0,
+            limit=1,
+            exclusive=False,
+            created_at=now,
+            used_at=now,
+            calls=0,
+        )
+        for name, address in addresses.items()
+    ]
+    return dataclasses.replace(stats(0), channels=tuple(channels))
+
+
+def test_events_have_the_connections_address() -> None:
+    """An event has its connection's address, also before the first snapshot and after the last; or it is unknown."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    listener.opened(Opened(pool="p", channel=1, seconds=0.1))
+    history.sample(with_addresses(c1="10.0.0.7:1", c2="10.0.0.8:1", c3=None))
+    listener.lost(Lost(pool="p", channel=2, up=0))
+    listener.lost(Lost(pool="p", channel=3, up=0))
+    listener.rejected(Rejected(pool="p", waiting=1))
+    for _ in range(2):
+        history.sample(with_addresses(c4="10.0.0.9:1"))
+    listener.closed(Closed(pool="p", channel=1, reason=CloseReason.AGE, cancelled=0))
+    history.sample(with_addresses())
+    listener.closed(Closed(pool="p", channel=2, reason=CloseReason.AGE, cancelled=0))
+    assert [(each.channel, each.address) for each in history.events()] == [
+        (1, "10.0.0.7:1"),
+        (2, "10.0.0.8:1"),
+        (3, None),
+        (None, None),
+        (1, "10.0.0.7:1"),
+        (2, None),
+    ]
+
+
+def test_in_a_forked_child_it_is_empty() -> None:
+    """The parent's events, samples and waits are not the child's."""
+    history = PoolHistory(1.0, 10.0)
+    HistoryListener(history).granted(Granted(pool="p", channel=1, waited=1.0))
     HistoryListener(history).opened(Opened(pool="p", channel=1, seconds=0.0))
     history.sample(stats(1))
     history._after_fork_in_child()
     assert (history.events(), history.samples()) == ([], [])
+    assert history.waits().count == 0
 
 
 def test_a_pool_does_not_hold_the_history() -> None:

@@ -23,7 +23,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 import grpcpool.aio
-from grpcpool import ChannelPool, PoolConfig, PoolStats, isolated
+from grpcpool import ChannelPool, PoolConfig, PoolStats, PoolTimeoutError, isolated
 from grpcpool.contrib.inspector import Inspector, PoolsDocument
 from support.pools import PoolMaker
 from support.servers import ECHO, FAIL, RECONNECT_SOON, SLOW, Server, unary
@@ -81,6 +81,25 @@ def test_the_json_has_the_pools_stats(held: ChannelPool) -> None:
     assert (pool["name"], pool["kind"], pool["state"]) == ("held", "threads", "open")
     assert (pool["timeline"]["in_flight"], pool["timeline"]["waiting"]) == ([7], [2])
     assert document["process"]["pid"] == os.getpid()
+
+
+def test_the_json_has_waits_and_troubles(held: ChannelPool) -> None:
+    """The JSON has the waits with their percentiles, and the counters of failures, timeouts and rejections."""
+    inspector = Inspector(held)
+    with pytest.raises(PoolTimeoutError):
+        held.acquire(timeout=0.05)
+    eventually(lambda: fetch(inspector)["pools"][0]["waits"]["timed_out"])
+    (pool,) = fetch(inspector)["pools"]
+    timeline, waits = pool["timeline"], pool["waits"]
+    assert (timeline["failures"][-1], timeline["timeouts"][-1], timeline["rejected"][-1]) == (0, 1, 0)
+    # The fixture's own calls may have waited for the connection.
+    assert 1 <= waits["count"] <= 8
+    assert waits["timed_out"] == 1
+    assert waits["p99"] is not None
+    assert 0.05 <= waits["p99"] < 5
+    assert 0 < waits["seconds"] < 300
+    event = pool["events"][-1]
+    assert (event["kind"], event["channel"], event["address"]) == ("timed_out", None, None)
 
 
 def test_an_asyncio_pool_is_shown(server: Server) -> None:
@@ -275,6 +294,7 @@ def test_the_lifespan_takes_samples(server: Server, make_pool: PoolMaker) -> Non
         ("", "text/html"),
         ("page.css", "text/css"),
         ("page.js", "text/javascript"),
+        ("connections.js", "text/javascript"),
         ("icon.svg", "image/svg+xml"),
         ("pools", "application/json"),
     ],
@@ -300,7 +320,8 @@ def test_it_is_read_only(path: str, media_type: str) -> None:
 def test_the_page_refers_only_to_its_own_files() -> None:
     """The page's files contain no absolute addresses."""
     client = mounted(Inspector())
-    for name in ("", "page.css", "page.js"):
+    modules = ("card.js", "charts.js", "connections.js", "elements.js", "events.js", "page.js", "text.js")
+    for name in ("", "page.css", *modules):
         text = client.get(f"/inner/pools/{name}").text.replace("http://www.w3.org/2000/svg", "")
         assert re.findall(r"(?:https?:)?//[\w.]+\.\w+|(?:href|src)=\"/", text) == []
 

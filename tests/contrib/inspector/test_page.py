@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pathlib
 import socket
-from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -18,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 import grpcpool
 from components.programs import program
+from contrib.inspector.pages import CONTRAST, inspect, live, page_of
 from grpcpool import ChannelPool, PoolConfig, PoolTimeoutError
 from grpcpool.contrib.inspector import Inspector, PoolsDocument, Served, serve
 from grpcpool.contrib.inspector._history import HistoryListener
@@ -26,8 +24,6 @@ from support.browser import Browser
 from support.pools import PoolMaker
 from support.servers import ECHO, FAIL, RECONNECT_SOON, Server, unary
 from support.waiting import eventually
-
-CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text()
 
 GAUGES = (
     "in_flight",
@@ -45,28 +41,6 @@ GAUGES = (
 def shown(browser: Browser, pool: str = ".pool") -> dict[str, str]:
     """Returns the values that the page shows for a pool."""
     return {name: "".join(browser.texts(f"{pool} [data-figure={name}]")) for name in GAUGES}
-
-
-def live(browser: Browser) -> None:
-    """Waits until the page is live."""
-    eventually(lambda: browser.texts("#status-text") == ["live"])
-
-
-def inspect(*pools: ChannelPool) -> Inspector:
-    """Returns an inspector with a short interval."""
-    return Inspector(*pools, every=0.25, keep=60.0)
-
-
-@contextlib.contextmanager
-def page_of(browser: Browser, inspector: Inspector, **screen: int) -> Iterator[None]:
-    """Opens the page; leaves it before its server stops."""
-    with serve(inspector) as serving:
-        browser.open(serving.url, **screen)
-        live(browser)
-        try:
-            yield
-        finally:
-            browser.leave()
 
 
 def test_the_page_shows_the_pools_stats(browser: Browser, held: ChannelPool) -> None:
@@ -135,8 +109,10 @@ def test_an_outage_is_shown_in_words_and_colour(browser: Browser, server: Server
         assert browser.style("nav li span", "color") == RED
         assert browser.style("#pool-1", "border-top-color") == RED
         assert browser.run(CONTRAST) == []
-        eventually(lambda: sum(text.startswith("Lost") for text in browser.texts("#pool-1 .events .what")) == 2)
-        eventually(lambda: "orders, connection" in browser.texts("#announcements")[0])
+        lost = f"Lost: 2 connections, {dying.target}"
+        eventually(lambda: any(text.startswith(lost) for text in browser.texts("#pool-1 .events .what")))
+        eventually(lambda: browser.texts("#announcements")[0].startswith("orders"))
+        assert ": Lost" in browser.texts("#announcements")[0]
         dying.restart()
         eventually(lambda: browser.texts("#pool-1 [data-text=health]") == [""])
         eventually(lambda: any(text.startswith("Recovered") for text in browser.texts("#pool-1 .events .what")))
@@ -231,7 +207,8 @@ def test_under_a_prefix_it_requests_only_its_own_files(browser: Browser, held: C
         requested = browser.requested()
         browser.leave()
     page = f"{serving.url}inner/pools/"
-    files = {f"{page}{name}" for name in ("", "page.css", "page.js", "icon.svg", "pools")}
+    modules = ("card.js", "charts.js", "connections.js", "elements.js", "events.js", "page.js", "text.js")
+    files = {f"{page}{name}" for name in ("", "page.css", *modules, "icon.svg", "pools")}
     assert set(requested) == files | {page.removesuffix("/")}
 
 

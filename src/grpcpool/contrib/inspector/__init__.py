@@ -20,7 +20,15 @@ has its own inspector, which shows the pools of that process and names the proce
 from __future__ import annotations
 
 from ._app import Inspector
-from ._document import ChannelDocument, EventDocument, PoolDocument, PoolsDocument, StatsDocument, TimelineDocument
+from ._document import (
+    ChannelDocument,
+    EventDocument,
+    PoolDocument,
+    PoolsDocument,
+    StatsDocument,
+    TimelineDocument,
+    WaitsDocument,
+)
 from ._serve import Served, serve
 
 __all__ = [
@@ -32,5 +40,6 @@ __all__ = [
     "Served",
     "StatsDocument",
     "TimelineDocument",
+    "WaitsDocument",
     "serve",
 ]

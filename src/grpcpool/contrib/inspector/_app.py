@@ -37,13 +37,16 @@ from ._document import (
     document_of_process,
     document_of_samples,
     document_of_stats,
+    document_of_waits,
 )
 from ._history import HistoryListener, PoolHistory
+
+_MODULES = ("page", "card", "charts", "connections", "elements", "events", "text")
 
 _FILES = (
     ("/", "page.html", "text/html"),
     ("/page.css", "page.css", "text/css"),
-    ("/page.js", "page.js", "text/javascript"),
+    *((f"/{name}.js", f"{name}.js", "text/javascript") for name in _MODULES),
     ("/icon.svg", "icon.svg", "image/svg+xml"),
 )
 
@@ -97,6 +100,7 @@ class InspectedPool:
             "config": document_of_config(pool.config),
             "stats": document_of_stats(stats, self._history) if stats is not None else None,
             "timeline": document_of_samples(self._history.samples()),
+            "waits": document_of_waits(self._history.waits()),
             "events": [document_of_event(event) for event in self._history.events()],
         }
 

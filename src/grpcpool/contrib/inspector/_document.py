@@ -15,6 +15,7 @@ from typing import TypedDict
 from ..._values.config import PoolConfig
 from ..._values.stats import ChannelStats, PoolStats
 from ._history import Detail, PoolHistory, RecordedEvent, Sample
+from ._waits import WaitSummary
 
 VERSION = 1
 
@@ -66,13 +67,39 @@ class StatsDocument(TypedDict):
 
 
 class TimelineDocument(TypedDict):
-    """The samples of the last minutes, oldest first, as lists of equal length. Keys as in `PoolStats`, and `at`."""
+    """The samples of the last minutes, oldest first, as lists of equal length. Keys as in `PoolStats`, and `at`.
+
+    `acquired`, `failures`, `timeouts` and `rejected` are counters: subtract neighbours for the number of an interval.
+    """
 
     at: list[float]
     in_flight: list[int]
     size: list[int]
     waiting: list[int]
     acquired: list[int]
+    failures: list[int]
+    timeouts: list[int]
+    rejected: list[int]
+
+
+class WaitsDocument(TypedDict):
+    """How long the callers waited that had to wait and whose wait ended in the last minutes.
+
+    Attributes:
+        count: The number of waits, those that timed out included; those that the caller cancelled are not known.
+        timed_out: How many of them timed out.
+        seconds: The time that is covered: at most `keep`, less if the inspector was created later.
+        p50: Half of the waits took at most this many seconds; at most 5 % too high. `null` if there were none.
+        p90: The same for 90 % of the waits.
+        p99: The same for 99 % of the waits.
+    """
+
+    count: int
+    timed_out: int
+    seconds: float
+    p50: float | None
+    p90: float | None
+    p99: float | None
 
 
 class EventDocument(TypedDict):
@@ -83,9 +110,10 @@ class EventDocument(TypedDict):
         kind: The name of the `Listener`'s hook: `opened`, `open_failed`, `lost`, `recovered`, `avoided`, `draining`,
             `closed`, `addresses_changed`, `look_up_failed`, `timed_out`, `rejected`, `refused_stream`, `leaked`.
         channel: The connection; `null` if the event does not concern one.
+        address: The connection's address; `null` if it is not known.
         at: When it happened first.
         last_at: When it happened last.
-        count: How often it happened; `channel` and `details` are those of the last occurrence.
+        count: How often it happened; `channel`, `address` and `details` are those of the last occurrence.
         details: The event's own fields: `seconds` and `replaces`; `error` and `retry_in`; `cause` and `up`; `seconds`;
             `code`; `reason` and `in_flight`; `reason` and `cancelled`; the numbers `addresses`, `new` and `gone`;
             `error`; `waited`; `waiting`; `limit`; `held`.
@@ -94,6 +122,7 @@ class EventDocument(TypedDict):
     id: int
     kind: str
     channel: int | None
+    address: str | None
     at: float
     last_at: float
     count: int
@@ -112,6 +141,7 @@ class PoolDocument(TypedDict):
         config: The fields of `PoolConfig`; `target_streams` is never `null`, `prime` is whether there is one.
         stats: The current snapshot; `null` if the pool is void.
         timeline: The samples of the last minutes.
+        waits: How long callers waited in the last minutes.
         events: The latest events, oldest first.
     """
 
@@ -123,6 +153,7 @@ class PoolDocument(TypedDict):
     config: dict[str, object]
     stats: StatsDocument | None
     timeline: TimelineDocument
+    waits: WaitsDocument
     events: list[EventDocument]
 
 
@@ -229,6 +260,22 @@ def document_of_samples(samples: Sequence[Sample]) -> TimelineDocument:
         "size": [sample.size for sample in samples],
         "waiting": [sample.waiting for sample in samples],
         "acquired": [sample.acquired for sample in samples],
+        "failures": [sample.failures for sample in samples],
+        "timeouts": [sample.timeouts for sample in samples],
+        "rejected": [sample.rejected for sample in samples],
+    }
+
+
+def document_of_waits(waits: WaitSummary) -> WaitsDocument:
+    """Returns the waits as a JSON object; percentiles have three digits, which is what they are good for."""
+    p50, p90, p99 = (None if each is None else float(f"{each:.3g}") for each in (waits.p50, waits.p90, waits.p99))
+    return {
+        "count": waits.count,
+        "timed_out": waits.timed_out,
+        "seconds": round(waits.seconds, 1),
+        "p50": p50,
+        "p90": p90,
+        "p99": p99,
     }
 
 
@@ -238,6 +285,7 @@ def document_of_event(event: RecordedEvent) -> EventDocument:
         "id": event.id,
         "kind": event.kind,
         "channel": event.channel,
+        "address": event.address,
         "at": event.at,
         "last_at": event.last_at,
         "count": event.count,

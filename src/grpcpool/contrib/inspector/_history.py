@@ -1,9 +1,9 @@
-"""The history of one pool for the inspector: its latest events and samples, in two bounded buffers.
+"""The history of one pool for the inspector: its latest events and samples, in two bounded buffers, and its waits.
 
-Nothing here runs for each call. Events that calls cause (timeouts, rejections, refused streams) may come by the
-thousand, an unreachable server fails every attempt to connect, a connection may be lost again and again, and so may a
-resolver fail or change its mind. So equal events in a row, or within some seconds, are one event with a count, and do
-not push others out of the buffer.
+Nothing here runs for each call, only for calls that waited. Events that calls cause (timeouts, rejections, refused
+streams) may come by the thousand, an unreachable server fails every attempt to connect, a connection may be lost again
+and again, and so may a resolver fail or change its mind. So equal events in a row, or within some seconds, are one
+event with a count, and do not push others out of the buffer.
 
 In a forked child the history is empty, as the pool is.
 """
@@ -29,6 +29,7 @@ from ..._values.events import (
     Avoided,
     Closed,
     Draining,
+    Granted,
     Leaked,
     LookUpFailed,
     Lost,
@@ -43,9 +44,10 @@ from ..._values.events import (
 from ..._values.listener import Listener
 from ..._values.plain_text import plain
 from ..._values.stats import PoolStats
+from ._waits import Waits, WaitSummary
 
-EVENTS_KEPT = 200
-"""The number of events that are kept."""
+EVENTS_KEPT = 500
+"""The number of events that are kept: those of two rolling restarts of 64 connections."""
 
 MERGED_FOR = 10.0
 """Seconds within which equal events that calls cause are merged into one."""
@@ -67,15 +69,22 @@ class Sample(NamedTuple):
     size: int
     waiting: int
     acquired: int
+    failures: int
+    timeouts: int
+    rejected: int
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class RecordedEvent:
-    """An event, or several equal ones: when it happened first and last, how often, and the last one's details."""
+    """An event, or several equal ones: when it happened first and last, how often, and the last one's details.
+
+    `address` is that of `channel`, if it was ever seen.
+    """
 
     id: int
     kind: str
     channel: int | None
+    address: str | None
     at: float
     last_at: float
     details: Mapping[str, Detail]
@@ -88,6 +97,7 @@ class PoolHistory:
     def __init__(self, every: float, keep: float) -> None:
         """Keeps at most one sample every `every` seconds, for `keep` seconds."""
         self._every = every
+        self._keep = keep
         self._samples_kept = math.ceil(keep / every) + 1
         self._reset()
         watch_for_fork(self)
@@ -99,6 +109,10 @@ class PoolHistory:
         self._latest: dict[tuple[str, int | None], RecordedEvent] = {}
         self._replaces: dict[int, int] = {}
         self._retired: dict[int, str] = {}
+        # The addresses of the connections in the last snapshot, and in the last one that had others.
+        self._addresses: dict[int, str] = {}
+        self._addresses_before: dict[int, str] = {}
+        self._waits = Waits(self._keep, time.monotonic())
         # Whether the last attempt to connect failed.
         self._failing = False
         self._event_count = 0
@@ -112,20 +126,47 @@ class PoolHistory:
     # --- samples ------------------------------------------------------------------------------------------------
 
     def sample(self, stats: PoolStats) -> None:
-        """Adds a sample from `stats`, unless the last one is too recent."""
+        """Adds a sample from `stats`, unless the last one is too recent; notes the connections' addresses."""
         now = time.monotonic()
         with self._lock:
+            self._note_addresses(stats)
             # With some slack: a timer that fires slightly early must not halve the rate.
             if now < self._sampled_at + 0.8 * self._every:
                 return
             self._sampled_at = now
-            sample = Sample(time.time(), stats.in_flight, stats.size, stats.waiting, stats.acquired)
-            self._samples.append(sample)
+            figures = (getattr(stats, name) for name in Sample._fields[1:])
+            self._samples.append(Sample(time.time(), *figures))
+
+    def _note_addresses(self, stats: PoolStats) -> None:
+        known = {channel.id: channel.address for channel in stats.channels if channel.address is not None}
+        if known == self._addresses:
+            return
+        self._addresses_before, self._addresses = self._addresses, known
+        # The first events of a connection may come before its first snapshot, and the last ones after its last.
+        for event in self._events:
+            event.address = event.address or self._address(event.channel)
+
+    def _address(self, channel: int | None) -> str | None:
+        if channel is None:
+            return None
+        return self._addresses.get(channel) or self._addresses_before.get(channel)
 
     def samples(self) -> list[Sample]:
         """Returns the samples, oldest first."""
         with self._lock:
             return list(self._samples)
+
+    # --- waits --------------------------------------------------------------------------------------------------
+
+    def waited(self, seconds: float, *, timed_out: bool = False) -> None:
+        """Adds a wait that has just ended."""
+        with self._lock:
+            self._waits.add(seconds, time.monotonic(), timed_out=timed_out)
+
+    def waits(self) -> WaitSummary:
+        """Returns the number of recent waits, and their percentiles."""
+        with self._lock:
+            return self._waits.summary(time.monotonic())
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -145,6 +186,7 @@ class PoolHistory:
         """
         now = time.time()
         with self._lock:
+            address = self._address(channel)
             last = self._latest.get((kind, of))
             merged = last is not None and last in self._events and 0 <= now - last.at < within
             if not merged and self._events:
@@ -152,12 +194,13 @@ class PoolHistory:
                 merged = (last.kind, last.channel) == (kind, channel)
             if last is not None and merged:
                 last.count, last.last_at, last.channel, last.details = last.count + 1, now, channel, details
+                last.address = address
                 # Keeps the latest event at the end.
                 self._events.remove(last)
                 self._events.append(last)
                 return
             self._event_count += 1
-            event = RecordedEvent(self._event_count, kind, channel, now, now, details)
+            event = RecordedEvent(self._event_count, kind, channel, address, now, now, details)
             self._events.append(event)
             if within:
                 self._latest[kind, of] = event
@@ -289,9 +332,15 @@ class HistoryListener(Listener):
             error = _error_text(event.error)
             history.record("look_up_failed", None, {"error": error}, within=FAILURES_MERGED_FOR)
 
-    def timed_out(self, event: TimedOut) -> None:
-        """Records that a waiter timed out."""
+    def granted(self, event: Granted) -> None:
+        """Records how long a waiter waited for its place."""
         if (history := self._history()) is not None:
+            history.waited(event.waited)
+
+    def timed_out(self, event: TimedOut) -> None:
+        """Records that a waiter timed out, and how long it waited."""
+        if (history := self._history()) is not None:
+            history.waited(event.waited, timed_out=True)
             history.record("timed_out", None, {"waited": event.waited}, within=MERGED_FOR)
 
     def rejected(self, event: Rejected) -> None:
