@@ -1,12 +1,14 @@
 """What calls and leases cost in instructions of the client's process, as valgrind counts them.
 
-Each measurement is a process of its own under ``valgrind --tool=callgrind``, with a native server beside it. It warms
-up and then runs blocks of the same work. A call of `os.getppid` between the blocks has callgrind write what it has
-counted, in all threads. ``PYTHONPATH`` chooses another source tree to measure.
+Each measurement is a process of its own under ``valgrind --tool=callgrind``, with a native server beside it. Counting
+begins when its imports are complete and its connections are open, because the start would take longer than all else.
+Then it warms up and runs blocks of the same work. A call of `os.getppid` between the blocks makes callgrind write what
+it has counted, in all threads. ``PYTHONPATH`` chooses another source tree to measure.
 
-The figure is the least of the blocks. Leases repeat to a quarter of a hundredth. Calls wait for the server, and gRPC's
-threads wake up meanwhile: on a busy machine calls differed by up to five hundredths from run to run. So compare two
-source trees only where the machine is equally busy, and more than once.
+The figure is the least of the blocks. Leases repeat to a quarter of a hundredth, but one more import in this file,
+which lays out memory otherwise, changed them by up to a hundredth. Calls wait for the server, and gRPC's threads wake
+up meanwhile: on a busy machine calls differed by up to five hundredths from run to run. So compare two source trees
+only where the machine is equally busy, and more than once.
 
 The hash seed is fixed unless ``PYTHONHASHSEED`` is set. Other seeds gave the same figures, within those bounds.
 
@@ -25,6 +27,7 @@ import itertools
 import os
 import pathlib
 import re
+import select
 import shutil
 import statistics
 import subprocess
@@ -71,8 +74,18 @@ def _mark() -> None:
     os.getppid()
 
 
+def _ready() -> None:
+    """Reports that counting can begin; returns when it has begun."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    # Valgrind takes commands only while the program runs.
+    while not select.select([sys.stdin], [], [], 0.005)[0]:
+        pass
+
+
 def _blocks(block: Callable[[], object]) -> None:
     """Runs the blocks; the first one warms up."""
+    _ready()
     for _ in range(_BLOCKS + 1):
         block()
         _mark()
@@ -163,6 +176,7 @@ def _aio(
 ) -> Any:
     async def measure(target: str, times: int) -> None:
         async with _aio_channel(target, pooled=pooled, shared=shared) as channel:
+            _ready()
             for _ in range(_BLOCKS + 1):
                 await work(channel, times)
                 _mark()
@@ -206,15 +220,28 @@ def _count(name: str, target: str) -> list[float]:
     command = [sys.executable, __file__, "--run", name, "--target", target]
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder, "count")
-        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid"]
+        pipes = f"--vgdb-prefix={folder}/vgdb"
+        options = ["--tool=callgrind", "--instr-atstart=no", "--dump-before=getppid", f"--callgrind-out-file={out}"]
         environment = {**os.environ, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0")}
-        done = subprocess.run(  # noqa: S603 -- the command is ours
-            [*valgrind, *command], env=environment, capture_output=True, text=True, check=False
-        )
-        # The first part is the start and the block that warms up.
-        parts = [pathlib.Path(f"{out}.{number}") for number in range(2, _BLOCKS + 2)]
-        if done.returncode or not all(map(pathlib.Path.exists, parts)):
-            raise RuntimeError(f"{name} failed: {done.stderr}")
+        with pathlib.Path(folder, "errors").open("w+", encoding="utf-8") as errors:
+            process = subprocess.Popen(  # noqa: S603 -- the command is ours
+                ["valgrind", pipes, *options, *command],  # noqa: S607 -- wherever it is
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            assert process.stdout is not None  # noqa: S101 -- a pipe was asked for
+            if process.stdout.readline():
+                begin = ["vgdb", pipes, f"--pid={process.pid}", "instrumentation", "on"]
+                subprocess.run(begin, capture_output=True, check=True)  # noqa: S603 -- as above
+            process.communicate("begun\n")
+            errors.seek(0)
+            # The first part is the block that warms up.
+            parts = [pathlib.Path(f"{out}.{number}") for number in range(2, _BLOCKS + 2)]
+            if process.returncode or not all(map(pathlib.Path.exists, parts)):
+                raise RuntimeError(f"{name} failed: {errors.read()}")
         return [_total(part) / _MEASUREMENTS[name].times for part in parts]
 
 
