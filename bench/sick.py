@@ -1,7 +1,8 @@
 """Failed calls while one of three servers is sick: the pool beside gRPC's `round_robin`, in interleaved rounds.
 
 Both worlds, closed loop (callers that make one call after the other) and open loop (calls at a rate, whatever becomes
-of them). The last column is the limit that the project has set itself.
+of them). The last column is the limit that the project has set itself. Where it does not depend on `round_robin`, which
+fails about a third of the calls in any round, that is measured in the first round only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import grpcpool.aio
 from _results import Row, keep
 from _sick_servers import METHOD, Server, aio_round_robin, servers, sync_round_robin
 
-_ROUNDS = 2
+_ROUNDS = 3
 _SECONDS = 5.0
 _WELL_FOR = 0.5
 _CALLERS = 30
@@ -165,9 +166,11 @@ class Case:
         """Measures in interleaved rounds, and prints a line; returns the row to keep."""
         shares: dict[Run, list[float]] = {self.pool: [], self.plain: []}
         spread = 0.0
-        for _ in range(_ROUNDS):
-            with servers(3) as all_of_them:
+        with servers(3) as all_of_them:
+            for number in range(_ROUNDS):
                 for run, failures in shares.items():
+                    if run is self.plain and number and self.most is not None:
+                        continue
                     timer = threading.Timer(_WELL_FOR, self.sicken, [all_of_them])
                     timer.start()
                     result = run([server.target for server in all_of_them])

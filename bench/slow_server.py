@@ -26,7 +26,7 @@ from _results import Row, keep
 from _sick_servers import METHOD, aio_round_robin, servers, sync_round_robin
 from grpcpool._demo.screen import Screen
 
-_ROUNDS = 2
+_ROUNDS = 3
 _SECONDS = 8.0
 _SERVERS = 4
 _AT_ONCE = 2
