@@ -166,7 +166,7 @@ def report(
 
 def print_rows(title: str, rows: list[Row]) -> None:
     """Prints rows with the same base and unit as a table, and the command to repeat it."""
-    table = [(title, rows[0].base or "base", rows[0].ours, "ratio", "half of them", "bound", "")]
+    table = [(title, rows[0].base or "base", rows[0].ours, "ratio", "middle half", "bound", "")]
     for row in rows:
         base = "" if row.base_value is None else f"{row.base_value:.2f} {row.unit}"
         ratio = "" if row.ratio is None else f"{row.ratio:.3f}"

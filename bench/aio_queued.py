@@ -89,7 +89,7 @@ def main() -> None:
     screen.write(footer())
     keep(
         Row(
-            panel="size",
+            panel="memory",
             what=f"asyncio, {name}",
             ours="pool",
             our_value=each / 1000,

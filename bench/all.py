@@ -1,8 +1,10 @@
-"""Runs all benchmarks, or the given ones, and keeps their results in ``docs/experiments/bench.json`` and ``bench.svg``.
+"""Runs all benchmarks, or the given ones, and keeps their results in ``docs/experiments/bench.json``.
+
+Then it draws them: into ``bench.svg``, and into the tables of ``docs/explanation/cost.md``.
 
 ``python bench/all.py`` takes about a quarter of an hour on a quiet machine. ``python bench/all.py bench/growth.py``
-replaces the rows of that script alone. ``--draw`` measures nothing and draws the existing file; ``--table`` prints its
-rows as Markdown.
+replaces the rows of that script alone. ``--draw`` measures nothing and draws the existing results; ``--table`` prints
+them as Markdown.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import time
 
+import _page
 import _results
 
 _SCRIPTS = sorted(set(pathlib.Path(__file__).parent.glob("[!_]*.py")) - {pathlib.Path(__file__)})
@@ -48,10 +51,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.table:
         for panel, title in _results.PANELS.items():
-            sys.stdout.write(f"### {title}\n\n{_results.table(panel)}\n\n")
+            sys.stdout.write(f"### {title}\n\n{_page.table(panel)}\n\n")
         return
     failed = [] if arguments.draw else [script for script in arguments.scripts or _SCRIPTS if not run(script)]
-    _results.draw()
+    _page.draw()
+    _page.fill()
     if failed:
         sys.exit(f"failed: {', '.join(map(str, failed))}")
 

@@ -23,7 +23,7 @@ import grpc
 import psutil
 
 import grpcpool.aio
-from _common import ECHO, Block, compare, fast_server, isolated_channel, print_rows, rows_of
+from _common import ECHO, Block, Measured, compare, fast_server, isolated_channel, print_rows, rows_of
 from _results import Row, keep
 from grpcpool import testing
 from grpcpool._machine.addresses import Leads
@@ -91,13 +91,15 @@ def picks() -> list[Row]:
     """Measures all sizes, each beside the base."""
     base = picking(machine(*_BASE))
     measured = {_named(*size): compare(base, picking(machine(*size)), rounds=_ROUNDS) for size in _SIZES}
-    measured["1,024 busy connections"] = compare(
-        picking(busy(machine(*_BASE))), picking(busy(machine(1024, 1))), rounds=_ROUNDS
-    )
+    few, many = (picking(busy(machine(number, 1))) for number in (_BASE[0], 1024))
+    of_busy = {"1,024 busy connections": compare(few, many, rounds=_ROUNDS)}
+    return [*_picked(measured, base=_named(*_BASE)), *_picked(of_busy, base=f"{_BASE[0]} busy connections")]
+
+
+def _picked(measured: dict[str, Measured], *, base: str) -> list[Row]:
     bounds = [_BOUND] * len(measured)
-    title = "take + release"
     return rows_of(
-        measured, panel="leases", title=title, per=_TIMES, base=_named(*_BASE), ours="machine", bounds=bounds
+        measured, panel="growth", title="take + release", per=_TIMES, base=base, ours="machine", bounds=bounds
     )
 
 
@@ -175,7 +177,7 @@ def _opened(target: str, size: int) -> grpcpool.ChannelPool:
 
 def _memory(what: str, ours: float, *, base: float | None = None, rounds: int = _HELD) -> Row:
     return Row(
-        panel="size",
+        panel="memory",
         what=what,
         ours="pool",
         our_value=ours / 1000,
@@ -250,7 +252,7 @@ def opening(target: str) -> Iterator[Row]:
         base, ours = (found[1:] for found in times.values())
         low, ratio, high = statistics.quantiles([after / before for before, after in zip(base, ours, strict=True)])
         yield Row(
-            panel="size",
+            panel="growth",
             what=f"open {_named(number, 1)}",
             ours="pool",
             our_value=statistics.median(ours),
@@ -301,7 +303,7 @@ def snapshots() -> list[Row]:
         measured = compare(reading(few), reading(many), rounds=_SNAPSHOT_ROUNDS)
     return [
         Row(
-            panel="size",
+            panel="growth",
             what="stats(), 1,000 connections",
             ours="pool",
             our_value=1e6 * measured.ours / _SNAPSHOTS,
@@ -320,7 +322,8 @@ def main() -> None:
         print(memory_of_connections({"allocated": allocated, "resident": resident}[measure], side, target))
         return
     picked = picks()
-    print_rows("take + release", picked)
+    for base in dict.fromkeys(row.base for row in picked):
+        print_rows("take + release", [row for row in picked if row.base == base])
     others = [*held(), _memory("a task that waits in acquire()", asyncio.run(waiters())), *snapshots()]
     with fast_server() as target:
         others += [*opening(target), *connections(target)]

@@ -49,7 +49,7 @@ def main() -> None:
         base, ours = (statistics.median(each[name] for each in rounds) for name in (_BASE, statement))
         measured[statement] = Measured(base, ours, ratio, (low, high), _ROUNDS)
     bounds = [*_OURS.values()]
-    report("import", measured, panel="calls", per=1, base=_BASE, ours="grpcpool", bounds=bounds)
+    report("CPU time", measured, panel="imports", per=1, base=_BASE, ours="grpcpool", bounds=bounds)
 
 
 if __name__ == "__main__":

@@ -312,7 +312,7 @@ def main() -> None:
             journey(trace)
     _report(traces, calls=arguments.calls)
     keep(
-        Row(panel="size", what=f"journey {name}", ours="functions", our_value=trace.functions, unit="")
+        Row(panel="journeys", what=name, ours="pool", our_value=trace.functions, unit="functions")
         for name, trace in traces.items()
     )
 

@@ -21,7 +21,7 @@ def main() -> None:
     report(
         "acquire + release",
         measured,
-        panel="leases",
+        panel="growth",
         per=_TIMES,
         base="4 connections",
         ours="256 connections",
