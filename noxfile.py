@@ -208,10 +208,9 @@ def built_wheel() -> pathlib.Path:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Runs all benchmarks, or the given ones: ``nox -s bench -- bench/one.py``."""
-    session.install(".[test]")
-    for script in session.posargs or sorted(map(str, pathlib.Path("bench").glob("[!_]*.py"))):
-        session.run("python", script)
+    """Runs all benchmarks, or the given ones, and keeps and draws the results: ``nox -s bench -- bench/one.py``."""
+    session.install(".[test]", "matplotlib", "psutil")
+    session.run("python", "bench/all.py", *session.posargs)
 
 
 @nox.session

@@ -13,12 +13,15 @@ import gc
 import pathlib
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 
 import grpcpool
+from _results import Row, keep
 from grpcpool._demo.process import running_server
 from grpcpool._demo.screen import Screen
 
@@ -37,6 +40,7 @@ class Measured:
     ours: float
     ratio: float
     half: tuple[float, float]
+    rounds: int
 
 
 def compare(base: Block, ours: Block, *, rounds: int) -> Measured:
@@ -53,7 +57,7 @@ def compare(base: Block, ours: Block, *, rounds: int) -> Measured:
             pairs.append((_cpu_seconds(base), after))
     of_base, of_ours = zip(*pairs, strict=True)
     low, ratio, high = statistics.quantiles([after / before for before, after in pairs])
-    return Measured(statistics.median(of_base), statistics.median(of_ours), ratio, (low, high))
+    return Measured(statistics.median(of_base), statistics.median(of_ours), ratio, (low, high), rounds)
 
 
 def _cpu_seconds(block: Block) -> float:
@@ -99,21 +103,80 @@ def leasing(pool: grpcpool.ChannelPool, streams: int | None, times: int) -> Bloc
     return block
 
 
-def report(title: str, measured: dict[str, Measured], *, per: int, base: str, ours: str, bounds: list[float]) -> None:
-    """Prints a table and the command to repeat it; times are those of one of the `per` operations in a block."""
-    rows = [(title, base, ours, "ratio", "half of them", "bound", "")]
-    for (name, one), bound in zip(measured.items(), bounds, strict=True):
-        times = f"{1e6 * one.base / per:.2f} us", f"{1e6 * one.ours / per:.2f} us"
-        half = "{:.2f} to {:.2f}".format(*one.half)
-        rows.append((name, *times, f"{one.ratio:.3f}", half, f"{bound:.2f}", verdict(met=one.ratio <= bound)))
+def floor(times: int) -> Block:
+    """The least that an acquire and a release can cost: two rounds of taking a lock and moving an item in a deque."""
+    lock = threading.Lock()
+    free = deque(range(4))
+
+    def block() -> None:
+        for _ in range(times):
+            with lock:
+                free.append(free.popleft())
+            with lock:
+                free.append(free.popleft())
+
+    return block
+
+
+def rows_of(
+    measured: dict[str, Measured],
+    *,
+    panel: str,
+    title: str,
+    per: int,
+    base: str,
+    ours: str,
+    bounds: Sequence[float | None],
+) -> list[Row]:
+    """The comparisons as rows; times are those of one of the `per` operations in a block."""
+    return [
+        Row(
+            panel=panel,
+            what=f"{title}, {name}",
+            base=base,
+            ours=ours,
+            unit="us CPU",
+            base_value=1e6 * one.base / per,
+            our_value=1e6 * one.ours / per,
+            ratio=one.ratio,
+            low=one.half[0],
+            high=one.half[1],
+            rounds=one.rounds,
+            bound=bound,
+        )
+        for (name, one), bound in zip(measured.items(), bounds, strict=True)
+    ]
+
+
+def report(
+    title: str,
+    measured: dict[str, Measured],
+    *,
+    panel: str,
+    per: int,
+    base: str,
+    ours: str,
+    bounds: Sequence[float | None],
+) -> None:
+    """Prints a table and the command to repeat it, and keeps the rows; times are for one of `per` operations."""
+    rows = rows_of(measured, panel=panel, title=title, per=per, base=base, ours=ours, bounds=bounds)
+    print_rows(title, rows)
+    keep(rows)
+
+
+def print_rows(title: str, rows: list[Row]) -> None:
+    """Prints rows with the same base and unit as a table, and the command to repeat it."""
+    table = [(title, rows[0].base or "base", rows[0].ours, "ratio", "middle half", "bound", "")]
+    for row in rows:
+        base = "" if row.base_value is None else f"{row.base_value:.2f} {row.unit}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+        half = "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}"
+        bound = "" if row.bound is None else f"{row.bound:.2f}"
+        name = row.what.removeprefix(f"{title}, ")
+        table.append((name, base, f"{row.our_value:.2f} {row.unit}", ratio, half, bound, row.verdict))
     screen = Screen(sys.stdout)
-    screen.table(rows, align="<>>>>><")
+    screen.table(table, align="<>>>>><")
     screen.write(footer())
-
-
-def verdict(*, met: bool) -> str:
-    """Whether a bound was kept, in a word."""
-    return "met" if met else "MISSED"
 
 
 def footer() -> str:

@@ -10,12 +10,14 @@ other things.
 from __future__ import annotations
 
 import contextlib
+import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from _common import footer, verdict
+from _common import footer
+from _results import Row, keep, verdict
 from grpcpool import PoolConfig
 from grpcpool._demo.call_counter import failure_name
 from grpcpool._demo.screen import Screen
@@ -25,11 +27,11 @@ CONNECTIONS = 8
 CONFIG = PoolConfig(min_size=1, max_size=CONNECTIONS)
 CALL_TIMEOUT = 10.0
 
-ROUNDS = 8
+ROUNDS = 6
 # Seconds of each round. In shorter rounds, the time at which a thread happens to be woken has too much weight.
 MEASURED = 5.0
 WARM_UP = 0.6
-_BOUND = 0.95
+_BOUND = 0.97
 _DEALT = f"{CONNECTIONS} channels"
 
 
@@ -66,8 +68,8 @@ class CallCounter:
             self.failures.append(failure)
 
 
-def report(pairs: Sequence[tuple[CallCounter, CallCounter]]) -> None:
-    """Prints a table and the command to repeat it; the first of each pair is the pool's."""
+def report(pairs: Sequence[tuple[CallCounter, CallCounter]], *, callers: str) -> None:
+    """Prints a table and the command to repeat it, and keeps the rows; the first of each pair is the pool's."""
     ours, dealt = zip(*pairs, strict=True)
     rows = [("goodput", "completed", "failed", "failed with")]
     completed: dict[str, int] = {}
@@ -86,3 +88,34 @@ def report(pairs: Sequence[tuple[CallCounter, CallCounter]]) -> None:
         f"failed on the pool {failed}, bound 0: {verdict(met=not failed)}\n"
         f"{footer()}"
     )
+    what = f"{WORKERS} {callers} against limits of 100"
+    seconds = ROUNDS * MEASURED
+    low, _, high = statistics.quantiles(ratios)
+    goodput = Row(
+        panel="load",
+        what=f"{what}, goodput",
+        ours="pool",
+        our_value=completed["pool"] / seconds,
+        unit="calls/s",
+        base=f"{_DEALT} by hand",
+        base_value=completed[_DEALT] / seconds,
+        ratio=ratio,
+        low=low,
+        high=high,
+        rounds=len(pairs),
+        bound=_BOUND,
+        at_least=True,
+    )
+    of_others = sum(len(counter.failures) for counter in dealt)
+    failures_of_pool = Row(
+        panel="load",
+        what=f"{what}, failed",
+        ours="pool",
+        our_value=failed,
+        unit="calls",
+        base=f"{_DEALT} by hand",
+        base_value=of_others,
+        rounds=len(pairs),
+        bound=0,
+    )
+    keep([goodput, failures_of_pool])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import signal
 import subprocess
@@ -24,12 +25,16 @@ class Server:
     """One server, in a process of its own."""
 
     def __init__(self) -> None:
-        """Starts it."""
+        """Starts it, but does not wait until it serves."""
         script = Path(__file__).with_name("_sick_server.py")
         self._process = subprocess.Popen(  # noqa: S603 -- our own
             [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.target = f"127.0.0.1:{self._line()}"
+
+    @functools.cached_property
+    def target(self) -> str:
+        """Its address, as soon as it serves."""
+        return f"127.0.0.1:{self._line()}"
 
     def _line(self) -> str:
         assert self._process.stdout is not None  # noqa: S101 -- a pipe was asked for
@@ -54,9 +59,12 @@ class Server:
 
 @contextlib.contextmanager
 def servers(number: int) -> Iterator[list[Server]]:
-    """So many servers."""
+    """So many servers, which start at the same time."""
     made = [Server() for _ in range(number)]
     try:
+        for server in made:
+            # The port is the first line of its output; later lines answer commands.
+            server.target  # noqa: B018 -- waits
         yield made
     finally:
         for server in made:

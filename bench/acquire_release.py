@@ -6,35 +6,23 @@ four real connections.
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-
-from _common import compare, fast_server, leasing, open_pool, report
+from _common import compare, fast_server, floor, leasing, open_pool, report
 
 _TIMES = 2000
 _ROUNDS = 300
 _BOUND = 5.0
 
 
-def floor() -> None:
-    """One block of the floor."""
-    lock = threading.Lock()
-    free = deque(range(4))
-    for _ in range(_TIMES):
-        with lock:
-            free.append(free.popleft())
-        with lock:
-            free.append(free.popleft())
-
-
 def main() -> None:
     """Measures and reports."""
     with fast_server() as target, open_pool(target, 4) as pool:
         measured = {
-            "a whole connection": compare(floor, leasing(pool, None, _TIMES), rounds=_ROUNDS),
-            "one stream": compare(floor, leasing(pool, 1, _TIMES), rounds=_ROUNDS),
+            "a whole connection": compare(floor(_TIMES), leasing(pool, None, _TIMES), rounds=_ROUNDS),
+            "one stream": compare(floor(_TIMES), leasing(pool, 1, _TIMES), rounds=_ROUNDS),
         }
-    report("acquire + release", measured, per=_TIMES, base="floor", ours="pool", bounds=[_BOUND, _BOUND])
+    report(
+        "acquire + release", measured, panel="leases", per=_TIMES, base="floor", ours="pool", bounds=[_BOUND, _BOUND]
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main() -> None:
     """Measures and reports."""
     with running_server() as port:
         pairs = asyncio.run(measure(f"127.0.0.1:{port}"))
-    report(pairs)
+    report(pairs, callers="tasks")
 
 
 if __name__ == "__main__":

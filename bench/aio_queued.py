@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import grpc
 
 import grpcpool.aio
-from _common import ECHO, fast_server, footer, isolated_aio_channel, verdict
+from _common import ECHO, fast_server, footer, isolated_aio_channel
+from _results import Row, keep, verdict
 from grpcpool._demo.screen import Screen
 
 _CALLS = 10_000
@@ -59,7 +60,7 @@ async def measure(target: str) -> tuple[dict[str, float], list[bytes]]:
         tasks = [asyncio.create_task(take_answer(call)) for call in calls]
         # Lets the tasks begin.
         await asyncio.sleep(0)
-        used["and a task that awaits it"] = memory.per_call()
+        used["a call that waits, and its task"] = memory.per_call()
         tracemalloc.stop()
         await first
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -86,6 +87,18 @@ def main() -> None:
     screen = Screen(sys.stdout)
     screen.table(rows, align="<>><")
     screen.write(footer())
+    keep(
+        Row(
+            panel="memory",
+            what=f"asyncio, {name}",
+            ours="pool",
+            our_value=each / 1000,
+            unit="kB",
+            rounds=_CALLS,
+            bound=_BOUND / 1000,
+        )
+        for name, each in used.items()
+    )
 
 
 if __name__ == "__main__":

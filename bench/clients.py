@@ -19,9 +19,10 @@ import itertools
 import random
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from _common import footer
+from _results import Row, keep
 from grpcpool import PoolConfig
 from grpcpool._demo.screen import Screen
 from grpcpool._machine.addresses import Leads
@@ -198,7 +199,8 @@ def _dice(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 -- no secret
 
 
-def _row(what: str, clients: int, slower: tuple[float, ...], policy: str) -> tuple[str, ...]:
+def _measure(clients: int, slower: tuple[float, ...], policy: str) -> tuple[float, float, float]:
+    """The median and the 99th percentile in milliseconds, and the failed calls in percent."""
     latencies: list[float] = []
     failed = 0
     for seed in _SEEDS:
@@ -207,21 +209,37 @@ def _row(what: str, clients: int, slower: tuple[float, ...], policy: str) -> tup
         latencies += network.latencies
         failed += network.failed
     percentiles = statistics.quantiles(latencies, n=100)
-    times = (f"{1000 * percentiles[percent - 1]:.0f} ms" for percent in (50, 99))
-    return what, str(clients), policy, *times, f"{100 * failed / len(latencies):.1f} %"
+    return 1000 * percentiles[49], 1000 * percentiles[98], 100 * failed / len(latencies)
 
 
-def _rows() -> Iterator[tuple[str, ...]]:
-    for what, slower in (("four equal servers", _EQUAL), ("one of four servers five times slower", _ONE_SLOW)):
-        for clients, policy in itertools.product(_CLIENTS, _POLICIES):
-            yield _row(what, clients, slower, policy)
+def _result(what: str, clients: int, ours: float, base: float) -> Row:
+    return Row(
+        panel="load",
+        what=f"simulated, {what}, clients: {clients}, p99",
+        ours="least loaded",
+        our_value=ours,
+        unit="ms",
+        base="round robin",
+        base_value=base,
+        ratio=ours / base,
+        rounds=len(_SEEDS),
+    )
 
 
 def main() -> None:
     """Simulates and reports."""
+    table: list[tuple[str, ...]] = [("", "clients", "policy", "p50", "p99", "failed")]
+    rows = []
+    for what, slower in (("four equal servers", _EQUAL), ("one of four servers five times slower", _ONE_SLOW)):
+        for clients in _CLIENTS:
+            found = {policy: _measure(clients, slower, policy) for policy in _POLICIES}
+            for policy, (p50, p99, failed) in found.items():
+                table.append((what, str(clients), policy, f"{p50:.0f} ms", f"{p99:.0f} ms", f"{failed:.1f} %"))
+            rows.append(_result(what, clients, found["least loaded"][1], found["round robin"][1]))
     screen = Screen(sys.stdout)
-    screen.table([("", "clients", "policy", "p50", "p99", "failed"), *_rows()], align="<><>>>")
+    screen.table(table, align="<><>>>")
     screen.write(footer())
+    keep(rows)
 
 
 if __name__ == "__main__":

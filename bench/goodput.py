@@ -50,7 +50,7 @@ def main() -> None:
                 pairs.append((load([pool]), dealt))
             else:
                 pairs.append((load([pool]), load(channels)))
-    report(pairs)
+    report(pairs, callers="threads")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """What calls and leases cost in instructions of the client's process, as valgrind counts them.
 
-Each measurement is a process of its own under ``valgrind --tool=callgrind``, with a native server beside it. It warms
-up and then runs blocks of the same work. A call of `os.getppid` between the blocks has callgrind write what it has
-counted, in all threads. ``PYTHONPATH`` chooses another source tree to measure.
+Each measurement is a process of its own under ``valgrind --tool=callgrind``, with a native server beside it. Counting
+begins when its imports are complete and its connections are open, because the start would take longer than all else.
+Then it warms up and runs blocks of the same work. A call of `os.getppid` between the blocks makes callgrind write what
+it has counted, in all threads. ``PYTHONPATH`` chooses another source tree to measure.
 
-The figure is the least of the blocks. Leases repeat to a quarter of a hundredth. Calls wait for the server, and gRPC's
-threads wake up meanwhile: on a busy machine calls differed by up to five hundredths from run to run. So compare two
-source trees only where the machine is equally busy, and more than once.
+The figure is the least of the blocks. Leases repeat to a quarter of a hundredth, but one more import in this file,
+which lays out memory otherwise, changed them by up to a hundredth. Calls wait for the server, and gRPC's threads wake
+up meanwhile: on a busy machine calls differed by up to five hundredths from run to run. So compare two source trees
+only where the machine is equally busy, and more than once.
 
 The hash seed is fixed unless ``PYTHONHASHSEED`` is set. Other seeds gave the same figures, within those bounds.
 
@@ -25,6 +27,7 @@ import itertools
 import os
 import pathlib
 import re
+import select
 import shutil
 import statistics
 import subprocess
@@ -36,7 +39,8 @@ from typing import Any
 import grpc
 
 import grpcpool.aio
-from _common import COUNT, ECHO, fast_server, footer, isolated_aio_channel, isolated_channel, leasing
+from _common import COUNT, ECHO, fast_server, floor, footer, isolated_aio_channel, isolated_channel, leasing
+from _results import Row, keep
 from grpcpool import testing
 from grpcpool._demo.screen import Screen
 
@@ -62,14 +66,26 @@ class Measurement:
     run: Callable[[str, int], None]
     base: str | None = None
     """The name of the measurement that this is compared with."""
+    bound: float | None = None
+    """What the ratio may be at most."""
 
 
 def _mark() -> None:
     os.getppid()
 
 
+def _ready() -> None:
+    """Reports that counting can begin; returns when it has begun."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    # Valgrind takes commands only while the program runs.
+    while not select.select([sys.stdin], [], [], 0.005)[0]:
+        pass
+
+
 def _blocks(block: Callable[[], object]) -> None:
     """Runs the blocks; the first one warms up."""
+    _ready()
     for _ in range(_BLOCKS + 1):
         block()
         _mark()
@@ -160,6 +176,7 @@ def _aio(
 ) -> Any:
     async def measure(target: str, times: int) -> None:
         async with _aio_channel(target, pooled=pooled, shared=shared) as channel:
+            _ready()
             for _ in range(_BLOCKS + 1):
                 await work(channel, times)
                 _mark()
@@ -176,19 +193,25 @@ async def _aio_unary(channel: grpc.aio.Channel, times: int) -> None:
 
 # --- all of them ------------------------------------------------------------------------------------------------
 
+
+def _floor(_: str, times: int) -> None:
+    _blocks(floor(times))
+
+
 _MEASUREMENTS = {
     "unary-bare": Measurement("unary call, channel", 100, _unary(pooled=False)),
-    "unary-pool": Measurement("unary call, pool", 100, _unary(pooled=True), "unary-bare"),
+    "unary-pool": Measurement("unary call, pool", 100, _unary(pooled=True), "unary-bare", 1.05),
     "unary-handle": Measurement("unary call, handle", 100, _unary(pooled=True, shared=True), "unary-pool"),
     "stream-bare": Measurement(f"stream of {_MESSAGES} messages, channel", 30, _stream(pooled=False)),
-    "stream-pool": Measurement(f"stream of {_MESSAGES} messages, pool", 30, _stream(pooled=True), "stream-bare"),
+    "stream-pool": Measurement(f"stream of {_MESSAGES} messages, pool", 30, _stream(pooled=True), "stream-bare", 1.06),
     "aio-bare": Measurement("asyncio unary call, channel", 100, _aio(_aio_unary, pooled=False)),
-    "aio-pool": Measurement("asyncio unary call, pool", 100, _aio(_aio_unary, pooled=True), "aio-bare"),
+    "aio-pool": Measurement("asyncio unary call, pool", 100, _aio(_aio_unary, pooled=True), "aio-bare", 1.10),
     "aio-handle": Measurement(
         "asyncio unary call, handle", 100, _aio(_aio_unary, pooled=True, shared=True), "aio-pool"
     ),
-    "lease-whole": Measurement("acquire + release, a whole connection", 500, _lease(None)),
-    "lease-stream": Measurement("acquire + release, one stream", 500, _lease(1)),
+    "lease-floor": Measurement("acquire + release, floor", 500, _floor),
+    "lease-whole": Measurement("acquire + release, a whole connection", 500, _lease(None), "lease-floor", 4.0),
+    "lease-stream": Measurement("acquire + release, one stream", 500, _lease(1), "lease-floor", 4.2),
 }
 
 
@@ -197,15 +220,28 @@ def _count(name: str, target: str) -> list[float]:
     command = [sys.executable, __file__, "--run", name, "--target", target]
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder, "count")
-        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid"]
+        pipes = f"--vgdb-prefix={folder}/vgdb"
+        options = ["--tool=callgrind", "--instr-atstart=no", "--dump-before=getppid", f"--callgrind-out-file={out}"]
         environment = {**os.environ, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0")}
-        done = subprocess.run(  # noqa: S603 -- the command is ours
-            [*valgrind, *command], env=environment, capture_output=True, text=True, check=False
-        )
-        # The first part is the start and the block that warms up.
-        parts = [pathlib.Path(f"{out}.{number}") for number in range(2, _BLOCKS + 2)]
-        if done.returncode or not all(map(pathlib.Path.exists, parts)):
-            raise RuntimeError(f"{name} failed: {done.stderr}")
+        with pathlib.Path(folder, "errors").open("w+", encoding="utf-8") as errors:
+            process = subprocess.Popen(  # noqa: S603 -- the command is ours
+                ["valgrind", pipes, *options, *command],  # noqa: S607 -- wherever it is
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            assert process.stdout is not None  # noqa: S101 -- a pipe was asked for
+            if process.stdout.readline():
+                begin = ["vgdb", pipes, f"--pid={process.pid}", "instrumentation", "on"]
+                subprocess.run(begin, capture_output=True, check=True)  # noqa: S603 -- as above
+            process.communicate("begun\n")
+            errors.seek(0)
+            # The first part is the block that warms up.
+            parts = [pathlib.Path(f"{out}.{number}") for number in range(2, _BLOCKS + 2)]
+            if process.returncode or not all(map(pathlib.Path.exists, parts)):
+                raise RuntimeError(f"{name} failed: {errors.read()}")
         return [_total(part) / _MEASUREMENTS[name].times for part in parts]
 
 
@@ -216,17 +252,46 @@ def _total(part: pathlib.Path) -> int:
     return int(found[1])
 
 
+def _row(name: str, counts: dict[str, list[float]]) -> Row | None:
+    """The row of a measurement; `None` if it, or its base, was not measured or has no base."""
+    measurement, ours = _MEASUREMENTS[name], counts[name]
+    if measurement.base not in counts:
+        return None
+    base = counts[measurement.base]
+    low, _, high = statistics.quantiles([after / before for before, after in zip(base, ours, strict=True)])
+    what, _, side = measurement.title.rpartition(", ")
+    of_lease = name.startswith("lease")
+    return Row(
+        panel="leases" if of_lease else "calls",
+        what=f"instructions, {measurement.title if of_lease else what}",
+        base=_MEASUREMENTS[measurement.base].title.rpartition(", ")[2],
+        ours="pool" if of_lease else side,
+        unit="instructions",
+        base_value=min(base),
+        our_value=min(ours),
+        ratio=min(ours) / min(base),
+        low=low,
+        high=high,
+        rounds=len(ours),
+        bound=measurement.bound,
+    )
+
+
 def _report(counts: dict[str, list[float]]) -> None:
-    rows = [("instructions", "least", "median", "most", "ratio")]
+    table = [("instructions", "least", "median", "most", "ratio", "bound", "")]
+    rows = {name: _row(name, counts) for name in counts}
     for name, blocks in counts.items():
-        measurement = _MEASUREMENTS[name]
         figures = min(blocks), statistics.median(blocks), max(blocks)
         least, median, most = (f"{figure:,.0f}" for figure in figures)
-        ratio = f"{min(blocks) / min(counts[measurement.base]):.3f}" if measurement.base in counts else ""
-        rows.append((measurement.title, least, median, most, ratio))
+        row = rows[name]
+        ratio = "" if row is None else f"{row.ratio:.3f}"
+        bound = "" if row is None or row.bound is None else f"{row.bound:.2f}"
+        verdict = "" if row is None else row.verdict
+        table.append((_MEASUREMENTS[name].title, least, median, most, ratio, bound, verdict))
     screen = Screen(sys.stdout)
-    screen.table(rows, align="<>>>>")
+    screen.table(table, align="<>>>>><")
     screen.write(footer())
+    keep(row for row in rows.values() if row is not None)
 
 
 def main() -> None:

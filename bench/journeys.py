@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import grpc
 
 import grpcpool.aio
+from _results import Row, keep
 from grpcpool import testing
 
 _PACKAGE = "grpcpool"
@@ -310,6 +311,10 @@ def main() -> None:
         with trace.watching():
             journey(trace)
     _report(traces, calls=arguments.calls)
+    keep(
+        Row(panel="journeys", what=name, ours="pool", our_value=trace.functions, unit="functions")
+        for name, trace in traces.items()
+    )
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from _common import compare, fast_server, leasing, open_pool, report
 
 _TIMES = 2000
-_ROUNDS = 200
-_BOUND = 1.5
+_ROUNDS = 100
+_BOUND = 1.2
 
 
 def main() -> None:
@@ -18,7 +18,15 @@ def main() -> None:
             for name, streams in asks.items()
         }
     bounds = [_BOUND] * len(asks)
-    report("acquire + release", measured, per=_TIMES, base="4 connections", ours="256 connections", bounds=bounds)
+    report(
+        "acquire + release",
+        measured,
+        panel="growth",
+        per=_TIMES,
+        base="4 connections",
+        ours="256 connections",
+        bounds=bounds,
+    )
 
 
 if __name__ == "__main__":

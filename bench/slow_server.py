@@ -14,14 +14,15 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 import grpc.aio
 
 import grpcpool
 import grpcpool.aio
-from _common import footer, verdict
+from _common import footer
+from _results import Row, keep
 from _sick_servers import METHOD, aio_round_robin, servers, sync_round_robin
 from grpcpool._demo.screen import Screen
 
@@ -156,14 +157,47 @@ def rows(world: str, pairs: list[tuple[Result, Result]]) -> Iterator[tuple[str, 
             yield f"{world}, round {number}", name, *times, str(result.answered), str(failed)
 
 
-def verdicts(world: str, pairs: list[tuple[Result, Result]]) -> str:
-    """Whether the bounds were kept, in the middle of the rounds."""
-    p99 = statistics.median(ours.percentile(99) / plain.percentile(99) for ours, plain in pairs)
-    goodput = sum(ours.answered for ours, _ in pairs) / sum(plain.answered for _, plain in pairs)
-    return (
-        f"{world}: p99 {p99:.3f} of round_robin's, bound {_MOST_P99}: {verdict(met=p99 <= _MOST_P99)}; "
-        f"goodput {goodput:.3f} of it, bound {_LEAST_GOODPUT}: {verdict(met=goodput >= _LEAST_GOODPUT)}\n"
+def results(world: str, pairs: list[tuple[Result, Result]]) -> list[Row]:
+    """The ratios of the rounds together, with their bounds."""
+    p99 = [(ours.percentile(99), plain.percentile(99)) for ours, plain in pairs]
+    answered = [(ours.answered, plain.answered) for ours, plain in pairs]
+    return [
+        _row(f"{world}, one slow server of four, p99", p99, unit="ms", per=0.001, bound=_MOST_P99, at_least=False),
+        _row(
+            f"{world}, one slow server of four, goodput",
+            answered,
+            unit="calls/s",
+            per=_SECONDS,
+            bound=_LEAST_GOODPUT,
+            at_least=True,
+        ),
+    ]
+
+
+def _row(
+    what: str, pairs: Sequence[tuple[float, float]], *, unit: str, per: float, bound: float, at_least: bool
+) -> Row:
+    ratios = [ours / plain for ours, plain in pairs]
+    ours, plain = (statistics.mean(side) / per for side in zip(*pairs, strict=True))
+    return Row(
+        panel="load",
+        what=what,
+        ours="pool",
+        our_value=ours,
+        unit=unit,
+        base="round_robin",
+        base_value=plain,
+        ratio=ours / plain if at_least else statistics.median(ratios),
+        low=min(ratios),
+        high=max(ratios),
+        rounds=len(pairs),
+        bound=bound,
+        at_least=at_least,
     )
+
+
+def _words(row: Row) -> str:
+    return f"{row.what}: {row.ratio:.3f} of {row.base}'s, bound {row.bound}: {row.verdict}\n"
 
 
 def main() -> None:
@@ -185,7 +219,9 @@ def main() -> None:
     screen = Screen(sys.stdout)
     header = ("one of four servers five times slower", "", "p50", "p99", "answered", "failed")
     screen.table([header, *(row for world, pairs in measured.items() for row in rows(world, pairs))], align="<<>>>>")
-    screen.write("".join(verdicts(world, pairs) for world, pairs in measured.items()) + footer())
+    kept = [row for world, pairs in measured.items() for row in results(world, pairs)]
+    screen.write("".join(map(_words, kept)) + footer())
+    keep(kept)
 
 
 if __name__ == "__main__":

@@ -160,3 +160,14 @@ def test_the_table_of_an_experiment_is_that_of_its_data(name: str, monkeypatch: 
     assert f"\n\n{program.table()}\n\n" in page
     for suffix in (".csv", ".py", ".svg"):
         assert f"(../../experiments/{name}{suffix})" in page.replace("<", "(").replace(">", ")"), suffix
+
+
+def test_the_page_on_cost_is_drawn_from_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page on cost has each table that the benchmarks draw from their results, once, as they draw it."""
+    monkeypatch.syspath_prepend(str(DOCS.parent / "bench"))
+    drawing = importlib.import_module("_page")
+    page = read("explanation/cost.md")
+    assert drawing.filled(page) == page
+    names = re.findall(r"<!-- drawn: (\w+) -->", page)
+    assert sorted(names) == sorted(["conditions", "bounds", *importlib.import_module("_results").PANELS])
+    assert page.count("<!-- end -->") == len(names)
