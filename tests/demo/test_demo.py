@@ -253,6 +253,34 @@ def test_it_ends_by_itself() -> None:
     assert (done.returncode, done.stdout) == (1, "a table\nfailed: not finished within 0 s\n")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe without a reader is another error on this platform")
+@pytest.mark.parametrize("blocked", [(), ("typer",)], ids=["with_extra", "without_extra"])
+@pytest.mark.parametrize("options", [[], ["--aio"]], ids=["threads", "aio"])
+def test_it_ends_when_its_reader_does(options: list[str], blocked: tuple[str, ...]) -> None:
+    """Piped into a program that ends, as ``head`` does, the demonstration ends silently with 1."""
+    program = (
+        "import importlib.util, sys; find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name: None if name in {blocked!r} else find(name)\n"
+        "from grpcpool.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-W", "error", "-c", program, "demo", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 -- our own
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert (process.wait(60), errors) == (1, "")
+
+
+def test_it_needs_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its standard output closed it runs all the same, and its exit code says whether something was lost."""
+    monkeypatch.setattr(run, "PARTS", [lambda world, screen: screen.write("a part") or ["a lease was lost"]])
+    assert run.run_demo(None) == 1
+    monkeypatch.setattr(run, "PARTS", [lambda world, screen: screen.write("a part") or []])
+    assert run.run_demo(None) == 0
+
+
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` names the commands and exits with 0."""
     with pytest.raises(SystemExit) as ended:
