@@ -36,3 +36,15 @@ def test_the_asyncio_twin_is_loaded_at_first_use() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """A name that the package does not have raises `AttributeError`, as for any module."""
     _run("import grpcpool\ntry: grpcpool.nothing\nexcept AttributeError as error: assert 'nothing' in str(error)")
+
+
+def test_completion_offers_what_is_loaded_later() -> None:
+    """`dir(grpcpool)`, by which shells complete, has every public name before its first use, and no others."""
+    _run(
+        "import grpcpool\n"
+        "offered = {name for name in dir(grpcpool) if not name.startswith('_')}\n"
+        "assert offered == {*grpcpool.__all__, 'aio', 'events'}, offered\n"
+        "assert '__version__' in dir(grpcpool)\n"
+        "assert all(hasattr(grpcpool, name) for name in dir(grpcpool))\n"
+        "assert {name for name in dir(grpcpool.aio) if not name.startswith('_')} == {*grpcpool.aio.__all__}\n"
+    )
