@@ -48,3 +48,14 @@ def test_completion_offers_what_is_loaded_later() -> None:
         "assert all(hasattr(grpcpool, name) for name in dir(grpcpool))\n"
         "assert {name for name in dir(grpcpool.aio) if not name.startswith('_')} == {*grpcpool.aio.__all__}\n"
     )
+
+
+def test_annotations_can_be_resolved() -> None:
+    """`typing.get_type_hints` resolves the annotations of every public class, as frameworks that inject objects do."""
+    _run(
+        "import typing, grpcpool\n"
+        "for module in (grpcpool, grpcpool.aio, grpcpool.events):\n"
+        "    for name in module.__all__:\n"
+        "        if isinstance(found := getattr(module, name), type):\n"
+        "            typing.get_type_hints(found)\n"
+    )
