@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codeop
 import csv
 import dataclasses
 import importlib
@@ -30,6 +31,19 @@ _SETTING = re.compile(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL
 def read(name: str) -> str:
     """Returns the text of a page."""
     return (DOCS / name).read_text(encoding="utf-8")
+
+
+def test_the_front_pages_blocks_can_be_pasted_at_a_prompt() -> None:
+    """Python's plain prompt takes each block of README: a block of statements ends with an empty line there."""
+    blocks = re.findall(r"^```python\n(.*?)^```", read("../README.md"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 5
+    for block in blocks:
+        lines: list[str] = []
+        for line in (*block.splitlines(), ""):
+            lines.append(line)
+            if codeop.compile_command("\n".join(lines)) is not None:
+                lines.clear()
+        assert lines == []
 
 
 def test_every_setting_has_its_section() -> None:

@@ -36,3 +36,26 @@ def test_the_asyncio_twin_is_loaded_at_first_use() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """A name that the package does not have raises `AttributeError`, as for any module."""
     _run("import grpcpool\ntry: grpcpool.nothing\nexcept AttributeError as error: assert 'nothing' in str(error)")
+
+
+def test_completion_offers_what_is_loaded_later() -> None:
+    """`dir(grpcpool)`, by which shells complete, has every public name before its first use, and no others."""
+    _run(
+        "import grpcpool\n"
+        "offered = {name for name in dir(grpcpool) if not name.startswith('_')}\n"
+        "assert offered == {*grpcpool.__all__, 'aio', 'events'}, offered\n"
+        "assert '__version__' in dir(grpcpool)\n"
+        "assert all(hasattr(grpcpool, name) for name in dir(grpcpool))\n"
+        "assert {name for name in dir(grpcpool.aio) if not name.startswith('_')} == {*grpcpool.aio.__all__}\n"
+    )
+
+
+def test_annotations_can_be_resolved() -> None:
+    """`typing.get_type_hints` resolves the annotations of every public class, as frameworks that inject objects do."""
+    _run(
+        "import typing, grpcpool\n"
+        "for module in (grpcpool, grpcpool.aio, grpcpool.events):\n"
+        "    for name in module.__all__:\n"
+        "        if isinstance(found := getattr(module, name), type):\n"
+        "            typing.get_type_hints(found)\n"
+    )

@@ -65,6 +65,7 @@ __all__ = [
     "shared_channel",
 ]
 
+_MODULES = ("aio", "events")
 _HOMES = {
     "._grpc.options": ("isolated",),
     "._patching.patch": ("Patched", "patched"),
@@ -86,7 +87,7 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         """Loads a name at its first use; notes what the two constructors may be about to replace."""
-        if name in ("aio", "events"):
+        if name in _MODULES:
             return importlib.import_module(f".{name}", __name__)
         if name in _HOME_OF:
             found = globals()[name] = getattr(importlib.import_module(_HOME_OF[name], __name__), name)
@@ -97,5 +98,5 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    """The names that are there, and those that are loaded at their first use."""
-    return sorted({*globals(), *__all__})
+    """The names that are there, and those that are loaded at their first use; without those that only serve here."""
+    return sorted({*globals(), *__all__, *_HOME_OF, *_MODULES} - {"TYPE_CHECKING", "annotations", "importlib"})

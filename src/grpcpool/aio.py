@@ -29,5 +29,5 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    """The names that are there, and those that are looked up."""
-    return sorted({*globals(), *__all__})
+    """The names that are there, and those that are looked up; without those that only serve here."""
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "annotations"})

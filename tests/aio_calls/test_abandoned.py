@@ -19,6 +19,7 @@ from grpcpool import PoolConfig
 from grpcpool._aio.call import CallProxy
 from grpcpool._aio.call_stages import Waiting
 from grpcpool._aio.failed_call import Failed
+from grpcpool._grpc.cancel_messages import keeping_message
 from grpcpool.aio import ChannelPool
 from support.aio_pools import at_rest
 from support.aio_ways import KINDS, STREAM, UNARY, WAYS, Way, outcome_of
@@ -296,6 +297,33 @@ async def test_nothing_is_left_of_a_call(calls: CallServer, use: Use, wait: bool
             await _released(pool)
         # Its waiter stays in the queue's heap until there are many.
         assert left(Waiting) == []
+
+
+@pytest.mark.usefixtures("_not_collecting")
+@in_loop
+async def test_nothing_is_left_of_a_failed_wait() -> None:
+    """No cycle through an error's traceback holds the future with which gRPC reports the failure of a batch."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def receive(future: asyncio.Future[None]) -> None:
+        try:
+            await future
+        finally:
+            # The traceback holds no variable of gRPC's compiled functions.
+            del future
+
+    async def wait(work: Coroutine[Any, Any, None]) -> None:
+        await keeping_message(work)
+
+    waiting = asyncio.create_task(wait(receive(future)))
+    await asyncio.sleep(0)
+    future.set_exception(ArithmeticError)
+    gone = weakref.ref(future)
+    del future
+    with pytest.raises(ArithmeticError):
+        await waiting
+    del waiting
+    assert gone() is None
 
 
 @pytest.mark.usefixtures("_not_collecting")

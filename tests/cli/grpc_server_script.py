@@ -27,6 +27,20 @@ def _count(request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
         yield b""
 
 
+class _RequiresToken(grpc.ServerInterceptor):
+    """Rejects calls without this token, reflection included."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = {("authorization", f"Bearer {token}"), ("token-bin", token.encode())}
+
+    def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        if self._expected <= {(name, value) for name, value in details.invocation_metadata}:
+            return continuation(details)
+        return grpc.unary_unary_rpc_method_handler(
+            lambda _, context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+        )
+
+
 def _serve_services(server: grpc.Server, options: argparse.Namespace) -> None:
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Count": grpc.unary_stream_rpc_method_handler(_count)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("cli.Counting", handlers)])
@@ -75,9 +89,12 @@ def main() -> None:
     parser.add_argument("--v1", action="store_true", help="reflection v1 without v1alpha")
     parser.add_argument("--unix", default="")
     parser.add_argument("--streams", type=int, help="concurrent streams of a connection")
+    parser.add_argument("--token", help="required of each call: as a bearer token, and in token-bin")
     options = parser.parse_args()
     limit = [] if options.streams is None else [("grpc.max_concurrent_streams", options.streams)]
-    server = grpc.server(ThreadPoolExecutor(32), options=[*limit, ("grpc.so_reuseport", 0)])
+    interceptors: list[grpc.ServerInterceptor] = [] if options.token is None else [_RequiresToken(options.token)]
+    settings = [*limit, ("grpc.so_reuseport", 0)]
+    server = grpc.server(ThreadPoolExecutor(32), interceptors=interceptors, options=settings)
     _serve_services(server, options)
     port = _listen(server, options)
     server.start()

@@ -243,6 +243,22 @@ def test_tls(command: Commands, tls_port: int, load: str) -> None:
     assert all(result["failed"] == 0 for result in result.json["results"] if result["available"])
 
 
+@pytest.mark.parametrize("load", ["--concurrency=2", "--rate=50"])
+def test_the_server_receives_the_metadata(command: Commands, load: str) -> None:
+    """Every call has the metadata, those for reflection included: a server that requires it rejects none."""
+    with grpc_server("--token=secret") as port:
+        bench = ("bench", f"127.0.0.1:{port}", CHECK, load, "--json", *_QUICK)
+        given = command(*bench, "-H", "Authorization: Bearer secret", "--metadata=token-bin: c2VjcmV0")
+        missing = command(*bench, "-H", "Authorization: Bearer secret")
+    assert given.code == 0
+    ways = [way for way in given.json["results"] if way["available"]]
+    assert {"bare", "pool"} <= {way["way"] for way in ways}
+    assert all(way["completed"] > 0 for way in ways)
+    assert all(way["failed"] == 0 for way in ways)
+    assert missing.code == 1
+    assert "reflection failed: UNAUTHENTICATED" in missing.line
+
+
 def test_the_report_is_self_contained(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
     """It is one page with every way's lines, the table and the versions, and loads nothing else."""
     path = tmp_path / "report.html"

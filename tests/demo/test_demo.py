@@ -15,7 +15,7 @@ from grpcpool.__main__ import main
 from grpcpool._demo import run
 from grpcpool._demo.burst import TIMED_OUT, Burst
 from grpcpool._demo.call_counter import CallCounter
-from grpcpool._demo.leases import LeaseResults
+from grpcpool._demo.leases import LeaseResults, peak_text
 from grpcpool._demo.screen import Screen
 from grpcpool._demo.tcp_connections import ports_of_netstat, ports_of_proc
 from grpcpool._demo.world import World
@@ -87,7 +87,8 @@ def _counts_connections_from_outside(output: Output) -> None:
         return
     peak = output.number("open at peak")
     assert 8 <= peak <= output.number("connections opened")
-    assert (f": 8 and {peak - 8} successors" in output.text) is (peak > 8)
+    said = re.search(r": 8 and (\d+) successors?$", output.text, re.MULTILINE)
+    assert (int(said[1]) if said else 0) == peak - 8
     assert output.number("open at the end") == 2
 
 
@@ -182,6 +183,14 @@ def test_a_lease_that_is_not_released_is_lost(make_pool: PoolMaker) -> None:
     assert LeaseResults(burst, {"connections": 2, "threads": 1}).lost == 4
 
 
+@pytest.mark.parametrize(
+    ("peak", "successors"), [(None, ""), (8, ""), (9, ": 8 and 1 successor"), (10, ": 8 and 2 successors")]
+)
+def test_successors_at_the_peak_are_named(peak: int | None, successors: str) -> None:
+    """Connections beyond `max_size` are successors of aged ones: one, or several."""
+    assert peak_text(peak) == f"counted by the operating system{successors}"
+
+
 def test_a_call_without_an_outcome_is_lost(make_pool: PoolMaker) -> None:
     """A call that began and has no outcome is lost, and so is a place that is in use after the last call."""
     counter = CallCounter(2)
@@ -242,6 +251,34 @@ def test_it_ends_by_itself() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
     assert (done.returncode, done.stdout) == (1, "a table\nfailed: not finished within 0 s\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe without a reader is another error on this platform")
+@pytest.mark.parametrize("blocked", [(), ("typer",)], ids=["with_extra", "without_extra"])
+@pytest.mark.parametrize("options", [[], ["--aio"]], ids=["threads", "aio"])
+def test_it_ends_when_its_reader_does(options: list[str], blocked: tuple[str, ...]) -> None:
+    """Piped into a program that ends, as ``head`` does, the demonstration ends silently with 1."""
+    program = (
+        "import importlib.util, sys; find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name: None if name in {blocked!r} else find(name)\n"
+        "from grpcpool.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-W", "error", "-c", program, "demo", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 -- our own
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert (process.wait(60), errors) == (1, "")
+
+
+def test_it_needs_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exit code says whether something was lost, also if its standard output is closed."""
+    monkeypatch.setattr(run, "PARTS", [lambda world, screen: screen.write("a part") or ["a lease was lost"]])
+    assert run.run_demo(None) == 1
+    monkeypatch.setattr(run, "PARTS", [lambda world, screen: screen.write("a part") or []])
+    assert run.run_demo(None) == 0
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,9 @@ class Lease(LeaseBase, ChannelSurface):
     """
 
     _shown_as = "grpcpool.aio.Lease"
-    _driver: AioDriver
+    if TYPE_CHECKING:
+        # Here `typing.get_type_hints` does not meet it.
+        _driver: AioDriver
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002 -- gRPC's
         """Releases the lease: the same as `release`."""

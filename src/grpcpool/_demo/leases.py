@@ -57,7 +57,7 @@ def _show(results: LeaseResults, world: World, screen: Screen) -> None:
         ("waited", str(stats.waited), "of them had to wait"),
         ("timed out", str(stats.timeouts), f"requests that waited at most {SHORT_TIMEOUT} s"),
         ("connections opened", str(opened), "including successors of aged ones"),
-        ("open at peak", count_text(burst.peak), _peak_text(burst.peak)),
+        ("open at peak", count_text(burst.peak), peak_text(burst.peak)),
         ("reused", str(stats.acquired - opened), "leases that needed no new connection"),
         ("closed as idle", str(idle), "no longer needed"),
         ("closed as aged", str(stats.closed["age"]), "after a successor was ready"),
@@ -67,12 +67,13 @@ def _show(results: LeaseResults, world: World, screen: Screen) -> None:
     screen.table(rows, align="<><")
 
 
-def _peak_text(peak: int | None) -> str:
+def peak_text(peak: int | None) -> str:
     """Says what the connections at the peak were."""
     counted = "counted by the operating system"
     if peak is None or peak <= CONFIG.max_size:
         return counted
-    return f"{counted}: {CONFIG.max_size} and {peak - CONFIG.max_size} successors"
+    successors = peak - CONFIG.max_size
+    return f"{counted}: {CONFIG.max_size} and {successors} successor{'' if successors == 1 else 's'}"
 
 
 def _conclusion(burst: Burst) -> str:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Final, TextIO
 
@@ -16,7 +17,7 @@ from .leases import show_leases
 from .limit import show_limit
 from .process import kill_servers
 from .restart import show_restart
-from .screen import Screen
+from .screen import OutputClosedError, Screen
 from .sick import show_sick
 from .tasks import Tasks
 from .threads import Threads
@@ -35,10 +36,25 @@ _LAST_BEGINS = 70.0
 _TIME_LIMIT = 120.0
 
 
-def run_demo(out: TextIO, *, aio: bool = False) -> int:
-    """Shows every part on `out`, with threads or asyncio; returns the exit code: 0 if nothing was lost."""
-    screen = Screen(out)
-    world = Tasks() if aio else Threads()
+def run_demo(out: TextIO | None, *, aio: bool = False) -> int:
+    """Shows every part on `out`, with threads or asyncio; returns the exit code: 0 if nothing was lost.
+
+    If the program that reads `out` ends, the demonstration ends silently with 1. `None` stands for a closed output.
+    """
+    if out is None:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            return run_demo(nowhere, aio=aio)
+    try:
+        return _run_parts(Tasks() if aio else Threads(), Screen(out))
+    except OutputClosedError:
+        # Otherwise Python reports at its exit that it could not write what is still buffered.
+        nowhere_fd = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere_fd, out.fileno())
+        os.close(nowhere_fd)
+        return 1
+
+
+def _run_parts(world: World, screen: Screen) -> int:
     problems: list[str] = []
     alarm = threading.Timer(_TIME_LIMIT, _give_up, [screen])
     alarm.daemon = True
@@ -64,6 +80,8 @@ def _run_part(part: Part, world: World, screen: Screen) -> list[str]:
     """Shows a part; returns what was lost, or the error that it raised, below its table as it was then."""
     try:
         return part(world, screen)
+    except OutputClosedError:
+        raise
     except Exception as error:  # noqa: BLE001 -- every error is reported
         screen.show_unfinished()
         return [f"{type(error).__name__}: {error}"]

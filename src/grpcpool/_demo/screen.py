@@ -12,6 +12,10 @@ from typing import TextIO
 _WIDTH = 79
 
 
+class OutputClosedError(Exception):
+    """The program that read the output has ended, as ``head`` does."""
+
+
 class Screen:
     """Writes to a terminal, where the live line is redrawn in place, or to a file, without live lines."""
 
@@ -82,8 +86,11 @@ class Screen:
         self.write("\n" + "\n".join(lines) + "\n")
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except BrokenPipeError:
+            raise OutputClosedError from None
 
 
 def bar(*, used: int, idle: int, size: int) -> str:

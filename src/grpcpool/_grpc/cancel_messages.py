@@ -74,6 +74,7 @@ class _Wait:
 @types.coroutine
 def keeping_message(work: Awaitable[Any]) -> Generator[Any, None, Any]:
     """Awaits `work`; if the task is cancelled meanwhile, the error has the message, whatever `work` makes of it."""
+    future: Any = None
     wait: _Wait | None = None
     steps: Any = work.__await__()
     try:
@@ -93,3 +94,7 @@ def keeping_message(work: Awaitable[Any]) -> Generator[Any, None, Any]:
         if wait is not None:
             restore_message(error, wait.message)
         raise
+    finally:
+        # The traceback of an error holds this frame, and a failed future its error: without this they were a cycle,
+        # which held the call and what it answered until the garbage collector ran.
+        future = wait = None

@@ -38,7 +38,9 @@ class Lease(LeaseBase, ChannelSurface):
     """
 
     _shown_as = "grpcpool.Lease"
-    _driver: SyncDriver
+    if TYPE_CHECKING:
+        # Here `typing.get_type_hints` does not meet it.
+        _driver: SyncDriver
 
     def close(self) -> None:
         """Releases the lease: the same as `release`."""
