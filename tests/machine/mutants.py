@@ -489,9 +489,9 @@ MUTANTS = (
     Mutant(
         "a whole lease gets no slot with a handicap",
         "pickers",
-        "            return self._empty() if slot.in_flight else slot\n",
-        "            return None if slot.in_flight else slot\n",
-        "the first in rank is empty if any is, without handicaps",
+        "                return self._empty()\n            bucket",
+        "                return None\n            bucket",
+        "an empty slot is the first in rank, without handicaps",
     ),
     Mutant(
         "growth sees the handicap",
