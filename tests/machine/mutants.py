@@ -370,7 +370,7 @@ MUTANTS = (
     Mutant(
         "a leaving waiter's streams are still counted",
         "queue",
-        "        self.asked -= self._weight(waiter)\n",
+        "            self.asked -= line.weight\n",
         "",
         "there are two counters",
     ),
@@ -489,8 +489,8 @@ MUTANTS = (
     Mutant(
         "a whole lease gets no slot with a handicap",
         "pickers",
-        "                return self._empty()\n            bucket",
-        "                return None\n            bucket",
+        "                return self._empty()\n        elif",
+        "                return None\n        elif",
         "an empty slot is the first in rank, without handicaps",
     ),
     Mutant(
@@ -524,9 +524,23 @@ MUTANTS = (
     Mutant(
         "nothing is reserved",
         "reservation",
-        "        if slot is not None:\n            self._slot, self._waiter = slot, waiter\n",
-        "        if False:\n            self._slot, self._waiter = slot, waiter\n",
+        "        if slot is not None:\n            self.slot, self._waiter = slot, waiter\n",
+        "        if False:\n            self.slot, self._waiter = slot, waiter\n",
         "a slot becomes empty by itself, when there is little to do",
+    ),
+    Mutant(
+        "a reservation outlives a whole connection that passes to its waiter",
+        "machine",
+        "        if slot.exclusive and kept is None:\n",
+        "        if slot.exclusive:\n",
+        "the slot is as taken as before",
+    ),
+    Mutant(
+        "nothing is reserved for the first that waits",
+        "grants",
+        "        behind = self._queue.asked > 0\n",
+        "        behind = True\n",
+        "most waiters queue behind others",
     ),
     Mutant(
         "open() gives up before the next target is used",

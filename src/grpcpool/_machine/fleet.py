@@ -70,6 +70,7 @@ class Fleet:
         self.watches_health = config.health_service is not None
         self.min_size = config.min_size
         self.max_size = config.max_size
+        self._max_overflow = config.max_overflow if config.mode is Mode.LOOSE else 0
         self.places = places
         self.outbox = outbox
         self.slots = places.slots
@@ -155,6 +156,9 @@ class Fleet:
 
     def fill(self, asked: int, now: float) -> list[Slot]:
         """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead."""
+        bound = self.max_size + self._max_overflow
+        if self.slots.connections >= bound:
+            return []
         shortage = self.shortage(asked)
         if shortage > 0 and now < self.limits.in_doubt_until:
             self.alarm_at(self.limits.in_doubt_until)
@@ -162,9 +166,6 @@ class Fleet:
         if shortage <= 0:
             return []
         restored = self._restore(shortage, now)
-        bound = self.max_size
-        if self.config.mode is Mode.LOOSE:
-            bound += self.config.max_overflow
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
             self.dial(now)
         if self.addresses.retry_at > now:

@@ -140,7 +140,11 @@ class PoolMachine:
 
     def settle(self, slot: Slot, now: float) -> None:
         """A slot has come to have room: serves waiters; a slot that has become superfluous goes."""
+        kept = self.grants.reservation.slot
         self.grants.serve(slot, now)
+        if slot.exclusive and kept is None:
+            # All of it has passed to a waiter: there is nothing to reserve, see `reservation.py`.
+            return
         self.grants.review(now)
         if slot.in_flight:
             return

@@ -251,11 +251,13 @@ class LeastLoaded(_Buckets):
         return taken
 
     def pick(self, streams: int | None) -> Slot | None:
-        # An ask for all of a slot is one for an empty slot: there is nothing to seek.
-        bucket: Link = self._buckets[0 if streams is None else self._low]
-        if bucket.next is bucket:
-            if streams is None:
+        bucket: Link
+        if streams is None:
+            # All of a slot: an empty one. There is nothing to seek.
+            bucket = self._buckets[0]
+            if bucket.next is bucket:
                 return self._empty()
+        elif (bucket := self._buckets[self._low]).next is bucket:
             bucket = self._buckets[self._seek()]
             if bucket.next is bucket:
                 return None

@@ -177,7 +177,7 @@ class PoolBase(abc.ABC):
             TypeError: It is not a `Listener`.
         """
         self._listeners = (*self._listeners, *_checked((listener,)))
-        self._driver.announcer.set_listeners(self._listeners)
+        self._driver.set_listeners(self._listeners)
 
     def stats(self) -> PoolStats:
         """A snapshot of one consistent moment."""
