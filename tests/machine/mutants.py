@@ -313,9 +313,9 @@ MUTANTS = (
     ),
     Mutant(
         "one more may wait",
-        "machine",
-        "self.queue.length >= self.fleet.most_waiters():",
-        "self.queue.length > self.fleet.most_waiters():",
+        "fleet",
+        "return waiting >= most + ",
+        "return waiting > most + ",
         "off by one",
     ),
     Mutant(
@@ -517,8 +517,8 @@ MUTANTS = (
     Mutant(
         "a reserved slot serves others",
         "grants",
-        "        if slot.reserved:\n            return",
-        "        if False:\n            return",
+        "self.reservation.waiter_for(slot) if reserved else",
+        "self.reservation.waiter_for(slot) if False else",
         "the picker does not pick it",
     ),
     Mutant(

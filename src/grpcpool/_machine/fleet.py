@@ -191,17 +191,19 @@ class Fleet:
         for _ in range(min(step, self._may_open(now, self.max_size))):
             self.dial(now)
 
-    def most_waiters(self) -> float:
-        """The number of waiters at which the next is rejected.
+    def rejects(self, waiting: int) -> bool:
+        """Whether one more waiter is rejected when so many wait.
 
         What waits for connections that are still to come is not overload: each of these adds what it may carry, and as
         many waiters as may wait for one. While connections fail, none is counted on. With 0, nothing ever waits.
         """
         most = self.config.max_waiters
+        if most is None or waiting < most:
+            return False
         if not most:
-            return math.inf if most is None else 0
+            return True
         to_come = 0 if self.addresses.failures else self.max_size - self.slots.ready - self.slots.lost
-        return most + max(0, to_come) * (most + self.config.max_streams)
+        return waiting >= most + max(0, to_come) * (most + self.config.max_streams)
 
     def dial(self, now: float, replaces: Slot | None = None, address: str | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` and to `address`, if these are given."""

@@ -84,12 +84,12 @@ class Grants:
         down = slot.state is not _READY
         if down and not self._outage.takes_calls(slot):
             return
-        # Without room for one stream there is none for any ask.
-        while self._queue.length and slot.has_room(1):
-            waiter = self._first_fitting(slot, fail_fast=down)
+        while self._queue.length:
+            reserved = slot.reserved
+            waiter = self.reservation.waiter_for(slot) if reserved else self._queue.first_fitting(slot, fail_fast=down)
             if waiter is None:
                 return
-            if slot.reserved:
+            if reserved:
                 self.reservation.end()
             self._places.acquire(waiter.streams, waiter, slot)
             # In this order: an interruption between the two is repaired.
@@ -100,17 +100,15 @@ class Grants:
             self._counters.wait_seconds += waited
             if self.heard:
                 self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
+            # Then there is none for any ask.
+            if not slot.has_room(1):
+                return
 
     def serve_all(self, now: float) -> None:
         """Any connection may have come to have room."""
         for slot in self._slots.in_state(SlotState.READY):
             self.serve(slot, now)
         self.review(now)
-
-    def _first_fitting(self, slot: Slot, *, fail_fast: bool) -> Waiter | None:
-        if slot.reserved:
-            return self.reservation.waiter_for(slot)
-        return self._queue.first_fitting(slot, fail_fast=fail_fast)
 
     def review(self, now: float) -> None:
         """A waiter has come or left, or a slot has: reserves what has to be, and serves others with what need not."""

@@ -88,13 +88,24 @@ class _Line(dict[Waiter, None]):
         self.weight = weight
 
 
+class _Lines(dict[int | None, _Line]):
+    """The lines by their asks. One that is looked up and does not exist is created; none stays empty."""
+
+    def __init__(self, target_streams: int) -> None:
+        """Creates no line yet; a whole connection weighs as much as `target_streams`."""
+        self._target = target_streams
+
+    def __missing__(self, ask: int | None) -> _Line:
+        line = self[ask] = _Line(self._target if ask is None else min(ask, self._target))
+        return line
+
+
 class WaitQueue:
     """The waiters of one pool."""
 
     def __init__(self, target_streams: int) -> None:
         """Creates an empty queue; a whole connection weighs as much as `target_streams`."""
-        self._target = target_streams
-        self._by_ask: dict[int | None, _Line] = {}
+        self._by_ask = _Lines(target_streams)
         self._paused: dict[Waiter, None] = {}
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._arrivals = 0
@@ -108,7 +119,7 @@ class WaitQueue:
 
     def push(self, waiter: Waiter) -> None:
         """Queues `waiter` behind the others with the same ask."""
-        line = self._line(waiter.streams)
+        line = self._by_ask[waiter.streams]
         self._enter(waiter, line)
         self.asked += line.weight
 
@@ -123,7 +134,7 @@ class WaitQueue:
     def wake(self, waiter: Waiter) -> None:
         """A waiter that pauses asks for its place from now on."""
         arrivals = self._arrivals = self._arrivals + 1
-        line = self._line(waiter.streams)
+        line = self._by_ask[waiter.streams]
         line[waiter] = None
         waiter.number = arrivals
         # In this order: an interruption between the two is repaired.
@@ -192,7 +203,8 @@ class WaitQueue:
 
     def recount(self) -> None:
         """Derives the counts from the waiters, after a change was interrupted."""
-        self._by_ask = {ask: queue for ask, queue in self._by_ask.items() if queue}
+        for ask in [ask for ask, line in self._by_ask.items() if not line]:
+            del self._by_ask[ask]
         self._paused = {waiter: None for waiter in self._paused if waiter not in self._by_ask.get(waiter.streams, ())}
         self.length = sum(map(len, self._by_ask.values())) + len(self._paused)
         self.asked = sum(line.weight * len(line) for line in self._by_ask.values())
@@ -208,10 +220,3 @@ class WaitQueue:
         while self._deadlines and self._deadlines[0][1] != self._deadlines[0][2].number:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else math.inf
-
-    def _line(self, ask: int | None) -> _Line:
-        line = self._by_ask.get(ask)
-        if line is None:
-            weight = self._target if ask is None else min(ask, self._target)
-            line = self._by_ask[ask] = _Line(weight)
-        return line

@@ -204,7 +204,8 @@ class Driver(abc.ABC):
             # Again: a step that was interrupted may have left it out.
             self.losses.clear()
             self.finish()
-        self.see_to_alarm()
+        if self.machine.fleet.alarm < self.wakes_at or self.losses.next_check < self.wakes_at:
+            self.see_to_alarm()
 
     def _carry_out(self, queue: EffectQueue[T], carry_out_next: Callable[[EffectQueue[T]], None]) -> None:
         """Carries out a queue of effects in its order, unless another thread, or a caller of this one, is doing so.
@@ -231,30 +232,27 @@ class Driver(abc.ABC):
         again = queue.tried is act
         queue.tried = None if again else act
         try:
-            self._carry_out_act(act)
+            match act:
+                case Grant(waiter=waiter, slot=slot):
+                    waiter.granted(slot)
+                case Close(slot=slot):
+                    self.close_channel(slot)
+                case Refuse(waiter=waiter):
+                    waiter.refused(refusal_error(self.name, act.refusal, act.figures, act.cause))
+                case Started(waiter=waiter):
+                    waiter.started()
+                case Watch(slot=slot):
+                    self.losses.lost(slot)
+                case Look():
+                    self.look_up()
+                case _:
+                    assert_never(act)
         except BaseException:
             if again:
                 queue.popleft()
             raise
         queue.popleft()
         queue.tried = None
-
-    def _carry_out_act(self, act: Act) -> None:
-        match act:
-            case Grant(waiter=waiter, slot=slot):
-                waiter.granted(slot)
-            case Close(slot=slot):
-                self.close_channel(slot)
-            case Refuse(waiter=waiter):
-                waiter.refused(refusal_error(self.name, act.refusal, act.figures, act.cause))
-            case Started(waiter=waiter):
-                waiter.started()
-            case Watch(slot=slot):
-                self.losses.lost(slot)
-            case Look():
-                self.look_up()
-            case _:
-                assert_never(act)
 
     def _emit(self, queue: EffectQueue[Notify]) -> None:
         """Emits the first event, once, whatever listeners raise."""
@@ -315,7 +313,8 @@ class Driver(abc.ABC):
 
     def request(self, waiter: Waiter) -> None:
         """Asks for a place; the waiter is answered, maybe before this returns."""
-        self.do_deferred()
+        if self.deferred:
+            self.do_deferred()
         self.tell(self.machine.request, waiter)
 
     def open(self, opener: OpenWaiter) -> None:
@@ -449,8 +448,7 @@ class Driver(abc.ABC):
 
     def due_at(self) -> float:
         """When the machine, a check of connections or of leases is due."""
-        alarm, check = self.machine.fleet.alarm, self.losses.next_check
-        alarm = check if check < alarm else alarm  # noqa: FURB136 -- min() costs more than the rest of the method
+        alarm = min(self.machine.fleet.alarm, self.losses.next_check)
         return alarm if self.leaks is None else min(alarm, self.leaks.next_deadline())
 
     def see_to_alarm(self) -> None:
