@@ -489,7 +489,7 @@ MUTANTS = (
     Mutant(
         "a whole lease gets no slot with a handicap",
         "pickers",
-        "                return self._empty()\n        elif",
+        "                return self._empty() if self._avoided else None\n        elif",
         "                return None\n        elif",
         "an empty slot is the first in rank, without handicaps",
     ),

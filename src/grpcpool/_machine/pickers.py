@@ -213,7 +213,7 @@ class _Buckets(Picker):
 
     def _empty(self) -> Slot | None:
         """An empty slot with a handicap. Those without lie in the first bucket."""
-        return next((slot for slot in self._in_order() if not slot.in_flight), None) if self._avoided else None
+        return next((slot for slot in self._in_order() if not slot.in_flight), None)
 
 
 class LeastLoaded(_Buckets):
@@ -256,7 +256,7 @@ class LeastLoaded(_Buckets):
             # All of a slot: an empty one. There is nothing to seek.
             bucket = self._buckets[0]
             if bucket.next is bucket:
-                return self._empty()
+                return self._empty() if self._avoided else None
         elif (bucket := self._buckets[self._low]).next is bucket:
             bucket = self._buckets[self._seek()]
             if bucket.next is bucket:
@@ -279,8 +279,10 @@ class Fill(_Buckets):
 
     def pick(self, streams: int | None) -> Slot | None:
         if streams is None:
-            idle = self._buckets[0]
-            return idle.previous if idle else self._empty()
+            idle: Slot | _Bucket = self._buckets[0].previous
+            if isinstance(idle, Slot):
+                return idle
+            return self._empty() if self._avoided else None
         low = self._seek()
         if not self._buckets[low]:
             return None
