@@ -49,6 +49,18 @@ def test_one_may_be_added_later(make_pool: PoolMaker) -> None:
     assert not late.of(Opened)
 
 
+def test_the_first_that_is_added_hears_grants(make_pool: PoolMaker) -> None:
+    """A pool without listeners creates no events of grants; once one is added, it does."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), max_size=1)
+    with pool.acquire():
+        pool.add_listener(recorder)
+        waiting = background(pool.acquire)
+        eventually(lambda: pool.stats().waiting == 1)
+    waiting.result(LONG).release()
+    eventually(lambda: len(recorder.of(Granted)) == 1)
+
+
 def test_a_connections_events_from_opening_to_closed(make_pool: PoolMaker, clock: ManualClock) -> None:
     """A connection emits opening, opened and closed, in any order, with the pool's name and its number."""
     recorder = Recorder()

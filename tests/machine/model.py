@@ -563,7 +563,7 @@ class World:
         assert not (passed and in_service and self.kept_for in self.waiting), (
             f"no. 12: {self.kept} was kept for another"
         )
-        self.kept, self.kept_for = (reservation := self.machine.grants.reservation)._slot, reservation._waiter
+        self.kept, self.kept_for = (reservation := self.machine.grants.reservation).slot, reservation._waiter
         self.granted.clear()
         self.found = {}
         for invariant in INVARIANTS:

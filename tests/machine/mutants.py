@@ -313,9 +313,9 @@ MUTANTS = (
     ),
     Mutant(
         "one more may wait",
-        "machine",
-        "self.queue.length >= self.fleet.most_waiters():",
-        "self.queue.length > self.fleet.most_waiters():",
+        "fleet",
+        "return waiting >= most + ",
+        "return waiting > most + ",
         "off by one",
     ),
     Mutant(
@@ -370,7 +370,7 @@ MUTANTS = (
     Mutant(
         "a leaving waiter's streams are still counted",
         "queue",
-        "        self.asked -= self._weight(waiter)\n",
+        "            self.asked -= line.weight\n",
         "",
         "there are two counters",
     ),
@@ -489,9 +489,9 @@ MUTANTS = (
     Mutant(
         "a whole lease gets no slot with a handicap",
         "pickers",
-        "            return self._empty() if slot.in_flight else slot\n",
-        "            return None if slot.in_flight else slot\n",
-        "the first in rank is empty if any is, without handicaps",
+        "                return self._empty() if self._avoided else None\n        elif",
+        "                return None\n        elif",
+        "an empty slot is the first in rank, without handicaps",
     ),
     Mutant(
         "growth sees the handicap",
@@ -517,16 +517,30 @@ MUTANTS = (
     Mutant(
         "a reserved slot serves others",
         "grants",
-        "        if slot.reserved:\n            return",
-        "        if False:\n            return",
+        "self.reservation.waiter_for(slot) if reserved else",
+        "self.reservation.waiter_for(slot) if False else",
         "the picker does not pick it",
     ),
     Mutant(
         "nothing is reserved",
         "reservation",
-        "        if slot is not None:\n            self._slot, self._waiter = slot, waiter\n",
-        "        if False:\n            self._slot, self._waiter = slot, waiter\n",
+        "        if slot is not None:\n            self.slot, self._waiter = slot, waiter\n",
+        "        if False:\n            self.slot, self._waiter = slot, waiter\n",
         "a slot becomes empty by itself, when there is little to do",
+    ),
+    Mutant(
+        "a reservation outlives a whole connection that passes to its waiter",
+        "machine",
+        "        if slot.exclusive and kept is None:\n",
+        "        if slot.exclusive:\n",
+        "the slot is as taken as before",
+    ),
+    Mutant(
+        "nothing is reserved for the first that waits",
+        "grants",
+        "        behind = self._queue.asked > 0\n",
+        "        behind = True\n",
+        "most waiters queue behind others",
     ),
     Mutant(
         "open() gives up before the next target is used",

@@ -127,6 +127,29 @@ def test_a_reserved_slot_that_is_lost_serves_calls_that_would_rather_fail() -> N
     assert play.lost(1) == ["watch 1", "grant 1"]
 
 
+def test_a_whole_connection_passes_from_a_lease_to_the_next() -> None:
+    """While all connections are leased whole, nothing is reserved: the next one released is for the oldest waiter."""
+    play = Play(max_size=2, max_streams=3)
+    play.filled(None, None)
+    assert (play.request(None), play.request(1), play.request(None)) == ([], [], [])
+    assert play.release(1) == ["grant 1"]
+    assert not any(slot.reserved for slot in play.slots.values())
+    # One stream of it is granted, and the rest is kept for the last waiter.
+    assert play.release(2) == ["grant 2"]
+    assert (play[1].reserved, play[2].reserved) == (False, True)
+
+
+def test_a_reservation_ends_if_its_waiter_gets_another_connection() -> None:
+    """A whole connection passes to the waiter for which another slot is reserved: that takes calls again."""
+    play = Play(max_size=2, max_streams=3)
+    play.filled(None, 1)
+    assert play.request(None) == []
+    assert play[2].reserved
+    assert play.request(1) == []
+    assert play.release(1) == ["grant 1", "grant 2"]
+    assert not play[2].reserved
+
+
 def test_nothing_is_reserved_while_something_is_dialled() -> None:
     """A new connection is as good as a reserved one, and costs the calls nothing."""
     play = Play(max_size=2, max_streams=3)
@@ -244,6 +267,17 @@ def test_waiting_is_counted() -> None:
     assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (2, 2, 3.0)
     events = [effect.event for effect in play.effects if isinstance(effect, Notify)]
     assert events == [Granted(pool="pool", channel=1, waited=3.0)]
+
+
+def test_without_listeners_a_grant_emits_no_event() -> None:
+    """A pool without listeners creates no events of grants, which nothing else needs."""
+    play = Play(max_size=1)
+    play.filled(None)
+    play.request(None)
+    play.machine.grants.heard = False
+    assert play.release(1) == ["grant 1"]
+    assert len(play.effects) == 1
+    assert play.stats.waited == 2
 
 
 # --- nothing is up ----------------------------------------------------------------------------------------------

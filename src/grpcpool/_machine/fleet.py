@@ -70,6 +70,7 @@ class Fleet:
         self.watches_health = config.health_service is not None
         self.min_size = config.min_size
         self.max_size = config.max_size
+        self._max_overflow = config.max_overflow if config.mode is Mode.LOOSE else 0
         self.places = places
         self.outbox = outbox
         self.slots = places.slots
@@ -155,6 +156,9 @@ class Fleet:
 
     def fill(self, asked: int, now: float) -> list[Slot]:
         """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead."""
+        bound = self.max_size + self._max_overflow
+        if self.slots.connections >= bound:
+            return []
         shortage = self.shortage(asked)
         if shortage > 0 and now < self.limits.in_doubt_until:
             self.alarm_at(self.limits.in_doubt_until)
@@ -162,9 +166,6 @@ class Fleet:
         if shortage <= 0:
             return []
         restored = self._restore(shortage, now)
-        bound = self.max_size
-        if self.config.mode is Mode.LOOSE:
-            bound += self.config.max_overflow
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
             self.dial(now)
         if self.addresses.retry_at > now:
@@ -190,17 +191,19 @@ class Fleet:
         for _ in range(min(step, self._may_open(now, self.max_size))):
             self.dial(now)
 
-    def most_waiters(self) -> float:
-        """The number of waiters at which the next is rejected.
+    def rejects(self, waiting: int) -> bool:
+        """Whether one more waiter is rejected when so many wait.
 
         What waits for connections that are still to come is not overload: each of these adds what it may carry, and as
         many waiters as may wait for one. While connections fail, none is counted on. With 0, nothing ever waits.
         """
         most = self.config.max_waiters
+        if most is None or waiting < most:
+            return False
         if not most:
-            return math.inf if most is None else 0
+            return True
         to_come = 0 if self.addresses.failures else self.max_size - self.slots.ready - self.slots.lost
-        return most + max(0, to_come) * (most + self.config.max_streams)
+        return waiting >= most + max(0, to_come) * (most + self.config.max_streams)
 
     def dial(self, now: float, replaces: Slot | None = None, address: str | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` and to `address`, if these are given."""

@@ -18,6 +18,9 @@ from .queue import Waiter, WaitQueue
 from .reservation import Reservation
 from .slot import Slot
 
+# Looking a member up in its enum takes longer than the rest of the line.
+_READY = SlotState.READY
+
 
 class Grants:
     """Answers the waiters of one pool."""
@@ -34,6 +37,8 @@ class Grants:
         self._counters = fleet.counters
         self._name = fleet.name
         self.reservation = Reservation(self._slots, self._picker, queue)
+        # Whether the pool has listeners; set by the driver.
+        self.heard = True
 
     # --- serving ------------------------------------------------------------------------------------------------
 
@@ -46,18 +51,24 @@ class Grants:
 
     def wait(self, waiter: Waiter, now: float) -> None:
         """Queues the waiter and dials for it; one without time has asked once."""
+        behind = self._queue.asked > 0
         self._queue.push(waiter)
         self._fleet.alarm_at(waiter.deadline)
-        self.fill(now)
+        self.fill(now, behind=behind)
         if waiter.deadline <= now and waiter.queued:
             self.expire(waiter, now)
 
-    def fill(self, now: float) -> None:
-        """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up."""
+    def fill(self, now: float, *, behind: bool = False) -> None:
+        """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up.
+
+        `behind`: nothing has happened but that a waiter has queued behind others, see `reservation.py`.
+        """
         while restored := self._fleet.fill(self._queue.asked, now):
+            behind = False
             for slot in restored:
                 self.serve(slot, now)
-        self.review(now)
+        if not behind:
+            self.review(now)
         if self._queue.length and not self._slots.ready:
             self._fill_without_connection(now)
 
@@ -70,11 +81,15 @@ class Grants:
 
     def serve(self, slot: Slot, now: float) -> None:
         """Grants to waiters, in turn, what the slot has room for."""
-        down = self._outage.takes_calls(slot)
-        if not down and slot.state is not SlotState.READY:
+        down = slot.state is not _READY
+        if down and not self._outage.takes_calls(slot):
             return
-        while self._queue.length and (waiter := self._first_fitting(slot, fail_fast=down)) is not None:
-            if slot.reserved:
+        while self._queue.length:
+            reserved = slot.reserved
+            waiter = self.reservation.waiter_for(slot) if reserved else self._queue.first_fitting(slot, fail_fast=down)
+            if waiter is None:
+                return
+            if reserved:
                 self.reservation.end()
             self._places.acquire(waiter.streams, waiter, slot)
             # In this order: an interruption between the two is repaired.
@@ -83,18 +98,17 @@ class Grants:
             waited = now - waiter.since
             self._counters.waited += 1
             self._counters.wait_seconds += waited
-            self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
+            if self.heard:
+                self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
+            # Then there is none for any ask.
+            if not slot.has_room(1):
+                return
 
     def serve_all(self, now: float) -> None:
         """Any connection may have come to have room."""
         for slot in self._slots.in_state(SlotState.READY):
             self.serve(slot, now)
         self.review(now)
-
-    def _first_fitting(self, slot: Slot, *, fail_fast: bool) -> Waiter | None:
-        if slot.reserved:
-            return self.reservation.waiter_for(slot)
-        return self._queue.first_fitting(slot, fail_fast=fail_fast)
 
     def review(self, now: float) -> None:
         """A waiter has come or left, or a slot has: reserves what has to be, and serves others with what need not."""

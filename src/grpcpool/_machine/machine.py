@@ -130,7 +130,7 @@ class PoolMachine:
             self.outbox.append(Grant(waiter, slot))
             if waiter.streams is not None:
                 self.fleet.grow(now)
-        elif self.queue.length >= self.fleet.most_waiters():
+        elif self.fleet.rejects(self.queue.length):
             self.grants.reject(waiter, now)
         elif waiter.fail_fast and self.outage.is_hopeless() and now < self.fleet.addresses.retry_at:
             self.grants.refuse(waiter, Refusal.OPEN_FAILED, now)
@@ -140,7 +140,11 @@ class PoolMachine:
 
     def settle(self, slot: Slot, now: float) -> None:
         """A slot has come to have room: serves waiters; a slot that has become superfluous goes."""
+        kept = self.grants.reservation.slot
         self.grants.serve(slot, now)
+        if slot.exclusive and kept is None:
+            # All of it has passed to a waiter: there is nothing to reserve, see `reservation.py`.
+            return
         self.grants.review(now)
         if slot.in_flight:
             return

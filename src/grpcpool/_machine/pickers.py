@@ -123,8 +123,9 @@ class _Buckets(Picker):
 
     def __init__(self, max_streams: int) -> None:
         # A slot with room carries less than max_streams, and the greatest handicap ranks it behind all others, so the
-        # last bucket stays empty: there the search ends.
+        # last bucket stays empty: there the search ends. Without handicaps it ends where these begin to matter.
         self._worst = min(-(-max_streams // _PENALTY) * _PENALTY, _WORST)
+        self._end_without_handicaps = max_streams
         self._end = max_streams + self._worst
         self._buckets = [_Bucket() for _ in range(self._end + 1)]
         # No bucket below this one has a slot.
@@ -185,16 +186,17 @@ class _Buckets(Picker):
             self.enter(slot)
 
     def lightest(self) -> Slot | None:
-        low = self._seek()
-        if low == self._end:
+        bucket = self._buckets[self._seek()]
+        if not bucket:
             return None
-        lightest: Slot = self._buckets[low].next
+        lightest: Slot = bucket.next
         return self._lightest_of_all() if self._avoided and lightest.in_flight else lightest
 
     def _seek(self) -> int:
-        """Finds the lowest bucket that is not empty."""
-        low = self._low
-        while low < self._end and not self._buckets[low]:
+        """Finds the lowest bucket that is not empty; an empty one if all are."""
+        end = self._end if self._avoided else self._end_without_handicaps
+        buckets, low = self._buckets, self._low
+        while low < end and (bucket := buckets[low]).next is bucket:
             low += 1
         self._low = low
         return low
@@ -210,8 +212,8 @@ class _Buckets(Picker):
         return min(self._in_order(), key=lambda slot: slot.in_flight)
 
     def _empty(self) -> Slot | None:
-        """An empty slot, which may have a handicap."""
-        return next((slot for slot in self._in_order() if not slot.in_flight), None) if self._avoided else None
+        """An empty slot with a handicap. Those without lie in the first bucket."""
+        return next((slot for slot in self._in_order() if not slot.in_flight), None)
 
 
 class LeastLoaded(_Buckets):
@@ -249,17 +251,20 @@ class LeastLoaded(_Buckets):
         return taken
 
     def pick(self, streams: int | None) -> Slot | None:
-        bucket: Link = self._buckets[self._low]
-        if bucket.next is bucket:
+        bucket: Link
+        if streams is None:
+            # All of a slot: an empty one. There is nothing to seek.
+            bucket = self._buckets[0]
+            if bucket.next is bucket:
+                return self._empty() if self._avoided else None
+        elif (bucket := self._buckets[self._low]).next is bucket:
             bucket = self._buckets[self._seek()]
             if bucket.next is bucket:
                 return None
         slot: Slot = bucket.next
         if slot.next is not bucket and next(self._coin):
             slot = slot.next
-        if streams is None:
-            return self._empty() if slot.in_flight else slot
-        return slot if slot.in_flight + streams <= slot.takes else self._roomy(streams)
+        return slot if streams is None or slot.in_flight + streams <= slot.takes else self._roomy(streams)
 
 
 class Fill(_Buckets):
@@ -273,11 +278,14 @@ class Fill(_Buckets):
         return self._worst if failures else 0
 
     def pick(self, streams: int | None) -> Slot | None:
-        low = self._seek()
-        if low == self._end:
-            return None
         if streams is None:
-            return self._empty() if low else self._buckets[0].previous
+            idle: Slot | _Bucket = self._buckets[0].previous
+            if isinstance(idle, Slot):
+                return idle
+            return self._empty() if self._avoided else None
+        low = self._seek()
+        if not self._buckets[low]:
+            return None
         below = (load for load in range(self._target - 1, low - 1, -1) if self._buckets[load])
         slot: Slot = self._buckets[next(below, low)].previous
         return slot if slot.in_flight + streams <= slot.takes else self._roomy(streams)

@@ -1,7 +1,7 @@
 """The waiters: first come, first served among equal asks, and cheap to leave.
 
-An ask is a number of streams, or `None` for a whole connection. Each ask has a queue of its own, so that a waiter for a
-whole connection does not hold up others for which there is room. A queue is a dict, which keeps the order of arrival
+An ask is a number of streams, or `None` for a whole connection. Each ask has a line of its own, so that a waiter for a
+whole connection does not hold up others for which there is room. A line is a dict, which keeps the order of arrival
 and lets any waiter leave from the middle at once. Deadlines are in a heap; a waiter that has left stays in it until its
 deadline, or until such waiters are the majority.
 
@@ -78,13 +78,34 @@ class Waiter:
         """The driver notifies it that it gets nothing because of `error`."""
 
 
+class _Line(dict[Waiter, None]):
+    """The waiters with the same ask, in the order of arrival."""
+
+    __slots__ = ("weight",)
+
+    def __init__(self, weight: int) -> None:
+        """Creates an empty line, of waiters that count as `weight` streams each."""
+        self.weight = weight
+
+
+class _Lines(dict[int | None, _Line]):
+    """The lines by their asks. One that is looked up and does not exist is created; none stays empty."""
+
+    def __init__(self, target_streams: int) -> None:
+        """Creates no line yet; a whole connection weighs as much as `target_streams`."""
+        self._target = target_streams
+
+    def __missing__(self, ask: int | None) -> _Line:
+        line = self[ask] = _Line(self._target if ask is None else min(ask, self._target))
+        return line
+
+
 class WaitQueue:
     """The waiters of one pool."""
 
     def __init__(self, target_streams: int) -> None:
         """Creates an empty queue; a whole connection weighs as much as `target_streams`."""
-        self._target = target_streams
-        self._by_ask: dict[int | None, dict[Waiter, None]] = {}
+        self._by_ask = _Lines(target_streams)
         self._paused: dict[Waiter, None] = {}
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._arrivals = 0
@@ -98,8 +119,9 @@ class WaitQueue:
 
     def push(self, waiter: Waiter) -> None:
         """Queues `waiter` behind the others with the same ask."""
-        self._enter(waiter, self._by_ask.setdefault(waiter.streams, {}))
-        self.asked += self._weight(waiter)
+        line = self._by_ask[waiter.streams]
+        self._enter(waiter, line)
+        self.asked += line.weight
 
     def pause(self, waiter: Waiter) -> None:
         """Queues `waiter`, which asks for its place only later."""
@@ -112,11 +134,12 @@ class WaitQueue:
     def wake(self, waiter: Waiter) -> None:
         """A waiter that pauses asks for its place from now on."""
         arrivals = self._arrivals = self._arrivals + 1
-        self._by_ask.setdefault(waiter.streams, {})[waiter] = None
+        line = self._by_ask[waiter.streams]
+        line[waiter] = None
         waiter.number = arrivals
         # In this order: an interruption between the two is repaired.
         del self._paused[waiter]
-        self.asked += self._weight(waiter)
+        self.asked += line.weight
         if waiter.deadline != math.inf:
             # Its number in the heap was that of its pause.
             heapq.heappush(self._deadlines, (waiter.deadline, waiter.number, waiter))
@@ -137,12 +160,12 @@ class WaitQueue:
             del self._paused[waiter]
             waiter.number = 0
         else:
-            queue = self._by_ask[waiter.streams]
-            del queue[waiter]
+            line = self._by_ask[waiter.streams]
+            del line[waiter]
             waiter.number = 0
-            if not queue:
+            if not line:
                 del self._by_ask[waiter.streams]
-            self.asked -= self._weight(waiter)
+            self.asked -= line.weight
         self.length -= 1
         if len(self._deadlines) > 2 * self.length + 64:
             self._deadlines = [entry for entry in self._deadlines if entry[1] == entry[2].number]
@@ -180,10 +203,11 @@ class WaitQueue:
 
     def recount(self) -> None:
         """Derives the counts from the waiters, after a change was interrupted."""
-        self._by_ask = {ask: queue for ask, queue in self._by_ask.items() if queue}
+        for ask in [ask for ask, line in self._by_ask.items() if not line]:
+            del self._by_ask[ask]
         self._paused = {waiter: None for waiter in self._paused if waiter not in self._by_ask.get(waiter.streams, ())}
         self.length = sum(map(len, self._by_ask.values())) + len(self._paused)
-        self.asked = sum(self._weight(waiter) for queue in self._by_ask.values() for waiter in queue)
+        self.asked = sum(line.weight * len(line) for line in self._by_ask.values())
         self._deadlines = [(w.deadline, w.number, w) for w in self if w.deadline != math.inf]
         heapq.heapify(self._deadlines)
 
@@ -196,8 +220,3 @@ class WaitQueue:
         while self._deadlines and self._deadlines[0][1] != self._deadlines[0][2].number:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else math.inf
-
-    def _weight(self, waiter: Waiter) -> int:
-        if waiter.streams is None:
-            return self._target
-        return min(waiter.streams, self._target)

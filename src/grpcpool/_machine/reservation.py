@@ -5,7 +5,14 @@ calls. Therefore the oldest waiter, if it asks for much and nothing fits, has on
 and is granted to it once it has emptied far enough. If another slot fits first, or the waiter leaves, the reservation
 ends. There is one at a time.
 
-Invariant: a waiter whose ask fits an empty slot is granted after finitely many releases, whatever else arrives.
+Invariants:
+    * A waiter whose ask fits an empty slot is granted after finitely many releases, whatever else arrives.
+    * If nothing is reserved, no ready slot would do for the oldest waiter (or it asks for one stream, or something is
+      being dialled).
+
+So there is nothing to look for where a waiter queues behind others: the oldest stays. Nor is there where a whole
+connection passes from a lease to a waiter while nothing is reserved. If that was the oldest waiter, no slot would do
+for it, and therefore none for any other ask. If it was not, the oldest stays.
 """
 
 from __future__ import annotations
@@ -25,7 +32,8 @@ class Reservation:
         self._slots = slots
         self._picker = picker
         self._queue = queue
-        self._slot: Slot | None = None
+        # The reserved slot.
+        self.slot: Slot | None = None
         self._waiter: Waiter | None = None
         self._closed = False
 
@@ -46,13 +54,13 @@ class Reservation:
             The slot that was reserved, if others may have room on it now.
         """
         freed = None
-        slot, waiter = self._slot, self._waiter
+        slot, waiter = self.slot, self._waiter
         if slot is not None and waiter is not None and not (waiter.queued and _may_serve(slot, waiter)):
             freed = slot if slot.state is SlotState.READY else None
             self.end()
-        if self._slot is None and not self._closed and self._queue.has_large_asks():
+        if self.slot is None and not self._closed and self._queue.has_large_asks():
             self._begin()
-        return None if freed is self._slot else freed
+        return None if freed is self.slot else freed
 
     def _begin(self) -> None:
         waiter = self._queue.oldest()
@@ -62,12 +70,12 @@ class Reservation:
         fitting = [slot for slot in self._slots.in_state(SlotState.READY) if _may_serve(slot, waiter)]
         slot = min(fitting, key=lambda slot: slot.in_flight, default=None)
         if slot is not None:
-            self._slot, self._waiter = slot, waiter
+            self.slot, self._waiter = slot, waiter
             self._keep(slot, reserved=True)
 
     def end(self) -> None:
         """Ends the reservation: the slot takes others again."""
-        slot, self._slot, self._waiter = self._slot, None, None
+        slot, self.slot, self._waiter = self.slot, None, None
         if slot is not None:
             self._keep(slot, reserved=False)
 
@@ -78,7 +86,7 @@ class Reservation:
 
     def repair(self) -> None:
         """Ends everything, after a change was interrupted: `review` begins again."""
-        self._slot = self._waiter = None
+        self.slot = self._waiter = None
         for slot in self._slots:
             slot.reserve(reserved=False)
 

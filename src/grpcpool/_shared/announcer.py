@@ -39,7 +39,7 @@ _LOGGED = (Opening, Opened, OpenFailed, Lost, Recovered, Draining, Closed, Addre
 class Announcer:
     """Passes events to the log and the listeners."""
 
-    def __init__(self, listeners: Iterable[Listener]) -> None:
+    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         """Passes events to `listeners`, in their order, after the log."""
         self.set_listeners(listeners)
         # Whether the pool lost its last connection, and none has come up since.

@@ -89,7 +89,8 @@ class Driver(abc.ABC):
         leads = source.leads._replace(seed=hash((_SEED, os.getpid())))
         self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes, leads=leads)
         self.places = self.machine.places
-        self.announcer = Announcer(listeners)
+        self.announcer = Announcer()
+        self.set_listeners(listeners)
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.methods = Methods()
         # Slots that are being primed again.
@@ -149,6 +150,11 @@ class Driver(abc.ABC):
             raise ConnectError("the pool has been dropped")
         return source
 
+    def set_listeners(self, listeners: Iterable[Listener]) -> None:
+        """Notifies these listeners from now on. Grants are not logged: only listeners need their events."""
+        self.announcer.set_listeners(listeners)
+        self.machine.grants.heard = bool(self.announcer.listeners)
+
     # --- where it may be used -----------------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -184,20 +190,22 @@ class Driver(abc.ABC):
         """Carries out what the machine asked for. Called without the lock, after every change but the smallest."""
         if self.void:
             return
-        outbox = self.machine.outbox
+        outbox, slots = self.machine.outbox, self.machine.fleet.slots
         if outbox.acts or outbox.events or outbox.opens:
             self._carry_out(outbox.acts, self._act)
-            self._carry_out(outbox.events, self._emit)
-            self._carry_out(outbox.opens, self._dial)
-            if self.losses.next_check != math.inf and not len(self.machine.fleet.slots):
+            if outbox.events or outbox.opens:
+                self._carry_out(outbox.events, self._emit)
+                self._carry_out(outbox.opens, self._dial)
+            if not slots.all and self.losses.next_check != math.inf:
                 self.losses.clear()
             self.changed()
         # An act stays in the queue while another thread carries it out.
-        if self.machine.closing and not len(self.machine.fleet.slots) and not (outbox.acts or outbox.opens):
+        if self.machine.closing and not slots.all and not (outbox.acts or outbox.opens):
             # Again: a step that was interrupted may have left it out.
             self.losses.clear()
             self.finish()
-        self.see_to_alarm()
+        if self.machine.fleet.alarm < self.wakes_at or self.losses.next_check < self.wakes_at:
+            self.see_to_alarm()
 
     def _carry_out(self, queue: EffectQueue[T], carry_out_next: Callable[[EffectQueue[T]], None]) -> None:
         """Carries out a queue of effects in its order, unless another thread, or a caller of this one, is doing so.
@@ -224,30 +232,27 @@ class Driver(abc.ABC):
         again = queue.tried is act
         queue.tried = None if again else act
         try:
-            self._carry_out_act(act)
+            match act:
+                case Grant(waiter=waiter, slot=slot):
+                    waiter.granted(slot)
+                case Close(slot=slot):
+                    self.close_channel(slot)
+                case Refuse(waiter=waiter):
+                    waiter.refused(refusal_error(self.name, act.refusal, act.figures, act.cause))
+                case Started(waiter=waiter):
+                    waiter.started()
+                case Watch(slot=slot):
+                    self.losses.lost(slot)
+                case Look():
+                    self.look_up()
+                case _:
+                    assert_never(act)
         except BaseException:
             if again:
                 queue.popleft()
             raise
         queue.popleft()
         queue.tried = None
-
-    def _carry_out_act(self, act: Act) -> None:
-        match act:
-            case Close(slot=slot):
-                self.close_channel(slot)
-            case Grant(waiter=waiter, slot=slot):
-                waiter.granted(slot)
-            case Refuse(waiter=waiter):
-                waiter.refused(refusal_error(self.name, act.refusal, act.figures, act.cause))
-            case Started(waiter=waiter):
-                waiter.started()
-            case Watch(slot=slot):
-                self.losses.lost(slot)
-            case Look():
-                self.look_up()
-            case _:
-                assert_never(act)
 
     def _emit(self, queue: EffectQueue[Notify]) -> None:
         """Emits the first event, once, whatever listeners raise."""
@@ -308,7 +313,8 @@ class Driver(abc.ABC):
 
     def request(self, waiter: Waiter) -> None:
         """Asks for a place; the waiter is answered, maybe before this returns."""
-        self.do_deferred()
+        if self.deferred:
+            self.do_deferred()
         self.tell(self.machine.request, waiter)
 
     def open(self, opener: OpenWaiter) -> None:
@@ -440,15 +446,14 @@ class Driver(abc.ABC):
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    @property
-    def alarm(self) -> float:
-        """When the next tick is due."""
+    def due_at(self) -> float:
+        """When the machine, a check of connections or of leases is due."""
         alarm = min(self.machine.fleet.alarm, self.losses.next_check)
         return alarm if self.leaks is None else min(alarm, self.leaks.next_deadline())
 
     def see_to_alarm(self) -> None:
         """Ensures that `tick` is called in time. The alarm is read first, as `_sync/worker.py` explains."""
-        alarm = self.alarm
+        alarm = self.due_at()
         if alarm < self.wakes_at:
             self.wake_at(alarm)
 

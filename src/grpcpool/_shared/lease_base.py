@@ -76,7 +76,7 @@ class LeaseBase:
                     monotonic = driver.monotonic
                     more = driver.places.release(self._slot, self._streams, monotonic(), self)
                     if more:
-                        driver.machine.settle(self._slot, monotonic())
+                        driver.machine.settle(self._slot, self._slot.used_at)
             if more:
                 driver.commit()
         except BaseException:

@@ -120,7 +120,9 @@ class PoolBase(abc.ABC):
         return math.inf if seconds is None else now + seconds
 
     def _seconds(self, timeout: float | Configured | None) -> float | None:
-        seconds = self._config.acquire_timeout if isinstance(timeout, Configured) else timeout
+        if isinstance(timeout, Configured):
+            return self._config.acquire_timeout
+        seconds = timeout
         if seconds is not None and not is_seconds(seconds):
             raise ValueError(f"timeout = {seconds!r}: must be seconds, 0 or more, or None to wait without limit")
         return seconds
@@ -177,7 +179,7 @@ class PoolBase(abc.ABC):
             TypeError: It is not a `Listener`.
         """
         self._listeners = (*self._listeners, *_checked((listener,)))
-        self._driver.announcer.set_listeners(self._listeners)
+        self._driver.set_listeners(self._listeners)
 
     def stats(self) -> PoolStats:
         """A snapshot of one consistent moment."""

@@ -193,8 +193,8 @@ class SyncDriver(Driver):
 
     @property
     def alarm(self) -> float:
-        """When the next tick is due."""
-        return min(super().alarm, self.starter.alarm, self.checker.alarm)
+        """When the next tick is due. The starter and the checker report theirs by `_look_at`."""
+        return min(self.due_at(), self.starter.alarm, self.checker.alarm)
 
     def tick(self) -> None:
         """Does what is due."""
