@@ -320,6 +320,8 @@ def test_proc_is_parsed() -> None:
         "   2: 0100007F:8259 0100007F:C350 06 00000000:00000000 00:00000000 00000000     0        0 3 1 0 20 4",
     ]
     assert list(ports_of_proc(lines)) == [0xC350]
+    # So does the kernel if the table changes meanwhile.
+    assert list(ports_of_proc([*lines, *lines])) == [0xC350]
 
 
 def test_netstat_is_parsed() -> None:

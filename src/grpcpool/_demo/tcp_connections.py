@@ -33,10 +33,15 @@ def count_connections(port: int) -> int | None:
 
 
 def ports_of_proc(lines: Iterable[str]) -> Iterator[int]:
-    """Yields the remote port of each established connection, from the lines of ``/proc/net/tcp``."""
+    """Yields the remote port of each established connection, from the lines of ``/proc/net/tcp``.
+
+    The kernel repeats lines if connections come and go while it is read; each has a local port of its own.
+    """
+    counted = set()
     for line in lines:
-        _, _, remote, state, *_ = line.split()
-        if state == _ESTABLISHED:
+        _, local, remote, state, *_ = line.split()
+        if state == _ESTABLISHED and (local, remote) not in counted:
+            counted.add((local, remote))
             yield int(remote.rpartition(":")[2], 16)
 
 
