@@ -120,8 +120,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Checks the types of the package, the tests and the benchmarks."""
-    # The tests import what the extra installs.
-    session.install("--group", "lint", ".[test]")
+    # The tests import what the extra installs; what draws the benchmarks and the documentation, what the group does.
+    session.install("--group", "lint", "--group", "docs", ".[test]")
     session.run("mypy", *session.posargs)
 
 
