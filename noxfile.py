@@ -120,7 +120,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Checks the types of the package, the tests and the benchmarks."""
-    # The tests import what the extra installs; what draws the benchmarks and the documentation, what the group does.
+    # The tests need the extra; what draws the benchmarks needs the group `docs`.
     session.install("--group", "lint", "--group", "docs", ".[test]")
     session.run("mypy", *session.posargs)
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import functools
 import math
+import multiprocessing
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # The benchmarks have servers that can be made sick.
 BENCH = pathlib.Path(__file__).parents[2] / "bench"
@@ -65,6 +70,16 @@ def pyplot(stem: str) -> Any:
     from matplotlib import pyplot as plt  # noqa: PLC0415 (as above)
 
     return plt
+
+
+def side_by_side(measure: Callable[..., T], ways: Collection[str], settings: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+    """Yields what `measure` returns for each setting and way.
+
+    All ways are measured at the same time, each in a process, so that other load on the machine affects all of them.
+    """
+    with ProcessPoolExecutor(len(ways), multiprocessing.get_context("spawn")) as processes:
+        for setting in settings:
+            yield from processes.map(functools.partial(measure, *setting), ways)
 
 
 def main(

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import itertools
 import json
-import multiprocessing
 import pathlib
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import grpc
-from experiment import BENCH, chunks, main, markdown, percentile, pyplot, read
+from experiment import BENCH, chunks, main, markdown, percentile, pyplot, read, side_by_side
 
 import grpcpool.aio
 
@@ -203,11 +200,9 @@ def _measure(kind: str, number: int, way: str) -> list[Row]:
 
 
 def rows() -> Iterator[Row]:
-    """Measures everything; all ways at the same time, so that other load on the machine affects all of them."""
-    with ProcessPoolExecutor(len(WAYS), multiprocessing.get_context("spawn")) as processes:
-        for number, kind in itertools.product(range(1, SERVERS + 1), KINDS):
-            for of_way in processes.map(functools.partial(_measure, kind, number), WAYS):
-                yield from of_way
+    """Measures everything."""
+    settings = ((kind, number) for number in range(1, SERVERS + 1) for kind in KINDS)
+    return itertools.chain.from_iterable(side_by_side(_measure, WAYS, settings))
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------

@@ -12,19 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
-import itertools
-import multiprocessing
 import pathlib
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 
 import grpc
-from experiment import BENCH, chunks, main, markdown, percentile, pyplot, read
+from experiment import BENCH, chunks, main, markdown, percentile, pyplot, read, side_by_side
 
 import grpcpool.aio
 
@@ -129,10 +125,8 @@ def _measure(load: int, number: int, way: str) -> Row:
 
 
 def rows() -> Iterator[Row]:
-    """Measures everything; both ways at the same time, so that other load on the machine affects both."""
-    with ProcessPoolExecutor(len(WAYS), multiprocessing.get_context("spawn")) as processes:
-        for number, load in itertools.product(range(1, ROUNDS + 1), LOADS):
-            yield from processes.map(functools.partial(_measure, load, number), WAYS)
+    """Measures everything."""
+    return side_by_side(_measure, WAYS, ((load, number) for number in range(1, ROUNDS + 1) for load in LOADS))
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------

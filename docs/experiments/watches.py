@@ -11,19 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
-import itertools
 import json
-import multiprocessing
 import pathlib
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 
 import grpc
-from experiment import chunks, main, markdown, percentile, pyplot, read
+from experiment import chunks, main, markdown, percentile, pyplot, read, side_by_side
 from watch_server import SERVICE, SHORT, WATCH
 
 import grpcpool.aio
@@ -137,10 +133,8 @@ def _measure(watches: int, number: int, way: str) -> Row:
 
 
 def rows() -> Iterator[Row]:
-    """Measures everything; all ways at the same time, so that other load on the machine affects all of them."""
-    with ProcessPoolExecutor(len(WAYS), multiprocessing.get_context("spawn")) as processes:
-        for number, watches in itertools.product(range(1, ROUNDS + 1), WATCHES):
-            yield from processes.map(functools.partial(_measure, watches, number), WAYS)
+    """Measures everything."""
+    return side_by_side(_measure, WAYS, ((watches, number) for number in range(1, ROUNDS + 1) for watches in WATCHES))
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------

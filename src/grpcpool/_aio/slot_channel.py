@@ -29,7 +29,7 @@ class AioSlotChannel(SlotChannel):
         self.running: set[Any] = set()
 
     def make(self, method: Method) -> Any:
-        """As there, but what calls the multicallable: calling the object itself, with names, would cost three times."""
+        """The multicallable's `__call__`: to call the object itself with named arguments costs three times as much."""
         return super().make(method).__call__
 
     async def connect(self) -> None:

@@ -134,7 +134,7 @@ FACTS: Final = (
         "_state.code",
         "private name",
         "1.60",
-        "shows whether a sync stream or future ended well at a tenth of the public cost",
+        "shows how a sync stream or future ended, at a tenth of the public cost",
         "the status comes from the public `code()`, which costs more",
         f"{_SYNC}::test_calls_without_the_code_of_their_state",
     ),

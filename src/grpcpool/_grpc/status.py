@@ -38,8 +38,6 @@ _MESSAGES = re.compile(
     r"|\A(Invalid metadata|Internal error from Core)\Z"
 )
 
-_OK = grpc.StatusCode.OK
-
 _SICK = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -65,9 +63,20 @@ def is_unanswered(code: grpc.StatusCode | None, details: str) -> bool:
 
 
 def code_of(call: Any) -> grpc.StatusCode | None:
-    """The status code of a call that is over, or of an error; `None` if it has none, as what interceptors raise may."""
-    code: grpc.StatusCode | None = _said(call, "code")
-    return code
+    """The status code of a call that is over, or of an error; `None` if it has none, as what interceptors raise may.
+
+    gRPC's private way costs a tenth of the public one, which every stream would pay.
+    """
+    code: Any = None
+    try:
+        code = call._state.code
+    except AttributeError:
+        if type(call).__module__ in CLIENT_MODULES:
+            warn_of_missing("_state.code" if hasattr(call, "_state") else "_state")
+    if not isinstance(code, grpc.StatusCode):
+        code = _said(call, "code")
+    known: grpc.StatusCode | None = code
+    return known
 
 
 def details_of(call: Any) -> str:
@@ -150,19 +159,6 @@ def details_of_done(native: Any) -> str:
     return str(answer_of_done(native.details) or "")
 
 
-def has_ended_well(call: Any) -> bool:
-    """Whether a sync call that is over is known to have ended with `OK`.
-
-    gRPC's private way costs a tenth of the public one, which every stream would pay; `False` if it is unknown.
-    """
-    try:
-        return call._state.code is _OK
-    except AttributeError:
-        if type(call).__module__ in CLIENT_MODULES:
-            warn_of_missing("_state.code" if hasattr(call, "_state") else "_state")
-        return False
-
-
 def has_succeeded(native: Any) -> bool:
     """Whether an asyncio call that is over is known to have ended with `OK`.
 
@@ -173,7 +169,7 @@ def has_succeeded(native: Any) -> bool:
     except AttributeError:
         if is_grpcs_own(native):
             warn_of_missing("is_ok" if hasattr(native, "_cython_call") else "_cython_call")
-        return answer_of_done(native.code) is _OK
+        return answer_of_done(native.code) is grpc.StatusCode.OK
 
 
 def has_been_refused(native: Any, code: grpc.StatusCode | None) -> bool:

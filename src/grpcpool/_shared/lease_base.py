@@ -73,10 +73,10 @@ class LeaseBase:
                     # The last of them releases the place.
                     self._released, more = True, 0
                 else:
-                    monotonic = driver.monotonic
-                    more = driver.places.release(self._slot, self._streams, monotonic(), self)
+                    now, slot = driver.monotonic(), self._slot
+                    more = driver.places.release(slot, self._streams, now, self)
                     if more:
-                        driver.machine.settle(self._slot, self._slot.used_at)
+                        driver.machine.settle(slot, now)
             if more:
                 driver.commit()
         except BaseException:

@@ -122,10 +122,9 @@ class PoolBase(abc.ABC):
     def _seconds(self, timeout: float | Configured | None) -> float | None:
         if isinstance(timeout, Configured):
             return self._config.acquire_timeout
-        seconds = timeout
-        if seconds is not None and not is_seconds(seconds):
-            raise ValueError(f"timeout = {seconds!r}: must be seconds, 0 or more, or None to wait without limit")
-        return seconds
+        if timeout is not None and not is_seconds(timeout):
+            raise ValueError(f"timeout = {timeout!r}: must be seconds, 0 or more, or None to wait without limit")
+        return timeout
 
     def _check_streams(self, streams: int) -> None:
         most = self._config.max_streams

@@ -171,7 +171,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     def _finish(self, running: Running) -> None:
         """The call is over for good."""
         running.over = True
-        # In this order, without the lock, for which every call would pay: `_is_sent_again` does it in the other.
+        # Without the lock, for which every call would pay. This writes and then looks for threads that wait, these note
+        # that they wait and then look whether it is over: one of the two notices the other.
         if self._awaiting_change:
             with self._lock:
                 self._wake()

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from .._grpc.call_errors import is_answer_pending
-from .._grpc.status import code_of, details_of, has_ended_well, is_refused_stream
+from .._grpc.status import code_of, details_of, is_refused_stream
 from .._machine.slot import Slot
 from .._shared.finalizers import LeftPlace
 from .driver import SyncDriver
@@ -65,9 +65,6 @@ class Place:
                 did.
         """
         driver, slot = self.driver, self._slot
-        if has_ended_well(ended):
-            self.release()
-            return False
         code = code_of(ended)
         if code is not grpc.StatusCode.OK and slot is not None and not self._released:
             if is_refused_stream(ended):
