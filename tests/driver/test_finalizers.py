@@ -30,7 +30,7 @@ def finalizing(finalize: Callable[[], object]) -> Iterator[None]:
         if (
             not done
             and event == "call"
-            and frame.f_globals["__name__"] in ("grpcpool._machine.machine", "grpcpool._machine.places")
+            and frame.f_globals["__name__"] in ("grpcpool._machine.machine", "grpcpool._machine.places", "grpcpool._machine.pickers")
         ):
             done.append(True)
             sys.setprofile(None)

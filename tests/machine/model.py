@@ -203,12 +203,13 @@ class World:
     ) -> None:
         """A caller makes a request; like a driver, it tries the fast path first, unless it is to `pause`."""
         self.broken = True
-        before = _ranks(self)
+        before, grows_at = _ranks(self), self.machine.places.growth_load
         slot = self.recorder.acquire(streams) if fast and not pause else None
         if slot is not None:
             assert not slot.reserved, f"no. 12: granted on {slot}, which is reserved"
             assert streams != 1 or before[slot] == min(before.values()), f"no. 11: {slot} was not the first in rank"
             assert not [waiter for waiter in asking(self) if waiter.streams == streams], "no. 4: overtook a waiter"
+            assert streams is None or slot.in_flight < grows_at, "the machine was not asked whether the pool grows"
             self._check_usable(slot)
             self._hold(slot, streams)
             self._step([])
@@ -1050,7 +1051,7 @@ def growth_and_shrinking_are_planned(world: World) -> None:
 
 def the_picker_holds_the_slots_with_room(world: World) -> None:
     """The picker holds exactly the ready slots with room, each filed under its load."""
-    picker: Any = world.machine.places.picker
+    picker: Any = world.machine.places
     ready = [slot for slot in in_state(world, "ready") if not slot.reserved]
     roomy = {slot for slot in ready if slot.in_flight < slot.limit and not slot.exclusive}
     for slot in world.slots:

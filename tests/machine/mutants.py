@@ -192,10 +192,17 @@ MUTANTS = (
     ),
     Mutant(
         "a release serves no waiter",
-        "places",
+        "pickers",
         "        return slot.overflow or self.queue.length\n",
         "        return slot.overflow\n",
         "the early return of the hot path covers too much",
+    ),
+    Mutant(
+        "a release serves no waiter, with the picker `round_robin`",
+        "places",
+        "        return slot.overflow or self.queue.length\n",
+        "        return slot.overflow\n",
+        "the other pickers have a release of their own",
     ),
     Mutant(
         "a discard does not dial for waiters",
@@ -206,10 +213,38 @@ MUTANTS = (
     ),
     Mutant(
         "a release after the close is counted",
-        "places",
+        "pickers",
         "        if state is _CLOSED:\n",
         "        if False:\n",
         "a lease that outlives its connection is rare",
+    ),
+    Mutant(
+        "a release after the close is counted, with the picker `round_robin`",
+        "places",
+        "        if state is _CLOSED:\n",
+        "        if False:\n",
+        "the other pickers have a release of their own",
+    ),
+    Mutant(
+        "a released slot is not found again",
+        "pickers",
+        "            if load < self._low:  # noqa: PLR1730 -- as above\n                self._low = load\n",
+        "",
+        "the lowest bucket is usually kept by others",
+    ),
+    Mutant(
+        "a whole connection weighs as much as one call",
+        "pickers",
+        "self.load = self.load + self.target\n",
+        "self.load = self.load + 1\n",
+        "other asks weigh as many streams as they take",
+    ),
+    Mutant(
+        "the fast way passes by the pool's growth",
+        "pickers",
+        "        if load >= self.growth_load:\n",
+        "        if load >= self.growth_load + 1:\n",
+        "the next call makes the pool grow",
     ),
     Mutant(
         "a recovery serves no waiter",
@@ -223,7 +258,7 @@ MUTANTS = (
     Mutant(
         "a lost slot is picked",
         "fleet",
-        "        self.picker.remove(slot)\n        self.slots.move(slot, SlotEvent.LOST)\n",
+        "        self.places.remove(slot)\n        self.slots.move(slot, SlotEvent.LOST)\n",
         "        self.slots.move(slot, SlotEvent.LOST)\n",
         "the state and the picker are updated separately",
     ),
@@ -405,14 +440,14 @@ MUTANTS = (
     Mutant(
         "a draining slot is picked",
         "fleet",
-        "        self.picker.remove(slot)\n        self.slots.move(slot, SlotEvent.RETIRED)\n",
+        "        self.places.remove(slot)\n        self.slots.move(slot, SlotEvent.RETIRED)\n",
         "        self.slots.move(slot, SlotEvent.RETIRED)\n",
         "the state and the picker are updated separately",
     ),
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "CloseReason.AGE\n        self.picker.enter(slot)\n",
+        "CloseReason.AGE\n        self.places.enter(slot)\n",
         "CloseReason.AGE\n",
         "the state and the picker are updated separately",
     ),
@@ -502,7 +537,7 @@ MUTANTS = (
     ),
     Mutant(
         "a slot comes back without its handicap",
-        "pickers",
+        "places",
         "        self.rank(slot)\n        self.refresh(slot)\n",
         "        if not slot.buckets:\n            self.rank(slot)\n        self.refresh(slot)\n",
         "few slots have a handicap when they come into service",

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 
 from grpcpool import PoolConfig
-from grpcpool._machine.pickers import Picker, make_picker
-from grpcpool._machine.places import NEVER
+from grpcpool._machine.pickers import make_places
+from grpcpool._machine.places import NEVER, Holding
+from grpcpool._machine.queue import WaitQueue
 from grpcpool._machine.slot import Slot, SlotEvent
+from grpcpool._machine.slot_table import SlotTable
 from grpcpool._values.config import PickerName
 from machine.model import dice
 
@@ -24,30 +26,21 @@ class Bench:
     def __init__(self, name: PickerName, slots: int, *, limit: int = 4, target: int = 2, seed: int = 0) -> None:
         """Creates this many empty slots."""
         config = PoolConfig(picker=name, max_streams=limit, target_streams=target)
-        self.picker: Picker = make_picker(config, dice(seed).random)
+        self.picker = make_places(config, SlotTable(), WaitQueue(target), dice(seed).random)
         self.slots = [Slot(number, limit=limit, now=0.0, deadline=0.0) for number in range(slots)]
         for slot in self.slots:
             slot.move(SlotEvent.OPENED)
             self.picker.enter(slot)
 
     def take(self, streams: int | None = 1) -> Slot | None:
-        """Picks a slot and puts the request on it."""
-        if streams == 1:
-            slot = self.picker.take(NEVER)
-        else:
-            slot = self.picker.pick(streams)
-            if slot is not None:
-                self.picker.reload(slot, slot.limit if streams is None else slot.in_flight + streams)
-        if slot is not None:
-            slot.exclusive = streams is None
-            slot.in_flight += streams or 1
-        return slot
+        """Picks a slot and puts the request on it, as drivers do."""
+        if streams is None:
+            return self.picker.take_whole(Holding())
+        return self.picker.take(Holding()) if streams == 1 else self.picker.acquire(streams, Holding())
 
     def free(self, slot: Slot, streams: int = 1) -> None:
         """Takes a request off the slot."""
-        slot.exclusive = False
-        slot.in_flight -= streams
-        self.picker.reload(slot, slot.in_flight)
+        self.picker.release(slot, None if slot.exclusive else streams, 0.0, Holding(slot))
 
     def lower(self, slot: Slot, limit: int) -> None:
         """The server has shown a lower limit."""
@@ -166,10 +159,13 @@ def test_least_loaded_breaks_ties_at_random() -> None:
 def test_a_slot_that_would_be_full_enough_to_grow_is_not_taken(name: PickerName) -> None:
     """`take` leaves that to the machine, and changes nothing."""
     bench = Bench(name, 1, limit=4)
-    assert bench.picker.take(1) is None
-    assert bench.picker.take(2) is bench.slots[0]
-    bench.slots[0].in_flight = 1
-    assert bench.picker.take(2) is None
+    bench.picker.growth_load = 1
+    assert bench.take() is None
+    bench.picker.growth_load = 2
+    assert bench.take() is bench.slots[0]
+    assert bench.take() is None
+    assert bench.loads() == [1]
+    bench.picker.growth_load = NEVER
     assert bench.take() is bench.slots[0]
 
 
@@ -266,10 +262,7 @@ class Comparison:
         """One of the requests ends."""
         if self.held:
             slot, streams = self.held.pop(number % len(self.held))
-            slot.exclusive = False
-            slot.in_flight -= streams or 1
-            if slot not in self.obvious.out:
-                self.bench.picker.reload(slot, slot.in_flight)
+            self.bench.free(slot, streams or 1)
             self.obvious.changed(slot)
 
     def lower(self, number: int) -> None:
@@ -284,9 +277,11 @@ class Comparison:
         slot = self.bench.slots[number % len(self.bench.slots)]
         if slot in self.obvious.out:
             self.obvious.out.remove(slot)
+            slot.move(SlotEvent.RECOVERED)
             self.bench.picker.refresh(slot)
         else:
             self.obvious.out.add(slot)
+            slot.move(SlotEvent.LOST)
             self.bench.picker.remove(slot)
         self.obvious.changed(slot)
 

@@ -130,8 +130,14 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._at_release = ()
         since = driver.monotonic()
         deadline = self._deadline(within, since)
+        places = driver.places
         with driver.lock:
-            slot = driver.places.acquire(streams, lease)
+            if streams is None:
+                slot = places.take_whole(lease)
+            elif streams == 1:
+                slot = places.take(lease)
+            else:
+                slot = places.acquire(streams, lease)
         while True:
             if slot is None:
                 lease._slot = slot = await AwaitedWaiter(streams, since=since, deadline=deadline).get(driver)

@@ -74,14 +74,13 @@ class Fleet:
         self.places = places
         self.outbox = outbox
         self.slots = places.slots
-        self.picker = places.picker
         self.target = places.target
         self.addresses = Addresses(self.slots, random, leads)
         self.lookups = LookUps(outbox, random, self.alarm_at, leads)
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
-            self.picker,
+            self.places,
             outbox,
             self.counters,
             max_streams=config.max_streams,
@@ -89,7 +88,7 @@ class Fleet:
             alarm_at=self.alarm_at,
         )
         self.handicaps = Handicaps(
-            self.picker,
+            self.places,
             self.addresses,
             outbox,
             self.counters,
@@ -180,7 +179,7 @@ class Fleet:
 
     def grow(self, now: float) -> None:
         """Dials ahead of need if every ready slot carries the target and nothing is being dialled yet."""
-        lightest = self.picker.lightest()
+        lightest = self.places.lightest()
         ready = self.slots.ready
         if self.slots.under_way or not ready or (lightest is not None and lightest.in_flight < self.target):
             return
@@ -266,7 +265,7 @@ class Fleet:
             slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
         self.limits.limit_as_others(slot, now)
         self.succeed(slot, now)
-        self.picker.enter(slot)
+        self.places.enter(slot)
 
     def succeed(self, slot: Slot, now: float) -> None:
         """The connection that `slot` was opened to replace, if any, retires."""
@@ -318,7 +317,7 @@ class Fleet:
         """Takes a draining connection into service again."""
         self.slots.move(slot, SlotEvent.RESTORED)
         slot.kept, slot.reason = False, CloseReason.AGE
-        self.picker.enter(slot)
+        self.places.enter(slot)
         self.regauge(now)
         # For a tick, which derives when the slot is due for something.
         self.alarm_at(now)
@@ -373,7 +372,7 @@ class Fleet:
             return
         slot.reason = reason
         slot.deadline = now + self.config.drain_timeout if deadline is None else deadline
-        self.picker.remove(slot)
+        self.places.remove(slot)
         self.slots.move(slot, SlotEvent.RETIRED)
         if reason in _NOT_NEEDED:
             self.addresses.not_wanted(slot)
@@ -415,7 +414,7 @@ class Fleet:
     def lost(self, slot: Slot, now: float) -> None:
         """Takes a connection that is down out of service."""
         self.counters.losses += 1
-        self.picker.remove(slot)
+        self.places.remove(slot)
         self.slots.move(slot, SlotEvent.LOST)
         slot.lost_at = now
         if not self.watches_health:
@@ -440,7 +439,7 @@ class Fleet:
         slot.given_up_at = math.inf
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)
-        self.picker.enter(slot)
+        self.places.enter(slot)
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
             self.slots.part(successor)

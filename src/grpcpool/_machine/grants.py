@@ -30,13 +30,12 @@ class Grants:
         self._fleet = fleet
         self._slots = fleet.slots
         self._places = fleet.places
-        self._picker = fleet.picker
         self._queue = queue
         self._outage = outage
         self._outbox = fleet.outbox
         self._counters = fleet.counters
         self._name = fleet.name
-        self.reservation = Reservation(self._slots, self._picker, queue)
+        self.reservation = Reservation(self._slots, self._places, queue)
         # Whether the pool has listeners; set by the driver.
         self.heard = True
 
@@ -45,7 +44,7 @@ class Grants:
     def wake(self, waiter: Waiter, now: float) -> None:
         """A waiter has paused, and asks for its place. What must be dialled for it is so at the end of the step."""
         self._queue.wake(waiter)
-        slot = self._picker.pick(waiter.streams) or self._outage.slot_for(waiter)
+        slot = self._places.pick(waiter.streams) or self._outage.slot_for(waiter)
         if slot is not None:
             self.serve(slot, now)
 

@@ -20,7 +20,7 @@ from .._values.slot_states import SlotState
 from .addresses import Addresses
 from .counters import Counters
 from .effects import Notify, Outbox
-from .pickers import Picker
+from .places import Places
 from .slot import Slot
 
 
@@ -29,7 +29,7 @@ class Handicaps:
 
     def __init__(
         self,
-        picker: Picker,
+        places: Places,
         addresses: Addresses,
         outbox: Outbox,
         counters: Counters,
@@ -41,7 +41,7 @@ class Handicaps:
         """Handicaps nothing yet.
 
         Args:
-            picker: Ranks the connections.
+            places: Ranks the connections.
             addresses: Where they lead: the handicap is of all that lead to the same server.
             outbox: For events.
             counters: Those of the pool.
@@ -49,7 +49,7 @@ class Handicaps:
             name: The pool's.
             alarm_at: Brings the pool's next deadline forward.
         """
-        self._picker = picker
+        self._places = places
         self._addresses = addresses
         self._outbox = outbox
         self._counters = counters
@@ -88,4 +88,4 @@ class Handicaps:
 
     def _rank(self, slot: Slot, failures: int) -> None:
         slot.avoided_for = failures
-        self._picker.rank(slot)
+        self._places.rank(slot)

@@ -21,7 +21,7 @@ from .._values.events import RefusedStream
 from .._values.slot_states import SlotState
 from .counters import Counters
 from .effects import Notify, Outbox
-from .pickers import Picker
+from .places import Places
 from .slot import Slot
 from .slot_table import SlotTable
 
@@ -48,7 +48,7 @@ class Limits:
     def __init__(
         self,
         slots: SlotTable,
-        picker: Picker,
+        places: Places,
         outbox: Outbox,
         counters: Counters,
         *,
@@ -58,7 +58,7 @@ class Limits:
     ) -> None:
         """For the connections of one pool; `alarm_at` brings its next deadline forward."""
         self._slots = slots
-        self._picker = picker
+        self._places = places
         self._outbox = outbox
         self._counters = counters
         self._max_streams = max_streams
@@ -129,7 +129,7 @@ class Limits:
         for other in self._slots.in_state(SlotState.READY):
             if other is not slot and not other.exclusive and 2 * other.in_flight >= slot.in_flight:
                 self._limit(other, other.in_flight, now)
-                self._picker.refresh(other)
+                self._places.refresh(other)
 
     def _limit(self, slot: Slot, most: int, now: float) -> None:
         slot.limit = min(slot.limit, most)
@@ -149,4 +149,4 @@ class Limits:
     def _raise(self, slot: Slot, limit: int, grows_at: float) -> None:
         slot.limit, slot.limit_grows_at = limit, grows_at
         if slot.state is SlotState.READY:
-            self._picker.refresh(slot)
+            self._places.refresh(slot)

@@ -8,6 +8,7 @@ threads and asyncio, and a test can drive it through years of simulated life.
 How a driver uses it, always under its one lock::
 
     slot = machine.places.take(holder)                  # the fast way of a call: a slot with room, or None
+    slot = machine.places.take_whole(holder)            # the same for a whole connection
     slot = machine.places.acquire(streams, holder)      # the same for other asks
     machine.request(waiter, now)                        # the other way: grants, queues or refuses the waiter
     if machine.places.release(slot, streams, now, holder):    # exactly once for each place
@@ -22,10 +23,11 @@ An exception may end any step halfway, because CPython runs signal handlers in t
 The driver then calls `repair`, which derives what is derived and completes what was begun. No place, waiter or
 connection is lost: what cannot be derived changes in one go (`places.py`), and a decision is part of the waiter.
 
-The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on a slot (`places.py`). An *ask* is for
-some streams of one slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), which get
-their answers in `grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections
-(`fleet.py`), its picker those with room (`pickers.py`). How many calls each may carry is found out in `limits.py`.
+The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on a slot (`places.py`); the *picker*
+determines which slot serves next (`pickers.py`). An *ask* is for some streams of one slot or, as `None`, for a whole
+connection. The queue holds the waiters (`queue.py`), which get their answers in `grants.py`; one of them may have a slot
+*reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`). How many calls each may carry is found out
+in `limits.py`.
 Where they lead is decided in `addresses.py`, when they are replaced in `replacing.py`. Those with a *handicap*
 (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which of several targets is used is decided
 in `endpoints.py`. Here all are put together. `__init__.py` lists the invariants.
@@ -53,7 +55,8 @@ from .grants import Grants
 from .open_queue import OpenQueue
 from .openers import OpenWaiter
 from .outage import Outage
-from .places import Holder, Places
+from .pickers import make_places
+from .places import Holder
 from .queue import Waiter, WaitQueue
 from .repair import Repair
 from .replacing import Replacing
@@ -88,12 +91,11 @@ class PoolMachine:
         self.outbox = Outbox()
         self.queue = WaitQueue(config.resolved_target_streams)
         self._slots = SlotTable()
-        self.places = Places(config, self._slots, self.queue, random)
+        self.places = make_places(config, self._slots, self.queue, random)
         self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random, leads=leads)
         self.replacing = Replacing(self.fleet)
         self.shrinking = Shrinking(self.fleet)
         self.counters = self.fleet.counters
-        self._picker = self.places.picker
         self.outage = Outage(self.fleet, self.replacing, self.queue, self.outbox, primes=primes)
         self.grants = Grants(self.fleet, self.queue, self.outage)
         self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self.grants.refuse)
@@ -124,7 +126,7 @@ class PoolMachine:
             self.fleet.use(now)
         if self._slots.lost and not self._slots.ready:
             self.outage.want(now)
-        slot = self._picker.pick(waiter.streams) or self.outage.slot_for(waiter)
+        slot = self.places.pick(waiter.streams) or self.outage.slot_for(waiter)
         if slot is not None:
             self.places.acquire(waiter.streams, waiter, slot)
             self.outbox.append(Grant(waiter, slot))
@@ -184,7 +186,7 @@ class PoolMachine:
         if self.fleet.limits.refused(slot, began, now, calls=calls):
             self.fleet.handicaps.add(slot, None, now)
         if slot.state is SlotState.READY:
-            self._picker.refresh(slot)
+            self.places.refresh(slot)
         self.grants.serve_all(now)
 
     def failed(self, slot: Slot, code: enum.Enum, now: float) -> None:

@@ -1,8 +1,7 @@
-"""Which slot serves the next call.
+"""Pickers: the places of a pool, each in another order. The first slot in that order serves the next call.
 
-A picker holds the slots that are ready and have room for at least one more stream; the machine reports every change
-to it. The cost of a pick does not depend on the number of slots, with one exception: an ask for several streams for
-which the first choice has no room looks at every slot.
+The cost of a pick does not depend on the number of slots, with one exception: an ask for several streams for which the
+first choice has no room looks at every slot.
 
 `LeastLoaded`
     Slots lie in buckets by what they carry; a pick takes the first or second one, at random, of the lowest bucket that
@@ -23,14 +22,19 @@ one of these. What a slot carries, and whether it has room, is not affected.
 
 from __future__ import annotations
 
-import abc
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from .._values.config import PoolConfig
 from .._values.slot_states import SlotState
+from .places import Holder, Places
+from .queue import WaitQueue
 from .slot import Link, Slot
+from .slot_table import SlotTable
+
+# Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
+_READY, _CLOSED = SlotState.READY, SlotState.CLOSED
 
 # A coin is thrown this often, then the throws repeat: a prime, so that no regular pattern of calls falls into step.
 _THROWS = 1021
@@ -38,62 +42,6 @@ _THROWS = 1021
 # Each failure of late counts as so many calls, all together as no more than the last number.
 _PENALTY = 10
 _WORST = 1000
-
-
-class Picker(abc.ABC):
-    """Holds the slots that are ready and have room."""
-
-    @abc.abstractmethod
-    def reload(self, slot: Slot, load: int) -> None:
-        """A ready slot is to carry `load`, or carries it by now; an exclusive one all that it may.
-
-        Adds it, puts it elsewhere, or removes it.
-        """
-
-    def refresh(self, slot: Slot) -> None:
-        """What a ready slot may carry has changed. Adds or removes it."""
-        self.reload(slot, slot.takes if slot.exclusive else slot.in_flight)
-
-    def take(self, growth_load: int) -> Slot | None:
-        """The slot to serve an ask for one stream, put where it belongs once it carries one more.
-
-        `None` if none can, or if the slot would then carry `growth_load` or more.
-        """
-        slot = self.pick(1)
-        if slot is None or slot.in_flight + 1 >= growth_load:
-            return None
-        self.reload(slot, slot.in_flight + 1)
-        return slot
-
-    @abc.abstractmethod
-    def remove(self, slot: Slot) -> None:
-        """Removes a slot that leaves service; does nothing if the slot is not here."""
-
-    @abc.abstractmethod
-    def __contains__(self, slot: Slot) -> bool:
-        """Whether the slot is in here: ready, with room."""
-
-    @abc.abstractmethod
-    def rank(self, slot: Slot) -> None:
-        """The handicap of a slot (`Slot.avoided_for`) has changed, or may have since it was in service last."""
-
-    def enter(self, slot: Slot) -> None:
-        """Adds a slot that comes into service, if it has room."""
-        self.rank(slot)
-        self.refresh(slot)
-
-    def rebuild(self, ready: Iterable[Slot]) -> None:
-        """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
-        for slot in ready:
-            self.refresh(slot)
-
-    @abc.abstractmethod
-    def pick(self, streams: int | None) -> Slot | None:
-        """The slot to serve an ask for `streams` (`None`: all of it, alone), still in here; `None` if none can."""
-
-    @abc.abstractmethod
-    def lightest(self) -> Slot | None:
-        """A slot that carries least, of those with room."""
 
 
 class _Bucket(Link):
@@ -114,14 +62,17 @@ class _Bucket(Link):
             slot = slot.next
 
 
-class _Buckets(Picker):
+class _Buckets(Places):
     """Slots in buckets by `in_flight`; those with a handicap by `in_flight` and their handicap.
 
     A slot that moves leaves its ring, and becomes the last of another one. That is a matter of its neighbours alone,
-    and of no call: no signal handler can interrupt it.
+    and of no call: no signal handler can interrupt it. What every call pays for does so in place, as `reload` does:
+    to call that would cost as much as the move.
     """
 
-    def __init__(self, max_streams: int) -> None:
+    def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue) -> None:
+        super().__init__(config, slots, queue)
+        max_streams = config.max_streams
         # A slot with room carries less than max_streams, and the greatest handicap ranks it behind all others, so the
         # last bucket stays empty: there the search ends. Without handicaps it ends where these begin to matter.
         self._worst = min(-(-max_streams // _PENALTY) * _PENALTY, _WORST)
@@ -155,6 +106,36 @@ class _Buckets(Picker):
         if load < self._low:  # noqa: PLR1730 -- to call min() would cost more than the rest of the method
             self._low = load
 
+    def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> int:
+        # As `Places.release`, and `reload` in place.
+        holder._released = True
+        state = slot.state
+        if state is _CLOSED:
+            return 0
+        if streams is None:
+            slot.exclusive = False
+            load = slot.in_flight = 0
+            self.load -= self.target
+        else:
+            load = slot.in_flight = slot.in_flight - streams
+            self.load -= streams
+        slot.used_at = now
+        if state is not _READY:
+            return 1
+        after = slot.next
+        if after is not None:
+            before = slot.previous
+            before.next, after.previous = after, before
+        if load >= slot.takes:
+            slot.next = slot.previous = None
+        else:
+            slot.next = bucket = slot.buckets[load]
+            slot.previous = last = bucket.previous
+            last.next = bucket.previous = slot
+            if load < self._low:  # noqa: PLR1730 -- as above
+                self._low = load
+        return slot.overflow or self.queue.length
+
     def remove(self, slot: Slot) -> None:
         if slot.next is not None:
             slot.previous.next, slot.next.previous = slot.next, slot.previous
@@ -171,17 +152,17 @@ class _Buckets(Picker):
         if handicap not in self._buckets_behind:
             self._buckets_behind[handicap] = self._buckets[handicap:]
         slot.buckets = self._buckets_behind[handicap]
-        if handicap and slot.state is SlotState.READY:
+        if handicap and slot.state is _READY:
             self._avoided.add(slot)
         if here:
             self.refresh(slot)
 
-    def rebuild(self, ready: Iterable[Slot]) -> None:
+    def rebuild(self) -> None:
         for bucket in self._buckets:
             bucket.next = bucket.previous = bucket
         self._low = self._end
         self._avoided.clear()
-        for slot in ready:
+        for slot in self.slots.in_state(_READY):
             slot.next = slot.previous = None
             self.enter(slot)
 
@@ -219,13 +200,12 @@ class _Buckets(Picker):
 class LeastLoaded(_Buckets):
     """The slot that carries least; of several, one of the two that have carried so much for longest."""
 
-    def __init__(self, random: Callable[[], float], max_streams: int) -> None:
-        super().__init__(max_streams)
+    def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue, random: Callable[[], float]) -> None:
+        super().__init__(config, slots, queue)
         # Whether the second slot of a ring is taken, not the first. Thrown in advance: a throw costs more than a pick.
         self._coin = itertools.cycle([random() < 0.5 for _ in range(_THROWS)])  # noqa: PLR2004 -- half of the throws
 
-    def take(self, growth_load: int) -> Slot | None:
-        """As `pick` and `reload`, for less: nearly every call begins with this."""
+    def take(self, holder: Holder) -> Slot | None:
         bucket: Link = self._buckets[self._low]
         slot = bucket.next
         if slot is bucket:
@@ -237,8 +217,9 @@ class LeastLoaded(_Buckets):
         if after is not bucket and next(self._coin):
             slot, after = after, after.next
         load = slot.in_flight + 1
-        if load >= growth_load:
+        if load >= self.growth_load:
             return None
+        # From here on there is no call.
         before = slot.previous
         before.next, after.previous = after, before
         if load >= slot.takes:
@@ -247,7 +228,36 @@ class LeastLoaded(_Buckets):
             slot.next = bucket = slot.buckets[load]
             slot.previous = last = bucket.previous
             last.next = bucket.previous = slot
-        taken: Slot = slot
+        slot.in_flight = load
+        slot.calls += 1
+        load = self.load = self.load + 1
+        if load > self.peak:  # noqa: PLR1730 -- to call max() would cost more than the rest of the line
+            self.peak = load
+        holder._slot = taken = slot
+        holder._released = False
+        return taken
+
+    def take_whole(self, holder: Holder) -> Slot | None:
+        # As `pick`.
+        bucket = self._buckets[0]
+        slot = bucket.next
+        if slot is bucket:
+            return self.acquire(None, holder) if self._avoided else None
+        after = slot.next
+        if after is not bucket and next(self._coin):
+            slot, after = after, after.next
+        # From here on there is no call.
+        before = slot.previous
+        before.next, after.previous = after, before
+        slot.next = slot.previous = None
+        slot.exclusive = True
+        slot.in_flight = 1
+        slot.calls += 1
+        load = self.load = self.load + self.target
+        if load > self.peak:  # noqa: PLR1730 -- as above
+            self.peak = load
+        holder._slot = taken = slot
+        holder._released = False
         return taken
 
     def pick(self, streams: int | None) -> Slot | None:
@@ -270,10 +280,6 @@ class LeastLoaded(_Buckets):
 class Fill(_Buckets):
     """The fullest slot below the target, so that as few as possible are in use."""
 
-    def __init__(self, max_streams: int, target_streams: int) -> None:
-        super().__init__(max_streams)
-        self._target = target_streams
-
     def _handicap(self, failures: int) -> int:
         return self._worst if failures else 0
 
@@ -286,16 +292,17 @@ class Fill(_Buckets):
         low = self._seek()
         if not self._buckets[low]:
             return None
-        below = (load for load in range(self._target - 1, low - 1, -1) if self._buckets[load])
+        below = (load for load in range(self.target - 1, low - 1, -1) if self._buckets[load])
         slot: Slot = self._buckets[next(below, low)].previous
         return slot if slot.in_flight + streams <= slot.takes else self._roomy(streams)
 
 
-class RoundRobin(Picker):
+class RoundRobin(Places):
     """Each slot in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue) -> None:
         """Creates an empty circle."""
+        super().__init__(config, slots, queue)
         self._circle: OrderedDict[Slot, None] = OrderedDict()
         self._idle: OrderedDict[Slot, None] = OrderedDict()
         self._avoided: set[Slot] = set()
@@ -328,7 +335,7 @@ class RoundRobin(Picker):
 
     def rank(self, slot: Slot) -> None:
         """A slot with a handicap keeps its turn, and is passed over."""
-        if slot.avoided_for and slot.state is SlotState.READY:
+        if slot.avoided_for and slot.state is _READY:
             self._avoided.add(slot)
         else:
             self._avoided.discard(slot)
@@ -348,12 +355,19 @@ class RoundRobin(Picker):
         return min(self._circle, key=lambda slot: slot.in_flight, default=None)
 
 
-def make_picker(config: PoolConfig, random: Callable[[], float]) -> Picker:
-    """Creates the picker that `config` names; `random` returns a float from 0 to below 1."""
+def make_places(config: PoolConfig, slots: SlotTable, queue: WaitQueue, random: Callable[[], float]) -> Places:
+    """Creates the places of one pool, with the picker that `config` names.
+
+    Args:
+        config: The pool's settings.
+        slots: Its slots.
+        queue: Its waiters.
+        random: Returns a float from 0 to below 1.
+    """
     match config.picker:
         case "least_loaded":
-            return LeastLoaded(random, config.max_streams)
+            return LeastLoaded(config, slots, queue, random)
         case "fill":
-            return Fill(config.max_streams, config.resolved_target_streams)
+            return Fill(config, slots, queue)
         case "round_robin":
-            return RoundRobin()
+            return RoundRobin(config, slots, queue)

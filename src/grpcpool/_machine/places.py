@@ -1,22 +1,23 @@
-"""Places: what the slots carry. Every place is taken and released here, and nowhere else.
+"""Places: what the slots carry, and which slot serves the next call.
 
-`acquire` and `release` are what every call pays for. Both change everything that is counted in one go, in which no
+Every place is taken and released here or in `pickers.py`, whose classes give the places of one pool an order; nowhere
+else. `take` and `release` are what every call pays for. Both change everything that is counted in one go, in which no
 signal handler can run, together with the holder: the holder of a place and the count of its slot never disagree. What a
-signal handler may interrupt is the update of the picker, which can be rebuilt.
+signal handler may interrupt is the order, which can be rebuilt.
 
 Invariants:
     * The slots carry what was acquired and not released.
     * `load` is the sum of what the slots carry, in streams; a whole connection weighs as much as `target`.
+    * The order holds the slots that are ready and have room for at least one more stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import abc
 from typing import Final, Protocol
 
 from .._values.config import PoolConfig
 from .._values.slot_states import SlotState
-from .pickers import make_picker
 from .queue import WaitQueue
 from .slot import Slot
 from .slot_table import SlotTable
@@ -46,13 +47,15 @@ class Holding:
         self._released = False
 
 
-class Places:
-    """The places of one pool."""
+class Places(abc.ABC):
+    """The places of one pool, in the order in which a picker gives them out.
 
-    def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue, random: Callable[[], float]) -> None:
-        """For the slots and waiters of one pool; see `PoolMachine` for the rest."""
+    The machine reports every change to it: a slot that comes into service or leaves it, a limit, a handicap.
+    """
+
+    def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue) -> None:
+        """For the slots and waiters of one pool."""
         self.target = config.resolved_target_streams
-        self.picker = make_picker(config, random)
         self.slots = slots
         self.queue = queue
         self.load = 0
@@ -60,6 +63,8 @@ class Places:
         self.peak = 0
         # A grant that brings a slot to this load may call for growth.
         self.growth_load = NEVER
+
+    # --- taking and releasing -----------------------------------------------------------------------------------
 
     def take(self, holder: Holder) -> Slot | None:
         """Takes one stream of the best slot for `holder`: what nearly every call begins with. Returns the slot.
@@ -69,32 +74,23 @@ class Places:
         Returns:
             `None` if no slot has room, or if the pool may have to grow: `PoolMachine.request` decides then.
         """
-        try:
-            slot = self.picker.take(self.growth_load)
-        except BaseException:
-            self.rebuild_picker()
-            raise
-        if slot is not None:
-            slot.in_flight += 1
-            slot.calls += 1
-            load = self.load = self.load + 1
-            if load > self.peak:  # noqa: PLR1730 -- calling max() would cost more than the rest of the line
-                self.peak = load
-            holder._slot = slot
-            holder._released = False
-        return slot
+        return self.acquire(1, holder)
+
+    def take_whole(self, holder: Holder) -> Slot | None:
+        """The same for all of a slot, which then carries nothing else."""
+        return self.acquire(None, holder)
 
     def acquire(self, streams: int | None, holder: Holder, slot: Slot | None = None) -> Slot | None:
-        """The same as `take`, for an ask for `streams`; on `slot` if one is given."""
+        """The same as `take`, for an ask for `streams` (`None`: all of a slot); on `slot` if one is given."""
         if slot is None:
-            slot = self.picker.pick(streams)
+            slot = self.pick(streams)
             if slot is None or (streams is not None and slot.in_flight + streams >= self.growth_load):
                 return None
         if slot.state is _READY:
             try:
-                self.picker.reload(slot, slot.takes if streams is None else slot.in_flight + streams)
+                self.reload(slot, slot.takes if streams is None else slot.in_flight + streams)
             except BaseException:
-                self.rebuild_picker()
+                self.rebuild()
                 raise
         if streams is None:
             slot.exclusive = True
@@ -103,7 +99,7 @@ class Places:
             slot.in_flight += streams
         slot.calls += 1
         load = self.load = self.load + (streams or self.target)
-        if load > self.peak:  # noqa: PLR1730 -- as above
+        if load > self.peak:  # noqa: PLR1730 -- calling max() would cost more than the rest of the line
             self.peak = load
         holder._slot = slot
         holder._released = False
@@ -130,7 +126,7 @@ class Places:
         slot.used_at = now
         if state is not _READY:
             return 1
-        self.picker.reload(slot, load)
+        self.reload(slot, load)
         return slot.overflow or self.queue.length
 
     def drop(self, slot: Slot) -> None:
@@ -139,11 +135,50 @@ class Places:
         slot.in_flight = 0
         slot.exclusive = False
 
-    def rebuild_picker(self) -> None:
-        """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
-        self.picker.rebuild(self.slots.in_state(_READY))
-
     def recount(self) -> None:
-        """Derives the load and the picker from what the slots carry."""
+        """Derives the load and the order from what the slots carry."""
         self.load = sum(self.target if slot.exclusive else slot.in_flight for slot in self.slots)
-        self.rebuild_picker()
+        self.rebuild()
+
+    # --- the order ----------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def pick(self, streams: int | None) -> Slot | None:
+        """The slot to serve an ask for `streams` (`None`: all of it, alone), still in here; `None` if none can."""
+
+    @abc.abstractmethod
+    def lightest(self) -> Slot | None:
+        """A slot that carries least, of those with room."""
+
+    @abc.abstractmethod
+    def __contains__(self, slot: Slot) -> bool:
+        """Whether the slot is in here: ready, with room."""
+
+    @abc.abstractmethod
+    def reload(self, slot: Slot, load: int) -> None:
+        """A ready slot is to carry `load`, or carries it by now; an exclusive one all that it may.
+
+        Adds it, puts it elsewhere, or removes it.
+        """
+
+    def refresh(self, slot: Slot) -> None:
+        """What a ready slot may carry has changed. Adds or removes it."""
+        self.reload(slot, slot.takes if slot.exclusive else slot.in_flight)
+
+    @abc.abstractmethod
+    def rank(self, slot: Slot) -> None:
+        """The handicap of a slot (`Slot.avoided_for`) has changed, or may have since it was in service last."""
+
+    def enter(self, slot: Slot) -> None:
+        """Adds a slot that comes into service, if it has room."""
+        self.rank(slot)
+        self.refresh(slot)
+
+    @abc.abstractmethod
+    def remove(self, slot: Slot) -> None:
+        """Removes a slot that leaves service; does nothing if the slot is not here."""
+
+    def rebuild(self) -> None:
+        """Puts each ready slot where it belongs by what it carries, after an update was interrupted."""
+        for slot in self.slots.in_state(_READY):
+            self.refresh(slot)

@@ -18,7 +18,7 @@ for it, and therefore none for any other ask. If it was not, the oldest stays.
 from __future__ import annotations
 
 from .._values.slot_states import SlotState
-from .pickers import Picker
+from .places import Places
 from .queue import Waiter, WaitQueue
 from .slot import Slot
 from .slot_table import SlotTable
@@ -27,10 +27,10 @@ from .slot_table import SlotTable
 class Reservation:
     """The reservation of one pool, if there is one."""
 
-    def __init__(self, slots: SlotTable, picker: Picker, queue: WaitQueue) -> None:
+    def __init__(self, slots: SlotTable, places: Places, queue: WaitQueue) -> None:
         """Reserves nothing yet."""
         self._slots = slots
-        self._picker = picker
+        self._places = places
         self._queue = queue
         # The reserved slot.
         self.slot: Slot | None = None
@@ -82,7 +82,7 @@ class Reservation:
     def _keep(self, slot: Slot, *, reserved: bool) -> None:
         slot.reserve(reserved=reserved)
         if slot.state is SlotState.READY:
-            self._picker.refresh(slot)
+            self._places.refresh(slot)
 
     def repair(self) -> None:
         """Ends everything, after a change was interrupted: `review` begins again."""

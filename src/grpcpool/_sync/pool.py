@@ -107,8 +107,14 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._streams = streams
         lease._released = False
         lease._calls, lease._at_release = 0, ()
+        places = driver.places
         with driver.lock:
-            slot = driver.places.acquire(streams, lease)
+            if streams is None:
+                slot = places.take_whole(lease)
+            elif streams == 1:
+                slot = places.take(lease)
+            else:
+                slot = places.acquire(streams, lease)
         if slot is None:
             self._wait_for_place(lease, timeout)
         else:
