@@ -16,9 +16,9 @@ from support.fakes import FakeChannel
 from support.pools import PoolMaker
 from support.waiting import LONG, background, eventually
 
-# To acquire: ChannelPool.acquire, Fleet.acquire (called past the machine), pick, reload. To release: Lease.release,
-# PoolMachine.release, reload; and Lease.__del__.
-_PYTHON_CALLS = 8
+# To acquire: ChannelPool.acquire, Places.take or take_whole. To release: Lease.release, Places.release; and
+# Lease.__del__.
+_PYTHON_CALLS = 5
 
 # The clock twice, the lock's __exit__ twice, and the picker's coin. The release also checks whether the lock is held,
 # because a finalizer may have interrupted the thread that holds it, and would wait for itself.
@@ -58,7 +58,7 @@ def _least(pool: ChannelPool, streams: int | None) -> Calls:
 
 @pytest.mark.parametrize("streams", [None, 1])
 def test_an_uncontended_lease_costs_few_calls(make_pool: PoolMaker, streams: int | None) -> None:
-    """An acquire and release that decide nothing make eight calls of Python functions, and about as many of C."""
+    """An acquire and release that decide nothing make five calls of Python functions, and about as many of C."""
     calls = _least(_open(make_pool, 4), streams)
     assert calls.python.total() <= _PYTHON_CALLS, calls.python
     assert calls.c.total() <= _C_CALLS, calls.c

@@ -27,11 +27,7 @@ def finalizing(finalize: Callable[[], object]) -> Iterator[None]:
     done: list[bool] = []
 
     def interrupt(frame: FrameType, event: str, argument: Any) -> None:
-        if (
-            not done
-            and event == "call"
-            and frame.f_globals["__name__"] in ("grpcpool._machine.machine", "grpcpool._machine.places", "grpcpool._machine.pickers")
-        ):
+        if not done and event == "call" and frame.f_globals["__name__"].startswith("grpcpool._machine."):
             done.append(True)
             sys.setprofile(None)
             finalize()

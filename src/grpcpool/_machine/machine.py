@@ -25,9 +25,9 @@ connection is lost: what cannot be derived changes in one go (`places.py`), and 
 
 The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on a slot (`places.py`); the *picker*
 determines which slot serves next (`pickers.py`). An *ask* is for some streams of one slot or, as `None`, for a whole
-connection. The queue holds the waiters (`queue.py`), which get their answers in `grants.py`; one of them may have a slot
-*reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`). How many calls each may carry is found out
-in `limits.py`.
+connection. The queue holds the waiters (`queue.py`), which get their answers in `grants.py`; one of them may have a
+slot *reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`). How many calls each may carry is found
+out in `limits.py`.
 Where they lead is decided in `addresses.py`, when they are replaced in `replacing.py`. Those with a *handicap*
 (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which of several targets is used is decided
 in `endpoints.py`. Here all are put together. `__init__.py` lists the invariants.

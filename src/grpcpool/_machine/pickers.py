@@ -233,7 +233,8 @@ class LeastLoaded(_Buckets):
         load = self.load = self.load + 1
         if load > self.peak:  # noqa: PLR1730 -- to call max() would cost more than the rest of the line
             self.peak = load
-        holder._slot = taken = slot
+        taken: Slot = slot
+        holder._slot = taken
         holder._released = False
         return taken
 
@@ -256,7 +257,8 @@ class LeastLoaded(_Buckets):
         load = self.load = self.load + self.target
         if load > self.peak:  # noqa: PLR1730 -- as above
             self.peak = load
-        holder._slot = taken = slot
+        taken: Slot = slot
+        holder._slot = taken
         holder._released = False
         return taken
 

@@ -24,7 +24,17 @@ class Caller(Protocol):
     def origin(self) -> tuple[Any, Method]:
         """The channel that it was made by, and the method."""
 
-    def block(self, how: str, arguments: Arguments) -> Any:
+    def block(
+        self,
+        how: str,
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+        /,
+    ) -> Any:
         """Runs a call until it is over; `how` names the method of gRPC's multicallable."""
 
     def run(self, how: str, arguments: Arguments) -> Any:

@@ -43,11 +43,20 @@ class PoolCaller:
         """The pool, and the method."""
         return self._pool, self._method
 
-    def block(self, how: str, arguments: Arguments) -> Any:
+    def block(
+        self,
+        how: str,
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
         """Runs a call until it is over. One that a server refuses is sent again, elsewhere or after a wait."""
         driver = self._pool._driver
-        if self._may_repeat and arguments[2] is not None:
-            arguments = with_metadata_read(arguments)
+        # It may be an iterator, and is read again if the call is sent again.
+        metadata = metadata and tuple(metadata)
         spare, now = driver.spare_places, driver.monotonic
         began = now()
         with driver.lock:
@@ -59,8 +68,11 @@ class PoolCaller:
             try:
                 # As `multicallable` does, which nearly every call saves calling; so with `place.release` below.
                 made = slot.channel.made.get(self._method) or slot.channel.multicallable(self._method)
-                # To look "__call__" up would cost as much as taking the place.
-                response = (made if how == "__call__" else made.with_call)(*arguments)
+                # By name: to call the object, or with a tuple of arguments, costs as much as taking the place.
+                if how == "__call__":
+                    response = made.__call__(request, timeout, metadata, credentials, wait_for_ready, compression)
+                else:
+                    response = made.with_call(request, timeout, metadata, credentials, wait_for_ready, compression)
             except grpc.RpcError as error:
                 at = self._resend_at(place, error, 0)
                 if at == math.inf:
@@ -82,6 +94,7 @@ class PoolCaller:
                     driver.recover()
                     raise
                 return response
+        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
         try:
             return self._block_later(how, arguments, place, at, resends=slot is not None)
         except grpc.RpcError as error:

@@ -113,7 +113,7 @@ class LeaseCaller:
         """The lease, and the method."""
         return self._lease, self._method
 
-    def block(self, how: str, arguments: Arguments) -> Any:
+    def block(self, how: str, *arguments: Any) -> Any:
         """Runs a call until it is over."""
         lease = self._lease
         calls = lease._begin_call()

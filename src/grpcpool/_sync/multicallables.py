@@ -55,8 +55,7 @@ class UnaryUnary(Multicallable, _UnaryUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._caller.block("__call__", arguments)
+        return self._caller.block("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def with_call(
         self,
@@ -67,8 +66,7 @@ class UnaryUnary(Multicallable, _UnaryUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._caller.block("with_call", arguments)
+        return self._caller.block("with_call", request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def future(
         self,
@@ -111,8 +109,9 @@ class StreamUnary(Multicallable, _StreamUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._caller.block("__call__", arguments)
+        return self._caller.block(
+            "__call__", request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+        )
 
     def with_call(
         self,
@@ -123,8 +122,9 @@ class StreamUnary(Multicallable, _StreamUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._caller.block("with_call", arguments)
+        return self._caller.block(
+            "with_call", request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+        )
 
     def future(
         self,

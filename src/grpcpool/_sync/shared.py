@@ -223,7 +223,7 @@ class HandleCaller:
         _, method = self._caller.origin()
         return self._handle, method
 
-    def block(self, how: str, arguments: Arguments) -> Any:
+    def block(self, how: str, *arguments: Any) -> Any:
         """Runs a call until it is over."""
         handle, token = self._handle, object()
         blocked = handle._blocked
@@ -231,7 +231,7 @@ class HandleCaller:
         try:
             if handle._closed:
                 raise ValueError("Cannot invoke RPC on closed channel!")
-            return self._caller.block(how, arguments)
+            return self._caller.block(how, *arguments)
         except grpc.RpcError as error:
             drop_frame_below(error)
             raise
