@@ -147,10 +147,8 @@ class ChannelPool(PoolBase, ChannelSurface):
                 break
             lease._slot = slot = None
         lease._used_at = used_at
-        if driver.leaks is not None:
-            lease._watch_for_leak(driver.leaks, stack)
-        if driver.announcer.emits_releases:
-            lease._watch_release()
+        if driver.follows_leases:
+            lease._follow(stack)
         return lease
 
     # In the messages of asyncio the coroutine has the name that its caller knows.

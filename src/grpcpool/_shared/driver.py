@@ -89,9 +89,9 @@ class Driver(abc.ABC):
         leads = source.leads._replace(seed=hash((_SEED, os.getpid())))
         self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes, leads=leads)
         self.places = self.machine.places
+        self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.announcer = Announcer()
         self.set_listeners(listeners)
-        self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.methods = Methods()
         # Slots that are being primed again.
         self.priming: set[Slot] = set()
@@ -154,6 +154,8 @@ class Driver(abc.ABC):
         """Notifies these listeners from now on. Grants are not logged: only listeners need their events."""
         self.announcer.set_listeners(listeners)
         self.machine.grants.heard = bool(self.announcer.listeners)
+        # Whether leases have to be told of: as one flag, because each acquire reads it.
+        self.follows_leases = self.leaks is not None or self.announcer.emits_releases
 
     # --- where it may be used -----------------------------------------------------------------------------------
 

@@ -39,18 +39,21 @@ class LeaseBase:
     _slot: Any = None
     _used_at: float
 
+    def _follow(self, stack: str) -> None:
+        """Reports the lease, acquired at `stack`, if it is held for too long; emits its release."""
+        driver = self._driver
+        if driver.leaks is not None:
+            self._watch_for_leak(driver.leaks, stack)
+        if driver.announcer.emits_releases:
+            emit = partial(driver.emit_release, self._slot.id, driver.monotonic())
+            self._at_release = (*self._at_release, emit)
+
     def _watch_for_leak(self, leaks: LeakWatch, stack: str) -> None:
-        """Reports the lease, acquired at `stack`, if it is held for too long."""
         driver = self._driver
         with driver.lock:
             ticket = leaks.taken(self._slot.id, driver.monotonic(), stack)
         self._at_release = (*self._at_release, partial(driver.forget_leak, ticket))
         driver.see_to_alarm()
-
-    def _watch_release(self) -> None:
-        """Emits the release of the lease, and how long it was held."""
-        driver = self._driver
-        self._at_release = (*self._at_release, partial(driver.emit_release, self._slot.id, driver.monotonic()))
 
     # --- releasing ----------------------------------------------------------------------------------------------
 
@@ -62,11 +65,12 @@ class LeaseBase:
         driver = self._driver
         if driver.void:
             return
-        if driver.lock.locked() and interrupts_package():
+        lock = driver.lock
+        if lock.locked() and interrupts_package():
             driver.defer(self.release)
             return
         try:
-            with driver.lock:
+            with lock:
                 if self._released:
                     return
                 if self._calls:

@@ -105,7 +105,6 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._driver = driver
         lease._pool = self
         lease._streams = streams
-        lease._released = False
         lease._calls, lease._at_release = 0, ()
         places = driver.places
         with driver.lock:
@@ -121,12 +120,9 @@ class ChannelPool(PoolBase, ChannelSurface):
             lease._used_at = slot.used_at
             monotonic = driver.monotonic  # A function: as a local name it is faster to call.
             if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams, lease):
-                lease._slot, lease._released = None, False
                 self._wait_for_place(lease, timeout)
-        if driver.leaks is not None:
-            lease._watch_for_leak(driver.leaks, stack_of_caller())
-        if driver.announcer.emits_releases:
-            lease._watch_release()
+        if driver.follows_leases:
+            lease._follow("" if driver.leaks is None else stack_of_caller())
         return lease
 
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:
@@ -135,12 +131,12 @@ class ChannelPool(PoolBase, ChannelSurface):
         now = driver.monotonic()
         deadline = self._deadline(timeout, now)
         while True:
+            lease._slot, lease._released = None, False
             waiter = BlockedWaiter(lease._streams, since=now, deadline=deadline).prepare()
             lease._slot = slot = waiter.get(driver)
             lease._used_at = slot.used_at
             if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, lease._streams, lease):
                 return
-            lease._slot, lease._released = None, False
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
