@@ -154,7 +154,7 @@ class Driver(abc.ABC):
         """Notifies these listeners from now on. Grants are not logged: only listeners need their events."""
         self.announcer.set_listeners(listeners)
         self.machine.grants.heard = bool(self.announcer.listeners)
-        # Whether leases have to be told of: as one flag, because each acquire reads it.
+        # Whether leases are followed: one flag, because each acquire reads it.
         self.follows_leases = self.leaks is not None or self.announcer.emits_releases
 
     # --- where it may be used -----------------------------------------------------------------------------------
