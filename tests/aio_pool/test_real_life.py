@@ -18,7 +18,7 @@ from grpcpool.aio import ChannelPool, Lease
 from support.aio_pools import pool_over, tasks_of_pools, unary
 from support.connections import addresses_of_connections_to, connections_to
 from support.loops import in_loop, settle, until
-from support.servers import ECHO, FAIL, PEER, SLOW, Server
+from support.servers import CHAT, COLLECT, COUNT, ECHO, FAIL, PEER, SLOW, Server
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -268,6 +268,26 @@ async def test_channel_ready_waits_for_a_server_that_starts_late() -> None:
 
 
 # --- servers that die -----------------------------------------------------------------------------------------------
+
+
+@in_loop
+async def test_the_first_calls_to_a_server_that_is_back_succeed() -> None:
+    """As on a channel, which is idle by then: they do not fail because earlier attempts to connect did."""
+    with Server() as mortal:
+        async with pool_over(mortal.aio_channel, max_size=1) as pool:
+            assert await _works(pool)
+            mortal.kill()
+            # gRPC has tried to reconnect by then, and pauses.
+            await asyncio.sleep(0.8)
+            mortal.start()
+            unary = pool.unary_unary(ECHO)(b"unary", timeout=_LONG)
+            responses = pool.unary_stream(COUNT)(b"3", timeout=_LONG)
+            upload = pool.stream_unary(COLLECT)(iter([b"a", b"b"]), timeout=_LONG)
+            chat = pool.stream_stream(CHAT)(iter([b"chat"]), timeout=_LONG)
+            assert await unary == b"unary"
+            assert len([response async for response in responses]) == 3
+            assert await upload
+            assert len([response async for response in chat]) == 1
 
 
 @_each_loop

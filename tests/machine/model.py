@@ -185,6 +185,9 @@ class World:
         self.close_deadline = math.inf
         self.closing = False
         self.ticked = False
+        # When something was last asked for while nothing was up; what is dialled for the first such request.
+        self.asked_in_outage_at = -math.inf
+        self.attempt: Any = None
         # What has been looked up while the invariants are checked, which change nothing.
         self.found: dict[Any, Any] | None = None
         # Set while a step runs. A failed step leaves it set, and later checks of such a world mean nothing.
@@ -215,6 +218,7 @@ class World:
             self._step([])
             return
         full = len(self.waiting) >= most_waiters(self)
+        tries = not pause and self._tries_for_first_call()
         waiter = self.code.waiter(
             streams,
             since=self.now,
@@ -226,12 +230,26 @@ class World:
         self.waiting[waiter] = None
         if pause and not self.closing:
             self.paused.add(waiter)
-        self._step(self.recorder.effects(self.machine.request, waiter, self.now))
+        effects = self.recorder.effects(self.machine.request, waiter, self.now)
+        if tries:
+            (self.attempt,) = [slot for slot in self.machine.fleet.slots if slot.state == "opening" and slot.replaces]
+            assert not any(type(effect).__name__ == "Grant" for effect in effects), "the attempt is not waited for"
+        self._step(effects, at_will=tries)
         assert waiter in self.waiting or self.answers[waiter] == 1, "no. 5: neither queued nor answered"
         assert patience > 0 or pause or waiter not in self.waiting, "a waiter without patience was queued"
         assert not full or pause or waiter not in self.waiting, (
             f"{len(self.waiting)} wait, at most {most_waiters(self)} allowed"
         )
+
+    def _tries_for_first_call(self) -> bool:
+        """Whether a request is the first of late during an outage: an attempt to connect is made for it."""
+        lost = in_state(self, "lost")
+        if self.closing or not lost or in_state(self, "ready"):
+            return False
+        asked_at, self.asked_in_outage_at = self.asked_in_outage_at, self.now
+        needed = self.machine.outage.is_needed
+        pause = all(slot.been_up and slot.pauses and needed(slot, self.now) for slot in lost)
+        return pause and self.now >= asked_at + 10 and not in_state(self, "opening")
 
     def release(self, index: int) -> None:
         """A caller releases one of the grants held."""
@@ -485,8 +503,10 @@ class World:
     # --- time ---------------------------------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
-        """Time passes without a tick, so what was due may be late."""
+        """Time passes without a tick, so what was due may be late. By then gRPC could not reconnect what was lost."""
         self.now += seconds
+        for slot in in_state(self, "lost"):
+            slot.pauses = True
 
     def tick(self) -> None:
         """The machine is ticked, early or late."""
@@ -832,10 +852,12 @@ def no_3_what_is_needed_is_dialled(world: World) -> None:
 
 
 def no_3_fail_fast_calls_do_not_wait_without_hope(world: World) -> None:
-    """When nothing is up, a fail-fast call is on a lost slot with room, or refused."""
+    """When nothing is up, a fail-fast call is on a lost slot with room, or refused, or an attempt is made for it."""
     backoff = world.machine.fleet.addresses
     under_way = [slot for slot in in_state(world, "opening") if not slot.hangs and slot.replaces is None]
     if in_state(world, "ready") or (backoff.several and under_way and not backoff.failures):
+        return
+    if world.attempt in in_state(world, "opening") and not world.attempt.hangs:
         return
     for ask in {waiter.streams for waiter in asking(world) if waiter.fail_fast}:
         lost = in_state(world, "lost")

@@ -191,6 +191,20 @@ MUTANTS = (
         "it is easily forgotten that a higher limit means new room",
     ),
     Mutant(
+        "the first call waits for no attempt",
+        "outage",
+        "        if self._awaits_attempt():\n            return False\n",
+        "",
+        "most calls in an outage are to fail at once",
+    ),
+    Mutant(
+        "no attempt is made for the first call",
+        "outage",
+        "        if self._replacing.want(now) and pause and not self._slots.opening:\n",
+        "        if not self._replacing.want(now) and pause and not self._slots.opening:\n",
+        "attempts are made anyway, after a pause",
+    ),
+    Mutant(
         "a release serves no waiter",
         "pickers",
         "        return slot.overflow or self.queue.length\n",

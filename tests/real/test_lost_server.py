@@ -11,7 +11,7 @@ import pytest
 from grpcpool import PoolTimeoutError
 from support.connections import connections_to
 from support.pools import PoolMaker
-from support.servers import ECHO, SLOW, Server, unary
+from support.servers import CHAT, COLLECT, COUNT, ECHO, SLOW, Server, unary
 from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -50,6 +50,25 @@ def test_a_connection_that_is_down_is_not_leased_while_another_is_up(make_pool: 
         assert succeeded == 200
         # Not back after 2 s, it was replaced through the factory.
         eventually(lambda: pool.stats().closed["lost"] == 1)
+
+
+def test_the_first_calls_to_a_server_that_is_back_succeed(make_pool: PoolMaker) -> None:
+    """As on a channel, which is idle by then: they do not fail because earlier attempts to connect did."""
+    with Server() as mortal:
+        pool = make_pool(mortal.channel, max_size=1)
+        assert unary(pool, ECHO, b"before", timeout=LONG) == b"before"
+        mortal.kill()
+        # gRPC has tried to reconnect by then, and pauses.
+        time.sleep(0.8)
+        mortal.start()
+        future = pool.unary_unary(ECHO).future(b"future", timeout=LONG)
+        responses = pool.unary_stream(COUNT)(b"3", timeout=LONG)
+        chat = pool.stream_stream(CHAT)(iter([b"chat"]), timeout=LONG)
+        assert unary(pool, ECHO, b"unary", timeout=LONG) == b"unary"
+        assert pool.stream_unary(COLLECT)(iter([b"a", b"b"]), timeout=LONG)
+        assert future.result() == b"future"
+        assert len(list(responses)) == 3
+        assert len(list(chat)) == 1
 
 
 def test_a_server_that_comes_back_is_used_again(make_pool: PoolMaker) -> None:

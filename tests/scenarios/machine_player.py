@@ -302,6 +302,9 @@ class MachinePlayer:
     def advance(self, seconds: float) -> None:
         """Time passes; what becomes due happens."""
         self._now += seconds
+        for number in self._watched & self._down:
+            # As gRPC, which has tried by then.
+            self._slots[number].pauses = True
         self._commit(())
 
     # --- connections --------------------------------------------------------------------------------------------

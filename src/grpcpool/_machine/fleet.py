@@ -416,7 +416,7 @@ class Fleet:
         self.counters.losses += 1
         self.places.remove(slot)
         self.slots.move(slot, SlotEvent.LOST)
-        slot.lost_at = now
+        slot.lost_at, slot.pauses = now, False
         if not self.watches_health:
             slot.given_up_at = now + _GIVEN_UP_AFTER
             self.alarm_at(slot.given_up_at)

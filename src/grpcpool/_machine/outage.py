@@ -4,6 +4,10 @@ A call that would rather fail than wait is given to a connection that is down, o
 What becomes of it is gRPC's decision, as on a channel without a pool: it fails the call, lets it wait, or retries it,
 as the call and the service config say. Other asks wait until a connection is up.
 
+Connections that `min_size` needs are reconnected also while nothing is asked for, with ever longer pauses. What is
+asked for first in such a pause does not suffer from that: an attempt is made for it at once, and it waits for the
+outcome, as on a channel without a pool, which is idle by then.
+
 A pool with a `prime` is an exception: a connection that comes back must be primed before it is used, so that calls get
 no channel that gRPC may connect for them. They fail at once when there is nothing to wait for.
 """
@@ -34,14 +38,23 @@ class Outage:
         self._primes = primes
         # Why nothing is up, or why the last attempt failed: the cause of errors. `None` while all is well.
         self.cause: BaseException | None = None
+        # What is dialled for what is asked for first.
+        self._attempt: Slot | None = None
 
     def want(self, now: float) -> None:
         """Something is asked for, and nothing is up: lost connections that were not needed are to come back."""
-        for slot in self._slots.in_state(SlotState.LOST):
-            if not self.is_needed(slot, now):
-                self._outbox.append(Watch(slot))
-                self._fleet.alarm_at(max(slot.given_up_at, now))
-        self._replacing.want(now)
+        lost = self._slots.in_state(SlotState.LOST)
+        idle = [slot for slot in lost if not self.is_needed(slot, now)]
+        for slot in idle:
+            self._outbox.append(Watch(slot))
+            self._fleet.alarm_at(max(slot.given_up_at, now))
+        pause = not idle and all(slot.been_up and slot.pauses for slot in lost)
+        if self._replacing.want(now) and pause and not self._slots.opening:
+            self._attempt = self._fleet.dial(now, replaces=min(lost, key=lambda slot: slot.in_flight))
+
+    def _awaits_attempt(self) -> bool:
+        slot = self._attempt
+        return slot is not None and slot.state is SlotState.OPENING and not slot.hangs
 
     def is_needed(self, slot: Slot, now: float) -> bool:
         """Whether a lost connection should be made to connect again."""
@@ -50,6 +63,8 @@ class Outage:
     def takes_calls(self, slot: Slot) -> bool:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
         if slot.state is not SlotState.LOST or self._slots.ready or self._primes or slot.blocked:
+            return False
+        if self._awaits_attempt():
             return False
         # Of several addresses, another may be reachable, until all have failed.
         addresses = self._fleet.addresses

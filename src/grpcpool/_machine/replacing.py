@@ -101,9 +101,11 @@ class Replacing:
         else:
             self._fleet.alarm_at(at)
 
-    def want(self, now: float) -> None:
-        """Something was asked for while nothing was up."""
+    def want(self, now: float) -> bool:
+        """Something was asked for while nothing was up; returns whether that had not been so of late."""
+        first = now >= self._wanted_until
         self._wanted_until = now + _WANTED_FOR
+        return first
 
     def is_needed(self, slot: Slot, asked: int, now: float) -> bool:
         """Whether a lost connection should come back: because of the calls on it, or because it is missed."""

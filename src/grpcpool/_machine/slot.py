@@ -112,6 +112,7 @@ class Slot(Link):
         "overdue",
         "overflow",
         "patience",
+        "pauses",
         "probes",
         "reason",
         "refused_alone",
@@ -179,8 +180,10 @@ class Slot(Link):
         # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
         self.deadline = deadline
         self.retire_at = math.inf
-        # While LOST: since when; when it is replaced if it is needed and not back.
+        # While LOST: since when; whether gRPC could not reconnect it, and pauses until it tries again (set by the
+        # driver); when it is replaced if it is needed and not back.
         self.lost_at = math.inf
+        self.pauses = False
         self.given_up_at = math.inf
         self.reason = CloseReason.AGE
         self.overflow = False

@@ -190,6 +190,7 @@ class LossWatch:
         channel: SlotChannel = slot.channel
         try:
             up = channel.is_up(connect=connect)
+            slot.pauses = not up and channel.state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         finally:
             with self._lock:
                 del self._checking[slot]

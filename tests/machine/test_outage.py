@@ -1,0 +1,71 @@
+"""What a call gets while no connection is up, and the attempt that is made for the first one."""
+
+from __future__ import annotations
+
+import pytest
+
+from machine.play import Play
+
+
+def _outage(*, pauses: bool = True) -> Play:
+    """A pool whose only connection is down."""
+    play = Play(min_size=1, max_size=1)
+    play.request(1)
+    play.opened(1)
+    play.release(1, 1)
+    play.lost(1)
+    play[1].pauses = pauses
+    play.now += 0.5
+    return play
+
+
+def test_an_attempt_is_made_for_the_first_call() -> None:
+    """The first call does not get a channel that pauses, but waits for an attempt, which serves it."""
+    play = _outage()
+    assert play.request(1, fail_fast=True) == ["open 2 for 1"]
+    assert play.request(1, fail_fast=True) == []
+    assert [word for word in play.opened(2) if "grant" in word] == ["grant 2", "grant 2"]
+
+
+def test_when_the_attempt_fails_so_does_the_call() -> None:
+    """Then it gets the channel that is down; so do those that follow, until nothing is asked for during ten seconds."""
+    play = _outage()
+    play.request(1, fail_fast=True)
+    assert "grant 1" in play.failed(2)
+    play.release(1, 1)
+    for seconds in (0.01, 9.9):
+        play.now += seconds
+        assert play.request(1, fail_fast=True) == ["grant 1"]
+        play.release(1, 1)
+    play.now += 10
+    assert play.request(1, fail_fast=True) == ["open 3 for 1"]
+
+
+def test_a_call_does_not_wait_for_an_attempt_that_hangs() -> None:
+    """After a second it gets the channel that is down."""
+    play = _outage()
+    play.request(1, fail_fast=True)
+    play.now += 0.99
+    assert "grant 1" not in play.tick()
+    play.now += 0.01
+    assert "grant 1" in play.tick()
+
+
+def test_no_attempt_is_made_while_grpc_reconnects() -> None:
+    """A call gets a channel that is connecting: gRPC lets it wait for the outcome."""
+    assert _outage(pauses=False).request(1, fail_fast=True) == ["grant 1"]
+
+
+def test_a_lost_connection_that_is_back_ends_the_attempt() -> None:
+    """Whichever is up first serves."""
+    play = _outage()
+    play.request(1, fail_fast=True)
+    assert {"grant 1", "close 2"} <= set(play.recovered(1))
+
+
+@pytest.mark.parametrize("fail_fast", [True, False])
+def test_any_call_is_the_first(fail_fast: bool) -> None:
+    """The attempt is also made for a call that waits until a connection is up."""
+    play = _outage()
+    assert play.request(1, fail_fast=fail_fast) == ["open 2 for 1"]
+    assert "grant 2" in play.opened(2)
