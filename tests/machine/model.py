@@ -32,6 +32,7 @@ import datetime as dt
 import enum
 import functools
 import math
+import operator
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -709,12 +710,13 @@ def _looked_up_once(look_up: F) -> F:
 
     @functools.wraps(look_up)
     def looked_up(world: World) -> Any:
-        if world.found is None:
+        found = world.found
+        if found is None:
             return look_up(world)
-        try:
-            return world.found[look_up]
-        except KeyError:
-            return world.found.setdefault(look_up, look_up(world))
+        if look_up in found:
+            return found[look_up]
+        value = found[look_up] = look_up(world)
+        return value
 
     return looked_up  # type: ignore[return-value]
 
@@ -736,6 +738,18 @@ def _by_state(world: World) -> dict[str, list[Slot]]:
 
 def in_state(world: World, *states: str) -> list[Slot]:
     """The slots in one of these states."""
+    found = world.found
+    if found is None:
+        return _in_state(world, states)
+    # As what `_looked_up_once` remembers: the invariants ask this most often.
+    if states in found:
+        slots: list[Slot] = found[states]
+        return slots
+    slots = found[states] = _in_state(world, states)
+    return slots
+
+
+def _in_state(world: World, states: tuple[str, ...]) -> list[Slot]:
     by_state = _by_state(world)
     if len(states) == 1:
         return by_state.get(states[0], [])
@@ -751,7 +765,7 @@ def asking(world: World) -> list[Waiter]:
 @_looked_up_once
 def connections(world: World) -> int:
     """The number that `max_size` bounds: see no. 6 above."""
-    return sum(slot.replaces is None for slot in in_state(world, "opening", "ready", "lost"))
+    return sum([slot.replaces is None for slot in in_state(world, "opening", "ready", "lost")])
 
 
 @_looked_up_once
@@ -762,9 +776,9 @@ def _all_carried(world: World) -> dict[Slot, list[int | None]]:
     return by_slot
 
 
-def carried(world: World, slot: Slot) -> list[int | None]:
+def carried(world: World, slot: Slot) -> Sequence[int | None]:
     """The requests that were granted on the slot and not released."""
-    return _all_carried(world).get(slot, [])
+    return _all_carried(world).get(slot, ())
 
 
 def _ranks(world: World) -> dict[Slot, tuple[int, int]]:
@@ -795,7 +809,7 @@ def fits(world: World, slot: Slot, streams: int | None) -> bool:
     asks = carried(world, slot)
     if streams is None:
         return not asks and slot.limit > 0
-    return None not in asks and sum(ask or 0 for ask in asks) + streams <= slot.limit
+    return None not in asks and sum([ask or 0 for ask in asks]) + streams <= slot.limit
 
 
 def weight(world: World, streams: int | None) -> int:
@@ -810,7 +824,7 @@ def weight(world: World, streams: int | None) -> int:
 def no_1_carried_is_what_was_granted(world: World) -> None:
     """Each slot carries exactly what was granted and not released."""
     for slot in world.slots:
-        granted = sum(1 if ask is None else ask for ask in carried(world, slot))
+        granted = sum([1 if ask is None else ask for ask in carried(world, slot)])
         assert slot.in_flight == granted, f"no. 1: {slot} should carry {granted}"
 
 
@@ -823,9 +837,9 @@ def no_2_within_the_limit(world: World) -> None:
 def no_3_nothing_waits_while_there_is_room(world: World) -> None:
     """No request waits while a ready slot has room for it."""
     ready = in_state(world, "ready")
+    others = [slot for slot in ready if not slot.reserved]
     for ask in {waiter.streams for waiter in asking(world)}:
-        others = [slot for slot in ready if not slot.reserved]
-        assert not any(fits(world, slot, ask) for slot in others), (
+        assert not any([fits(world, slot, ask) for slot in others]), (  # noqa: C419 -- faster
             f"no. 3: waits for {ask} while there is room: {ready}"
         )
 
@@ -1098,33 +1112,30 @@ def the_picker_holds_the_slots_with_room(world: World) -> None:
     assert found == roomy, "the buckets are not the slots with room"
 
 
+_COUNTED = ("acquired", "timeouts", "rejected", "opened", "open_failures", "refused_streams", "failures", "losses")
+_counted_in = operator.attrgetter(*_COUNTED)
+
+
 def the_stats_agree(world: World) -> None:
     """The snapshot agrees with the model's records."""
-    stats = world.machine.stats(moment, world.now)
+    stats, by_slot = world.machine.stats(moment, world.now), _all_carried(world)
     states: list[str] = [slot.state for slot in world.slots]
     counted = [states.count(state) for state in ("ready", "lost", "opening", "draining")]
     assert [stats.ready, stats.lost, stats.opening, stats.draining] == counted, "stats: wrong counts"
     assert stats.size == len(world.slots) == len(stats.channels), "stats: wrong size"
-    asks = [ask for slot in world.slots for ask in carried(world, slot)]
+    asks = [ask for slot, asks in by_slot.items() if slot in world.slots for ask in asks]
     assert stats.in_flight == sum([1 if ask is None else ask for ask in asks])
-    assert stats.idle == sum(not carried(world, slot) for slot in in_state(world, "ready")), "stats: wrong idle"
+    ready = in_state(world, "ready")
+    assert stats.idle == len([slot for slot in ready if slot not in by_slot]), "stats: wrong idle"
     assert stats.waiting == len(world.waiting), "stats: wrong waiting"
-    assert stats.avoided == sum(slot.avoided_for > 0 for slot in in_state(world, "ready")), "stats: wrong avoided"
+    assert stats.avoided == len([slot for slot in ready if slot.avoided_for > 0]), "stats: wrong avoided"
     assert (stats.min_size, stats.max_size) == (world.min_size, world.max_size), "stats: wrong bounds"
-    for name in (
-        "acquired",
-        "timeouts",
-        "rejected",
-        "opened",
-        "open_failures",
-        "refused_streams",
-        "failures",
-        "losses",
-    ):
-        assert getattr(stats, name) == world.counts[name], f"stats: {name} is not {world.counts[name]}"
+    counts, were = world.counts.get, _counted_in(stats)
+    numbers = tuple([counts(name, 0) for name in _COUNTED])
+    assert were == numbers, f"stats: {dict(zip(_COUNTED, were, strict=True))} are not {numbers}"
     for reason, count in stats.closed.items():
-        assert count == world.counts[f"closed {reason}"], f"stats: closed for {reason}"
-    never_up = sum(not slot.been_up for slot in in_state(world, "lost", "draining"))
+        assert count == counts(f"closed {reason}", 0), f"stats: closed for {reason}"
+    never_up = len([slot for slot in in_state(world, "lost", "draining") if not slot.been_up])
     assert stats.opened - sum(stats.closed.values()) == stats.size - stats.opening - never_up, (
         "stats: opened is not closed plus open"
     )

@@ -9,11 +9,15 @@ from machine.mutants import MUTANTS, Mutant, loaded, patched
 
 WALKS = 400
 STEPS = 100
+# Some mutants fail on a few walks in a hundred only. One of these walks, each of which catches mutants that those
+# before it do not, has caught each mutant that there was when they were chosen: they are taken first, the others after.
+FIRST = (46, 348, 100, 98, 130, 49, 358, 35, 117, 99, 44)
+ORDER = (*FIRST, *(seed for seed in range(WALKS) if seed not in FIRST))
 
 
 def caught_at(code: Code) -> int | None:
-    """The first walk that fails; `None` if none does."""
-    for seed in range(WALKS):
+    """The first walk that fails; `None` if none of all does."""
+    for seed in ORDER:
         try:
             walk(seed, STEPS, code)
         except Exception:  # noqa: BLE001 -- a mutant may fail in any way; to fail is to be caught
