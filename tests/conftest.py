@@ -79,12 +79,14 @@ def pytest_collection() -> Iterator[None]:
     try:
         return (yield)
     finally:
+        gc.collect()
+        gc.freeze()
         gc.enable()
 
 
 # Tests collect garbage often. What is alive between two tests is set aside, every so many tests: then a collection does
 # not look through it. Some of it becomes garbage later, so that every so many tests everything is looked through again.
-_begun = itertools.count()
+_begun = itertools.count(1)
 _SET_ASIDE_EVERY = 25
 _LOOK_THROUGH_EVERY = 1000
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from support.bytecode import share_compiled
+
 # Most tests wait for servers: three processes keep two cores busy.
 _PROCESSES = 3
 
@@ -14,8 +16,11 @@ _PROCESSES = 3
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Sets what the command line leaves open, before pytest-xdist reads it; `-n 0` for a debugger."""
-    # Without pytest-xdist there is no such option; and the processes that it starts have none of their own.
-    if not hasattr(config.option, "numprocesses") or hasattr(config, "workerinput"):
+    # The processes that pytest-xdist starts have none of their own; and without it there is no such option.
+    if hasattr(config, "workerinput"):
+        return
+    share_compiled(config)
+    if not hasattr(config.option, "numprocesses"):
         return
     if config.option.numprocesses is None and not config.option.tx:
         config.option.numprocesses = _PROCESSES
