@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import itertools
 import os
 import pathlib
 import signal
@@ -19,6 +18,7 @@ import pytest
 from grpcpool import ChannelPool, Listener, PoolConfig
 from grpcpool.testing import ManualClock, manual_clock
 from support.connections import assert_no_connections
+from support.garbage import ASIDE
 from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
 from support.pools import PoolMaker, pool_threads
 from support.servers import Server
@@ -79,34 +79,20 @@ def pytest_collection() -> Iterator[None]:
     try:
         return (yield)
     finally:
-        gc.collect()
-        gc.freeze()
+        ASIDE.now()
         gc.enable()
 
 
-# Tests collect garbage often. What is alive between two tests is set aside, every so many tests: then a collection does
-# not look through it. Some of it becomes garbage later, so that every so many tests everything is looked through again.
-_begun = itertools.count(1)
-_SET_ASIDE_EVERY = 25
-_LOOK_THROUGH_EVERY = 1000
-
-
 def pytest_runtest_setup() -> None:
-    """Sets aside what is alive between two tests: neither garbage nor what a test has made for itself."""
-    number = next(_begun)
-    if number % _LOOK_THROUGH_EVERY == 0:
-        gc.unfreeze()
-    if number % _SET_ASIDE_EVERY == 0:
-        gc.collect()
-        gc.freeze()
+    """Keeps collections quick: tests need many."""
+    ASIDE.before_a_test()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _all_is_collected() -> Iterator[None]:
     """An object that complains when it is collected does so during a test: at the latest in the last teardown."""
     yield
-    gc.unfreeze()
-    gc.collect()
+    ASIDE.look_through_all()
 
 
 @pytest.fixture(autouse=True)

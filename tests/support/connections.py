@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import psutil
 
+from support.garbage import ASIDE
 from support.waiting import eventually
 
 _Ends = tuple[str, int, str, int]
@@ -71,6 +72,5 @@ def assert_no_connections(*ports: int) -> None:
         eventually(lambda: sum(map(connections_to, ports)) == 0, timeout=1)
     except AssertionError:
         # What was alive when it was set aside, between two tests, may be garbage by now.
-        gc.unfreeze()
-        gc.collect()
+        ASIDE.look_through_all()
         eventually(lambda: sum(map(connections_to, ports)) == 0, timeout=10)
