@@ -125,7 +125,6 @@ class ChannelPool(PoolBase, ChannelSurface):
         lease._driver = driver
         lease._pool = self
         lease._streams = streams
-        lease._released = False
         lease._calls = 0
         lease._at_release = ()
         since = driver.monotonic()
@@ -140,8 +139,8 @@ class ChannelPool(PoolBase, ChannelSurface):
                 slot = places.acquire(streams, lease)
         while True:
             if slot is None:
-                lease._slot = slot = await AwaitedWaiter(streams, since=since, deadline=deadline).get(driver)
                 lease._released = False
+                lease._slot = slot = await AwaitedWaiter(streams, since=since, deadline=deadline).get(driver)
             used_at = slot.used_at
             if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, streams, lease):
                 break

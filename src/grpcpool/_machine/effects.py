@@ -11,7 +11,8 @@ is interrupted. An event is removed first, because it must not be emitted twice.
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, Self, TypeVar
 
 from .._values.errors import Figures, Refusal
 from .._values.events import AnyEvent
@@ -118,6 +119,15 @@ class EffectQueue(deque[T], Generic[T]):
 
     claimed = False
     tried: T | None = None
+
+    def drain(self, carry_out_next: Callable[[Self], None]) -> None:
+        """Lets the effects be carried out, one by one, until none is left.
+
+        In a function of its own: if a signal handler raises when a loop repeats, CPython 3.13 does not enter the
+        `finally` around the loop, but that around the call.
+        """
+        while self:
+            carry_out_next(self)
 
 
 class Outbox:

@@ -19,7 +19,8 @@ How a driver uses it, always under its one lock::
 After each step, without the lock, the driver carries out what is in the outbox. Between a decision and its delivery the
 waiter may give up: `cancel` then returns `False`, and the driver releases the place that the waiter holds.
 
-An exception may end any step halfway, because CPython runs signal handlers in the main thread between any two calls.
+An exception may end any step halfway, because CPython runs signal handlers in the main thread when a function begins,
+when one of C has returned, and when a loop repeats.
 The driver then calls `repair`, which derives what is derived and completes what was begun. No place, waiter or
 connection is lost: what cannot be derived changes in one go (`places.py`), and a decision is part of the waiter.
 

@@ -48,7 +48,7 @@ class Holding:
 
 
 class Places(abc.ABC):
-    """The places of one pool, in the order in which a picker gives them out.
+    """The places of one pool, in an order: that of a picker, which is a subclass, see `pickers.py`.
 
     The machine reports every change to it: a slot that comes into service or leaves it, a limit, a handicap.
     """

@@ -205,7 +205,7 @@ class Slot(Link):
         self.silent_at = -math.inf
         self.overdue = 0
         self.patience = 1
-        # The picker's: its neighbours there, none if it is not in there; and where it belongs, by what it carries.
+        # Its neighbours in the picker's ring, `None` if it is in none; and where it belongs, by what it carries.
         self.next = self.previous = None
         self.buckets: Sequence[Link] = ()
 
@@ -221,7 +221,7 @@ class Slot(Link):
         self.takes = 0 if self.reserved else limit
 
     def reserve(self, *, reserved: bool) -> None:
-        """Keeps what becomes free for one waiter, or ends that. The picker is to be notified."""
+        """Keeps what becomes free for one waiter, or ends that. `Places.refresh` has to follow."""
         self.reserved = reserved
         self.limit = self._limit
 

@@ -222,8 +222,7 @@ class Driver(abc.ABC):
                         queue.claimed = mine = True
                 if not mine:
                     return
-                while queue:
-                    carry_out_next(queue)
+                queue.drain(carry_out_next)
             finally:
                 if mine:
                     queue.claimed = False

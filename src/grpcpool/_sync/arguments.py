@@ -49,7 +49,7 @@ _VALUE = re.compile(rb"[ -~]*")
 def with_metadata_read(arguments: Arguments) -> Arguments:
     """The arguments, with metadata as a tuple: an iterator could not be read again, and a list could change."""
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
-    if metadata is None or isinstance(metadata, tuple):
+    if not metadata or isinstance(metadata, tuple):
         return arguments
     return request, timeout, tuple(metadata), credentials, wait_for_ready, compression
 

@@ -109,8 +109,7 @@ class PoolCaller:
         while True:
             slot, given = _wait_for_place(place, arguments, began, not_before)
             try:
-                made = slot.channel.multicallable(self._method)
-                response = (made if how == "__call__" else made.with_call)(*given)
+                response = getattr(slot.channel.multicallable(self._method), how)(*given)
             except grpc.RpcError as error:
                 not_before = self._resend_at(place, error, resends)
                 if not_before == math.inf:
