@@ -1,13 +1,15 @@
 """Signal handlers that raise, as for Celery's soft time limit and Ctrl-C, at every point where they may run.
 
-CPython runs handlers when a function is entered, and when a C function has returned. These tests interrupt each such
-point within the package, and within what it uses of `threading`, one after the other.
+CPython runs handlers when a function is entered, when a C function has returned, and when a loop repeats. These tests
+interrupt each point of the first two kinds within the package, and within what it uses of `threading`, one after the
+other.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import sys
 import threading
 import warnings
@@ -124,6 +126,26 @@ def test_an_interruption_leaves_nothing_in_flight(work: Callable[[ChannelPool], 
             if not handler.raised:
                 return
     pytest.fail("the handler still raised at the last point")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("end", [Lease.release, Lease.discard])
+def test_an_interrupted_lease_is_no_leak(end: Callable[[Lease], None]) -> None:
+    """Wherever a handler raises while a lease is taken or released, it is not reported as held once it is gone."""
+    with ChannelPool(FakeFactory(), PoolConfig(max_size=1, leak_threshold=LONG)) as pool:
+        pool.open()
+        driver: Any = pool._driver
+        for number in range(1, _MOST):
+            handler = _Handler(number)
+            with warnings.catch_warnings():
+                # It may not have been released.
+                warnings.simplefilter("ignore", ResourceWarning)
+                handler.interrupt(lambda: end(pool.acquire(timeout=1)))
+                gc.collect()
+            eventually(lambda: driver.leaks.next_deadline() == math.inf)
+            if not handler.raised:
+                return
+    pytest.fail("there is no end of it")
 
 
 def _release(pool: ChannelPool, lease: Lease) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -155,7 +156,7 @@ def test_a_call_that_a_signal_handler_interrupted(make_pool: PoolMaker, clock: M
     def interrupted(_: bytes) -> bytes:
         raise _SoftTimeLimitError
 
-    pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: interrupted})), max_size=1)
+    pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: _within_grpc(interrupted)})), max_size=1)
     with pytest.raises(_SoftTimeLimitError):
         pool.unary_unary(FAIL)(b"")
     assert (pool.stats().ready, pool.stats().in_flight) == (0, 0)
@@ -166,3 +167,50 @@ def test_a_call_that_a_signal_handler_interrupted(make_pool: PoolMaker, clock: M
     assert pool.stats().ready == 0
     clock.advance(0.01)
     assert pool.stats().ready == 1
+
+
+def _within_grpc(behavior: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Calls `behavior` from code that looks, in a traceback, like that of gRPC's channel."""
+    module: dict[str, Any] = {"__name__": "grpc._channel", "behavior": behavior}
+    exec("def call(request): return behavior(request)", module)  # noqa: S102 -- the text is above
+    call: Callable[[bytes], bytes] = module["call"]
+    return call
+
+
+class _Raising(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc,unused-ignore]
+    """An interceptor of the factory's channel that raises before or after the call, or instead of it."""
+
+    def __init__(self, when: str) -> None:
+        self._when = when
+
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        if self._when == "after":
+            continuation(details, request).result()
+        raise _SoftTimeLimitError
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_an_interceptor_raises_is_no_loss(make_pool: PoolMaker, clock: ManualClock, when: str) -> None:
+    """The channel is fine, and is used at once: gRPC has returned, or was not called."""
+    pool = make_pool(lambda: grpc.intercept_channel(FakeChannel({ECHO: bytes}), _Raising(when)), max_size=1)
+    with pytest.raises(_SoftTimeLimitError):
+        pool.unary_unary(ECHO)(b"")
+    assert (pool.stats().ready, pool.stats().in_flight) == (1, 0)
+    with pool.acquire(timeout=0) as lease, pytest.raises(_SoftTimeLimitError):
+        lease.unary_unary(ECHO)(b"")
+    assert (pool.stats().ready, pool.stats().in_flight) == (1, 0)
+
+
+def test_metadata_that_raises_is_no_loss(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Metadata may be an iterator of the caller's, whose error says nothing of the connection."""
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        yield "key", "value"
+        raise _SoftTimeLimitError
+
+    pool = make_pool(FakeFactory(lambda: FakeChannel({ECHO: _within_grpc(bytes)})), max_size=1)
+    with pytest.raises(_SoftTimeLimitError):
+        pool.unary_unary(ECHO)(b"", metadata=pairs())
+    with pool.acquire(timeout=1) as lease, pytest.raises(_SoftTimeLimitError):
+        lease.unary_unary(ECHO)(b"", metadata=pairs())
+    assert (pool.stats().ready, pool.stats().in_flight) == (1, 0)

@@ -1086,22 +1086,22 @@ def growth_and_shrinking_are_planned(world: World) -> None:
 
 
 def the_picker_holds_the_slots_with_room(world: World) -> None:
-    """The picker holds exactly the ready slots with room, each filed under its load."""
-    picker: Any = world.machine.places
+    """The places' order holds exactly the ready slots with room, each filed under its load."""
+    places: Any = world.machine.places
     ready = [slot for slot in in_state(world, "ready") if not slot.reserved]
     roomy = {slot for slot in ready if slot.in_flight < slot.limit and not slot.exclusive}
     for slot in world.slots:
-        assert (slot in picker) == (slot in roomy), f"{slot} is in the picker, or is not, and should"
-    assert picker._avoided == {slot for slot in in_state(world, "ready") if slot.avoided_for}, "avoids others"
-    lightest = picker.lightest()
+        assert (slot in places) == (slot in roomy), f"{slot} is in the order, or is not, and should"
+    assert places._avoided == {slot for slot in in_state(world, "ready") if slot.avoided_for}, "avoids others"
+    lightest = places.lightest()
     assert (lightest is None) == (not roomy), f"the lightest is {lightest} of {roomy}"
     assert lightest is None or lightest.in_flight == min(slot.in_flight for slot in roomy), "the lightest is wrong"
-    if type(picker).__name__ == "RoundRobin":
-        assert set(picker._circle) == roomy, "the circle is not the slots with room"
-        assert set(picker._idle) == {slot for slot in roomy if not slot.in_flight}, "the idle are not the idle slots"
+    if type(places).__name__ == "RoundRobin":
+        assert set(places._circle) == roomy, "the circle is not the slots with room"
+        assert set(places._idle) == {slot for slot in roomy if not slot.in_flight}, "the idle are not the idle slots"
         return
     found = set()
-    for rank, bucket in enumerate(picker._buckets):
+    for rank, bucket in enumerate(places._buckets):
         before, slot = bucket, bucket.next
         while slot is not bucket:
             assert slot.in_flight + handicap(world, slot) == rank, f"{slot} is in the wrong bucket {rank}"

@@ -21,31 +21,31 @@ ALL: list[PickerName] = ["least_loaded", "fill", "round_robin"]
 
 
 class Bench:
-    """Ready slots and a picker that is notified of every change, as the fleet does."""
+    """Ready slots in places that are notified of every change, as the fleet does."""
 
     def __init__(self, name: PickerName, slots: int, *, limit: int = 4, target: int = 2, seed: int = 0) -> None:
         """Creates this many empty slots."""
         config = PoolConfig(picker=name, max_streams=limit, target_streams=target)
-        self.picker = make_places(config, SlotTable(), WaitQueue(target), dice(seed).random)
+        self.places = make_places(config, SlotTable(), WaitQueue(target), dice(seed).random)
         self.slots = [Slot(number, limit=limit, now=0.0, deadline=0.0) for number in range(slots)]
         for slot in self.slots:
             slot.move(SlotEvent.OPENED)
-            self.picker.enter(slot)
+            self.places.enter(slot)
 
     def take(self, streams: int | None = 1) -> Slot | None:
         """Picks a slot and puts the request on it, as drivers do."""
         if streams is None:
-            return self.picker.take_whole(Holding())
-        return self.picker.take(Holding()) if streams == 1 else self.picker.acquire(streams, Holding())
+            return self.places.take_whole(Holding())
+        return self.places.take(Holding()) if streams == 1 else self.places.acquire(streams, Holding())
 
     def free(self, slot: Slot, streams: int = 1) -> None:
         """Takes a request off the slot."""
-        self.picker.release(slot, None if slot.exclusive else streams, 0.0, Holding(slot))
+        self.places.release(slot, None if slot.exclusive else streams, 0.0, Holding(slot))
 
     def lower(self, slot: Slot, limit: int) -> None:
         """The server has shown a lower limit."""
         slot.limit = limit
-        self.picker.refresh(slot)
+        self.places.refresh(slot)
 
     def loads(self) -> list[int]:
         """What each slot carries."""
@@ -58,7 +58,7 @@ def test_full_slots_are_not_picked(name: PickerName) -> None:
     bench = Bench(name, 3)
     assert all(bench.take() is not None for _ in range(12))
     assert bench.take() is None
-    assert bench.picker.lightest() is None
+    assert bench.places.lightest() is None
     bench.free(bench.slots[1])
     assert bench.take() is bench.slots[1]
 
@@ -86,8 +86,8 @@ def test_removed_slots_are_not_picked(name: PickerName) -> None:
     assert busy is not None
     idle = next(slot for slot in bench.slots if slot is not busy)
     for slot in (busy, idle, busy, idle):
-        bench.picker.remove(slot)
-        assert slot not in bench.picker
+        bench.places.remove(slot)
+        assert slot not in bench.places
     (rest,) = [slot for slot in bench.slots if slot not in (busy, idle)]
     assert {bench.take() for _ in range(4)} == {rest}
     assert bench.take() is None
@@ -98,10 +98,10 @@ def test_a_slot_restored_with_calls_on_it(name: PickerName) -> None:
     """A slot restored to service with calls on it is picked up to its limit."""
     bench = Bench(name, 1)
     slot = bench.slots[0]
-    bench.picker.remove(slot)
+    bench.places.remove(slot)
     slot.in_flight = 3
-    bench.picker.reload(slot, 3)
-    assert bench.picker.lightest() is slot
+    bench.places.reload(slot, 3)
+    assert bench.places.lightest() is slot
     assert [bench.take(), bench.take()] == [slot, None]
 
 
@@ -112,7 +112,7 @@ def test_several_streams_beside_lowered_limits(name: PickerName) -> None:
     for slot in bench.slots[:3]:
         bench.lower(slot, 2)
     bench.slots[3].in_flight = 1
-    bench.picker.refresh(bench.slots[3])
+    bench.places.refresh(bench.slots[3])
     assert bench.take(3) is bench.slots[3]
     assert bench.take(3) is None
     assert bench.take(2) in bench.slots[:3]
@@ -159,13 +159,13 @@ def test_least_loaded_breaks_ties_at_random() -> None:
 def test_a_slot_that_would_be_full_enough_to_grow_is_not_taken(name: PickerName) -> None:
     """`take` leaves that to the machine, and changes nothing."""
     bench = Bench(name, 1, limit=4)
-    bench.picker.growth_load = 1
+    bench.places.growth_load = 1
     assert bench.take() is None
-    bench.picker.growth_load = 2
+    bench.places.growth_load = 2
     assert bench.take() is bench.slots[0]
     assert bench.take() is None
     assert bench.loads() == [1]
-    bench.picker.growth_load = NEVER
+    bench.places.growth_load = NEVER
     assert bench.take() is bench.slots[0]
 
 
@@ -278,16 +278,16 @@ class Comparison:
         if slot in self.obvious.out:
             self.obvious.out.remove(slot)
             slot.move(SlotEvent.RECOVERED)
-            self.bench.picker.refresh(slot)
+            self.bench.places.refresh(slot)
         else:
             self.obvious.out.add(slot)
             slot.move(SlotEvent.LOST)
-            self.bench.picker.remove(slot)
+            self.bench.places.remove(slot)
         self.obvious.changed(slot)
 
     def check_lightest(self) -> None:
         """The lightest slot carries the least."""
-        lightest = self.bench.picker.lightest()
+        lightest = self.bench.places.lightest()
         loads = [slot.in_flight for slot in self.obvious.circle]
         assert (lightest.in_flight if lightest else None) == min(loads, default=None)
 
@@ -320,7 +320,7 @@ def test_picks_as_the_obvious_picker(
 def _fail(bench: Bench, slot: Slot, times: int = 1) -> None:
     """Calls on the slot have failed of late."""
     slot.avoided_for += times
-    bench.picker.rank(slot)
+    bench.places.rank(slot)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -338,7 +338,7 @@ def test_a_handicap_that_has_ended_is_forgotten(name: PickerName) -> None:
     bench = Bench(name, 2)
     _fail(bench, bench.slots[0])
     bench.slots[0].avoided_for = 0
-    bench.picker.rank(bench.slots[0])
+    bench.places.rank(bench.slots[0])
     assert {bench.take(), bench.take(None)} == set(bench.slots)
 
 
@@ -351,7 +351,7 @@ def test_with_a_handicap_each_picker_serves_every_ask(name: PickerName) -> None:
     assert bench.take(None) is bench.slots[0]
     bench.free(bench.slots[0])
     assert [bench.take(3), bench.take(3)] in ([bench.slots[1], bench.slots[0]], [bench.slots[0], None])
-    assert bench.picker.lightest() is min(bench.slots, key=lambda slot: slot.in_flight) or bench.loads() == [4, 4]
+    assert bench.places.lightest() is min(bench.slots, key=lambda slot: slot.in_flight) or bench.loads() == [4, 4]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -381,7 +381,7 @@ def test_a_handicap_outlives_the_absence_of_its_slot() -> None:
     """A slot that leaves service and comes back ranks by the handicap that it has by then."""
     bench = Bench("least_loaded", 2)
     _fail(bench, bench.slots[0])
-    bench.picker.remove(bench.slots[0])
-    assert not bench.picker._avoided  # type: ignore[attr-defined]
-    bench.picker.enter(bench.slots[0])
+    bench.places.remove(bench.slots[0])
+    assert not bench.places._avoided  # type: ignore[attr-defined]
+    bench.places.enter(bench.slots[0])
     assert bench.take() is bench.slots[1]

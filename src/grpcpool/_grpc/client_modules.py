@@ -54,11 +54,16 @@ def is_within_call() -> bool:
     return False
 
 
-def is_raised_by_grpc(error: BaseException | None) -> bool:
-    """Whether gRPC itself raised `error`, say for an argument, and not code that ran within it, as a handler does."""
-    traceback = error.__traceback__ if isinstance(error, Exception) else None
-    if traceback is None:
-        return False
-    while traceback.tb_next is not None:
+def was_raised_within(error: BaseException | None) -> bool:
+    """Whether code that ran within gRPC's channel raised `error`, as a signal handler does; not gRPC itself.
+
+    What an interceptor raises comes from outside: gRPC keeps no lock then.
+    """
+    names: list[str] = []
+    traceback = None if error is None else error.__traceback__
+    while traceback is not None:
+        names.append(str(traceback.tb_frame.f_globals.get("__name__")))
         traceback = traceback.tb_next
-    return str(traceback.tb_frame.f_globals.get("__name__")).startswith(_PACKAGE)
+    if not names or (isinstance(error, Exception) and names[-1].startswith(_PACKAGE)):
+        return False
+    return not CLIENT_MODULES.isdisjoint(names)

@@ -20,18 +20,17 @@ After each step, without the lock, the driver carries out what is in the outbox.
 waiter may give up: `cancel` then returns `False`, and the driver releases the place that the waiter holds.
 
 An exception may end any step halfway, because CPython runs signal handlers in the main thread when a function begins,
-when one of C has returned, and when a loop repeats.
-The driver then calls `repair`, which derives what is derived and completes what was begun. No place, waiter or
-connection is lost: what cannot be derived changes in one go (`places.py`), and a decision is part of the waiter.
+when one of C has returned, and when a loop repeats. The driver then calls `repair`, which derives what is derived and
+completes what was begun. No place, waiter or connection is lost: what cannot be derived changes in one go
+(`places.py`), and a decision is part of the waiter.
 
-The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on a slot (`places.py`); the *picker*
-determines which slot serves next (`pickers.py`). An *ask* is for some streams of one slot or, as `None`, for a whole
-connection. The queue holds the waiters (`queue.py`), which get their answers in `grants.py`; one of them may have a
-slot *reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`). How many calls each may carry is found
-out in `limits.py`.
-Where they lead is decided in `addresses.py`, when they are replaced in `replacing.py`. Those with a *handicap*
-(`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which of several targets is used is decided
-in `endpoints.py`. Here all are put together. `__init__.py` lists the invariants.
+The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on a slot; the places of a pool
+(`places.py`) have the order of its *picker*: which slot serves next (`pickers.py`). An *ask* is for some streams of one
+slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), which get their answers in
+`grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`).
+How many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`, when they are
+replaced in `replacing.py`. Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick
+servers. Which target is used is decided in `endpoints.py`. Here all are put together. `__init__.py` has the invariants.
 """
 
 from __future__ import annotations

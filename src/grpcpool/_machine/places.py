@@ -1,9 +1,9 @@
 """Places: what the slots carry, and which slot serves the next call.
 
 Every place is taken and released here or in `pickers.py`, whose classes give the places of one pool an order; nowhere
-else. `take` and `release` are what every call pays for. Both change everything that is counted in one go, in which no
-signal handler can run, together with the holder: the holder of a place and the count of its slot never disagree. What a
-signal handler may interrupt is the order, which can be rebuilt.
+else. `take` and `release` are what every call pays for. These and `acquire` each change all that they count in one go,
+in which no signal handler can run, together with the holder: the holder of a place and the count of its slot never
+disagree. What a signal handler may interrupt is the order, which can be rebuilt.
 
 Invariants:
     * The slots carry what was acquired and not released.

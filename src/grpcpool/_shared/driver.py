@@ -40,6 +40,7 @@ from .announcer import Announcer, logger
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
 from .leaks import LeakWatch
+from .left_work import do_left_work
 from .losses import LossWatch
 from .methods import Methods
 from .pool_state import pool_state
@@ -425,17 +426,10 @@ class Driver(abc.ABC):
 
     def do_deferred(self) -> None:
         """Does the work that finalizers left."""
-        while self.deferred:
-            try:
-                work = self.deferred.popleft()
-            except IndexError:
-                return
-            try:
-                work()
-            except Exception:  # noqa: BLE001 -- the thread that happens to be here is not concerned
-                logger.exception("pool %r: work that a finalizer queued failed", self.name)
+        if self.deferred:
+            do_left_work(self.deferred, self.name)
 
-    def forget_leak(self, ticket: int) -> None:
+    def forget_leak(self, ticket: object) -> None:
         """A lease that was watched for leaks has been released."""
         if self.leaks is not None:
             with self.lock:

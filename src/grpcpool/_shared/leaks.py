@@ -37,19 +37,16 @@ class LeakWatch:
     def __init__(self, threshold: float) -> None:
         """Reports what is held for `threshold` seconds."""
         self._threshold = threshold
-        self._held: dict[int, Held] = {}
+        self._held: dict[object, Held] = {}
         # Read without the lock that guards the rest.
         self._deadline = math.inf
-        self._taken = 0
 
-    def taken(self, channel: int, since: float, stack: str) -> int:
-        """Notes a lease; returns its ticket, for `returned`."""
-        self._taken += 1
-        self._held[self._taken] = Held(channel, since, stack)
+    def taken(self, ticket: object, held: Held) -> None:
+        """Notes a lease, with a ticket of its own for `returned`."""
+        self._held[ticket] = held
         self._rearm()
-        return self._taken
 
-    def returned(self, ticket: int) -> None:
+    def returned(self, ticket: object) -> None:
         """Forgets a lease."""
         self._held.pop(ticket, None)
         self._rearm()

@@ -15,7 +15,7 @@ from typing import Any
 from .._values.errors import LeaseReleasedError
 from .driver import Driver
 from .finalizers import LeftPlace, interrupts_package
-from .leaks import LeakWatch
+from .leaks import Held, LeakWatch
 
 
 class LeaseBase:
@@ -30,7 +30,7 @@ class LeaseBase:
     # Calls that run on this lease: the last one releases the place if the lease is released by then.
     _calls: int = 0
     # What else to end with the lease: the leak watch, subscriptions.
-    _at_release: tuple[Callable[[], None], ...]
+    _at_release: tuple[Callable[[], None], ...] = ()
     _driver: Driver
     # The pool must live as long as its leases do.
     _pool: Any
@@ -49,10 +49,12 @@ class LeaseBase:
             self._at_release = (*self._at_release, emit)
 
     def _watch_for_leak(self, leaks: LeakWatch, stack: str) -> None:
-        driver = self._driver
-        with driver.lock:
-            ticket = leaks.taken(self._slot.id, driver.monotonic(), stack)
+        driver, ticket = self._driver, object()
+        # First: a signal handler may raise anywhere here.
         self._at_release = (*self._at_release, partial(driver.forget_leak, ticket))
+        held = Held(self._slot.id, driver.monotonic(), stack)
+        with driver.lock:
+            leaks.taken(ticket, held)
         driver.see_to_alarm()
 
     # --- releasing ----------------------------------------------------------------------------------------------
@@ -120,23 +122,23 @@ class LeaseBase:
     def __del__(self) -> None:
         """Releases a lease that was never released. No call runs on it: calls hold their lease.
 
-        So a released lease that still counts calls has its place yet: a signal handler has raised as one of them began
-        or ended.
+        So a released lease that still counts calls has its place yet, and one that has something left to end was not
+        released to the end: a signal handler has raised.
         """
-        if self._released and self._calls <= 0:
+        released = self._released
+        if released and self._calls <= 0 and not self._at_release:
             return
         driver, slot = self._driver, self._slot
         if slot is None or driver.void:
             return
-        if self._released:
-            driver.defer(LeftPlace(driver, slot, self._streams))
-            return
-        self._released = True
-        driver.defer(LeftPlace(driver, slot, self._streams))
         for end in self._at_release:
             driver.defer(end)
-        text = f"a lease of channel {slot.id} of pool {driver.name!r} was dropped without release()"
-        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+        if self._calls > 0 or not released:
+            driver.defer(LeftPlace(driver, slot, self._streams))
+        if not released:
+            self._released = True
+            text = f"a lease of channel {slot.id} of pool {driver.name!r} was dropped without release()"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leases do not pickle.

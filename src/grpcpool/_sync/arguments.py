@@ -72,6 +72,8 @@ def failure_of(arguments: Arguments) -> CallNotStartedError | None:
 
 
 def _bytes(text: Any) -> bytes:
+    if text is None:
+        return b""
     if isinstance(text, bytes):
         return text
     if isinstance(text, str):

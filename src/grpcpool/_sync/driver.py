@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from .._grpc.client_modules import is_raised_by_grpc, is_within_call
+from .._grpc.client_modules import is_within_call, was_raised_within
 from .._grpc.connectivity import TRUSTED_FOR
 from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
@@ -171,9 +171,9 @@ class SyncDriver(Driver):
 
     def interrupted(self, slot: Slot | None) -> None:
         """A call on the slot is raising no status: in the main thread, a signal handler may have raised within gRPC."""
-        if slot is None or is_raised_by_grpc(sys.exception()):
+        if slot is None or threading.current_thread() is not threading.main_thread():
             return
-        if threading.current_thread() is threading.main_thread():
+        if was_raised_within(sys.exception()):
             self.tell(self.machine.blocked, slot)
 
     # --- calls --------------------------------------------------------------------------------------------------

@@ -113,13 +113,24 @@ class LeaseCaller:
         """The lease, and the method."""
         return self._lease, self._method
 
-    def block(self, how: str, *arguments: Any) -> Any:
+    def block(
+        self,
+        how: str,
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
         """Runs a call until it is over."""
         lease = self._lease
+        # Read here: what an iterator of the caller's raises must not look like an interruption of gRPC.
+        metadata = metadata and tuple(metadata)
         calls = lease._begin_call()
         began, answered = lease._driver.monotonic(), True
         try:
-            return getattr(self._native, how)(*arguments)
+            return getattr(self._native, how)(request, timeout, metadata, credentials, wait_for_ready, compression)
         except grpc.RpcError as error:
             answered = self._failed(error, calls, began)
             drop_frame_below(error)
