@@ -455,14 +455,12 @@ class PoolMachine:
                 self.fleet.handicaps.end(slot, now)
                 if self.fleet.limits.grow(slot, now):
                     self.grants.serve(slot, now)
-        self._reconcile(now)
         if rested := self.queue.rested(now):
             # Maybe the first to ask, or the first since a failed `open()`.
             self.fleet.activate(now)
             for waiter in rested:
                 self.grants.wake(waiter, now)
-            self.grants.fill(now)
-            self.deadlines.rearm(now)
+        self._reconcile(now)
 
     # --- after a step -------------------------------------------------------------------------------------------
 
