@@ -200,7 +200,7 @@ def test_an_interrupted_wait_leaves_no_trace(make_pool: PoolMaker) -> None:
 
     def interrupt() -> None:
         _when_waiting(pool)
-        eventually(lambda: is_inside("wait", _main_thread()))
+        eventually(lambda: is_inside("acquire_within", _main_thread()))
         _interrupt_main_thread()
 
     interrupter = background(interrupt)
@@ -232,7 +232,7 @@ def test_an_interrupted_open_leaves_no_trace(make_pool: PoolMaker) -> None:
         # Not while a thread is being started: an exception there makes CPython end the new thread.
         eventually(lambda: len(begun) == 2)
         assert pool.stats().opening == 2
-        eventually(lambda: is_inside("wait", _main_thread()))
+        eventually(lambda: is_inside("acquire_within", _main_thread()))
         _interrupt_main_thread()
 
     interrupter = background(interrupt)
@@ -269,7 +269,7 @@ def test_an_interruption_between_grant_and_delivery_loses_nothing(
 
     def release() -> None:
         _when_waiting(pool)
-        eventually(lambda: is_inside("wait", _main_thread()))
+        eventually(lambda: is_inside("acquire_within", _main_thread()))
         held.release()
 
     releaser = background(release)

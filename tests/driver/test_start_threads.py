@@ -373,16 +373,19 @@ def test_a_thread_that_could_not_be_started_is_tried_again(
     gate, done = Gate(), threading.Event()
     starter.do(gate)
     assert gate.begun.wait(LONG)
-    tried = threading.Event()
+    tried, works_again = threading.Event(), threading.Event()
 
     def fail(_: threading.Thread) -> None:
         tried.set()
+        # Once only: with each look the supervisor's time advances.
+        works_again.wait(LONG)
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
         starter.do(done.set)
         assert tried.wait(LONG)
+    works_again.set()
     assert done.wait(LONG)
     assert not gate.passed
     gate.opened.set()

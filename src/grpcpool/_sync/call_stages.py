@@ -5,6 +5,7 @@ A `PoolCall` is in one stage at a time. It changes from one to the next in `call
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import grpc
 from .._machine.queue import Waiter
 from .failed_call import not_started
 from .place import new_place
+from .sleeping import acquire_within
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
@@ -102,7 +104,7 @@ class Change:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits; returns whether the change has come."""
-        return self._lock.acquire(timeout=-1 if timeout is None else timeout)
+        return acquire_within(self._lock, math.inf if timeout is None else timeout)
 
 
 class Running:

@@ -23,6 +23,7 @@ from .._values.listener import Listener
 from .looking_up import look_up_now
 from .opening import open_channel, prime
 from .serial_runner import SerialRunner
+from .sleeping import acquire_within
 from .slot_channel import SyncSlotChannel
 from .start_threads import StartThreads
 from .subscriptions import Subscriptions
@@ -230,9 +231,10 @@ class SyncDriver(Driver):
         own = (self.worker, self.threads, self.starter, self.checker, self.callback_runner)
         if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing():
             return
-        with self._end:
-            # Nothing is left; other threads that wait for this go on as well.
-            pass
+        while not self._ended:
+            # A handler that raises here may leave it locked, which threads that wait as well see by the loop.
+            if acquire_within(self._end, 1.0):
+                self._end.release()
         self.subscriptions.close(_JOIN_TIMEOUT)
         self.starter.join(_JOIN_TIMEOUT)
         self.checker.join(_JOIN_TIMEOUT)

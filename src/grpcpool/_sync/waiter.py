@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Self, cast
 
@@ -10,6 +11,7 @@ from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._values.errors import PoolError, Refusal
 from .driver import SyncDriver
+from .sleeping import acquire_within
 
 # By then the worker has delivered a refusal. If it has not, because a listener blocks it, or because the process is at
 # its limit of threads and there is no worker, the waiting thread does what is due itself.
@@ -49,7 +51,7 @@ class _Blocked:
         Raises:
             PoolError: The answer is a refusal.
         """
-        while not self._wakes.acquire(timeout=self._patience(driver)):
+        while not acquire_within(self._wakes, self._patience(driver)):
             driver.tick()
             if self.is_decided():
                 # The thread that should deliver the answer is blocked.
@@ -67,7 +69,7 @@ class _Blocked:
 
     def _patience(self, driver: SyncDriver) -> float:
         left = driver.clock.wait_until(self.deadline)
-        return -1 if left is None else left + _LATE
+        return math.inf if left is None else left + _LATE
 
 
 class BlockedWaiter(_Blocked, Waiter):
