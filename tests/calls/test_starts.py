@@ -168,7 +168,7 @@ def test_another_thread_that_waits_does_not_start_it(make_full: MakeFull, way: W
         return call.result(LONG)
 
     answer = background(wait)
-    eventually(lambda: waits and is_inside("wait", waits[0]))
+    eventually(lambda: waits and is_inside("acquire_within", waits[0]))
     full.free()
     assert answer.result(LONG) == b"0"
     assert len(seen.threads) == 1

@@ -445,7 +445,7 @@ class World:
             stranded = (
                 [waiter for waiter in self.waiting if waiter.fail_fast]
                 and not in_state(self, "ready")
-                and all(other.exclusive for other in in_state(self, "lost"))
+                and all(other.exclusive or other.blocked for other in in_state(self, "lost"))
                 and all(
                     other is slot or other.beside or other.opened_at + 1 <= self.now
                     for other in in_state(self, "opening")
@@ -487,6 +487,13 @@ class World:
             watched = [effect for effect in effects if type(effect).__name__ == "Watch"]
             assert len(watched) == was_ready, "a lost connection must be watched, no other"
             self._step(effects)
+
+    def blocked(self, index: int) -> None:
+        """A signal handler has raised in gRPC on one of the connections."""
+        if slot := self._some([slot for slot in self.slots if slot.state != "opening"], index):
+            self.broken = True
+            self.down |= {slot} if slot.state == "ready" else set()
+            self._step(self.recorder.effects(self.machine.blocked, slot, self.now))
 
     def call_failed(self, index: int) -> None:
         """A call shows that one of the connections is down."""
@@ -629,6 +636,7 @@ class World:
         equal = [other for other in ahead if other.streams == waiter.streams]
         if slot.state == "lost":
             assert waiter.fail_fast, "a wait-for-ready waiter was put on a lost slot"
+            assert not slot.blocked, "put on a slot that is blocked"
             assert not in_state(self, "ready"), "put on a lost slot while another is up"
             equal = [other for other in equal if other.fail_fast]
         else:
@@ -644,6 +652,8 @@ class World:
         assert reason != "OPEN_FAILED" or waiter in self.openers or getattr(waiter, "fail_fast", False), (
             "refused a patient waiter"
         )
+        checked = [slot for slot in in_state(self, "lost") if slot.blocked]
+        assert reason != "OPEN_FAILED" or waiter in self.openers or not checked, "refused while a check may end well"
         if reason == "OPEN_FAILED" and waiter in self.openers and self.machine.fleet.has_spare:
             assert waiter.deadline <= self.now, "open() failed before the next target had its chance"
         self.counts["timeouts"] += reason == "TIMEOUT" and waiter in self.waiting
@@ -875,7 +885,8 @@ def no_3_fail_fast_calls_do_not_wait_without_hope(world: World) -> None:
         return
     for ask in {waiter.streams for waiter in asking(world) if waiter.fail_fast}:
         lost = in_state(world, "lost")
-        assert not any(fits(world, slot, ask) for slot in lost), f"no. 3: fail-fast, waits for {ask} beside {lost}"
+        failing = [slot for slot in lost if not slot.blocked]
+        assert not any(fits(world, slot, ask) for slot in failing), f"no. 3: fail-fast, waits for {ask} beside {lost}"
         assert lost or in_state(world, "opening") or world.now >= backoff.retry_at, (
             "no. 3: fail-fast, waits for nothing"
         )
@@ -1215,6 +1226,7 @@ def random_step(world: World, rng: random.Random) -> None:
         random_time_event(world, rng)
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
+        steps = (*steps, world.blocked)
         more = (world.unreachable, world.call_failed, world.not_late, world.unfit, world.refused_stream, world.crowded)
         sick = (world.failed, world.failed, world.all_failed, world.unanswered)
         rng.choice([*steps, *more, world.refused_stream, world.refused_stream, *sick])(index)

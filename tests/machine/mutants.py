@@ -198,6 +198,13 @@ MUTANTS = (
         "most calls in an outage are to fail at once",
     ),
     Mutant(
+        "calls fail while their connection is checked",
+        "outage",
+        "        return not any(slot.blocked for slot in lost) and (",
+        "        return (",
+        "it is not up",
+    ),
+    Mutant(
         "no attempt is made for the first call",
         "outage",
         "        if self._replacing.want(now) and pause and not self._slots.opening:\n",

@@ -115,6 +115,10 @@ class Play:
         """That slot is down."""
         return self.did(self.recorder.effects(self.machine.lost, self[number], None, self.now))
 
+    def blocked(self, number: int) -> list[str]:
+        """A signal handler has raised in gRPC on that slot."""
+        return self.did(self.recorder.effects(self.machine.blocked, self[number], self.now))
+
     def unfit(self, number: int, streams: int | None = None) -> list[str]:
         """That slot, just granted, turns out to be down."""
         return self.did(

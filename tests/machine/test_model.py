@@ -113,6 +113,12 @@ class PoolModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.slots)
     @rule(index=INDEX)
+    def blocked(self, index: int) -> None:
+        """A signal handler has raised in gRPC on a connection."""
+        self.world.blocked(index)
+
+    @precondition(lambda self: self.world.slots)
+    @rule(index=INDEX)
     def recovered(self, index: int) -> None:
         """A connection is up again."""
         self.world.recovered(index)

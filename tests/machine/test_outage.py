@@ -69,3 +69,29 @@ def test_any_call_is_the_first(fail_fast: bool) -> None:
     play = _outage()
     assert play.request(1, fail_fast=fail_fast) == ["open 2 for 1"]
     assert "grant 2" in play.opened(2)
+
+
+def test_calls_wait_for_the_check_of_a_connection_that_is_blocked() -> None:
+    """It may be up. They do not fail, nor do they get it before it has been seen to be up."""
+    play = Play(min_size=1, max_size=1)
+    play.request(1)
+    play.opened(1)
+    assert play.blocked(1) == ["watch 1"]
+    assert play.request(1, fail_fast=True) == []
+    assert play.release(1, 1) == []
+    assert "grant 1" in play.recovered(1)
+
+
+def test_a_connection_whose_check_does_not_end_gets_a_successor() -> None:
+    """After two seconds, as each that is needed and not back; the calls that wait get that."""
+    play = Play(min_size=1, max_size=1)
+    play.request(1)
+    play.opened(1)
+    play.release(1, 1)
+    play.blocked(1)
+    play.request(1, fail_fast=True)
+    play.now += 1.9
+    assert play.tick() == []
+    play.now += 0.1
+    assert "open 2 for 1" in play.tick()
+    assert "grant 2" in play.opened(2)

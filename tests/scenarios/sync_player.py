@@ -151,9 +151,9 @@ class SyncPlayer(DriverPlayer):
         )
 
     def _is_blocked(self, thread: int) -> bool:
-        """Whether the thread waits for its answer, or in `close()` for the pool's end."""
+        """Whether the thread waits for the end of its call, for its answer, or in `close()` for the pool's end."""
         has_ended = not self._pool._driver._end.locked()
-        return is_inside("wait", thread) or (is_inside("wait_closed", thread) and not has_ended)
+        return is_inside("wait", thread) or (is_inside("acquire_within", thread) and not has_ended)
 
     def end(self) -> None:
         """Closes the pool and releases what is still held; no thread and no channel is left."""

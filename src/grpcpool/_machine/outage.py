@@ -81,19 +81,18 @@ class Outage:
     def is_hopeless(self) -> bool:
         """Nothing is up, nothing is being dialled, and nothing is down that a call could soon fail on.
 
-        The calls on a connection that is down end, and release their places; a whole-connection lease may not end.
+        The calls on a connection that is down end, and release their places; a whole-connection lease may not end. What
+        is blocked is being checked, and may be up; if the check does not end, another connection is dialled.
         """
         if self._slots.ready or self._slots.opening:
             return False
-        return self._primes or self._all_lost_are_taken()
+        lost = self._slots.in_state(SlotState.LOST)
+        return not any(slot.blocked for slot in lost) and (self._primes or all(slot.exclusive for slot in lost))
 
     def _another_has_begun(self, slot: Slot, now: float) -> bool:
         """Whether another dial has just begun, and not because others hang. An older one hangs as well."""
         others = (other for other in self._slots.in_state(SlotState.OPENING) if other is not slot)
         return any(not other.beside and now < other.opened_at + _MAY_BE_QUICK for other in others)
-
-    def _all_lost_are_taken(self) -> bool:
-        return all(slot.exclusive or slot.blocked for slot in self._slots.in_state(SlotState.LOST))
 
     def needs_channel(self, slot: Slot, now: float, *, awaited: bool) -> bool:
         """Whether calls wait that would rather fail, and could do so on the channel of `slot`, and on no other.
@@ -111,4 +110,6 @@ class Outage:
             return False
         if self._slots.ready or self._another_has_begun(slot, now) or not self._fleet.addresses.is_last_hope(slot):
             return False
-        return self._all_lost_are_taken() and any(waiter.fail_fast for waiter in self._queue)
+        lost = self._slots.in_state(SlotState.LOST)
+        taken = all(other.exclusive or other.blocked for other in lost)
+        return taken and any(waiter.fail_fast for waiter in self._queue)
