@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -169,11 +171,11 @@ def test_a_call_that_a_signal_handler_interrupted(make_pool: PoolMaker, clock: M
     assert pool.stats().ready == 1
 
 
-def _within_grpc(behavior: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+def _within_grpc(behavior: Callable[..., bytes]) -> Callable[..., bytes]:
     """Calls `behavior` from code that looks, in a traceback, like that of gRPC's channel."""
     module: dict[str, Any] = {"__name__": "grpc._channel", "behavior": behavior}
-    exec("def call(request): return behavior(request)", module)  # noqa: S102 -- the text is above
-    call: Callable[[bytes], bytes] = module["call"]
+    exec("def call(*arguments): return behavior(*arguments)", module)  # noqa: S102 -- the text is above
+    call: Callable[..., bytes] = module["call"]
     return call
 
 
@@ -199,6 +201,50 @@ def test_what_an_interceptor_raises_is_no_loss(make_pool: PoolMaker, clock: Manu
     with pool.acquire(timeout=0) as lease, pytest.raises(_SoftTimeLimitError):
         lease.unary_unary(ECHO)(b"")
     assert (pool.stats().ready, pool.stats().in_flight) == (1, 0)
+
+
+class _InterruptedStarts(FakeChannel):
+    """A channel within which a signal handler raises whenever a call is begun."""
+
+    def unary_unary(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(future=_within_grpc(_interrupted))
+
+    def unary_stream(self, *_: Any, **__: Any) -> Any:
+        return _within_grpc(_interrupted)
+
+    def stream_unary(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(future=_within_grpc(_interrupted))
+
+    def stream_stream(self, *_: Any, **__: Any) -> Any:
+        return _within_grpc(_interrupted)
+
+
+def _interrupted(*_: Any) -> bytes:
+    raise _SoftTimeLimitError
+
+
+@pytest.mark.parametrize("on", ["pool", "lease"])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda channel: channel.unary_unary(ECHO).future(b""),
+        lambda channel: channel.unary_stream(ECHO)(b""),
+        lambda channel: channel.stream_unary(ECHO).future(iter([b""])),
+        lambda channel: channel.stream_stream(ECHO)(iter([b""])),
+    ],
+    ids=["unary_unary", "unary_stream", "stream_unary", "stream_stream"],
+)
+def test_a_call_that_was_interrupted_as_it_began(
+    make_pool: PoolMaker, clock: ManualClock, begin: Callable[[grpc.Channel], Any], on: str
+) -> None:
+    """As above: the channel is checked before it is used again."""
+    pool = make_pool(FakeFactory(_InterruptedStarts), max_size=1)
+    pool.acquire().release()
+    with pool.acquire() if on == "lease" else nullcontext(pool) as channel, pytest.raises(_SoftTimeLimitError):
+        begin(channel)
+    assert (pool.stats().ready, pool.stats().in_flight) == (0, 0)
+    clock.advance(0.01)
+    assert pool.stats().ready == 1
 
 
 def test_metadata_that_raises_is_no_loss(make_pool: PoolMaker, clock: ManualClock) -> None:

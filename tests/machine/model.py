@@ -1226,9 +1226,8 @@ def random_step(world: World, rng: random.Random) -> None:
         random_time_event(world, rng)
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
-        steps = (*steps, world.blocked)
         more = (world.unreachable, world.call_failed, world.not_late, world.unfit, world.refused_stream, world.crowded)
-        sick = (world.failed, world.failed, world.all_failed, world.unanswered)
+        sick = (world.failed, world.failed, world.all_failed, world.unanswered, world.blocked)
         rng.choice([*steps, *more, world.refused_stream, world.refused_stream, *sick])(index)
     elif kind < 99:
         random_pool_event(world, rng)

@@ -72,7 +72,7 @@ def test_any_call_is_the_first(fail_fast: bool) -> None:
 
 
 def test_calls_wait_for_the_check_of_a_connection_that_is_blocked() -> None:
-    """It may be up. They do not fail, nor do they get it before it has been seen to be up."""
+    """It may be up. They do not fail, nor do they get it before the check has ended."""
     play = Play(min_size=1, max_size=1)
     play.request(1)
     play.opened(1)

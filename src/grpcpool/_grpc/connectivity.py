@@ -182,23 +182,19 @@ def wait_until_ready(connectivity: Connectivity, timeout: float, given_up: Calla
 
     Args:
         connectivity: Of the channel.
-        timeout: Seconds that it may take.
-        given_up: Whether the wait has lost its purpose.
+        timeout: Seconds within which gRPC says why the channel does not connect.
+        given_up: Whether the wait has lost its purpose, as when it has taken too long.
 
     Raises:
-        ConnectError: It is not ready within `timeout`, or nobody waits any longer.
+        ConnectError: Nobody waits any longer.
         Exception: gRPC's reason, as soon as it reports a transient failure.
     """
-    deadline = time.monotonic() + timeout
     while (state := connectivity.state(connect=True)) is not grpc.ChannelConnectivity.READY:
-        left = deadline - time.monotonic()
         if state is grpc.ChannelConnectivity.SHUTDOWN or given_up():
             raise ConnectError("closed while it was being opened")
-        if left <= 0:
-            raise ConnectError(f"not ready within {timeout} s (state {state.name})")
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            failure = connectivity.failure(left)
+            failure = connectivity.failure(timeout)
             if failure is not None:
                 raise failure
             continue
-        connectivity.wait_for_change(state, min(left, _GLANCE))
+        connectivity.wait_for_change(state, _GLANCE)

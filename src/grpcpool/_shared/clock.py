@@ -23,6 +23,9 @@ class Clock(Protocol):
     def wait_until(self, moment: float) -> float | None:
         """The seconds to wait for `moment` at most; `None`: without limit."""
 
+    def late_by(self, moment: float) -> float:
+        """The seconds since `moment`, at which something was due: the process or the loop stood still meanwhile."""
+
     def subscribe(self, tick: Callable[[], object]) -> Callable[[], None]:
         """Calls `tick` whenever the time has been advanced by hand; returns a function that ends that."""
 
@@ -39,6 +42,10 @@ class SystemClock:
         if moment == math.inf:
             return None
         return min(max(0.0, moment - self.monotonic()), _LONGEST_WAIT)
+
+    def late_by(self, moment: float) -> float:
+        """The seconds since `moment`."""
+        return self.monotonic() - moment
 
     def subscribe(self, tick: Callable[[], object]) -> Callable[[], None]:  # noqa: ARG002 -- nobody advances the system's time
         """Does nothing."""

@@ -51,6 +51,9 @@ T = TypeVar("T")
 # Ranks addresses, so that processes that are started together do not all prefer the same ones.
 _SEED = random.getrandbits(64)
 
+# A deadline that is noticed so much later came while the loop or the process stood still.
+_STOOD_STILL = 0.1
+
 # Before a call is sent again. It doubles each time.
 _FIRST_PAUSE = 0.01
 
@@ -465,13 +468,10 @@ class Driver(abc.ABC):
             self._report_leaks(self.leaks, now)
 
     def _spare_what_is_not_late(self, now: float) -> None:
-        """A loop or process that stood still judges connections by their state, not by the time that has passed."""
+        """What was due while the loop or the process stood still has not had its time."""
         for slot in self.machine.fleet.slots.in_state(SlotState.OPENING):
-            channel: SlotChannel | None = slot.channel
-            if channel is None or channel.has_connected or slot.deadline > now:
-                continue
-            # Idle: it has not even begun, because the loop stood still by then.
-            if channel.state() in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE):
+            stood_still = self.clock.late_by(slot.deadline) > _STOOD_STILL
+            if slot.deadline <= now and (stood_still or _is_connected(slot.channel)):
                 self.tell(self.machine.not_late, slot)
 
     def _report_leaks(self, leaks: LeakWatch, now: float) -> None:
@@ -491,3 +491,9 @@ class Driver(abc.ABC):
         """Begins the end: waiters are refused; what is in flight has `grace` seconds."""
         self.do_deferred()
         self.tell(self.machine.close, self.monotonic() + grace)
+
+
+def _is_connected(channel: SlotChannel | None) -> bool:
+    """Whether the channel of an opening is connected, or had no time to begin, and the pool has not noticed it yet."""
+    connected = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE
+    return channel is not None and not channel.has_connected and channel.state() in connected

@@ -124,7 +124,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         try:
             native = self._start(slot, (request, left, *rest))
         except BaseException as error:  # noqa: BLE001 -- a serializer may raise anything; the call fails with it
-            place.release()
+            place.interrupted()
             closed = isinstance(error, ValueError) and driver.machine.closing
             self._fail(waiting, Failed(closed_before_start(error) if closed else error))
             return

@@ -73,7 +73,7 @@ class Waiting(Waiter):
             call = self.call()
             if call is not None:
                 call._interrupted(self, error)
-            place.release()
+            place.interrupted()
             raise
 
     def _refuse(self, error: PoolError) -> None:

@@ -148,7 +148,7 @@ class PoolCaller:
             try:
                 native = getattr(slot.channel.multicallable(self._method), how)(*arguments)
             except BaseException:
-                place.release()
+                place.interrupted()
                 raise
             return _release_at_end(native, place, self._pool)
         return self._run_repeatable(how, place, slot, arguments)
@@ -161,7 +161,7 @@ class PoolCaller:
         try:
             native = getattr(slot.channel.multicallable(self._noting), how)(*arguments)
         except BaseException:
-            place.release()
+            place.interrupted()
             raise
         finally:
             if noted is not None:

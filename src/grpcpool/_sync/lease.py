@@ -148,6 +148,7 @@ class LeaseCaller:
         try:
             call = getattr(self._native, how)(*arguments)
         except BaseException:
+            lease._driver.interrupted(lease._slot)
             lease._end_call()
             raise
         defer = lease._driver.defer

@@ -28,7 +28,7 @@ def open_channel(driver: Driver, slot: Slot) -> SyncSlotChannel:
     """
     channel = _make(driver, slot)
     try:
-        channel.connect(driver.config.connect_timeout, lambda: slot.state is SlotState.CLOSED or driver.void)
+        channel.connect(driver.config.connect_timeout, lambda: slot.state is not SlotState.OPENING or driver.void)
     except Exception as error:
         raise UnreachableError(channel, error) from error
     try:
