@@ -121,6 +121,19 @@ def test_the_table_has_a_row_for_each(command: Commands, port: int) -> None:
     assert re.search(r"^ +2 +pool +[\d,]+( +[\d.,-]+){5} +\S+ +0 *$", result.out, re.MULTILINE)
 
 
+@pytest.mark.parametrize("load", ["--concurrency=2", "--rate=50"])
+def test_a_narrow_terminal_cuts_no_figure(
+    command: Commands, port: int, load: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines are longer than the terminal is wide then."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERMINAL_WIDTH", "40")
+    result = command("bench", f"127.0.0.1:{port}", CHECK, "--compare=pool", load, *_QUICK)
+    (figures,) = re.findall(r"^.* pool .*$", result.out, re.MULTILINE)
+    assert "…" not in figures
+    assert re.search("p50 +p90 +p99 +p99.9 +max +TCP +failed", result.out)
+
+
 def test_requests_come_from_json(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
     """The request is checked against the server's description, given directly or in a file."""
     (tmp_path / "request.json").write_text('{"service": ""}')

@@ -89,3 +89,16 @@ def test_without_a_threshold_nothing_is_reported(make_pool: PoolMaker, clock: Ma
     with pool.acquire():
         clock.advance(1e6)
     assert not recorder.of(Leaked)
+
+
+def test_a_lease_that_is_held_does_not_delay_the_close(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """Its connection is closed by then: it is not reported, and no thread waits for that."""
+    recorder = Recorder()
+    pool = make_pool(FakeFactory(), listeners=[recorder], leak_threshold=60)
+    lease = pool.acquire()
+    pool.close()
+    assert pool._driver.is_at_rest()
+    assert not pool._driver.worker.runs
+    clock.advance(60)
+    assert not recorder.of(Leaked)
+    lease.release()

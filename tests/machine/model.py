@@ -687,6 +687,7 @@ class World:
             self.drains[slot] = self.now
         elif name == "Closed":
             self.counts[f"closed {event.reason}"] += next(s for s in self.slots if s.id == event.channel).been_up
+            assert event.reason != "age" or self.config.max_age is not None, "closed for an age that is allowed"
         self.counts["open_failures"] += name == "OpenFailed"
         self.counts["losses"] += name == "Lost"
 

@@ -468,8 +468,8 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "CloseReason.AGE\n        self.places.enter(slot)\n",
-        "CloseReason.AGE\n",
+        "CloseReason.REFRESH\n        self.places.enter(slot)\n",
+        "CloseReason.REFRESH\n",
         "the state and the picker are updated separately",
     ),
     Mutant(

@@ -347,6 +347,17 @@ def test_growth_restores_too() -> None:
     assert play.states() == {1: "ready", 2: "ready"}
 
 
+def test_what_is_restored_is_closed_for_the_refresh_that_came_before() -> None:
+    """A connection that a refresh has marked, and that drained before it was replaced, does not end for its age."""
+    play = calls(3, 1)
+    play.refresh()
+    play.resize(0, 1)
+    play.resize(0, 2)
+    play.request(1)
+    assert play.states()[2] == "ready"
+    assert play[2].reason is CloseReason.REFRESH
+
+
 def test_a_restored_connection_is_not_cut_off() -> None:
     """The drain deadline of a restored connection no longer applies."""
     play = calls(3, 1, drain_timeout=5.0)

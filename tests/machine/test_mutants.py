@@ -11,7 +11,7 @@ WALKS = 400
 STEPS = 100
 # Some mutants fail on a few walks in a hundred only. These walks are taken first: together they catch all mutants that
 # there were when they were chosen, and each catches some that those before it do not.
-FIRST = (46, 348, 100, 98, 130, 49, 358, 35, 117, 99, 44)
+FIRST = (46, 348, 100, 98, 130, 49, 358, 35, 117, 99, 44, 496)
 ORDER = (*FIRST, *(seed for seed in range(WALKS) if seed not in FIRST))
 
 
@@ -35,7 +35,7 @@ def test_mutant_is_caught(mutant: Mutant) -> None:
 def test_the_machine_is_not_caught() -> None:
     """A copy without a mutation passes the same walks, so a failing mutant fails because of its mutation."""
     with loaded(None) as code:
-        for seed in range(WALKS):
+        for seed in ORDER:
             walk(seed, STEPS, code)
 
 

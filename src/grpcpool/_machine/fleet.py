@@ -316,7 +316,7 @@ class Fleet:
     def take_back(self, slot: Slot, now: float) -> None:
         """Takes a draining connection into service again."""
         self.slots.move(slot, SlotEvent.RESTORED)
-        slot.kept, slot.reason = False, CloseReason.AGE
+        slot.kept, slot.reason = False, CloseReason.AGE if slot.retire_at > -math.inf else CloseReason.REFRESH
         self.places.enter(slot)
         self.regauge(now)
         # For a tick, which derives when the slot is due for something.

@@ -209,6 +209,7 @@ class Driver(abc.ABC):
         if self.machine.closing and not slots.all and not (outbox.acts or outbox.opens):
             # Again: a step that was interrupted may have left it out.
             self.losses.clear()
+            self.leaks = None  # Leases that are still held have no connection any more.
             self.finish()
         if self.machine.fleet.alarm < self.wakes_at or self.losses.next_check < self.wakes_at:
             self.see_to_alarm()
@@ -434,9 +435,9 @@ class Driver(abc.ABC):
 
     def forget_leak(self, ticket: object) -> None:
         """A lease that was watched for leaks has been released."""
-        if self.leaks is not None:
+        if (leaks := self.leaks) is not None:
             with self.lock:
-                self.leaks.returned(ticket)
+                leaks.returned(ticket)
 
     def emit_release(self, channel: int, since: float) -> None:
         """Emits the release of a lease, which was taken at the moment `since`."""
@@ -447,7 +448,7 @@ class Driver(abc.ABC):
     def due_at(self) -> float:
         """When the machine, a check of connections or of leases is due."""
         alarm = min(self.machine.fleet.alarm, self.losses.next_check)
-        return alarm if self.leaks is None else min(alarm, self.leaks.next_deadline())
+        return alarm if (leaks := self.leaks) is None else min(alarm, leaks.next_deadline())
 
     def see_to_alarm(self) -> None:
         """Ensures that `tick` is called in time. The alarm is read first, as `_sync/worker.py` explains."""
@@ -464,8 +465,8 @@ class Driver(abc.ABC):
             self.tell(self.machine.tick)
         if self.losses.next_check <= now:
             self.check_slots(self.losses.to_check(now))
-        if self.leaks is not None and self.leaks.next_deadline() <= now:
-            self._report_leaks(self.leaks, now)
+        if (leaks := self.leaks) is not None and leaks.next_deadline() <= now:
+            self._report_leaks(leaks, now)
 
     def _spare_what_is_not_late(self, now: float) -> None:
         """What was due while the loop or the process stood still has not had its time."""

@@ -42,8 +42,8 @@ class LeaseBase:
     def _follow(self, stack: str) -> None:
         """Reports the lease, acquired at `stack`, if it is held for too long; emits its release."""
         driver = self._driver
-        if driver.leaks is not None:
-            self._watch_for_leak(driver.leaks, stack)
+        if (leaks := driver.leaks) is not None:
+            self._watch_for_leak(leaks, stack)
         if driver.announcer.emits_releases:
             emit = partial(driver.emit_release, self._slot.id, driver.monotonic())
             self._at_release = (*self._at_release, emit)

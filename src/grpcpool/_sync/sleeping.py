@@ -7,10 +7,22 @@ main thread therefore look every tenth of a second, and so do these.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 _LOOKS_EVERY = 0.1
+
+_main_thread = threading.main_thread().ident
+
+
+def _note_main_thread() -> None:
+    global _main_thread  # noqa: PLW0603 -- it is another one in a child that another thread has forked
+    _main_thread = threading.main_thread().ident
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_main_thread)
 
 
 def acquire_within(lock: threading.Lock, seconds: float) -> bool:
@@ -18,7 +30,7 @@ def acquire_within(lock: threading.Lock, seconds: float) -> bool:
 
     `math.inf` waits without limit.
     """
-    if threading.current_thread() is threading.main_thread():
+    if threading.get_ident() == _main_thread:
         until = time.monotonic() + seconds
         while seconds > _LOOKS_EVERY:
             if lock.acquire(timeout=_LOOKS_EVERY):

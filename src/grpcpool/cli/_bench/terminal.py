@@ -8,6 +8,7 @@ from typing import Final
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,8 @@ ProgressReporter = Callable[[str, Level | str], Callable[[CallRecorder], None]]
 _MEASURED: Final = ("calls/s", "p50", "p90", "p99", "p99.9", "max", "TCP")
 _CLOSED: Final = ("callers", "way", *_MEASURED, "failed")
 _OPEN: Final = ("rate", "way", "offered/s", *_MEASURED, "failed", "dropped")
+
+_WIDEST: Final = 1000
 
 CLOSED_LOOP: Final = "A closed loop: a caller calls again when its last call has ended."
 OPEN_LOOP: Final = "An open loop: calls are due at random times. Latencies begin when a call is due."
@@ -81,11 +84,19 @@ def print_table(console: Console, run: BenchRun) -> None:
     console.print(Text.assemble((plain(run.plan.method.path), "bold"), rest))
     if run.capacity is not None:
         console.print(capacity_of(run.capacity))
-    console.print(_table(run))
+    _print_whole(console, _table(run))
     for result in run.results:
         if remark := remark_for(result):
             console.print(shown(f"{result.way}, {result.level}: {remark}"))
     console.print(f"[dim]Latencies in ms. {OPEN_LOOP if run.is_open else CLOSED_LOOP}[/dim]\n")
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Prints the table without cutting figures: where the terminal is narrower, it breaks the lines."""
+    width = console.width
+    console.width = max(width, Measurement.get(console, console.options.update(width=_WIDEST), table).maximum)
+    console.print(table)
+    console.width = width
 
 
 def _table(run: BenchRun) -> Table:
