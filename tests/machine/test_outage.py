@@ -95,3 +95,19 @@ def test_a_connection_whose_check_does_not_end_gets_a_successor() -> None:
     play.now += 0.1
     assert "open 2 for 1" in play.tick()
     assert "grant 2" in play.opened(2)
+
+
+def test_a_connection_that_is_checked_is_said_to_be_lost_when_it_is() -> None:
+    """A signal handler that raised is no loss: neither event nor count, unless the check finds the connection down."""
+    play = Play(min_size=1, max_size=1)
+    play.request(1)
+    play.opened(1)
+    play.release(1, 1)
+    assert play.blocked(1) == ["watch 1"]
+    losses = play.machine.counters.losses
+    assert play.recovered(1) == []
+    play.blocked(1)
+    play.lost(1)
+    assert (losses, play.machine.counters.losses) == (0, 1)
+    # From here on it is down like any other: a call that would rather fail gets it.
+    assert play.request(1, fail_fast=True) == ["grant 1"]

@@ -25,7 +25,7 @@ from .._values.events import Closed, Draining, Opening
 from .._values.slot_states import CloseReason, SlotState
 from .addresses import Addresses, Leads
 from .counters import Counters
-from .effects import Close, Notify, Open, Outbox
+from .effects import Close, Notify, Open, Outbox, Watch
 from .handicaps import Handicaps
 from .limits import Limits
 from .lookups import LookUps
@@ -412,8 +412,7 @@ class Fleet:
     # --- outages ------------------------------------------------------------------------------------------------
 
     def lost(self, slot: Slot, now: float) -> None:
-        """Takes a connection that is down out of service."""
-        self.counters.losses += 1
+        """Takes a connection that is down, or may be, out of service; it is watched until it is up again."""
         self.places.remove(slot)
         self.slots.move(slot, SlotEvent.LOST)
         slot.lost_at, slot.pauses = now, False
@@ -421,6 +420,7 @@ class Fleet:
             slot.given_up_at = now + _GIVEN_UP_AFTER
             self.alarm_at(slot.given_up_at)
         self.lookups.want(now)
+        self.outbox.append(Watch(slot))
 
     def retire_rested(self, slot: Slot, now: float) -> None:
         """A call has shown that the slot's connection is dead, maybe since long: what has rested as long may be, too.

@@ -323,19 +323,18 @@ class PoolMachine:
         self._reconcile(now)
 
     def lost(self, slot: Slot, error: BaseException | None, now: float) -> None:
-        """The slot's connection is down: it gets nothing while another is up, and keeps what it carries.
-
-        The `error` says why, if that is known.
-        """
+        """The slot's connection is down, by `error`: it gets nothing while another is up, and keeps what it carries."""
         slot.down = True
         if slot.kept:
             self.endpoints.lost(slot, now)
             return
         self.outage.cause = error or self.outage.cause
-        if slot.state is not SlotState.READY:
+        if slot.state is SlotState.READY:
+            self.fleet.lost(slot, now)
+        elif slot.state is not SlotState.LOST or not slot.blocked:
             return
-        self.fleet.lost(slot, now)
-        self.outbox.append(Watch(slot))
+        slot.blocked = False
+        self.counters.losses += 1
         self.outbox.append(Notify(Lost(pool=self.name, channel=slot.id, cause=error, up=self._slots.ready)))
         if error is not None:
             self.fleet.retire_rested(slot, now)
@@ -343,9 +342,11 @@ class PoolMachine:
         self.endpoints.review_soon(now)
 
     def blocked(self, slot: Slot, now: float) -> None:
-        """An exception has interrupted gRPC on the slot's channel: until it has been checked, nothing is done on it."""
-        slot.blocked = True
-        self.lost(slot, None, now)
+        """GRPC was interrupted on the slot's channel: it is out of service until it is checked, but not called lost."""
+        if slot.state is SlotState.READY:
+            slot.blocked = True
+            self.fleet.lost(slot, now)
+            self.grants.fill(now)
 
     def unfit(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """The slot just granted turned out to be down: releases the place, as if it had not been granted."""
@@ -355,7 +356,7 @@ class PoolMachine:
 
     def recovered(self, slot: Slot, now: float) -> None:
         """The slot's connection is up again."""
-        slot.down = slot.blocked = False
+        announced, slot.down, slot.blocked = not slot.blocked, False, False
         if slot.state is not SlotState.LOST:
             return
         if not slot.been_up:
@@ -363,7 +364,8 @@ class PoolMachine:
             return
         self.outage.cause = None
         self.fleet.recovered(slot, now)
-        self.outbox.append(Notify(Recovered(pool=self.name, channel=slot.id, seconds=now - slot.lost_at)))
+        if announced:
+            self.outbox.append(Notify(Recovered(pool=self.name, channel=slot.id, seconds=now - slot.lost_at)))
         self._reconcile(now, slot)
 
     def not_late(self, slot: Slot, now: float) -> None:

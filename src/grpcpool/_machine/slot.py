@@ -187,7 +187,7 @@ class Slot(Link):
         self.given_up_at = math.inf
         self.reason = CloseReason.AGE
         self.overflow = False
-        # Whether gRPC may hold the lock of its channel for ever: then no call is made on it.
+        # Whether gRPC may hold the lock of its channel for ever: then no call is made on it. Not known to be lost yet.
         self.blocked = False
         # Last known to be down, whatever its state.
         self.down = False

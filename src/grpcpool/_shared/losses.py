@@ -200,6 +200,6 @@ class LossWatch:
         if up and slot.state is SlotState.LOST:
             self._forget(slot)
             self._back(slot)
-        elif not up and (slot.state is SlotState.READY or slot.kept):
+        elif not up and (slot.state is SlotState.READY or slot.kept or slot.blocked):
             self._forget(slot)
             self._report(self._machine.lost, slot, None)
