@@ -46,6 +46,32 @@ def test_a_pool_never_closed(server: Server, pool: str) -> None:
     )
 
 
+@pytest.mark.parametrize("end", ["loop.close()", "pass"], ids=["closed", "dropped"])
+def test_a_loop_that_stops_as_the_pool_is_dropped(server: Server, end: str) -> None:
+    """The connections close without it, as those of a channel do, and nothing is printed."""
+    run_program(
+        server,
+        f"""
+        import warnings
+        from support.waiting import eventually
+
+        async def main():
+            pool = aio.ChannelPool(factory, PoolConfig(min_size=2))
+            await pool.open()
+            await use(pool)
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        {end}
+        warnings.simplefilter("ignore", ResourceWarning)
+        del loop
+        gc.collect()
+        eventually(lambda: connections_to(port) == 0)
+        print("fine")
+        """,
+    )
+
+
 def test_a_pool_never_closed_while_it_connects(server: Server) -> None:
     """The same when connections are being opened, primed and closed, and a request waits."""
     run_program(

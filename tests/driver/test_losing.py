@@ -153,7 +153,7 @@ class _SoftTimeLimitError(Exception):
 
 
 def test_a_call_that_a_signal_handler_interrupted(make_pool: PoolMaker, clock: ManualClock) -> None:
-    """The channel is not used again before it has been seen that gRPC did not keep its lock. That is no loss."""
+    """The channel is not used again before it has been seen that gRPC did not keep its lock. No loss is counted."""
 
     def interrupted(_: bytes) -> bytes:
         raise _SoftTimeLimitError

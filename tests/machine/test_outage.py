@@ -98,7 +98,7 @@ def test_a_connection_whose_check_does_not_end_gets_a_successor() -> None:
 
 
 def test_a_connection_that_is_checked_is_said_to_be_lost_when_it_is() -> None:
-    """A signal handler that raised is no loss: neither event nor count, unless the check finds the connection down."""
+    """A signal handler that raised causes neither event nor count, unless the check finds the connection down."""
     play = Play(min_size=1, max_size=1)
     play.request(1)
     play.opened(1)

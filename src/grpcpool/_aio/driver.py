@@ -22,6 +22,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
+from .._grpc.client_modules import is_of_grpc
 from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._shared.announcer import logger
@@ -407,7 +408,19 @@ class AioDriver(Driver):
 
     def dropped(self) -> None:
         """The pool is being collected: the loop closes what is left. Safe in finalizers."""
-        self.defer(partial(self.close, 0.0))
+        if self.loop is not None and not self.void and not self.loop.is_running():
+            self._leave_channels()
+        self.defer(self._close_dropped)
+
+    def _close_dropped(self) -> None:
+        self._leave_channels()
+        self.close(0.0)
+
+    def _leave_channels(self) -> None:
+        """Leaves it to gRPC to close its channels, which nothing refers to any more: the loop may be at its end."""
+        for slot in tuple(self.machine.fleet.slots.all):
+            if slot.channel is not None and is_of_grpc(slot.channel.channel):
+                slot.channel = None
 
 
 def _is_cancelled() -> bool:

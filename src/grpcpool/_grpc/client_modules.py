@@ -26,9 +26,14 @@ _DEEPEST = 16
 def learn_module_of(channel: object) -> None:
     """Adds the module of one of gRPC's own channels; does nothing for channels of another implementation."""
     module = type(channel).__module__
-    if module.startswith(_PACKAGE):
+    if is_of_grpc(channel):
         CLIENT_MODULES.add(module)
         WHOLE_MODULES.add(module)
+
+
+def is_of_grpc(channel: object) -> bool:
+    """Whether the channel is one of gRPC's own, of either world."""
+    return type(channel).__module__.startswith(_PACKAGE)
 
 
 def layers_of(channel: Any) -> Iterator[Any]:
