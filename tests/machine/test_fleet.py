@@ -727,3 +727,14 @@ def test_growth_respects_the_backoff() -> None:
     assert play.request(1) == ["grant 1"]
     play.now += 0.1
     assert play.request(1) == ["grant 1", "open 3"]
+
+
+def test_a_channel_that_connects_late_needs_no_successor() -> None:
+    """What was dialled in its place, because it did not connect, is closed when it does."""
+    play = Play(min_size=1, max_size=1)
+    play.request(1, fail_fast=True)
+    play.did(play.recorder.effects(play.machine.unreachable, play[1], object(), ConnectionError("no"), play.now))
+    play.tick(10.0)
+    assert play.states() == {1: "lost", 2: "opening"}
+    assert "close 2" in play.recovered(1)
+    assert play.states() == {1: "ready"}

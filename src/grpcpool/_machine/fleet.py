@@ -266,6 +266,7 @@ class Fleet:
         self.limits.limit_as_others(slot, now)
         self.succeed(slot, now)
         self.places.enter(slot)
+        self._stay(slot, now)
 
     def succeed(self, slot: Slot, now: float) -> None:
         """The connection that `slot` was opened to replace, if any, retires."""
@@ -434,12 +435,16 @@ class Fleet:
                 self.retire(other, CloseReason.LOST, now)
 
     def recovered(self, slot: Slot, now: float) -> None:
-        """Takes a lost connection into service again; a successor that is on its way is not needed any more."""
+        """Takes a lost connection into service again."""
         self.slots.move(slot, SlotEvent.RECOVERED)
         slot.given_up_at = math.inf
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)
         self.places.enter(slot)
+        self._stay(slot, now)
+
+    def _stay(self, slot: Slot, now: float) -> None:
+        """The slot is up: a successor that is on its way because it was not is not needed any more."""
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
             self.slots.part(successor)
