@@ -111,3 +111,12 @@ def test_a_connection_that_is_checked_is_said_to_be_lost_when_it_is() -> None:
     assert (losses, play.machine.counters.losses) == (0, 1)
     # From here on it is down like any other: a call that would rather fail gets it.
     assert play.request(1, fail_fast=True) == ["grant 1"]
+
+
+def test_a_connection_that_is_down_may_be_blocked_as_well() -> None:
+    """Calls that would rather fail wait for its check, and get it then. Its loss is announced once."""
+    play = _outage(pauses=False)
+    assert play.blocked(1) == ["watch 1"]
+    assert play.request(1, fail_fast=True) == []
+    assert play.lost(1) == ["grant 1"]
+    assert play.machine.counters.losses == 1

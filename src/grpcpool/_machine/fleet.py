@@ -295,6 +295,7 @@ class Fleet:
         slot.unused_since = now
         # The next attempt replaces it.
         slot.given_up_at = math.inf if self.watches_health else now
+        self.outbox.append(Watch(slot))
         self.counters.open_failures += 1
         return self.addresses.failed(slot, now)
 
@@ -416,7 +417,7 @@ class Fleet:
         """Takes a connection that is down, or may be, out of service; it is watched until it is up again."""
         self.places.remove(slot)
         self.slots.move(slot, SlotEvent.LOST)
-        slot.lost_at, slot.pauses = now, False
+        slot.lost_at, slot.pauses, slot.announced = now, False, False
         if not self.watches_health:
             slot.given_up_at = now + _GIVEN_UP_AFTER
             self.alarm_at(slot.given_up_at)

@@ -42,7 +42,7 @@ from collections.abc import Callable, Sequence
 
 from .._values.config import PoolConfig, check_size
 from .._values.errors import Figures, Refusal
-from .._values.events import Lost, Opened, OpenFailed, Recovered
+from .._values.events import Opened, OpenFailed, Recovered
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
 from .addresses import Leads
@@ -312,7 +312,6 @@ class PoolMachine:
             slot.channel = channel
             slot.down = True
             self.outage.cause = error
-            self.outbox.append(Watch(slot))
             self._open_failed(slot, error, self.fleet.unreachable(slot, now), now)
             # What it was opened for may not ask yet, or not any more.
             self.settle(slot, now)
@@ -334,8 +333,7 @@ class PoolMachine:
         elif slot.state is not SlotState.LOST or not slot.blocked:
             return
         slot.blocked = False
-        self.counters.losses += 1
-        self.outbox.append(Notify(Lost(pool=self.name, channel=slot.id, cause=error, up=self._slots.ready)))
+        self.outage.announce(slot, error)
         if error is not None:
             self.fleet.retire_rested(slot, now)
         self.grants.fill(now)
@@ -343,10 +341,12 @@ class PoolMachine:
 
     def blocked(self, slot: Slot, now: float) -> None:
         """GRPC was interrupted on the slot's channel: it is out of service until it is checked, but not called lost."""
+        slot.blocked = True
         if slot.state is SlotState.READY:
-            slot.blocked = True
             self.fleet.lost(slot, now)
-            self.grants.fill(now)
+        elif slot.state is SlotState.LOST:
+            self.outbox.append(Watch(slot))
+        self.grants.fill(now)
 
     def unfit(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """The slot just granted turned out to be down: releases the place, as if it had not been granted."""
@@ -356,7 +356,7 @@ class PoolMachine:
 
     def recovered(self, slot: Slot, now: float) -> None:
         """The slot's connection is up again."""
-        announced, slot.down, slot.blocked = not slot.blocked, False, False
+        slot.down = slot.blocked = False
         if slot.state is not SlotState.LOST:
             return
         if not slot.been_up:
@@ -364,7 +364,7 @@ class PoolMachine:
             return
         self.outage.cause = None
         self.fleet.recovered(slot, now)
-        if announced:
+        if slot.announced:
             self.outbox.append(Notify(Recovered(pool=self.name, channel=slot.id, seconds=now - slot.lost_at)))
         self._reconcile(now, slot)
 

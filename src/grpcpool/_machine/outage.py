@@ -14,8 +14,9 @@ no channel that gRPC may connect for them. They fail at once when there is nothi
 
 from __future__ import annotations
 
+from .._values.events import Lost
 from .._values.slot_states import SlotState
-from .effects import Outbox, Watch
+from .effects import Notify, Outbox, Watch
 from .fleet import Fleet
 from .queue import Waiter, WaitQueue
 from .replacing import Replacing
@@ -40,6 +41,14 @@ class Outage:
         self.cause: BaseException | None = None
         # What is dialled for what is asked for first.
         self._attempt: Slot | None = None
+
+    def announce(self, slot: Slot, error: BaseException | None) -> None:
+        """The slot's connection is known to be down: says so, once."""
+        if not slot.announced:
+            slot.announced = True
+            self._fleet.counters.losses += 1
+            lost = Lost(pool=self._fleet.name, channel=slot.id, cause=error, up=self._slots.ready)
+            self._outbox.append(Notify(lost))
 
     def want(self, now: float) -> None:
         """Something is asked for, and nothing is up: lost connections that were not needed are to come back."""

@@ -81,6 +81,7 @@ class Slot(Link):
     __slots__ = (
         "_limit",
         "address",
+        "announced",
         "answered_at",
         "avoided_for",
         "avoided_until",
@@ -187,8 +188,10 @@ class Slot(Link):
         self.given_up_at = math.inf
         self.reason = CloseReason.AGE
         self.overflow = False
-        # Whether gRPC may hold the lock of its channel for ever: then no call is made on it. Not known to be lost yet.
+        # Whether gRPC may hold the lock of its channel for ever: then no call is made on it.
         self.blocked = False
+        # Whether its loss has been announced: not while that is only suspected.
+        self.announced = True
         # Last known to be down, whatever its state.
         self.down = False
         self.successor: Slot | None = None
