@@ -7,12 +7,18 @@ import pytest
 from machine.play import Play
 
 
-def _outage(*, pauses: bool = True) -> Play:
-    """A pool whose only connection is down."""
+def _idle() -> Play:
+    """A pool with one connection, which is up and carries nothing."""
     play = Play(min_size=1, max_size=1)
     play.request(1)
     play.opened(1)
     play.release(1, 1)
+    return play
+
+
+def _outage(*, pauses: bool = True) -> Play:
+    """A pool whose only connection is down."""
+    play = _idle()
     play.lost(1)
     play[1].pauses = pauses
     play.now += 0.5
@@ -84,10 +90,7 @@ def test_calls_wait_for_the_check_of_a_connection_that_is_blocked() -> None:
 
 def test_a_connection_whose_check_does_not_end_gets_a_successor() -> None:
     """After two seconds, as each that is needed and not back; the calls that wait get that."""
-    play = Play(min_size=1, max_size=1)
-    play.request(1)
-    play.opened(1)
-    play.release(1, 1)
+    play = _idle()
     play.blocked(1)
     play.request(1, fail_fast=True)
     play.now += 1.9
@@ -99,10 +102,7 @@ def test_a_connection_whose_check_does_not_end_gets_a_successor() -> None:
 
 def test_a_connection_that_is_checked_is_said_to_be_lost_when_it_is() -> None:
     """A signal handler that raised causes neither event nor count, unless the check finds the connection down."""
-    play = Play(min_size=1, max_size=1)
-    play.request(1)
-    play.opened(1)
-    play.release(1, 1)
+    play = _idle()
     assert play.blocked(1) == ["watch 1"]
     losses = play.machine.counters.losses
     assert play.recovered(1) == []
