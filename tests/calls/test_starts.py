@@ -130,7 +130,7 @@ def test_a_caller_that_waits_starts_its_call(make_full: MakeFull, way: Way, ask:
     call = way.begin(full.pool)
 
     def free() -> None:
-        eventually(lambda: call._callers_wait)
+        eventually(lambda: call._stage.callers_wait)
         full.free()
 
     freed = background(free)

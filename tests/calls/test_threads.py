@@ -142,7 +142,7 @@ def test_equal_methods_share_one_multicallable(calls: CallServer, make_pool: Poo
     channel, methods = _channel_of(pool), pool._driver.methods
 
     def made(*arguments: Any) -> int:
-        return id(channel.multicallable(methods.get("unary_unary", arguments)))
+        return id(channel.made[methods.get("unary_unary", arguments)])
 
     same = made(UU, _serialize, None, False)
     assert all(made(UU, _serialize, None, False) == same for _ in range(10))

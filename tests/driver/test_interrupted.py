@@ -246,7 +246,7 @@ def _is_interrupted_in_its_wait(begin: Callable[[ChannelPool], Any], wait: Calla
         handler = _Handler(number)
 
         def release_when_it_waits() -> None:
-            eventually(lambda: call._callers_wait or handler.raised)
+            eventually(lambda: getattr(call._stage, "callers_wait", None) or handler.raised)
             lease.release()
 
         released = background(release_when_it_waits)

@@ -330,6 +330,28 @@ async def _aio_calls(target: str) -> Any:
         return code
 
 
+def aio_serialized(target: str) -> bool:
+    """Whether a request is serialized before the call; the call must succeed in any case."""
+    return asyncio.run(_aio_serialized(target))
+
+
+async def _aio_serialized(target: str) -> bool:
+    seen: list[str] = []
+
+    def serialize(text: str) -> bytes:
+        seen.append(text)
+        return text.encode()
+
+    async with grpcpool.aio.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        await pool.open()
+        multicallable: Any = pool.unary_unary(support.UU, serialize)
+        call = multicallable("hello", timeout=_LONG)
+        before = bool(seen)
+        await call
+        assert seen == ["hello"]
+        return before
+
+
 def aio_unsendable(target: str, stream: bool) -> Any:
     """Whether a call ends that gRPC cannot send: when nothing but a callback waits for it, and when it is awaited."""
     return asyncio.run(_aio_unsendable(target, stream=stream))

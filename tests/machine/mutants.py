@@ -233,18 +233,18 @@ MUTANTS = (
         "it is easily forgotten that a discard also makes room for another connection",
     ),
     Mutant(
-        "a release after the close is counted",
+        "a release out of service is one in service",
         "pickers",
-        "        if state is _CLOSED:\n",
+        "        if slot.state is not _READY:\n",
         "        if False:\n",
-        "a lease that outlives its connection is rare",
+        "most releases are in service",
     ),
     Mutant(
-        "a release after the close is counted, with the picker `round_robin`",
+        "a release after the close is counted",
         "places",
         "        if state is _CLOSED:\n",
         "        if False:\n",
-        "the other pickers have a release of their own",
+        "a lease that outlives its connection is rare",
     ),
     Mutant(
         "a released slot is not found again",

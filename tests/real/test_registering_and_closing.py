@@ -151,7 +151,7 @@ def test_a_call_that_is_sent_again_on_a_closed_channel(server: Server) -> None:
         (slot,) = pool._driver.machine.fleet.slots
         method = pool._driver.methods.get("unary_unary", (ECHO, None, None, True))
         pool.close()
-        again = slot.channel.make(method.with_sent(b"x", b"x"))
+        again = slot.channel.make(method.with_sent((b"x", b"x")))
         print(outcome(lambda: again(b"x")))
         """,
     )

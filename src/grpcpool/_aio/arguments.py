@@ -12,9 +12,9 @@ Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
 """Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
 
 
-def start(native: Any, arguments: Arguments) -> Any:
-    """Starts a call with gRPC's own multicallable `native`."""
-    request, timeout, metadata, credentials, wait_for_ready, compression = arguments
+def start(native: Any, request: Any, arguments: Arguments) -> Any:
+    """Starts a call with gRPC's own multicallable `native`, which sends `request` in place of that of the arguments."""
+    _, timeout, metadata, credentials, wait_for_ready, compression = arguments
     return native(
         request,
         timeout=timeout,

@@ -65,8 +65,8 @@ _DROPPED = locally_cancelled()
 class CallProxy:
     """What the four kinds of call share."""
 
-    # Absent until `_begin` or `_wait`.
-    _stage: Stage
+    # Until `_begin` or `_wait` sets it, there is nothing that would have to end.
+    _stage: Stage = _DROPPED
     # Whether it may be sent again: its request is not an iterator.
     _may_repeat = True
     # How often it has been sent again.
@@ -115,12 +115,6 @@ class CallProxy:
         self._stage = failed
         waiting.left()
         self._run_callbacks()
-
-    def _end(self, running: Running) -> None:
-        """The native call is over, and the call with it."""
-        running.over = True
-        if self._callbacks is not None:
-            self._run_callbacks()
 
     def _run_callbacks(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
@@ -173,8 +167,8 @@ class CallProxy:
             driver.tell(driver.machine.crowded, running._slot, 1, driver.monotonic())
 
     def __del__(self) -> None:
-        stage: Stage | None = getattr(self, "_stage", None)
-        if stage is None or isinstance(stage, Failed):
+        stage = self._stage
+        if isinstance(stage, Failed):
             return
         # Finalizers of intercepted calls that are collected together with this one may still cancel it.
         self._stage = _DROPPED
@@ -189,13 +183,6 @@ class CallProxy:
             stage.native = None
         else:
             driver.defer(partial(_drop, driver, stage, self._callbacks))
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else gRPC's calls have: its interceptors use more than is public."""
-        stage = self.__dict__.get("_stage")
-        if stage is None or stage.native is None:
-            raise AttributeError(f"{type(self).__name__!r} object waiting for a place has no attribute {name!r}")
-        return getattr(stage.native, name)
 
     def __repr__(self) -> str:
         native = self._stage.native

@@ -20,7 +20,7 @@ from .failed_call import Failed, failed_by
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
-    from .._shared.methods import Method
+    from .._shared.methods import Sent
     from .._values.errors import PoolError
     from .arguments import Arguments
     from .driver import AioDriver
@@ -33,6 +33,7 @@ class Waiting(Waiter):
         start: Starts the call on the slot that has been granted.
         asking: Whether the machine is being asked, by the caller of the call.
         kept: The call, if a done callback waits for its end.
+        sent: What it sends, if it had to be serialized.
         awaiting_start: Wakes coroutines when the call is no longer in this stage.
     """
 
@@ -45,7 +46,7 @@ class Waiting(Waiter):
         "context",
         "driver",
         "kept",
-        "method",
+        "sent",
         "start",
     )
 
@@ -56,10 +57,10 @@ class Waiting(Waiter):
     driver: AioDriver
     call: weakref.ref[Any]
     arguments: Arguments
-    # `Callable[[Waiting, Any, Slot], None]`, `Method` and `Context`; `None` once the call has left this stage.
+    # `Callable[[Waiting, Any, Slot], None]` and `Context`; `None` once the call has left this stage.
     start: Any
-    method: Any
     context: Any
+    sent: Sent | None
     asking: bool
     began: float
     kept: Any
@@ -98,7 +99,7 @@ class Waiting(Waiter):
         for future in awaiting:
             if not future.done():
                 future.set_result(None)
-        self.kept = self.start = self.method = self.context = None
+        self.kept = self.start = self.sent = self.context = None
         self.arguments = (None,) * 6
 
     @property
@@ -121,7 +122,6 @@ class Running:
         arguments: Those of the call; like `context` and `began`, for sending it again.
         placed_at: When it began, or got its place if it waited for it.
         sent: What has been sent, for sending it again.
-        method: The method that sends it, if the call has waited.
         refused: Whether the machine knows that the server refused the call.
         kept: The call, if a done callback waits for its end.
         message: That of the cancellation of a task that awaits the call, if gRPC loses it.
@@ -137,7 +137,6 @@ class Running:
         "context",
         "kept",
         "message",
-        "method",
         "native",
         "over",
         "placed_at",
@@ -157,8 +156,7 @@ class Running:
     context: Any
     began: float
     placed_at: float
-    sent: tuple[Any, Any] | None
-    method: Method | None
+    sent: Sent | None
     refused: bool
     kept: Any
     message: Any
@@ -199,7 +197,6 @@ def new_running(
     running.context = context
     running.began = running.placed_at = began
     running.sent = None
-    running.method = None
     running.refused = False
     running.kept = None
     running.message = None

@@ -21,8 +21,9 @@ from .failed_call import Failed
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
-    from .._shared.methods import Method
+    from .._shared.methods import Method, Sent
     from .driver import AioDriver
+    from .slot_channel import AioSlotChannel
 
 
 class PoolCaller:
@@ -32,8 +33,7 @@ class PoolCaller:
         """For calls of `method`."""
         self._pool = pool
         self._method = method
-        # It keeps what is sent, because the call may be sent again.
-        self._noting = method.noting
+        self._serializer, self._of_bytes = method.serializer, method.of_bytes
         self._proxy = PROXIES[method.kind]
 
     def origin(self) -> tuple[ChannelSurface, Method]:
@@ -89,32 +89,57 @@ class PoolCaller:
         if slot is None:
             if driver.machine.closing:
                 raise grpc.aio.UsageError("Channel is closed.")
-            self._wait(call, self._with_request_serialized(arguments[0]), arguments, context, began)
+            self._wait(call, arguments, self._serialized(arguments[0]), context, began)
             return call
-        # Without a serializer there is nothing to take note of.
-        noted = None if self._noting is self._method else SENDING.set(running)
         try:
-            native = start(slot.channel.multicallable(self._noting), arguments)
+            native = self._start(running, slot.channel, arguments)
         except BaseException:
             driver.release(slot, 1, running)
             raise
-        finally:
-            if noted is not None:
-                SENDING.reset(noted)
         call._begin(native, running)
         return call
 
-    def _with_request_serialized(self, request: Any) -> Method:
+    def _start(self, running: Running, channel: AioSlotChannel, arguments: Arguments) -> Any:
+        """Starts the native call. What it sends is kept, because it may be sent again."""
+        request, timeout, metadata, credentials, wait_for_ready, compression = arguments
+        method, serializer = self._method, self._serializer
+        if serializer is not None:
+            if not channel.is_plain:
+                return self._start_noting(running, channel, arguments)
+            try:
+                serialized = serializer(request)
+            except Exception:  # noqa: BLE001, S110 -- gRPC reports it in its own way
+                pass
+            else:
+                running.sent, request, method = (request, serialized), serialized, self._of_bytes
+        return channel.made[method](
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+
+    def _start_noting(self, running: Running, channel: AioSlotChannel, arguments: Arguments) -> Any:
+        """The same, where interceptors see the request: what they send is serialized after them."""
+        noted = SENDING.set(running)
         try:
-            return self._method.with_request_serialized(request)
+            return start(channel.made[self._method.noting], arguments[0], arguments)
+        finally:
+            SENDING.reset(noted)
+
+    def _serialized(self, request: Any) -> Sent | None:
+        try:
+            return self._method.serialized(request)
         except Exception:  # noqa: BLE001 -- gRPC reports it in its own way, when the call begins
-            return self._method
+            return None
 
     def _wait(
         self,
         call: CallProxy,
-        method: Method,
         arguments: Arguments,
+        sent: Sent | None,
         context: contextvars.Context,
         began: float,
         not_before: float = -math.inf,
@@ -134,7 +159,7 @@ class PoolCaller:
         waiting.arguments = arguments
         waiting.context = context
         waiting.began = began
-        waiting.method = method
+        waiting.sent = sent
         call._wait(waiting)
         waiting.asking = True
         driver.request(waiting)
@@ -144,18 +169,17 @@ class PoolCaller:
         """The place is there: starts the native call, with the time that is left."""
         driver = self.driver
         arguments = waiting.arguments
-        request, timeout, *rest = arguments
+        _, timeout, *rest = arguments
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
-        channel = slot.channel
-        make = channel.multicallable if waiting.method is self._method else channel.make
         try:
-            native = waiting.context.copy().run(start, make(waiting.method), (request, left, *rest))
+            native, request = slot.channel.sending(self._method, arguments[0], waiting.sent)
+            native = waiting.context.copy().run(start, native, request, (None, left, *rest))
         except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the call fails with it
             driver.release(slot, 1, waiting)
             call._fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
         running = new_running(self.ended, call, slot, arguments, waiting.context, waiting.began)
-        running.method, running.placed_at = waiting.method, driver.monotonic()
+        running.sent, running.placed_at = waiting.sent, driver.monotonic()
         # The place is held by `running` from here on.
         waiting._released = True
         call._begin(native, running, waiting)
@@ -165,7 +189,17 @@ class PoolCaller:
         driver, slot = self._pool._driver, running._slot
         call = running.call()
         if has_succeeded(native):
-            driver.release(slot, 1, running)
+            # As `driver.release` does, which nearly every call saves calling.
+            try:
+                with driver.lock:
+                    settles = driver.places.release(slot, 1, driver.monotonic(), running)
+                    if settles:
+                        driver.machine.settle(slot, driver.monotonic())
+                if settles:
+                    driver.commit()
+            except BaseException:
+                driver.recover()
+                raise
         else:
             code = answer_of_done(native.code)
             if has_been_refused(native, code):
@@ -180,8 +214,9 @@ class PoolCaller:
                 driver.call_failed(slot, running, running.placed_at, code, details_of_done(native))
             else:
                 return
-        if call is not None:
-            call._end(running)
+        running.over = True
+        if call is not None and call._callbacks is not None:
+            call._run_callbacks()
 
     def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, code: Any) -> bool:
         """Sends a call again that was never sent, because its connection is down, if another is up."""
@@ -199,5 +234,4 @@ class PoolCaller:
         call._resends += 1
         # gRPC's call, which is over, holds `running`.
         running.native = None
-        method = running.method or (self._method.with_sent(*running.sent) if running.sent else self._method)
-        self._wait(call, method, running.arguments, running.context, running.began, not_before)
+        self._wait(call, running.arguments, running.sent, running.context, running.began, not_before)

@@ -29,6 +29,7 @@ from .._shared.announcer import logger
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
 from .._shared.driver import Driver
+from .._shared.token_lock import token_lock
 from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
 from .._values.errors import PoolError, Refusal, WrongEventLoopError, refusal_error
@@ -180,7 +181,7 @@ class AioDriver(Driver):
         self.void = True
         self.loop = object()
         # The old one may have been held by a thread of the parent.
-        self.lock = threading.Lock()
+        self.lock = token_lock()
 
     # --- what the machine asks for ------------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ class LeaseCaller:
         """For calls of `method`."""
         self._lease = lease
         self._method = method
-        self._native = lease._channel.multicallable(method)
+        self._native = lease._channel.made[method]
 
     def origin(self) -> tuple[Lease, Method]:
         """The lease, and the method."""
@@ -154,7 +154,7 @@ class LeaseCaller:
         calls = lease._begin_call() if chain is None else lease._go_on_with_call()
         try:
             self.driver.enter()
-            native = start(self._native, arguments)
+            native = start(self._native, arguments[0], arguments)
         except BaseException:
             lease._end_call()
             raise
@@ -178,9 +178,10 @@ class LeaseCaller:
             else:
                 driver.call_failed(running._slot, None, running.placed_at, code, details)
         lease._end_call(answered=answered)
+        running.over = True
         call = running.call()
-        if call is not None:
-            call._end(running)
+        if call is not None and call._callbacks is not None:
+            call._run_callbacks()
 
 
 class Acquire(Coroutine[Any, Any, Lease]):

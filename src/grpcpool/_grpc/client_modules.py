@@ -14,6 +14,9 @@ from typing import Any
 CLIENT_MODULES = {"grpc._channel"}
 """Their names."""
 
+AIO_CHANNELS = "grpc.aio._channel"
+"""The module of asyncio channels."""
+
 WHOLE_MODULES: set[str] = set()
 """Those of them that have been imported to the end. Other threads see a module while it is being imported."""
 

@@ -46,6 +46,7 @@ _AIO = "tests/grpc_facts/test_aio_names.py"
 _CHAIN = "tests/grpc_facts/test_interceptor_chain.py"
 _REFUSALS = "tests/grpc_facts/test_refusals.py"
 _OFFERED = "tests/grpc_facts/test_offered_names.py"
+_PLAIN = "tests/grpc_facts/test_plain_channels.py"
 _RELEASES = "tests/grpc_facts/test_releases.py"
 _CANCELLED = "tests/aio_calls/test_cancel_messages.py"
 _MESSAGES = "tests/grpc_facts/test_messages.py"
@@ -109,6 +110,15 @@ FACTS: Final = (
         "closes a `grpc.Channel`; it is guarded, so that it waits for methods that are being registered",
         "methods are not registered with the connections: each call sends the name of its method to gRPC's core",
         f"{_SYNC}::test_no_method_is_registered_without_a_guard",
+    ),
+    Fact(
+        "grpc.aio._channel",
+        "private name",
+        "1.60",
+        "the module of asyncio channels: if their lists of interceptors are empty, nothing but gRPC sees the requests, "
+        "and the pool serializes them before the call, to keep what it may have to send again",
+        "what is sent is kept as gRPC serializes it, which costs more; factories of the other world get a vaguer error",
+        f"{_PLAIN}::test_without_grpcs_names",
     ),
     # --- sync calls ---------------------------------------------------------------------------------------------
     Fact(

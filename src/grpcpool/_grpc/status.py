@@ -165,11 +165,12 @@ def has_succeeded(native: Any) -> bool:
     gRPC's private way costs a tenth of the public one, which every call would pay; `False` if it is unknown.
     """
     try:
-        return bool(native._cython_call.is_ok())
+        ok: bool = native._cython_call.is_ok()
     except AttributeError:
         if is_grpcs_own(native):
             warn_of_missing("is_ok" if hasattr(native, "_cython_call") else "_cython_call")
         return answer_of_done(native.code) is grpc.StatusCode.OK
+    return ok
 
 
 def has_been_refused(native: Any, code: grpc.StatusCode | None) -> bool:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from .._values.config import PoolConfig
 from .._values.slot_states import SlotState
@@ -34,7 +35,7 @@ from .slot import Link, Slot
 from .slot_table import SlotTable
 
 # Looking a member up in its enum takes longer than the rest of the line that needs it on every call.
-_READY, _CLOSED = SlotState.READY, SlotState.CLOSED
+_READY = SlotState.READY
 
 # A coin is thrown this often, then the throws repeat: a prime, so that no regular pattern of calls falls into step.
 _THROWS = 1021
@@ -107,11 +108,10 @@ class _Buckets(Places):
             self._low = load
 
     def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> int:
+        if slot.state is not _READY:
+            return Places.release(self, slot, streams, now, holder)
         # As `Places.release`, and `reload` in place.
         holder._released = True
-        state = slot.state
-        if state is _CLOSED:
-            return 0
         if streams is None:
             slot.exclusive = False
             load = slot.in_flight = 0
@@ -120,8 +120,6 @@ class _Buckets(Places):
             load = slot.in_flight = slot.in_flight - streams
             self.load -= streams
         slot.used_at = now
-        if state is not _READY:
-            return 1
         after = slot.next
         if after is not None:
             before = slot.previous
@@ -206,8 +204,9 @@ class LeastLoaded(_Buckets):
         self._coin = itertools.cycle([random() < 0.5 for _ in range(_THROWS)])  # noqa: PLR2004 -- half of the throws
 
     def take(self, holder: Holder) -> Slot | None:
-        bucket: Link = self._buckets[self._low]
-        slot = bucket.next
+        # A ring begins and ends with its bucket, which stands for a slot there.
+        bucket: Any = self._buckets[self._low]
+        slot: Slot = bucket.next
         if slot is bucket:
             bucket = self._buckets[self._seek()]
             slot = bucket.next
@@ -233,15 +232,14 @@ class LeastLoaded(_Buckets):
         load = self.load = self.load + 1
         if load > self.peak:  # noqa: PLR1730 -- to call max() would cost more than the rest of the line
             self.peak = load
-        taken: Slot = slot
-        holder._slot = taken
+        holder._slot = slot
         holder._released = False
-        return taken
+        return slot
 
     def take_whole(self, holder: Holder) -> Slot | None:
         # As `pick`.
-        bucket = self._buckets[0]
-        slot = bucket.next
+        bucket: Any = self._buckets[0]
+        slot: Slot = bucket.next
         if slot is bucket:
             return self.acquire(None, holder) if self._avoided else None
         after = slot.next
@@ -257,10 +255,9 @@ class LeastLoaded(_Buckets):
         load = self.load = self.load + self.target
         if load > self.peak:  # noqa: PLR1730 -- as above
             self.peak = load
-        taken: Slot = slot
-        holder._slot = taken
+        holder._slot = slot
         holder._released = False
-        return taken
+        return slot
 
     def pick(self, streams: int | None) -> Slot | None:
         bucket: Link

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from .._grpc.client_modules import AIO_CHANNELS
 from .._machine.addresses import Leads
 from .destination import LEFT_TO_GRPC, AddressSource, leads_of
 from .targets import TargetFactory, named_after
@@ -31,7 +32,7 @@ def wrong_world(error: RuntimeError) -> TypeError | None:
     gRPC creates such a channel only where there is a loop, so that the factory returns none.
     """
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
-    return TypeError(_OTHER_WORLD["grpc.Channel"]) if any(map("grpc.aio._channel".__eq__, modules)) else None
+    return TypeError(_OTHER_WORLD["grpc.Channel"]) if AIO_CHANNELS in modules else None
 
 
 class ChannelSource:

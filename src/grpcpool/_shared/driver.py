@@ -15,7 +15,6 @@ import abc
 import math
 import os
 import random
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -45,6 +44,7 @@ from .losses import LossWatch
 from .methods import Methods
 from .pool_state import pool_state
 from .slot_channel import SlotChannel
+from .token_lock import token_lock
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class Driver(abc.ABC):
         self.clock = clock
         self.monotonic = clock.monotonic
         self.date_of = dates_of(clock)
-        self.lock = threading.Lock()
+        self.lock = token_lock()
         self.primes = config.prime is not None
         leads = source.leads._replace(seed=hash((_SEED, os.getpid())))
         self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes, leads=leads)

@@ -11,11 +11,15 @@ from typing import Any, Protocol
 MOST_METHODS = 1024
 
 
+Sent = tuple[Any, Any]
+"""A request, and what it was serialized to."""
+
+
 class Note(Protocol):
     """Takes note of the request that a call sends."""
 
-    sent: tuple[Any, Any] | None
-    """The message and what it was serialized to; `None` until then."""
+    sent: Sent | None
+    """`None` until it is serialized."""
 
 
 SENDING: contextvars.ContextVar[Note | None] = contextvars.ContextVar("grpcpool_sending", default=None)
@@ -25,13 +29,16 @@ SENDING: contextvars.ContextVar[Note | None] = contextvars.ContextVar("grpcpool_
 class Method:
     """A method as a stub asks for it. Equal ones are one object, so that looking it up costs no comparison."""
 
-    __slots__ = ("_noting", "arguments", "kind")
+    __slots__ = ("_noting", "_of_bytes", "arguments", "kind", "serializer")
 
     def __init__(self, kind: str, arguments: tuple[Any, ...]) -> None:
         """Of `kind`, the name of the maker; `arguments` are the maker's."""
         self.kind = kind
         self.arguments = arguments
+        # Of the requests of calls that may be sent again, if they need one.
+        self.serializer: Callable[[Any], Any] | None = arguments[1] if len(arguments) > 1 and self.may_repeat else None
         self._noting: Method | None = None
+        self._of_bytes: Method | None = None
 
     @property
     def may_repeat(self) -> bool:
@@ -40,34 +47,40 @@ class Method:
 
     @property
     def noting(self) -> Method:
-        """The method for a call that may be sent again: its serializer makes `SENDING` take note."""
+        """The same method, but its serializer makes `SENDING` take note. Of one with a serializer."""
         if self._noting is None:
-            name, serializer, *rest = self.arguments
-            if serializer is None or not self.may_repeat:
-                return self
-            self._noting = Method(self.kind, (name, functools.partial(_serialize_and_note, serializer), *rest))
+            self._noting = self._with(functools.partial(_serialize_and_note, self.arguments[1]))
         return self._noting
 
-    def with_request_serialized(self, request: Any) -> Method:
-        """The method for a call that starts later: changes that the caller makes to `request` meanwhile do not show.
+    @property
+    def of_bytes(self) -> Method:
+        """The same method, for requests that are serialized already."""
+        if self._of_bytes is None:
+            self._of_bytes = self._with(None)
+        return self._of_bytes
+
+    def serialized(self, request: Any) -> Sent | None:
+        """What is sent, now or later: changes that the caller makes to `request` meanwhile do not show.
 
         Raises:
             Exception: What the serializer raises.
         """
-        serializer = self.arguments[1]
-        if serializer is None or not self.may_repeat:
-            return self
-        return self.with_sent(request, serializer(request))
+        return None if self.serializer is None else (request, self.serializer(request))
 
-    def with_sent(self, request: Any, serialized: Any) -> Method:
-        """The method for a call that sends what `request` was serialized to."""
-        name, serializer, *rest = self.arguments
+    def with_sent(self, sent: Sent) -> Method:
+        """The method for a call that sends what its request was serialized to."""
+        request, serialized = sent
+        serializer = self.arguments[1]
 
         def serialize(message: Any) -> Any:
             # Interceptors see the message, and may send another.
             return serialized if message is request else serializer(message)
 
-        return Method(self.kind, (name, serialize, *rest))
+        return self._with(serialize)
+
+    def _with(self, serializer: Callable[[Any], Any] | None) -> Method:
+        name, _, *rest = self.arguments
+        return Method(self.kind, (name, serializer, *rest))
 
 
 def _serialize_and_note(serializer: Callable[[Any], Any], message: Any) -> Any:

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import abc
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 
+from .._grpc.plain_channels import is_plain
 from .._grpc.registered_methods import takes_registered
-from .methods import MOST_METHODS, Method
+from .methods import MOST_METHODS, Method, Sent
+
+
+class Made(dict[Method, Any]):
+    """The multicallables of a channel by their methods. Each is made once: that costs a tenth of a call."""
+
+    def __init__(self, channel: SlotChannel) -> None:
+        """Contains none yet."""
+        super().__init__()
+        self._channel = weakref.ref(channel)
+
+    def __missing__(self, method: Method) -> Any:
+        # Two threads may both make one; they are equal, and one is kept.
+        channel = self._channel()
+        assert channel is not None  # noqa: S101 -- its user holds it
+        made = channel.make(method)
+        if len(self) >= MOST_METHODS:
+            self.clear()
+        self[method] = made
+        return made
 
 
 class SlotChannel(abc.ABC):
@@ -22,12 +43,13 @@ class SlotChannel(abc.ABC):
     def __init__(self, channel: Any) -> None:
         """Takes over `channel`, which nothing else uses."""
         self.channel = channel
+        # Whether requests may be passed to it as bytes.
+        self.is_plain = is_plain(channel)
         # Set when it is first found connected.
         self.has_connected = False
         # Until then the connection counts as up without a check.
         self.trusted_until = -math.inf
-        # The multicallables by their methods: creating one costs a tenth of a call.
-        self.made: dict[Method, Any] = {}
+        self.made = Made(self)
         # By kind: whether methods are registered with the channel.
         self._registers: dict[str, bool] = {}
 
@@ -39,17 +61,13 @@ class SlotChannel(abc.ABC):
     def is_up(self, *, connect: bool) -> bool:
         """Checks the connection; `connect` makes one that is not up connect."""
 
-    def multicallable(self, method: Method) -> Any:
-        """The channel's own multicallable for `method`."""
-        try:
-            return self.made[method]
-        except KeyError:
-            # Two threads may both make one; they are equal, and one is kept.
-            made = self.make(method)
-            if len(self.made) >= MOST_METHODS:
-                self.made.clear()
-            self.made[method] = made
-            return made
+    def sending(self, method: Method, request: Any, sent: Sent | None) -> tuple[Any, Any]:
+        """The multicallable for a call that sends what has been serialized, and what it is called with."""
+        if sent is None:
+            return self.made[method], request
+        if self.is_plain:
+            return self.made[method.of_bytes], sent[1]
+        return self.make(method.with_sent(sent)), request
 
     def make(self, method: Method) -> Any:
         """A multicallable of the channel for `method`, which is not kept."""

@@ -29,7 +29,7 @@ import grpc
 
 from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
-from .._grpc.short_tracebacks import drop_frame_below
+from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unsent
 from .._shared.finalizers import interrupts_package
 from .arguments import failure_of, with_metadata_read
@@ -50,11 +50,45 @@ Start = Callable[["Slot", "Arguments"], Any]
 """Starts a native call on a slot."""
 
 
+def _asking(name: str) -> Callable[[PoolCall], Any]:
+    """The method that waits for the start, and asks the native call, or the error in its place."""
+
+    def ask(self: PoolCall) -> Any:
+        """As gRPC's; waits."""
+        while True:
+            stage = self._begun()
+            if isinstance(stage, Failed):
+                return getattr(stage.as_call(), name)()
+            answer = getattr(stage.native, name)()
+            if not self._has_been_sent_again(stage):
+                return answer
+
+    return ask
+
+
 class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     """A call over a pool, other than a blocking one."""
 
+    # An error has its attributes in a dictionary, which costs each read of a stream.
+    __slots__ = (
+        "_answering",
+        "_arguments",
+        "_awaiting_change",
+        "_began",
+        "_callbacks",
+        "_caller",
+        "_driver",
+        "_lock",
+        "_may_repeat",
+        "_pool",
+        "_stage",
+        "_start",
+    )
+
     # After the first, it is changed by `_change`.
     _stage: Stage
+    # How often it has been sent again.
+    _resends = 0
 
     def __init__(
         self, pool: ChannelSurface, start: Start, arguments: Arguments, began: float, *, may_repeat: bool
@@ -76,14 +110,11 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         self._arguments = arguments
         self._may_repeat = may_repeat
         self._began = began
-        self._resends = 0
         self._lock = threading.Lock()
         # Set at the next change of the stage, or when it is over.
         self._awaiting_change: list[Change] = []
-        # The thread that made the call; what wakes it while it waits for the start; what it is to start then.
+        # The thread that made the call.
         self._caller = threading.get_ident()
-        self._callers_wait: Change | None = None
-        self._handed_over: Waiting | None = None
         self._callbacks = Callbacks()
         # Its stage, once there was a response.
         self._answering: Running | None = None
@@ -111,6 +142,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         waiting.driver = driver
         waiting.call = weakref.ref(self)
         waiting.done_callbacks = self._callbacks
+        waiting.callers_wait, waiting.handed_over = None, False
         return waiting
 
     def _start_on(self, waiting: Waiting, place: Place) -> None:
@@ -245,12 +277,17 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                     return True
                 change = self._next_change()
                 if threading.get_ident() == self._caller:
-                    self._callers_wait = change
+                    waiting.callers_wait = change
             changed = change.wait(None if until is None else max(0.0, until - time.monotonic()))
-            self._start_what_was_handed_over()
+            if self._takes_over(waiting):
+                waiting.start()
+                waiting.handed_over = False
         except BaseException:
             # A signal handler may have raised.
-            self._leave_the_start_to_the_starter()
+            if self._takes_over(waiting):
+                # Again, if it has been begun here: a call is started once.
+                self._driver.starter.do(waiting.start)
+                waiting.handed_over = False
             raise
         return changed
 
@@ -260,33 +297,20 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         So interceptors in the factory's channels find their thread-locals, and block no other call.
         """
         with self._lock:
-            if self._callers_wait is None or self._stage is not waiting:
+            if waiting.callers_wait is None or self._stage is not waiting:
                 return False
-            self._handed_over = waiting
-            self._callers_wait.set()
-            self._callers_wait = None
+            waiting.handed_over = True
+            waiting.callers_wait.set()
+            waiting.callers_wait = None
         return True
 
-    def _start_what_was_handed_over(self) -> None:
-        waiting = self._takes_over()
-        if waiting is not None:
-            waiting.start()
-            self._handed_over = None
-
-    def _leave_the_start_to_the_starter(self) -> None:
-        waiting = self._takes_over()
-        if waiting is not None:
-            # Again, if it has been begun here: a call is started once.
-            self._driver.starter.do(waiting.start)
-            self._handed_over = None
-
-    def _takes_over(self) -> Waiting | None:
-        """This thread waits no longer; returns what was handed over to it."""
+    def _takes_over(self, waiting: Waiting) -> bool:
+        """This thread waits no longer; returns whether the start was handed over to it."""
         if threading.get_ident() != self._caller:
-            return None
+            return False
         with self._lock:
-            self._callers_wait = None
-        return self._handed_over
+            waiting.callers_wait = None
+        return waiting.handed_over
 
     def _is_sent_again(self, running: Running, error: grpc.RpcError) -> bool:
         """Whether the call is sent again after its native call has failed with `error`."""
@@ -351,35 +375,11 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     # --- grpc.Call ----------------------------------------------------------------------------------------------
 
-    def _ask(self, name: str) -> Any:
-        """Waits for the start, and asks the native call, or the error in its place."""
-        while True:
-            stage = self._begun()
-            if isinstance(stage, Failed):
-                return getattr(stage.as_call(), name)()
-            answer = getattr(stage.native, name)()
-            if not self._has_been_sent_again(stage):
-                return answer
-
-    def initial_metadata(self) -> Any:
-        """As gRPC's; waits."""
-        return self._ask("initial_metadata")
-
-    def trailing_metadata(self) -> Any:
-        """As gRPC's; waits."""
-        return self._ask("trailing_metadata")
-
-    def code(self) -> Any:
-        """As gRPC's; waits."""
-        return self._ask("code")
-
-    def details(self) -> Any:
-        """As gRPC's; waits."""
-        return self._ask("details")
-
-    def debug_error_string(self) -> Any:
-        """As gRPC's; waits."""
-        return self._ask("debug_error_string")
+    initial_metadata = _asking("initial_metadata")
+    trailing_metadata = _asking("trailing_metadata")
+    code = _asking("code")
+    details = _asking("details")
+    debug_error_string = _asking("debug_error_string")
 
     # --- grpc.Future --------------------------------------------------------------------------------------------
 
@@ -422,7 +422,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         try:
             return self._outcome("result", timeout)
         except grpc.RpcError as error:
-            drop_frame_below(error)
+            drop_frames_below(error)
             raise
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

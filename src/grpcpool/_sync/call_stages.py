@@ -31,15 +31,21 @@ class Waiting(Waiter):
 
     It does not hold the call, which leaves the queue when it is dropped. Done-callbacks hold the call, and this holds
     them: a call that a done-callback waits for stays in the queue.
+
+    Attributes:
+        callers_wait: Wakes the thread that made the call, while that waits for the start.
+        handed_over: Whether that thread is to start it.
     """
 
-    __slots__ = ("call", "done_callbacks", "driver")
+    __slots__ = ("call", "callers_wait", "done_callbacks", "driver", "handed_over")
 
     is_call = True
 
     driver: SyncDriver
     call: weakref.ref[Any]
     done_callbacks: Callbacks
+    callers_wait: Change | None
+    handed_over: bool
 
     def granted(self, slot: Slot) -> None:  # noqa: ARG002 -- it is known from the decision
         """The caller starts the call if it is there, waiting for it; else the starter does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
 from collections.abc import Callable
@@ -11,47 +12,36 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.failed_streams import reference
-from .._grpc.short_tracebacks import drop_frame_below
+from .._grpc.short_tracebacks import drop_frames_below
 from .._shared.methods import SENDING
 from .._values.errors import PoolError
-from .arguments import failure_of, with_metadata_read
+from .arguments import Caller, failure_of, with_metadata_read
 from .call import PoolCall
 from .call_end import on_end
 from .channel import ChannelSurface
 from .failed_call import call_error, not_started
+from .multicallables import UnaryUnary
 from .place import Place, new_place
 from .waiter import BlockedCall
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
-    from .._shared.methods import Method
+    from .._shared.methods import Method, Sent
     from .arguments import Arguments
+    from .slot_channel import SyncSlotChannel
 
 
-class PoolCaller:
-    """Runs the calls of one method, each on the connection that is best when it begins."""
-
-    def __init__(self, pool: ChannelSurface, method: Method) -> None:
-        """For calls of `method`."""
-        self._pool = pool
-        self._method = method
-        self._may_repeat = method.may_repeat
-        # It keeps what is sent, because the call may be sent again.
-        self._noting = method.noting
-
-    def origin(self) -> tuple[ChannelSurface, Method]:
-        """The pool, and the method."""
-        return self._pool, self._method
+def _blocking(how: str) -> Callable[..., Any]:
+    """The method that runs a call until it is over, by the method of gRPC's multicallable that has this name."""
 
     def block(
-        self,
-        how: str,
+        self: PoolCaller,
         request: Any,
-        timeout: float | None,
-        metadata: Any,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-        compression: grpc.Compression | None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
     ) -> Any:
         """Runs a call until it is over. One that a server refuses is sent again, elsewhere or after a wait."""
         driver = self._pool._driver
@@ -61,27 +51,26 @@ class PoolCaller:
         began = now()
         with driver.lock:
             place = spare.pop() if spare else new_place(driver)
-            place.began = began
             slot = driver.places.take(place)
-        at = -math.inf
         if slot is not None:
             try:
-                # As `multicallable` does, which nearly every call saves calling; so with `place.release` below.
-                made = slot.channel.made.get(self._method) or slot.channel.multicallable(self._method)
+                made = slot.channel.made[self._method]
                 # By name: to call the object, or with a tuple of arguments, costs as much as taking the place.
                 if how == "__call__":
                     response = made.__call__(request, timeout, metadata, credentials, wait_for_ready, compression)
                 else:
                     response = made.with_call(request, timeout, metadata, credentials, wait_for_ready, compression)
             except grpc.RpcError as error:
+                place.began = began
                 at = self._resend_at(place, error, 0)
                 if at == math.inf:
-                    drop_frame_below(error)
+                    drop_frames_below(error)
                     raise
             except BaseException:
                 place.interrupted()
                 raise
             else:
+                # As `place.release` does, which nearly every call saves calling.
                 try:
                     with driver.lock:
                         if not driver.places.release(slot, 1, now(), place):
@@ -94,12 +83,33 @@ class PoolCaller:
                     driver.recover()
                     raise
                 return response
+        else:
+            place.began, at = began, -math.inf
         arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
-        try:
-            return self._block_later(how, arguments, place, at, resends=slot is not None)
-        except grpc.RpcError as error:
-            drop_frame_below(error)
-            raise
+        return self._block_later(how, arguments, place, at, resends=slot is not None)
+
+    return block
+
+
+class PoolCaller:
+    """Runs the calls of one method, each on the connection that is best when it begins."""
+
+    def __init__(self, pool: ChannelSurface, method: Method) -> None:
+        """For calls of `method`."""
+        self._pool = pool
+        self._method = method
+        self._may_repeat = method.may_repeat
+
+    def origin(self) -> tuple[ChannelSurface, Method]:
+        """The pool, and the method."""
+        return self._pool, self._method
+
+    __call__ = _blocking("__call__")
+    with_call = _blocking("with_call")
+
+    def block(self, how: str, *arguments: Any) -> Any:
+        """Runs a call until it is over."""
+        return getattr(self, how)(*arguments)
 
     def _block_later(self, how: str, arguments: Arguments, place: Place, not_before: float, resends: int) -> Any:
         """Waits for a place, not before that moment, and runs the call as `block` does."""
@@ -109,11 +119,11 @@ class PoolCaller:
         while True:
             slot, given = _wait_for_place(place, arguments, began, not_before)
             try:
-                response = getattr(slot.channel.multicallable(self._method), how)(*given)
+                response = getattr(slot.channel.made[self._method], how)(*given)
             except grpc.RpcError as error:
                 not_before = self._resend_at(place, error, resends)
                 if not_before == math.inf:
-                    drop_frame_below(error)
+                    drop_frames_below(error)
                     raise
                 resends += 1
             except BaseException:
@@ -146,7 +156,7 @@ class PoolCaller:
             return call
         if not self._may_repeat:
             try:
-                native = getattr(slot.channel.multicallable(self._method), how)(*arguments)
+                native = getattr(slot.channel.made[self._method], how)(*arguments)
             except BaseException:
                 place.interrupted()
                 raise
@@ -156,16 +166,11 @@ class PoolCaller:
     def _run_repeatable(self, how: str, place: Place, slot: Slot, arguments: Arguments) -> Any:
         """Begins a call on the slot that is sent again if the server refuses it."""
         start = _Start(self._method, how, contextvars.copy_context())
-        # Without a serializer there is nothing to take note of.
-        noted = None if self._noting is self._method else SENDING.set(start)
         try:
-            native = getattr(slot.channel.multicallable(self._noting), how)(*arguments)
+            native = start.at_once(slot.channel, arguments)
         except BaseException:
             place.interrupted()
             raise
-        finally:
-            if noted is not None:
-                SENDING.reset(noted)
         if not hasattr(native, "add_callback"):
             # What an interceptor returned, which may be anything.
             return _release_at_end(native, place, self._pool)
@@ -179,12 +184,26 @@ class PoolCaller:
         Raises:
             grpc.RpcError: The serializer raised; with gRPC's text.
         """
+        start = _Start(self._method, how, contextvars.copy_context())
         try:
-            method = self._method.with_request_serialized(request)
+            start.sent = self._method.serialized(request)
         except Exception as error:
             text = "Exception serializing request!"
             raise not_started(grpc.StatusCode.INTERNAL, text, error) from error
-        return _Start(method, how, contextvars.copy_context())
+        return start
+
+
+class PoolUnaryUnary(PoolCaller, UnaryUnary):
+    """The multicallable of a pool for the most frequent kind of call: its own caller, which saves each call a frame."""
+
+    def __init__(self, pool: ChannelSurface, method: Method) -> None:
+        """For calls of `method`."""
+        PoolCaller.__init__(self, pool, method)
+        self._registered_call_handle = method.arguments[-1] or None
+
+    @property
+    def _caller(self) -> Caller:  # type: ignore[override]
+        return self
 
 
 class _Start:
@@ -196,13 +215,31 @@ class _Start:
         self._method = method
         self._how = how
         self._context = context
-        # Set at the first start, unless the method has the request serialized already.
-        self.sent: tuple[Any, Any] | None = None
+        # What it sends. Kept because it may be sent again.
+        self.sent: Sent | None = None
+
+    def at_once(self, channel: SyncSlotChannel, arguments: Arguments) -> Any:
+        """The first start, in this very context."""
+        request, *rest = arguments
+        method = self._method
+        if method.serializer is not None:
+            if not channel.is_plain:
+                # What interceptors send is serialized after them.
+                noted = SENDING.set(self)
+                try:
+                    return getattr(channel.made[method.noting], self._how)(*arguments)
+                finally:
+                    SENDING.reset(noted)
+            # If it raises, gRPC reports it in its own way.
+            with contextlib.suppress(Exception):
+                self.sent = method.serialized(request)
+        native, request = channel.sending(method, request, self.sent)
+        return getattr(native, self._how)(request, *rest)
 
     def __call__(self, slot: Slot, arguments: Arguments) -> Any:
-        if self.sent is not None:
-            self._method, self.sent = self._method.with_sent(*self.sent), None
-        return self._context.copy().run(getattr(slot.channel.make(self._method), self._how), *arguments)
+        request, *rest = arguments
+        native, request = slot.channel.sending(self._method, request, self.sent)
+        return self._context.copy().run(getattr(native, self._how), request, *rest)
 
 
 def _release_at_end(native: Any, place: Place, pool: object) -> Any:

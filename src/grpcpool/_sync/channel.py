@@ -41,10 +41,9 @@ class ChannelSurface(grpc.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryUnary:
         """As `grpc.Channel.unary_unary`."""
-        return UnaryUnary(
-            self._caller("unary_unary", method, request_serializer, response_deserializer, _registered_method),
-            _registered_method,
-        )
+        arguments = (method, request_serializer, response_deserializer, _registered_method)
+        caller = self._caller("unary_unary", *arguments)
+        return caller if isinstance(caller, UnaryUnary) else UnaryUnary(caller, _registered_method)
 
     def unary_stream(
         self,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._grpc.failed_streams import reference
-from .._grpc.short_tracebacks import drop_frame_below
+from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unanswered
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, Caller
@@ -107,7 +107,7 @@ class LeaseCaller:
         """For calls of `method`."""
         self._lease = lease
         self._method = method
-        self._native = lease._channel.multicallable(method)
+        self._native = lease._channel.made[method]
 
     def origin(self) -> tuple[Lease, Method]:
         """The lease, and the method."""
@@ -133,7 +133,7 @@ class LeaseCaller:
             return getattr(self._native, how)(request, timeout, metadata, credentials, wait_for_ready, compression)
         except grpc.RpcError as error:
             answered = self._failed(error, calls, began)
-            drop_frame_below(error)
+            drop_frames_below(error)
             raise
         except BaseException:
             lease._driver.interrupted(lease._slot)

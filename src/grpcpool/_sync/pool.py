@@ -14,7 +14,7 @@ from .._shared.pool_base import CONFIGURED, Configured, PoolBase
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .arguments import Caller
-from .caller import PoolCaller
+from .caller import PoolCaller, PoolUnaryUnary
 from .channel import ChannelSurface
 from .driver import SyncDriver
 from .lease import Lease
@@ -141,7 +141,8 @@ class ChannelPool(PoolBase, ChannelSurface):
     # --- being a channel ----------------------------------------------------------------------------------------
 
     def _caller(self, kind: str, *arguments: Any) -> Caller:
-        return PoolCaller(self, self._driver.methods.get(kind, arguments))
+        make = PoolUnaryUnary if kind == "unary_unary" else PoolCaller
+        return make(self, self._driver.methods.get(kind, arguments))
 
     def _caller_of_lease(self, caller: Caller) -> Caller:
         """What runs the calls of a lease. A handle follows them."""

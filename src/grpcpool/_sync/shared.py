@@ -16,7 +16,7 @@ import grpc
 
 from .._grpc.blocking_calls import cancel_blocking
 from .._grpc.client_modules import is_within_call
-from .._grpc.short_tracebacks import drop_frame_below
+from .._grpc.short_tracebacks import drop_frames_below
 from .._shared.announcer import logger
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import CONFIGURED, Configured
@@ -233,7 +233,7 @@ class HandleCaller:
                 raise ValueError("Cannot invoke RPC on closed channel!")
             return self._caller.block(how, *arguments)
         except grpc.RpcError as error:
-            drop_frame_below(error)
+            drop_frames_below(error)
             raise
         finally:
             del blocked[token]
