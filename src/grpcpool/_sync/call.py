@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.call_errors import has_answered
-from .._grpc.failed_streams import end_failed, reference, take_note_of_metadata
+from .._grpc.failed_streams import end_failed, reader_of, reference, take_note_of_metadata
 from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unsent
 from .._shared.finalizers import interrupts_package
@@ -71,7 +71,6 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     # An error has its attributes in a dictionary, which costs each read of a stream.
     __slots__ = (
-        "_answering",
         "_arguments",
         "_awaiting_change",
         "_began",
@@ -81,6 +80,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         "_lock",
         "_may_repeat",
         "_pool",
+        "_read",
+        "_slot",
         "_stage",
         "_start",
     )
@@ -102,8 +103,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
             began: When it began.
             may_repeat: Whether it is sent again if a server refuses it for its limit of streams.
         """
-        # Without arguments, which an error would show.
-        super().__init__()
+        # An error would show the arguments. To call `super().__init__` without them costs more.
+        self.args = ()
         self._pool = pool
         self._driver: SyncDriver = pool._driver
         self._start = start
@@ -116,8 +117,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         # The thread that made the call.
         self._caller = threading.get_ident()
         self._callbacks = Callbacks()
-        # Its stage, once there was a response.
-        self._answering: Running | None = None
+        # Reads the next response, once there was one: looked up once, because each stream reads often.
+        self._read: Any = None
 
     # --- its stages ---------------------------------------------------------------------------------------------
 
@@ -455,15 +456,15 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def __next__(self) -> Any:
         """The next response; waits for the start."""
-        running = self._answering
-        if running is None:
+        read = self._read
+        if read is None:
             return self._read_first()
         try:
-            response = running.read()
+            response = read()
         except grpc.RpcError:
-            end_failed(running.native)
+            end_failed(read.__self__)
             raise
-        running.slot.heard += 1
+        self._slot.heard += 1
         return response
 
     def _read_first(self) -> Any:
@@ -484,8 +485,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                 # What has answered is not sent again: the stage stays.
                 self._may_repeat = False
                 stage.slot.heard += 1
-                stage.read = stage.native.__next__
-                self._answering = stage
+                self._slot, self._read = stage.slot, reader_of(stage.native)
                 return response
 
     next = __next__

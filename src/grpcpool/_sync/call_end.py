@@ -61,7 +61,9 @@ class Callbacks:
     def close(self) -> list[Callable[[], None]]:
         """Removes and returns all callbacks. From here on none can be added."""
         self._closed = True
-        callbacks = []
+        callbacks: list[Callable[[], None]] = []
+        if not self._callbacks:
+            return callbacks
         with contextlib.suppress(IndexError):
             while self._callbacks:
                 callbacks.append(self._callbacks.pop(0))

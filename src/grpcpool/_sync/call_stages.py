@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +115,7 @@ class Change:
 class Running:
     """The native call runs, or is over for good."""
 
-    __slots__ = ("end", "native", "over", "read", "slot")
-
-    # Reads the next response. Set once there was one; looked up once, because each stream reads often.
-    read: Callable[[], Any]
+    __slots__ = ("end", "native", "over", "slot")
 
     def __init__(self, native: Any, end: End, slot: Any) -> None:
         """Runs on `slot` as `native`, which calls `end` when it is over."""

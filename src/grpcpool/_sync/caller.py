@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import math
 from collections.abc import Callable
@@ -220,21 +219,26 @@ class _Start:
 
     def at_once(self, channel: SyncSlotChannel, arguments: Arguments) -> Any:
         """The first start, in this very context."""
-        request, *rest = arguments
-        method = self._method
-        if method.serializer is not None:
+        method, serializer = self._method, self._method.serializer
+        if serializer is not None:
             if not channel.is_plain:
-                # What interceptors send is serialized after them.
-                noted = SENDING.set(self)
-                try:
-                    return getattr(channel.made[method.noting], self._how)(*arguments)
-                finally:
-                    SENDING.reset(noted)
-            # If it raises, gRPC reports it in its own way.
-            with contextlib.suppress(Exception):
-                self.sent = method.serialized(request)
-        native, request = channel.sending(method, request, self.sent)
-        return getattr(native, self._how)(request, *rest)
+                return self._noting(channel, arguments)
+            request, *rest = arguments
+            try:
+                serialized = serializer(request)
+            except Exception:  # noqa: BLE001, S110 -- gRPC reports it in its own way
+                pass
+            else:
+                self.sent, method, arguments = (request, serialized), method.of_bytes, (serialized, *rest)
+        return getattr(channel.made[method], self._how)(*arguments)
+
+    def _noting(self, channel: SyncSlotChannel, arguments: Arguments) -> Any:
+        """The same, where interceptors see the request: what they send is serialized after them."""
+        noted = SENDING.set(self)
+        try:
+            return getattr(channel.made[self._method.noting], self._how)(*arguments)
+        finally:
+            SENDING.reset(noted)
 
     def __call__(self, slot: Slot, arguments: Arguments) -> Any:
         request, *rest = arguments

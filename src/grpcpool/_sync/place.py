@@ -12,6 +12,9 @@ from .._machine.slot import Slot
 from .._shared.finalizers import LeftPlace
 from .driver import SyncDriver
 
+# Looking it up in its enum takes longer than the rest of the line.
+_OK = grpc.StatusCode.OK
+
 
 class Place:
     """Releases the place at the latest when it is collected. It exists before the place is taken.
@@ -66,7 +69,7 @@ class Place:
         """
         driver, slot = self.driver, self._slot
         code = code_of(ended)
-        if code is not grpc.StatusCode.OK and slot is not None and not self._released:
+        if code is not _OK and slot is not None and not self._released:
             if is_refused_stream(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
