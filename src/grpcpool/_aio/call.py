@@ -116,6 +116,12 @@ class CallProxy:
         waiting.left()
         self._run_callbacks()
 
+    def _end(self, running: Running) -> None:
+        """The native call is over, and the call with it."""
+        running.over = True
+        if self._callbacks is not None:
+            self._run_callbacks()
+
     def _run_callbacks(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
         _call_all(callbacks or (), self, self._driver.loop)

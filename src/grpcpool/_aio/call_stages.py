@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._grpc.cancel_messages import message_of_cancellation
@@ -120,6 +119,7 @@ class Running:
 
     Attributes:
         arguments: Those of the call; like `context` and `began`, for sending it again.
+        calls: On a lease, how many ran there when it began. Set only then.
         placed_at: When it began, or got its place if it waited for it.
         sent: What has been sent, for sending it again.
         refused: Whether the machine knows that the server refused the call.
@@ -128,12 +128,13 @@ class Running:
     """
 
     __slots__ = (
-        "_ended",
+        "_caller",
         "_released",
         "_slot",
         "arguments",
         "began",
         "call",
+        "calls",
         "context",
         "kept",
         "message",
@@ -147,7 +148,7 @@ class Running:
     # Set by `new_running`: calling an __init__ would cost more than all the rest.
     native: Any
     over: bool
-    _ended: Callable[[Any, Running], None] | None
+    _caller: Any
     call: weakref.ref[Any]
     # `None` only until the place is taken. A call on a lease holds no place, but runs on a slot as well.
     _slot: Any
@@ -160,6 +161,7 @@ class Running:
     refused: bool
     kept: Any
     message: Any
+    calls: int
 
     def cancel(self) -> bool:
         """Serves in place of the native call's own `cancel`, if that is a call of `LOSE_MESSAGES`."""
@@ -170,26 +172,26 @@ class Running:
 
     def __call__(self, native: Any) -> None:
         """The native call is over. Never raises: gRPC would lose the call's status."""
-        ended, self._ended = self._ended, None
-        if ended is not None:
+        caller, self._caller = self._caller, None
+        if caller is not None:
             self._slot.channel.running.discard(native)
-            ended(native, self)
+            caller.ended(native, self)
             self.kept = None
 
 
 def new_running(
-    ended: Callable[[Any, Running], None],
+    caller: Any,
     call: Any,
     slot: Slot | None,
     arguments: Any = None,
     context: Any = None,
     began: float = 0.0,
 ) -> Running:
-    """Calls `ended` once, when the native call of `call` on `slot` is over."""
+    """Calls `ended` of `caller` once, when the native call of `call` on `slot` is over."""
     running = Running()
     running.native = None
     running.over = False
-    running._ended = ended
+    running._caller = caller
     running.call = weakref.ref(call)
     running._slot = slot
     running._released = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -160,13 +159,14 @@ class LeaseCaller:
             raise
         call = PROXIES[self._method.kind]()
         call._driver, call._owner = self.driver, lease
+        running = new_running(self, call, lease._slot, began=self.driver.monotonic())
         # Later ones may run when it ends: its caller may have the error already.
-        ended = partial(self.ended, calls)
-        call._begin(native, new_running(ended, call, lease._slot, began=self.driver.monotonic()))
+        running.calls = calls
+        call._begin(native, running)
         return call
 
-    def ended(self, calls: int, native: Any, running: Running) -> None:
-        """A native call is over: the lease counts it no longer; `calls` ran on the lease when it began."""
+    def ended(self, native: Any, running: Running) -> None:
+        """A native call is over: the lease counts it no longer."""
         driver, lease = self.driver, self._lease
         answered = has_succeeded(native)
         if not answered:
@@ -174,14 +174,13 @@ class LeaseCaller:
             answered = not is_unanswered(code, details)
             if has_been_refused(native, code):
                 running.refused = True
-                driver.tell(driver.machine.crowded, running._slot, calls, running.placed_at)
+                driver.tell(driver.machine.crowded, running._slot, running.calls, running.placed_at)
             else:
                 driver.call_failed(running._slot, None, running.placed_at, code, details)
         lease._end_call(answered=answered)
-        running.over = True
         call = running.call()
-        if call is not None and call._callbacks is not None:
-            call._run_callbacks()
+        if call is not None:
+            call._end(running)
 
 
 class Acquire(Coroutine[Any, Any, Lease]):
