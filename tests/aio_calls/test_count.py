@@ -60,7 +60,13 @@ async def _deadline(world: World, channel: Any, way: Way) -> Outcome:
 
 
 async def _serializer_raises(world: World, channel: Any, way: Way) -> Outcome:
-    return await _ended(way, way.begin(channel, serializer=failing))
+    called: list[object] = []
+
+    def serializer(request: object) -> bytes:
+        called.append(request)
+        return bytes(failing(request))
+
+    return (await _ended(way, way.begin(channel, serializer=serializer)), called)
 
 
 async def _deserializer_raises(world: World, channel: Any, way: Way) -> Outcome:

@@ -54,7 +54,13 @@ def _raise(value: Any) -> NoReturn:
 
 
 def _serializer_raises(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
-    return outcome_of(lambda: way.finish(way.begin(channel, serializer=_raise)))
+    called: list[object] = []
+
+    def serializer(request: object) -> bytes:
+        called.append(request)
+        return _raise(request)
+
+    return (*outcome_of(lambda: way.finish(way.begin(channel, serializer=serializer))), called)
 
 
 def _deserializer_raises(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:

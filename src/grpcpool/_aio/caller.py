@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
-from .._shared.methods import SENDING
+from .._shared.methods import SENDING, failed_to_serialize
 from .arguments import Arguments, start
 from .call import PROXIES, CallProxy
 from .call_stages import Running, Waiting, new_running
@@ -110,10 +110,10 @@ class PoolCaller:
                 return self._start_noting(running, channel, arguments)
             try:
                 serialized = serializer(request)
-            except Exception:  # noqa: BLE001, S110 -- gRPC reports it in its own way
-                pass
-            else:
-                running.sent, request, method = (request, serialized), serialized, self._of_bytes
+            except Exception as error:  # noqa: BLE001 -- gRPC reports it
+                failing = channel.make(method.with_sent(failed_to_serialize(request, error)))
+                return start(failing, request, arguments)
+            running.sent, request, method = (request, serialized), serialized, self._of_bytes
         return channel.made[method](
             request,
             timeout=timeout,
@@ -134,8 +134,8 @@ class PoolCaller:
     def _serialized(self, request: Any) -> Sent | None:
         try:
             return self._method.serialized(request)
-        except Exception:  # noqa: BLE001 -- gRPC reports it in its own way, when the call begins
-            return None
+        except Exception as error:  # noqa: BLE001 -- gRPC reports it in its own way, when the call begins
+            return failed_to_serialize(request, error)
 
     def _wait(
         self,

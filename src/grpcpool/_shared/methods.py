@@ -12,7 +12,13 @@ MOST_METHODS = 1024
 
 
 Sent = tuple[Any, Any]
-"""A request, and what it was serialized to."""
+"""A request, and what it was serialized to; what the serializer raised, if it did."""
+
+
+def failed_to_serialize(request: Any, error: Exception) -> Sent:
+    """For what the serializer raised: without the frame that called it, by which the call would hold itself."""
+    trace = error.__traceback__
+    return request, error.with_traceback(None if trace is None else trace.tb_next)
 
 
 class Note(Protocol):
@@ -73,8 +79,13 @@ class Method:
         serializer = self.arguments[1]
 
         def serialize(message: Any) -> Any:
-            # Interceptors see the message, and may send another.
-            return serialized if message is request else serializer(message)
+            if message is not request:
+                # Interceptors see the message, and may send another.
+                return serializer(message)
+            if isinstance(serialized, Exception):
+                # gRPC reports it in its own way.
+                raise serialized
+            return serialized
 
         return self._with(serialize)
 

@@ -65,7 +65,7 @@ class SlotChannel(abc.ABC):
         """The multicallable for a call that sends what has been serialized, and what it is called with."""
         if sent is None:
             return self.made[method], request
-        if self.is_plain:
+        if self.is_plain and not isinstance(sent[1], Exception):
             return self.made[method.of_bytes], sent[1]
         return self.make(method.with_sent(sent)), request
 

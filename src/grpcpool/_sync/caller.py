@@ -12,7 +12,7 @@ import grpc
 
 from .._grpc.failed_streams import reference
 from .._grpc.short_tracebacks import drop_frames_below
-from .._shared.methods import SENDING
+from .._shared.methods import SENDING, failed_to_serialize
 from .._values.errors import PoolError
 from .arguments import Caller, failure_of, with_metadata_read
 from .call import PoolCall
@@ -226,10 +226,10 @@ class _Start:
             request, *rest = arguments
             try:
                 serialized = serializer(request)
-            except Exception:  # noqa: BLE001, S110 -- gRPC reports it in its own way
-                pass
-            else:
-                self.sent, method, arguments = (request, serialized), method.of_bytes, (serialized, *rest)
+            except Exception as error:  # noqa: BLE001 -- gRPC reports it
+                failing = channel.make(method.with_sent(failed_to_serialize(request, error)))
+                return getattr(failing, self._how)(*arguments)
+            self.sent, method, arguments = (request, serialized), method.of_bytes, (serialized, *rest)
         return getattr(channel.made[method], self._how)(*arguments)
 
     def _noting(self, channel: SyncSlotChannel, arguments: Arguments) -> Any:
