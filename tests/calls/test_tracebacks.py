@@ -83,3 +83,12 @@ def test_the_frames_of_an_interceptor_stay(calls: CallServer) -> None:
     assert "intercept_unary_unary" in names
     *_, (last, _) = traceback.walk_tb(caught.value.__traceback__)
     assert last.f_globals["__name__"].startswith("grpc.")
+
+
+@pytest.mark.parametrize("how", ["__call__", "with_call"])
+def test_wrong_arguments_name_the_method(calls: CallServer, how: str) -> None:
+    """As with gRPC's own multicallable, the error says which method was called wrongly."""
+    with grpcpool.ChannelPool(calls.channel) as pool:
+        method = getattr(pool.unary_unary(UU), how)
+        with pytest.raises(TypeError, match=rf"UnaryUnary\.{how}\(\) missing 1 required .* 'request'"):
+            method()

@@ -66,6 +66,18 @@ def test_finalizers_cancel_calls(make_pool: PoolMaker, *, waits: bool) -> None:
     eventually(lambda: pool.stats().in_flight == 0)
 
 
+@pytest.mark.parametrize("look", [ChannelPool.stats, repr], ids=["stats", "repr"])
+def test_finalizers_look_at_the_pool(make_pool: PoolMaker, look: Callable[[Any], object]) -> None:
+    """A finalizer that asks for figures while the pool is at work gets them, and goes on."""
+    pool = make_pool(FakeFactory(), max_size=1, max_streams=3)
+    pool.open()
+    seen: list[object] = []
+    with finalizing(lambda: seen.append(look(pool))):
+        pool.acquire(streams=1).release()
+    assert len(seen) == 1
+    assert pool.stats().in_flight == 0
+
+
 @pytest.mark.parametrize("end", ["release", "discard"])
 @in_loop
 async def test_finalizers_release_leases_on_asyncio(end: str) -> None:

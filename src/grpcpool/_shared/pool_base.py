@@ -8,12 +8,14 @@ import itertools
 import math
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from .._values.config import PoolConfig, is_count, is_seconds
 from .._values.listener import Listener
 from .._values.stats import PoolStats
 from .channel_source import ChannelSource
+from .finalizers import interrupts_package
 from .fork import watch_for_fork
 from .recipe import Recipe, instance_named
 
@@ -181,13 +183,21 @@ class PoolBase(abc.ABC):
         self._driver.set_listeners(self._listeners)
 
     def stats(self) -> PoolStats:
-        """A snapshot of one consistent moment."""
+        """A snapshot of one consistent moment; in a finalizer that interrupts the pool, of that moment."""
         driver = self._driver
         driver.check_use(anywhere=True)
-        driver.do_deferred()
-        with driver.lock:
+        with self._stands_still():
             stats: PoolStats = driver.machine.stats(driver.date_of, driver.monotonic(), target=self.target)
             return stats
+
+    def _stands_still(self) -> AbstractContextManager[object]:
+        """Holds the lock during the ``with`` block, unless this thread may hold it, interrupted by a finalizer."""
+        lock = self._driver.lock
+        if lock.locked() and interrupts_package():
+            return nullcontext()
+        self._driver.do_deferred()
+        held: AbstractContextManager[object] = lock
+        return held
 
     @property
     def closed(self) -> bool:
@@ -212,9 +222,8 @@ class PoolBase(abc.ABC):
 
     def __repr__(self) -> str:
         """The pool at a glance."""
-        driver = self._driver
-        with driver.lock:
-            figures = driver.machine.figures()
+        with self._stands_still():
+            figures = self._driver.machine.figures()
         state = "closed, " if self.closed else ""
         return (
             f"<{self._shown_as} {self._name!r}: {state}{figures.connections()}, "

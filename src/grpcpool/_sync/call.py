@@ -63,6 +63,7 @@ def _asking(name: str) -> Callable[[PoolCall], Any]:
             if not self._has_been_sent_again(stage):
                 return answer
 
+    ask.__name__ = name
     return ask
 
 
@@ -86,9 +87,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         "_start",
     )
 
-    # After the first, it is changed by `_change`.
+    # After the first, it is changed by `_change`; and how often the call has been sent again.
     _stage: Stage
-    # How often it has been sent again.
     _resends = 0
 
     def __init__(

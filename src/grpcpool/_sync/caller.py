@@ -87,6 +87,8 @@ def _blocking(how: str) -> Callable[..., Any]:
         arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
         return self._block_later(how, arguments, place, at, resends=slot is not None)
 
+    # As errors and profiles show it.
+    block.__name__, block.__qualname__ = how, f"UnaryUnary.{how}"
     return block
 
 
