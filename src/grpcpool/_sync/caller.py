@@ -14,7 +14,7 @@ from .._grpc.failed_streams import reference
 from .._grpc.short_tracebacks import drop_frames_below
 from .._shared.methods import SENDING, failed_to_serialize
 from .._values.errors import PoolError
-from .arguments import Caller, failure_of, with_metadata_read
+from .arguments import failure_of, with_metadata_read
 from .call import PoolCall
 from .call_end import on_end
 from .channel import ChannelSurface
@@ -34,7 +34,7 @@ def _blocking(how: str) -> Callable[..., Any]:
     """The method that runs a call until it is over, by the method of gRPC's multicallable that has this name."""
 
     def block(
-        self: PoolCaller,
+        self: PoolUnaryUnary | PoolCaller,
         request: Any,
         timeout: float | None = None,
         metadata: Any = None,
@@ -43,7 +43,8 @@ def _blocking(how: str) -> Callable[..., Any]:
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Runs a call until it is over. One that a server refuses is sent again, elsewhere or after a wait."""
-        driver = self._pool._driver
+        caller = self._caller
+        driver = caller._pool._driver
         # It may be an iterator, and is read again if the call is sent again.
         metadata = metadata and tuple(metadata)
         spare, now = driver.spare_places, driver.monotonic
@@ -53,7 +54,7 @@ def _blocking(how: str) -> Callable[..., Any]:
             slot = driver.places.take(place)
         if slot is not None:
             try:
-                made = slot.channel.made[self._method]
+                made = slot.channel.made[caller._method]
                 # By name: to call the object, or with a tuple of arguments, costs as much as taking the place.
                 if how == "__call__":
                     response = made.__call__(request, timeout, metadata, credentials, wait_for_ready, compression)
@@ -61,7 +62,7 @@ def _blocking(how: str) -> Callable[..., Any]:
                     response = made.with_call(request, timeout, metadata, credentials, wait_for_ready, compression)
             except grpc.RpcError as error:
                 place.began = began
-                at = self._resend_at(place, error, 0)
+                at = caller._resend_at(place, error, 0)
                 if at == math.inf:
                     drop_frames_below(error)
                     raise
@@ -85,7 +86,7 @@ def _blocking(how: str) -> Callable[..., Any]:
         else:
             place.began, at = began, -math.inf
         arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._block_later(how, arguments, place, at, resends=slot is not None)
+        return caller._block_later(how, arguments, place, at, resends=slot is not None)
 
     # As errors and profiles show it.
     block.__name__, block.__qualname__ = how, f"UnaryUnary.{how}"
@@ -107,6 +108,10 @@ class PoolCaller:
 
     __call__ = _blocking("__call__")
     with_call = _blocking("with_call")
+
+    @property
+    def _caller(self) -> PoolCaller:
+        return self
 
     def block(self, how: str, *arguments: Any) -> Any:
         """Runs a call until it is over."""
@@ -194,17 +199,13 @@ class PoolCaller:
         return start
 
 
-class PoolUnaryUnary(PoolCaller, UnaryUnary):
-    """The multicallable of a pool for the most frequent kind of call: its own caller, which saves each call a frame."""
+class PoolUnaryUnary(UnaryUnary):
+    """The multicallable of a pool for the most frequent kind of call: its caller's own methods, which saves a frame."""
 
-    def __init__(self, pool: ChannelSurface, method: Method) -> None:
-        """For calls of `method`."""
-        PoolCaller.__init__(self, pool, method)
-        self._registered_call_handle = method.arguments[-1] or None
+    _caller: PoolCaller
 
-    @property
-    def _caller(self) -> Caller:  # type: ignore[override]
-        return self
+    __call__ = PoolCaller.__call__
+    with_call = PoolCaller.with_call
 
 
 class _Start:

@@ -19,6 +19,8 @@ class ChannelSurface(grpc.Channel):
     """Creates multicallables that make their calls through a `Caller`."""
 
     _driver: SyncDriver
+    # The class of those for the most frequent kind of call.
+    _unary_unary: type[UnaryUnary] = UnaryUnary
 
     def _get_registered_call_handle(self, method: str) -> int:  # noqa: ARG002 -- gRPC's
         """For `grpc.experimental`, whose calls without a channel pass this on as ``_registered_method``."""
@@ -41,9 +43,10 @@ class ChannelSurface(grpc.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryUnary:
         """As `grpc.Channel.unary_unary`."""
-        arguments = (method, request_serializer, response_deserializer, _registered_method)
-        caller = self._caller("unary_unary", *arguments)
-        return caller if isinstance(caller, UnaryUnary) else UnaryUnary(caller, _registered_method)
+        return self._unary_unary(
+            self._caller("unary_unary", method, request_serializer, response_deserializer, _registered_method),
+            _registered_method,
+        )
 
     def unary_stream(
         self,

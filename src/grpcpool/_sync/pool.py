@@ -18,6 +18,7 @@ from .caller import PoolCaller, PoolUnaryUnary
 from .channel import ChannelSurface
 from .driver import SyncDriver
 from .lease import Lease
+from .multicallables import UnaryUnary
 from .waiter import BlockedOpenWaiter, BlockedWaiter
 
 
@@ -140,9 +141,10 @@ class ChannelPool(PoolBase, ChannelSurface):
 
     # --- being a channel ----------------------------------------------------------------------------------------
 
+    _unary_unary: type[UnaryUnary] = PoolUnaryUnary
+
     def _caller(self, kind: str, *arguments: Any) -> Caller:
-        make = PoolUnaryUnary if kind == "unary_unary" else PoolCaller
-        return make(self, self._driver.methods.get(kind, arguments))
+        return PoolCaller(self, self._driver.methods.get(kind, arguments))
 
     def _caller_of_lease(self, caller: Caller) -> Caller:
         """What runs the calls of a lease. A handle follows them."""

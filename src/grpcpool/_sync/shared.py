@@ -27,6 +27,7 @@ from .._values.config import PoolConfig
 from .arguments import Arguments, Caller
 from .factories import pool_of
 from .lease import Lease
+from .multicallables import UnaryUnary
 from .pool import ChannelPool
 from .waiter import BlockedOpenWaiter, BlockedWaiter
 
@@ -130,6 +131,8 @@ class PoolHandle(HandleBase, ChannelPool):
         """Same as `ChannelPool.open`."""
         with self._blocks():
             self._pool.open(timeout)
+
+    _unary_unary = UnaryUnary
 
     def _caller(self, kind: str, *arguments: Any) -> Caller:
         return HandleCaller(self, self._pool._caller(kind, *arguments))
