@@ -103,8 +103,7 @@ class PoolCaller:
 
     def _start(self, running: Running, channel: AioSlotChannel, arguments: Arguments) -> Any:
         """Starts the native call. What it sends is kept, because it may be sent again."""
-        request, timeout, metadata, credentials, wait_for_ready, compression = arguments
-        method, serializer = self._method, self._serializer
+        method, serializer, request = self._method, self._serializer, arguments[0]
         if serializer is not None:
             if not channel.is_plain:
                 return self._start_noting(running, channel, arguments)
@@ -114,14 +113,7 @@ class PoolCaller:
                 failing = channel.make(method.with_sent(failed_to_serialize(request, error)))
                 return start(failing, request, arguments)
             running.sent, request, method = (request, serialized), serialized, self._of_bytes
-        return channel.made[method](
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        return start(channel.made[method], request, arguments)
 
     def _start_noting(self, running: Running, channel: AioSlotChannel, arguments: Arguments) -> Any:
         """The same, where interceptors see the request: what they send is serialized after them."""
