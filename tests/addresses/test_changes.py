@@ -243,10 +243,14 @@ def test_the_other_family_once_the_first_is_gone(
         assert other.port == servers.port
 
 
-def test_no_call_fails_for_not_being_sent(world: World, mortals: Callable[[int], Servers], dns: DnsServer) -> None:
+@pytest.mark.parametrize("wait_for_ready", [None, True])
+def test_no_call_fails_for_not_being_sent(
+    world: World, mortals: Callable[[int], Servers], dns: DnsServer, wait_for_ready: bool | None
+) -> None:
     """A call that gRPC could not send, because its connection is down, is sent to another server, of whatever kind.
 
-    Until gRPC itself has read that the connection is gone, it sends calls that are lost with it.
+    So is one that waits for ready: it does not wait for the server that is down. Until gRPC itself has read that the
+    connection is gone, it sends calls that are lost with it.
     """
     servers = mortals(2)
     dns.set(NAME, *hosts(2))
@@ -256,12 +260,40 @@ def test_no_call_fails_for_not_being_sent(world: World, mortals: Callable[[int],
             eventually(lambda: servers.connections() == [2, 2])
             servers[0].kill()
             method, request = (COUNT, b"1,0") if kind == "stream" else (PID, b"")
-            calls = [subject.begin(method, request, kind=kind) for _ in range(20)]
-            errors = [call.exception(LONG) for call in calls]
+            calls = [subject.begin(method, request, kind=kind, wait_for_ready=wait_for_ready) for _ in range(20)]
+            errors = [call.exception(LONG / 2) for call in calls]
             unsent = [error for error in errors if error is not None and "failed to connect" in str(error)]
             assert unsent == [], kind
             assert None in errors, kind
+            assert not [error for error in errors if error and "deadline" in str(error).lower()], kind
             servers[0].start()
+        assert subject.stats().in_flight == 0
+
+
+@pytest.mark.parametrize("max_resends", [0, 3])
+def test_a_call_that_waits_for_the_only_server(
+    world: World, mortals: Callable[[int], Servers], max_resends: int
+) -> None:
+    """It waits from when its connection is down until the server is back, however long that takes, of whatever kind.
+
+    Until gRPC has read that the connection is gone, calls are lost with it, as on a channel.
+    """
+    servers = mortals(1)
+    with world.pool(servers[0].target, options=RECONNECT_SOON, max_resends=max_resends) as subject:
+        for kind in subject.kinds:
+            subject.open()
+            servers[0].kill()
+            method, request = (COUNT, b"1,0") if kind == "stream" else (PID, b"")
+            calls = [subject.begin(method, request, kind=kind, wait_for_ready=True) for _ in range(20)]
+            eventually(lambda: subject.stats().lost)
+            late = subject.begin(method, request, kind=kind, wait_for_ready=True, timeout=0.3)
+            timed_out = failure_of(late)
+            assert isinstance(timed_out, grpc.RpcError)
+            assert timed_out.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            servers[0].restart()
+            errors = [error for call in calls if (error := call.exception(LONG / 2)) is not None]
+            assert all("Socket closed" in str(error) or "reset" in str(error) for error in errors), (kind, errors)
+            assert len(errors) < len(calls), kind
         assert subject.stats().in_flight == 0
 
 

@@ -35,6 +35,42 @@ def test_the_loss_of_an_unused_connection_is_noticed(make_pool: PoolMaker, clock
     assert pool.stats().opened == 2
 
 
+def test_a_loss_leads_to_a_check_of_the_others(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A server that goes away takes many connections: those that no call fails on are found as soon as gRPC knows."""
+    factory = FakeFactory(lambda: FakeChannel({FAIL: _reset}))
+    pool = make_pool(factory, min_size=3, max_size=3)
+    pool.open()
+    with pytest.raises(grpc.RpcError):
+        pool.unary_unary(FAIL)(b"")
+    for channel in factory.made:
+        channel.set_state(grpc.ChannelConnectivity.IDLE)
+    clock.advance(0.02)
+    assert [str(channel.state) for channel in pool.stats().channels] == ["lost"] * 3
+
+
+def test_losses_one_after_the_other_are_few_checks(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """However many losses there are, 100 connections are checked ten times a second at most."""
+    factory = FakeFactory(FakeChannel)
+    pool = make_pool(factory, min_size=100, max_size=100)
+    pool.open()
+    checks = 0
+    (slot, *_) = pool._driver.machine.fleet.slots
+    is_up = slot.channel.is_up
+
+    def counted(*, connect: bool) -> bool:
+        nonlocal checks
+        checks += 1
+        return bool(is_up(connect=connect))
+
+    slot.channel.is_up = counted
+    for channel in factory.made[1:]:
+        channel.set_state(grpc.ChannelConnectivity.IDLE)
+        clock.advance(0.015)
+    assert 5 <= checks <= 15
+    clock.advance(0.4)
+    assert pool.stats().ready == 1
+
+
 @pytest.mark.parametrize("details", ["Socket closed", "recvmsg:Connection reset by peer", "GOAWAY received"])
 def test_a_failed_call_shows_the_loss(make_pool: PoolMaker, clock: ManualClock, details: str) -> None:
     """What gRPC says is believed at once, even if the channel's state does not show the loss yet."""

@@ -114,8 +114,8 @@ class Witness(Listener):
         """Counts the calls of the driver's pool that gRPC could not send."""
         could_not_send = driver.could_not_send
 
-        def counted(*arguments: Any) -> bool:
-            unsent: bool = could_not_send(*arguments)
+        def counted(*arguments: Any, **how: bool) -> bool:
+            unsent: bool = could_not_send(*arguments, **how)
             with self._guard:
                 self.unsent += unsent
             return unsent

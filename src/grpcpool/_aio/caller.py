@@ -13,6 +13,7 @@ import grpc
 
 from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
 from .._shared.methods import SENDING, failed_to_serialize
+from .._shared.waiting_for_ready import as_sent, call_deadline
 from .arguments import Arguments, start
 from .call import PROXIES, CallProxy
 from .call_stages import Running, Waiting, new_running
@@ -94,7 +95,8 @@ class PoolCaller:
             self._wait(call, arguments, self._serialized(arguments[0]), context, began)
             return call
         try:
-            native = self._start(running, slot.channel, arguments)
+            sent = as_sent(arguments, slot, self._method) if arguments[4] else arguments
+            native = self._start(running, slot.channel, sent)
         except BaseException:
             driver.release(slot, 1, running)
             raise
@@ -141,7 +143,7 @@ class PoolCaller:
         """Makes the call wait for a place, pausing until `not_before`. Its deadline counts from when it `began`."""
         _, timeout, _, _, wait_for_ready, _ = arguments
         driver = self.driver
-        deadline = driver.call_deadline(timeout, began, wait_for_ready=bool(wait_for_ready))
+        deadline = call_deadline(driver.config, timeout, began, wait_for_ready=bool(wait_for_ready))
         waiting = Waiting(
             1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
         )
@@ -163,7 +165,7 @@ class PoolCaller:
         """The place is there: starts the native call, with the time that is left."""
         driver = self.driver
         arguments = waiting.arguments
-        _, timeout, *rest = arguments
+        _, timeout, *rest = as_sent(arguments, slot, self._method)
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
         try:
             native, request = slot.channel.sending(self._method, arguments[0], waiting.sent)
@@ -216,9 +218,9 @@ class PoolCaller:
         """Sends a call again that was never sent, because its connection is down, if another is up."""
         if call is None or not self._method.may_repeat or call._has_responded:
             return False
-        driver, slot = self._pool._driver, running._slot
-        at = driver.resend_at(call._resends, at_once=True)
-        if at is None or not driver.could_not_send(slot, running, code, details_of_done(native)):
+        driver, slot, waits = self._pool._driver, running._slot, bool(running.arguments[4])
+        at = driver.resend_at(call._resends, at_once=True, waits=waits)
+        if at is None or not driver.could_not_send(slot, running, code, details_of_done(native), waits=waits):
             return False
         running.refused = True
         self._send_again(call, running, at)

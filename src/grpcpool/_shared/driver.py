@@ -357,23 +357,16 @@ class Driver(abc.ABC):
 
     # --- calls --------------------------------------------------------------------------------------------------
 
-    def call_deadline(self, timeout: float | None, now: float, *, wait_for_ready: bool) -> float:
-        """The moment until which a call may wait: its own deadline or, if it has none, that of `acquire_timeout`.
-
-        A call that waits for ready, and has no deadline, waits as long as it takes, as on a channel without a pool.
-        """
-        if timeout is None and not wait_for_ready:
-            timeout = self.config.acquire_timeout
-        # In this order `max` treats NaN as past, as gRPC does. Among the deadlines NaN would hide others.
-        return math.inf if timeout is None else max(now, now + timeout)
-
-    def resend_at(self, resends: int, *, at_once: bool) -> float | None:
+    def resend_at(self, resends: int, *, at_once: bool, waits: bool = False) -> float | None:
         """When a call that the server refused may be sent again; `None` if it has been so often enough.
 
         Args:
             resends: How often it has been sent again so far.
             at_once: Whether the first time needs no pause, see `PoolMachine.refused_stream`.
+            waits: Whether it was not refused, but waits for ready. There is no limit to that.
         """
+        if waits:
+            return -math.inf
         if resends >= self.config.max_resends:
             return None
         if at_once and not resends:
@@ -381,16 +374,20 @@ class Driver(abc.ABC):
         # Jitter: the server has refused many calls at once.
         return self.monotonic() + _FIRST_PAUSE * 2.0**resends * (1 - random.random() / 2)  # noqa: S311 -- no secret
 
-    def could_not_send(self, slot: Slot, holder: Holder, code: grpc.StatusCode | None, details: str) -> bool:
+    def could_not_send(
+        self, slot: Slot, holder: Holder, code: grpc.StatusCode | None, details: str, *, waits: bool
+    ) -> bool:
         """A call failed. If it was never sent, because its connection is down, and another is up: releases its place.
 
+        A call that `waits` for ready need not find another up.
+
         Returns:
-            Whether it did, so that the call may be sent on another connection at once.
+            Whether it did, so that the call may be sent on another connection.
         """
         if not is_unsent(code, details) or slot.channel.state() is grpc.ChannelConnectivity.READY:
             return False
         self.losses.call_failed(slot, code, details)
-        if not self.machine.fleet.slots.ready:
+        if not (waits or self.machine.fleet.slots.ready):
             return False
         self.release(slot, 1, holder)
         return True

@@ -7,15 +7,20 @@ is checked, with the same texts, for calls that are not started at once.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
 
+from .._machine.slot import Slot
 from .._shared.methods import Method
 from .failed_call import CallNotStartedError, not_started
 
 Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
 """Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
+
+Start = Callable[[Slot, Arguments], Any]
+"""Starts a native call on a slot."""
 
 
 class Caller(Protocol):

@@ -32,6 +32,7 @@ from .._grpc.failed_streams import end_failed, reader_of, reference, take_note_o
 from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unsent
 from .._shared.finalizers import interrupts_package
+from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, on_end
 from .call_stages import Change, Failed, Running, Stage, Waiting
@@ -42,12 +43,8 @@ from .place import Place
 from .serial_runner import run_logged
 
 if TYPE_CHECKING:
-    from .._machine.slot import Slot
     from .._values.errors import PoolError
-    from .arguments import Arguments
-
-Start = Callable[["Slot", "Arguments"], Any]
-"""Starts a native call on a slot."""
+    from .arguments import Arguments, Start
 
 
 def _asking(name: str) -> Callable[[PoolCall], Any]:
@@ -136,7 +133,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     def _new_waiting(self, not_before: float = -math.inf) -> Waiting:
         _, timeout, _, _, wait_for_ready, _ = self._arguments
         driver = self._driver
-        deadline = driver.call_deadline(timeout, self._began, wait_for_ready=bool(wait_for_ready))
+        deadline = call_deadline(driver.config, timeout, self._began, wait_for_ready=bool(wait_for_ready))
         waiting = Waiting(
             1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
         )
@@ -170,7 +167,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     def _begin(self, native: Any, place: Place, waiting: Waiting | None = None) -> None:
         """The native call runs on its place; `waiting`: the stage before, if the call waited."""
         defer = self._driver.defer
-        end = End(place, reference(native, defer), self._pool, weakref.ref(self), self._callbacks)
+        waits = bool(self._arguments[4])
+        end = End(place, reference(native, defer), self._pool, weakref.ref(self), self._callbacks, waits)
         running = Running(native, end, place._slot)
         # Before the native call can report its end.
         if waiting is None:
@@ -188,7 +186,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         if not isinstance(running, Running) or running.end is not end:
             return False
         if refused and self._may_repeat and (place.unsent or has_answered(running.native) is False):
-            at = self._driver.resend_at(self._resends, at_once=place.at_once)
+            at = place.resend_at(self._resends)
             if at is not None:
                 self._send_again(running, at)
                 return True

@@ -78,10 +78,16 @@ class Callbacks:
 class End:
     """What the native call of a `PoolCall` calls when it is over. Acts once, as `Once` does."""
 
-    __slots__ = ("_callbacks", "_native", "_place", "_pool", "_pool_call")
+    __slots__ = ("_callbacks", "_native", "_place", "_pool", "_pool_call", "_waits")
 
     def __init__(
-        self, place: Place, native: Callable[[], Any], pool: object, call: Callable[[], Any], callbacks: Callbacks
+        self,
+        place: Place,
+        native: Callable[[], Any],
+        pool: object,
+        call: Callable[[], Any],
+        callbacks: Callbacks,
+        waits: bool,
     ) -> None:
         """Prepares the end.
 
@@ -91,12 +97,14 @@ class End:
             pool: Kept alive by its running calls, as gRPC's calls keep their channel.
             call: A weak reference to the `PoolCall`.
             callbacks: Those of the `PoolCall`.
+            waits: Whether it waits for ready.
         """
         self._place = [place]
         self._native = native
         self._pool = pool
         self._pool_call = call
         self._callbacks = callbacks
+        self._waits = waits
 
     def __call__(self) -> None:
         """Releases the place, and calls the callbacks unless the call is sent again. Never raises."""
@@ -105,7 +113,7 @@ class End:
         except IndexError:
             return
         ended = self._native()
-        refused = place.end(ended, can_wait=True)
+        refused = place.end(ended, waits=self._waits, can_wait=True)
         if refused is None:
             place.driver.starter.do(partial(self._end_when_known, place, ended))
         elif not self._is_sent_again(place, refused=refused):
@@ -114,7 +122,7 @@ class End:
     def _end_when_known(self, place: Place, ended: Any) -> None:
         """Waits until gRPC knows whether the server answered. Not on gRPC's thread, which would wait for itself."""
         has_answered_in_the_end(ended)
-        if not self._is_sent_again(place, refused=bool(place.end(ended))):
+        if not self._is_sent_again(place, refused=bool(place.end(ended, waits=self._waits))):
             place.driver.callback_runner.do(self._callbacks.call)
 
     def _is_sent_again(self, place: Place, *, refused: bool) -> bool:

@@ -13,6 +13,7 @@ import grpc
 from .._grpc.failed_streams import reference
 from .._grpc.short_tracebacks import drop_frames_below
 from .._shared.methods import SENDING, failed_to_serialize
+from .._shared.waiting_for_ready import as_sent, call_deadline, waits_within
 from .._values.errors import PoolError
 from .arguments import failure_of, with_metadata_read
 from .call import PoolCall
@@ -54,15 +55,16 @@ def _blocking(how: str) -> Callable[..., Any]:
             slot = driver.places.take(place)
         if slot is not None:
             try:
+                ready = wait_for_ready and waits_within(slot, caller._method)
                 made = slot.channel.made[caller._method]
                 # By name: to call the object, or with a tuple of arguments, costs as much as taking the place.
                 if how == "__call__":
-                    response = made.__call__(request, timeout, metadata, credentials, wait_for_ready, compression)
+                    response = made.__call__(request, timeout, metadata, credentials, ready, compression)
                 else:
-                    response = made.with_call(request, timeout, metadata, credentials, wait_for_ready, compression)
+                    response = made.with_call(request, timeout, metadata, credentials, ready, compression)
             except grpc.RpcError as error:
                 place.began = began
-                at = caller._resend_at(place, error, 0)
+                at = caller._resend_at(place, error, 0, waits=bool(wait_for_ready))
                 if at == math.inf:
                     drop_frames_below(error)
                     raise
@@ -125,9 +127,10 @@ class PoolCaller:
         while True:
             slot, given = _wait_for_place(place, arguments, began, not_before)
             try:
+                given = as_sent(given, slot, self._method)
                 response = getattr(slot.channel.made[self._method], how)(*given)
             except grpc.RpcError as error:
-                not_before = self._resend_at(place, error, resends)
+                not_before = self._resend_at(place, error, resends, waits=bool(arguments[4]))
                 if not_before == math.inf:
                     drop_frames_below(error)
                     raise
@@ -139,11 +142,11 @@ class PoolCaller:
                 place.release()
                 return response
 
-    def _resend_at(self, place: Place, error: grpc.RpcError, resends: int) -> float:
+    def _resend_at(self, place: Place, error: grpc.RpcError, resends: int, *, waits: bool) -> float:
         """Releases the place of a call that failed; returns when it is sent again, `math.inf` if it is not."""
-        if not place.end(error) or not self._may_repeat:
+        if not place.end(error, waits=waits) or not self._may_repeat:
             return math.inf
-        at = place.driver.resend_at(resends, at_once=place.at_once)
+        at = place.resend_at(resends)
         return math.inf if at is None else at
 
     def run(self, how: str, arguments: Arguments) -> Any:
@@ -173,7 +176,8 @@ class PoolCaller:
         """Begins a call on the slot that is sent again if the server refuses it."""
         start = _Start(self._method, how, contextvars.copy_context())
         try:
-            native = start.at_once(slot.channel, arguments)
+            sent = as_sent(arguments, slot, self._method) if arguments[4] else arguments
+            native = start.at_once(slot.channel, sent)
         except BaseException:
             place.interrupted()
             raise
@@ -244,7 +248,7 @@ class _Start:
             SENDING.reset(noted)
 
     def __call__(self, slot: Slot, arguments: Arguments) -> Any:
-        request, *rest = arguments
+        request, *rest = as_sent(arguments, slot, self._method)
         native, request = slot.channel.sending(self._method, request, self.sent)
         return self._context.copy().run(getattr(native, self._how), request, *rest)
 
@@ -276,7 +280,7 @@ def _wait_for_place(place: Place, arguments: Arguments, began: float, not_before
     if failure is not None:
         raise failure
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
-    deadline = driver.call_deadline(timeout, began, wait_for_ready=bool(wait_for_ready))
+    deadline = call_deadline(driver.config, timeout, began, wait_for_ready=bool(wait_for_ready))
     waiter = BlockedCall(
         1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
     ).prepare()

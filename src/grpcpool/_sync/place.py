@@ -23,7 +23,7 @@ class Place:
     for the end of the call holds this.
     """
 
-    __slots__ = ("_released", "_slot", "at_once", "began", "driver", "unsent")
+    __slots__ = ("_released", "_slot", "at_once", "began", "driver", "unsent", "waits")
 
     # Set by its creator: calling an __init__ would cost as much again as all the rest.
     driver: SyncDriver
@@ -31,9 +31,11 @@ class Place:
     _released: bool
     # When the call began, or got its place if it waited for it.
     began: float
-    # Whether a call that the server refused may be sent again at once; whether it was not refused, but never sent.
+    # Whether a call that the server refused may be sent again at once; whether it was not refused, but never sent, and
+    # waits for ready.
     at_once: bool
     unsent: bool
+    waits: bool
 
     def release(self) -> None:
         """Releases the place; does nothing if it has been released."""
@@ -57,13 +59,14 @@ class Place:
         self.driver.interrupted(self._slot)
         self.release()
 
-    def end(self, ended: Any, *, can_wait: bool = False) -> bool | None:
+    def end(self, ended: Any, *, waits: bool = False, can_wait: bool = False) -> bool | None:
         """Releases the place of the call, or error, that `ended`; returns whether it may be sent again.
 
         The server has refused it, or it was never sent.
 
         Args:
             ended: The call or error.
+            waits: Whether the call waits for ready.
             can_wait: Whether to release nothing, and to return `None`, while gRPC does not know yet what the server
                 did.
         """
@@ -73,16 +76,20 @@ class Place:
             if is_refused_stream(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
-                self.unsent = False
+                self.unsent = self.waits = False
                 self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                 return True
             details = details_of(ended)
-            if driver.could_not_send(slot, self, code, details):
-                self.at_once = self.unsent = True
+            if driver.could_not_send(slot, self, code, details, waits=waits):
+                self.at_once, self.unsent, self.waits = True, True, waits
                 return True
             driver.call_failed(slot, self, self.began, code, details)
         self.release()
         return False
+
+    def resend_at(self, resends: int) -> float | None:
+        """When the call, which has been sent again so often, is sent again after its `end`; `None` if it is not."""
+        return self.driver.resend_at(resends, at_once=self.at_once, waits=self.waits)
 
     def __del__(self) -> None:
         """Releases a place that nothing else has released."""

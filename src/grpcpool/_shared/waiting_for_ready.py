@@ -1,0 +1,42 @@
+"""Whether gRPC or the pool holds a call that waits for ready and whose connection is down.
+
+A slot whose address the pool has chosen leads nowhere else. There gRPC would hold the call until that server is back,
+although others are up. So the pool starts it as one that does not wait: if it cannot be sent, it fails at once, and is
+sent on another connection, or waits in the queue until one is up. A call with a request iterator, which cannot be sent
+again, and one on a channel that may lead to several servers, are held by gRPC.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .._machine.slot import Slot
+from .._values.config import PoolConfig
+from .methods import Method
+
+_WAIT_FOR_READY = 4
+"""Where it stands among the arguments of a call."""
+
+
+def waits_within(slot: Slot, method: Method) -> bool:
+    """Whether gRPC holds a call on the slot that waits for ready, if its connection is down."""
+    return slot.address is None or not method.may_repeat
+
+
+def as_sent(arguments: tuple[Any, ...], slot: Slot, method: Method) -> tuple[Any, ...]:
+    """The arguments with which gRPC starts the call on the slot."""
+    if not arguments[_WAIT_FOR_READY] or waits_within(slot, method):
+        return arguments
+    return (*arguments[:_WAIT_FOR_READY], False, *arguments[_WAIT_FOR_READY + 1 :])
+
+
+def call_deadline(config: PoolConfig, timeout: float | None, now: float, *, wait_for_ready: bool) -> float:
+    """The moment until which a call may wait: its own deadline or, if it has none, that of `acquire_timeout`.
+
+    A call that waits for ready, and has no deadline, waits as long as it takes, as on a channel without a pool.
+    """
+    if timeout is None and not wait_for_ready:
+        timeout = config.acquire_timeout
+    # In this order `max` treats NaN as past, as gRPC does. Among the deadlines NaN would hide others.
+    return math.inf if timeout is None else max(now, now + timeout)
