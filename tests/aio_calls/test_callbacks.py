@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
+import grpc
 import pytest
 
-from aio_calls.support import failing, world
+from aio_calls.support import Full, failing, world
+from aio_calls.support_interceptors import intercepted, passes
+from grpcpool._grpc import interceptor_chain
+from grpcpool._grpc.own_chain import OWN_CHAINS
 from support.aio_ways import KINDS, UNARY, WAYS, Way, outcome_of
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop, settle, until
@@ -15,6 +20,7 @@ from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
+_WRITES = tuple(way for way in WAYS if way.writes)
 _ENDS = ("answered", "cancelled", "cancelled running", "refused", "closed")
 
 
@@ -125,3 +131,67 @@ async def test_a_callback_may_use_the_pool(calls: CallServer) -> None:
         full.make_room()
         assert await third == b"0"
         assert await made[0][1] == b"0"
+
+
+@pytest.fixture(params=["direct", "gRPC's chain", "own chain"])
+def chain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether calls go through an interceptor, and what runs it."""
+    if request.param == "own chain":
+        monkeypatch.setattr(interceptor_chain, "_chains", lambda: OWN_CHAINS)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["running", "waiting"])
+@pytest.mark.parametrize("way", _WRITES, ids=str)
+@in_loop
+async def test_a_call_that_is_written_to_and_dropped(calls: CallServer, chain: str, way: Way, waits: bool) -> None:
+    """Nothing can write the last request any more: it ends, its callback is called, and its place is released."""
+    async with world(calls) as at:
+        pool = await (at.pool() if chain == "direct" else intercepted(at, "argument", passes))
+        full = await Full.of(pool)
+        if not waits:
+            full.make_room()
+        told: list[Any] = []
+        tag = new_tag()
+        call = way.begin(pool, f"hold:{tag}", timeout=None)
+        call.add_done_callback(lambda call: told.append(call.done()))
+        if not waits:
+            await call.write(f"hold:{tag}".encode())
+            await at.until_held(tag)
+        del call
+
+        def is_over() -> bool:
+            gc.collect()
+            return told == [True] and (pool.stats().in_flight, pool.stats().waiting) == (waits, 0)
+
+        await until(is_over)
+        full.make_room()
+        assert await UNARY.whole(pool) == b"0"
+
+
+@in_loop
+async def test_a_call_that_is_dropped_after_its_last_write(calls: CallServer, chain: str) -> None:
+    """It ends by itself, and its callback sees that it has ended well, as with gRPC."""
+    way = next(way for way in _WRITES if not way.streams_out)
+    async with world(calls) as at:
+        pool = await (at.pool() if chain == "direct" else intercepted(at, "argument", passes))
+        codes: list[Any] = []
+        call = way.begin(pool)
+        call.add_done_callback(lambda call: codes.append(asyncio.ensure_future(call.code())))
+        await call.write(b"ok")
+        await call.done_writing()
+        del call
+        gc.collect()
+        await until(lambda: codes)
+        assert await codes[0] is grpc.StatusCode.OK
+
+
+@in_loop
+async def test_what_cannot_be_called(calls: CallServer) -> None:
+    """It is refused at once, as by gRPC."""
+    async with world(calls) as at:
+        for channel in (at.plain, await at.pool()):
+            call = UNARY.begin(channel)
+            with pytest.raises(TypeError, match="callable"):
+                call.add_done_callback(None)
+            assert await call == b"0"

@@ -182,6 +182,15 @@ async def _broken_off(world: World, channel: Any, way: Way) -> Outcome:
     return (first, call.cancel())
 
 
+async def _closed_unread(world: World, channel: Any, way: Way) -> Outcome:
+    responses = aiter(call := way.begin(channel))
+    with contextlib.suppress(AttributeError):
+        await responses.aclose()
+    rest = await outcome_of(anext(responses))
+    await call.initial_metadata()
+    return (rest, call.cancel())
+
+
 _STREAMS_OUT = tuple(way for way in WAYS if way.streams_out)
 _ITERATORS = tuple(way for way in WAYS if "iterator" in way.gives)
 
@@ -205,6 +214,7 @@ _ENDINGS: dict[Ending, tuple[Way, ...]] = {
     _dropped_half_read: _STREAMS_OUT,
     _cancelled_half_read: _STREAMS_OUT,
     _broken_off: tuple(way for way in WAYS if way.takes == "async for" and not way.writes),
+    _closed_unread: tuple(way for way in WAYS if way.takes == "async for" and not way.writes),
 }
 _PRODUCT = [
     pytest.param(ending, way, id=f"{ending.__name__.strip('_')}-{way}")

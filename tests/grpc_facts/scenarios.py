@@ -103,6 +103,32 @@ def close_within_callback(target: str) -> bool:
     return closed
 
 
+class _SignalError(Exception):
+    """What a signal handler raises."""
+
+
+def interrupted_start(target: str) -> Any:
+    """A handler raises as the thread of a channel starts; whether the connection is replaced, and a future's answer."""
+
+    def interrupt(frame: types.FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code is threading.Thread.start.__code__:
+            sys.setprofile(None)
+            raise _SignalError
+
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        pool.open()
+        echo: Any = pool.unary_unary(support.UU)
+        sys.setprofile(interrupt)
+        try:
+            echo.future(b"ok")
+        except _SignalError:
+            pass
+        finally:
+            sys.setprofile(None)
+        replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
+        return replaced, repr(echo.future(b"ok").result(_LONG)) if replaced else ""
+
+
 def _raise(_: Any) -> NoReturn:
     raise ArithmeticError("a deserializer failed, as the test wants")
 

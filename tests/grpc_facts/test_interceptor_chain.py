@@ -56,11 +56,13 @@ _STREAMS_IN = tuple(way for way in WAYS if way.writes)
         ),
         ("_proxy_writes_as_request_iterator", renamed("_proxy_writes_as_request_iterator")),
         ("_write_to_iterator_queue", renamed("_write_to_iterator_queue")),
+        ("_write_to_iterator_queue_interruptible", renamed("_write_to_iterator_queue_interruptible")),
+        ("_status_code_task", renamed("_status_code_task")),
         ("_FINISH_ITERATOR_SENTINEL", renamed("_FINISH_ITERATOR_SENTINEL")),
         ("_interceptors_task", renamed("_interceptors_task")),
         ("_done_writing_flag", renamed("_done_writing_flag")),
     ],
-    ids=["module", "class", "parameter", "proxy", "queue", "sentinel", "task", "flag"],
+    ids=["module", "class", "parameter", "proxy", "queue", "write", "end", "sentinel", "task", "flag"],
 )
 def test_without_grpcs_classes(calls: CallServer, name: str, changed: Changed) -> None:
     """`grpcpool.aio` can be imported, every way to call goes through the interceptors, and a warning names the name."""

@@ -68,6 +68,12 @@ def test_a_close_within_a_callback_does_not_wait_for_itself(calls: CallServer) -
         assert grpc.run("close_within_callback", calls.target).result is True
 
 
+def test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting(calls: CallServer) -> None:
+    """The connection is replaced; where the thread is started in another function, it stays in service."""
+    assert UNCHANGED.run("interrupted_start", calls.target).result == [True, "b'0'"]
+    assert renamed("_run_channel_spin_thread").run("interrupted_start", calls.target).result == [False, ""]
+
+
 def test_the_module_of_calls_has_another_name(calls: CallServer) -> None:
     """What is known of gRPC's own classes by their module is known under the new name: nothing is lost."""
     assert _MODULE_RENAMED.run("calls", calls.target).warnings == []

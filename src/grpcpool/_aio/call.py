@@ -224,6 +224,8 @@ class CallProxy:
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        if not callable(callback):
+            raise TypeError("the first argument must be callable")
         stage = self._stage
         if isinstance(stage, Failed) or stage.over:
             callback(self)
@@ -445,6 +447,21 @@ class UnaryStreamCall(_ManyResponses, _UnaryStreamCall):
 
 class StreamUnaryCall(_ManyRequests, _OneResponse, _StreamUnaryCall):
     """A call with a stream of requests and one response."""
+
+    def _mark_written(self) -> None:
+        """Its requests are written. If it is dropped, it does not end: nothing can write the last one."""
+        self._ends_unread = False
+
+    def _mark_complete(self) -> None:
+        """The last request has been written: from here on it ends by itself."""
+        self._ends_unread = True
+        stage = self._stage
+        if self._callbacks is not None and not isinstance(stage, Failed):
+            stage.kept = self
+
+    async def done_writing(self) -> None:
+        await super().done_writing()
+        self._mark_complete()
 
 
 class StreamStreamCall(_ManyRequests, _ManyResponses, _StreamStreamCall):

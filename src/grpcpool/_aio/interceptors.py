@@ -29,11 +29,14 @@ class _Last(
 ):
     """Ends the chain of one call."""
 
-    def __init__(self, caller: Caller, method: Method, compression: Any, *, goes_on: bool) -> None:
+    def __init__(self, caller: Caller, method: Method, compression: Any, *, goes_on: bool, is_written: bool) -> None:
         self._caller = caller
         self._method = method
         self._compression = compression
         self._goes_on = goes_on
+        # Whether the requests are written, and there is one response; and the calls to which they are.
+        self._is_written = is_written and method.kind == "stream_unary"
+        self._written: list[weakref.ref[Any]] = []
         # The calls that the interceptors began. They hold them, if they need them.
         self._begun: list[weakref.ref[Any]] = []
 
@@ -44,6 +47,9 @@ class _Last(
         caller = self._caller if name == self._method.arguments[0] else self._caller.of_other_method(name)
         how = (details.timeout, details.metadata, details.credentials, details.wait_for_ready)
         call = caller.call((request, *how, self._compression), self if self._goes_on else None)
+        if self._is_written:
+            call._mark_written()
+            self._written.append(weakref.ref(call))
         self._begun.append(weakref.ref(call))
         return call
 
@@ -56,6 +62,13 @@ class _Last(
                 if call is not None:
                     call.cancel()
         self._caller.end_chain()
+
+    def mark_complete(self) -> None:
+        """The last request has been written."""
+        for reference in self._written:
+            call = reference()
+            if call is not None:
+                call._mark_complete()
 
     intercept_unary_unary: Any = _go_on
     intercept_unary_stream: Any = _go_on
@@ -71,7 +84,7 @@ def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arg
         metadata = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
     name, serializer, deserializer, _ = method.arguments
     goes_on = caller.begin_chain()
-    last = _Last(caller, method, compression, goes_on=goes_on)
+    last = _Last(caller, method, compression, goes_on=goes_on, is_written=request is None)
     try:
         call = chain_of(method.kind)(
             [*interceptors, last],
@@ -90,6 +103,7 @@ def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arg
         caller.end_chain()
         raise
     call.chain.add_done_callback(last.chain_ended)
+    call._when_complete = last.mark_complete
     if goes_on:
         caller.watch_chain(call.chain)
     return call

@@ -100,7 +100,10 @@ class StreamUnary(Multicallable, _StreamUnary):
         arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
         if self._interceptors:
             return intercepted(self._interceptors, self._caller, self._method, arguments)
-        return self._caller.call(arguments)
+        call = self._caller.call(arguments)
+        if request_iterator is None:
+            call._mark_written()
+        return call
 
 
 class StreamStream(Multicallable, _StreamStream):

@@ -54,6 +54,13 @@ class Responses(AsyncIterator[Any]):
 
     async def aclose(self) -> None:
         """As of the asynchronous generator that gRPC returns."""
+        if self._iterator is None:
+            self._iterator = _closed()
         close = getattr(self._iterator, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _closed() -> AsyncIterator[Any]:
+    for response in tuple[Any, ...]():
+        yield response

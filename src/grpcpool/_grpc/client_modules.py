@@ -60,18 +60,3 @@ def is_within_call() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def was_raised_within(error: BaseException | None) -> bool:
-    """Whether code that ran within gRPC's channel raised `error`, as a signal handler does; not gRPC itself.
-
-    What an interceptor raises comes from outside: gRPC keeps no lock then.
-    """
-    names: list[str] = []
-    traceback = None if error is None else error.__traceback__
-    while traceback is not None:
-        names.append(str(traceback.tb_frame.f_globals.get("__name__")))
-        traceback = traceback.tb_next
-    if not names or (isinstance(error, Exception) and names[-1].startswith(_PACKAGE)):
-        return False
-    return not CLIENT_MODULES.isdisjoint(names)

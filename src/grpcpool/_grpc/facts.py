@@ -96,6 +96,15 @@ FACTS: Final = (
         f"{_SYNC}::test_a_close_within_a_callback_does_not_wait_for_itself",
     ),
     Fact(
+        "_run_channel_spin_thread",
+        "private name",
+        "1.60",
+        "starts the thread that serves the futures and streams of a channel: if a signal handler raises there, it may "
+        "be missing, and the connection is replaced",
+        "the connection stays in service; its futures and streams may never end",
+        f"{_SYNC}::test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting",
+    ),
+    Fact(
         "Channel._get_registered_call_handle",
         "private name",
         "1.63",
@@ -279,6 +288,22 @@ FACTS: Final = (
         "private name",
         "1.60",
         "has what was written to an intercepted call",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
+    ),
+    Fact(
+        "_write_to_iterator_queue_interruptible",
+        "private name",
+        "1.60",
+        "puts what was written there, and waits for the end of the call as well, by a task that holds the call",
+        "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
+        f"{_CHAIN}::test_without_grpcs_classes",
+    ),
+    Fact(
+        "_status_code_task",
+        "private name",
+        "1.60",
+        "is that task; a future that holds nothing takes its place",
         "grpcpool runs the interceptors of pools and leases itself; nothing is lost",
         f"{_CHAIN}::test_without_grpcs_classes",
     ),

@@ -25,11 +25,13 @@ _CLASSES = {
     "stream_stream": "InterceptedStreamStreamCall",
 }
 _PROXY = "_proxy_writes_as_request_iterator"
+_WRITE = "_write_to_iterator_queue_interruptible"
 # What methods of gRPC's must use for ours to fit in: what `_WritesWithoutHolding` replaces, and what reads the pool's
 # calls.
 _USED = {
     _PROXY: ("_interceptors_task", "_write_to_iterator_queue", "_FINISH_ITERATOR_SENTINEL"),
-    "write": ("_done_writing_flag",),
+    _WRITE: ("_status_code_task",),
+    "write": ("_done_writing_flag", _WRITE),
 }
 _PARAMETERS = (
     "interceptors",
@@ -68,14 +70,35 @@ class _WritesWithoutHolding:
     """Requests that are written to a call, for the chain to iterate.
 
     gRPC's own generator holds the call that it is for, which is then held by what iterates: a call that is dropped
-    while it waits for a place would be kept for ever.
+    while it waits for a place would be kept for ever. So does gRPC's task that waits for the end of the call to which
+    they are written, whose callbacks hold the intercepted call.
     """
 
+    _loop: asyncio.AbstractEventLoop
     _write_to_iterator_queue: asyncio.Queue[Any]
     _FINISH_ITERATOR_SENTINEL: object
+    _status_code_task: asyncio.Future[None] | None
+    _when_complete: Callable[[], None]
 
     def _proxy_writes_as_request_iterator(self) -> AsyncIterator[Any]:
         return _written(weakref.ref(self), self._write_to_iterator_queue, self._FINISH_ITERATOR_SENTINEL)
+
+    async def _write_to_iterator_queue_interruptible(self, request: Any, call: Any) -> None:
+        if self._status_code_task is None:
+            self._status_code_task = end = self._loop.create_future()
+            call.add_done_callback(functools.partial(_note, end))
+        grpcs: Any = super()
+        await grpcs._write_to_iterator_queue_interruptible(request, call)
+
+    async def done_writing(self) -> None:
+        grpcs: Any = super()
+        await grpcs.done_writing()
+        self._when_complete()
+
+
+def _note(end: asyncio.Future[None], _: object) -> None:
+    if not end.done():
+        end.set_result(None)
 
 
 async def _written(call: Callable[[], Any], queue: asyncio.Queue[Any], finish: object) -> AsyncIterator[Any]:
@@ -136,7 +159,7 @@ def _missing_for_writes(kind: Any) -> str | None:
     for method, used in _USED.items():
         code = getattr(getattr(kind, method, None), "__code__", None)
         if code is None:
-            return _PROXY
+            return method
         for name in used:
             if name not in code.co_names:
                 return name

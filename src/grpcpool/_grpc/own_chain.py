@@ -303,6 +303,7 @@ class _ManyRequests(OwnCall):
     _queue: asyncio.Queue[Any] | None = None
     _ended: asyncio.Future[None]
     _has_done_writing = False
+    _when_complete: Callable[[], None]
 
     def _requests_of(self, request: Any) -> Any:
         if request is not None:
@@ -332,6 +333,7 @@ class _ManyRequests(OwnCall):
         if not self._has_done_writing:
             self._has_done_writing = True
             await self._put(_END)
+            self._when_complete()
 
     async def _call_for_writing(self) -> Any:
         if self._queue is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -10,7 +11,11 @@ from .announcer import logger
 
 
 def do_left_work(left: deque[Callable[[], object]], pool: str) -> None:
-    """Does the work that finalizers have left to the pool of that name, and removes it from the queue."""
+    """Does the work that finalizers have left to the pool of that name, and removes it from the queue.
+
+    Raises:
+        BaseException: A signal handler has raised it.
+    """
     while left:
         try:
             work = left.popleft()
@@ -21,8 +26,23 @@ def do_left_work(left: deque[Callable[[], object]], pool: str) -> None:
         except BaseException as error:
             # A log, or callers that keep the error, must not keep a place that has not been released.
             traceback.clear_frames(error.__traceback__)
+            # If a signal handler has raised, the work is not done. To do it twice does no harm.
+            again = _failure_of(work)
             del work
-            if not isinstance(error, Exception):
+            if again is not None:
+                logger.error("pool %r: work that a finalizer queued failed", pool, exc_info=again)
+            if not isinstance(error, Exception) or (again is None and _runs_handlers()):
                 raise
-            # The thread that happens to be here is not concerned.
-            logger.exception("pool %r: work that a finalizer queued failed", pool)
+
+
+def _failure_of(work: Callable[[], object]) -> Exception | None:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 -- the thread that happens to be here is not concerned
+        traceback.clear_frames(error.__traceback__)
+        return error
+    return None
+
+
+def _runs_handlers() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -198,10 +198,13 @@ class LossWatch:
         return found
 
     def check(self, slot: Slot, *, connect: bool) -> None:
-        """Checks whether the slot's connection is up, and reports a change. It may block, see `to_check`."""
+        """Checks whether the slot's connection is up, and reports a change. It may block, see `to_check`.
+
+        A broken channel is not checked, and so never comes back into service.
+        """
         now = self._monotonic()
         with self._lock:
-            if slot in self._checking:
+            if slot in self._checking or slot.channel.broken:
                 return
             self._checking[slot] = now
         channel: SlotChannel = slot.channel

@@ -39,6 +39,8 @@ class SlotChannel(abc.ABC):
 
     # Whether methods may be registered with the channel, whenever it may be closed.
     _may_register = True
+    # Whether it does not serve any more, though it is connected.
+    broken = False
 
     def __init__(self, channel: Any) -> None:
         """Takes over `channel`, which nothing else uses."""

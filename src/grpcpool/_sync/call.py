@@ -29,13 +29,14 @@ import grpc
 
 from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reader_of, reference, take_note_of_metadata
+from .._grpc.interrupted_calls import unlock_left_locked
 from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import code_of, details_of, is_refused_stream, is_unsent
 from .._shared.finalizers import interrupts_package
 from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, on_end
-from .call_stages import Change, Failed, Running, Stage, Waiting
+from .call_stages import Change, Failed, Running, Stage, Waiting, asking
 from .channel import ChannelSurface
 from .driver import SyncDriver
 from .failed_call import CallAndError, call_error, closed_before_start, locally_cancelled
@@ -45,23 +46,6 @@ from .serial_runner import run_logged
 if TYPE_CHECKING:
     from .._values.errors import PoolError
     from .arguments import Arguments, Start
-
-
-def _asking(name: str) -> Callable[[PoolCall], Any]:
-    """The method that waits for the start, and asks the native call, or the error in its place."""
-
-    def ask(self: PoolCall) -> Any:
-        """As gRPC's; waits."""
-        while True:
-            stage = self._begun()
-            if isinstance(stage, Failed):
-                return getattr(stage.as_call(), name)()
-            answer = getattr(stage.native, name)()
-            if not self._has_been_sent_again(stage):
-                return answer
-
-    ask.__name__ = name
-    return ask
 
 
 class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
@@ -374,11 +358,11 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     # --- grpc.Call ----------------------------------------------------------------------------------------------
 
-    initial_metadata = _asking("initial_metadata")
-    trailing_metadata = _asking("trailing_metadata")
-    code = _asking("code")
-    details = _asking("details")
-    debug_error_string = _asking("debug_error_string")
+    initial_metadata = asking("initial_metadata")
+    trailing_metadata = asking("trailing_metadata")
+    code = asking("code")
+    details = asking("details")
+    debug_error_string = asking("debug_error_string")
 
     # --- grpc.Future --------------------------------------------------------------------------------------------
 
@@ -412,6 +396,9 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
             except grpc.RpcError as error:
                 if not self._is_sent_again(stage, error):
                     raise
+            except BaseException as error:
+                unlock_left_locked(error)
+                raise
             else:
                 if not isinstance(outcome, grpc.RpcError) or not self._is_sent_again(stage, outcome):
                     return outcome
@@ -462,6 +449,11 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         except grpc.RpcError:
             end_failed(read.__self__)
             raise
+        except StopIteration:
+            raise
+        except BaseException as error:
+            unlock_left_locked(error)
+            raise
         self._slot.heard += 1
         return response
 
@@ -479,6 +471,9 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                 if not self._is_sent_again(stage, error):
                     end_failed(stage.native)
                     raise
+            except BaseException as error:
+                unlock_left_locked(error)
+                raise
             else:
                 # What has answered is not sent again: the stage stays.
                 self._may_repeat = False

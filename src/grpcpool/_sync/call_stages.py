@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import threading
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from .._grpc.interrupted_calls import unlock_left_locked
 from .._machine.queue import Waiter
 from .failed_call import not_started
 from .place import new_place
@@ -157,3 +159,24 @@ class Failed:
 
 
 Stage = Waiting | Running | Failed
+
+
+def asking(name: str) -> Callable[[Any], Any]:
+    """The method that waits for the start, and asks the native call, or the error in its place."""
+
+    def ask(self: Any) -> Any:
+        """As gRPC's; waits."""
+        while True:
+            stage = self._begun()
+            if isinstance(stage, Failed):
+                return getattr(stage.as_call(), name)()
+            try:
+                answer = getattr(stage.native, name)()
+            except BaseException as error:
+                unlock_left_locked(error)
+                raise
+            if not self._has_been_sent_again(stage):
+                return answer
+
+    ask.__name__ = name
+    return ask

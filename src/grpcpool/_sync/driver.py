@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from .._grpc.client_modules import is_within_call, was_raised_within
+from .._grpc.client_modules import is_within_call
 from .._grpc.connectivity import TRUSTED_FOR
+from .._grpc.interrupted_calls import may_lack_its_thread, unlock_left_locked, was_raised_within
 from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
@@ -174,7 +175,10 @@ class SyncDriver(Driver):
         """A call on the slot is raising no status: in the main thread, a signal handler may have raised within gRPC."""
         if slot is None or threading.current_thread() is not threading.main_thread():
             return
-        if was_raised_within(sys.exception()):
+        error = sys.exception()
+        unlock_left_locked(error)
+        if was_raised_within(error):
+            slot.channel.broken = slot.channel.broken or may_lack_its_thread(error)
             self.tell(self.machine.blocked, slot)
 
     # --- calls --------------------------------------------------------------------------------------------------
