@@ -161,6 +161,28 @@ def test_a_connection_that_is_not_missed_is_not_reconnected(make_pool: PoolMaker
     assert factory.calls == 2
 
 
+@pytest.mark.parametrize("how", ["call", "future"])
+def test_a_call_that_waits_for_ready_does_not_begin_on_a_lost_connection(
+    make_pool: PoolMaker, clock: ManualClock, how: str
+) -> None:
+    """It would make the channel connect at the same moment as all others to that server. Another connection serves."""
+    numbers = iter(range(2))
+
+    def make() -> FakeChannel:
+        number = next(numbers)
+        return FakeChannel({ECHO: lambda _: b"%d" % number})
+
+    factory = FakeFactory(make)
+    pool = make_pool(factory, min_size=2, max_size=2)
+    pool.open()
+    factory.made[0].set_state(grpc.ChannelConnectivity.IDLE)
+    echo: Any = pool.unary_unary(ECHO)
+    for _ in range(3):
+        call = echo(b"", wait_for_ready=True) if how == "call" else echo.future(b"", wait_for_ready=True).result(10)
+        assert call == b"1"
+    assert (pool.stats().ready, pool.stats().lost, pool.stats().in_flight) == (1, 1, 0)
+
+
 def test_a_channel_whose_lock_is_held_for_ever(make_pool: PoolMaker) -> None:
     """Deadlines hold, other connections serve, and the connection is replaced; gRPC's lock may never be released."""
     factory = FakeFactory(lambda: FakeChannel({ECHO: bytes}))

@@ -13,7 +13,7 @@ import grpc
 
 from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
 from .._shared.methods import SENDING, failed_to_serialize
-from .._shared.waiting_for_ready import as_sent, call_deadline
+from .._shared.waiting_for_ready import as_sent, call_deadline, if_up
 from .arguments import Arguments, start
 from .call import PROXIES, CallProxy
 from .call_stages import Running, Waiting, new_running
@@ -89,6 +89,8 @@ class PoolCaller:
         running = new_running(self, call, None, arguments, context, began)
         with driver.lock:
             slot = driver.places.take(running)
+        if arguments[4]:
+            slot = if_up(driver, slot, running)
         if slot is None:
             if driver.machine.closing:
                 raise grpc.aio.UsageError("Channel is closed.")

@@ -9,19 +9,35 @@ again, and one on a channel that may lead to several servers, are held by gRPC.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
+import grpc
+
+from .._machine.places import Holder
 from .._machine.slot import Slot
 from .._values.config import PoolConfig
+from .driver import Driver
 from .methods import Method
 
-_WAIT_FOR_READY = 4
+_WAIT_FOR_READY: Final = 4
 """Where it stands among the arguments of a call."""
 
 
 def waits_within(slot: Slot, method: Method) -> bool:
     """Whether gRPC holds a call on the slot that waits for ready, if its connection is down."""
     return slot.address is None or not method.may_repeat
+
+
+def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:
+    """The slot on which a call that waits for ready has a place, unless gRPC knows that its connection is down.
+
+    Then the place is released, and the call waits in the queue: to begin it there would make the channel connect, at
+    the same moment as all others that lost the same server.
+    """
+    if slot is None or slot.channel.state() is grpc.ChannelConnectivity.READY:
+        return slot
+    driver.tell(driver.machine.unfit, slot, 1, holder)
+    return None
 
 
 def as_sent(arguments: tuple[Any, ...], slot: Slot, method: Method) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ import grpc
 from .._grpc.failed_streams import reference
 from .._grpc.short_tracebacks import drop_frames_below
 from .._shared.methods import SENDING, failed_to_serialize
-from .._shared.waiting_for_ready import as_sent, call_deadline, waits_within
+from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
 from .._values.errors import PoolError
 from .arguments import failure_of, with_metadata_read
 from .call import PoolCall
@@ -53,6 +53,7 @@ def _blocking(how: str) -> Callable[..., Any]:
         with driver.lock:
             place = spare.pop() if spare else new_place(driver)
             slot = driver.places.take(place)
+        slot = if_up(driver, slot, place) if wait_for_ready else slot
         if slot is not None:
             try:
                 ready = wait_for_ready and waits_within(slot, caller._method)
@@ -157,6 +158,8 @@ class PoolCaller:
         place = new_place(driver)
         with driver.lock:
             slot = driver.places.take(place)
+        if arguments[4]:
+            slot = if_up(driver, slot, place)
         if slot is None:
             driver.check_open(blocking=False)
             start = self._start_later(how, arguments[0])
