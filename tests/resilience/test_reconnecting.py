@@ -42,16 +42,18 @@ def test_ten_connections_reconnect_one_by_one(world: World, mortal: Server) -> N
 def test_they_are_spread_under_load(world: World, mortal: Server) -> None:
     """The first attempts are also spread when 40 callers with `wait_for_ready` notice the loss.
 
-    Calls without `wait_for_ready` are tried on a lost connection, which then connects at once, as in gRPC.
+    A call that begins in the moment of the kill makes its connection connect at once, as in gRPC; so do calls without
+    `wait_for_ready`. Therefore these are more connections, whose attempts the pool spreads over up to 1.45 s.
     """
-    with world.pool(mortal.target, options=[], min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
+    connections = 30
+    with world.pool(mortal.target, options=[], min_size=connections, max_size=connections) as subject:
         subject.open()
         with subject.load(40, SLOW, b"20", wait_for_ready=True) as load:
             load.wait_for_calls(200)
             with HangsUp(mortal.port) as door:
                 mortal.kill()
-                times = eventually(lambda: door.times[:CONNECTIONS] if len(door.times) >= CONNECTIONS else [])
+                times = eventually(lambda: door.times[:connections] if len(door.times) >= connections else [])
             mortal.start()
-            eventually(lambda: subject.stats().ready == CONNECTIONS)
+            eventually(lambda: subject.stats().ready == connections)
             load.wait_for_calls(100)
-        assert times[-1] - times[0] >= 0.1
+        assert times[-1] - times[0] >= 0.3
