@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from grpcpool._grpc.servers_words import server_by_its_words
 from support.call_server import SU, UU, CallServer
 from support.pools import PoolMaker
 from support.refusing_server import RefusingServer
+from support.servers import unary
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -86,6 +89,20 @@ def test_a_failed_connect_in_other_words(monkeypatch: pytest.MonkeyPatch, *, kno
         assert failed in ([], *([] if known else [[grpc.StatusCode.UNAVAILABLE]]))
         # A call that fails is over for its caller before its callbacks are called.
         eventually(lambda: pool.stats().in_flight == 0)
+
+
+@pytest.mark.parametrize("policy", ["pick_first", "round_robin"])
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "[::1]")])
+def test_the_words_name_the_address(family: socket.AddressFamily, host: str, policy: str) -> None:
+    """That which the channel could not reach, as a URI: so a server that relays these words is recognized."""
+    with socket.socket(family) as taken:
+        taken.bind((host.strip("[]"), 0))
+        address = f"{host}:{taken.getsockname()[1]}"
+        options = [("grpc.service_config", json.dumps({"loadBalancingConfig": [{policy: {}}]}))]
+        with grpc.insecure_channel(address, options) as channel, pytest.raises(grpc.RpcError) as raised:
+            unary(channel, UU, b"ok", timeout=LONG)
+    error: Any = raised.value
+    assert status.unreached_by(error.code(), error.details()) == status.uri_of(address) is not None
 
 
 @pytest.mark.parametrize("words", [status._OWN_DEADLINE, "other words"], ids=["as they are", "others"])

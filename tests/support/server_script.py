@@ -45,6 +45,30 @@ async def fail(request: bytes, context: Any) -> bytes:
     raise AssertionError  # abort() raises
 
 
+class Relay:
+    """A server that is stopping answers with what another server has told it, which it could not reach."""
+
+    words = "failed to connect to all addresses; last error: UNKNOWN: ipv4:192.0.2.1:1: No route to host"
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        """Of that server."""
+        self._server = server
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def relay(self, request: bytes, context: Any) -> bytes:
+        """Answers after as many milliseconds as the request says; relays the error if the server is stopping then."""
+        with RUNNING.one(context.peer()):
+            await asyncio.sleep(int(request) / 1000)
+        if self._stopping is not None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, self.words)
+        return request
+
+    async def stop(self, request: bytes, context: Any) -> bytes:
+        """Accepts no more connections and calls; those that run go on."""
+        self._stopping = asyncio.ensure_future(self._server.stop(grace=30))
+        return request
+
+
 async def count(request: bytes, context: Any) -> AsyncIterator[bytes]:
     """For ``n,ms``: n messages, each after a pause of ms milliseconds."""
     number, _, pause = request.decode().partition(",")
@@ -100,6 +124,9 @@ async def serve(host: str, port: int, options: list[tuple[str, int]], credential
     methods["Collect"] = grpc.stream_unary_rpc_method_handler(collect)
     methods["Chat"] = grpc.stream_stream_rpc_method_handler(chat)
     server = grpc.aio.server(options=options)
+    relay = Relay(server)
+    methods["Relay"] = grpc.unary_unary_rpc_method_handler(relay.relay)
+    methods["Stop"] = grpc.unary_unary_rpc_method_handler(relay.stop)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", methods),))
     if credentials is None:
         bound = server.add_insecure_port(f"{host}:{port}")

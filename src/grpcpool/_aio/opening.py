@@ -47,10 +47,13 @@ async def prime(driver: Driver, channel: AioSlotChannel) -> None:
 
 
 def _make(driver: Driver, slot: Slot) -> AioSlotChannel:
-    made = driver.source().create(slot.endpoint, slot.address)
+    source = driver.source()
+    made = source.create(slot.endpoint, slot.address)
     if not isinstance(made, grpc.aio.Channel):
         raise wrong_channel(made, "grpc.aio.Channel")
     if any(other.channel is not None and other.channel.channel is made for other in driver.machine.fleet.slots):
         raise ConnectError("the factory returned a channel that is already in the pool; it must create a new one")
-    slot.channel = channel = AioSlotChannel(made)
+    channel = AioSlotChannel(made)
+    channel.leads_to(slot.address if source.is_direct(slot.address) else None, retries=source.retries)
+    slot.channel = channel
     return channel

@@ -393,7 +393,8 @@ FACTS: Final = (
         "failed to connect to all addresses, connections to all backends failing",
         "message",
         "1.60",
-        "what gRPC says of a call that it could not send, because its channel does not connect",
+        "what gRPC says of a call that it could not send, because its channel does not connect; the words name the "
+        "address",
         "such a call fails although another connection is up; it is not sent there",
         f"{_MESSAGES}::test_a_failed_connect_in_other_words",
     ),

@@ -71,6 +71,12 @@ def has_policy(options: Iterable[tuple[str, Any]]) -> bool:
     return config is not None and ("loadBalancingConfig" in config or "loadBalancingPolicy" in config)
 
 
+def has_retries(options: Iterable[tuple[str, Any]]) -> bool:
+    """Whether gRPC itself may make several attempts at a call, by the service config among the options."""
+    config = first_of(options, _SERVICE_CONFIG)
+    return isinstance(config, str | bytes) and any(policy in str(config) for policy in ("retryPolicy", "hedgingPolicy"))
+
+
 def uses_proxy(host: str, options: Iterable[tuple[str, Any]], environ: Mapping[str, str]) -> bool:
     """Whether gRPC connects to `host` through an HTTP proxy, which looks the name up itself."""
     options = [*options]

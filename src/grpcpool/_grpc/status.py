@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,10 @@ _RESET = "RST_STREAM"
 
 
 # What gRPC says of a call that never left, because its channel could not connect; with a policy such as `round_robin`.
-_NOT_CONNECTED = re.compile(r"\A(?:failed to connect to all addresses|connections to all backends failing)")
+# The address that it names, as a URI, is the last that it tried.
+_NOT_CONNECTED = re.compile(
+    r"\A(?:failed to connect to all addresses|connections to all backends failing)(?:; last error: [A-Z_]+: (\S+): )?"
+)
 
 # What gRPC says of a call that it ended itself at its deadline; a server that gives up on a call has words of its own.
 _OWN_DEADLINE = "Deadline Exceeded"
@@ -93,12 +97,24 @@ def tells_of_loss(code: grpc.StatusCode | None, details: str) -> bool:
     return code is grpc.StatusCode.UNAVAILABLE and _RESET not in details and _LOST.search(details) is not None
 
 
-def is_unsent(code: grpc.StatusCode | None, details: str) -> bool:
-    """Whether a call failed in the words that gRPC has for one that it could not send: its channel does not connect.
+def unreached_by(code: grpc.StatusCode | None, details: str) -> str | None:
+    """The address that gRPC could not reach, if a call failed in the words that it has for one that it could not send.
 
-    A server may relay these words. Then its channel is connected.
+    As `uri_of` returns it; empty if the words name none. `None` if these are other words. A server may relay these
+    words, which then name the address of another server.
     """
-    return code is grpc.StatusCode.UNAVAILABLE and _NOT_CONNECTED.match(details) is not None
+    words = _NOT_CONNECTED.match(details) if code is grpc.StatusCode.UNAVAILABLE else None
+    return None if words is None else words[1] or ""
+
+
+def uri_of(address: str) -> str | None:
+    """How gRPC's errors name an address such as ``10.0.0.1:50051`` or ``[::1]:50051``; `None` for other texts."""
+    host, _, port = address.rpartition(":")
+    try:
+        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    return f"ipv4:{ip}:{port}" if ip.version == 4 else f"ipv6:%5B{ip}%5D:{port}"  # noqa: PLR2004 -- its name
 
 
 def is_refused_stream(error: grpc.RpcError) -> bool:

@@ -62,6 +62,15 @@ class ChannelSource:
         """What the machine is to know of where channels lead."""
         return leads_of(self.destinations)
 
+    @property
+    def retries(self) -> bool:
+        """Whether it is known that gRPC itself may make several attempts at a call."""
+        return isinstance(self.factory, TargetFactory) and self.factory.retries
+
+    def is_direct(self, address: str | None) -> bool:
+        """Whether it is known that channels created for the address connect to that, and to nothing else."""
+        return address is not None and isinstance(self.factory, TargetFactory) and self.factory.is_direct(address)
+
     def create(self, endpoint: int, address: str | None) -> Any:
         """A new channel to one of the targets, and to one address of that, if it is given."""
         return self.factory(address, endpoint) if isinstance(self.factory, TargetFactory) else self.factory()

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, assert_never
 
 import grpc
 
-from .._grpc.status import is_of_sick_server, is_unanswered, is_unsent
+from .._grpc.status import is_of_sick_server, is_unanswered
 from .._machine.effects import Act, Close, EffectQueue, Grant, Look, Notify, Open, Refuse, Started, Watch
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
@@ -384,7 +384,9 @@ class Driver(abc.ABC):
         Returns:
             Whether it did, so that the call may be sent on another connection.
         """
-        if not is_unsent(code, details) or slot.channel.state() is grpc.ChannelConnectivity.READY:
+        channel: SlotChannel = slot.channel
+        # A call that waits, which gRPC would hold if it could not send it, has been sent.
+        if (waits and not channel.shows_unsent) or not channel.could_not_send(code, details):
             return False
         self.losses.call_failed(slot, code, details)
         if not (waits or self.machine.fleet.slots.ready):

@@ -12,6 +12,7 @@ import grpc
 
 from .._grpc.plain_channels import is_plain
 from .._grpc.registered_methods import takes_registered
+from .._grpc.status import unreached_by, uri_of
 from .methods import MOST_METHODS, Method, Sent
 
 
@@ -47,6 +48,10 @@ class SlotChannel(abc.ABC):
         self.channel = channel
         # Whether requests may be passed to it as bytes.
         self.is_plain = is_plain(channel)
+        # How gRPC's errors name the only address that it leads to, if that is known; whether gRPC itself may have made
+        # attempts at a call before the one that failed.
+        self._uri: str | None = None
+        self._retries = False
         # Set when it is first found connected.
         self.has_connected = False
         # Until then the connection counts as up without a check.
@@ -62,6 +67,27 @@ class SlotChannel(abc.ABC):
     @abc.abstractmethod
     def is_up(self, *, connect: bool) -> bool:
         """Checks the connection; `connect` makes one that is not up connect."""
+
+    def leads_to(self, address: str | None, *, retries: bool) -> None:
+        """The pool has created the channel to that one address; gRPC `retries` calls on it, or does not."""
+        self._uri = None if address is None else uri_of(address)
+        self._retries = retries
+
+    @property
+    def shows_unsent(self) -> bool:
+        """Whether a call that `could_not_send` applies to has certainly never been sent."""
+        return self._uri is not None and not self._retries
+
+    def could_not_send(self, code: grpc.StatusCode | None, details: str) -> bool:
+        """Whether a call that failed was not sent by the last attempt, because the channel does not connect.
+
+        A server that relays such an error names another address. Where the address is not known, the channel must not
+        be connected: a server that relays such an error while it stops is mistaken for one that was not reached.
+        """
+        unreached = unreached_by(code, details)
+        if unreached is None:
+            return False
+        return self.state() is not grpc.ChannelConnectivity.READY if self._uri is None else unreached == self._uri
 
     def sending(self, method: Method, request: Any, sent: Sent | None) -> tuple[Any, Any]:
         """The multicallable for a call that sends what has been serialized, and what it is called with."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any
 
 import grpc
 
-from .._grpc.options import Options, isolated, shared_out, to_one_address, with_attempts_within
+from .._grpc.options import (
+    Options,
+    has_retries,
+    isolated,
+    shared_out,
+    to_one_address,
+    uses_proxy,
+    with_attempts_within,
+)
 from .._values.config import PoolConfig
 from .constructors import Constructor
 from .destination import AddressSource, destination_of, target_to
@@ -18,7 +27,7 @@ from .recipe import Credentials, Recipe
 class TargetFactory:
     """A pool's factory of channels to its target, or to several targets in an order of preference."""
 
-    __slots__ = ("_create", "_health_service", "_options", "addresses", "destinations", "targets")
+    __slots__ = ("_create", "_health_service", "_options", "addresses", "destinations", "retries", "targets")
 
     def __init__(self, recipe: Recipe, create: Callable[[str, Options], Any]) -> None:
         """Creates channels to the targets of `recipe`; `create` creates one to a target, with options.
@@ -39,6 +48,8 @@ class TargetFactory:
         self.addresses = addresses
         self.destinations = [destination_of(each, options, addresses, spread=config.spread) for each in targets]
         self._create = create
+        # Whether gRPC itself may make several attempts at a call.
+        self.retries = has_retries(options or ())
         self._options = with_attempts_within(options or (), config.connect_timeout)
         self._health_service = config.health_service
         for target, destination in zip(targets, self.destinations, strict=True):
@@ -58,6 +69,10 @@ class TargetFactory:
         to = target if as_given else target_to(address or "")
         options = to_one_address(self._options, destination.authority, self._health_service)
         return self._create(to, isolated(options))
+
+    def is_direct(self, address: str) -> bool:
+        """Whether gRPC connects to the address itself, and not to a proxy."""
+        return not uses_proxy(address.rpartition(":")[0].strip("[]"), self._options, os.environ)
 
 
 def creator(

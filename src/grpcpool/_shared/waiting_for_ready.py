@@ -2,8 +2,9 @@
 
 A slot whose address the pool has chosen leads nowhere else. There gRPC would hold the call until that server is back,
 although others are up. So the pool starts it as one that does not wait: if it cannot be sent, it fails at once, and is
-sent on another connection, or waits in the queue until one is up. A call with a request iterator, which cannot be sent
-again, and one on a channel that may lead to several servers, are held by gRPC.
+sent on another connection, or waits in the queue until one is up. gRPC holds a call with a request iterator, which
+cannot be sent again; one on a channel that may lead to several servers; and one at which gRPC may make several
+attempts, because the words for the last do not show whether an earlier one was sent.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _WAIT_FOR_READY: Final = 4
 
 def waits_within(slot: Slot, method: Method) -> bool:
     """Whether gRPC holds a call on the slot that waits for ready, if its connection is down."""
-    return slot.address is None or not method.may_repeat
+    return not (slot.channel.shows_unsent and method.may_repeat)
 
 
 def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:

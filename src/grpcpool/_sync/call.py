@@ -31,7 +31,7 @@ from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reader_of, reference, take_note_of_metadata
 from .._grpc.interrupted_calls import unlock_left_locked
 from .._grpc.short_tracebacks import drop_frames_below
-from .._grpc.status import code_of, details_of, is_refused_stream, is_unsent
+from .._grpc.status import code_of, details_of, is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
@@ -297,7 +297,9 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def _is_sent_again(self, running: Running, error: grpc.RpcError) -> bool:
         """Whether the call is sent again after its native call has failed with `error`."""
-        if not self._may_repeat or not (is_refused_stream(error) or is_unsent(code_of(error), details_of(error))):
+        channel = running.slot.channel
+        unsent = self._may_repeat and channel.could_not_send(code_of(error), details_of(error))
+        if not self._may_repeat or not (unsent or is_refused_stream(error)):
             return False
         # gRPC's thread may come to this only later, and for some streams never does.
         running.end()

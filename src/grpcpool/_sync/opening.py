@@ -52,7 +52,8 @@ def prime(driver: Driver, channel: SyncSlotChannel) -> None:
 
 def _make(driver: Driver, slot: Slot) -> SyncSlotChannel:
     try:
-        made = driver.source().create(slot.endpoint, slot.address)
+        source = driver.source()
+        made = source.create(slot.endpoint, slot.address)
     except RuntimeError as error:
         if (mistake := wrong_world(error)) is not None:
             raise mistake from error
@@ -60,6 +61,7 @@ def _make(driver: Driver, slot: Slot) -> SyncSlotChannel:
     if not isinstance(made, grpc.Channel):
         raise wrong_channel(made, "grpc.Channel")
     channel = SyncSlotChannel(made)
+    channel.leads_to(slot.address if source.is_direct(slot.address) else None, retries=source.retries)
     # Checked and stored under one lock, so that of two threads that get the same channel, one finds the other.
     with driver.lock:
         others = [other.channel.channel for other in driver.machine.fleet.slots if other.channel is not None]

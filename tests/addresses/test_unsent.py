@@ -1,0 +1,85 @@
+"""Which calls the pool takes for unsent, and sends again: those that certainly never reached a server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import grpc
+import pytest
+
+import grpcpool
+from addresses.fleet import Servers
+from resilience.worlds import World, failure_of
+from support.servers import RECONNECT_SOON, RELAY, SLOW, STOP, Server, unary
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(90)
+
+_CALLS = 4
+_RELAYED = "ipv4:192.0.2.1:1: No route to host"
+_TWO_ATTEMPTS = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 2,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.1s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+
+def _stop(server: Server) -> None:
+    """It accepts nothing more. What runs goes on."""
+    with grpc.insecure_channel(server.target, grpcpool.isolated()) as channel:
+        unary(channel, STOP, b"", timeout=LONG)
+
+
+@pytest.mark.parametrize("wait_for_ready", [None, True])
+@pytest.mark.parametrize("number", [1, 2], ids=["one server", "two servers"])
+def test_a_server_that_is_stopping_relays_the_words(
+    world: World, mortals: Callable[[int], Servers], number: int, wait_for_ready: bool | None
+) -> None:
+    """Its channel is not connected any more, and it has executed the call: its error goes to the caller."""
+    servers = mortals(number)
+    with world.pool(servers.target(), options=RECONNECT_SOON, min_size=2, max_size=2) as subject:
+        subject.open()
+        for kind in (kind for kind in subject.kinds if kind != "stream"):
+            calls = [subject.begin(RELAY, b"700", kind=kind, wait_for_ready=wait_for_ready) for _ in range(_CALLS)]
+            eventually(lambda: subject.stats().in_flight == _CALLS)
+            # They reach the servers.
+            time.sleep(0.2)
+            _stop(servers[0])
+            errors = [str(error) for call in calls if (error := call.exception(LONG)) is not None]
+            assert len(errors) == _CALLS / number
+            assert all(_RELAYED in error for error in errors), errors
+            servers[0].restart()
+            eventually(lambda: subject.stats().ready == 2)
+        assert (subject.stats().in_flight, subject.stats().waiting) == (0, 0)
+
+
+def test_a_retry_policy_bounds_the_attempts(world: World, mortals: Callable[[int], Servers]) -> None:
+    """GRPC counts them, of a call that waits for ready: the words for the last say nothing of those before."""
+    servers = mortals(1)
+    options = [*RECONNECT_SOON, ("grpc.service_config", json.dumps(_TWO_ATTEMPTS))]
+    with world.pool(servers.target(), options=options) as subject:
+        subject.open()
+        for kind in (kind for kind in subject.kinds if kind != "stream"):
+            eventually(lambda: subject.stats().ready == 1)
+            call = subject.begin(SLOW, b"10000", kind=kind, wait_for_ready=True)
+            for _ in range(2):
+                eventually(servers[0].running)
+                servers[0].kill()
+                # The next attempt begins meanwhile.
+                time.sleep(0.3)
+                servers[0].start()
+            error = failure_of(call)
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert not servers[0].running()
