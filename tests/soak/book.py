@@ -46,6 +46,7 @@ class Call:
         whole: Whether it asks for a whole connection.
         sent_once: Whether the pool does not send it again after a refusal.
         on_lease: Whether it has no place of its own.
+        chosen: When its connection was, on a lease: when that was granted. Otherwise when it began.
         ended: When.
         outcome: ``ok``, ``dropped``, a status code, or the name of the error.
         details: The error's text.
@@ -63,11 +64,17 @@ class Call:
     whole: bool = False
     sent_once: bool = False
     on_lease: bool = False
+    chosen: float = math.nan
     ended: float = math.inf
     outcome: str = "never ended"
     details: str = ""
     by_pool: bool = False
     cancelled_by_chaos: bool = False
+
+    def __post_init__(self) -> None:
+        """Without a lease its connection is chosen as it begins."""
+        if math.isnan(self.chosen):
+            self.chosen = self.began
 
 
 class Entry:

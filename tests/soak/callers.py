@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from typing import Any, Final
 
 from soak.book import Book, Entry
@@ -29,12 +31,22 @@ class BaseCaller:
         self._name = name
         self._pool = pool
         self._book = book
+        self._granted_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 
     def _call(self, wish: Wish, **how: Any) -> Entry:
         return self._book.call(self._name, wish, **how)
 
     def _how(self, wish: Wish) -> dict[str, Any]:
         return {"timeout": wish.timeout, "wait_for_ready": wish.waits}
+
+    def _granted(self, lease: Any) -> Any:
+        """Notes when the lease was granted, and returns it."""
+        self._granted_at[lease] = time.monotonic()
+        return lease
+
+    def _over(self, lease: Any) -> dict[str, Any]:
+        """What is known of each call over the lease."""
+        return {**OVER_LEASE, "chosen": self._granted_at[lease]}
 
     def _streams(self, wish: Wish) -> int | None:
         return None if wish.size % 3 == 0 else min(wish.size, self._pool.config.max_streams // 2)

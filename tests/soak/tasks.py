@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from grpcpool import PoolConfig, aio
 from soak.book import Book, Call
-from soak.callers import CLOSED_UNDER, MANY, METHODS, OVER_LEASE, BaseCaller, expected
+from soak.callers import CLOSED_UNDER, MANY, METHODS, BaseCaller, expected
 from soak.remains import Complaints
 from soak.wishes import Wish, broken, plain, wishes
 from soak.world import AT_ONCE, CALLERS, REST, Setting, World
@@ -203,7 +203,7 @@ class Caller(BaseCaller):
     async def _ask(self, wish: Wish, streams: int | None) -> Any:
         """A lease, or `None` after a failure."""
         with self._call(wish, whole=streams is None) as call, self._cancellable(call):
-            return await self._pool.acquire(wish.timeout, streams=streams)
+            return self._granted(await self._pool.acquire(wish.timeout, streams=streams))
         return None
 
     async def _lease_calls(self, wish: Wish) -> None:
@@ -218,7 +218,7 @@ class Caller(BaseCaller):
 
     async def _use(self, lease: Any, wish: Wish) -> None:
         timeout = max(wish.timeout, 1.0)
-        with self._call(wish, **OVER_LEASE, due=time.monotonic() + timeout) as call, self._cancellable(call):
+        with self._call(wish, **self._over(lease), due=time.monotonic() + timeout) as call, self._cancellable(call):
             answer = await lease.unary_unary(wish.method)(wish.request, timeout=timeout, wait_for_ready=wish.waits)
             assert answer == wish.request
 

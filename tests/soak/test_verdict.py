@@ -67,6 +67,13 @@ def test_a_kill_explains_what_fails_soon_after_it(began: float, ended: float, ex
     assert (why(call("UNAVAILABLE", began, ended), killed(12, 14)) is not None) is explained
 
 
+@pytest.mark.parametrize(("granted", "explained"), [(11.9, True), (12.2, True), (12.4, False)])
+def test_a_kill_explains_what_fails_on_a_lease(granted: float, explained: bool) -> None:
+    """A lease that was granted before gRPC could notice has no other connection."""
+    failed = call("UNAVAILABLE", 12.5, 12.6, on_lease=True, chosen=granted)
+    assert (why(failed, killed(12, 14)) is not None) is explained
+
+
 def test_a_kill_in_a_crowd_counts_once_for_each_call() -> None:
     """More calls begun after a kill must not fail than were open at it."""
     kill = killed(12, 14, running=8)

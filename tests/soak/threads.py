@@ -13,7 +13,7 @@ import grpc
 
 import grpcpool
 from soak.book import Book, Call
-from soak.callers import CLOSED_UNDER, MANY, METHODS, OVER_LEASE, BaseCaller, expected
+from soak.callers import CLOSED_UNDER, MANY, METHODS, BaseCaller, expected
 from soak.wishes import Wish, broken, plain, wishes
 from soak.world import CALLERS, REST, Setting, World
 from support.servers import RECONNECT_SOON
@@ -195,7 +195,7 @@ class Caller(BaseCaller):
     def _ask(self, wish: Wish, streams: int | None) -> Any:
         """A lease, or `None` after a failure."""
         with self._call(wish, whole=streams is None):
-            return self._pool.acquire(wish.timeout, streams=streams)
+            return self._granted(self._pool.acquire(wish.timeout, streams=streams))
         return None
 
     def _lease_calls(self, wish: Wish) -> None:
@@ -210,7 +210,7 @@ class Caller(BaseCaller):
 
     def _use(self, lease: Any, wish: Wish) -> None:
         timeout = max(wish.timeout, 1.0)
-        with self._call(wish, **OVER_LEASE, due=time.monotonic() + timeout):
+        with self._call(wish, **self._over(lease), due=time.monotonic() + timeout):
             answer = lease.unary_unary(wish.method)(wish.request, timeout=timeout, wait_for_ready=wish.waits)
             assert answer == wish.request
 
@@ -220,7 +220,7 @@ class Caller(BaseCaller):
         if lease is None:
             return
         with lease:
-            futures = self._begin_many([wish] * (streams or 3), lease, **OVER_LEASE)
+            futures = self._begin_many([wish] * (streams or 3), lease, **self._over(lease))
             if not early:
                 _wait_for(futures)
         _wait_for(futures)

@@ -50,7 +50,7 @@ class Weather:
             trouble
             for trouble in self._troubles
             if trouble.kind is Kind.KILLED
-            and call.began <= trouble.certain + _NOTICED
+            and call.chosen <= trouble.certain + _NOTICED
             and trouble.began <= call.ended <= trouble.certain + _ENDED
         ]
         return kills[-1] if kills else None
@@ -110,7 +110,7 @@ def _no_server_was_well(call: Call, weather: Weather) -> bool:
 
 
 def _open_at_a_kill(call: Call, weather: Weather) -> bool:
-    """Also calls that were begun before gRPC could notice."""
+    """Also calls whose connection was chosen before gRPC could notice."""
     return _is_down(call) and weather.kill_of(call) is not None
 
 
