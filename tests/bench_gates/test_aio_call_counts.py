@@ -56,7 +56,7 @@ def _stream(messages: int) -> Work:
 async def _count(work: Callable[[], Awaitable[None]]) -> Calls:
     """The least of several counts: the first fills caches, and the network's own work may add a call."""
     counts = []
-    for _ in range(5):
+    for _ in range(10):
         with Calls() as calls:
             await work()
         counts.append(calls)
