@@ -54,6 +54,6 @@ def _make(driver: Driver, slot: Slot) -> AioSlotChannel:
     if any(other.channel is not None and other.channel.channel is made for other in driver.machine.fleet.slots):
         raise ConnectError("the factory returned a channel that is already in the pool; it must create a new one")
     channel = AioSlotChannel(made)
-    channel.leads_to(slot.address if source.is_direct(slot.address) else None, retries=source.retries)
+    channel.leads_to(source.only_address(slot.address), retries=source.retries)
     slot.channel = channel
     return channel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
@@ -107,14 +106,10 @@ def unreached_by(code: grpc.StatusCode | None, details: str) -> str | None:
     return None if words is None else words[1] or ""
 
 
-def uri_of(address: str) -> str | None:
-    """How gRPC's errors name an address such as ``10.0.0.1:50051`` or ``[::1]:50051``; `None` for other texts."""
-    host, _, port = address.rpartition(":")
-    try:
-        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return None
-    return f"ipv4:{ip}:{port}" if ip.version == 4 else f"ipv6:%5B{ip}%5D:{port}"  # noqa: PLR2004 -- its name
+def uri_of(address: str) -> str:
+    """How gRPC's errors name an IP address with a port, such as ``10.0.0.1:50051`` or ``[::1]:50051``."""
+    scheme = "ipv6" if address.startswith("[") else "ipv4"
+    return f"{scheme}:{address.replace('[', '%5B').replace(']', '%5D')}"
 
 
 def is_refused_stream(error: grpc.RpcError) -> bool:

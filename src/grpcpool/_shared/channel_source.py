@@ -67,9 +67,11 @@ class ChannelSource:
         """Whether it is known that gRPC itself may make several attempts at a call."""
         return isinstance(self.factory, TargetFactory) and self.factory.retries
 
-    def is_direct(self, address: str | None) -> bool:
-        """Whether it is known that channels created for the address connect to that, and to nothing else."""
-        return address is not None and isinstance(self.factory, TargetFactory) and self.factory.is_direct(address)
+    def only_address(self, address: str | None) -> str | None:
+        """The IP address, if it is known that channels created for `address` connect to that, and to nothing else."""
+        if address is None or not isinstance(self.factory, TargetFactory):
+            return None
+        return self.factory.only_address(address)
 
     def create(self, endpoint: int, address: str | None) -> Any:
         """A new channel to one of the targets, and to one address of that, if it is given."""

@@ -20,7 +20,7 @@ from .._grpc.options import (
 )
 from .._values.config import PoolConfig
 from .constructors import Constructor
-from .destination import AddressSource, destination_of, target_to
+from .destination import AddressSource, address_of, destination_of, target_to
 from .recipe import Credentials, Recipe
 
 
@@ -70,9 +70,12 @@ class TargetFactory:
         options = to_one_address(self._options, destination.authority, self._health_service)
         return self._create(to, isolated(options))
 
-    def is_direct(self, address: str) -> bool:
-        """Whether gRPC connects to the address itself, and not to a proxy."""
-        return not uses_proxy(address.rpartition(":")[0].strip("[]"), self._options, os.environ)
+    def only_address(self, address: str) -> str | None:
+        """The address, if it is one IP address with a port, and gRPC connects to that itself, not to a proxy."""
+        only = address_of(address)
+        if only is None or uses_proxy(only.rpartition(":")[0].strip("[]"), self._options, os.environ):
+            return None
+        return only
 
 
 def creator(

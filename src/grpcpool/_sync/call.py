@@ -297,9 +297,10 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def _is_sent_again(self, running: Running, error: grpc.RpcError) -> bool:
         """Whether the call is sent again after its native call has failed with `error`."""
+        if not self._may_repeat:
+            return False
         channel = running.slot.channel
-        unsent = self._may_repeat and channel.could_not_send(code_of(error), details_of(error))
-        if not self._may_repeat or not (unsent or is_refused_stream(error)):
+        if not (is_refused_stream(error) or channel.could_not_send(code_of(error), details_of(error))):
             return False
         # gRPC's thread may come to this only later, and for some streams never does.
         running.end()

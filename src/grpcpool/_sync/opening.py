@@ -61,7 +61,7 @@ def _make(driver: Driver, slot: Slot) -> SyncSlotChannel:
     if not isinstance(made, grpc.Channel):
         raise wrong_channel(made, "grpc.Channel")
     channel = SyncSlotChannel(made)
-    channel.leads_to(slot.address if source.is_direct(slot.address) else None, retries=source.retries)
+    channel.leads_to(source.only_address(slot.address), retries=source.retries)
     # Checked and stored under one lock, so that of two threads that get the same channel, one finds the other.
     with driver.lock:
         others = [other.channel.channel for other in driver.machine.fleet.slots if other.channel is not None]
