@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Generator, Iterator
 
 import pytest
 
 from support.call_server import CallServer
-from support.connections import connections_to
+from support.connections import assert_no_connections, connections_to
 from support.loops import KINDS, loops_of
-from support.waiting import eventually
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,8 +53,6 @@ def calls(request: pytest.FixtureRequest, _aio_call_server: CallServer) -> Itera
     """A server that a test does not kill; when the test is over, no connection to it is left."""
     server = _aio_call_server
     yield server
-    # GRPC's own calls, in cycles of their own, keep the sockets of closed channels open.
-    gc.collect()
     # The traceback of a failed test holds what the test had.
     left = not request.node.stash.get(_FAILED, True) and not _closes(server)
     if left or connections_to(server.port):
@@ -67,6 +63,7 @@ def calls(request: pytest.FixtureRequest, _aio_call_server: CallServer) -> Itera
 
 def _closes(server: CallServer) -> bool:
     try:
-        return eventually(lambda: connections_to(server.port) == 0, timeout=5)
+        assert_no_connections(server.port)
     except AssertionError:
         return False
+    return True
