@@ -356,6 +356,42 @@ async def _aio_calls(target: str) -> Any:
         return code
 
 
+def aio_closed(target: str, below: bool) -> Any:
+    """Closes a pool, or the channel `below` it, while calls run; how these end, and how many the channel knew."""
+    return asyncio.run(_aio_closed(target, below=below))
+
+
+async def _aio_closed(target: str, *, below: bool) -> Any:
+    channel = grpc.aio.insecure_channel(target, isolated())
+    pool = grpcpool.aio.ChannelPool(lambda: channel, PoolConfig(max_size=1))
+    await pool.open()
+    async with pool.acquire(streams=1) as lease:
+        ways = [way for way in aio_ways.WAYS if not way.streams_in]
+        begun = [way.begin(each, f"hold:{support.new_tag()}") for way in ways for each in (pool, lease)]
+        # GRPC begins them.
+        await settle()
+        known = len(getattr(channel, "_active_calls", ()))
+        await (channel if below else pool).close()
+        codes = {(await call.code()).name for call in begun}
+    await pool.close()
+    return [known, sorted(codes)]
+
+
+def aio_metadata(target: str) -> Any:
+    """What a server sees of the metadata of calls with and without, and with compression."""
+    return asyncio.run(_aio_metadata(target))
+
+
+async def _aio_metadata(target: str) -> Any:
+    async with grpcpool.aio.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        call: Any = pool.unary_unary(support.UU)
+        return [
+            (await call(b"metadata", metadata=metadata, compression=compression)).decode()
+            for metadata in (None, (), (("x-key", "1"), ("x-key", "2")), grpc.aio.Metadata(("x-key", "3")))
+            for compression in (None, grpc.Compression.NoCompression, grpc.Compression.Gzip)
+        ]
+
+
 def aio_serialized(target: str) -> bool:
     """Whether a request is serialized before the call; the call must succeed in any case."""
     return asyncio.run(_aio_serialized(target))

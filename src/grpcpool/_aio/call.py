@@ -88,8 +88,6 @@ class CallProxy:
         """The native call runs; `waiting`: the stage before, if the call waited."""
         running.native = native
         self._stage = running
-        # What runs is held there, until its end.
-        running._slot.channel.running.add(native)
         if type(native) in LOSE_MESSAGES:
             native.cancel = running.cancel
         if CALLS_HOLD_THEMSELVES:

@@ -171,7 +171,7 @@ class Running:
         return native is not None and bool(type(native).cancel(native))
 
     def __call__(self, native: Any) -> None:
-        """The native call is over. Never raises: gRPC would lose the call's status."""
+        """The native call is over, which is said once. Never raises: gRPC would lose the call's status."""
         caller, self._caller = self._caller, None
         if caller is not None:
             self._slot.channel.running.discard(native)
@@ -180,6 +180,7 @@ class Running:
 
 
 def new_running(
+    make: type[Running],
     caller: Any,
     call: Any,
     slot: Slot | None,
@@ -187,8 +188,8 @@ def new_running(
     context: Any = None,
     began: float = 0.0,
 ) -> Running:
-    """Calls `ended` of `caller` once, when the native call of `call` on `slot` is over."""
-    running = Running()
+    """The stage of `call` that runs on `slot`, whose end is for `caller` to see to; of the class `make`."""
+    running = make()
     running.native = None
     running.over = False
     running._caller = caller

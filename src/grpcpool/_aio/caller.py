@@ -7,13 +7,14 @@ import contextvars
 import math
 import weakref
 from asyncio import _get_running_loop
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
 from .._shared.methods import SENDING, failed_to_serialize
-from .._shared.waiting_for_ready import as_sent, call_deadline, if_up
+from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
 from .arguments import Arguments, start
 from .call import PROXIES, CallProxy
 from .call_stages import Running, Waiting, new_running
@@ -25,6 +26,42 @@ if TYPE_CHECKING:
     from .._shared.methods import Method, Sent
     from .driver import AioDriver
     from .slot_channel import AioSlotChannel
+
+
+class RunningInPool(Running):
+    """A call of a pool: it holds a place."""
+
+    __slots__ = ()
+
+    def __call__(self, native: Any) -> None:
+        # As in any `Running`. What follows if it ended well, as nearly every call does, is done here, without calls.
+        caller, self._caller = self._caller, None
+        if caller is None:
+            return
+        slot = self._slot
+        slot.channel.running.discard(native)
+        if has_succeeded(native):
+            # As `driver.release`.
+            driver = caller._pool._driver
+            monotonic = driver.monotonic
+            try:
+                with driver.lock:
+                    settles = driver.places.release(slot, 1, monotonic(), self)
+                    if settles:
+                        driver.machine.settle(slot, monotonic())
+                if settles:
+                    driver.commit()
+            except BaseException:
+                driver.recover()
+                raise
+            # As `CallProxy._end`.
+            self.over = True
+            call = self.call()
+            if call is not None and call._callbacks is not None:
+                call._run_callbacks()
+        else:
+            caller.failed(native, self)
+        self.kept = None
 
 
 class PoolCaller:
@@ -67,63 +104,74 @@ class PoolCaller:
         Raises:
             grpc.aio.UsageError: The pool is closed.
         """
-        driver = self._pool._driver
+        driver, method, serializer = self._pool._driver, self._method, self._serializer
         loop = _get_running_loop()
         if loop is None or loop is not driver.loop or driver.leaving:
-            driver.enter()
-            if driver.leaving and chain is None:
-                raise grpc.aio.UsageError("Channel is closed.")
-        if arguments[3] is not None and not self._pool._takes_call_credentials:
-            raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
-        metadata = arguments[2]
-        if metadata is not None and type(metadata) is not tuple:
-            # It may be an iterator, and is read again if the call is sent again.
-            request, timeout, metadata, *rest = arguments
-            arguments = (request, timeout, tuple(metadata), *rest)
+            self._enter(driver, chain)
+        request, timeout, metadata, credentials, wait_for_ready, compression = arguments
+        if metadata is not None or credentials is not None:
+            arguments = self._checked(*arguments)
+            metadata = arguments[2]
         # Of an attribute that is a function, a local name is faster to call.
         monotonic, proxy = driver.monotonic, self._proxy
         began = monotonic()
         call = proxy()
         call._driver, call._owner = driver, self._pool
-        context = contextvars.copy_context()
-        running = new_running(self, call, None, arguments, context, began)
+        running = new_running(RunningInPool, self, call, None, arguments, contextvars.copy_context(), began)
         with driver.lock:
             slot = driver.places.take(running)
-        if arguments[4]:
+        if wait_for_ready:
             slot = if_up(driver, slot, running)
         if slot is None:
-            if driver.machine.closing:
-                raise grpc.aio.UsageError("Channel is closed.")
-            self._wait(call, arguments, self._serialized(arguments[0]), context, began)
+            self._wait_for_place(driver, call, running)
             return call
         try:
-            sent = as_sent(arguments, slot, self._method) if arguments[4] else arguments
-            native = self._start(running, slot.channel, sent)
+            channel = slot.channel
+            if serializer is None:
+                start = channel.made[method]
+            elif channel.is_plain:
+                start = channel.made[self._of_bytes]
+                try:
+                    running.sent = request, serializer(request)
+                    request = running.sent[1]
+                except Exception as error:  # noqa: BLE001 -- gRPC reports it
+                    start = channel.make(method.with_sent(failed_to_serialize(request, error)))
+            else:
+                start = partial(self._start_noting, running, channel)
+            native = start(
+                request,
+                timeout=timeout,
+                metadata=metadata,
+                credentials=credentials,
+                wait_for_ready=wait_for_ready and waits_within(slot, method),
+                compression=compression,
+            )
         except BaseException:
             driver.release(slot, 1, running)
             raise
         call._begin(native, running)
         return call
 
-    def _start(self, running: Running, channel: AioSlotChannel, arguments: Arguments) -> Any:
-        """Starts the native call. What it sends is kept, because it may be sent again."""
-        method, serializer, request = self._method, self._serializer, arguments[0]
-        if serializer is not None:
-            if not channel.is_plain:
-                return self._start_noting(running, channel, arguments)
-            try:
-                serialized = serializer(request)
-            except Exception as error:  # noqa: BLE001 -- gRPC reports it
-                failing = channel.make(method.with_sent(failed_to_serialize(request, error)))
-                return start(failing, request, arguments)
-            running.sent, request, method = (request, serialized), serialized, self._of_bytes
-        return start(channel.made[method], request, arguments)
+    def _enter(self, driver: AioDriver, chain: object) -> None:
+        driver.enter()
+        if driver.leaving and chain is None:
+            raise grpc.aio.UsageError("Channel is closed.")
 
-    def _start_noting(self, running: Running, channel: AioSlotChannel, arguments: Arguments) -> Any:
-        """The same, where interceptors see the request: what they send is serialized after them."""
+    def _checked(
+        self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
+    ) -> Arguments:
+        """The arguments of a call with metadata or credentials."""
+        if credentials is not None and not self._pool._takes_call_credentials:
+            raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
+        # The metadata may be an iterator, and is read again if the call is sent again.
+        read = metadata if metadata is None or type(metadata) is tuple else tuple(metadata)
+        return request, timeout, read, credentials, wait_for_ready, compression
+
+    def _start_noting(self, running: Running, channel: AioSlotChannel, request: Any, **named: Any) -> Any:
+        """Starts a native call whose request interceptors see: what they send is serialized, and kept, after them."""
         noted = SENDING.set(running)
         try:
-            return start(channel.made[self._method.noting], arguments[0], arguments)
+            return channel.made[self._method.noting](request, **named)
         finally:
             SENDING.reset(noted)
 
@@ -132,6 +180,12 @@ class PoolCaller:
             return self._method.serialized(request)
         except Exception as error:  # noqa: BLE001 -- gRPC reports it in its own way, when the call begins
             return failed_to_serialize(request, error)
+
+    def _wait_for_place(self, driver: AioDriver, call: CallProxy, running: Running) -> None:
+        if driver.machine.closing:
+            raise grpc.aio.UsageError("Channel is closed.")
+        sent = self._serialized(running.arguments[0])
+        self._wait(call, running.arguments, sent, running.context, running.began)
 
     def _wait(
         self,
@@ -176,43 +230,28 @@ class PoolCaller:
             driver.release(slot, 1, waiting)
             call._fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
-        running = new_running(self, call, slot, arguments, waiting.context, waiting.began)
+        running = new_running(RunningInPool, self, call, slot, arguments, waiting.context, waiting.began)
         running.sent, running.placed_at = waiting.sent, driver.monotonic()
         # The place is held by `running` from here on.
         waiting._released = True
         call._begin(native, running, waiting)
 
-    def ended(self, native: Any, running: Running) -> None:
-        """A native call is over: releases its place. A call that the server refused is sent again, if it may be."""
-        driver, slot, reference = self._pool._driver, running._slot, running.call
-        call = reference()
-        if has_succeeded(native):
-            # As `driver.release` does, which nearly every call saves calling.
-            monotonic = driver.monotonic
-            try:
-                with driver.lock:
-                    settles = driver.places.release(slot, 1, monotonic(), running)
-                    if settles:
-                        driver.machine.settle(slot, monotonic())
-                if settles:
-                    driver.commit()
-            except BaseException:
-                driver.recover()
-                raise
+    def failed(self, native: Any, running: Running) -> None:
+        """A native call failed: releases its place. A call that the server refused is sent again, if it may be."""
+        driver, slot, call = self._pool._driver, running._slot, running.call()
+        code = answer_of_done(native.code)
+        if has_been_refused(native, code):
+            running.refused = True
+            at_once = driver.tell(driver.machine.refused_stream, slot, running, running.placed_at)
+            if call is not None and self._method.may_repeat and not call._has_responded:
+                at = driver.resend_at(call._resends, at_once=at_once)
+                if at is not None:
+                    self._send_again(call, running, at)
+                    return
+        elif self._is_sent_elsewhere(call, native, running, code):
+            return
         else:
-            code = answer_of_done(native.code)
-            if has_been_refused(native, code):
-                running.refused = True
-                at_once = driver.tell(driver.machine.refused_stream, slot, running, running.placed_at)
-                if call is not None and self._method.may_repeat and not call._has_responded:
-                    at = driver.resend_at(call._resends, at_once=at_once)
-                    if at is not None:
-                        self._send_again(call, running, at)
-                        return
-            elif not self._is_sent_elsewhere(call, native, running, code):
-                driver.call_failed(slot, running, running.placed_at, code, details_of_done(native))
-            else:
-                return
+            driver.call_failed(slot, running, running.placed_at, code, details_of_done(native))
         if call is not None:
             call._end(running)
 

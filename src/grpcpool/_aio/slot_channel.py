@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from .._grpc.lean_multicallables import keep_calls_in, make_lean
 from .._shared.announcer import logger
 from .._shared.slot_channel import SlotChannel
 from .._values.errors import ConnectError
@@ -27,10 +28,25 @@ class AioSlotChannel(SlotChannel):
         super().__init__(channel)
         # gRPC's own calls that run on it: before 1.83 its `close` leaves streams running.
         self.running: set[Any] = set()
+        if self.is_plain:
+            keep_calls_in(self.running, channel)
 
     def make(self, method: Method) -> Any:
-        """The multicallable's `__call__`: to call the object itself with named arguments costs three times as much."""
-        return super().make(method).__call__
+        """As a function, which adds the calls that it starts to `running`.
+
+        It is the multicallable's `__call__`: to call the object itself with named arguments costs three times as much.
+        """
+        made = super().make(method).__call__
+        running = self.running
+        if self.is_plain and make_lean(made.__self__, running):
+            return made
+
+        def make_and_add(*arguments: Any, **named: Any) -> Any:
+            call = made(*arguments, **named)
+            running.add(call)
+            return call
+
+        return make_and_add
 
     async def connect(self) -> None:
         """Connects the channel, and waits until it is ready. The machine limits the time.

@@ -1,0 +1,83 @@
+"""Pools spare their asyncio calls some of what gRPC does for each; where its names are others, they do not."""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+import pytest
+
+from aio_calls.support import world
+from grpc_facts.programs import UNCHANGED, Changed, renamed
+from grpcpool._grpc.lean_multicallables import keep_calls_in, make_lean
+from grpcpool._grpc.release import CALLS_HOLD_THEMSELVES
+from support import call_server
+from support.call_server import CallServer
+from support.loops import in_loop, settle
+
+pytestmark = pytest.mark.timeout(120)
+
+# GRPC's channels know their calls since 1.83.
+_KNOWS = not CALLS_HOLD_THEMSELVES
+
+_CHANGES = {
+    "as it is": UNCHANGED,
+    **{name: renamed(name) for name in ("_python_channel", "_register_call", "_active_calls", "_init_metadata")},
+}
+_EACH_CHANGE = pytest.mark.parametrize("changed", _CHANGES.values(), ids=_CHANGES)
+
+
+@_EACH_CHANGE
+def test_without_grpcs_names(calls: CallServer, changed: Changed) -> None:
+    """Calls of all kinds work, and nothing is lost of which to warn."""
+    ended = changed.run("aio_calls", calls.target)
+    assert (ended.result, ended.warnings) == ("PERMISSION_DENIED", [])
+
+
+@pytest.mark.parametrize("changed", [UNCHANGED, renamed("_init_metadata")], ids=["as it is", "_init_metadata"])
+def test_the_metadata_of_calls(calls: CallServer, changed: Changed) -> None:
+    """The server sees what it would see without a pool."""
+    ours = [("x-key", "1"), ("x-key", "2")]
+    seen = [
+        [tuple(pair) for pair in each if pair[0].startswith("x-")]
+        for each in map(json.loads, changed.run("aio_metadata", calls.target).result)
+    ]
+    assert seen == [[]] * 6 + [ours] * 3 + [[("x-key", "3")]] * 3
+
+
+@pytest.mark.parametrize("below", [False, pytest.param(True, marks=pytest.mark.skipif(not _KNOWS, reason="as gRPC"))])
+@_EACH_CHANGE
+def test_calls_end_when_their_channel_is_closed(calls: CallServer, changed: Changed, below: bool) -> None:
+    """Whether the pool or its user closes it."""
+    known, codes = changed.run("aio_closed", calls.target, below).result
+    assert codes == ["CANCELLED"]
+    assert known == (0 if changed is _CHANGES["_active_calls"] or not _KNOWS else 6)
+
+
+@pytest.mark.skipif(not _KNOWS, reason="channels do not know their calls")
+@in_loop
+async def test_calls_from_before_the_pool(calls: CallServer) -> None:
+    """A call that a channel had before is not forgotten, and not kept after its end."""
+    async with world(calls) as at:
+        before = at.plain.unary_unary(call_server.UU)(f"hold:{call_server.new_tag()}".encode())
+        await settle()
+        running: set[object] = set()
+        keep_calls_in(running, at.plain)
+        assert running == {before}
+        before.cancel()
+        assert await before.code() is grpc.StatusCode.CANCELLED
+        await settle()
+        assert running == set()
+
+
+@pytest.mark.skipif(not _KNOWS, reason="channels do not know their calls")
+@in_loop
+async def test_only_calls_of_the_channel_are_kept(calls: CallServer) -> None:
+    """What does not keep the channel's calls is not given its calls."""
+    async with world(calls) as at:
+        multicallable = at.plain.unary_unary(call_server.UU)
+        others: set[object] = set()
+        assert not make_lean(multicallable, others)
+        call = multicallable(b"ok")
+        assert others == set()
+        assert await call == b"0"
