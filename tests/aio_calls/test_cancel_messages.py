@@ -63,8 +63,8 @@ async def test_of_a_running_call(calls: CallServer, way: Way, where: str) -> Non
 @in_loop
 async def test_without_knowledge_of_grpcs_classes(calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
     """If gRPC's own calls are of other classes, or do not cancel themselves, they get the help that all others get."""
-    for name in ("LOSE_MESSAGES", "NEED_NO_HELP"):
-        monkeypatch.setattr(call_module, name, frozenset())
+    monkeypatch.setattr(call_module, "LOSES_MESSAGE", None)
+    monkeypatch.setattr(call_module, "NEED_NO_HELP", frozenset())
     async with world(calls) as at:
         pool = await at.pool()
         tag = new_tag()

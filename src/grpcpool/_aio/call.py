@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.aio_calls import add_done_callback_unheld, has_done_writing, sending_of
-from .._grpc.cancel_messages import LOSE_MESSAGES, NEED_NO_HELP, keeping_message, restore_message
+from .._grpc.cancel_messages import LOSES_MESSAGE, NEED_NO_HELP, keeping_message, restore_message
 from .._grpc.release import CALLS_HOLD_THEMSELVES
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
@@ -88,7 +88,7 @@ class CallProxy:
         """The native call runs; `waiting`: the stage before, if the call waited."""
         running.native = native
         self._stage = running
-        if type(native) in LOSE_MESSAGES:
+        if type(native) is LOSES_MESSAGE:
             native.cancel = running.cancel
         if CALLS_HOLD_THEMSELVES:
             add_done_callback_unheld(native, running)
@@ -172,7 +172,8 @@ class CallProxy:
 
     def __del__(self) -> None:
         stage = self._stage
-        if isinstance(stage, Failed):
+        # As `isinstance`, which calls a function.
+        if type(stage) is Failed:
             return
         # Finalizers of intercepted calls that are collected together with this one may still cancel it.
         self._stage = _DROPPED

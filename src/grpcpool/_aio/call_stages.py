@@ -150,7 +150,7 @@ class Running:
     over: bool
     _caller: Any
     call: weakref.ref[Any]
-    # `None` only until the place is taken. A call on a lease holds no place, but runs on a slot as well.
+    # Not set until the place is taken. A call on a lease holds no place, but runs on a slot as well.
     _slot: Any
     _released: bool
     arguments: Any
@@ -164,7 +164,7 @@ class Running:
     calls: int
 
     def cancel(self) -> bool:
-        """Serves in place of the native call's own `cancel`, if that is a call of `LOSE_MESSAGES`."""
+        """Serves in place of the native call's own `cancel`, if that is of the class `LOSES_MESSAGE`."""
         native, message = self.native, message_of_cancellation()
         if message is not None:
             self.message = message
@@ -180,22 +180,16 @@ class Running:
 
 
 def new_running(
-    make: type[Running],
-    caller: Any,
-    call: Any,
-    slot: Slot | None,
-    arguments: Any = None,
-    context: Any = None,
-    began: float = 0.0,
+    make: type[Running], caller: Any, call: Any, arguments: Any = None, context: Any = None, began: float = 0.0
 ) -> Running:
-    """The stage of `call` that runs on `slot`, whose end is for `caller` to see to; of the class `make`."""
+    """The stage of `call` that runs, whose end is for `caller` to see to; of the class `make`.
+
+    Whoever takes the place sets the slot, and `CallProxy._begin` the native call.
+    """
     running = make()
-    running.native = None
     running.over = False
     running._caller = caller
     running.call = weakref.ref(call)
-    running._slot = slot
-    running._released = False
     running.arguments = arguments
     running.context = context
     running.began = running.placed_at = began

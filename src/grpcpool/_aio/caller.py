@@ -7,6 +7,7 @@ import contextvars
 import math
 import weakref
 from asyncio import _get_running_loop
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,7 @@ class PoolCaller:
         began = monotonic()
         call = proxy()
         call._driver, call._owner = driver, self._pool
-        running = new_running(RunningInPool, self, call, None, arguments, contextvars.copy_context(), began)
+        running = new_running(RunningInPool, self, call, arguments, contextvars.copy_context(), began)
         with driver.lock:
             slot = driver.places.take(running)
         if wait_for_ready:
@@ -127,17 +128,16 @@ class PoolCaller:
             return call
         try:
             channel = slot.channel
-            if serializer is None:
-                start = channel.made[method]
-            elif channel.is_plain:
+            if serializer is None or not channel.is_plain:
+                start = self._made(running, channel)
+            else:
                 start = channel.made[self._of_bytes]
                 try:
-                    running.sent = request, serializer(request)
-                    request = running.sent[1]
+                    serialized = serializer(request)
                 except Exception as error:  # noqa: BLE001 -- gRPC reports it
                     start = channel.make(method.with_sent(failed_to_serialize(request, error)))
-            else:
-                start = partial(self._start_noting, running, channel)
+                else:
+                    running.sent, request = (request, serialized), serialized
             native = start(
                 request,
                 timeout=timeout,
@@ -166,6 +166,13 @@ class PoolCaller:
         # The metadata may be an iterator, and is read again if the call is sent again.
         read = metadata if metadata is None or type(metadata) is tuple else tuple(metadata)
         return request, timeout, read, credentials, wait_for_ready, compression
+
+    def _made(self, running: Running, channel: AioSlotChannel) -> Callable[..., Any]:
+        """What starts a native call whose request is not serialized before it."""
+        if self._serializer is None:
+            made: Callable[..., Any] = channel.made[self._method]
+            return made
+        return partial(self._start_noting, running, channel)
 
     def _start_noting(self, running: Running, channel: AioSlotChannel, request: Any, **named: Any) -> Any:
         """Starts a native call whose request interceptors see: what they send is serialized, and kept, after them."""
@@ -230,7 +237,8 @@ class PoolCaller:
             driver.release(slot, 1, waiting)
             call._fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
-        running = new_running(RunningInPool, self, call, slot, arguments, waiting.context, waiting.began)
+        running = new_running(RunningInPool, self, call, arguments, waiting.context, waiting.began)
+        running._slot, running._released = slot, False
         running.sent, running.placed_at = waiting.sent, driver.monotonic()
         # The place is held by `running` from here on.
         waiting._released = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, final
 
 import grpc
 
@@ -32,6 +32,7 @@ class CallNotStartedError(grpc.aio.AioRpcError):
     __repr__ = __str__
 
 
+@final
 class Failed:
     """The stage of a call, of any kind, that is over and was never started. It serves in place of a native call.
 

@@ -159,7 +159,8 @@ class LeaseCaller:
             raise
         call = PROXIES[self._method.kind]()
         call._driver, call._owner = self.driver, lease
-        running = new_running(Running, self, call, lease._slot, began=self.driver.monotonic())
+        running = new_running(Running, self, call, began=self.driver.monotonic())
+        running._slot = lease._slot
         # Later ones may run when it ends: its caller may have the error already.
         running.calls = calls
         call._begin(native, running)

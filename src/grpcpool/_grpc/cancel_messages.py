@@ -15,21 +15,21 @@ from collections.abc import Awaitable, Generator
 from typing import Any, Final
 
 
-def _class(name: str) -> frozenset[type]:
-    """GRPC's own class of calls, if it is there. If it is not, `keeping_message` serves, which costs more."""
+def _class(name: str) -> Any:
+    """GRPC's own class of calls; `None` if it is not there: then `keeping_message` serves, which costs more."""
     try:
-        return frozenset([getattr(importlib.import_module("grpc.aio._call"), name)])
+        return getattr(importlib.import_module("grpc.aio._call"), name)
     except (ImportError, AttributeError):
-        return frozenset()
+        return None
 
 
-LOSE_MESSAGES: Final = _class("UnaryUnaryCall")
-"""Calls that call their own `cancel` while they handle a cancellation whose message they lose.
+LOSES_MESSAGE: Final = _class("UnaryUnaryCall")
+"""The class of calls that call their own `cancel` while they handle a cancellation whose message they lose.
 
 `message_of_cancellation` finds it there, which costs a call nothing but the replacement of that method.
 """
 
-NEED_NO_HELP: Final = LOSE_MESSAGES | _class("StreamUnaryCall")
+NEED_NO_HELP: Final = frozenset([LOSES_MESSAGE, _class("StreamUnaryCall")])
 """Calls with one response that may be awaited without `keeping_message`."""
 
 
