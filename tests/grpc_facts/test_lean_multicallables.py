@@ -29,7 +29,7 @@ _EACH_CHANGE = pytest.mark.parametrize("changed", _CHANGES.values(), ids=_CHANGE
 
 @_EACH_CHANGE
 def test_without_grpcs_names(calls: CallServer, changed: Changed) -> None:
-    """Calls of all kinds work, and nothing is lost of which to warn."""
+    """Calls of all kinds work, without a warning."""
     ended = changed.run("aio_calls", calls.target)
     assert (ended.result, ended.warnings) == ("PERMISSION_DENIED", [])
 

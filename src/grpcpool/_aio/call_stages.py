@@ -182,9 +182,9 @@ class Running:
 def new_running(
     make: type[Running], caller: Any, call: Any, arguments: Any = None, context: Any = None, began: float = 0.0
 ) -> Running:
-    """The stage of `call` that runs, whose end is for `caller` to see to; of the class `make`.
+    """The stage of `call` in which it runs, of the class `make`; `caller` does what its end requires.
 
-    Whoever takes the place sets the slot, and `CallProxy._begin` the native call.
+    The slot is set when the place is taken, and the native call by `CallProxy._begin`.
     """
     running = make()
     running.over = False

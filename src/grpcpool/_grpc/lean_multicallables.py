@@ -51,7 +51,7 @@ def make_lean(multicallable: Any, running: set[Any]) -> bool:
 
     A call without metadata does not make an object to hold none. And instead of two objects, and a callback, of its
     own, which gRPC has for each call only to know which ones to cancel at the end, a call is added to `running`. When
-    it is over, it has to be removed by whoever has started it.
+    it is over, its starter has to remove it.
 
     Returns:
         Whether calls are added to `running`; only to one that the channel keeps its calls in.
