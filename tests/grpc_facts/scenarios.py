@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import sys
@@ -370,11 +371,45 @@ async def _aio_closed(target: str, *, below: bool) -> Any:
         begun = [way.begin(each, f"hold:{support.new_tag()}") for way in ways for each in (pool, lease)]
         # GRPC begins them.
         await settle()
-        known = len(getattr(channel, "_active_calls", ()))
+        known = len(set(getattr(channel, "_active_calls", ())))
         await (channel if below else pool).close()
         codes = {(await call.code()).name for call in begun}
     await pool.close()
     return [known, sorted(codes)]
+
+
+def aio_closed_beside_others(target: str, how: str) -> Any:
+    """Closes a connection amid calls of the pool and of `prime`, whose callbacks raise; how those of the pool end."""
+    return asyncio.run(_aio_closed_beside_others(target, how))
+
+
+async def _aio_closed_beside_others(target: str, how: str) -> Any:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    others = []
+
+    def fails(_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    async def prime(channel: Any) -> None:
+        for _ in range(3):
+            call = channel.unary_stream(support.US)(f"hold:{support.new_tag()}".encode())
+            call.add_done_callback(fails)
+            others.append(call)
+
+    config = PoolConfig(max_size=1, prime=prime, drain_timeout=0.1)
+    pool = grpcpool.aio.insecure_channel(target, config=config)
+    await pool.open()
+    begun = [way.begin(pool, f"hold:{support.new_tag()}") for way in aio_ways.WAYS]
+    await settle()
+    (slot,) = pool._driver.machine.fleet.slots
+    if how == "refresh":
+        pool.refresh()
+    elif how == "close":
+        await pool.close()
+    else:
+        with contextlib.suppress(ZeroDivisionError):
+            await slot.channel.channel.close()
+    return [(await asyncio.wait_for(call.code(), _LONG)).name for call in begun]
 
 
 def aio_metadata(target: str) -> Any:

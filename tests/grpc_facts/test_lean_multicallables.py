@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 
-import grpc
 import pytest
 
 from aio_calls.support import world
 from grpc_facts.programs import UNCHANGED, Changed, renamed
-from grpcpool._grpc.lean_multicallables import keep_calls_in, make_lean
+from grpcpool._grpc.lean_multicallables import make_lean
 from grpcpool._grpc.release import CALLS_HOLD_THEMSELVES
 from support import call_server
+from support.aio_ways import WAYS
 from support.call_server import CallServer
-from support.loops import in_loop, settle
+from support.loops import in_loop
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,6 +24,7 @@ _CHANGES = {
     "as it is": UNCHANGED,
     **{name: renamed(name) for name in ("_python_channel", "_register_call", "_active_calls", "_init_metadata")},
 }
+_IF_KNOWN = pytest.mark.skipif(not _KNOWS, reason="channels do not know their calls")
 _EACH_CHANGE = pytest.mark.parametrize("changed", _CHANGES.values(), ids=_CHANGES)
 
 
@@ -45,7 +46,7 @@ def test_the_metadata_of_calls(calls: CallServer, changed: Changed) -> None:
     assert seen == [[]] * 6 + [ours] * 3 + [[("x-key", "3")]] * 3
 
 
-@pytest.mark.parametrize("below", [False, pytest.param(True, marks=pytest.mark.skipif(not _KNOWS, reason="as gRPC"))])
+@pytest.mark.parametrize("below", [False, pytest.param(True, marks=_IF_KNOWN)])
 @_EACH_CHANGE
 def test_calls_end_when_their_channel_is_closed(calls: CallServer, changed: Changed, below: bool) -> None:
     """Whether the pool or its user closes it."""
@@ -54,26 +55,10 @@ def test_calls_end_when_their_channel_is_closed(calls: CallServer, changed: Chan
     assert known == (0 if changed is _CHANGES["_active_calls"] or not _KNOWS else 6)
 
 
-@pytest.mark.skipif(not _KNOWS, reason="channels do not know their calls")
+@_IF_KNOWN
 @in_loop
-async def test_calls_from_before_the_pool(calls: CallServer) -> None:
-    """A call that a channel had before is not forgotten, and not kept after its end."""
-    async with world(calls) as at:
-        before = at.plain.unary_unary(call_server.UU)(f"hold:{call_server.new_tag()}".encode())
-        await settle()
-        running: set[object] = set()
-        keep_calls_in(running, at.plain)
-        assert running == {before}
-        before.cancel()
-        assert await before.code() is grpc.StatusCode.CANCELLED
-        await settle()
-        assert running == set()
-
-
-@pytest.mark.skipif(not _KNOWS, reason="channels do not know their calls")
-@in_loop
-async def test_only_calls_of_the_channel_are_kept(calls: CallServer) -> None:
-    """What does not keep the channel's calls is not given its calls."""
+async def test_only_the_calls_of_a_channel_are_noted(calls: CallServer) -> None:
+    """A set in which the channel does not find its calls gets none."""
     async with world(calls) as at:
         multicallable = at.plain.unary_unary(call_server.UU)
         others: set[object] = set()
@@ -81,3 +66,9 @@ async def test_only_calls_of_the_channel_are_kept(calls: CallServer) -> None:
         call = multicallable(b"ok")
         assert others == set()
         assert await call == b"0"
+
+
+@pytest.mark.parametrize("how", ["close", "refresh", pytest.param("below", marks=_IF_KNOWN)])
+def test_a_callback_of_others_that_raises(calls: CallServer, how: str) -> None:
+    """Calls of the pool end with their connection, whatever callbacks the calls of `prime` have."""
+    assert UNCHANGED.run("aio_closed_beside_others", calls.target, how).result == ["CANCELLED"] * len(WAYS)

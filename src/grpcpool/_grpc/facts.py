@@ -295,7 +295,7 @@ FACTS: Final = (
         "_active_calls",
         "private name",
         "1.83",
-        "has the calls that an asyncio channel cancels when it is closed: the pool's own set takes its place",
+        "has the calls that an asyncio channel cancels when it is closed: those of the pool are added",
         "each asyncio call costs a twentieth more",
         f"{_LEAN}::test_calls_end_when_their_channel_is_closed",
     ),

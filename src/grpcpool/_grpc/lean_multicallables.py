@@ -5,7 +5,8 @@ Together it is a twentieth of a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -34,16 +35,26 @@ class _Register:
         return getattr(self._channel, name)
 
 
-def keep_calls_in(running: set[Any], channel: Any) -> None:
-    """The calls that gRPC's channel cancels when it is closed are those in `running` from now on.
+class _Calls(weakref.WeakSet[Any]):
+    """The calls of a channel: those that it has registered itself, and before them those in `running`."""
+
+    def __init__(self, running: set[Any], own: Iterable[Any]) -> None:
+        super().__init__(own)
+        self.running = running
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from tuple(self.running)
+        yield from super().__iter__()
+
+
+def has_calls_in(channel: Any, running: set[Any]) -> None:
+    """The calls that gRPC's channel cancels when it is closed are also those in `running` from now on.
 
     Before 1.83 a channel does not know its calls.
     """
-    before = getattr(channel, "_active_calls", None)
-    if before is not None and hasattr(channel, "_register_call"):
-        channel._active_calls = running
-        for call in tuple(before):
-            channel._register_call(call)
+    own = getattr(channel, "_active_calls", None)
+    if isinstance(own, weakref.WeakSet) and hasattr(channel, "_register_call"):
+        channel._active_calls = _Calls(running, own)
 
 
 def make_lean(multicallable: Any, running: set[Any]) -> bool:
@@ -54,13 +65,14 @@ def make_lean(multicallable: Any, running: set[Any]) -> bool:
     it is over, its starter has to remove it.
 
     Returns:
-        Whether calls are added to `running`; only to one that the channel keeps its calls in.
+        Whether calls are added to `running`. They are if the channel has calls there, see `has_calls_in`.
     """
     own = getattr(multicallable, "_init_metadata", None)
     if _arguments(own) == ("metadata", "compression"):
         multicallable._init_metadata = _without(own)
     channel = getattr(multicallable, "_python_channel", None)
-    if getattr(channel, "_active_calls", None) is not running:
+    calls = getattr(channel, "_active_calls", None)
+    if not (isinstance(calls, _Calls) and calls.running is running):
         return False
     multicallable._python_channel = _Register(channel, running.add)
     return True
