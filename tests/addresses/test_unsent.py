@@ -12,7 +12,7 @@ import pytest
 import grpcpool
 from addresses.fleet import Servers
 from resilience.worlds import World, failure_of
-from support.servers import RECONNECT_SOON, RELAY, SLOW, STOP, Server, unary
+from support.servers import FAIL, RECONNECT_SOON, RELAY, SLOW, STOP, Server, unary
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(90)
@@ -62,6 +62,43 @@ def test_a_server_that_is_stopping_relays_the_words(
             servers[0].restart()
             eventually(lambda: subject.stats().ready == 2)
         assert (subject.stats().in_flight, subject.stats().waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("wait_for_ready", [None, True])
+def test_a_server_that_is_well_relays_words_with_its_own_address(
+    world: World, mortals: Callable[[int], Servers], wait_for_ready: bool | None
+) -> None:
+    """Another server may have the same address for it, as behind a tunnel. The call is executed once."""
+    servers = mortals(1)
+    words = f"failed to connect to all addresses; last error: UNKNOWN: ipv4:{servers[0].target}: refused"
+    with world.pool(servers.target(), options=RECONNECT_SOON, min_size=2, max_size=2) as subject:
+        subject.open()
+        for number, kind in enumerate((kind for kind in subject.kinds if kind != "stream"), 1):
+            call = subject.begin(FAIL, f"UNAVAILABLE|{words}".encode(), kind=kind, wait_for_ready=wait_for_ready)
+            assert f"{words} ({number})" in str(call.exception(LONG))
+
+
+def test_a_retry_policy_bounds_the_executions(world: World, mortals: Callable[[int], Servers]) -> None:
+    """Two attempts are two, although the second one could not be sent and another server is up."""
+    options = [*RECONNECT_SOON, ("grpc.service_config", json.dumps(_TWO_ATTEMPTS))]
+    servers = mortals(3)
+    with world.pool(servers.target(), options=options, min_size=3, max_size=3) as subject:
+        for kind in (kind for kind in subject.kinds if kind != "stream"):
+            subject.open()
+            eventually(lambda: subject.stats().ready == 3)
+            call = subject.begin(SLOW, b"10000", kind=kind)
+            up = list(servers)
+            while not call.done() and up:
+                for server in up:
+                    if server.running():
+                        server.kill()
+                        up.remove(server)
+                        break
+            assert isinstance(call.exception(LONG), grpc.RpcError)
+            killed = [server for server in servers if server not in up]
+            for server in killed:
+                server.restart()
+            assert 1 <= len(killed) <= 2
 
 
 def test_a_retry_policy_bounds_the_attempts(world: World, mortals: Callable[[int], Servers]) -> None:

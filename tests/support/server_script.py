@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import pathlib
@@ -39,9 +40,14 @@ async def pid(request: bytes, context: Any) -> bytes:
     return str(os.getpid()).encode()
 
 
+_FAILED_WITH_WORDS = itertools.count(1)
+
+
 async def fail(request: bytes, context: Any) -> bytes:
-    """Fails with the status code that the request names."""
-    await context.abort(grpc.StatusCode[request.decode()], f"failed as asked: {request.decode()}")
+    """Fails with the status code that the request names; for ``CODE|words`` with these and a number that counts up."""
+    code, _, words = request.decode().partition("|")
+    details = f"{words} ({next(_FAILED_WITH_WORDS)})" if words else f"failed as asked: {code}"
+    await context.abort(grpc.StatusCode[code], details)
     raise AssertionError  # abort() raises
 
 

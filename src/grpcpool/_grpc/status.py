@@ -13,7 +13,7 @@ from .call_errors import has_answered, is_answer_pending
 from .client_modules import CLIENT_MODULES
 from .missing import warn_of_missing
 
-# gRPC's own words, in nothing but its own parentheses: a server that relays the error of another server adds words.
+# gRPC's own words, in nothing but its own parentheses: most servers that relay the error of another server add words.
 _REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7\)*")
 
 

@@ -63,9 +63,9 @@ class ChannelSource:
         return leads_of(self.destinations)
 
     @property
-    def retries(self) -> bool:
-        """Whether it is known that gRPC itself may make several attempts at a call."""
-        return isinstance(self.factory, TargetFactory) and self.factory.retries
+    def retries(self) -> bool | None:
+        """Whether gRPC itself may make several attempts at a call; `None` if that is not known, as of a factory."""
+        return self.factory.retries if isinstance(self.factory, TargetFactory) else None
 
     def only_address(self, address: str | None) -> str | None:
         """The IP address, if it is known that channels created for `address` connect to that, and to nothing else."""

@@ -49,9 +49,9 @@ class SlotChannel(abc.ABC):
         # Whether requests may be passed to it as bytes.
         self.is_plain = is_plain(channel)
         # How gRPC's errors name the only address that it leads to, if that is known; whether gRPC itself may have made
-        # attempts at a call before the one that failed.
+        # attempts at a call before the one that failed, if that is known.
         self._uri: str | None = None
-        self._retries = False
+        self._retries: bool | None = None
         # Set when it is first found connected.
         self.has_connected = False
         # Until then the connection counts as up without a check.
@@ -68,8 +68,8 @@ class SlotChannel(abc.ABC):
     def is_up(self, *, connect: bool) -> bool:
         """Checks the connection; `connect` makes one that is not up connect."""
 
-    def leads_to(self, address: str | None, *, retries: bool) -> None:
-        """The pool has created the channel to that one address; gRPC `retries` calls on it, or does not."""
+    def leads_to(self, address: str | None, *, retries: bool | None) -> None:
+        """The channel leads to that one address, if it is known; so is, unless `None`, whether gRPC `retries` calls."""
         self._uri = None if address is None else uri_of(address)
         self._retries = retries
 
@@ -81,13 +81,14 @@ class SlotChannel(abc.ABC):
     def could_not_send(self, code: grpc.StatusCode | None, details: str) -> bool:
         """Whether a call that failed was not sent by the last attempt, because the channel does not connect.
 
-        A server that relays such an error names another address. Where the address is not known, the channel must not
-        be connected: a server that relays such an error while it stops is mistaken for one that was not reached.
+        Then the channel is not connected, the words name its own address, and gRPC has made no attempt before. Of a
+        factory's channel address and attempts are not known. There a server that relays such an error while its
+        connection ends is mistaken for one that was not reached.
         """
         unreached = unreached_by(code, details)
-        if unreached is None:
+        if unreached is None or self._retries or self.state() is grpc.ChannelConnectivity.READY:
             return False
-        return self.state() is not grpc.ChannelConnectivity.READY if self._uri is None else unreached == self._uri
+        return self._retries is None or unreached == self._uri
 
     def sending(self, method: Method, request: Any, sent: Sent | None) -> tuple[Any, Any]:
         """The multicallable for a call that sends what has been serialized, and what it is called with."""
