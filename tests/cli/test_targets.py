@@ -44,3 +44,17 @@ def test_a_name_resolves_to_each_address_once() -> None:
     addresses = parse_target("localhost:1").addresses()
     assert len(set(addresses)) == len(addresses) > 0
     assert Address("127.0.0.1", 1) in addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "with_port"),
+    [
+        ("orders", "orders (port 443)"),
+        ("dns:///orders", "dns:///orders (port 443)"),
+        ("orders:50051", "orders:50051"),
+        ("unix:/run/orders", "unix:/run/orders"),
+    ],
+)
+def test_the_port_that_is_assumed_is_named(text: str, with_port: str) -> None:
+    """Errors name the port that was tried, if the target does not."""
+    assert parse_target(text).with_port == with_port

@@ -281,6 +281,13 @@ def test_a_wrong_type_of_target_is_refused(world: Any) -> None:
 
 
 @pytest.mark.parametrize("world", [grpcpool, grpcpool.aio], ids=["threads", "asyncio"])
+def test_settings_in_the_place_of_options_are_refused(world: Any) -> None:
+    """Where gRPC has its options; the error says how to pass the settings."""
+    with pytest.raises(TypeError, match=r"config=PoolConfig"):
+        world.insecure_channel("localhost:1", PoolConfig())
+
+
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio], ids=["threads", "asyncio"])
 def test_a_wrong_type_of_credentials_is_refused(world: Any) -> None:
     """The error names only the type of what was passed, because the value may be the text of a key."""
     with pytest.raises(TypeError, match=r"credentials must be grpc\.ChannelCredentials, .*, not bytes$"):

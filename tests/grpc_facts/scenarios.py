@@ -379,7 +379,7 @@ async def _aio_closed(target: str, *, below: bool) -> Any:
 
 
 def aio_closed_beside_others(target: str, how: str) -> Any:
-    """Closes a connection amid calls of the pool and of `prime`, whose callbacks raise; how those of the pool end."""
+    """Closes a connection during calls of the pool and of `prime`, whose callbacks raise; how those of the pool end."""
     return asyncio.run(_aio_closed_beside_others(target, how))
 
 

@@ -135,9 +135,11 @@ def recipe_of(
     """The recipe of a pool over a target, or several.
 
     Raises:
-        TypeError: A target is not a valid one. gRPC, too, raises at once.
+        TypeError: A target is not a valid one. gRPC, too, raises at once. Or the settings stand among the options.
         ValueError: There is none, or one of them twice.
     """
+    if isinstance(options, PoolConfig):
+        raise TypeError(f"options are gRPC's: pass the settings by name, as config={options!r}")
     return Recipe(
         targets=tuple(targets_of(target)),
         credentials=credentials,

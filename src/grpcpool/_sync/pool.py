@@ -166,7 +166,8 @@ class ChannelPool(PoolBase, ChannelSurface):
     def open(self, timeout: float | None = None) -> None:
         """Opens `min_size` connections and waits until they are ready.
 
-        This is optional: a pool opens at first use. It shows early whether the server can be reached.
+        This is optional: a pool opens at first use. It shows early whether the server can be reached, and does not
+        wait for one that cannot: the first attempt that fails ends it. A call with `wait_for_ready` waits.
 
         Args:
             timeout: Seconds that this may take; `None`: only `PoolConfig.connect_timeout` limits it.

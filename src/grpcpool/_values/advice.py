@@ -153,8 +153,8 @@ class _Observation:
         return self.share > _TOLERATED_SHARE or self.after.waiting > 0
 
     def littles_law(self) -> str:
-        """Returns Little's law as text; empty if the time is not known."""
-        if self.rate is None or self.held is None:
+        """Returns Little's law as text; empty if the time is not known, or nothing was in flight in either snapshot."""
+        if self.rate is None or not self.held:
             return ""
         return (
             f"(Little's law: {self.rate:.1f} per second, each holding its place for {1000 * self.held:.1f} ms, are "

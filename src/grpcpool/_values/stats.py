@@ -82,7 +82,7 @@ class PoolStats:
         opened: Connections opened.
         open_failures: Failed attempts to open a connection.
         closed: Connections closed, by reason: `idle`, `age`, `shrink`, `refresh`, `overflow`, `discarded`, `lost`,
-            `unresponsive`, `pool_closed`.
+            `address_gone`, `unresponsive`, `pool_closed`. Those that were never up do not count.
         target: What the pool connects to; `None` for a pool with a factory of its own.
         channels: All connections.
         taken_at: When the snapshot was taken; an aware `datetime`. It does not count when snapshots are compared.

@@ -95,5 +95,5 @@ def _recommend(reports: list[AddressReport], in_flight: int, *, is_name: bool) -
 def _failure(target: Target, reports: list[AddressReport]) -> str:
     errors = list(dict.fromkeys(report.error or "no answer" for report in reports))
     if len(reports) > 1:
-        return f"{target.text}: none of {len(reports)} addresses answered: {'; '.join(errors)}"
-    return f"{target.text}: {errors[0]}"
+        return f"{target.with_port}: none of {len(reports)} addresses answered: {'; '.join(errors)}"
+    return f"{target.with_port}: {errors[0]}"
