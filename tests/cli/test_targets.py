@@ -51,6 +51,7 @@ def test_a_name_resolves_to_each_address_once() -> None:
     [
         ("orders", "orders (port 443)"),
         ("dns:///orders", "dns:///orders (port 443)"),
+        ("orders443", "orders443 (port 443)"),
         ("orders:50051", "orders:50051"),
         ("unix:/run/orders", "unix:/run/orders"),
     ],

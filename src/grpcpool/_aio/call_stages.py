@@ -171,7 +171,7 @@ class Running:
         return native is not None and bool(type(native).cancel(native))
 
     def __call__(self, native: Any) -> None:
-        """The native call is over, which is said once. Never raises: gRPC would lose the call's status."""
+        """The native call is over; only the first time counts. Never raises: gRPC would lose the status of the call."""
         caller, self._caller = self._caller, None
         if caller is not None:
             self._slot.channel.running.discard(native)
@@ -180,13 +180,13 @@ class Running:
 
 
 def new_running(
-    make: type[Running], caller: Any, call: Any, arguments: Any = None, context: Any = None, began: float = 0.0
+    kind: type[Running], caller: Any, call: Any, arguments: Any = None, context: Any = None, began: float = 0.0
 ) -> Running:
-    """The stage of `call` in which it runs, of the class `make`; `caller` does what its end requires.
+    """The stage of `call` in which it runs, as an object of `kind`. At its end it calls `caller`.
 
     The slot is set when the place is taken, and the native call by `CallProxy._begin`.
     """
-    running = make()
+    running = kind()
     running.over = False
     running._caller = caller
     running.call = weakref.ref(call)

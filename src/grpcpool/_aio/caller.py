@@ -129,16 +129,16 @@ class PoolCaller:
         try:
             channel = slot.channel
             if serializer is None or not channel.is_plain:
-                start = self._made(running, channel)
+                made = self._made(running, channel)
             else:
-                start = channel.made[self._of_bytes]
+                made = channel.made[self._of_bytes]
                 try:
                     serialized = serializer(request)
                 except Exception as error:  # noqa: BLE001 -- gRPC reports it
-                    start = channel.make(method.with_sent(failed_to_serialize(request, error)))
+                    made = channel.make(method.with_sent(failed_to_serialize(request, error)))
                 else:
                     running.sent, request = (request, serialized), serialized
-            native = start(
+            native = made(
                 request,
                 timeout=timeout,
                 metadata=metadata,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.lean_multicallables import has_calls_in, make_lean
+from .._grpc.lean_multicallables import also_cancel, make_lean
 from .._shared.announcer import logger
 from .._shared.slot_channel import SlotChannel
 from .._values.errors import ConnectError
@@ -29,7 +29,7 @@ class AioSlotChannel(SlotChannel):
         # gRPC's own calls that run on it: before 1.83 its `close` leaves streams running.
         self.running: set[Any] = set()
         if self.is_plain:
-            has_calls_in(channel, self.running)
+            also_cancel(channel, self.running)
 
     def make(self, method: Method) -> Any:
         """As a function, which adds the calls that it starts to `running`.

@@ -47,10 +47,10 @@ class _Calls(weakref.WeakSet[Any]):
         yield from super().__iter__()
 
 
-def has_calls_in(channel: Any, running: set[Any]) -> None:
-    """The calls that gRPC's channel cancels when it is closed are also those in `running` from now on.
+def also_cancel(channel: Any, running: set[Any]) -> None:
+    """From now on gRPC's channel also cancels the calls in `running` when it is closed.
 
-    Before 1.83 a channel does not know its calls.
+    Before 1.83 a channel does not know its calls, and this does nothing.
     """
     own = getattr(channel, "_active_calls", None)
     if isinstance(own, weakref.WeakSet) and hasattr(channel, "_register_call"):
@@ -60,12 +60,12 @@ def has_calls_in(channel: Any, running: set[Any]) -> None:
 def make_lean(multicallable: Any, running: set[Any]) -> bool:
     """Makes the calls of a multicallable of a channel without interceptors cheaper.
 
-    A call without metadata does not make an object to hold none. And instead of two objects, and a callback, of its
-    own, which gRPC has for each call only to know which ones to cancel at the end, a call is added to `running`. When
-    it is over, its starter has to remove it.
+    All calls without metadata share one empty object. And each call is added to `running`; the code that starts the
+    call has to remove it at its end. GRPC would register the call with its channel, which takes two weak references
+    and a callback.
 
     Returns:
-        Whether calls are added to `running`. They are if the channel has calls there, see `has_calls_in`.
+        Whether calls are added to `running`. They are if the channel cancels those in it, see `also_cancel`.
     """
     own = getattr(multicallable, "_init_metadata", None)
     if _arguments(own) == ("metadata", "compression"):

@@ -57,7 +57,7 @@ class Target:
     @property
     def with_port(self) -> str:
         """The text, and the port if that is not in it."""
-        return self.text if self.port == 0 or str(self.port) in self.text else f"{self.text} (port {self.port})"
+        return self.text if self.port == 0 or f":{self.port}" in self.text else f"{self.text} (port {self.port})"
 
     def addresses(self) -> tuple[Address, ...]:
         """Returns the addresses that the target resolves to, each once.
