@@ -40,6 +40,8 @@ def test_one_may_be_added_later(make_pool: PoolMaker) -> None:
     early, late = Recorder(), Recorder()
     pool = make_pool(FakeFactory(), listeners=[early])
     pool.open()
+    # Another thread emits it, maybe only now.
+    eventually(lambda: early.of(Opened))
     pool.add_listener(late)
     not_a_listener: Any = object()
     with pytest.raises(TypeError, match=r"grpcpool\.Listener"):
