@@ -28,11 +28,17 @@ def test_the_return() -> None:
             except grpc.RpcError:
                 return None
 
+        def is_refused() -> bool:
+            with pytest.raises(grpc.RpcError, match="UNAVAILABLE") as failed:
+                pool.unary_unary(PID)(b"", timeout=5)
+            return "Connection refused" in str(failed.value)
+
         with grpcpool.insecure_channel([main.target, spare.target], RECONNECT_SOON) as pool:
             assert pool.target == pool.name == f"{main.target},{spare.target}"
             assert answered_by() == main.pid
             main.kill()
-            eventually(lambda: answered_by() is None and pool.stats().ready == 0)
+            # A call that gRPC refuses shows that it has noticed: from here on no check finds the connection up.
+            eventually(lambda: is_refused() and pool.stats().ready == 0)
             for _ in range(22):
                 clock.advance(0.5)
             eventually(lambda: answered_by() == spare.pid)
