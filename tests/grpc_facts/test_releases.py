@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
 from aio_calls.support import world
-from grpcpool._aio import call as aio_call
 from grpcpool._demo import limit as demonstration
 from grpcpool._demo.threads import Threads
 from grpcpool._grpc import connectivity
@@ -18,7 +19,7 @@ from grpcpool._grpc.release import GRPC_RELEASE, NOTICES_LOSSES, release_of
 from support.aio_pools import at_rest
 from support.aio_ways import KINDS, STREAM, Way
 from support.call_server import UU, CallServer, new_tag
-from support.loops import in_loop
+from support.loops import in_loop, until
 from support.pools import PoolMaker
 from support.waiting import LONG
 
@@ -60,24 +61,32 @@ def test_a_loss_is_noticed_either_way(make_pool: PoolMaker, monkeypatch: pytest.
         pool.close()
 
 
-@pytest.mark.parametrize("hold_themselves", [False, True])
+@pytest.fixture
+def _not_collecting() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_not_collecting")
 @pytest.mark.parametrize("way", KINDS, ids=str)
-def test_calls_end_either_way(
-    calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way, hold_themselves: bool
-) -> None:
-    """The end of a call is noticed by its own callback, and by that of the call below."""
-    monkeypatch.setattr(aio_call, "CALLS_HOLD_THEMSELVES", hold_themselves)
+def test_ended_calls_are_freed(calls: CallServer, way: Way) -> None:
+    """What gRPC has of a call is freed when the call is over and dropped, by no garbage collection."""
 
     @in_loop
     async def test() -> None:
         async with world(calls) as at:
             pool = await at.pool()
             for _ in range(3):
-                assert await way.whole(pool)
+                call = way.begin(pool)
+                native = weakref.ref(call._stage.native)
+                assert await way.use(call)
+                del call
+                await until(lambda native=native: native() is None)
             await at_rest(pool)
 
     test()
-    gc.collect()
 
 
 @in_loop

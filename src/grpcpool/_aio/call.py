@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.aio_calls import add_done_callback_unheld, has_done_writing, sending_of
+from .._grpc.aio_calls import has_done_writing, sending_of, when_over
 from .._grpc.cancel_messages import LOSES_MESSAGE, NEED_NO_HELP, keeping_message, restore_message
-from .._grpc.release import CALLS_HOLD_THEMSELVES
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .call_stages import Running, Stage, Waiting
@@ -90,10 +89,7 @@ class CallProxy:
         self._stage = running
         if type(native) is LOSES_MESSAGE:
             native.cancel = running.cancel
-        if CALLS_HOLD_THEMSELVES:
-            add_done_callback_unheld(native, running)
-        else:
-            native.add_done_callback(running)
+        when_over(native, running.ended)
         if waiting is not None:
             if self._callbacks is not None:
                 self._end_if_not_sent()
@@ -149,7 +145,7 @@ class CallProxy:
         running = self._stage
         if isinstance(running, Running) and running.native is native and _is_over(native):
             # A callback before ours may have raised; then gRPC called no further ones.
-            running(native)
+            running.ended()
         if native is not self._stage.native:
             if isinstance(error, grpc.RpcError):
                 return True
@@ -179,13 +175,13 @@ class CallProxy:
         self._stage = _DROPPED
         driver = self._driver
         if stage.over and (_get_running_loop() is driver.loop or driver.is_at_home()):
-            # Would be a cycle: the native call holds the stage, which is its callback.
+            # Would be a cycle: the native call holds the stage, by its callbacks.
             stage.native = None
         elif isinstance(stage, Running) and driver.is_orphan():
             # As gRPC does when its own call is dropped.
             with contextlib.suppress(RuntimeError):
                 stage.native.cancel()
-            stage.native = None
+            stage.drop()
         else:
             driver.defer(partial(_drop, driver, stage, self._callbacks))
 
@@ -292,11 +288,10 @@ def _drop(driver: AioDriver, stage: Waiting | Running, callbacks: list[Callable[
         if stage.over:
             callbacks = None
         elif _is_over(native):
-            stage(native)
+            stage.ended()
         else:
             native.cancel()
-        # Would be a cycle: the native call holds the stage, which is its callback.
-        stage.native = None
+        stage.drop()
     if callbacks is not None:
         _call_all(callbacks, native, driver.loop)
 

@@ -113,7 +113,7 @@ class Waiting(Waiter):
 
 
 class Running:
-    """The native call runs, or is over for good. It calls this when it is over, with all that the end needs.
+    """The native call runs, or is over for good. At its end it calls `ended`; this has all that the end needs.
 
     Made before the call has a place, as the holder of it: every call has one, and no other object.
 
@@ -170,13 +170,19 @@ class Running:
             self.message = message
         return native is not None and bool(type(native).cancel(native))
 
-    def __call__(self, native: Any) -> None:
+    def ended(self) -> None:
         """The native call is over; only the first time counts. Never raises: gRPC would lose the status of the call."""
         caller, self._caller = self._caller, None
         if caller is not None:
+            native = self.native
             self._slot.channel.running.discard(native)
             caller.ended(native, self)
             self.kept = None
+
+    def drop(self) -> None:
+        """The call has been dropped: nothing asks for the native call any more, which holds this."""
+        if self._caller is None:
+            self.native = None
 
 
 def new_running(

@@ -34,12 +34,12 @@ class RunningInPool(Running):
 
     __slots__ = ()
 
-    def __call__(self, native: Any) -> None:
+    def ended(self) -> None:
         # As in any `Running`. What follows if it ended well, as nearly every call does, is done here, without calls.
         caller, self._caller = self._caller, None
         if caller is None:
             return
-        slot = self._slot
+        slot, native = self._slot, self.native
         slot.channel.running.discard(native)
         if has_succeeded(native):
             # As `driver.release`.
@@ -58,7 +58,9 @@ class RunningInPool(Running):
             # As `CallProxy._end`.
             self.over = True
             call = self.call()
-            if call is not None and call._callbacks is not None:
+            if call is None:
+                self.native = None
+            elif call._callbacks is not None:
                 call._run_callbacks()
         else:
             caller.failed(native, self)
@@ -260,7 +262,9 @@ class PoolCaller:
             return
         else:
             driver.call_failed(slot, running, running.placed_at, code, details_of_done(native))
-        if call is not None:
+        if call is None:
+            running.native = None
+        else:
             call._end(running)
 
     def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, code: Any) -> bool:

@@ -180,7 +180,9 @@ class LeaseCaller:
                 driver.call_failed(running._slot, None, running.placed_at, code, details)
         lease._end_call(answered=answered)
         call = running.call()
-        if call is not None:
+        if call is None:
+            running.native = None
+        else:
             call._end(running)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,17 +17,19 @@ def is_grpcs_own(call: object) -> bool:
     return type(call).__module__ == _MODULE
 
 
-def add_done_callback_unheld(call: Any, callback: Callable[[Any], None]) -> None:
-    """Calls `callback` with `call` when that is over, without its being held until then by itself."""
-    add = getattr(getattr(call, "_cython_call", None), "add_done_callback", None)
-    if add is None:
-        call.add_done_callback(callback)
-    else:
-        add(partial(_call_with, weakref.ref(call), callback))
+def when_over(call: Any, callback: Callable[[], None]) -> None:
+    """Calls `callback` when `call` is over.
+
+    The call itself would keep its callbacks together with itself, and call them with itself.
+    """
+    try:
+        call._cython_call.add_done_callback(callback)
+    except AttributeError:
+        call.add_done_callback(partial(_call_without, callback))
 
 
-def _call_with(call: Callable[[], Any], callback: Callable[[Any], None]) -> None:
-    callback(call())
+def _call_without(callback: Callable[[], None], call: object) -> None:  # noqa: ARG001 -- gRPC passes it
+    callback()
 
 
 def sending_of(call: Any) -> asyncio.Task[Any] | None:

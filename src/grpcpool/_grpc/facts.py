@@ -229,9 +229,8 @@ FACTS: Final = (
         "_cython_call",
         "private name",
         "1.60",
-        "shows whether a call ended well at a tenth of the public cost, and, before 1.83, takes callbacks without "
-        "holding the call",
-        "the status comes from the public `code()`, which costs more",
+        "shows whether a call ended well at a tenth of the public cost, and takes callbacks without holding the call",
+        "status and end come from the public `code()` and `add_done_callback`, which cost more",
         f"{_AIO}::test_calls_without_a_private_name",
     ),
     Fact(
@@ -487,8 +486,8 @@ FACTS: Final = (
         "1.83",
         "before, a call with a done callback keeps the connection of its closed channel open until a garbage "
         "collection",
-        "the callback is added to the call below, with a weak reference",
-        f"{_RELEASES}::test_calls_end_either_way",
+        "the callback is added to the call below, which passes no call to it",
+        f"{_RELEASES}::test_ended_calls_are_freed",
     ),
     Fact(
         "an abandoned asyncio call is never collected",

@@ -29,11 +29,5 @@ Before, it does so only during a wait for a change, which takes some 2 ms howeve
 1.85).
 """
 
-CALLS_HOLD_THEMSELVES: Final = GRPC_RELEASE < (1, 83)
-"""Whether an asyncio call with a done callback holds itself.
-
-The connection of its channel then stays open after the close, until a garbage collection.
-"""
-
 SCALES_CONNECTIONS: Final = GRPC_RELEASE >= (1, 84)
 """Whether a channel can open further connections by itself (`connectionScaling` in its service config)."""
