@@ -12,12 +12,13 @@ import sys
 import pytest
 
 from grpcpool.__main__ import main
-from grpcpool._demo import run
+from grpcpool._demo import limit, run
 from grpcpool._demo.burst import TIMED_OUT, Burst
 from grpcpool._demo.call_counter import CallCounter
 from grpcpool._demo.leases import LeaseResults, peak_text
 from grpcpool._demo.screen import Screen
 from grpcpool._demo.tcp_connections import ports_of_netstat, ports_of_proc
+from grpcpool._demo.threads import Threads
 from grpcpool._demo.world import World
 from support.fakes import FakeChannel
 from support.pools import PoolMaker
@@ -218,6 +219,21 @@ def test_problems_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.getvalue() == "failed: a lease was lost\n"
 
 
+def test_calls_that_were_late_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that becomes too busy for calls of one length gets longer ones; it says so."""
+    ways = {limit.ONE: None, limit.SCALING: None}
+    monkeypatch.setattr(
+        limit, "ways_of", lambda world: {**ways, limit.POOL: lambda target: world.pool(target, limit.CONFIG, "")}
+    )
+    monkeypatch.setattr(limit, "_calibrate", lambda world, port: [limit.Pace(0.0), limit.Pace(1.0), limit.Pace(2.0)])
+    out = io.StringIO()
+    assert limit.show_limit(Threads(), Screen(out)) == []
+    text = " ".join(out.getvalue().split())
+    assert "A call takes 0.0 s" in text
+    assert "Once more: A call takes 1.0 s, and its caller waits at most 1.8 s." in text
+    assert re.search(r"grpcpool 600 0 ", text)
+
+
 def test_an_error_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a part raises an error, its table is shown as it is, and the error is a line. The other parts are shown."""
 
@@ -243,7 +259,7 @@ def test_without_time_for_it_a_part_is_left_out(monkeypatch: pytest.MonkeyPatch)
 def test_it_ends_by_itself() -> None:
     """If a part hangs, the demonstration shows its table as it is, says so, and exits with 1."""
     program = (
-        "import sys, threading; from grpcpool._demo import run; run._TIME_LIMIT = 0.01\n"
+        "import sys, threading; from grpcpool._demo import run; run._TIME_LIMIT = 0.4\n"
         "def hang(world, screen):\n"
         "    screen.begin_table(lambda: screen.write('a table'))\n"
         "    threading.Event().wait()\n"

@@ -50,11 +50,14 @@ class Prompt:
     def paste(self, block: str) -> list[str]:
         """Pastes a block, presses Enter, and returns the lines that are on the screen when it has been executed."""
         self._pasted += 1
-        self._terminal.send((f"\x1b[200~{block}\x1b[201~" if _TAKES_PASTE else block) + _ENTER)
-        # The sum distinguishes what it prints from what was typed.
-        self._terminal.send(f'print("pasted block", 1000 + {self._pasted}){_ENTER}')
+        pasted = f"\x1b[200~{block}\x1b[201~" if _TAKES_PASTE else block
+        # The sum distinguishes what it prints from what was typed. All of it is typed while Python waits for it: what
+        # comes while a statement is executed is shown at once, in the middle of a line that the statement prints.
+        self._terminal.send(f'{pasted}{_ENTER}print("pasted block", 1000 + {self._pasted}){_ENTER}')
         self._terminal.expect_exact(f"pasted block {1000 + self._pasted}")
-        return _ESCAPES.sub("", self._terminal.before or "").splitlines()
+        shown = _ESCAPES.sub("", self._terminal.before or "").splitlines()
+        self._terminal.expect_exact(">>> ")
+        return shown
 
     def close(self) -> str:
         """Ends Python as a reader does; returns what it printed."""
@@ -97,4 +100,6 @@ def assert_shown(expected: list[str], shown: list[str]) -> None:
     lines = iter(shown)
     for wanted in expected:
         pattern = re.compile(".*".join(map(re.escape, wanted.split("..."))))
-        assert any(pattern.fullmatch(line.removeprefix(">>> ")) for line in lines), (wanted, shown)
+        assert any(pattern.fullmatch(line.removeprefix(">>> ")) for line in lines), "\n".join(
+            [wanted, "is not in", *shown]
+        )
