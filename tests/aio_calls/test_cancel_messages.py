@@ -12,6 +12,7 @@ import pytest
 from aio_calls.support import World, begun, world
 from aio_calls.support_interceptors import POOLS, Place, awaits, intercepted, passes
 from grpcpool._aio import call as call_module
+from grpcpool._grpc import cancel_messages
 from grpcpool.testing.aio import FakeFactory
 from support.aio_pools import at_rest, holding, pool_over
 from support.aio_ways import UNARY, WAYS, Way
@@ -63,7 +64,7 @@ async def test_of_a_running_call(calls: CallServer, way: Way, where: str) -> Non
 @in_loop
 async def test_without_knowledge_of_grpcs_classes(calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
     """If gRPC's own calls are of other classes, or do not cancel themselves, they get the help that all others get."""
-    monkeypatch.setattr(call_module, "LOSES_MESSAGE", None)
+    monkeypatch.setattr(cancel_messages, "KEEPS_MESSAGE", None)
     monkeypatch.setattr(call_module, "NEED_NO_HELP", frozenset())
     async with world(calls) as at:
         pool = await at.pool()

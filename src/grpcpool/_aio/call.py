@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.aio_calls import has_done_writing, sending_of, when_over
-from .._grpc.cancel_messages import LOSES_MESSAGE, NEED_NO_HELP, keeping_message, restore_message
+from .._grpc.cancel_messages import NEED_NO_HELP, keeping_message, restore_kept
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts_package
 from .call_stages import Running, Stage, Waiting
@@ -87,8 +87,6 @@ class CallProxy:
         """The native call runs; `waiting`: the stage before, if the call waited."""
         running.native = native
         self._stage = running
-        if type(native) is LOSES_MESSAGE:
-            native.cancel = running.cancel
         when_over(native, running.ended)
         if waiting is not None:
             if self._callbacks is not None:
@@ -329,8 +327,7 @@ class _OneResponse(CallProxy):
 
     def __await__(self) -> Generator[Any, None, Any]:
         while True:
-            stage = self._stage
-            native = stage.native
+            native = self._stage.native
             if native is None:
                 yield from self._begun_or_cancelled().__await__()
                 continue
@@ -339,8 +336,7 @@ class _OneResponse(CallProxy):
                     return (yield from keeping_message(native))
                 return (yield from native.__await__())
             except BaseException as error:
-                if isinstance(stage, Running):
-                    restore_message(error, stage.message)
+                restore_kept(error, native)
                 if not self._is_sent_again(native, error):
                     raise
 

@@ -13,7 +13,6 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .._grpc.cancel_messages import message_of_cancellation
 from .._machine.queue import Waiter
 from .failed_call import Failed, failed_by
 
@@ -124,7 +123,6 @@ class Running:
         sent: What has been sent, for sending it again.
         refused: Whether the machine knows that the server refused the call.
         kept: The call, if a done callback waits for its end.
-        message: That of the cancellation of a task that awaits the call, if gRPC loses it.
     """
 
     __slots__ = (
@@ -137,7 +135,6 @@ class Running:
         "calls",
         "context",
         "kept",
-        "message",
         "native",
         "over",
         "placed_at",
@@ -160,15 +157,7 @@ class Running:
     sent: Sent | None
     refused: bool
     kept: Any
-    message: Any
     calls: int
-
-    def cancel(self) -> bool:
-        """Serves in place of the native call's own `cancel`, if that is of the class `LOSES_MESSAGE`."""
-        native, message = self.native, message_of_cancellation()
-        if message is not None:
-            self.message = message
-        return native is not None and bool(type(native).cancel(native))
 
     def ended(self) -> None:
         """The native call is over; only the first time counts. Never raises: gRPC would lose the status of the call."""
@@ -202,7 +191,6 @@ def new_running(
     running.sent = None
     running.refused = False
     running.kept = None
-    running.message = None
     return running
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from .._grpc.cancel_messages import keeping_messages
 from .._grpc.lean_multicallables import also_cancel, make_lean
 from .._shared.announcer import logger
 from .._shared.slot_channel import SlotChannel
@@ -36,10 +37,12 @@ class AioSlotChannel(SlotChannel):
 
         It is the multicallable's `__call__`: to call the object itself with named arguments costs three times as much.
         """
-        made = super().make(method).__call__
-        running = self.running
-        if self.is_plain and make_lean(made.__self__, running):
-            return made
+        multicallable = super().make(method)
+        made, running = multicallable.__call__, self.running
+        if self.is_plain:
+            made = keeping_messages(multicallable)
+            if make_lean(multicallable, running):
+                return made
 
         def make_and_add(*arguments: Any, **named: Any) -> Any:
             call = made(*arguments, **named)

@@ -3,15 +3,19 @@
 gRPC cancels the task that sends the request of a unary call instead of the one that awaits the call, which then gets a
 `CancelledError` without a message. By the message anyio recognises the cancellations of its own scopes. The other kinds
 of call pass the error on.
+
+Such a call handles the cancellation by its own `cancel`. That of a subclass, `KeepingCall`, finds the message there,
+which costs other calls nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import sys
 import types
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
 
@@ -23,20 +27,61 @@ def _class(name: str) -> Any:
         return None
 
 
-LOSES_MESSAGE: Final = _class("UnaryUnaryCall")
-"""The class of calls that call their own `cancel` while they handle a cancellation whose message they lose.
+_UNARY = "UnaryUnaryCall"
+LOSES_MESSAGE: Final = _class(_UNARY)
+"""GRPC's class of unary calls."""
 
-`message_of_cancellation` finds it there, which costs a call nothing but the replacement of that method.
-"""
 
-NEED_NO_HELP: Final = frozenset([LOSES_MESSAGE, _class("StreamUnaryCall")])
+def _keeping(losing: Any) -> Any:
+    if losing is None:
+        return None
+
+    class KeepingCall(losing):  # type: ignore[misc] -- the class is known at run time
+        """GRPC's own call, which keeps the message of a cancellation that it handles."""
+
+        __module__ = losing.__module__
+        message: Any = None
+
+        def cancel(self) -> bool:
+            error = sys.exception()
+            if isinstance(error, asyncio.CancelledError) and error.args:
+                self.message = error.args[0]
+            return bool(super().cancel())
+
+    return KeepingCall
+
+
+KEEPS_MESSAGE: Final = _keeping(LOSES_MESSAGE)
+"""The class of unary calls that keep the message of a cancellation; `None` if there is no `LOSES_MESSAGE`."""
+
+NEED_NO_HELP: Final = frozenset([KEEPS_MESSAGE, _class("StreamUnaryCall")])
 """Calls with one response that may be awaited without `keeping_message`."""
 
 
-def message_of_cancellation() -> Any:
-    """The message of the `CancelledError` that is being handled by what calls this; `None` if there is none."""
-    error = sys.exception()
-    return error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None
+def keeping_messages(multicallable: Any) -> Callable[..., Any]:
+    """What starts the calls of a multicallable, so that unary ones are of the class `KEEPS_MESSAGE`.
+
+    It is the code of gRPC's own `__call__`, in which that class stands for gRPC's.
+    """
+    own = type(multicallable).__call__
+    if KEEPS_MESSAGE is None or getattr(own, "__globals__", {}).get(_UNARY) is not LOSES_MESSAGE:
+        started: Callable[..., Any] = multicallable.__call__
+        return started
+    return types.MethodType(_with_class(own), multicallable)
+
+
+@functools.cache
+def _with_class(own: types.FunctionType) -> types.FunctionType:
+    names = {**own.__globals__, _UNARY: KEEPS_MESSAGE}
+    copied = types.FunctionType(own.__code__, names, own.__name__, own.__defaults__, own.__closure__)
+    copied.__kwdefaults__ = own.__kwdefaults__
+    return copied
+
+
+def restore_kept(error: BaseException, call: Any) -> None:
+    """Gives an error that awaiting `call` has raised the message that the call has kept, if it has."""
+    if type(call) is KEEPS_MESSAGE:
+        restore_message(error, call.message)
 
 
 def restore_message(error: BaseException, message: Any) -> None:
