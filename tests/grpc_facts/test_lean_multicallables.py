@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from aio_calls.support import world
 from grpc_facts.programs import UNCHANGED, Changed, renamed
+from grpcpool._grpc import lean_multicallables
 from grpcpool._grpc.lean_multicallables import make_lean
 from grpcpool._grpc.release import GRPC_RELEASE
 from support import call_server
-from support.aio_ways import WAYS
-from support.call_server import CallServer
+from support.aio_pools import at_rest
+from support.aio_ways import WAYS, Way
+from support.call_server import CallServer, new_tag
 from support.loops import in_loop
 
 pytestmark = pytest.mark.timeout(120)
@@ -53,6 +56,30 @@ def test_calls_end_when_their_channel_is_closed(calls: CallServer, changed: Chan
     known, codes = changed.run("aio_closed", calls.target, below).result
     assert codes == ["CANCELLED"]
     assert known == (0 if changed is _CHANGES["_active_calls"] or not _KNOWS else 6)
+
+
+@pytest.mark.parametrize("name", ["_BY_NAME", "_UNARY"])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_without_grpcs_code(calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way, name: str) -> None:
+    """Calls work, and keep the messages of cancellations, if gRPC's code has other arguments or another class."""
+    monkeypatch.setattr(lean_multicallables, name, "unknown")
+    lean_multicallables._changed.cache_clear()
+
+    @in_loop
+    async def test() -> None:
+        async with world(calls) as at:
+            pool = await at.pool()
+            assert await way.whole(pool) == await way.whole(at.plain)
+            tag = new_tag()
+            task = asyncio.create_task(way.whole(pool, f"hold:{tag}"))
+            await at.until_held(tag)
+            task.cancel("as the test wants")
+            with pytest.raises(asyncio.CancelledError, match="as the test wants"):
+                await task
+            await at_rest(pool)
+
+    test()
+    lean_multicallables._changed.cache_clear()
 
 
 @_IF_KNOWN

@@ -12,19 +12,6 @@ Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
 """Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
 
 
-def start(native: Any, request: Any, arguments: Arguments) -> Any:
-    """Starts a call with gRPC's own multicallable `native`, which sends `request` in place of that of the arguments."""
-    _, timeout, metadata, credentials, wait_for_ready, compression = arguments
-    return native(
-        request,
-        timeout=timeout,
-        metadata=metadata,
-        credentials=credentials,
-        wait_for_ready=wait_for_ready,
-        compression=compression,
-    )
-
-
 class Caller(Protocol):
     """Runs the calls of one method."""
 

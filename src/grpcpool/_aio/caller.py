@@ -16,7 +16,7 @@ import grpc
 from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
 from .._shared.methods import SENDING, failed_to_serialize
 from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
-from .arguments import Arguments, start
+from .arguments import Arguments
 from .call import PROXIES, CallProxy
 from .call_stages import Running, Waiting, new_running
 from .channel import ChannelSurface
@@ -140,14 +140,8 @@ class PoolCaller:
                     made = channel.make(method.with_sent(failed_to_serialize(request, error)))
                 else:
                     running.sent, request = (request, serialized), serialized
-            native = made(
-                request,
-                timeout=timeout,
-                metadata=metadata,
-                credentials=credentials,
-                wait_for_ready=wait_for_ready and waits_within(slot, method),
-                compression=compression,
-            )
+            wait_for_ready = wait_for_ready and waits_within(slot, method)
+            native = made(request, timeout, metadata, credentials, wait_for_ready, compression)
         except BaseException:
             driver.release(slot, 1, running)
             raise
@@ -176,11 +170,11 @@ class PoolCaller:
             return made
         return partial(self._start_noting, running, channel)
 
-    def _start_noting(self, running: Running, channel: AioSlotChannel, request: Any, **named: Any) -> Any:
+    def _start_noting(self, running: Running, channel: AioSlotChannel, *arguments: Any) -> Any:
         """Starts a native call whose request interceptors see: what they send is serialized, and kept, after them."""
         noted = SENDING.set(running)
         try:
-            return channel.made[self._method.noting](request, **named)
+            return channel.made[self._method.noting](*arguments)
         finally:
             SENDING.reset(noted)
 
@@ -233,8 +227,8 @@ class PoolCaller:
         _, timeout, *rest = as_sent(arguments, slot, self._method)
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
         try:
-            native, request = slot.channel.sending(self._method, arguments[0], waiting.sent)
-            native = waiting.context.copy().run(start, native, request, (None, left, *rest))
+            start, request = slot.channel.sending(self._method, arguments[0], waiting.sent)
+            native = waiting.context.copy().run(start, request, left, *rest)
         except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the call fails with it
             driver.release(slot, 1, waiting)
             call._fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))

@@ -17,7 +17,7 @@ from .._grpc.status import (
     is_unanswered,
 )
 from .._shared.lease_base import LeaseBase
-from .arguments import Arguments, Caller, start
+from .arguments import Arguments, Caller
 from .call import PROXIES
 from .call_stages import Running, new_running
 from .channel import ChannelSurface
@@ -153,7 +153,7 @@ class LeaseCaller:
         calls = lease._begin_call() if chain is None else lease._go_on_with_call()
         try:
             self.driver.enter()
-            native = start(self._native, arguments[0], arguments)
+            native = self._native(*arguments)
         except BaseException:
             lease._end_call()
             raise

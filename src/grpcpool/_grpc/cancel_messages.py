@@ -11,11 +11,10 @@ which costs other calls nothing.
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib
 import sys
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
 from typing import Any, Final
 
 
@@ -25,11 +24,6 @@ def _class(name: str) -> Any:
         return getattr(importlib.import_module("grpc.aio._call"), name)
     except (ImportError, AttributeError):
         return None
-
-
-_UNARY = "UnaryUnaryCall"
-LOSES_MESSAGE: Final = _class(_UNARY)
-"""GRPC's class of unary calls."""
 
 
 def _keeping(losing: Any) -> Any:
@@ -51,31 +45,11 @@ def _keeping(losing: Any) -> Any:
     return KeepingCall
 
 
-KEEPS_MESSAGE: Final = _keeping(LOSES_MESSAGE)
-"""The class of unary calls that keep the message of a cancellation; `None` if there is no `LOSES_MESSAGE`."""
+KEEPS_MESSAGE: Final = _keeping(_class("UnaryUnaryCall"))
+"""A subclass of gRPC's unary calls that keep the message of a cancellation; `None` if there is no such class."""
 
 NEED_NO_HELP: Final = frozenset([KEEPS_MESSAGE, _class("StreamUnaryCall")])
 """Calls with one response that may be awaited without `keeping_message`."""
-
-
-def keeping_messages(multicallable: Any) -> Callable[..., Any]:
-    """What starts the calls of a multicallable, so that unary ones are of the class `KEEPS_MESSAGE`.
-
-    It is the code of gRPC's own `__call__`, in which that class stands for gRPC's.
-    """
-    own = type(multicallable).__call__
-    if KEEPS_MESSAGE is None or getattr(own, "__globals__", {}).get(_UNARY) is not LOSES_MESSAGE:
-        started: Callable[..., Any] = multicallable.__call__
-        return started
-    return types.MethodType(_with_class(own), multicallable)
-
-
-@functools.cache
-def _with_class(own: types.FunctionType) -> types.FunctionType:
-    names = {**own.__globals__, _UNARY: KEEPS_MESSAGE}
-    copied = types.FunctionType(own.__code__, names, own.__name__, own.__defaults__, own.__closure__)
-    copied.__kwdefaults__ = own.__kwdefaults__
-    return copied
 
 
 def restore_kept(error: BaseException, call: Any) -> None:

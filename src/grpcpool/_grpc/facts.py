@@ -298,6 +298,23 @@ FACTS: Final = (
         "each asyncio call costs a twentieth more",
         f"{_LEAN}::test_calls_end_when_their_channel_is_closed",
     ),
+    Fact(
+        "UnaryUnaryCall",
+        "private name",
+        "1.60",
+        "is the class of the calls that `UnaryUnaryMultiCallable.__call__` makes: the same code makes calls of a "
+        "subclass that keeps the messages of cancellations",
+        "the pool waits in place of the calls, which costs a hundredth more",
+        f"{_LEAN}::test_without_grpcs_code",
+    ),
+    Fact(
+        "__call__",
+        "private name",
+        "1.60",
+        "the code of asyncio multicallables, with arguments in this order: it is run with all of them by position",
+        "arguments are passed by name, which costs a hundredth more",
+        f"{_LEAN}::test_without_grpcs_code",
+    ),
     # --- asyncio interceptors -----------------------------------------------------------------------------------
     Fact(
         "grpc.aio._interceptor",
@@ -501,8 +518,8 @@ FACTS: Final = (
         "a unary asyncio call loses the message of a cancellation",
         "release",
         "1.60",
-        "anyio recognises its own cancellations by it; the call cancels itself while it handles the error, where the "
-        "pool finds the message",
+        "anyio recognises its own cancellations by it; the call cancels itself while it handles the error, where a "
+        "subclass finds the message",
         "the pool waits in place of calls of other classes, which costs a hundredth more and always works",
         f"{_CANCELLED}::test_without_knowledge_of_grpcs_classes",
     ),
