@@ -11,7 +11,8 @@ import pathlib
 import sys
 from typing import Final, get_args
 
-from grpcpool._grpc.facts import FACTS, Fact, Kind
+from grpcpool._grpc.fact import Fact, Kind
+from grpcpool._grpc.facts import FACTS
 
 PAGE = pathlib.Path(__file__).parent / "reference" / "grpc-facts.md"
 BEGIN = "<!-- begin: drawn by docs/draw_facts.py, do not edit -->"
@@ -27,6 +28,10 @@ under *without it*; where nothing is lost, it may not.""",
     "offered name": (
         "Private names that the pool has",
         "gRPC, or its clients, look for these on channels. The pool's channels and leases have them.",
+    ),
+    "code": (
+        "Code of gRPC's that is run with changes",
+        "The pool runs the code object of the installed release as a function of its own, see decision 0023.",
     ),
     "message": (
         "Texts that are parsed",

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 import grpcpool
-from grpcpool._grpc.facts import FACT_OF, FACTS, Fact
+from grpcpool._grpc.fact import Fact
+from grpcpool._grpc.facts import FACT_OF, FACTS
 from grpcpool._grpc.missing import warn_of_missing
 
 _SOURCE = pathlib.Path(grpcpool.__file__).parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -58,11 +59,13 @@ def test_calls_end_when_their_channel_is_closed(calls: CallServer, changed: Chan
     assert known == (0 if changed is _CHANGES["_active_calls"] or not _KNOWS else 6)
 
 
-@pytest.mark.parametrize("name", ["_BY_NAME", "_UNARY"])
+@pytest.mark.parametrize(("name", "value"), [("_arguments", lambda _: ()), ("_UNARY", "")], ids=["order", "class"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_without_grpcs_code(calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way, name: str) -> None:
+def test_without_grpcs_code(
+    calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way, name: str, value: Any
+) -> None:
     """Calls work, and keep the messages of cancellations, if gRPC's code has other arguments or another class."""
-    monkeypatch.setattr(lean_multicallables, name, "unknown")
+    monkeypatch.setattr(lean_multicallables, name, value)
     lean_multicallables._changed.cache_clear()
 
     @in_loop

@@ -69,6 +69,10 @@ def _not_collecting() -> Iterator[None]:
     gc.enable()
 
 
+async def _freed(native: weakref.ref[Any]) -> None:
+    await until(lambda: native() is None)
+
+
 @pytest.mark.usefixtures("_not_collecting")
 @pytest.mark.parametrize("way", KINDS, ids=str)
 def test_ended_calls_are_freed(calls: CallServer, way: Way) -> None:
@@ -83,7 +87,7 @@ def test_ended_calls_are_freed(calls: CallServer, way: Way) -> None:
                 native = weakref.ref(call._stage.native)
                 assert await way.use(call)
                 del call
-                await until(lambda native=native: native() is None)
+                await _freed(native)
             await at_rest(pool)
 
     test()

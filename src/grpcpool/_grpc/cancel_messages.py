@@ -30,7 +30,7 @@ def _keeping(losing: Any) -> Any:
     if losing is None:
         return None
 
-    class KeepingCall(losing):  # type: ignore[misc] -- the class is known at run time
+    class KeepingCall(losing):  # type: ignore[misc]
         """GRPC's own call, which keeps the message of a cancellation that it handles."""
 
         __module__ = losing.__module__
