@@ -102,7 +102,7 @@ def test_the_words_name_the_address(family: socket.AddressFamily, host: str, pol
         with grpc.insecure_channel(address, options) as channel, pytest.raises(grpc.RpcError) as raised:
             unary(channel, UU, b"ok", timeout=LONG)
     error: Any = raised.value
-    assert status.unreached_by(error.code(), error.details()) == status.uri_of(address) is not None
+    assert status.Status(error.code(), error.details()).unreached == status.uri_of(address) is not None
 
 
 @pytest.mark.parametrize("words", [status._OWN_DEADLINE, "other words"], ids=["as they are", "others"])

@@ -22,7 +22,7 @@ from grpcpool import (
     PoolStats,
     PoolTimeoutError,
 )
-from grpcpool._grpc.status import is_of_sick_server
+from grpcpool._grpc.status import Status
 from grpcpool._machine.addresses import Leads
 from grpcpool._machine.effects import Close, Effect, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
@@ -245,7 +245,7 @@ class MachinePlayer:
         assert slot is not None
         if code is grpc.StatusCode.UNAVAILABLE and slot.id in self._down:
             self._commit(self._recorder.effects(self._machine.lost, slot, None, self._now))
-        if is_of_sick_server(code, ""):
+        if Status(code, "").is_of_sick_server:
             self._commit(self._recorder.effects(self._machine.failed, slot, code, self._now))
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             since = self._waiters[caller].since

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.status import answer_of_done, details_of_done, has_been_refused, has_succeeded
+from .._grpc.status import Status, has_been_refused, has_succeeded, status_of_done
 from .._shared.methods import SENDING, failed_to_serialize
 from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
 from .arguments import Arguments
@@ -243,8 +243,8 @@ class PoolCaller:
     def failed(self, native: Any, running: Running) -> None:
         """A native call failed: releases its place. A call that the server refused is sent again, if it may be."""
         driver, slot, call = self._pool._driver, running._slot, running.call()
-        code = answer_of_done(native.code)
-        if has_been_refused(native, code):
+        status = status_of_done(native)
+        if has_been_refused(native, status):
             running.refused = True
             at_once = driver.tell(driver.machine.refused_stream, slot, running, running.placed_at)
             if call is not None and self._method.may_repeat and not call._has_responded:
@@ -252,22 +252,22 @@ class PoolCaller:
                 if at is not None:
                     self._send_again(call, running, at)
                     return
-        elif self._is_sent_elsewhere(call, native, running, code):
+        elif self._is_sent_elsewhere(call, running, status):
             return
         else:
-            driver.call_failed(slot, running, running.placed_at, code, details_of_done(native))
+            driver.call_failed(slot, running, running.placed_at, status)
         if call is None:
             running.native = None
         else:
             call._end(running)
 
-    def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, code: Any) -> bool:
+    def _is_sent_elsewhere(self, call: CallProxy | None, running: Running, status: Status) -> bool:
         """Sends a call again that was never sent, because its connection is down, if another is up."""
         if call is None or not self._method.may_repeat or call._has_responded:
             return False
         driver, slot, waits = self._pool._driver, running._slot, bool(running.arguments[4])
         at = driver.resend_at(call._resends, at_once=True, waits=waits)
-        if at is None or not driver.could_not_send(slot, running, code, details_of_done(native), waits=waits):
+        if at is None or not driver.could_not_send(slot, running, status, waits=waits):
             return False
         running.refused = True
         self._send_again(call, running, at)

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._grpc.status import (
-    answer_of_done,
-    details_of_done,
-    has_been_refused,
-    has_succeeded,
-    is_unanswered,
-)
+from .._grpc.status import has_been_refused, has_succeeded, status_of_done
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, Caller
 from .call import PROXIES
@@ -171,13 +165,13 @@ class LeaseCaller:
         driver, lease = self.driver, self._lease
         answered = has_succeeded(native)
         if not answered:
-            code, details = answer_of_done(native.code), details_of_done(native)
-            answered = not is_unanswered(code, details)
-            if has_been_refused(native, code):
+            status = status_of_done(native)
+            answered = not status.is_unanswered
+            if has_been_refused(native, status):
                 running.refused = True
                 driver.tell(driver.machine.crowded, running._slot, running.calls, running.placed_at)
             else:
-                driver.call_failed(running._slot, None, running.placed_at, code, details)
+                driver.call_failed(running._slot, None, running.placed_at, status)
         lease._end_call(answered=answered)
         call = running.call()
         if call is None:

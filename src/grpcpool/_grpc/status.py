@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -52,17 +52,62 @@ _SICK = frozenset(
 )
 
 
-def is_of_sick_server(code: grpc.StatusCode | None, details: str) -> bool:
-    """Whether a call failed as calls do on a sick server. Healthy servers answer with the other codes."""
-    return code in _SICK and _MESSAGES.search(details) is None
+class Status(NamedTuple):
+    """How a call ended, and what that says of its connection and its server.
 
-
-def is_unanswered(code: grpc.StatusCode | None, details: str) -> bool:
-    """Whether a failed call ended without an answer of the server: at its deadline, or it was cancelled.
-
-    A server, too, may end a call with one of these codes. If the text is not known, it counts as an answer.
+    Attributes:
+        code: `None` if the call has none, as what interceptors raise may.
+        details: Empty if it has none.
     """
-    return code is grpc.StatusCode.CANCELLED or (code is grpc.StatusCode.DEADLINE_EXCEEDED and details == _OWN_DEADLINE)
+
+    code: grpc.StatusCode | None
+    details: str
+
+    @property
+    def is_of_sick_server(self) -> bool:
+        """Whether the call failed as calls do on a sick server. Healthy servers answer with the other codes."""
+        return self.code in _SICK and _MESSAGES.search(self.details) is None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether the call ended without an answer of the server: at its deadline, or it was cancelled.
+
+        A server, too, may end a call with one of these codes. If the text is not known, it counts as an answer.
+        """
+        if self.code is grpc.StatusCode.CANCELLED:
+            return True
+        return self.code is grpc.StatusCode.DEADLINE_EXCEEDED and self.details == _OWN_DEADLINE
+
+    @property
+    def tells_of_loss(self) -> bool:
+        """Whether the call failed in the words that gRPC has for a connection that is gone.
+
+        Calls notice that some milliseconds before the channel's state shows it. A server that uses these words of its
+        own costs its connection a moment out of service.
+        """
+        if self.code is not grpc.StatusCode.UNAVAILABLE or _RESET in self.details:
+            return False
+        return _LOST.search(self.details) is not None
+
+    @property
+    def unreached(self) -> str | None:
+        """The address that gRPC could not reach, if the call failed in the words that it has for one it could not send.
+
+        As `uri_of` returns it; empty if the words name none. `None` if these are other words. A server may relay these
+        words, which then name the address of another server.
+        """
+        words = _NOT_CONNECTED.match(self.details) if self.code is grpc.StatusCode.UNAVAILABLE else None
+        return None if words is None else words[1] or ""
+
+
+def status_of(call: Any) -> Status:
+    """The status of a call that is over, or of an error."""
+    return Status(code_of(call), details_of(call))
+
+
+def status_of_done(native: Any) -> Status:
+    """The status of an asyncio call that is over."""
+    return Status(answer_of_done(native.code), str(answer_of_done(native.details) or ""))
 
 
 def code_of(call: Any) -> grpc.StatusCode | None:
@@ -85,25 +130,6 @@ def code_of(call: Any) -> grpc.StatusCode | None:
 def details_of(call: Any) -> str:
     """The details of a call that is over, or of an error; empty if it has none."""
     return str(_said(call, "details") or "")
-
-
-def tells_of_loss(code: grpc.StatusCode | None, details: str) -> bool:
-    """Whether a call failed in the words that gRPC has for a connection that is gone.
-
-    Calls notice that some milliseconds before the channel's state shows it. A server that uses these words of its own
-    costs its connection a moment out of service.
-    """
-    return code is grpc.StatusCode.UNAVAILABLE and _RESET not in details and _LOST.search(details) is not None
-
-
-def unreached_by(code: grpc.StatusCode | None, details: str) -> str | None:
-    """The address that gRPC could not reach, if a call failed in the words that it has for one that it could not send.
-
-    As `uri_of` returns it; empty if the words name none. `None` if these are other words. A server may relay these
-    words, which then name the address of another server.
-    """
-    words = _NOT_CONNECTED.match(details) if code is grpc.StatusCode.UNAVAILABLE else None
-    return None if words is None else words[1] or ""
 
 
 def uri_of(address: str) -> str:
@@ -165,11 +191,6 @@ def _said(call: Any, name: str) -> Any:
         return None
 
 
-def details_of_done(native: Any) -> str:
-    """The details of an asyncio call that is over; empty if it has none."""
-    return str(answer_of_done(native.details) or "")
-
-
 def has_succeeded(native: Any) -> bool:
     """Whether an asyncio call that is over is known to have ended with `OK`.
 
@@ -184,13 +205,12 @@ def has_succeeded(native: Any) -> bool:
     return ok
 
 
-def has_been_refused(native: Any, code: grpc.StatusCode | None) -> bool:
-    """As `is_refused_stream`, of an asyncio call that is over with `code`.
+def has_been_refused(native: Any, status: Status) -> bool:
+    """As `is_refused_stream`, of an asyncio call that is over with `status`.
 
     gRPC itself may report no initial metadata of a stream although there was some, if that came in one packet with the
     end (measured: more often on 1.60 than on 1.85). No one can tell such a stream from one that was refused.
     """
-    if code is not grpc.StatusCode.UNAVAILABLE:
+    if not is_refused(*status):
         return False
-    said = (native.details, native.initial_metadata, native.trailing_metadata)
-    return is_refused(code, *map(answer_of_done, said))
+    return all(_is_empty(answer_of_done(ask)) for ask in (native.initial_metadata, native.trailing_metadata))

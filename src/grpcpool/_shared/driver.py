@@ -22,7 +22,7 @@ from typing import Any, TypeVar, assert_never
 
 import grpc
 
-from .._grpc.status import is_of_sick_server, is_unanswered
+from .._grpc.status import Status
 from .._machine.effects import Act, Close, EffectQueue, Grant, Look, Notify, Open, Refuse, Started, Watch
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
@@ -374,9 +374,7 @@ class Driver(abc.ABC):
         # Jitter: the server has refused many calls at once.
         return self.monotonic() + _FIRST_PAUSE * 2.0**resends * (1 - random.random() / 2)  # noqa: S311 -- no secret
 
-    def could_not_send(
-        self, slot: Slot, holder: Holder, code: grpc.StatusCode | None, details: str, *, waits: bool
-    ) -> bool:
+    def could_not_send(self, slot: Slot, holder: Holder, status: Status, *, waits: bool) -> bool:
         """A call failed. If it was never sent, because its connection is down, and another is up: releases its place.
 
         A call that `waits` for ready need not find another up.
@@ -386,33 +384,30 @@ class Driver(abc.ABC):
         """
         channel: SlotChannel = slot.channel
         # A call that waits, which gRPC would hold if it could not send it, has been sent.
-        if (waits and not channel.shows_unsent) or not channel.could_not_send(code, details):
+        if (waits and not channel.shows_unsent) or not channel.could_not_send(status):
             return False
-        self.losses.call_failed(slot, code, details)
+        self.losses.call_failed(slot, status)
         if not (waits or self.machine.fleet.slots.ready):
             return False
         self.release(slot, 1, holder)
         return True
 
-    def call_failed(
-        self, slot: Slot, holder: Holder | None, began: float, code: grpc.StatusCode | None, details: str
-    ) -> None:
+    def call_failed(self, slot: Slot, holder: Holder | None, began: float, status: Status) -> None:
         """A call failed: reports what that says of its connection and its server, and releases its place.
 
         Args:
             slot: Where it ran.
             holder: Holds its place; `None` for a call on a lease.
             began: When it began.
-            code: Its status.
-            details: Of the status.
+            status: How it ended.
         """
         # Before the release: a slot that carries less because a call failed on it is the more attractive.
-        if is_of_sick_server(code, details):
-            if self.losses.call_failed(slot, code, details):
+        if status.is_of_sick_server:
+            if self.losses.call_failed(slot, status):
                 self.see_to_alarm()
-            self.tell(self.machine.failed, slot, code)
-        if is_unanswered(code, details):
-            overdue = code is grpc.StatusCode.DEADLINE_EXCEEDED
+            self.tell(self.machine.failed, slot, status.code)
+        if status.is_unanswered:
+            overdue = status.code is grpc.StatusCode.DEADLINE_EXCEEDED
             self.tell(self.machine.unanswered, slot, holder, began if overdue else math.inf)
         elif holder is not None:
             self.release(slot, 1, holder)

@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from .._grpc.status import tells_of_loss
+from .._grpc.status import Status
 from .._machine.machine import PoolMachine
 from .._machine.slot import Slot
 from .._values.errors import ConnectError
@@ -136,21 +136,21 @@ class LossWatch:
         channel: SlotChannel = slot.channel
         return slot.state is not SlotState.READY or channel.is_up(connect=True)
 
-    def call_failed(self, slot: Slot, code: grpc.StatusCode | None, details: str) -> bool:
+    def call_failed(self, slot: Slot, status: Status) -> bool:
         """A call failed on the slot. If its connection is down, reports it lost.
 
         Returns:
             Whether `next_check` may have changed, and the driver does not know yet.
         """
-        if code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
+        if status.code is not grpc.StatusCode.UNAVAILABLE or slot.state is not SlotState.READY:
             return False
         channel: SlotChannel = slot.channel
         if channel.state() is not grpc.ChannelConnectivity.READY:
-            self._report(self._machine.lost, slot, ConnectError(details))
+            self._report(self._machine.lost, slot, ConnectError(status.details))
             return False
-        if tells_of_loss(code, details) and self._may_trust(self._monotonic()):
+        if status.tells_of_loss and self._may_trust(self._monotonic()):
             self._on_word.add(slot)
-            self._report(self._machine.lost, slot, ConnectError(details))
+            self._report(self._machine.lost, slot, ConnectError(status.details))
             at, pause = self._suspects.get(slot, (0.0, _FIRST_PAUSE))
             self._suspect(slot, max(at, self._monotonic() + _NOTICED_WITHIN), pause)
         elif slot not in self._suspects:

@@ -12,7 +12,7 @@ import grpc
 
 from .._grpc.plain_channels import is_plain
 from .._grpc.registered_methods import takes_registered
-from .._grpc.status import unreached_by, uri_of
+from .._grpc.status import Status, uri_of
 from .methods import MOST_METHODS, Method, Sent
 
 
@@ -78,14 +78,14 @@ class SlotChannel(abc.ABC):
         """Whether a call that `could_not_send` applies to has certainly never been sent."""
         return self._uri is not None and not self._retries
 
-    def could_not_send(self, code: grpc.StatusCode | None, details: str) -> bool:
+    def could_not_send(self, status: Status) -> bool:
         """Whether a call that failed was not sent by the last attempt, because the channel does not connect.
 
         Then the channel is not connected, the words name its own address, and gRPC has made no attempt before. Of a
         factory's channel address and attempts are not known. There a server that relays such an error while its
         connection ends is mistaken for one that was not reached.
         """
-        unreached = unreached_by(code, details)
+        unreached = status.unreached
         if unreached is None or self._retries or self.state() is grpc.ChannelConnectivity.READY:
             return False
         return self._retries is None or unreached == self._uri

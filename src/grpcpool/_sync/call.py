@@ -31,7 +31,7 @@ from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reader_of, reference, take_note_of_metadata
 from .._grpc.interrupted_calls import unlock_left_locked
 from .._grpc.short_tracebacks import drop_frames_below
-from .._grpc.status import code_of, details_of, is_refused_stream, unreached_by
+from .._grpc.status import is_refused_stream, status_of
 from .._shared.finalizers import interrupts_package
 from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
@@ -299,7 +299,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         """Whether the call is sent again after its native call has failed with `error`."""
         if not self._may_repeat:
             return False
-        if not (is_refused_stream(error) or unreached_by(code_of(error), details_of(error)) is not None):
+        if not (is_refused_stream(error) or status_of(error).unreached is not None):
             return False
         # gRPC's thread may come to this only later, and for some streams never does.
         running.end()

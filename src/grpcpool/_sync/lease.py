@@ -15,7 +15,7 @@ import grpc
 
 from .._grpc.failed_streams import reference
 from .._grpc.short_tracebacks import drop_frames_below
-from .._grpc.status import code_of, details_of, is_refused_stream, is_unanswered
+from .._grpc.status import Status, code_of, details_of, is_refused_stream
 from .._shared.lease_base import LeaseBase
 from .arguments import Arguments, Caller
 from .call_end import on_end
@@ -173,9 +173,9 @@ class LeaseCaller:
         code = code_of(call)
         if code is grpc.StatusCode.OK:
             return True
-        driver, slot, details = self._lease._driver, self._lease._slot, details_of(call)
+        driver, slot, status = self._lease._driver, self._lease._slot, Status(code, details_of(call))
         if is_refused_stream(call):
             driver.tell(driver.machine.crowded, slot, calls, began)
         else:
-            driver.call_failed(slot, None, began, code, details)
-        return not is_unanswered(code, details)
+            driver.call_failed(slot, None, began, status)
+        return not status.is_unanswered

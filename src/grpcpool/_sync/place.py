@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from .._grpc.call_errors import is_answer_pending
-from .._grpc.status import code_of, details_of, is_refused_stream
+from .._grpc.status import Status, code_of, details_of, is_refused_stream
 from .._machine.slot import Slot
 from .._shared.finalizers import LeftPlace
 from .driver import SyncDriver
@@ -79,11 +79,11 @@ class Place:
                 self.unsent = self.waits = False
                 self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                 return True
-            details = details_of(ended)
-            if driver.could_not_send(slot, self, code, details, waits=waits):
+            status = Status(code, details_of(ended))
+            if driver.could_not_send(slot, self, status, waits=waits):
                 self.at_once, self.unsent, self.waits = True, True, waits
                 return True
-            driver.call_failed(slot, self, self.began, code, details)
+            driver.call_failed(slot, self, self.began, status)
         self.release()
         return False
 
