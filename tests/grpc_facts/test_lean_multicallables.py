@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from typing import Any
 
@@ -15,7 +16,7 @@ from grpcpool._grpc.lean_multicallables import make_lean
 from grpcpool._grpc.release import GRPC_RELEASE
 from support import call_server
 from support.aio_pools import at_rest
-from support.aio_ways import WAYS, Way
+from support.aio_ways import UNARY, WAYS, Way
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop
 
@@ -83,6 +84,36 @@ def test_without_grpcs_code(
 
     test()
     lean_multicallables._changed.cache_clear()
+
+
+class _Traced:
+    """Stands for a method, as tracers do: it has all that the method has."""
+
+    def __init__(self, method: Any) -> None:
+        self.method = method
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.method, name)
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return self if instance is None else functools.partial(self._call, instance)
+
+    def _call(self, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        return self.method(*arguments, **named)
+
+
+@in_loop
+async def test_a_tracer_of_grpcs_code(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others put in the place of gRPC's code is run as well."""
+    async with world(calls) as at:
+        kind = type(at.plain.unary_unary(call_server.UU))
+        traced = _Traced(kind.__call__)
+        monkeypatch.setattr(kind, "__call__", traced)
+        pool = await at.pool()
+        assert await UNARY.whole(pool) == b"0"
+        assert traced.calls == 1
 
 
 @_IF_KNOWN

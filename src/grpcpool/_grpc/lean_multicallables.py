@@ -118,8 +118,11 @@ def by_position(start: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _arguments(function: Any) -> tuple[str, ...]:
-    code = getattr(function, "__code__", None)
-    return () if code is None else code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    """The names of its arguments; none of what stands for a function, as tracers have it."""
+    if type(function) is not types.FunctionType:
+        return ()
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def _without(own: Any) -> Callable[[Any, Any], Any]:
