@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -62,6 +63,29 @@ def test_a_server_that_is_stopping_relays_the_words(
             servers[0].restart()
             eventually(lambda: subject.stats().ready == 2)
         assert (subject.stats().in_flight, subject.stats().waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("wait_for_ready", [None, True])
+@pytest.mark.parametrize("shown_by", ["time", "metadata", "max_resends"])
+def test_a_server_that_is_stopping_relays_words_with_its_own_address(
+    world: World, mortals: Callable[[int], Servers], shown_by: str, wait_for_ready: bool | None
+) -> None:
+    """It has executed the call, as is known from its metadata, or if its connection went away a while ago."""
+    servers = mortals(2)
+    words = f"failed to connect to all addresses; last error: UNKNOWN: ipv4:{servers[0].target}: Connection refused"
+    request = f"{1500 if shown_by == 'time' else 400}|{words}{'|x-key' if shown_by == 'metadata' else ''}".encode()
+    settings: dict[str, Any] = {"max_resends": 0} if shown_by == "max_resends" else {}
+    with world.pool(servers.target(), options=RECONNECT_SOON, min_size=2, max_size=2, **settings) as subject:
+        subject.open()
+        kinds = [kind for kind in subject.kinds if kind != "stream"] * 2
+        calls = [subject.begin(RELAY, request, kind=kind, wait_for_ready=wait_for_ready) for kind in kinds]
+        eventually(lambda: sum(server.running() for server in servers) == len(kinds))
+        on_first = servers[0].running()
+        assert on_first
+        _stop(servers[0])
+        errors = [str(error) for call in calls if (error := call.exception(LONG)) is not None]
+        assert len(errors) == on_first
+        assert all(words in error for error in errors), errors
 
 
 @pytest.mark.parametrize("wait_for_ready", [None, True])

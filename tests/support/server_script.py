@@ -62,11 +62,18 @@ class Relay:
         self._stopping: asyncio.Task[None] | None = None
 
     async def relay(self, request: bytes, context: Any) -> bytes:
-        """Answers after as many milliseconds as the request says; relays the error if the server is stopping then."""
+        """Answers after as many milliseconds as the request says; relays an error if the server is stopping then.
+
+        ``700|words`` relays these words; ``700|words|x-key`` also sends metadata with that key first.
+        """
+        milliseconds, _, rest = request.decode().partition("|")
+        words, _, key = rest.partition("|")
         with RUNNING.one(context.peer()):
-            await asyncio.sleep(int(request) / 1000)
+            await asyncio.sleep(int(milliseconds) / 1000)
         if self._stopping is not None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, self.words)
+            if key:
+                await context.send_initial_metadata([(key, "1")])
+            await context.abort(grpc.StatusCode.UNAVAILABLE, words or self.words)
         return request
 
     async def stop(self, request: bytes, context: Any) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.status import Status, has_been_refused, has_succeeded, status_of_done
+from .._grpc.status import Status, has_been_refused, has_succeeded, is_done_without_metadata, status_of_done
 from .._shared.methods import SENDING, failed_to_serialize
 from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
 from .arguments import Arguments
@@ -140,7 +140,7 @@ class PoolCaller:
                     made = channel.make(method.with_sent(failed_to_serialize(request, error)))
                 else:
                     running.sent, request = (request, serialized), serialized
-            wait_for_ready = wait_for_ready and waits_within(slot, method)
+            wait_for_ready = wait_for_ready and waits_within(slot, method, again=driver.may_send_again(0))
             native = made(request, timeout, metadata, credentials, wait_for_ready, compression)
         except BaseException:
             driver.release(slot, 1, running)
@@ -224,7 +224,7 @@ class PoolCaller:
         """The place is there: starts the native call, with the time that is left."""
         driver = self.driver
         arguments = waiting.arguments
-        _, timeout, *rest = as_sent(arguments, slot, self._method)
+        _, timeout, *rest = as_sent(arguments, slot, self._method, again=driver.may_send_again(call._resends))
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
         try:
             start, request = slot.channel.sending(self._method, arguments[0], waiting.sent)
@@ -252,7 +252,7 @@ class PoolCaller:
                 if at is not None:
                     self._send_again(call, running, at)
                     return
-        elif self._is_sent_elsewhere(call, running, status):
+        elif self._is_sent_elsewhere(call, native, running, status):
             return
         else:
             driver.call_failed(slot, running, running.placed_at, status)
@@ -261,13 +261,15 @@ class PoolCaller:
         else:
             call._end(running)
 
-    def _is_sent_elsewhere(self, call: CallProxy | None, running: Running, status: Status) -> bool:
+    def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, status: Status) -> bool:
         """Sends a call again that was never sent, because its connection is down, if another is up."""
-        if call is None or not self._method.may_repeat or call._has_responded:
+        if call is None or not self._method.may_repeat or call._has_responded or status.unreached is None:
             return False
         driver, slot, waits = self._pool._driver, running._slot, bool(running.arguments[4])
         at = driver.resend_at(call._resends, at_once=True, waits=waits)
-        if at is None or not driver.could_not_send(slot, running, status, waits=waits):
+        if at is None or not is_done_without_metadata(native):
+            return False
+        if not driver.could_not_send(slot, running, running.placed_at, status, waits=waits):
             return False
         running.refused = True
         self._send_again(call, running, at)

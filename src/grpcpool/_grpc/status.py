@@ -145,7 +145,12 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
     may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
     A stream counts as refused while `is_answer_pending`: whether it is sent again is decided when that is known.
     """
-    if not is_refused(code_of(error), _said(error, "details")) or not _is_empty(_said(error, "trailing_metadata")):
+    return is_refused(code_of(error), _said(error, "details")) and is_without_metadata(error)
+
+
+def is_without_metadata(error: Any) -> bool:
+    """Whether the server of a sync call that failed sent no metadata, or that `is_answer_pending`."""
+    if not _is_empty(_said(error, "trailing_metadata")):
         return False
     # In this order: it may come in between.
     return is_answer_pending(error) or has_answered(error) is False
@@ -211,6 +216,9 @@ def has_been_refused(native: Any, status: Status) -> bool:
     gRPC itself may report no initial metadata of a stream although there was some, if that came in one packet with the
     end (measured: more often on 1.60 than on 1.85). No one can tell such a stream from one that was refused.
     """
-    if not is_refused(*status):
-        return False
+    return is_refused(*status) and is_done_without_metadata(native)
+
+
+def is_done_without_metadata(native: Any) -> bool:
+    """Whether the server of an asyncio call that is over sent no metadata."""
     return all(_is_empty(answer_of_done(ask)) for ask in (native.initial_metadata, native.trailing_metadata))

@@ -357,34 +357,36 @@ class Driver(abc.ABC):
 
     # --- calls --------------------------------------------------------------------------------------------------
 
+    def may_send_again(self, resends: int) -> bool:
+        """Whether a call that has been sent again so often may be sent once more."""
+        return resends < self.config.max_resends
+
     def resend_at(self, resends: int, *, at_once: bool, waits: bool = False) -> float | None:
         """When a call that the server refused may be sent again; `None` if it has been so often enough.
 
         Args:
             resends: How often it has been sent again so far.
             at_once: Whether the first time needs no pause, see `PoolMachine.refused_stream`.
-            waits: Whether it was not refused, but waits for ready. There is no limit to that.
+            waits: Whether it was not refused, but waits for ready. That needs no pause.
         """
-        if waits:
-            return -math.inf
-        if resends >= self.config.max_resends:
+        if not self.may_send_again(resends):
             return None
-        if at_once and not resends:
+        if waits or (at_once and not resends):
             return -math.inf
         # Jitter: the server has refused many calls at once.
         return self.monotonic() + _FIRST_PAUSE * 2.0**resends * (1 - random.random() / 2)  # noqa: S311 -- no secret
 
-    def could_not_send(self, slot: Slot, holder: Holder, status: Status, *, waits: bool) -> bool:
+    def could_not_send(self, slot: Slot, holder: Holder, began: float, status: Status, *, waits: bool) -> bool:
         """A call failed. If it was never sent, because its connection is down, and another is up: releases its place.
 
-        A call that `waits` for ready need not find another up.
+        A call that `waits` for ready need not find another up. The server of the call has sent no metadata.
 
         Returns:
             Whether it did, so that the call may be sent on another connection.
         """
         channel: SlotChannel = slot.channel
         # A call that waits, which gRPC would hold if it could not send it, has been sent.
-        if (waits and not channel.shows_unsent) or not channel.could_not_send(status):
+        if (waits and not channel.shows_unsent) or not channel.could_not_send(status, began, self.monotonic()):
             return False
         self.losses.call_failed(slot, status)
         if not (waits or self.machine.fleet.slots.ready):

@@ -211,6 +211,7 @@ class LossWatch:
         try:
             up = channel.is_up(connect=connect)
             slot.pauses = not up and channel.state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            channel.checked(now, up=up, failing=slot.pauses)
         finally:
             with self._lock:
                 del self._checking[slot]

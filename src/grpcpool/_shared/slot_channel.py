@@ -15,6 +15,12 @@ from .._grpc.registered_methods import takes_registered
 from .._grpc.status import Status, uri_of
 from .methods import MOST_METHODS, Method, Sent
 
+# States of a channel in which gRPC fails no call for want of a connection.
+_NOT_FAILING = frozenset({grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE})
+
+# By then a call that gRPC cannot send has failed, and the pool knows it.
+_FAILS_WITHIN = 0.1
+
 
 class Made(dict[Method, Any]):
     """The multicallables of a channel by their methods. Each is made once: that costs a tenth of a call."""
@@ -52,6 +58,8 @@ class SlotChannel(abc.ABC):
         # attempts at a call before the one that failed, if that is known.
         self._uri: str | None = None
         self._retries: bool | None = None
+        # When a check last found it connected, and since when checks have found that it could not connect.
+        self._up_at, self._failing_since = -math.inf, math.inf
         # Set when it is first found connected.
         self.has_connected = False
         # Until then the connection counts as up without a check.
@@ -78,15 +86,25 @@ class SlotChannel(abc.ABC):
         """Whether a call that `could_not_send` applies to has certainly never been sent."""
         return self._uri is not None and not self._retries
 
-    def could_not_send(self, status: Status) -> bool:
-        """Whether a call that failed was not sent by the last attempt, because the channel does not connect.
+    def checked(self, now: float, *, up: bool, failing: bool) -> None:
+        """A check has found the channel connected (`up`), or that it could not connect (`failing`)."""
+        if up:
+            self._up_at, self._failing_since = now, math.inf
+        elif failing:
+            self._failing_since = min(self._failing_since, now)
 
-        Then the channel is not connected, the words name its own address, and gRPC has made no attempt before. Of a
-        factory's channel address and attempts are not known. There a server that relays such an error while its
-        connection ends is mistaken for one that was not reached.
+    def could_not_send(self, status: Status, began: float, now: float) -> bool:
+        """Whether a call that `began` then, and failed, was not sent by the last attempt.
+
+        Then the channel is not connected and tries to be, the words name its own address, and gRPC has made no attempt
+        before. Nor has the channel been connected since the call began; and if it could not connect then, the call
+        failed at once. Of a factory's channel address and attempts are not known. There a server that relays such an
+        error while its connection ends is mistaken for one that was not reached.
         """
         unreached = status.unreached
-        if unreached is None or self._retries or self.state() is grpc.ChannelConnectivity.READY:
+        if unreached is None or self._retries or self.state() in _NOT_FAILING:
+            return False
+        if began <= self._up_at or began <= self._failing_since <= now - _FAILS_WITHIN:
             return False
         return self._retries is None or unreached == self._uri
 

@@ -4,7 +4,8 @@ A slot whose address the pool has chosen leads nowhere else. There gRPC would ho
 although others are up. So the pool starts it as one that does not wait: if it cannot be sent, it fails at once, and is
 sent on another connection, or waits in the queue until one is up. gRPC holds a call with a request iterator, which
 cannot be sent again; one on a channel that may lead to several servers; and one at which gRPC may make several
-attempts, because the words for the last do not show whether an earlier one was sent.
+attempts, because the words for the last do not show whether an earlier one was sent. It also holds a call that has
+been sent again `max_resends` times: the words are no proof, so they are believed only so often.
 """
 
 from __future__ import annotations
@@ -24,9 +25,15 @@ _WAIT_FOR_READY: Final = 4
 """Where it stands among the arguments of a call."""
 
 
-def waits_within(slot: Slot, method: Method) -> bool:
-    """Whether gRPC holds a call on the slot that waits for ready, if its connection is down."""
-    return not (slot.channel.shows_unsent and method.may_repeat)
+def waits_within(slot: Slot, method: Method, *, again: bool) -> bool:
+    """Whether gRPC holds a call on the slot that waits for ready, if its connection is down.
+
+    Args:
+        slot: Where it has a place.
+        method: Its method.
+        again: Whether it may be sent again, by `PoolConfig.max_resends`.
+    """
+    return not (again and slot.channel.shows_unsent and method.may_repeat)
 
 
 def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:
@@ -41,9 +48,9 @@ def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:
     return None
 
 
-def as_sent(arguments: tuple[Any, ...], slot: Slot, method: Method) -> tuple[Any, ...]:
-    """The arguments with which gRPC starts the call on the slot."""
-    if not arguments[_WAIT_FOR_READY] or waits_within(slot, method):
+def as_sent(arguments: tuple[Any, ...], slot: Slot, method: Method, *, again: bool) -> tuple[Any, ...]:
+    """The arguments with which gRPC starts the call on the slot; see `waits_within`."""
+    if not arguments[_WAIT_FOR_READY] or waits_within(slot, method, again=again):
         return arguments
     return (*arguments[:_WAIT_FOR_READY], False, *arguments[_WAIT_FOR_READY + 1 :])
 

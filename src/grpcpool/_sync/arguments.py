@@ -19,8 +19,8 @@ from .failed_call import CallNotStartedError, not_started
 Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
 """Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
 
-Start = Callable[[Slot, Arguments], Any]
-"""Starts a native call on a slot."""
+Start = Callable[[Slot, Arguments, bool], Any]
+"""Starts a native call on a slot; the last is whether the call may be sent again after it."""
 
 
 class Caller(Protocol):

@@ -136,7 +136,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         request, timeout, *rest = self._arguments
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
         try:
-            native = self._start(slot, (request, left, *rest))
+            again = self._driver.may_send_again(self._resends)
+            native = self._start(slot, (request, left, *rest), again)
         except BaseException as error:  # noqa: BLE001 -- a serializer may raise anything; the call fails with it
             place.interrupted()
             closed = isinstance(error, ValueError) and driver.machine.closing
@@ -169,7 +170,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         running = self._stage
         if not isinstance(running, Running) or running.end is not end:
             return False
-        if refused and self._may_repeat and (place.unsent or has_answered(running.native) is False):
+        if refused and self._may_repeat and has_answered(running.native) is False:
             at = place.resend_at(self._resends)
             if at is not None:
                 self._send_again(running, at)

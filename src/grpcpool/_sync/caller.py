@@ -27,7 +27,7 @@ from .waiter import BlockedCall
 if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._shared.methods import Method, Sent
-    from .arguments import Arguments
+    from .arguments import Arguments, Start
     from .slot_channel import SyncSlotChannel
 
 
@@ -56,7 +56,7 @@ def _blocking(how: str) -> Callable[..., Any]:
         slot = if_up(driver, slot, place) if wait_for_ready else slot
         if slot is not None:
             try:
-                ready = wait_for_ready and waits_within(slot, caller._method)
+                ready = wait_for_ready and waits_within(slot, caller._method, again=driver.may_send_again(0))
                 made = slot.channel.made[caller._method]
                 # By name: to call the object, or with a tuple of arguments, costs as much as taking the place.
                 if how == "__call__":
@@ -128,7 +128,7 @@ class PoolCaller:
         while True:
             slot, given = _wait_for_place(place, arguments, began, not_before)
             try:
-                given = as_sent(given, slot, self._method)
+                given = as_sent(given, slot, self._method, again=place.driver.may_send_again(resends))
                 response = getattr(slot.channel.made[self._method], how)(*given)
             except grpc.RpcError as error:
                 not_before = self._resend_at(place, error, resends, waits=bool(arguments[4]))
@@ -179,7 +179,8 @@ class PoolCaller:
         """Begins a call on the slot that is sent again if the server refuses it."""
         start = _Start(self._method, how, contextvars.copy_context())
         try:
-            sent = as_sent(arguments, slot, self._method) if arguments[4] else arguments
+            again = place.driver.may_send_again(0)
+            sent = as_sent(arguments, slot, self._method, again=again) if arguments[4] else arguments
             native = start.at_once(slot.channel, sent)
         except BaseException:
             place.interrupted()
@@ -191,7 +192,7 @@ class PoolCaller:
         call._begin(native, place)
         return call
 
-    def _start_later(self, how: str, request: Any) -> Callable[[Slot, Arguments], Any]:
+    def _start_later(self, how: str, request: Any) -> Start:
         """Returns what starts the call on a slot with the request and the context of this moment.
 
         Raises:
@@ -250,8 +251,9 @@ class _Start:
         finally:
             SENDING.reset(noted)
 
-    def __call__(self, slot: Slot, arguments: Arguments) -> Any:
-        request, *rest = as_sent(arguments, slot, self._method)
+    def __call__(self, slot: Slot, arguments: Arguments, again: bool) -> Any:
+        """A later start; `again`: whether the call may be sent once more after it."""
+        request, *rest = as_sent(arguments, slot, self._method, again=again)
         native, request = slot.channel.sending(self._method, request, self.sent)
         return self._context.copy().run(getattr(native, self._how), request, *rest)
 

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from .._grpc.call_errors import is_answer_pending
-from .._grpc.status import Status, code_of, details_of, is_refused_stream
+from .._grpc.status import Status, code_of, details_of, is_refused_stream, is_without_metadata
 from .._machine.slot import Slot
 from .._shared.finalizers import LeftPlace
 from .driver import SyncDriver
@@ -23,7 +23,7 @@ class Place:
     for the end of the call holds this.
     """
 
-    __slots__ = ("_released", "_slot", "at_once", "began", "driver", "unsent", "waits")
+    __slots__ = ("_released", "_slot", "at_once", "began", "driver", "waits")
 
     # Set by its creator: calling an __init__ would cost as much again as all the rest.
     driver: SyncDriver
@@ -31,10 +31,9 @@ class Place:
     _released: bool
     # When the call began, or got its place if it waited for it.
     began: float
-    # Whether a call that the server refused may be sent again at once; whether it was not refused, but never sent, and
-    # waits for ready.
+    # Whether a call that failed may be sent again at once; whether it was not refused, but never sent, and waits for
+    # ready.
     at_once: bool
-    unsent: bool
     waits: bool
 
     def release(self) -> None:
@@ -76,13 +75,16 @@ class Place:
             if is_refused_stream(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
-                self.unsent = self.waits = False
+                self.waits = False
                 self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                 return True
             status = Status(code, details_of(ended))
-            if driver.could_not_send(slot, self, status, waits=waits):
-                self.at_once, self.unsent, self.waits = True, True, waits
-                return True
+            if status.unreached is not None and is_without_metadata(ended):
+                if can_wait and is_answer_pending(ended):
+                    return None
+                if driver.could_not_send(slot, self, self.began, status, waits=waits):
+                    self.at_once, self.waits = True, waits
+                    return True
             driver.call_failed(slot, self, self.began, status)
         self.release()
         return False
