@@ -15,11 +15,12 @@ import pytest
 import grpcpool
 from aio_calls.support import Full, World, begun, world
 from aio_calls.support_refusing import refusing
-from grpcpool import PoolConfig
+from grpcpool import PoolConfig, isolated
 from grpcpool._aio.call import CallProxy
 from grpcpool._aio.call_stages import Waiting
 from grpcpool._aio.failed_call import Failed
 from grpcpool._grpc.cancel_messages import keeping_message
+from grpcpool._grpc.release import GRPC_RELEASE
 from grpcpool.aio import ChannelPool
 from support.aio_pools import at_rest
 from support.aio_ways import KINDS, STREAM, UNARY, WAYS, Way, outcome_of
@@ -345,6 +346,51 @@ async def test_nothing_is_left_of_refused_calls(calls: CallServer) -> None:
         full.make_room()
         del waiting
         assert left(Waiting) == []
+
+
+class _Request:
+    """A request that can be referred to weakly."""
+
+
+def _unserializable(request: _Request) -> bytes:
+    raise ValueError("as the test wants")
+
+
+@pytest.mark.skipif(GRPC_RELEASE < (1, 83), reason="gRPC itself keeps it")
+@pytest.mark.usefixtures("_not_collecting")
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("way", [UNARY, STREAM], ids=str)
+@in_loop
+async def test_nothing_is_left_of_a_request_without_a_serialization(calls: CallServer, way: Way, waits: bool) -> None:
+    """The error of the serializer holds nothing that holds the error."""
+    async with world(calls) as at:
+        full = await at.full()
+        if not waits:
+            full.make_room()
+        request = _Request()
+        gone = weakref.ref(request)
+        make: Any = getattr(full.pool, way.maker)
+        call = make(way.method, _unserializable)(request)
+        full.make_room()
+        with contextlib.suppress(ValueError, grpc.RpcError):
+            await way.take(call)
+        del call, request, make
+        await until(lambda: gone() is None)
+
+
+@in_loop
+async def test_a_channel_closes_while_a_task_reads_a_call_of_a_pool(calls: CallServer) -> None:
+    """Before 1.83 a channel looks for its calls in all tasks: one of a pool is none of them."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        other: Any = grpc.aio.insecure_channel(calls.target, isolated())
+        for way in WAYS:
+            tag = new_tag()
+            call = way.begin(pool, f"hold:{tag}")
+            (asking,) = await begun(call.code())
+            await other.close()
+            call.cancel()
+            assert await asking is grpc.StatusCode.CANCELLED
 
 
 @pytest.mark.usefixtures("_not_collecting")

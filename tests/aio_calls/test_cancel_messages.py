@@ -19,6 +19,7 @@ from support.aio_ways import UNARY, WAYS, Way
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop, settle
 from support.servers import ECHO
+from support.waiting import LONG
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 
@@ -142,6 +143,49 @@ async def test_each_task_has_its_own(calls: CallServer) -> None:
             await first
         with pytest.raises(asyncio.CancelledError) as raised:
             await second
+        assert raised.value.args == ()
+
+
+@in_loop
+async def test_a_message_is_for_one_cancellation(calls: CallServer) -> None:
+    """A task that awaits a cancelled call again finds it cancelled, without the message of the first time."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        tag = new_tag()
+        call = UNARY.begin(pool, f"hold:{tag}")
+        seen: list[tuple[Any, ...]] = []
+
+        async def work() -> None:
+            for _ in range(3):
+                try:
+                    await call
+                except asyncio.CancelledError as error:
+                    seen.append(error.args)
+
+        (task,) = await begun(work())
+        await at.until_held(tag)
+        task.cancel("as the test wants")
+        await task
+        assert seen == [("as the test wants",), (), ()]
+
+
+@in_loop
+async def test_a_user_who_cancels_while_handling_another_cancellation(calls: CallServer) -> None:
+    """The message of that one does not become that of a task which awaits the call."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        tag = new_tag()
+        call = UNARY.begin(pool, f"hold:{tag}")
+        waiting, sleeping = await begun(UNARY.take(call), asyncio.sleep(LONG))
+        await at.until_held(tag)
+        sleeping.cancel("of another")
+        try:
+            await sleeping
+        except asyncio.CancelledError:
+            call.cancel()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await waiting
         assert raised.value.args == ()
 
 

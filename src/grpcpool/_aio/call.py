@@ -75,6 +75,8 @@ class CallProxy:
     # Whether the call ends even if its responses are not read.
     _ends_unread = True
     _callbacks: list[Callable[[Any], None]] | None = None
+    # Before 1.83 a channel that is closed looks for it in all tasks, to find its own calls.
+    _channel: Any = None
 
     # Set by its creator, for which calling an __init__ would cost too much.
     _driver: AioDriver

@@ -112,7 +112,7 @@ class PoolCaller:
         if loop is None or loop is not driver.loop or driver.leaving:
             self._enter(driver, chain)
         request, timeout, metadata, credentials, wait_for_ready, compression = arguments
-        if metadata is not None or credentials is not None:
+        if metadata or credentials is not None:
             arguments = self._checked(*arguments)
             metadata = arguments[2]
         # Of an attribute that is a function, a local name is faster to call.
@@ -160,7 +160,7 @@ class PoolCaller:
         if credentials is not None and not self._pool._takes_call_credentials:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
         # The metadata may be an iterator, and is read again if the call is sent again.
-        read = metadata if metadata is None or type(metadata) is tuple else tuple(metadata)
+        read = metadata if not metadata or type(metadata) is tuple else tuple(metadata)
         return request, timeout, read, credentials, wait_for_ready, compression
 
     def _made(self, running: Running, channel: AioSlotChannel) -> Callable[..., Any]:
@@ -187,8 +187,9 @@ class PoolCaller:
     def _wait_for_place(self, driver: AioDriver, call: CallProxy, running: Running) -> None:
         if driver.machine.closing:
             raise grpc.aio.UsageError("Channel is closed.")
-        sent = self._serialized(running.arguments[0])
-        self._wait(call, running.arguments, sent, running.context, running.began)
+        arguments = running.arguments
+        # No local name for what is sent: the traceback of an error in it holds this frame.
+        self._wait(call, arguments, self._serialized(arguments[0]), running.context, running.began)
 
     def _wait(
         self,
@@ -256,6 +257,8 @@ class PoolCaller:
             return
         else:
             driver.call_failed(slot, running, running.placed_at, status)
+        # It may be the error that the native call failed with.
+        running.sent = None
         if call is None:
             running.native = None
         else:

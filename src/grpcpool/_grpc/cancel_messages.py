@@ -17,6 +17,8 @@ import types
 from collections.abc import Awaitable, Generator
 from typing import Any, Final
 
+from .aio_calls import sending_of
+
 
 def _class(name: str) -> Any:
     """GRPC's own class of calls; `None` if it is not there: then `keeping_message` serves, which costs more."""
@@ -38,7 +40,8 @@ def _keeping(losing: Any) -> Any:
 
         def cancel(self) -> bool:
             error = sys.exception()
-            if isinstance(error, asyncio.CancelledError) and error.args:
+            # Its user may call this while handling another cancellation.
+            if isinstance(error, asyncio.CancelledError) and error.args and asyncio.current_task() is sending_of(self):
                 self.message = error.args[0]
             return bool(super().cancel())
 
@@ -53,9 +56,11 @@ NEED_NO_HELP: Final = frozenset([KEEPS_MESSAGE, _class("StreamUnaryCall")])
 
 
 def restore_kept(error: BaseException, call: Any) -> None:
-    """Gives an error that awaiting `call` has raised the message that the call has kept, if it has."""
-    if type(call) is KEEPS_MESSAGE:
+    """Gives an error that awaiting `call` has raised the message that the call has kept, if it has; once."""
+    if type(call) is KEEPS_MESSAGE and call.message is not None:
         restore_message(error, call.message)
+        if error.args == (call.message,):
+            call.message = None
 
 
 def restore_message(error: BaseException, message: Any) -> None:

@@ -344,6 +344,15 @@ FACTS: Final = (
         f"{_RELEASES}::test_close_ends_streams",
     ),
     Fact(
+        "a closed asyncio channel knows its calls",
+        "release",
+        "1.83",
+        "before, it looks for them in all tasks, and fails at a call that has neither `_channel` nor `_cython_call`: "
+        "those of pools have a `_channel` of `None`",
+        "the attribute is not read",
+        "tests/aio_calls/test_abandoned.py::test_a_channel_closes_while_a_task_reads_a_call_of_a_pool",
+    ),
+    Fact(
         "a channel scales its connections",
         "release",
         "1.84",

@@ -79,15 +79,18 @@ class Method:
         serializer = self.arguments[1]
 
         def serialize(message: Any) -> Any:
-            if message is not request:
-                # Interceptors see the message, and may send another.
-                return serializer(message)
-            if isinstance(serialized, Exception):
-                # gRPC reports it in its own way.
-                raise serialized
-            return serialized
+            # Interceptors see the message, and may send another.
+            return serialized if message is request else serializer(message)
 
-        return self._with(serialize)
+        # gRPC reports an error in its own way. From then on nothing here holds it: its traceback holds this.
+        failures = [serialized]
+
+        def fail(message: Any) -> Any:
+            if message is request and failures:
+                raise failures.pop()
+            return serializer(message)
+
+        return self._with(fail if isinstance(serialized, Exception) else serialize)
 
     def _with(self, serializer: Callable[[Any], Any] | None) -> Method:
         name, _, *rest = self.arguments

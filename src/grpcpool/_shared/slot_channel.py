@@ -15,7 +15,7 @@ from .._grpc.registered_methods import takes_registered
 from .._grpc.status import Status, uri_of
 from .methods import MOST_METHODS, Method, Sent
 
-# States of a channel in which gRPC fails no call for want of a connection.
+# States of a channel in which gRPC fails no call because there is no connection.
 _NOT_FAILING = frozenset({grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE})
 
 # By then a call that gRPC cannot send has failed, and the pool knows it.

@@ -5,7 +5,7 @@ although others are up. So the pool starts it as one that does not wait: if it c
 sent on another connection, or waits in the queue until one is up. gRPC holds a call with a request iterator, which
 cannot be sent again; one on a channel that may lead to several servers; and one at which gRPC may make several
 attempts, because the words for the last do not show whether an earlier one was sent. It also holds a call that has
-been sent again `max_resends` times: the words are no proof, so they are believed only so often.
+been sent again `max_resends` times: the words do not prove it, so they are believed only so often.
 """
 
 from __future__ import annotations
