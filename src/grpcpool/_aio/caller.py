@@ -236,7 +236,10 @@ class PoolCaller:
             return
         running = new_running(RunningInPool, self, call, arguments, waiting.context, waiting.began)
         running._slot, running._released = slot, False
-        running.sent, running.placed_at = waiting.sent, driver.monotonic()
+        running.placed_at = driver.monotonic()
+        if waiting.sent is not None and not isinstance(waiting.sent[1], Exception):
+            # What the serializer raised holds the native call, by its traceback, and that holds this.
+            running.sent = waiting.sent
         # The place is held by `running` from here on.
         waiting._released = True
         call._begin(native, running, waiting)
@@ -257,8 +260,6 @@ class PoolCaller:
             return
         else:
             driver.call_failed(slot, running, running.placed_at, status)
-        # It may be the error that the native call failed with.
-        running.sent = None
         if call is None:
             running.native = None
         else:
