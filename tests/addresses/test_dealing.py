@@ -55,16 +55,25 @@ def test_no_more_connections_than_allowed(world: World, servers: Servers) -> Non
 def test_pools_with_one_connection_choose_different_servers(
     world: World, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an address ranks depends on a seed of the process: of many processes, not all use the same server first."""
-    with contextlib.ExitStack() as stack:
-        for seed in range(24):
-            monkeypatch.setattr("grpcpool._shared.driver._SEED", seed)
-            subject = stack.enter_context(world.pool(servers.target(), min_size=1, max_size=1))
-            subject.open()
-        found = servers.connections()
-        assert sum(found) == 24
-        assert max(found) <= 9
-        assert sum(map(bool, found)) >= 5
+    """What an address ranks depends on a seed of the process: of many processes, not all use the same server first.
+
+    Which one a seed leads to depends on the port as well, which is another in each run. One in two hundred ports puts
+    ten of these pools on one server: then other seeds must do better.
+    """
+    found: list[int] = []
+    for first in (0, 24, 48):
+        with contextlib.ExitStack() as stack:
+            for seed in range(first, first + 24):
+                monkeypatch.setattr("grpcpool._shared.driver._SEED", seed)
+                subject = stack.enter_context(world.pool(servers.target(), min_size=1, max_size=1))
+                subject.open()
+            found = servers.connections()
+            assert sum(found) == 24
+        if max(found) <= 9:
+            break
+        eventually(lambda: sum(servers.connections()) == 0)
+    assert max(found) <= 9
+    assert sum(map(bool, found)) >= 5
 
 
 def test_pools_of_one_process_choose_the_same(world: World, servers: Servers) -> None:
