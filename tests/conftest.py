@@ -114,6 +114,15 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def _not_collecting() -> Iterator[None]:
+    """Without the garbage collector only objects outside cycles are freed."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.fixture(scope="session")
 def _shared_server() -> Iterator[Server]:
     with Server() as server:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Literal, Self
 
 import grpc
+import pytest
 
 import grpcpool
 from grpcpool import PoolConfig, isolated
@@ -172,3 +173,22 @@ async def bad_async_requests(first: int) -> AsyncIterator[bytes]:
     """Same as `bad_requests`, for asyncio."""
     for request in bad_requests(first):
         yield request
+
+
+async def cancelled(work: Coroutine[Any, Any, Any], at: World, tag: str) -> tuple[Any, ...]:
+    """The arguments of the error that ends the work, which is cancelled once the server has the call."""
+    task = asyncio.create_task(work)
+    await at.until_held(tag)
+    task.cancel("as the test wants")
+    await asyncio.wait([task])
+    arguments = await _arguments(task)
+    # Its error holds the frame of an interceptor, and that the call.
+    del task
+    await at.until_let_go(tag)
+    return arguments
+
+
+async def _arguments(task: asyncio.Task[Any]) -> tuple[Any, ...]:
+    with pytest.raises(asyncio.CancelledError) as raised:
+        await task
+    return raised.value.args

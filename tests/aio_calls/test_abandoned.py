@@ -42,14 +42,6 @@ def collecting(request: pytest.FixtureRequest) -> Iterator[bool]:
     gc.enable()
 
 
-@pytest.fixture
-def _not_collecting() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 async def _released(pool: ChannelPool) -> None:
     await until(lambda: pool.stats().in_flight == 0, timeout=5)
     assert pool.stats().waiting == 0

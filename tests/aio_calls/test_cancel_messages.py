@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.tasks
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
-from aio_calls.support import World, begun, world
+from aio_calls.support import begun, cancelled, world
 from aio_calls.support_interceptors import POOLS, Place, awaits, intercepted, passes
 from grpcpool._aio import call as call_module
 from grpcpool._grpc import cancel_messages
@@ -26,25 +25,6 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 _ONE_RESPONSE = tuple(way for way in WAYS if not way.streams_out)
 
 
-async def _cancelled(work: Coroutine[Any, Any, Any], at: World, tag: str) -> tuple[Any, ...]:
-    """The arguments of the error that ends the work, which is cancelled once the server has the call."""
-    task = asyncio.create_task(work)
-    await at.until_held(tag)
-    task.cancel("as the test wants")
-    await asyncio.wait([task])
-    arguments = await _arguments(task)
-    # Its error holds the frame of an interceptor, and that the call.
-    del task
-    await at.until_let_go(tag)
-    return arguments
-
-
-async def _arguments(task: asyncio.Task[Any]) -> tuple[Any, ...]:
-    with pytest.raises(asyncio.CancelledError) as raised:
-        await task
-    return raised.value.args
-
-
 @pytest.mark.parametrize("where", ["pool", "lease"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
@@ -54,10 +34,10 @@ async def test_of_a_running_call(calls: CallServer, way: Way, where: str) -> Non
         pool = await at.pool()
         tag = new_tag()
         if where == "pool":
-            assert await _cancelled(way.whole(pool, f"hold:{tag}"), at, tag) == ("as the test wants",)
+            assert await cancelled(way.whole(pool, f"hold:{tag}"), at, tag) == ("as the test wants",)
         else:
             async with pool.acquire() as lease:
-                assert await _cancelled(way.whole(lease, f"hold:{tag}"), at, tag) == ("as the test wants",)
+                assert await cancelled(way.whole(lease, f"hold:{tag}"), at, tag) == ("as the test wants",)
         await at_rest(pool)
 
 
@@ -70,7 +50,7 @@ async def test_without_knowledge_of_grpcs_classes(calls: CallServer, monkeypatch
     async with world(calls) as at:
         pool = await at.pool()
         tag = new_tag()
-        assert await _cancelled(way.whole(pool, f"hold:{tag}"), at, tag) == ("as the test wants",)
+        assert await cancelled(way.whole(pool, f"hold:{tag}"), at, tag) == ("as the test wants",)
         assert await way.whole(pool) == await way.whole(at.plain)
         await at_rest(pool)
 
@@ -104,7 +84,7 @@ async def test_of_an_intercepted_call(
     async with world(calls) as at:
         pool = await intercepted(at, place, intercept)
         tag = new_tag()
-        assert await _cancelled(way.whole(pool, f"hold:{tag}"), at, tag) == ("as the test wants",)
+        assert await cancelled(way.whole(pool, f"hold:{tag}"), at, tag) == ("as the test wants",)
         await at_rest(pool)
 
 
@@ -124,7 +104,7 @@ async def test_of_what_asks_a_call(calls: CallServer, ask: str) -> None:
                 # Only one of the three cancels the call by itself.
                 call.cancel()
 
-        assert await _cancelled(work(), at, tag) == ("as the test wants",)
+        assert await cancelled(work(), at, tag) == ("as the test wants",)
         await at_rest(pool)
 
 

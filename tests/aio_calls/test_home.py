@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -48,14 +48,6 @@ class _Cycle:
     def __init__(self, *held: Any) -> None:
         self.me = self
         self.held = held
-
-
-@pytest.fixture
-def _not_collecting() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 _HERE = "MainThread"

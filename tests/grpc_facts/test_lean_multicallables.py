@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from typing import Any
 
 import pytest
 
-from aio_calls.support import world
+from aio_calls.support import cancelled, world
 from grpc_facts.programs import UNCHANGED, Changed, renamed
 from grpcpool._grpc import lean_multicallables
 from grpcpool._grpc.lean_multicallables import make_lean
@@ -75,11 +74,7 @@ def test_without_grpcs_code(
             pool = await at.pool()
             assert await way.whole(pool) == await way.whole(at.plain)
             tag = new_tag()
-            task = asyncio.create_task(way.whole(pool, f"hold:{tag}"))
-            await at.until_held(tag)
-            task.cancel("as the test wants")
-            with pytest.raises(asyncio.CancelledError, match="as the test wants"):
-                await task
+            assert await cancelled(way.whole(pool, f"hold:{tag}"), at, tag) == ("as the test wants",)
             await at_rest(pool)
 
     test()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -59,14 +57,6 @@ def test_a_loss_is_noticed_either_way(make_pool: PoolMaker, monkeypatch: pytest.
             unary: Any = lease.unary_unary(UU)
             assert unary(b"ok", timeout=LONG) == b"0"
         pool.close()
-
-
-@pytest.fixture
-def _not_collecting() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def _freed(native: weakref.ref[Any]) -> None:

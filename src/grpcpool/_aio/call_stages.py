@@ -168,8 +168,16 @@ class Running:
             caller.ended(native, self)
             self.kept = None
 
+    def end_call(self) -> None:
+        """The native call is over for good: ends the call, or breaks the cycle of the two if the call was dropped."""
+        call = self.call()
+        if call is None:
+            self.native = None
+        else:
+            call._end(self)
+
     def drop(self) -> None:
-        """The call has been dropped: nothing asks for the native call any more, which holds this."""
+        """The call has been dropped: breaks the cycle of this and the native call, if that is over."""
         if self._caller is None:
             self.native = None
 

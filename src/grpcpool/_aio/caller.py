@@ -140,7 +140,7 @@ class PoolCaller:
                     made = channel.make(method.with_sent(failed_to_serialize(request, error)))
                 else:
                     running.sent, request = (request, serialized), serialized
-            wait_for_ready = wait_for_ready and waits_within(slot, method, again=driver.may_send_again(0))
+            wait_for_ready = wait_for_ready and waits_within(driver, slot, method)
             native = made(request, timeout, metadata, credentials, wait_for_ready, compression)
         except BaseException:
             driver.release(slot, 1, running)
@@ -225,7 +225,7 @@ class PoolCaller:
         """The place is there: starts the native call, with the time that is left."""
         driver = self.driver
         arguments = waiting.arguments
-        _, timeout, *rest = as_sent(arguments, slot, self._method, again=driver.may_send_again(call._resends))
+        _, timeout, *rest = as_sent(driver, arguments, slot, self._method, call._resends)
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
         try:
             start, request = slot.channel.sending(self._method, arguments[0], waiting.sent)
@@ -260,10 +260,7 @@ class PoolCaller:
             return
         else:
             driver.call_failed(slot, running, running.placed_at, status)
-        if call is None:
-            running.native = None
-        else:
-            call._end(running)
+        running.end_call()
 
     def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, status: Status) -> bool:
         """Sends a call again that was never sent, because its connection is down, if another is up."""

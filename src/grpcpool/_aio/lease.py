@@ -173,11 +173,7 @@ class LeaseCaller:
             else:
                 driver.call_failed(running._slot, None, running.placed_at, status)
         lease._end_call(answered=answered)
-        call = running.call()
-        if call is None:
-            running.native = None
-        else:
-            call._end(running)
+        running.end_call()
 
 
 class Acquire(Coroutine[Any, Any, Lease]):

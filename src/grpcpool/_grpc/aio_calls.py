@@ -20,7 +20,7 @@ def is_grpcs_own(call: object) -> bool:
 def when_over(call: Any, callback: Callable[[], None]) -> None:
     """Calls `callback` when `call` is over.
 
-    The call itself would keep its callbacks together with itself, and call them with itself.
+    The `add_done_callback` of the call would make an object that holds the call; that of the call below makes none.
     """
     try:
         call._cython_call.add_done_callback(callback)

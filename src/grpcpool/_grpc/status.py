@@ -216,9 +216,13 @@ def has_been_refused(native: Any, status: Status) -> bool:
     gRPC itself may report no initial metadata of a stream although there was some, if that came in one packet with the
     end (measured: more often on 1.60 than on 1.85). No one can tell such a stream from one that was refused.
     """
-    return is_refused(*status) and is_done_without_metadata(native)
+    return status.code is grpc.StatusCode.UNAVAILABLE and is_refused(*status, *_metadata_of_done(native))
 
 
 def is_done_without_metadata(native: Any) -> bool:
     """Whether the server of an asyncio call that is over sent no metadata."""
-    return all(_is_empty(answer_of_done(ask)) for ask in (native.initial_metadata, native.trailing_metadata))
+    return all(map(_is_empty, _metadata_of_done(native)))
+
+
+def _metadata_of_done(native: Any) -> tuple[Any, Any]:
+    return answer_of_done(native.initial_metadata), answer_of_done(native.trailing_metadata)

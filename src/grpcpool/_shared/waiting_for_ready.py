@@ -5,7 +5,7 @@ although others are up. So the pool starts it as one that does not wait: if it c
 sent on another connection, or waits in the queue until one is up. gRPC holds a call with a request iterator, which
 cannot be sent again; one on a channel that may lead to several servers; and one at which gRPC may make several
 attempts, because the words for the last do not show whether an earlier one was sent. It also holds a call that has
-been sent again `max_resends` times: the words do not prove it, so they are believed only so often.
+been sent again `max_resends` times: an error text proves nothing, so it is believed only so often.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ _WAIT_FOR_READY: Final = 4
 """Where it stands among the arguments of a call."""
 
 
-def waits_within(slot: Slot, method: Method, *, again: bool) -> bool:
+def waits_within(driver: Driver, slot: Slot, method: Method, resends: int = 0) -> bool:
     """Whether gRPC holds a call on the slot that waits for ready, if its connection is down.
 
     Args:
+        driver: The driver of its pool.
         slot: Where it has a place.
         method: Its method.
-        again: Whether it may be sent again, by `PoolConfig.max_resends`.
+        resends: How often it has been sent again so far.
     """
-    return not (again and slot.channel.shows_unsent and method.may_repeat)
+    return not (slot.channel.shows_unsent and method.may_repeat and driver.may_send_again(resends))
 
 
 def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:
@@ -48,9 +49,11 @@ def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:
     return None
 
 
-def as_sent(arguments: tuple[Any, ...], slot: Slot, method: Method, *, again: bool) -> tuple[Any, ...]:
+def as_sent(
+    driver: Driver, arguments: tuple[Any, ...], slot: Slot, method: Method, resends: int = 0
+) -> tuple[Any, ...]:
     """The arguments with which gRPC starts the call on the slot; see `waits_within`."""
-    if not arguments[_WAIT_FOR_READY] or waits_within(slot, method, again=again):
+    if not arguments[_WAIT_FOR_READY] or waits_within(driver, slot, method, resends):
         return arguments
     return (*arguments[:_WAIT_FOR_READY], False, *arguments[_WAIT_FOR_READY + 1 :])
 

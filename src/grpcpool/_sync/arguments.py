@@ -14,13 +14,14 @@ import grpc
 
 from .._machine.slot import Slot
 from .._shared.methods import Method
+from .driver import SyncDriver
 from .failed_call import CallNotStartedError, not_started
 
 Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
 """Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
 
-Start = Callable[[Slot, Arguments, bool], Any]
-"""Starts a native call on a slot; the last is whether the call may be sent again after it."""
+Start = Callable[[SyncDriver, Slot, Arguments, int], Any]
+"""Starts a native call on a slot of the driver's pool; the last is how often the call has been sent again so far."""
 
 
 class Caller(Protocol):

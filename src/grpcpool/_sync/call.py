@@ -136,8 +136,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         request, timeout, *rest = self._arguments
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
         try:
-            again = driver.may_send_again(self._resends)
-            native = self._start(slot, (request, left, *rest), again)
+            native = self._start(driver, slot, (request, left, *rest), self._resends)
         except BaseException as error:  # noqa: BLE001 -- a serializer may raise anything; the call fails with it
             place.interrupted()
             closed = isinstance(error, ValueError) and driver.machine.closing

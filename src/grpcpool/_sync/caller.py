@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._shared.methods import Method, Sent
     from .arguments import Arguments, Start
+    from .driver import SyncDriver
     from .slot_channel import SyncSlotChannel
 
 
@@ -56,7 +57,7 @@ def _blocking(how: str) -> Callable[..., Any]:
         slot = if_up(driver, slot, place) if wait_for_ready else slot
         if slot is not None:
             try:
-                ready = wait_for_ready and waits_within(slot, caller._method, again=driver.may_send_again(0))
+                ready = wait_for_ready and waits_within(driver, slot, caller._method)
                 made = slot.channel.made[caller._method]
                 # By name: to call the object, or with a tuple of arguments, costs as much as taking the place.
                 if how == "__call__":
@@ -128,7 +129,7 @@ class PoolCaller:
         while True:
             slot, given = _wait_for_place(place, arguments, began, not_before)
             try:
-                given = as_sent(given, slot, self._method, again=place.driver.may_send_again(resends))
+                given = as_sent(place.driver, given, slot, self._method, resends)
                 response = getattr(slot.channel.made[self._method], how)(*given)
             except grpc.RpcError as error:
                 not_before = self._resend_at(place, error, resends, waits=bool(arguments[4]))
@@ -179,8 +180,7 @@ class PoolCaller:
         """Begins a call on the slot that is sent again if the server refuses it."""
         start = _Start(self._method, how, contextvars.copy_context())
         try:
-            again = place.driver.may_send_again(0)
-            sent = as_sent(arguments, slot, self._method, again=again) if arguments[4] else arguments
+            sent = as_sent(place.driver, arguments, slot, self._method) if arguments[4] else arguments
             native = start.at_once(slot.channel, sent)
         except BaseException:
             place.interrupted()
@@ -251,9 +251,9 @@ class _Start:
         finally:
             SENDING.reset(noted)
 
-    def __call__(self, slot: Slot, arguments: Arguments, again: bool) -> Any:
-        """A later start; `again`: whether the call may be sent once more after it."""
-        request, *rest = as_sent(arguments, slot, self._method, again=again)
+    def __call__(self, driver: SyncDriver, slot: Slot, arguments: Arguments, resends: int) -> Any:
+        """A later start."""
+        request, *rest = as_sent(driver, arguments, slot, self._method, resends)
         native, request = slot.channel.sending(self._method, request, self.sent)
         return self._context.copy().run(getattr(native, self._how), request, *rest)
 

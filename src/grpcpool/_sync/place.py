@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from .._grpc.call_errors import is_answer_pending
-from .._grpc.status import Status, code_of, details_of, is_refused_stream, is_without_metadata
+from .._grpc.status import Status, code_of, details_of, is_refused, is_without_metadata
 from .._machine.slot import Slot
 from .._shared.finalizers import LeftPlace
 from .driver import SyncDriver
@@ -72,16 +72,15 @@ class Place:
         driver, slot = self.driver, self._slot
         code = code_of(ended)
         if code is not _OK and slot is not None and not self._released:
-            if is_refused_stream(ended):
-                if can_wait and is_answer_pending(ended):
-                    return None
-                self.waits = False
-                self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
-                return True
             status = Status(code, details_of(ended))
-            if status.unreached is not None and is_without_metadata(ended):
+            refused = is_refused(*status)
+            if (refused or status.unreached is not None) and is_without_metadata(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
+                if refused:
+                    self.waits = False
+                    self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
+                    return True
                 if driver.could_not_send(slot, self, self.began, status, waits=waits):
                     self.at_once, self.waits = True, waits
                     return True

@@ -79,9 +79,9 @@ class PoolConfig:
             server as a whole). A connection to a server that is not healthy is lost until it is. Needs a target whose
             addresses the pool deals out. `None`: health is not watched.
         spread: Whether connections are dealt out over the addresses of the target. `False` leaves that to gRPC.
-        max_resends: How often a call is sent again that the server refused at its limit of streams (HTTP/2's
-            `REFUSED_STREAM`), each time after a pause that doubles from 10 ms, or that gRPC could not send because its
-            connection was down. 0: never.
+        max_resends: How often a call is sent again if the server refused it at its limit of streams (HTTP/2's
+            `REFUSED_STREAM`), or if gRPC could not send it because its connection was down. Pauses between the attempts
+            double from 10 ms. 0: never.
         prime: Called with each new channel before it is used, for instance to make a cheap call. If it raises, the
             connection fails. In `grpcpool.aio` it may be a coroutine function.
         leak_threshold: How long a lease may be held before it is reported, once, with the stack that acquired it.
