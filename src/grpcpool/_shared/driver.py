@@ -31,7 +31,7 @@ from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._values.config import PoolConfig
 from .._values.errors import ConnectError, PoolError, PoolForkedError, Refusal, refusal_error
-from .._values.events import Leaked, Released
+from .._values.events import AnyEvent, Leaked, Released
 from .._values.listener import Listener
 from .._values.plain_text import plain
 from .._values.slot_states import SlotState
@@ -437,7 +437,11 @@ class Driver(abc.ABC):
 
     def emit_release(self, channel: int, since: float) -> None:
         """Emits the release of a lease, which was taken at the moment `since`."""
-        self.announcer.emit(Released(pool=self.name, channel=channel, held=self.monotonic() - since))
+        self.tell(lambda now: self._queue_event(Released(pool=self.name, channel=channel, held=now - since)))
+
+    def _queue_event(self, event: AnyEvent) -> None:
+        """Emits an event of a lease after those of the machine that came before it."""
+        self.machine.outbox.append(Notify(event))
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -473,10 +477,10 @@ class Driver(abc.ABC):
 
     def _report_leaks(self, leaks: LeakWatch, now: float) -> None:
         with self.lock:
-            late = leaks.overdue(now)
-        for held in late:
-            leaked = Leaked(pool=self.name, channel=held.channel, held=now - held.since, stack=held.stack)
-            self.announcer.emit(leaked)
+            for held in leaks.overdue(now):
+                leaked = Leaked(pool=self.name, channel=held.channel, held=now - held.since, stack=held.stack)
+                self._queue_event(leaked)
+        self.commit()
 
     # --- the end ------------------------------------------------------------------------------------------------
 
