@@ -308,7 +308,7 @@ def test_a_release_comes_after_its_grant(make_pool: PoolMaker) -> None:
         pass
     slow.goes_on.set()
     eventually(lambda: slow.of(Released))
-    assert [type(event) for event in slow.told] == [Opening, Opened, Granted, Released]
+    assert [type(event).__name__ for event in slow.told] == ["Opening", "Opened", "Granted", "Released"]
 
 
 def test_leaks_are_reported(make_pool: PoolMaker, clock: ManualClock) -> None:

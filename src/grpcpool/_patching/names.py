@@ -26,11 +26,9 @@ class Name(NamedTuple):
 
 def names_of(functions: list[Callable[..., Any]]) -> list[Name]:
     """The global names that stand for one of the functions, in modules that are not gRPC's."""
+    wanted = set(map(id, functions))
     return [
-        Name(module, name, value)
-        for module in _modules()
-        for name, value in _globals(module)
-        if any(value is function for function in functions)
+        Name(module, name, value) for module in _modules() for name, value in _globals(module) if id(value) in wanted
     ]
 
 
@@ -39,12 +37,13 @@ def hidden_in(functions: list[Callable[..., Any]]) -> list[str]:
 
     These are attributes of classes, default values of parameters, and arguments of `functools.partial`.
     """
+    wanted = set(map(id, functions))
     found = {
         f"{module.__name__}.{name}"
         for module in _modules()
         for name, value in _globals(module)
         if getattr(value, "__module__", module.__name__) == module.__name__ or isinstance(value, functools.partial)
-        if any(held is function for held in _held_by(value) for function in functions)
+        if not wanted.isdisjoint(map(id, _held_by(value)))
     }
     return sorted(found)
 
