@@ -123,6 +123,28 @@ async def test_at_the_end_of_the_grace_they_are_cancelled(clock: ManualClock, wa
 
 
 @in_loop
+async def test_the_refusal_of_a_waiter_serves_no_other(clock: ManualClock) -> None:
+    """While `close` waits for a call in its interceptors, all that wait for leases are refused, and none is served."""
+    gate = _Gate()
+    pool = await _pool(gate)
+    lease = await pool.acquire(streams=1)
+    # The second waits for nothing but the first, for which the connection is reserved.
+    waiting = [asyncio.create_task(pool.acquire(streams=streams)) for streams in (None, 1)]
+    call = await _begun(UNARY, pool)
+    closing = asyncio.create_task(pool.close(5))
+    await settle()
+    assert (pool.stats().in_flight, pool.stats().waiting) == (1, 0)
+    for each in waiting:
+        with pytest.raises(PoolClosedError):
+            await each
+    lease.release()
+    gate.open.set()
+    assert (await call)[0] == "answer"
+    await closing
+    assert_nothing_left(pool)
+
+
+@in_loop
 async def test_a_close_without_grace_ends_one_with_grace(clock: ManualClock) -> None:
     """The second close cancels the calls that the first one waits for."""
     gate = _Gate()

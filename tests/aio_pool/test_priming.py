@@ -221,6 +221,38 @@ async def test_while_one_is_primed_another_serves() -> None:
         (await waiting).release()
 
 
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, TimeoutError, Interruption])
+@in_loop
+async def test_a_prime_that_raises_when_the_connection_is_back(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    """It is logged, even its own `CancelledError`; the connection stays out of service until a prime succeeds."""
+    fails = False
+
+    async def prime(channel: object) -> None:
+        if fails:
+            raise error("as the test wants")
+
+    factory = FakeFactory()
+    async with pool_over(factory, name="orders", prime=prime, min_size=1, max_size=1) as pool:
+        await pool.open()
+        factory.made[0].set_state(State.TRANSIENT_FAILURE)
+        clock.advance(1.0)
+        assert pool.stats().lost == 1
+        fails = True
+        factory.made[0].set_state(State.READY)
+        clock.advance(0.25)
+        await settle()
+        assert pool.stats().lost == 1
+        assert "connection 1 is back, but prime failed" in caplog.text
+        fails = False
+        clock.advance(0.25)
+        await settle()
+        clock.advance(1.0)
+        await settle()
+        assert pool.stats().ready == 1
+
+
 @in_loop
 async def test_a_prime_may_use_the_pool() -> None:
     """It may look at the pool and lease what is free, but cannot wait for its own connection."""

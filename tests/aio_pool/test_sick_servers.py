@@ -83,9 +83,18 @@ async def test_a_healthy_server_that_ends_uploads_early_is_not_avoided() -> None
             assert (pool.stats().failures, pool.stats().avoided) == (0, 0)
 
 
+@pytest.mark.parametrize("kind", ["pool", "lease", "whole connection"])
 @in_loop
-async def test_a_frozen_server_loses_its_connection() -> None:
+async def test_a_frozen_server_loses_its_connection(kind: str) -> None:
     """A connection that answers nothing is replaced as soon as that can be done; calls on it have their deadlines."""
+
+    async def call(pool: ChannelPool) -> None:
+        if kind == "pool":
+            await pool.unary_unary(ECHO)(b"", timeout=0.2)
+            return
+        async with pool.acquire(streams=1 if kind == "lease" else None) as lease:
+            await lease.unary_unary(ECHO)(b"", timeout=0.2)
+
     with Server() as frozen, Server() as other:
         made: list[Server] = []
 
@@ -102,7 +111,7 @@ async def test_a_frozen_server_loses_its_connection() -> None:
             failed = 0
             while pool.stats().closed["unresponsive"] == 0:
                 try:
-                    await pool.unary_unary(ECHO)(b"", timeout=0.2)
+                    await call(pool)
                 except grpc.RpcError:
                     failed += 1
                 assert failed < 20

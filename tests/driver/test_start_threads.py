@@ -6,6 +6,7 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -348,6 +349,22 @@ def test_without_a_thread_it_is_done_at_once(
     starter.do(lambda: done.append(3))
     starter.join(LONG)
     assert done[3:] == [3]
+
+
+def test_without_a_thread_several_may_do_the_work(monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor) -> None:
+    """One that is done with it may find that another has taken the last piece."""
+    starter = supervisor.make()
+
+    class TakenByOthers(deque[Callable[[], None]]):
+        def __bool__(self) -> bool:
+            return True
+
+    done: list[int] = []
+    starter._work = TakenByOthers()
+    with monkeypatch.context() as patched:
+        _at_the_limit(patched)
+        starter.do(lambda: done.append(1))
+    assert done == [1]
 
 
 def test_without_another_thread_the_first_goes_on(monkeypatch: pytest.MonkeyPatch, starter: StartThreads) -> None:

@@ -587,7 +587,7 @@ MUTANTS = (
     Mutant(
         "a reservation outlives a whole connection that passes to its waiter",
         "machine",
-        "        if slot.exclusive and kept is None:\n",
+        "        if slot.exclusive and reserved is None:\n",
         "        if slot.exclusive:\n",
         "the slot is as taken as before",
     ),

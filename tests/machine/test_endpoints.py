@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from grpcpool import PoolConfig
+from grpcpool import Mode, PoolConfig
 from grpcpool._machine.addresses import Leads
 from grpcpool._machine.effects import Close, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
@@ -78,6 +78,16 @@ class Ordered:
         self.machine.open(OpenWaiter(since=self.now, deadline=self.now + patience), self.now)
         self.commit()
 
+    def discard(self, number: int) -> None:
+        """What is held on the slot is released, and its connection is not to be used again."""
+        self.machine.discard(self.slots[number], 1, Holding(self.slots[number]), self.now)
+        self.commit()
+
+    def refresh(self) -> None:
+        """All connections are to be replaced."""
+        self.machine.refresh(self.now)
+        self.commit()
+
     def end(self, number: int) -> None:
         """A call on the slot ends."""
         self.machine.release(self.slots[number], 1, Holding(self.slots[number]), self.now)
@@ -118,6 +128,16 @@ class Ordered:
             self.failed(number)
         assert self.endpoint == 1
         self.opened(self.opening(1)[0])
+
+    def come_back(self) -> int:
+        """The first target can be reached again, and is used; returns the number of its connection."""
+        while not self.opening(0):
+            self.advance(1.0)
+        (probe,) = self.opening(0)
+        self.opened(probe)
+        self.advance(6.0)
+        assert self.endpoint == 0
+        return probe
 
 
 def test_the_first_is_used_and_no_other_is_connected() -> None:
@@ -296,6 +316,79 @@ def test_the_other_is_taken_back_while_it_is_kept() -> None:
     assert pool.endpoint == 1
     assert pool.slots[kept].state == "ready"
     assert pool.call() == kept
+
+
+def test_what_is_kept_is_closed_by_discard() -> None:
+    """A lease on a connection that is kept may ask to close it; then it is not taken back."""
+    pool = Ordered(max_streams=9)
+    pool.fail_over()
+    (kept,) = {*pool.granted}
+    pool.call()
+    pool.come_back()
+    pool.discard(kept)
+    assert (kept in pool.closed, pool.slots[kept].in_flight) == (False, 1)
+    pool.end(kept)
+    assert kept in pool.closed
+
+
+def test_what_is_kept_is_not_taken_back_after_a_refresh() -> None:
+    """Such as one made with old credentials: what is idle is closed at once, the others when their calls end."""
+    pool = Ordered()
+    pool.fail_over()
+    (kept,) = {*pool.granted}
+    used = pool.come_back()
+    pool.refresh()
+    assert kept not in pool.closed
+    pool.lost(used)
+    pool.advance(10.1)
+    assert pool.endpoint == 1
+    assert pool.slots[kept].state == "draining"
+    pool.end(kept)
+    assert kept in pool.closed
+
+
+def test_what_stands_by_is_replaced_by_a_refresh() -> None:
+    """A connection to a preferred target that is not used yet is of this moment, too."""
+    pool = Ordered()
+    pool.fail_over()
+    while not pool.opening(0):
+        pool.advance(1.0)
+    (probe,) = pool.opening(0)
+    pool.opened(probe)
+    pool.refresh()
+    assert probe in pool.closed
+    assert pool.opening(0)
+
+
+def test_overflow_that_is_kept() -> None:
+    """The last call on it ends while the preferred target has overflow, too."""
+    pool = Ordered(mode=Mode.LOOSE, max_size=1, max_overflow=1, max_streams=1)
+    pool.fail_over()
+    (ordinary,) = {*pool.granted}
+    pool.call()
+    pool.opened(*pool.opening(1))
+    _, overflow = pool.granted
+    assert pool.slots[overflow].overflow
+    pool.come_back()
+    for _ in range(2):
+        pool.call()
+    pool.opened(*pool.opening(0))
+    assert len(pool.granted) == 4
+    for number in (overflow, ordinary):
+        pool.end(number)
+        assert pool.slots[number].state == "draining"
+
+
+def test_a_connection_that_stood_by_ages() -> None:
+    """The first one to a preferred target is replaced at `max_age`, as all others."""
+    pool = Ordered(max_age=100.0, age_jitter=0.0)
+    pool.fail_over()
+    first = pool.come_back()
+    pool.advance(93.9)
+    assert not pool.opening(0)
+    pool.advance(0.2)
+    (successor,) = pool.opening(0)
+    assert pool.slots[successor].replaces is pool.slots[first]
 
 
 def test_a_preferred_target_is_used_at_once_if_the_other_fails() -> None:

@@ -274,7 +274,7 @@ def test_without_listeners_a_grant_emits_no_event() -> None:
     play = Play(max_size=1)
     play.filled(None)
     play.request(None)
-    play.machine.grants.heard = False
+    play.machine.grants.has_listeners = False
     assert play.release(1) == ["grant 1"]
     assert len(play.effects) == 1
     assert play.stats.waited == 2

@@ -6,6 +6,8 @@ import enum
 import math
 from typing import Any
 
+import pytest
+
 from grpcpool._machine.effects import Notify
 from grpcpool._machine.places import Holding
 from grpcpool.events import Avoided, Lost, Recovered
@@ -110,6 +112,34 @@ def test_a_cancelled_call_is_no_answer_and_no_timeout() -> None:
         time_out(play, 1, began=START + 0.5)
         time_out(play, 1, began=math.inf)
     assert play.machine.next_deadline() == START + 20.0
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_the_end_of_a_lease_is_no_answer(streams: int) -> None:
+    """A connection is silent although each call has a lease of its own, which is released after the call."""
+    play = two(unresponsive_after=20.0)
+    play.now += 1.0
+    for _ in range(3):
+        play.machine.unanswered(play[1], None, START + 0.5, play.now)
+        play.now += 0.5
+        play.machine.places.release_unanswered(play[1], streams, play.now, Holding(play[1]))
+    assert play[1].overdue == 3
+    assert play.tick(0.0) == []
+    assert play.machine.next_deadline() == START + 20.0
+
+
+def test_a_call_on_a_lease_may_be_an_answer() -> None:
+    """Its end is reported before the release of the lease."""
+    play = two(unresponsive_after=20.0)
+    play.now += 1.0
+    for _ in range(3):
+        play.machine.unanswered(play[1], None, START + 0.5, play.now)
+    play.now += 0.5
+    # As leases do at the end of a call that was answered.
+    play[1].used_at = play.now
+    play.machine.places.release_unanswered(play[1], 1, play.now, Holding(play[1]))
+    assert play.tick(100.0) == []
+    assert play[1].overdue == 0
 
 
 def test_a_message_of_a_stream_is_an_answer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 from typing import Any
 
@@ -74,8 +75,17 @@ def test_an_answer_with_another_status_is_no_failure(server: Server, make_pool: 
     assert (pool.stats().failures, pool.stats().avoided) == (0, 0)
 
 
-def test_a_frozen_server_loses_its_connection(make_pool: PoolMaker) -> None:
+@pytest.mark.parametrize("kind", ["pool", "lease", "whole connection"])
+def test_a_frozen_server_loses_its_connection(make_pool: PoolMaker, kind: str) -> None:
     """A connection that answers nothing is replaced as soon as that can be done; calls on it have their deadlines."""
+
+    def call(pool: ChannelPool) -> None:
+        if kind == "pool":
+            unary(pool, ECHO, b"", timeout=0.2)
+            return
+        with pool.acquire(streams=1 if kind == "lease" else None) as lease:
+            unary(lease, ECHO, b"", timeout=0.2)
+
     with Server() as frozen, Server() as other:
         made: list[Server] = []
 
@@ -92,13 +102,32 @@ def test_a_frozen_server_loses_its_connection(make_pool: PoolMaker) -> None:
         failed = 0
         while pool.stats().closed["unresponsive"] == 0:
             try:
-                unary(pool, ECHO, b"", timeout=0.2)
+                call(pool)
             except grpc.RpcError:
                 failed += 1
             assert failed < 20
         assert failed >= 3
         eventually(lambda: connections_to(frozen.port) == 0)
         assert {unary(pool, PID, b"", timeout=LONG) for _ in range(10)} == {str(other.pid).encode()}
+
+
+@pytest.mark.parametrize("kind", ["pool", "lease"])
+def test_a_stream_that_is_dropped_is_no_answer(make_pool: PoolMaker, kind: str) -> None:
+    """Between calls that run into their deadlines, it does not show that the server is there."""
+    with Server() as frozen:
+        pool = make_pool(frozen.channel, max_size=1)
+        pool.open()
+        (slot,) = pool._driver.machine.fleet.slots
+        frozen.freeze()
+        for number in (1, 2, 3):
+            with pytest.raises(grpc.RpcError):
+                unary(pool, ECHO, b"", timeout=0.05)
+            with pool.acquire(streams=1) if kind == "lease" else contextlib.nullcontext(pool) as channel:
+                channel.unary_stream(COUNT)(b"1,0")
+                gc.collect()
+            eventually(lambda: pool.stats().in_flight == 0)
+            assert slot.overdue == number
+        frozen.kill()
 
 
 @pytest.mark.parametrize("kind", ["pool", "lease"])

@@ -291,6 +291,41 @@ def test_unpickled_without_a_loop_it_is_not_bound(calls: CallServer) -> None:
 
 
 @in_loop
+async def test_close_refuses_only_those_that_still_wait(calls: CallServer) -> None:
+    """The refusal of one waiter may give the next a place, which is released once."""
+    config = PoolConfig(max_size=1)
+    mine, others = (grpcpool.aio.shared_channel(calls.target, config=config) for _ in range(2))
+    async with others.acquire(streams=1):
+        # The second waits for nothing but the first, for which the connection is reserved.
+        waiting = [asyncio.ensure_future(mine.acquire(streams=streams)) for streams in (None, 1)]
+        await until(lambda: others.stats().waiting == 2)
+        await mine.close(0)
+        for each in waiting:
+            with pytest.raises(PoolClosedError):
+                await each
+        assert (others.stats().in_flight, others.stats().waiting) == (1, 0)
+    assert others.stats().in_flight == 0
+    assert await _call(others) == b"0"
+    await others.close()
+
+
+@in_loop
+async def test_a_lease_that_comes_as_its_handle_is_closed(calls: CallServer) -> None:
+    """It is released at once, not kept, and not returned to its user."""
+    mine, others = (grpcpool.aio.shared_channel(calls.target, config=PoolConfig(max_size=1)) for _ in range(2))
+    lease = await others.acquire()
+    waiting = asyncio.ensure_future(mine.acquire())
+    await until(lambda: others.stats().waiting == 1)
+    # The place is granted now; the task that gets it runs only after `close` has begun.
+    lease.release()
+    await mine.close(20)
+    with pytest.raises(PoolClosedError):
+        await waiting
+    assert others.stats().in_flight == 0
+    await others.close()
+
+
+@in_loop
 async def test_many_tasks_close_amid_everything(calls: CallServer) -> None:
     """Nothing is lost: afterwards nothing is in flight, and the pool ends."""
     keeper = grpcpool.aio.shared_channel(calls.target)

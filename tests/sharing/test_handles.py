@@ -210,6 +210,58 @@ def test_a_call_that_gets_no_place_before_the_close(calls: CallServer, way: Way)
     others.close()
 
 
+def test_close_refuses_only_those_that_still_wait(calls: CallServer) -> None:
+    """The refusal of one waiter may give the next a place, which is released once."""
+    config = PoolConfig(max_size=1)
+    mine, others = (grpcpool.shared_channel(calls.target, config=config) for _ in range(2))
+    with others.acquire(streams=1):
+        waiting = [background(mine.acquire)]
+        eventually(lambda: others.stats().waiting == 1)
+        # It waits for nothing but the first, for which the connection is reserved.
+        waiting.append(background(lambda: mine.acquire(streams=1)))
+        eventually(lambda: others.stats().waiting == 2)
+        mine.close(0)
+        for each in waiting:
+            with pytest.raises(PoolClosedError):
+                each.result(20)
+        assert (others.stats().in_flight, others.stats().waiting) == (1, 0)
+    assert others.stats().in_flight == 0
+    assert _call(others) == b"0"
+    others.close()
+
+
+def test_close_cancels_no_call_of_another_channel(calls: CallServer) -> None:
+    """A thread whose call was refused may have begun another one by then, elsewhere."""
+    config = PoolConfig(max_size=1, max_streams=1)
+    mine, others = (grpcpool.shared_channel(calls.target, config=config) for _ in range(2))
+    tag = new_tag()
+    elsewhere = calls.channel()
+
+    def goes_elsewhere() -> Any:
+        with pytest.raises((ValueError, grpc.RpcError)):
+            _call(mine)
+        method: Any = elsewhere.unary_unary(UU)
+        return outcome_of(lambda: method(f"hold:{tag}".encode(), timeout=20))
+
+    with others.acquire():
+        outcome = background(goes_elsewhere)
+        eventually(lambda: others.stats().waiting == 1)
+        late = mine.unary_unary(UU).future(b"ok", timeout=20)
+        began = threading.Event()
+
+        def wait(_: object) -> None:
+            calls.wait_until_held(tag)
+            began.set()
+
+        # Between the refusal of the first call and the end of `close`.
+        late.add_done_callback(wait)
+        mine.close(0)
+        assert began.wait(20)
+    elsewhere.close()
+    assert outcome.result(20)[1] is grpc.StatusCode.CANCELLED
+    others.close()
+
+
 def test_many_threads_close_amid_everything(calls: CallServer) -> None:
     """Nothing is lost: afterwards nothing is in flight, and the pool ends."""
     keeper = grpcpool.shared_channel(calls.target)

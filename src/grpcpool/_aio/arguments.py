@@ -1,15 +1,13 @@
-"""The arguments of a call, and what runs it."""
+"""What takes the arguments of a call, and runs it."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, Protocol
 
+from .._shared.arguments import Arguments
 from .._shared.methods import Method
 from .driver import AioDriver
-
-Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
-"""Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
 
 
 class Caller(Protocol):

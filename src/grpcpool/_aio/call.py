@@ -30,6 +30,7 @@ import grpc
 from .._grpc.aio_calls import has_done_writing, sending_of, when_over
 from .._grpc.cancel_messages import NEED_NO_HELP, keeping_message, restore_kept
 from .._grpc.status import is_refused_stream
+from .._shared.arguments import REQUEST
 from .._shared.finalizers import interrupts_package
 from .call_stages import Running, Stage, Waiting
 from .failed_call import Failed, locally_cancelled
@@ -416,7 +417,7 @@ class _ManyRequests(CallProxy):
         stage = self._stage
         if not isinstance(stage, Waiting):
             return stage.native
-        if stage.arguments[0] is not None:
+        if stage.arguments[REQUEST] is not None:
             raise grpc.aio.UsageError(MIXED_STYLES)
         native = await self._begun()
         if isinstance(native, Failed):

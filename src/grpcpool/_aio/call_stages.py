@@ -14,13 +14,13 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .._machine.queue import Waiter
+from .._shared.arguments import TIMEOUT, Arguments
 from .failed_call import Failed, failed_by
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._shared.methods import Sent
     from .._values.errors import PoolError
-    from .arguments import Arguments
     from .driver import AioDriver
 
 
@@ -85,7 +85,7 @@ class Waiting(Waiter):
     def _fail(self, error: PoolError) -> None:
         call, self.kept = self.call(), None
         if call is not None and call._stage is self:
-            call._fail(self, failed_by(error, own_deadline=self.arguments[1] is not None))
+            call._fail(self, failed_by(error, own_deadline=self.arguments[TIMEOUT] is not None))
 
     def left(self) -> None:
         """The call is not in this stage any more: wakes those that wait for that, and drops what this holds.
@@ -103,7 +103,7 @@ class Waiting(Waiter):
     @property
     def own_deadline(self) -> float | None:
         """The deadline that the call came with, if any."""
-        return None if self.arguments[1] is None else self.deadline
+        return None if self.arguments[TIMEOUT] is None else self.deadline
 
     def time_remaining(self) -> float | None:
         """Seconds until the call's own deadline, if it has one."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.status import Status, has_been_refused, has_succeeded, is_done_without_metadata, status_of_done
+from .._shared.arguments import METADATA, REQUEST, WAIT_FOR_READY, Arguments
 from .._shared.methods import SENDING, failed_to_serialize
 from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
-from .arguments import Arguments
 from .call import PROXIES, CallProxy
 from .call_stages import Running, Waiting, new_running
 from .channel import ChannelSurface
@@ -114,7 +114,7 @@ class PoolCaller:
         request, timeout, metadata, credentials, wait_for_ready, compression = arguments
         if metadata or credentials is not None:
             arguments = self._checked(*arguments)
-            metadata = arguments[2]
+            metadata = arguments[METADATA]
         # Of an attribute that is a function, a local name is faster to call.
         monotonic, proxy = driver.monotonic, self._proxy
         began = monotonic()
@@ -189,7 +189,7 @@ class PoolCaller:
             raise grpc.aio.UsageError("Channel is closed.")
         arguments = running.arguments
         # No local name for what is sent: the traceback of an error in it holds this frame.
-        self._wait(call, arguments, self._serialized(arguments[0]), running.context, running.began)
+        self._wait(call, arguments, self._serialized(arguments[REQUEST]), running.context, running.began)
 
     def _wait(
         self,
@@ -228,7 +228,7 @@ class PoolCaller:
         _, timeout, *rest = as_sent(driver, arguments, slot, self._method, call._resends)
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
         try:
-            start, request = slot.channel.sending(self._method, arguments[0], waiting.sent)
+            start, request = slot.channel.sending(self._method, arguments[REQUEST], waiting.sent)
             native = waiting.context.copy().run(start, request, left, *rest)
         except Exception as error:  # noqa: BLE001 -- foreign code may raise anything; the call fails with it
             driver.release(slot, 1, waiting)
@@ -266,7 +266,7 @@ class PoolCaller:
         """Sends a call again that was never sent, because its connection is down, if another is up."""
         if call is None or not self._method.may_repeat or call._has_responded or status.unreached is None:
             return False
-        driver, slot, waits = self._pool._driver, running._slot, bool(running.arguments[4])
+        driver, slot, waits = self._pool._driver, running._slot, bool(running.arguments[WAIT_FOR_READY])
         at = driver.resend_at(call._resends, at_once=True, waits=waits)
         if at is None or not is_done_without_metadata(native):
             return False

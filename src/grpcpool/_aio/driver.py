@@ -251,11 +251,18 @@ class AioDriver(Driver):
     async def _prime_again(self, slot: Slot) -> None:
         try:
             await prime(self, slot.channel)
-        except asyncio.CancelledError:
-            self.priming.discard(slot)
+        except GeneratorExit:
+            # This coroutine is collected together with its loop.
             raise
-        except Exception as error:  # noqa: BLE001 -- foreign code may raise anything
+        except BaseException as error:
+            # As in `_open`.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                self.priming.discard(slot)
+                raise
             self.primed_again(slot, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                # The program should end.
+                raise
         else:
             self.primed_again(slot, None)
 
@@ -343,9 +350,7 @@ class AioDriver(Driver):
         self.leaving = True
         end = self.monotonic() + grace
         first = self._waits_for_the_first(is_call)
-        for waiter in [waiter for waiter in self.machine.queue if not (first and is_call(waiter))]:
-            self.withdraw(waiter)
-            waiter.refused(self.closed_error())
+        self.refuse_all([waiter for waiter in self.machine.queue if not (first and is_call(waiter))], self.closed_error)
         for opener in tuple(self.machine.openers):
             self.tell(self.machine.cancel_open, opener)
             opener.refused(self.closed_error())

@@ -17,8 +17,9 @@ import grpc
 from .._grpc.interceptor_chain import chain_of
 
 if TYPE_CHECKING:
+    from .._shared.arguments import Arguments
     from .._shared.methods import Method
-    from .arguments import Arguments, Caller
+    from .arguments import Caller
 
 
 class _Last(

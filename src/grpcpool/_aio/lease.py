@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .._grpc.status import has_been_refused, has_succeeded, status_of_done
+from .._shared.arguments import Arguments
 from .._shared.lease_base import LeaseBase
-from .arguments import Arguments, Caller
+from .arguments import Caller
 from .call import PROXIES
 from .call_stages import Running, new_running
 from .channel import ChannelSurface

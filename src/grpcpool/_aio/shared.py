@@ -14,13 +14,14 @@ from weakref import ref
 
 import grpc
 
+from .._shared.arguments import Arguments
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import Configured
 from .._shared.recipe import Credentials, Recipe
 from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools
 from .._shared.targets import check_credentials, recipe_of
 from .._values.config import PoolConfig
-from .arguments import Arguments, Caller
+from .arguments import Caller
 from .factories import pool_of
 from .interceptors import add_interceptors
 from .lease import Lease
@@ -142,6 +143,9 @@ class PoolHandle(HandleBase, ChannelPool):
             lease: Lease = await self._pool._acquire(within, streams, stack)
         lease._pool = self
         self._leases.add(lease)
+        if self._closed:
+            lease.release()
+            raise self._closed_error()
         return lease
 
     async def open(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- as the sync twin
@@ -210,9 +214,8 @@ class PoolHandle(HandleBase, ChannelPool):
         if driver.void or driver.loop is None or driver.loop.is_closed():
             return
         tasks, machine = set(self._waiting.values()), driver.machine
-        for waiter in [each for each in machine.queue if isinstance(each, AwaitedWaiter) and each.task in tasks]:
-            if driver.withdraw(waiter):
-                waiter.refused(self._closed_error())
+        waiters = [each for each in machine.queue if isinstance(each, AwaitedWaiter) and each.task in tasks]
+        driver.refuse_all(waiters, self._closed_error)
         for opener in tuple(machine.openers):
             if isinstance(opener, AwaitedOpenWaiter) and opener.task in tasks:
                 driver.tell(machine.cancel_open, opener)

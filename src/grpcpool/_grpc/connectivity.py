@@ -134,11 +134,11 @@ class SubscribedConnectivity:
             self._changed.notify_all()
 
     def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: ARG002 -- the subscription connects
-        """The state that was last told."""
+        """The last state that gRPC reported."""
         return self._state
 
     def look(self, *, connect: bool) -> grpc.ChannelConnectivity:  # noqa: ARG002 -- the subscription connects
-        """The state that was last told."""
+        """The last state that gRPC reported."""
         return self._state
 
     def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
@@ -146,7 +146,7 @@ class SubscribedConnectivity:
         with self._changed:
             self._changed.wait_for(lambda: self._state is not state, timeout)
 
-    def failure(self, timeout: float) -> Exception | None:  # noqa: ARG002 -- nobody to ask
+    def failure(self, timeout: float) -> Exception | None:  # noqa: ARG002 -- there is no call that could wait
         """An error that names the state; the reason is unknown."""
         return ConnectError(f"the channel reports {self._state.name}")
 

@@ -119,6 +119,7 @@ class Endpoints:
         fleet.counters.opened += 1
         slot.been_up, slot.probes = True, False
         slot.opened_at = slot.used_at = slot.unused_since = slot.refused_at = now
+        fleet.begin_to_age(slot, now)
         self._slots.move(slot, SlotEvent.OPENED)
         fleet.keep(slot, math.inf, now)
         self._returns_at[slot] = now + _RETURNS_AFTER * (0.5 + self._random())

@@ -258,15 +258,18 @@ class Fleet:
         self.slots.move(slot, SlotEvent.RECOVERED if slot.state is SlotState.LOST else SlotEvent.OPENED)
         self.counters.opened += 1
         self.addresses.opened(slot)
-        slot.been_up = True
-        slot.given_up_at = math.inf
+        slot.been_up, slot.given_up_at = True, math.inf
         slot.opened_at = slot.used_at = slot.unused_since = slot.refused_at = now
-        if self.config.max_age is not None and slot.retire_at == math.inf:
-            slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
+        self.begin_to_age(slot, now)
         self.limits.limit_as_others(slot, now)
         self.succeed(slot, now)
         self.places.enter(slot)
         self._stay(slot, now)
+
+    def begin_to_age(self, slot: Slot, now: float) -> None:
+        """A connection is up: decides when it is to be replaced."""
+        if self.config.max_age is not None and slot.retire_at == math.inf:
+            slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
 
     def succeed(self, slot: Slot, now: float) -> None:
         """The connection that `slot` was opened to replace, if any, retires."""
@@ -336,6 +339,13 @@ class Fleet:
         self.alarm_at(slot.deadline)
         if not slot.in_flight:
             self.close(slot, reason)
+
+    def not_to_take_back(self, slot: Slot, reason: CloseReason, now: float) -> None:
+        """A connection that drains, and might be taken back, is to close when it carries nothing."""
+        if slot.kept:
+            self.keep_no_longer(slot, reason, now)
+        elif slot.reason is CloseReason.SHRINK:
+            slot.reason = reason
 
     def regauge(self, now: float) -> None:
         """The number of connections, or a bound, has changed: decides when to consider growing and shrinking."""
@@ -462,7 +472,7 @@ class Fleet:
                 slot.hangs, slot.hangs_at = True, math.inf
                 self.slots.recount()
                 if self.slots.connections >= self.max_size and self.addresses.has_better(slot, now):
-                    # It holds the place of one that could be ready soon.
+                    # It counts against `max_size`, and keeps out one that could be ready soon.
                     slot.deadline = now
                     self.alarm_at(now)
         elif slot.state is SlotState.DRAINING:

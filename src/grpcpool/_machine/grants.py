@@ -36,8 +36,8 @@ class Grants:
         self._counters = fleet.counters
         self._name = fleet.name
         self.reservation = Reservation(self._slots, self._places, queue)
-        # Whether the pool has listeners; set by the driver.
-        self.heard = True
+        # Set by the driver.
+        self.has_listeners = True
 
     # --- serving ------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Grants:
             waited = now - waiter.since
             self._counters.waited += 1
             self._counters.wait_seconds += waited
-            if self.heard:
+            if self.has_listeners:
                 self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
             # Then there is none for any ask.
             if not slot.has_room(1):

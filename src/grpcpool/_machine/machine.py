@@ -142,15 +142,15 @@ class PoolMachine:
 
     def settle(self, slot: Slot, now: float) -> None:
         """A slot has come to have room: serves waiters; a slot that has become superfluous goes."""
-        kept = self.grants.reservation.slot
+        reserved = self.grants.reservation.slot
         self.grants.serve(slot, now)
-        if slot.exclusive and kept is None:
+        if slot.exclusive and reserved is None:
             # All of it has passed to a waiter: there is nothing to reserve, see `reservation.py`.
             return
         self.grants.review(now)
-        if slot.in_flight:
+        if slot.in_flight or slot.kept:
             return
-        if slot.state is SlotState.DRAINING and not slot.kept:
+        if slot.state is SlotState.DRAINING:
             self.fleet.close(slot, slot.reason)
             self.grants.fill(now)
             if self.closing:
@@ -170,11 +170,10 @@ class PoolMachine:
             Whether the call may be sent again without a pause: the server sheds load, and has answered others.
         """
         sheds = slot.state is not SlotState.CLOSED and self.fleet.limits.refused(slot, began, now, leaving=1)
-        answers = slot.used_at > slot.refused_at
-        slot.refused_at = now
+        answers, slot.refused_at = slot.used_at > slot.refused_at, now
         if sheds:
             self.fleet.handicaps.add(slot, None, now)
-        self.release(slot, 1, holder, now)
+        self.release(slot, 1, holder, now, answered=True)
         if sheds:
             self.grants.serve_all(now)
         return sheds and answers
@@ -218,9 +217,9 @@ class PoolMachine:
             return
         if slot.state is not SlotState.DRAINING:
             self.fleet.retire(slot, CloseReason.DISCARDED, now, leaving=streams or 1)
-        elif slot.reason is CloseReason.SHRINK:
-            # Else it could be taken back.
-            slot.reason = CloseReason.DISCARDED
+        else:
+            # It could be taken back otherwise.
+            self.fleet.not_to_take_back(slot, CloseReason.DISCARDED, now)
         self.release(slot, streams, holder, now)
         self.grants.fill(now)
 
@@ -230,9 +229,10 @@ class PoolMachine:
         self.grants.review(now)
         return queued
 
-    def release(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
-        """Releases a place, and serves waiters with it."""
-        if self.places.release(slot, streams, now, holder):
+    def release(self, slot: Slot, streams: int | None, holder: Holder, now: float, *, answered: bool = False) -> None:
+        """Releases a place, and serves waiters with it; `answered`: the server has answered its call."""
+        release = self.places.release if answered else self.places.release_unanswered
+        if release(slot, streams, now, holder):
             self.settle(slot, now)
 
     # --- connections --------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ class PoolMachine:
 
     def refresh(self, now: float) -> None:
         """Replaces every connection of this moment: a successor first, then the old one drains."""
-        self.replacing.refresh()
+        self.replacing.refresh(now)
         self._reconcile(now)
 
     def close(self, deadline: float, now: float) -> None:

@@ -109,8 +109,6 @@ class Outage:
         Or whether gRPC watches health on it: the server may just not be ready to serve. But `open()`, if that has
         `awaited` the slot, rather waits for another.
         """
-        if slot.probes:
-            return False
         if self._fleet.watches_health:
             addresses = self._fleet.addresses
             better = slot.overflow or addresses.is_of_race(slot) or addresses.is_gone(slot)

@@ -129,6 +129,14 @@ class Places(abc.ABC):
         self.reload(slot, load)
         return slot.overflow or self.queue.length
 
+    def release_unanswered(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> int:
+        """The same, where no call has been answered, as at the end of a lease: a silent slot stays silent."""
+        is_silent = slot.silent_at == slot.used_at
+        settles = self.release(slot, streams, now, holder)
+        if is_silent:
+            slot.silent_at = slot.used_at
+        return settles
+
     def drop(self, slot: Slot) -> None:
         """A slot is closed: what it carries is cancelled and forgotten."""
         self.load -= self.target if slot.exclusive else slot.in_flight

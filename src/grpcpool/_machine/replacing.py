@@ -38,13 +38,13 @@ class Replacing:
         self._silence = fleet.silence
         self._wanted_until = -math.inf
 
-    def refresh(self) -> None:
+    def refresh(self, now: float) -> None:
         """Marks every connection of this moment for replacement."""
         for slot in self._slots:
             if slot.state is not SlotState.DRAINING:
                 slot.retire_at, slot.reason = -math.inf, CloseReason.REFRESH
-            elif slot.reason is CloseReason.SHRINK:
-                slot.reason = CloseReason.REFRESH
+            else:
+                self._fleet.not_to_take_back(slot, CloseReason.REFRESH, now)
 
     def rotate(self, asked: int, now: float) -> None:
         """Dials successors for the slots that are due, and evens out the addresses."""

@@ -6,8 +6,9 @@ an answer: the end of a call with any status, a message of a stream. As long as 
 replaced: then it is probably the network, or the calls ask for too much. A successor that is as silent has twice as
 long, the next four times, until one answers.
 
-An answered call pays nothing for this. A release notes its moment in any case (`Slot.used_at`); the release of a call
-that was not answered notes the same moment as `silent_at`. So if the two differ, something has been answered.
+An answered call pays nothing for this. A release notes its moment in any case (`Slot.used_at`). That of a call that was
+not answered notes the same moment as `silent_at`; that of a lease does so if the two were equal before it
+(`Places.release_unanswered`). So if the two differ, something has been answered.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import os
 import random
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, assert_never
 
 import grpc
@@ -31,7 +31,7 @@ from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._values.config import PoolConfig
 from .._values.errors import ConnectError, PoolError, PoolForkedError, Refusal, refusal_error
-from .._values.events import AnyEvent, Leaked, Released
+from .._values.events import Leaked
 from .._values.listener import Listener
 from .._values.plain_text import plain
 from .._values.slot_states import SlotState
@@ -157,7 +157,7 @@ class Driver(abc.ABC):
     def set_listeners(self, listeners: Iterable[Listener]) -> None:
         """Notifies these listeners from now on. Grants are not logged: only listeners need their events."""
         self.announcer.set_listeners(listeners)
-        self.machine.grants.heard = bool(self.announcer.listeners)
+        self.machine.grants.has_listeners = bool(self.announcer.listeners)
         # Whether leases are followed: one flag, because each acquire reads it.
         self.follows_leases = self.leaks is not None or self.announcer.emits_releases
 
@@ -303,13 +303,13 @@ class Driver(abc.ABC):
 
     # --- places -------------------------------------------------------------------------------------------------
 
-    def release(self, slot: Slot, streams: int | None, holder: Holder) -> None:
-        """Releases the place of `holder`."""
+    def release(self, slot: Slot, streams: int | None, holder: Holder, *, answered: bool = False) -> None:
+        """Releases the place of `holder`; `answered`: the server has answered its call."""
         try:
             with self.lock:
-                monotonic = self.monotonic
-                now = monotonic()
-                if not self.places.release(slot, streams, now, holder):
+                now = self.monotonic()
+                release = self.places.release if answered else self.places.release_unanswered
+                if not release(slot, streams, now, holder):
                     return
                 self.machine.settle(slot, now)
             self.commit()
@@ -341,6 +341,15 @@ class Driver(abc.ABC):
         if waiter._slot is not None and not waiter._released:
             self.machine.release(waiter._slot, waiter.streams, waiter, now)
         return queued
+
+    def refuse_all(self, waiters: Sequence[Waiter], error: Callable[[], PoolError]) -> None:
+        """Refuses waiters, given in the order of arrival. One that is answered meanwhile keeps what it has.
+
+        The last goes first: when one goes, it may be those behind it that get a place.
+        """
+        for waiter in reversed(waiters):
+            if self.tell(self.machine.cancel, waiter):
+                waiter.refused(error())
 
     def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
         """Whether the connection of the place just taken is up; if it is not, the place is released."""
@@ -382,10 +391,10 @@ class Driver(abc.ABC):
         A call that `waits` for ready need not find another up. The server of the call has sent no metadata.
 
         Returns:
-            Whether it did, so that the call may be sent on another connection.
+            Whether the place was released; then the call may be sent on another connection.
         """
         channel: SlotChannel = slot.channel
-        # A call that waits, which gRPC would hold if it could not send it, has been sent.
+        # gRPC holds a call that waits and that it cannot send. One that failed was therefore sent.
         if (waits and not channel.shows_unsent) or not channel.could_not_send(status, began, self.monotonic()):
             return False
         self.losses.call_failed(slot, status)
@@ -412,7 +421,7 @@ class Driver(abc.ABC):
             overdue = status.code is grpc.StatusCode.DEADLINE_EXCEEDED
             self.tell(self.machine.unanswered, slot, holder, began if overdue else math.inf)
         elif holder is not None:
-            self.release(slot, 1, holder)
+            self.release(slot, 1, holder, answered=True)
 
     def connectivity(self) -> grpc.ChannelConnectivity:
         """The state of the pool as a channel."""
@@ -428,20 +437,6 @@ class Driver(abc.ABC):
         """Does the work that finalizers left."""
         if self.deferred:
             do_left_work(self.deferred, self.name)
-
-    def forget_leak(self, ticket: object) -> None:
-        """A lease that was watched for leaks has been released."""
-        if (leaks := self.leaks) is not None:
-            with self.lock:
-                leaks.returned(ticket)
-
-    def emit_release(self, channel: int, since: float) -> None:
-        """Emits the release of a lease, which was taken at the moment `since`."""
-        self.tell(lambda now: self._queue_event(Released(pool=self.name, channel=channel, held=now - since)))
-
-    def _queue_event(self, event: AnyEvent) -> None:
-        """Emits an event of a lease after those of the machine that came before it."""
-        self.machine.outbox.append(Notify(event))
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -479,7 +474,7 @@ class Driver(abc.ABC):
         with self.lock:
             for held in leaks.overdue(now):
                 leaked = Leaked(pool=self.name, channel=held.channel, held=now - held.since, stack=held.stack)
-                self._queue_event(leaked)
+                self.machine.outbox.append(Notify(leaked))
         self.commit()
 
     # --- the end ------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What happens to pools in a forked child: they start empty, and what was the parent's is left untouched.
 
 gRPC's channels do not survive a fork, and to close or drop one in the child can hang or crash it. So the child keeps
-the parent's cores where they are, for ever, and gives each pool a new one. The handler runs while the child has one
+the parent's drivers where they are, for ever, and gives each pool a new one. The handler runs while the child has one
 thread and calls nothing of gRPC.
 """
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .._machine.effects import Notify
 from .._values.errors import LeaseReleasedError
+from .._values.events import Released
 from .driver import Driver
 from .finalizers import LeftPlace, interrupts_package
 from .leaks import Held, LeakWatch
@@ -45,13 +47,13 @@ class LeaseBase:
         if (leaks := driver.leaks) is not None:
             self._watch_for_leak(leaks, stack)
         if driver.announcer.emits_releases:
-            emit = partial(driver.emit_release, self._slot.id, driver.monotonic())
+            emit = partial(driver.tell, partial(_queue_release, driver, self._slot.id, driver.monotonic()))
             self._at_release = (*self._at_release, emit)
 
     def _watch_for_leak(self, leaks: LeakWatch, stack: str) -> None:
         driver, ticket = self._driver, object()
         # First: a signal handler may raise anywhere here.
-        self._at_release = (*self._at_release, partial(driver.forget_leak, ticket))
+        self._at_release = (*self._at_release, partial(_forget_leak, driver, ticket))
         held = Held(self._slot.id, driver.monotonic(), stack)
         with driver.lock:
             leaks.taken(ticket, held)
@@ -80,7 +82,11 @@ class LeaseBase:
                     self._released, more = True, 0
                 else:
                     now, slot = driver.monotonic(), self._slot
+                    # As `Places.release_unanswered`, without a call of its own.
+                    is_silent = slot.silent_at == slot.used_at
                     more = driver.places.release(slot, self._streams, now, self)
+                    if is_silent:
+                        slot.silent_at = now
                     if more:
                         driver.machine.settle(slot, now)
             if more:
@@ -214,7 +220,7 @@ class LeaseBase:
                     self._slot.used_at = driver.monotonic()
                 if not self._calls and self._released:
                     now, slot = driver.monotonic(), self._slot
-                    if driver.places.release(slot, self._streams, now, self):
+                    if driver.places.release_unanswered(slot, self._streams, now, self):
                         more = True
                         driver.machine.settle(slot, now)
             if more:
@@ -222,3 +228,15 @@ class LeaseBase:
         except BaseException:
             driver.recover()
             raise
+
+
+def _queue_release(driver: Driver, channel: int, since: float, now: float) -> None:
+    """Emits the release of a lease, which was taken at the moment `since`, after the events that came before it."""
+    driver.machine.outbox.append(Notify(Released(pool=driver.name, channel=channel, held=now - since)))
+
+
+def _forget_leak(driver: Driver, ticket: object) -> None:
+    """A lease that was watched for leaks has been released."""
+    if (leaks := driver.leaks) is not None:
+        with driver.lock:
+            leaks.returned(ticket)

@@ -31,8 +31,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _SUSPECT_FOR = 0.001, 0.25, 0.05
 _NOTICED_WITHIN = 0.02
 
 # How often unused connections are checked: their server may have closed them. The live page, which is refreshed every
-# half second, then shows an outage within a second. Waiting for a notification is not an
-# option: on asyncio, a wait for a channel that is pending at a fork crashes gRPC in a quarter of the children (1.85.1).
+# half second, then shows an outage within a second. Waiting for a notification is not an option: on asyncio, if such a
+# wait is pending when the process forks, gRPC crashes in a quarter of the children (1.85.1).
 _CHECKS_EVERY = 0.4
 # After a loss all are suspect, because a server that goes away takes many connections with it. So long for each that
 # is checked then, which takes microseconds: half a percent of a CPU at most, however many are lost.

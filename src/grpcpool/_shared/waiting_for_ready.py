@@ -11,18 +11,15 @@ been sent again `max_resends` times: an error text proves nothing, so it is beli
 from __future__ import annotations
 
 import math
-from typing import Any, Final
 
 import grpc
 
 from .._machine.places import Holder
 from .._machine.slot import Slot
 from .._values.config import PoolConfig
+from .arguments import WAIT_FOR_READY, Arguments
 from .driver import Driver
 from .methods import Method
-
-_WAIT_FOR_READY: Final = 4
-"""Where it stands among the arguments of a call."""
 
 
 def waits_within(driver: Driver, slot: Slot, method: Method, resends: int = 0) -> bool:
@@ -49,13 +46,12 @@ def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:
     return None
 
 
-def as_sent(
-    driver: Driver, arguments: tuple[Any, ...], slot: Slot, method: Method, resends: int = 0
-) -> tuple[Any, ...]:
+def as_sent(driver: Driver, arguments: Arguments, slot: Slot, method: Method, resends: int = 0) -> Arguments:
     """The arguments with which gRPC starts the call on the slot; see `waits_within`."""
-    if not arguments[_WAIT_FOR_READY] or waits_within(driver, slot, method, resends):
+    if not arguments[WAIT_FOR_READY] or waits_within(driver, slot, method, resends):
         return arguments
-    return (*arguments[:_WAIT_FOR_READY], False, *arguments[_WAIT_FOR_READY + 1 :])
+    request, timeout, metadata, credentials, _, compression = arguments
+    return request, timeout, metadata, credentials, False, compression
 
 
 def call_deadline(config: PoolConfig, timeout: float | None, now: float, *, wait_for_ready: bool) -> float:

@@ -1,4 +1,4 @@
-"""The arguments of a call, what runs it, and what gRPC rejects before it looks for a connection.
+"""What takes the arguments of a call and runs it, and what gRPC rejects before it looks for a connection.
 
 A call that can never run must not wait for a place first. gRPC checks metadata when it starts a call. Here the same
 is checked, with the same texts, for calls that are not started at once.
@@ -13,12 +13,10 @@ from typing import Any, Protocol
 import grpc
 
 from .._machine.slot import Slot
+from .._shared.arguments import METADATA, Arguments
 from .._shared.methods import Method
 from .driver import SyncDriver
 from .failed_call import CallNotStartedError, not_started
-
-Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
-"""Request or request iterator, timeout, metadata, credentials, wait_for_ready, compression."""
 
 Start = Callable[[SyncDriver, Slot, Arguments, int], Any]
 """Starts a native call on a slot of the driver's pool; the last is how often the call has been sent again so far."""
@@ -67,7 +65,7 @@ def failure_of(arguments: Arguments) -> CallNotStartedError | None:
         TypeError: It is not metadata; with gRPC's text.
         ValueError: Likewise.
     """
-    for key, value in arguments[2] or ():
+    for key, value in arguments[METADATA] or ():
         name = _bytes(key)
         binary = name.endswith(b"-bin")
         if binary and not isinstance(value, bytes):

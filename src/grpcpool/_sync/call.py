@@ -32,6 +32,7 @@ from .._grpc.failed_streams import end_failed, reader_of, reference, take_note_o
 from .._grpc.interrupted_calls import unlock_left_locked
 from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import is_refused_stream, status_of
+from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
 from .._shared.finalizers import interrupts_package
 from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
@@ -45,7 +46,7 @@ from .serial_runner import run_logged
 
 if TYPE_CHECKING:
     from .._values.errors import PoolError
-    from .arguments import Arguments, Start
+    from .arguments import Start
 
 
 class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
@@ -151,7 +152,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     def _begin(self, native: Any, place: Place, waiting: Waiting | None = None) -> None:
         """The native call runs on its place; `waiting`: the stage before, if the call waited."""
         defer = self._driver.defer
-        waits = bool(self._arguments[4])
+        waits = bool(self._arguments[WAIT_FOR_READY])
         end = End(place, reference(native, defer), self._pool, weakref.ref(self), self._callbacks, waits)
         running = Running(native, end, place._slot)
         # Before the native call can report its end.
@@ -194,7 +195,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def _refuse(self, waiting: Waiting, error: PoolError) -> None:
         """There will be no place."""
-        self._fail(waiting, Failed(call_error(error, own_deadline=self._arguments[1] is not None)))
+        self._fail(waiting, Failed(call_error(error, own_deadline=self._arguments[TIMEOUT] is not None)))
 
     def _interrupted(self, waiting: Waiting, error: BaseException) -> None:
         """A signal handler has raised `error` while the call was being started: it is over."""
@@ -351,7 +352,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         if isinstance(stage, Running):
             left: float | None = stage.native.time_remaining()
             return left
-        timeout = self._arguments[1]
+        timeout = self._arguments[TIMEOUT]
         return None if timeout is None else max(0.0, self._began + timeout - self._driver.monotonic())
 
     def add_callback(self, callback: Callable[[], None]) -> bool:

@@ -12,6 +12,7 @@ import grpc
 
 from .._grpc.failed_streams import reference
 from .._grpc.short_tracebacks import drop_frames_below
+from .._shared.arguments import METADATA, REQUEST, WAIT_FOR_READY, Arguments
 from .._shared.methods import SENDING, failed_to_serialize
 from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
 from .._values.errors import PoolError
@@ -27,7 +28,7 @@ from .waiter import BlockedCall
 if TYPE_CHECKING:
     from .._machine.slot import Slot
     from .._shared.methods import Method, Sent
-    from .arguments import Arguments, Start
+    from .arguments import Start
     from .driver import SyncDriver
     from .slot_channel import SyncSlotChannel
 
@@ -132,7 +133,7 @@ class PoolCaller:
                 given = as_sent(place.driver, given, slot, self._method, resends)
                 response = getattr(slot.channel.made[self._method], how)(*given)
             except grpc.RpcError as error:
-                not_before = self._resend_at(place, error, resends, waits=bool(arguments[4]))
+                not_before = self._resend_at(place, error, resends, waits=bool(arguments[WAIT_FOR_READY]))
                 if not_before == math.inf:
                     drop_frames_below(error)
                     raise
@@ -141,7 +142,7 @@ class PoolCaller:
                 place.interrupted()
                 raise
             else:
-                place.release()
+                place.release(answered=True)
                 return response
 
     def _resend_at(self, place: Place, error: grpc.RpcError, resends: int, *, waits: bool) -> float:
@@ -154,16 +155,16 @@ class PoolCaller:
     def run(self, how: str, arguments: Arguments) -> Any:
         """Begins a call. If there is no place for it, returns a call that begins when there is."""
         driver = self._pool._driver
-        if self._may_repeat and arguments[2] is not None:
+        if self._may_repeat and arguments[METADATA] is not None:
             arguments = with_metadata_read(arguments)
         place = new_place(driver)
         with driver.lock:
             slot = driver.places.take(place)
-        if arguments[4]:
+        if arguments[WAIT_FOR_READY]:
             slot = if_up(driver, slot, place)
         if slot is None:
             driver.check_open(blocking=False)
-            start = self._start_later(how, arguments[0])
+            start = self._start_later(how, arguments[REQUEST])
             call = PoolCall(self._pool, start, arguments, place.began, may_repeat=self._may_repeat)
             call._wait()
             return call
@@ -180,7 +181,7 @@ class PoolCaller:
         """Begins a call on the slot that is sent again if the server refuses it."""
         start = _Start(self._method, how, contextvars.copy_context())
         try:
-            sent = as_sent(place.driver, arguments, slot, self._method) if arguments[4] else arguments
+            sent = as_sent(place.driver, arguments, slot, self._method) if arguments[WAIT_FOR_READY] else arguments
             native = start.at_once(slot.channel, sent)
         except BaseException:
             place.interrupted()

@@ -16,8 +16,9 @@ import grpc
 from .._grpc.failed_streams import reference
 from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import Status, code_of, details_of, is_refused_stream
+from .._shared.arguments import Arguments
 from .._shared.lease_base import LeaseBase
-from .arguments import Arguments, Caller
+from .arguments import Caller
 from .call_end import on_end
 from .channel import ChannelSurface
 
@@ -128,9 +129,9 @@ class LeaseCaller:
         # Read here: what an iterator of the caller's raises must not look like an interruption of gRPC.
         metadata = metadata and tuple(metadata)
         calls = lease._begin_call()
-        began, answered = lease._driver.monotonic(), True
+        began, answered = lease._driver.monotonic(), False
         try:
-            return getattr(self._native, how)(request, timeout, metadata, credentials, wait_for_ready, compression)
+            response = getattr(self._native, how)(request, timeout, metadata, credentials, wait_for_ready, compression)
         except grpc.RpcError as error:
             answered = self._failed(error, calls, began)
             drop_frames_below(error)
@@ -138,6 +139,9 @@ class LeaseCaller:
         except BaseException:
             lease._driver.interrupted(lease._slot)
             raise
+        else:
+            answered = True
+            return response
         finally:
             lease._end_call(answered=answered)
 
@@ -163,7 +167,7 @@ class LeaseCaller:
         """A call is over: reports to the driver what it says of its connection.
 
         Args:
-            call: The call, or its error.
+            call: The call, or its error; `None` for a stream that was dropped.
             calls: How many ran on the lease when it began. Later ones may run by now: its caller has the error already.
             began: When it began.
 

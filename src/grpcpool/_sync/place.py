@@ -36,16 +36,17 @@ class Place:
     at_once: bool
     waits: bool
 
-    def release(self) -> None:
-        """Releases the place; does nothing if it has been released."""
+    def release(self, *, answered: bool = False) -> None:
+        """Releases the place, of a call that the server has `answered` or not; does nothing if it has been released."""
         driver = self.driver
         try:
             with driver.lock:
                 slot = self._slot
                 if slot is None or self._released:
                     return
-                monotonic = driver.monotonic
-                if not driver.places.release(slot, 1, monotonic(), self):
+                monotonic, places = driver.monotonic, driver.places
+                release = places.release if answered else places.release_unanswered
+                if not release(slot, 1, monotonic(), self):
                     return
                 driver.machine.settle(slot, monotonic())
             driver.commit()
@@ -64,7 +65,7 @@ class Place:
         The server has refused it, or it was never sent.
 
         Args:
-            ended: The call or error.
+            ended: The call or error; `None` for a stream that was dropped.
             waits: Whether the call waits for ready.
             can_wait: Whether to release nothing, and to return `None`, while gRPC does not know yet what the server
                 did.
@@ -85,7 +86,7 @@ class Place:
                     self.at_once, self.waits = True, waits
                     return True
             driver.call_failed(slot, self, self.began, status)
-        self.release()
+        self.release(answered=True)
         return False
 
     def resend_at(self, resends: int) -> float | None:

@@ -18,13 +18,14 @@ from .._grpc.blocking_calls import cancel_blocking
 from .._grpc.client_modules import is_within_call
 from .._grpc.short_tracebacks import drop_frames_below
 from .._shared.announcer import logger
+from .._shared.arguments import Arguments
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import CONFIGURED, Configured
 from .._shared.recipe import Credentials, Recipe
 from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools
 from .._shared.targets import check_credentials, recipe_of
 from .._values.config import PoolConfig
-from .arguments import Arguments, Caller
+from .arguments import Caller
 from .factories import pool_of
 from .lease import Lease
 from .multicallables import UnaryUnary
@@ -32,6 +33,8 @@ from .pool import ChannelPool
 from .waiter import BlockedOpenWaiter, BlockedWaiter
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from .._shared.methods import Method
 
 # Between two looks at calls that are to end.
@@ -183,22 +186,24 @@ class PoolHandle(HandleBase, ChannelPool):
     def _threads(self) -> set[int]:
         return set(self._blocked.copy().values()) - {get_ident()}
 
+    def _blocks_in(self, frame: FrameType) -> bool:
+        """Whether this is the frame in which a call of this handle blocks its thread."""
+        return frame.f_code is HandleCaller.block.__code__ and frame.f_locals["self"]._handle is self
+
     def _cancel(self) -> None:
         threads, driver = self._threads(), self._driver
         with driver.lock:
             machine = driver.machine
             waiters = [each for each in machine.queue if isinstance(each, BlockedWaiter) and each.thread in threads]
             openers = [each for each in machine.openers if isinstance(each, BlockedOpenWaiter)]
-        for waiter in waiters:
-            if driver.withdraw(waiter):
-                waiter.refused(self._closed_error())
+        driver.refuse_all(waiters, self._closed_error)
         for opener in openers:
             if opener.thread in threads:
                 driver.tell(machine.cancel_open, opener)
                 opener.refused(self._closed_error())
         for call in self._calls.in_flight(_is_over):
             call.cancel()
-        cancel_blocking(threads)
+        cancel_blocking(self._threads(), self._blocks_in)
         for lease in self._leases.in_flight(_is_released):
             lease.release()
 

@@ -9,6 +9,7 @@ that block, and one. All end when they have been idle for a while.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import threading
@@ -71,8 +72,11 @@ class StartThreads:
                 self._supervise()
             self._changed.notify()
             runs = self._taker is not None
-        while not runs and self._work:
-            run_logged(self._work.popleft())
+        if not runs:
+            # Another thread may do the same.
+            with contextlib.suppress(IndexError):
+                while True:
+                    run_logged(self._work.popleft())
 
     def take_over(self, now: float) -> None:
         """If a start blocks while work waits, another thread takes the work from here on."""

@@ -51,9 +51,9 @@ class Subscriptions:
     def unsubscribe(self, callback: Callback) -> None:
         """Ends the subscription of `callback`. The thread ends with the last one."""
         with self._lock:
-            for place, (other, _) in enumerate(self.subscribers):
+            for index, (other, _) in enumerate(self.subscribers):
                 if other == callback:
-                    del self.subscribers[place]
+                    del self.subscribers[index]
                     break
             self._changed.notify_all()
 
