@@ -92,6 +92,28 @@ async def test_without_grace_what_is_in_flight_is_cancelled() -> None:
         assert pool.stats().in_flight == 0
 
 
+class _CannotBeCancelled:
+    """As gRPC's call whose interceptor has answered itself."""
+
+    def cancel(self) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'cancel'")
+
+
+@in_loop
+async def test_what_cannot_be_cancelled_keeps_nothing_else() -> None:
+    """The other calls are cancelled, and the connection is closed."""
+    factory = FakeFactory(holding)
+    async with pool_over(factory, max_size=1) as pool:
+        calls = [pool.unary_unary(ECHO)(b"") for _ in range(5)]
+        await settle()
+        (slot,) = pool._driver.machine.fleet.slots
+        stubborn = [_CannotBeCancelled() for _ in range(5)]
+        slot.channel.running.update(stubborn)
+        await pool.close(0)
+        assert all(call.cancelled() for call in calls)
+        assert not factory.open
+
+
 @pytest.mark.parametrize("grace", [0, 1000])
 @in_loop
 async def test_waiters_are_refused(grace: float) -> None:

@@ -16,7 +16,8 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, PoolClosedError, PoolConfig, PoolError, PoolExhaustedError, PoolTimeoutError
-from support.call_server import UU, CallServer, new_tag
+from grpcpool._sync.worker import Worker
+from support.call_server import US, UU, CallServer, new_tag
 from support.pools import PoolMaker, assert_at_rest
 from support.waiting import LONG, background, eventually
 from support.ways import NOT_BLOCKING, WAYS, Way, outcome_of
@@ -575,3 +576,26 @@ def test_the_configured_wait_may_have_no_end(calls: CallServer) -> None:
         assert full.waiting == 1
         full.make_room()
         assert call.result(LONG) == b"0"
+
+
+@pytest.mark.parametrize("ask", ["result", "code", "exception", "next"])
+def test_without_a_worker_a_waiting_call_ends_by_itself(
+    single: ChannelPool, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    """At the limit of threads nothing ticks; the thread that waits for the call then does."""
+    # It is not woken for the deadline.
+    monkeypatch.setattr(Worker, "wake", lambda _: None)
+    full = Full(single)
+    method: Any = single.unary_stream(US) if ask == "next" else single.unary_unary(UU).future
+    call = method(b"ok", timeout=0.2)
+    assert full.waiting == 1
+    if ask == "code":
+        assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    elif ask == "exception":
+        assert call.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert call.traceback() is not None
+    else:
+        with pytest.raises(grpc.RpcError) as caught:
+            getattr(call, "__next__" if ask == "next" else ask)()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    full.make_room()

@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import threading
+import time
 import weakref
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ import grpcpool
 from grpcpool import ChannelPool, PoolClosedError, PoolConfig
 from grpcpool._shared import sharing
 from sharing import parts
-from support.call_server import UU, CallServer, new_tag
+from support.call_server import US, UU, CallServer, new_tag
 from support.connections import connections_to
 from support.programs import run_python
 from support.waiting import background, eventually
@@ -259,6 +260,36 @@ def test_close_cancels_no_call_of_another_channel(calls: CallServer) -> None:
         assert began.wait(20)
     elsewhere.close()
     assert outcome.result(20)[1] is grpc.StatusCode.CANCELLED
+    others.close()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_close_ends_generators(calls: CallServer, monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
+    """As tracers return them for streams. They have no methods of calls; `close` waits for them, and ends them."""
+
+    class Generators(grpc.UnaryStreamClientInterceptor):  # type: ignore[misc, type-arg, unused-ignore]
+        def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            return (response for response in continuation(client_call_details, request))
+
+    plain = grpc.insecure_channel
+    monkeypatch.setattr(
+        grpc, "insecure_channel", lambda *args, **kwargs: grpc.intercept_channel(plain(*args, **kwargs), Generators())
+    )
+    mine, others = grpcpool.shared_channel(calls.target), grpcpool.shared_channel(calls.target)
+    if not waits:
+        others.open()
+    method: Any = mine.unary_stream(US)
+    ended = method(b"ok", timeout=20)
+    assert list(ended) == [b"0", b"1", b"2"]
+    tag = new_tag()
+    stream = method(f"hold:{tag}".encode(), timeout=20)
+    assert next(stream) == b"0"
+    began = time.monotonic()
+    mine.close(0.2)
+    assert time.monotonic() - began > 0.1
+    calls.wait_until_let_go(tag)
+    assert list(stream) == []
+    assert _call(others) == b"0"
     others.close()
 
 

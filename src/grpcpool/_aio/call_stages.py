@@ -164,7 +164,10 @@ class Running:
         caller, self._caller = self._caller, None
         if caller is not None:
             native = self.native
-            self._slot.channel.running.discard(native)
+            channel = self._slot.channel
+            if channel is not None:
+                # Else the pool was dropped, and its loop has ended.
+                channel.running.discard(native)
             caller.ended(native, self)
             self.kept = None
 

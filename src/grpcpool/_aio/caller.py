@@ -40,7 +40,10 @@ class RunningInPool(Running):
         if caller is None:
             return
         slot, native = self._slot, self.native
-        slot.channel.running.discard(native)
+        channel = slot.channel
+        if channel is not None:
+            # Else the pool was dropped, and its loop has ended.
+            channel.running.discard(native)
         if has_succeeded(native):
             # As `driver.release`.
             driver = caller._pool._driver

@@ -223,7 +223,9 @@ class PoolHandle(HandleBase, ChannelPool):
         for chain in self._other_chains():
             chain.cancel()
         for call in self._calls.in_flight(_is_over):
-            call.cancel()
+            with contextlib.suppress(Exception):
+                # What an interceptor returned may raise anything.
+                call.cancel()
         for lease in self._leases.in_flight(_is_released):
             lease.release()
 

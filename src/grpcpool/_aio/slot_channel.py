@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -105,7 +106,9 @@ class AioSlotChannel(SlotChannel):
             return
         self._closed = True
         for call in tuple(self.running):
-            call.cancel()
+            with contextlib.suppress(Exception):
+                # What an interceptor returned may raise anything; gRPC's own, too, in its place.
+                call.cancel()
         try:
             await self.channel.close()
         except Exception:  # noqa: BLE001 -- foreign code may raise anything

@@ -39,12 +39,18 @@ def runs_only_while_iterated(call: object) -> bool:
     return name == _READ_BY_ITSELF or (kind.__module__ in CLIENT_MODULES and hasattr(call, "__next__"))
 
 
-def reader_of(call: Any) -> Callable[[], Any]:
-    """The bound method that reads the next response of a stream: `__next__`, or what gRPC's own does nothing but call.
+def responses_of(call: Any) -> Any:
+    """The iterator of a stream's responses: the call itself. What an interceptor returns may only be iterable."""
+    return call if hasattr(type(call), "__next__") else iter(call)
 
-    That saves each response a frame.
+
+def reader_of(responses: Any) -> Callable[[], Any]:
+    """The bound method that reads the next response: `__next__`, or what gRPC's own does nothing but call.
+
+    The latter saves each response a frame.
     """
-    read: Callable[[], Any] = getattr(call, "_next", None) or call.__next__
+    own = getattr(responses, "_next", None) if type(responses).__module__ in CLIENT_MODULES else None
+    read: Callable[[], Any] = own or responses.__next__
     return read
 
 
@@ -116,7 +122,9 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     A stream whose deserializer raised is over for the caller, and runs on for ever for the server. Its callbacks hold
     this reference. They are gone if it has ended well; otherwise they hear when it is dropped, and cancel it.
     """
-    cancel = getattr(getattr(call, "_call", None), "cancel", None)
+    # What others call `_call` is something else.
+    is_grpcs = type(call).__module__ in CLIENT_MODULES
+    cancel = getattr(getattr(call, "_call", None), "cancel", None) if is_grpcs else None
     try:
         if cancel is None:
             return weakref.ref(call)

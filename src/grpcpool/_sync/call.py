@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.call_errors import has_answered
-from .._grpc.failed_streams import end_failed, reader_of, reference, take_note_of_metadata
+from .._grpc.failed_streams import end_failed, reader_of, reference, responses_of, take_note_of_metadata
 from .._grpc.interrupted_calls import unlock_left_locked
 from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import is_refused_stream, status_of
@@ -36,7 +36,7 @@ from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
 from .._shared.finalizers import interrupts_package
 from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
-from .call_end import Callbacks, End, on_end
+from .call_end import Callbacks, End, end_early, is_over, on_end
 from .call_stages import Change, Failed, Running, Stage, Waiting, asking
 from .channel import ChannelSurface
 from .driver import SyncDriver
@@ -62,6 +62,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         "_driver",
         "_lock",
         "_may_repeat",
+        "_native",
         "_pool",
         "_read",
         "_slot",
@@ -262,7 +263,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                 change = self._next_change()
                 if threading.get_ident() == self._caller:
                     waiting.callers_wait = change
-            changed = change.wait(None if until is None else max(0.0, until - time.monotonic()))
+            changed = waiting.wait_for(change, math.inf if until is None else max(0.0, until - time.monotonic()))
             if self._takes_over(waiting):
                 waiting.start()
                 waiting.handed_over = False
@@ -313,7 +314,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def _has_been_sent_again(self, running: Running) -> bool:
         """Whether the server has refused the native call, so that the call is sent again."""
-        return self._may_repeat and running.native.done() and self._is_sent_again(running, running.native)
+        return self._may_repeat and is_over(running.native) and self._is_sent_again(running, running.native)
 
     def __del__(self) -> None:
         """Leaves the queue; as with gRPC, a call that is dropped is cancelled, and its callbacks are called."""
@@ -337,7 +338,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                 if self._fail(stage, Failed(locally_cancelled(), cancelled=True)):
                     self._driver.withdraw(stage)
                     return True
-            elif stage.native.cancel():
+            elif end_early(stage.native):
                 return True
             elif not self._has_been_sent_again(stage):
                 return False
@@ -382,7 +383,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         """As gRPC's."""
         stage = self._stage
         if isinstance(stage, Running):
-            return bool(stage.native.done()) and not self._is_sent_again(stage, stage.native)
+            return is_over(stage.native) and not self._is_sent_again(stage, stage.native)
         return isinstance(stage, Failed)
 
     def _outcome(self, name: str, timeout: float | None) -> Any:
@@ -450,7 +451,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         try:
             response = read()
         except grpc.RpcError:
-            end_failed(read.__self__)
+            end_failed(self._native)
             raise
         except StopIteration:
             raise
@@ -468,7 +469,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                 if isinstance(stage, Failed):
                     raise stage.error
             try:
-                response = next(stage.native)
+                responses = responses_of(stage.native)
+                response = next(responses)
             except grpc.RpcError as error:
                 take_note_of_metadata(stage.native)
                 if not self._is_sent_again(stage, error):
@@ -481,7 +483,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                 # What has answered is not sent again: the stage stays.
                 self._may_repeat = False
                 stage.slot.heard += 1
-                self._slot, self._read = stage.slot, reader_of(stage.native)
+                self._slot, self._native, self._read = stage.slot, stage.native, reader_of(responses)
                 return response
 
     next = __next__

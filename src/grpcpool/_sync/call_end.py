@@ -26,6 +26,11 @@ class Once:
         """Prepares the call of `end`."""
         self._end = [end]
 
+    @property
+    def is_over(self) -> bool:
+        """Whether `end` has been called."""
+        return not self._end
+
     def __call__(self) -> None:
         """Calls `end`, the first time."""
         try:
@@ -166,6 +171,23 @@ def on_end(call: Any, end: Callable[[], None], defer: Defer, *, within: bool = F
     return call
 
 
+def is_over(call: Any) -> bool:
+    """Whether a call that gRPC or an interceptor returned is over, as far as it says that."""
+    if isinstance(call, WatchedIterator):
+        return call._is_over()
+    if hasattr(call, "is_active"):
+        return not call.is_active()
+    return not hasattr(call, "done") or bool(call.done())
+
+
+def end_early(call: Any) -> bool:
+    """Cancels a call that gRPC or an interceptor returned, if that is possible; returns whether it did."""
+    if isinstance(call, WatchedIterator):
+        call._end_now()
+        return call._is_over()
+    return hasattr(call, "cancel") and bool(call.cancel())
+
+
 class WatchedIterator:
     """A proxy of an interceptor's iterator or generator, which is over when it is exhausted, fails, or is dropped."""
 
@@ -174,6 +196,17 @@ class WatchedIterator:
         self._iterator = iterator
         self._end = Once(end)
         weakref.finalize(self, defer, self._end).atexit = False
+
+    def _is_over(self) -> bool:
+        return self._end.is_over
+
+    def _end_now(self) -> None:
+        """Ends it before it is exhausted, if that is possible: a generator in which a thread is just now stays."""
+        with contextlib.suppress(ValueError):
+            end = getattr(self._iterator, "cancel", None) or getattr(self._iterator, "close", None)
+            if end is not None:
+                end()
+                self._end()
 
     def __iter__(self) -> Self:
         """Is its own iterator."""

@@ -16,9 +16,10 @@ import grpc
 
 from .._grpc.interrupted_calls import unlock_left_locked
 from .._machine.queue import Waiter
-from .failed_call import not_started
+from .failed_call import not_started, traceback_of
 from .place import new_place
 from .sleeping import acquire_within
+from .waiter import patience
 
 if TYPE_CHECKING:
     from .._machine.slot import Slot
@@ -83,6 +84,16 @@ class Waiting(Waiter):
             place.interrupted()
             raise
 
+    def wait_for(self, change: Change, left: float) -> bool:
+        """Waits for the next change, for `left` seconds at most; returns whether it has come, or may have."""
+        late = patience(self.driver.clock, self.deadline)
+        has_come = change.wait(min(left, late))
+        if not has_come and late < left:
+            # As for a thread that blocks.
+            self.driver.tick()
+            return True
+        return has_come
+
     def _refuse(self, error: PoolError) -> None:
         call = self.call()
         if call is not None:
@@ -109,9 +120,9 @@ class Change:
             self._has_come = True
             self._lock.release()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float = math.inf) -> bool:
         """Waits; returns whether the change has come."""
-        return acquire_within(self._lock, math.inf if timeout is None else timeout)
+        return acquire_within(self._lock, timeout)
 
 
 class Running:
@@ -155,7 +166,7 @@ class Failed:
             raise grpc.FutureCancelledError
         if name == "result":
             raise self.error
-        return self.error if name == "exception" else self.error.__traceback__
+        return self.error if name == "exception" else traceback_of(self.error)
 
 
 Stage = Waiting | Running | Failed

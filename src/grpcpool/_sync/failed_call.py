@@ -94,7 +94,7 @@ class CallNotStartedError(CallAndError):
 
     def traceback(self, timeout: float | None = None) -> types.TracebackType | None:  # noqa: ARG002 -- gRPC's
         """Where it was raised."""
-        return self.__traceback__
+        return traceback_of(self)
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
         """Calls `fn` at once."""
@@ -115,6 +115,19 @@ class CallNotStartedError(CallAndError):
     def __reduce__(self) -> tuple[Callable[..., CallNotStartedError], tuple[Any, ...]]:
         """Pickled as a call of `not_started`, because its class is not found by its name."""
         return not_started, self.args
+
+
+def traceback_of(error: BaseException) -> types.TracebackType | None:
+    """Where the error was raised: here, if it has not been raised yet. As gRPC's: no traceback would mean no error."""
+    if error.__traceback__ is not None:
+        return error.__traceback__
+    try:
+        raise error  # noqa: TRY301 -- to have a traceback
+    except BaseException as raised:  # noqa: BLE001 -- it is the one that was given
+        return raised.__traceback__
+    finally:
+        # The traceback holds this frame.
+        del error
 
 
 def not_started(code: grpc.StatusCode, details: str, cause: BaseException | None) -> CallNotStartedError:

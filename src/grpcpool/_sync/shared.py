@@ -7,7 +7,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +26,7 @@ from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPool
 from .._shared.targets import check_credentials, recipe_of
 from .._values.config import PoolConfig
 from .arguments import Caller
+from .call_end import end_early, is_over
 from .factories import pool_of
 from .lease import Lease
 from .multicallables import UnaryUnary
@@ -162,17 +163,19 @@ class PoolHandle(HandleBase, ChannelPool):
         seconds = self._grace(grace)
         self._closed = True
         waits = not (is_within_call() or self._driver.void)
-        if waits:
-            self._until_nothing_runs(seconds, lambda: None)
-        self._cancel()
-        if waits:
-            # A thread may have been about to begin its call.
-            self._until_nothing_runs(_PATIENCE, self._cancel)
-        for callback in self._subscribed:
-            self._pool.unsubscribe(callback)
-        self._subscribed = ()
-        if self._drop.detach() is not None:
-            _pools.released(self._shared)
+        try:
+            if waits:
+                self._until_nothing_runs(seconds, lambda: None)
+            self._cancel()
+            if waits:
+                # A thread may have been about to begin its call.
+                self._until_nothing_runs(_PATIENCE, self._cancel)
+        finally:
+            for callback in self._subscribed:
+                self._pool.unsubscribe(callback)
+            self._subscribed = ()
+            if self._drop.detach() is not None:
+                _pools.released(self._shared)
 
     def _until_nothing_runs(self, seconds: float, meanwhile: Callable[[], None]) -> None:
         until = time.monotonic() + seconds
@@ -181,7 +184,7 @@ class PoolHandle(HandleBase, ChannelPool):
             meanwhile()
 
     def _runs(self) -> bool:
-        return bool(self._threads() or self._calls.in_flight(_is_over) or self._leases.in_flight(_is_released))
+        return bool(self._threads() or self._calls.in_flight(is_over) or self._leases.in_flight(_is_released))
 
     def _threads(self) -> set[int]:
         return set(self._blocked.copy().values()) - {get_ident()}
@@ -201,15 +204,13 @@ class PoolHandle(HandleBase, ChannelPool):
             if opener.thread in threads:
                 driver.tell(machine.cancel_open, opener)
                 opener.refused(self._closed_error())
-        for call in self._calls.in_flight(_is_over):
-            call.cancel()
+        for call in self._calls.in_flight(is_over):
+            with suppress(Exception):
+                # What an interceptor returned may raise anything.
+                end_early(call)
         cancel_blocking(self._threads(), self._blocks_in)
         for lease in self._leases.in_flight(_is_released):
             lease.release()
-
-
-def _is_over(call: Any) -> bool:
-    return not hasattr(call, "cancel") or not hasattr(call, "is_active") or not call.is_active()
 
 
 def _is_released(lease: Lease) -> bool:

@@ -9,13 +9,22 @@ from typing import Self, cast
 from .._machine.openers import OpenWaiter
 from .._machine.queue import Waiter
 from .._machine.slot import Slot
+from .._shared.clock import Clock
 from .._values.errors import PoolError, Refusal
 from .driver import SyncDriver
 from .sleeping import acquire_within
 
-# By then the worker has delivered a refusal. If it has not, because a listener blocks it, or because the process is at
-# its limit of threads and there is no worker, the waiting thread does what is due itself.
 _LATE = 0.1
+
+
+def patience(clock: Clock, deadline: float) -> float:
+    """The seconds for which a thread waits for its answer, which is due at `deadline`.
+
+    By then the worker has delivered a refusal. If it has not, because a listener blocks it, or because the process is
+    at its limit of threads and there is no worker, the waiting thread does what is due itself.
+    """
+    left = clock.wait_until(deadline)
+    return math.inf if left is None else left + _LATE
 
 
 class _Blocked:
@@ -51,7 +60,7 @@ class _Blocked:
         Raises:
             PoolError: The answer is a refusal.
         """
-        while not acquire_within(self._wakes, self._patience(driver)):
+        while not acquire_within(self._wakes, patience(driver.clock, self.deadline)):
             driver.tick()
             if self.is_decided():
                 # The thread that should deliver the answer is blocked.
@@ -66,10 +75,6 @@ class _Blocked:
     def is_decided(self) -> bool:
         """Whether the answer is decided, if not delivered."""
         return self.refusal is not None
-
-    def _patience(self, driver: SyncDriver) -> float:
-        left = driver.clock.wait_until(self.deadline)
-        return math.inf if left is None else left + _LATE
 
 
 class BlockedWaiter(_Blocked, Waiter):
