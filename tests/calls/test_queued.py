@@ -580,13 +580,14 @@ def test_the_configured_wait_may_have_no_end(calls: CallServer) -> None:
 
 @pytest.mark.parametrize("ask", ["result", "code", "exception", "next"])
 def test_without_a_worker_a_waiting_call_ends_by_itself(
-    single: ChannelPool, monkeypatch: pytest.MonkeyPatch, ask: str
+    calls: CallServer, make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, ask: str
 ) -> None:
     """At the limit of threads nothing ticks; the thread that waits for the call then does."""
-    # It is not woken for the deadline.
-    monkeypatch.setattr(Worker, "wake", lambda _: None)
-    full = Full(single)
-    method: Any = single.unary_stream(US) if ask == "next" else single.unary_unary(UU).future
+    monkeypatch.setattr(Worker, "_start", lambda _: None)
+    pool = make_pool(calls.channel, max_size=1, max_streams=1)
+    pool.open()
+    full = Full(pool)
+    method: Any = pool.unary_stream(US) if ask == "next" else pool.unary_unary(UU).future
     call = method(b"ok", timeout=0.2)
     assert full.waiting == 1
     if ask == "code":
