@@ -496,7 +496,7 @@ MUTANTS = (
     Mutant(
         "a failed successor stays linked",
         "fleet",
-        "        self.slots.part(slot)\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
+        "        self._stays(self.slots.part(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "it is easily forgotten that a failed attempt may have been a successor",
     ),

@@ -581,3 +581,30 @@ def test_a_call_waits_for_a_dial_that_has_just_begun() -> None:
     assert "close 1" in play.unreachable(1)
     assert "close 2" in play.unreachable(2)
     assert "grant 3" in play.opened(3)
+
+
+def test_look_ups_may_fail_for_days() -> None:
+    """However often one has failed, the next comes within `every`."""
+    play = looking(max_size=1, min_size=1)
+    play.request(1)
+    play.tick()
+    play.found(A)
+    all_opened(play)
+    for _ in range(1200):
+        play.tick_in_time()
+        play.acquire(1)
+        play.release(1, 1)
+        if play.machine.fleet.lookups.under_way:
+            play.look_failed()
+    assert play.machine.next_deadline() <= play.now + EVERY
+
+
+def test_a_dial_that_fails_looks_up() -> None:
+    """The server may have moved."""
+    play = looking(max_size=1)
+    play.request(1)
+    play.tick()
+    play.found(A)
+    play.tick(0.9)
+    play.now += 1.0
+    assert "look" in [*play.failed(1), *play.tick()]

@@ -447,3 +447,55 @@ def test_close_ends_what_is_kept() -> None:
     pool.machine.close(pool.now, pool.now)
     pool.commit()
     assert not len(pool.machine.fleet.slots)
+
+
+def test_a_preferred_target_that_flaps_is_dialled_ever_less_often() -> None:
+    """Such as a proxy without servers, which accepts connections and closes them."""
+    pool = Ordered()
+    pool.fail_over()
+    dials = 0
+    for _ in range(150):
+        for number in pool.opening(0):
+            dials += 1
+            pool.opened(number)
+            pool.advance(0.1)
+            pool.lost(number)
+        pool.advance(0.4)
+    assert pool.endpoint == 1
+    assert 5 <= dials <= 15
+
+
+def test_no_more_is_taken_back_than_there_may_be() -> None:
+    """The bounds may have changed while another target was used."""
+    pool = Ordered(max_size=3, max_streams=1)
+    pool.fail_over()
+    for _ in range(2):
+        pool.call()
+        pool.opened(*pool.opening(1))
+    kept = [*pool.granted]
+    assert len(kept) == 3
+    for number in kept:
+        pool.end(number)
+    used = pool.come_back()
+    pool.machine.resize(0, 1, pool.now)
+    pool.commit()
+    pool.lost(used)
+    pool.advance(10.1)
+    assert pool.endpoint == 1
+    assert sorted(str(pool.slots[number].state) for number in kept) == ["draining", "draining", "ready"]
+
+
+def test_what_drains_is_not_taken_back_for_another_target() -> None:
+    """A connection of which there were too many, to the target that was used before."""
+    pool = Ordered(min_size=3, max_size=3, max_streams=1)
+    pool.fail_over()
+    for number in pool.opening(1):
+        pool.opened(number)
+    for _ in range(2):
+        pool.call()
+    pool.machine.resize(2, 2, pool.now)
+    pool.commit()
+    (draining,) = [slot for slot in pool.slots.values() if slot.state == "draining"]
+    pool.come_back()
+    assert draining.state == "draining"
+    assert pool.opening(0)

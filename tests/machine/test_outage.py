@@ -120,3 +120,20 @@ def test_a_connection_that_is_down_may_be_blocked_as_well() -> None:
     assert play.request(1, fail_fast=True) == []
     assert play.lost(1) == ["grant 1"]
     assert play.machine.counters.losses == 1
+
+
+def test_what_waits_brings_back_what_was_not_needed() -> None:
+    """Connections that were lost while idle are left alone, until one is full and something waits."""
+    play = Play(max_size=3, max_streams=1)
+    play.filled(None, None, None)
+    for number in (2, 3):
+        play.release(number)
+        play.lost(number)
+    play.tick(60.0)
+    assert play.states() == {1: "ready", 2: "lost", 3: "lost"}
+    assert play.request(1) == ["watch 2", "watch 3"]
+    # They have had their time, so that they get successors at once.
+    assert play.machine.next_deadline() == play.now
+    assert play.tick(0.0) == ["open 4 for 2"]
+    play.opened(4)
+    assert play[4].in_flight == 1

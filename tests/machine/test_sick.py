@@ -171,6 +171,21 @@ def test_a_successor_has_twice_as_long_until_one_answers() -> None:
     assert (play[4].patience, play[2].patience) == (4, 1)
 
 
+def test_a_successor_that_fails_leaves_no_reason() -> None:
+    """A connection that answers again is not called unresponsive when it is replaced for its age."""
+    play = two(unresponsive_after=20.0)
+    for _ in range(3):
+        play.request(1)
+        time_out(play, 1, began=play.now)
+    play.now += 20.0
+    play.release(2, 1)
+    play.request(1)
+    assert play.tick() == ["open 3 for 1"]
+    assert play[1].reason == "unresponsive"
+    play.failed(3)
+    assert play[1].reason == "age"
+
+
 def test_an_answer_ends_the_patience() -> None:
     """A connection that has answered has no longer to answer than others."""
     play = two()

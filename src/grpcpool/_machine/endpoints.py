@@ -115,7 +115,6 @@ class Endpoints:
     def opened(self, slot: Slot, now: float) -> None:
         """A connection to a preferred target is up: it stands by."""
         fleet = self._fleet
-        self._backoffs[slot.endpoint].succeeded()
         fleet.counters.opened += 1
         slot.been_up, slot.probes = True, False
         slot.opened_at = slot.used_at = slot.unused_since = slot.refused_at = now
@@ -139,6 +138,9 @@ class Endpoints:
     def lost(self, slot: Slot, now: float) -> None:
         """A connection that is kept is down."""
         self._fleet.keep_no_longer(slot, CloseReason.LOST, now)
+        if slot in self._returns_at:
+            # The next attempt may end in the same way.
+            self._backoffs[slot.endpoint].failed(now)
         self._fleet.alarm_at(now)
 
     # --- their addresses ----------------------------------------------------------------------------------------
@@ -177,12 +179,16 @@ class Endpoints:
         """From now on this target is used; returns the slots that have been taken back."""
         fleet = self._fleet
         self._none_since = math.inf
+        self._backoffs[endpoint].succeeded()
         fleet.endpoint = endpoint
-        back: list[Slot] = []
         for slot in self._slots:
             if slot.endpoint != endpoint:
                 self._leave(slot, now)
-            elif slot.kept and not slot.down:
+        back: list[Slot] = []
+        for slot in self._slots:
+            if slot.endpoint != endpoint:
+                continue
+            if slot.kept and not slot.down and self._slots.connections < fleet.max_size:
                 self._returns_at.pop(slot, None)
                 fleet.take_back(slot, now)
                 back.append(slot)

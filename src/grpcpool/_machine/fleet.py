@@ -42,9 +42,6 @@ _HANGS_AFTER_IN_RACE = 0.25
 # How long gRPC may take to reconnect.
 _GIVEN_UP_AFTER = 2.0
 
-# A connection that was not used for so long has rested.
-_REST = 1.0
-
 # Reasons that a slot has unless another was given, and those for which its address needs no connection.
 _NO_REASON = (CloseReason.AGE, CloseReason.SHRINK)
 _NOT_NEEDED = (CloseReason.IDLE, CloseReason.SHRINK)
@@ -284,12 +281,11 @@ class Fleet:
 
     def open_failed(self, slot: Slot, now: float) -> float:
         """Removes a connection that could not be made; returns the seconds until the next attempt."""
-        self.slots.part(slot)
+        self._stays(self.slots.part(slot))
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
         self.gone(slot)
         self.regauge(now)
-        self.counters.open_failures += 1
-        return self.addresses.failed(slot, now)
+        return self._not_opened(slot, now)
 
     def unreachable(self, slot: Slot, now: float) -> float:
         """Keeps a channel that does not connect, for calls; returns the seconds until the next attempt."""
@@ -299,7 +295,13 @@ class Fleet:
         # The next attempt replaces it.
         slot.given_up_at = math.inf if self.watches_health else now
         self.outbox.append(Watch(slot))
+        return self._not_opened(slot, now)
+
+    def _not_opened(self, slot: Slot, now: float) -> float:
         self.counters.open_failures += 1
+        if not slot.held:
+            # Its server may have moved.
+            self.lookups.want(now)
         return self.addresses.failed(slot, now)
 
     def _may_open(self, now: float, bound: int) -> int:
@@ -313,6 +315,8 @@ class Fleet:
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
             if slot.kept or slot.reason is not CloseReason.SHRINK or slot.down or self.addresses.is_gone(slot):
+                continue
+            if slot.endpoint != self.endpoint:
                 continue
             self.take_back(slot, now)
             restored.append(slot)
@@ -434,17 +438,6 @@ class Fleet:
         self.lookups.want(now)
         self.outbox.append(Watch(slot))
 
-    def retire_rested(self, slot: Slot, now: float) -> None:
-        """A call has shown that the slot's connection is dead, maybe since long: what has rested as long may be, too.
-
-        A NAT or a load balancer forgets all connections that have been idle for as long, and notifies none of them.
-        """
-        if slot.in_flight > 1 or slot.exclusive or now - slot.used_at < _REST:
-            return
-        for other in self.slots.in_state(SlotState.READY):
-            if not other.in_flight and other.idle_since() < slot.used_at + _REST:
-                self.retire(other, CloseReason.LOST, now)
-
     def recovered(self, slot: Slot, now: float) -> None:
         """Takes a lost connection into service again."""
         self.slots.move(slot, SlotEvent.RECOVERED)
@@ -458,8 +451,13 @@ class Fleet:
         """The slot is up: a successor that is on its way because it was not is not needed any more."""
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
-            self.slots.part(successor)
+            self._stays(self.slots.part(successor))
             self.close(successor, CloseReason.LOST)
+
+    def _stays(self, slot: Slot | None) -> None:
+        """The slot is not replaced after all: why it was to be is forgotten."""
+        if slot is not None:
+            slot.reason = CloseReason.AGE if slot.retire_at > -math.inf else CloseReason.REFRESH
 
     # --- time ---------------------------------------------------------------------------------------------------
 

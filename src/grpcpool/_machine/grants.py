@@ -43,6 +43,8 @@ class Grants:
 
     def wake(self, waiter: Waiter, now: float) -> None:
         """A waiter has paused, and asks for its place. What must be dialled for it is so at the end of the step."""
+        if self._slots.lost:
+            self._outage.recall(now)
         self._queue.wake(waiter)
         slot = self._places.pick(waiter.streams) or self._outage.slot_for(waiter)
         if slot is not None:
@@ -51,6 +53,8 @@ class Grants:
     def wait(self, waiter: Waiter, now: float) -> None:
         """Queues the waiter and dials for it; one without time has asked once."""
         behind = self._queue.asked > 0
+        if self._slots.lost:
+            self._outage.recall(now)
         self._queue.push(waiter)
         self._fleet.alarm_at(waiter.deadline)
         self.fill(now, behind=behind)

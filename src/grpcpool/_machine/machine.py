@@ -335,7 +335,7 @@ class PoolMachine:
         slot.blocked = False
         self.outage.announce(slot, error)
         if error is not None:
-            self.fleet.retire_rested(slot, now)
+            self.outage.retire_rested(slot, now)
         self.grants.fill(now)
         self.endpoints.review_soon(now)
 

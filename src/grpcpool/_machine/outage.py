@@ -15,12 +15,15 @@ no channel that gRPC may connect for them. They fail at once when there is nothi
 from __future__ import annotations
 
 from .._values.events import Lost
-from .._values.slot_states import SlotState
+from .._values.slot_states import CloseReason, SlotState
 from .effects import Notify, Outbox, Watch
 from .fleet import Fleet
 from .queue import Waiter, WaitQueue
 from .replacing import Replacing
 from .slot import Slot
+
+# A connection that was not used for so long has rested.
+_REST = 1.0
 
 # A dial takes less than this, unless it hangs.
 _MAY_BE_QUICK = 1.0
@@ -50,16 +53,31 @@ class Outage:
             lost = Lost(pool=self._fleet.name, channel=slot.id, cause=error, up=self._slots.ready)
             self._outbox.append(Notify(lost))
 
+    def retire_rested(self, slot: Slot, now: float) -> None:
+        """A call has shown that the slot's connection is dead, maybe since long: what has rested as long may be, too.
+
+        A NAT or a load balancer forgets all connections that have been idle for as long, and notifies none of them.
+        """
+        if slot.in_flight > 1 or slot.exclusive or now - slot.used_at < _REST:
+            return
+        for other in self._slots.in_state(SlotState.READY):
+            if not other.in_flight and other.idle_since() < slot.used_at + _REST:
+                self._fleet.retire(other, CloseReason.LOST, now)
+
     def want(self, now: float) -> None:
-        """Something is asked for, and nothing is up: lost connections that were not needed are to come back."""
+        """Something is asked for, and nothing is up."""
         lost = self._slots.in_state(SlotState.LOST)
-        idle = [slot for slot in lost if not self.is_needed(slot, now)]
+        pause = not self.recall(now) and all(slot.been_up and slot.pauses for slot in lost)
+        if self._replacing.want(now) and pause and not self._slots.opening:
+            self._attempt = self._fleet.dial(now, replaces=min(lost, key=lambda slot: slot.in_flight))
+
+    def recall(self, now: float) -> bool:
+        """Lost connections that were not needed are to come back; returns whether there are any."""
+        idle = [slot for slot in self._slots.in_state(SlotState.LOST) if not self.is_needed(slot, now)]
         for slot in idle:
             self._outbox.append(Watch(slot))
             self._fleet.alarm_at(max(slot.given_up_at, now))
-        pause = not idle and all(slot.been_up and slot.pauses for slot in lost)
-        if self._replacing.want(now) and pause and not self._slots.opening:
-            self._attempt = self._fleet.dial(now, replaces=min(lost, key=lambda slot: slot.in_flight))
+        return bool(idle)
 
     def _awaits_attempt(self) -> bool:
         slot = self._attempt
