@@ -96,6 +96,19 @@ def test_counters_continue(make_pool: PoolMaker, registry: CollectorRegistry, ur
     assert sum(value for (name, _), value in samples.items() if name == "grpcpool_closed_total") == pool.stats().opened
 
 
+def test_handles_on_a_pool_are_one_pool(registry: CollectorRegistry, url: str) -> None:
+    """A shared pool counts once, however many of its handles are watched, and as long as one of them is there."""
+    with Server() as server, grpcpool.shared_channel(server.target, name="orders") as one:
+        other: Any = grpcpool.shared_channel(server.target, name="orders")
+        registry.register(PoolCollector(one, other))
+        unary(one, ECHO, b"")
+        assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == 1
+        other.close()
+        del other
+        gc.collect()
+        assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == 1
+
+
 def test_pools_of_one_name_are_added_up(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
     """Pools with equal names are one series; pools can be added later."""
     collector = PoolCollector()

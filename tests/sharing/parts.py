@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import grpc
@@ -29,6 +30,19 @@ class Vault:
     def credentials(cls) -> grpc.ChannelCredentials:
         """Equal each time it is looked up, and never the same object."""
         return grpc.local_channel_credentials()
+
+
+@dataclasses.dataclass
+class Unhashable:
+    """A callable that cannot be a key: it is compared by its fields."""
+
+    what: str = ""
+
+    def __call__(self, *_: Any) -> Any:
+        """Nothing of use."""
+
+
+UNHASHABLE: Any = Unhashable()
 
 
 def prime(channel: Any) -> None:

@@ -37,6 +37,9 @@ def _recipe(**given: Any) -> Recipe:
         ({"credentials": parts.Vault.credentials}, {"credentials": parts.Vault.credentials}),
         ({"listeners": [parts.LISTENER]}, {"listeners": (parts.LISTENER,)}),
         ({"config": PoolConfig(prime=parts.prime)}, {"config": PoolConfig(prime=parts.prime)}),
+        ({"credentials": parts.UNHASHABLE}, {"credentials": parts.UNHASHABLE}),
+        ({"addresses": parts.UNHASHABLE}, {"addresses": parts.UNHASHABLE}),
+        *[({"config": config}, {"config": config}) for config in [PoolConfig(prime=parts.UNHASHABLE)]],
     ],
 )
 def test_equal_arguments_are_one_recipe(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -57,6 +60,7 @@ def test_equal_arguments_are_one_recipe(one: dict[str, Any], other: dict[str, An
         ({"credentials": grpc.local_channel_credentials()}, {"credentials": grpc.local_channel_credentials()}),
         ({"credentials": grpc.local_channel_credentials()}, {}),
         ({"listeners": [Listener()]}, {"listeners": [Listener()]}),
+        ({"credentials": parts.UNHASHABLE}, {"credentials": parts.Unhashable()}),
         ({"addresses": parts.addresses}, {}),
         ({"constructor": print}, {}),
     ],

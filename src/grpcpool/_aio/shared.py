@@ -113,6 +113,11 @@ class PoolHandle(HandleBase, ChannelPool):
         self._leases.begun.clear()
         return old
 
+    @property
+    def _observed(self) -> ChannelPool:
+        pool: ChannelPool = self._pool if self._settled else self
+        return pool
+
     def _settle(self) -> None:
         """Called before each use: a handle that was created where no loop ran goes to the pool of the loop here."""
         if self._settled or self._closed or _get_running_loop() is None:

@@ -174,13 +174,20 @@ class PoolBase(abc.ABC):
         driver.tell(driver.machine.refresh)
 
     def add_listener(self, listener: Listener) -> None:
-        """Notifies `listener` as well of every event from now on.
+        """Notifies `listener` as well of every event from now on. Does nothing if it is notified already.
 
         Raises:
             TypeError: It is not a `Listener`.
         """
-        self._listeners = (*self._listeners, *_checked((listener,)))
-        self._driver.set_listeners(self._listeners)
+        _checked((listener,))
+        if all(other is not listener for other in self._listeners):
+            self._listeners = (*self._listeners, listener)
+            self._driver.set_listeners(self._listeners)
+
+    @property
+    def _observed(self) -> PoolBase:
+        """What integrations observe: this pool, or the one that it is a handle on."""
+        return self
 
     def stats(self) -> PoolStats:
         """A snapshot of one consistent moment; in a finalizer that interrupts the pool, of that moment."""

@@ -58,16 +58,16 @@ class Recipe:
         """Equal for pools that may be one."""
         return (
             self.targets,
-            self.credentials,
+            _hashable(self.credentials),
             # Python takes 1 and True for equal. gRPC may not.
             tuple((name, type(value), _hashable(value)) for name, value in self.options),
             self.compression,
-            self.config or PoolConfig(),
+            _hashable(self.config or PoolConfig()),
             self.name,
             tuple(map(_Same, self.listeners)),
-            self.addresses,
-            self.factory,
-            self.constructor,
+            _hashable(self.addresses),
+            _hashable(self.factory),
+            _hashable(self.constructor),
         )
 
     # --- to other processes -------------------------------------------------------------------------------------

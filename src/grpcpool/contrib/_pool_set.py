@@ -17,7 +17,7 @@ Read = Callable[[PoolStats], Values]
 
 
 class PoolSet:
-    """A weak set of pools, sync or asyncio."""
+    """A weak set of pools, sync or asyncio. All handles on a shared pool are that pool."""
 
     def __init__(self, *pools: PoolBase) -> None:
         """Contains `pools`."""
@@ -25,9 +25,9 @@ class PoolSet:
         for pool in pools:
             self.add(pool)
 
-    def __contains__(self, pool: PoolBase) -> bool:
+    def __contains__(self, pool: object) -> bool:
         """Whether the set contains `pool`."""
-        return pool in self._pools
+        return isinstance(pool, PoolBase) and pool._observed in self._pools
 
     def add(self, pool: PoolBase) -> None:
         """Adds `pool`.
@@ -37,7 +37,7 @@ class PoolSet:
         """
         if not isinstance(pool, PoolBase):
             raise TypeError(f"must be a ChannelPool, not {pool!r}")
-        self._pools.add(pool)
+        self._pools.add(pool._observed)
 
     def snapshots(self) -> Iterator[tuple[str, PoolStats]]:
         """Yields name and snapshot of each pool that is still alive and usable in this process."""

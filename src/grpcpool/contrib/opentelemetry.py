@@ -23,6 +23,7 @@ from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
 
+from .._shared.fork import watch_for_fork
 from .._shared.pool_base import PoolBase
 from .._values.events import Granted, Opened, Released
 from .._values.listener import Listener
@@ -178,10 +179,16 @@ class _Instruments:
         # The instruments that have read these snapshots.
         self._collected: set[str] = set()
         self._lock = threading.Lock()
+        watch_for_fork(self)
         for name, unit, description, attribute, read in _UP_DOWN_COUNTERS:
             meter.create_observable_up_down_counter(name, [self._callback(name, attribute, read)], unit, description)
         for name, unit, description, attribute, read in _COUNTERS:
             meter.create_observable_counter(name, [self._callback(name, attribute, read)], unit, description)
+
+    def _after_fork_in_child(self) -> object:
+        """In a forked child: another thread may have held the lock. Returns what must be kept untouched."""
+        old, self._lock = self._lock, threading.Lock()
+        return old
 
     def watch(self, pool: PoolBase) -> None:
         """Exports the metrics of `pool`, too."""

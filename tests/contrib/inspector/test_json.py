@@ -127,6 +127,17 @@ def test_an_asyncio_pool_is_shown(server: Server) -> None:
     asyncio.run(live())
 
 
+def test_handles_on_a_pool_are_one_pool(server: Server) -> None:
+    """A shared pool is shown once, and is followed once, however many of its handles are watched."""
+    with grpcpool.shared_channel(server.target, name="orders") as one:
+        inspector = Inspector(one)
+        for _ in range(3):
+            with grpcpool.shared_channel(server.target, name="orders") as other:
+                inspector.watch(other)
+        assert [pool["name"] for pool in inspector.document()["pools"]] == ["orders"]
+        assert len(one._observed._listeners) == 1
+
+
 def test_several_pools_keep_their_order(server: Server, make_pool: PoolMaker) -> None:
     """Pools are shown in the order in which they were added, once each, even with equal names."""
     first, second, third = (make_pool(server.channel, name=name) for name in ("same", "same", "later"))

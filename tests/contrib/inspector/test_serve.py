@@ -26,10 +26,12 @@ def test_it_is_served_on_loopback() -> None:
         httpx2.get(served.url)
 
 
-def test_foreign_host_names_are_rejected() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_foreign_host_names_are_rejected(host: str) -> None:
     """A foreign page whose name resolves to this machine cannot read the inspector's page."""
-    with serve(Inspector()) as served:
+    with serve(Inspector(), host=host) as served:
         assert httpx2.get(served.url, headers={"host": "evil.example"}).status_code == 400
+        assert httpx2.get(served.url).status_code == 200
         assert httpx2.get(served.url, headers={"host": "localhost"}).status_code == 200
 
 

@@ -141,12 +141,13 @@ class Inspector:
         """
         if not isinstance(pool, PoolBase):
             raise TypeError(f"pool must be a grpcpool.ChannelPool or a grpcpool.aio.ChannelPool, not {pool!r}")
-        if any(inspected.pool() is pool for inspected in self._all()):
+        observed = pool._observed
+        if any(inspected.pool() is observed for inspected in self._all()):
             return
         number = next(self._numbers)
         # The callback may run anywhere: it takes no lock, and does not hold the inspector.
-        ref: weakref.ref[PoolBase] = weakref.ref(pool, partial(_forget, self._inspected, number))
-        self._inspected[number] = InspectedPool(number, pool, ref, PoolHistory(self._every, self._keep))
+        ref: weakref.ref[PoolBase] = weakref.ref(observed, partial(_forget, self._inspected, number))
+        self._inspected[number] = InspectedPool(number, observed, ref, PoolHistory(self._every, self._keep))
 
     def document(self) -> PoolsDocument:
         """Returns the JSON object of ``pools``."""

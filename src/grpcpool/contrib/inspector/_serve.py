@@ -14,7 +14,10 @@ from ._app import Inspector
 if TYPE_CHECKING:
     import uvicorn
 
-_LOOPBACK = ("127.0.0.1", "localhost")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+# Of an address such as `[::1]:8080`, Starlette may take what stands before the first colon for the host.
+_NAMES_OF_LOOPBACK = (*_LOOPBACK, "[::1]", "[")
 
 
 class Served:
@@ -70,7 +73,7 @@ def serve(inspector: Inspector, port: int = 0, host: str = "127.0.0.1") -> Serve
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family)
     # Blocks DNS rebinding: a foreign page whose name resolves to this machine must not read this one.
-    app = TrustedHostMiddleware(inspector, allowed_hosts=_LOOPBACK) if host in _LOOPBACK else inspector
+    app = TrustedHostMiddleware(inspector, allowed_hosts=_NAMES_OF_LOOPBACK) if host in _LOOPBACK else inspector
     # Logging is left to the program.
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     return Served(uvicorn.Server(config), listener)
