@@ -486,7 +486,7 @@ def test_no_more_is_taken_back_than_there_may_be() -> None:
 
 
 def test_what_drains_is_not_taken_back_for_another_target() -> None:
-    """A connection of which there were too many, to the target that was used before."""
+    """One that was too many leads to the target that was used before, and goes on draining."""
     pool = Ordered(min_size=3, max_size=3, max_streams=1)
     pool.fail_over()
     for number in pool.opening(1):

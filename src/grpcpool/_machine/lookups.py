@@ -123,7 +123,7 @@ class LookUps:
     def failed(self, now: float) -> None:
         """The look-up has failed."""
         pause = min(self._every, _AT_LEAST * 2.0**self._failures)
-        # After so many the pause is that of days, if `every` allows it.
+        # Not without limit: the pause grows with its power of two.
         self._failures = min(self._failures + 1, 20)
         self.awaited = self.awaited and self.discovered
         self._over(now + pause)
