@@ -62,9 +62,9 @@ def test_idle_connections_close() -> None:
         config = grpcpool.PoolConfig(min_size=0, idle_timeout=600)
         with grpcpool.ChannelPool(factory, config) as pool:
             Greeter(pool).greet()
-            assert len(factory.open) == 1
+            assert pool.stats().size == 1
             clock.advance(600)
-            assert not factory.open
+            assert pool.stats().size == 0
 
 
 @pytest.mark.parametrize("status", [HealthCheckResponse.NOT_SERVING, HealthCheckResponse.UNKNOWN])

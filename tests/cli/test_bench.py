@@ -224,6 +224,8 @@ def test_an_unreachable_server(command: Commands) -> None:
         (["--compare=bare,best"], "'best' is not one of bare, native, pool"),
         (["--report=/nowhere/at/all.html"], "the folder does not exist"),
         (["--report=."], "is a folder"),
+        (["--max-streams=2000000"], "max_streams = 2000000"),
+        (["--tls", "--authority="], "--authority must not be empty"),
     ],
 )
 def test_usage(command: Commands, arguments: list[str], words: str) -> None:

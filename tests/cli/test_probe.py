@@ -174,6 +174,7 @@ def test_a_name_that_does_not_resolve(command: Commands) -> None:
         (["ipv4:localhost:1"], "is not a valid ipv4 address"),
         (["unix:"], "the path of the socket is missing"),
         (["localhost:1", "--cert", "a.pem"], "--cert and --key must be given together"),
+        (["localhost:1", "--tls", "--authority", ""], "--authority must not be empty"),
     ],
 )
 def test_usage(command: Commands, arguments: list[str], words: str) -> None:

@@ -62,6 +62,8 @@ def _after(**changes: Any) -> PoolStats:
     return dataclasses.replace(_BEFORE, **(later | changes))
 
 
+_WHOLE = dataclasses.replace(_CHANNEL, exclusive=True, in_flight=1)
+
 _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
     "at rest": ({"acquired": 1000}, Verdict.NOT_THE_BOTTLENECK, "150 in flight"),
     "busy": ({}, Verdict.NOT_THE_BOTTLENECK, "4 of at most 4 connections carry 150"),
@@ -69,6 +71,16 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
     "many wait": ({"waited": 5010, "wait_seconds": 501.0}, Verdict.TOO_SMALL, "Set max_size to 5 or more"),
     "some time out": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 got no place"),
     "a queue": ({"waiting": 400, "in_flight": 360}, Verdict.TOO_SMALL, "Set max_size to 16 or more"),
+    "a queue beside a whole connection": (
+        {"waiting": 5, "in_flight": 271, "channels": (_WHOLE, *(_CHANNEL,) * 3)},
+        Verdict.TOO_SMALL,
+        "Set max_size to 7 or more",
+    ),
+    "a queue for whole connections": (
+        {"waiting": 5, "in_flight": 151, "channels": (_WHOLE,) * 151, "size": 151, "max_size": 151},
+        Verdict.TOO_SMALL,
+        "Set max_size to 156 or more",
+    ),
     "room to grow": (
         {"waited": 5010, "wait_seconds": 51.0, "size": 3, "ready": 2, "opening": 1, "opened": 5},
         Verdict.LIMITED_BY_CONNECTING,

@@ -179,3 +179,22 @@ def test_it_is_a_context_manager() -> None:
         pass
     assert channel.closed == 1
     assert channel.state is grpc.ChannelConnectivity.SHUTDOWN
+
+
+def test_a_handler_that_raises_fails_the_call() -> None:
+    """As a server's: with `UNKNOWN`, after the responses before it."""
+
+    def breaks(_: bytes) -> Iterator[bytes]:
+        yield b"1"
+        raise LookupError("as the test wants")
+
+    def fails(_: bytes) -> bytes:
+        raise LookupError("as the test wants")
+
+    channel: Any = FakeChannel({COUNT: breaks, ECHO: fails})
+    stream = channel.unary_stream(COUNT)(b"")
+    assert next(stream) == b"1"
+    for call in (stream.__next__, lambda: channel.unary_unary(ECHO)(b""), channel.unary_unary(ECHO).future(b"").result):
+        with pytest.raises(grpc.RpcError, match="as the test wants") as caught:
+            call()
+        assert caught.value.code() is grpc.StatusCode.UNKNOWN

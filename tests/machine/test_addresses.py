@@ -608,3 +608,27 @@ def test_a_dial_that_fails_looks_up() -> None:
     play.tick(0.9)
     play.now += 1.0
     assert "look" in [*play.failed(1), *play.tick()]
+
+
+def test_a_pool_rests_although_a_dial_fails() -> None:
+    """While one of its addresses is down, an unused pool stops looking up and dialling all the same."""
+    play = looking(max_size=2, min_size=1)
+    play.request(1)
+    play.tick()
+    play.found(A, B)
+    dials = 0
+    while play.now < START + 600.0:
+        for number in [number for number, state in play.states().items() if state == "opening"]:
+            if play[number].address == A:
+                play.opened(number)
+            else:
+                dials += 1
+                play.failed(number)
+        if play.machine.fleet.lookups.under_way:
+            play.found(A, B)
+        for number in {*play.states()} & {1, 2}:
+            if play[number].in_flight:
+                play.release(number, 1)
+        play.tick(0.5)
+    assert not play.machine.fleet.lookups.in_use
+    assert 3 <= dials <= 15

@@ -137,3 +137,32 @@ def test_what_waits_brings_back_what_was_not_needed() -> None:
     assert play.tick(0.0) == ["open 4 for 2"]
     play.opened(4)
     assert play[4].in_flight == 1
+
+
+@pytest.mark.parametrize("wait", [0.0, 1.0])
+def test_what_was_asked_for_comes_back_although_that_has_gone(wait: float) -> None:
+    """What waited may be served, or refused, before the lost connections are checked."""
+    play = Play(max_size=2, max_streams=1)
+    play.filled(None, None)
+    play.release(2)
+    play.lost(2)
+    play.tick(60.0)
+    assert "watch 2" in play.request(1, wait=wait)
+    if wait:
+        assert play.release(1) == ["grant 1"]
+    assert play.machine.outage.is_needed(play[2], play.now)
+    # The next that asks does not begin all over again.
+    assert "watch 2" not in play.request(1, wait=wait)
+    assert play.tick(0.0) == ["open 3 for 2"]
+
+
+def test_what_is_rejected_brings_back_connections() -> None:
+    """Without a queue, all that is asked for meanwhile is rejected."""
+    play = Play(max_size=2, max_streams=1)
+    play.filled(None, None)
+    play.release(2)
+    play.lost(2)
+    play.tick(60.0)
+    play.machine.fleet.config = play.machine.config.replace(max_waiters=0)
+    assert play.request(1) == ["watch 2", "refuse exhausted"]
+    assert play.machine.outage.is_needed(play[2], play.now)

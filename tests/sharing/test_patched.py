@@ -103,10 +103,11 @@ def test_of_asyncio(calls: CallServer) -> None:
         ("orders:*", {"orders:1": 7, "users:1": None}),
         (["x", "orders:1"], {"orders:1": 7, "users:1": None}),
         ({"orders:*": PoolConfig(max_size=2), "*": None}, {"orders:1": 2, "users:1": 7}),
+        ("[::1]:1", {"[::1]:1": 7, "users:1": None}),
         (lambda target: target == "users:1", {"orders:1": None, "users:1": 7}),
         (lambda target: PoolConfig(max_size=5) if target == "users:1" else None, {"orders:1": None, "users:1": 5}),
     ],
-    ids=["all", "glob", "globs", "mapping", "callable", "settings"],
+    ids=["all", "glob", "globs", "mapping", "an IPv6 address", "callable", "settings"],
 )
 def test_targets_are_chosen(targets: Any, expected: dict[str, int | None]) -> None:
     """All others get gRPC's own channels."""

@@ -130,5 +130,5 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
             return weakref.ref(call)
         return weakref.ref(call, lambda _: defer(partial(_cancel, cancel, "Cancelled upon garbage collection!")))
     except TypeError:
-        # It cannot be referred to weakly.
-        return lambda: None
+        # It cannot be referred to weakly: how it ends stays unknown.
+        return object

@@ -122,6 +122,8 @@ class Grants:
 
     def reject(self, waiter: Waiter, now: float) -> None:
         """The queue is full: refuses the waiter, unless what is dialled or taken back for it has room."""
+        if self._slots.lost:
+            self._outage.recall(now)
         self._queue.push(waiter)
         self.fill(now)
         if waiter.queued:

@@ -59,6 +59,8 @@ class LookUps:
         self._failures = 0
         self._looked_at = -math.inf
         self._due_at = math.inf
+        # When the pool was last known to be in use.
+        self._used_at = -math.inf
         # How often places had been acquired at the last look.
         self._acquired = 0
 
@@ -71,6 +73,7 @@ class LookUps:
         if self.in_use or self._every == math.inf:
             return False
         self.in_use = True
+        self._used_at = now
         self.want(now)
         return True
 
@@ -105,8 +108,11 @@ class LookUps:
         used = not idle or acquired != self._acquired
         self._acquired = acquired
         looks = used or self._wanted
-        # What is looked up because of a loss says nothing about the use.
-        self.in_use = used or (self._wanted and self.in_use)
+        if used:
+            self._used_at = now
+        # What is looked up because of a loss, or of a failed dial, says nothing about the use.
+        lately = now < self._used_at + self._every * (1 + _JITTER)
+        self.in_use = used or (self._wanted and self.in_use and lately)
         self._wanted = False
         self._due_at = now + self._pause()
         if looks and self._looks:

@@ -77,6 +77,8 @@ class Outage:
         for slot in idle:
             self._outbox.append(Watch(slot))
             self._fleet.alarm_at(max(slot.given_up_at, now))
+        if idle:
+            self._replacing.recall(now)
         return bool(idle)
 
     def _awaits_attempt(self) -> bool:

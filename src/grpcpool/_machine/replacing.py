@@ -36,7 +36,7 @@ class Replacing:
         self._slots = fleet.slots
         self._addresses = fleet.addresses
         self._silence = fleet.silence
-        self._wanted_until = -math.inf
+        self._wanted_until = self._recalled_until = -math.inf
 
     def refresh(self, now: float) -> None:
         """Marks every connection of this moment for replacement."""
@@ -107,12 +107,18 @@ class Replacing:
         self._wanted_until = now + _WANTED_FOR
         return first
 
+    def recall(self, now: float) -> None:
+        """Lost connections are missed: what asks for a place may have gone before they are back."""
+        self._recalled_until = now + _WANTED_FOR
+
     def is_needed(self, slot: Slot, asked: int, now: float) -> bool:
         """Whether a lost connection should come back: because of the calls on it, or because it is missed."""
         fleet = self._fleet
         if (fleet.active and self._slots.ready < fleet.min_size) or slot.in_flight or asked:
             return True
-        return now < self._wanted_until or (fleet.lookups.in_use and self._addresses.covers(slot))
+        return now < max(self._wanted_until, self._recalled_until) or (
+            fleet.lookups.in_use and self._addresses.covers(slot)
+        )
 
     def due_at(self, slot: Slot, asked: int, now: float) -> float:
         """When a slot in service is due for a successor."""

@@ -51,7 +51,9 @@ class Choice:
             if isinstance(answer, PoolConfig):
                 return answer
             return self._config if answer else NOT_POOLED
-        return next((config for glob, config in self._globs if fnmatch.fnmatchcase(target, glob)), NOT_POOLED)
+        # The brackets of an IPv6 address are no pattern.
+        fits = (config for glob, config in self._globs if target == glob or fnmatch.fnmatchcase(target, glob))
+        return next(fits, NOT_POOLED)
 
 
 def _check(config: object, what: str) -> None:

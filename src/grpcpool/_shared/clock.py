@@ -20,6 +20,9 @@ class Clock(Protocol):
     monotonic: Callable[[], float]
     """The moment, in seconds since some point."""
 
+    by_hand: bool
+    """Whether it stands still until a test advances it."""
+
     def wait_until(self, moment: float) -> float | None:
         """The seconds to wait for `moment` at most; `None`: without limit."""
 
@@ -32,6 +35,8 @@ class Clock(Protocol):
 
 class SystemClock:
     """The system's monotonic clock."""
+
+    by_hand = False
 
     def __init__(self) -> None:
         """Takes the time from `time.monotonic`."""

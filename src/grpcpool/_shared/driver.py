@@ -348,8 +348,13 @@ class Driver(abc.ABC):
         The last goes first: when one goes, it may be those behind it that get a place.
         """
         for waiter in reversed(waiters):
-            if self.tell(self.machine.cancel, waiter):
-                waiter.refused(error())
+            refusal = error()
+            try:
+                if self.tell(self.machine.cancel, waiter):
+                    waiter.refused(refusal)
+            except BaseException:
+                waiter.refused(refusal)
+                raise
 
     def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
         """Whether the connection of the place just taken is up; if it is not, the place is released."""

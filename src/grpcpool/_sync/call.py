@@ -147,7 +147,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         try:
             self._begin(native, place, waiting)
         except BaseException:
-            native.cancel()
+            end_early(native)
             raise
 
     def _begin(self, native: Any, place: Place, waiting: Waiting | None = None) -> None:
@@ -161,8 +161,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
             self._stage = running
         elif not self._change(waiting, running):
             # Cancelled while it was being started.
-            on_end(native, end, defer, within=True)
-            native.cancel()
+            end_early(on_end(native, end, defer, within=True))
             return
         running.native = on_end(native, end, defer, within=True)
 

@@ -62,8 +62,8 @@ class SyncDriver(Driver):
         self.checker = StartThreads(f"grpcpool-{name}-checks", self._look_at, self.monotonic, lingers_for=1.5)
         # Places of blocking calls that are over, for later ones: to create and collect one costs more than to take it.
         self.spare_places: list[Any] = []
-        # Whether a test sets the clock.
-        self._by_hand = False
+        # Held during a tick if a test sets the clock.
+        self._ticking = threading.RLock()
         # Held until the end. Not an `Event`: if a signal handler raises in its `wait`, its lock may stay locked.
         self._end = threading.Lock()
         self._end.acquire()
@@ -136,7 +136,7 @@ class SyncDriver(Driver):
 
         gRPC's lock of a channel may be held for ever, if a signal handler raises within gRPC.
         """
-        if self._by_hand:
+        if self.clock.by_hand:
             self.check_slots_now(slots)
         elif slots:
             self.checker.do(partial(self.check_slots_now, slots))
@@ -203,6 +203,14 @@ class SyncDriver(Driver):
 
     def tick(self) -> None:
         """Does what is due."""
+        if self.clock.by_hand:
+            # One at a time: when the clock has been advanced, what the worker has begun is done, too.
+            with self._ticking:
+                self._tick()
+        else:
+            self._tick()
+
+    def _tick(self) -> None:
         super().tick()
         now = self.monotonic()
         self.starter.take_over(now)
@@ -215,7 +223,6 @@ class SyncDriver(Driver):
 
     def _tick_by_hand(self) -> None:
         """A test has set the clock: does what is due, on its thread, and wakes the worker."""
-        self._by_hand = True
         self.tick()
         self.worker.nudge()
 

@@ -141,11 +141,12 @@ class _Observation:
         self.rate = self.acquired / self.seconds if self.seconds else None
         self.held = self.in_flight / self.rate if self.rate else None
         self.in_queue = max(after.waiting, wait_seconds / self.seconds if self.seconds else 0.0)
-        exclusive = any(channel.exclusive for stats in (before, after) for channel in stats.channels)
-        # A whole-connection lease takes all places of a connection.
         self.limit = max((channel.limit for channel in after.channels), default=1)
-        self.target = 1 if exclusive else target_of(self.limit)
-        self.needed = max(1, math.ceil((self.peak + self.in_queue) / self.target))
+        # A whole-connection lease takes all places of a connection. If nothing else is in flight, such leases wait.
+        busiest = max(before, after, key=lambda stats: stats.in_flight)
+        exclusive = sum(channel.exclusive for channel in busiest.channels)
+        target = 1 if 0 < exclusive == self.peak else target_of(self.limit)
+        self.needed = max(1, exclusive + math.ceil((self.peak - exclusive + self.in_queue) / target))
 
     @property
     def waits(self) -> bool:

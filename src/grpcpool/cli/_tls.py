@@ -38,10 +38,12 @@ class Tls:
         """Checks that the options fit together.
 
         Raises:
-            UsageError: There is a certificate without a key, or a key without a certificate.
+            UsageError: There is a certificate without a key, or a key without a certificate, or an empty authority.
         """
         if (self.cert is None) != (self.key is None):
             raise UsageError("--cert and --key must be given together")
+        if self.authority is not None and not self.authority.strip("."):
+            raise UsageError("--authority must not be empty")
 
     def context(self) -> ssl.SSLContext:
         """Returns a context for sockets that offers HTTP/2.

@@ -15,7 +15,7 @@ from .._demo.run import run_demo
 from .._values.config import PoolConfig
 from .._values.plain_text import plain
 from .._values.version import __version__
-from ._errors import INSTALL, CommandError, ExitCode
+from ._errors import INSTALL, CommandError, ExitCode, UsageError
 from ._output import new_console, without_grpcs_log
 from ._tls import Tls
 
@@ -212,7 +212,10 @@ def bench(
     """
     with _errors_in_one_line():
         part = _import_part("grpcpool.cli._bench.run")
-        config = PoolConfig(min_size=1, max_size=max_size, max_streams=max_streams)
+        try:
+            config = PoolConfig(min_size=1, max_size=max_size, max_streams=max_streams)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         given = metadata or ()
         new_options = _import_part("grpcpool.cli._bench.options").BenchOptions
         options = new_options(concurrency, compare, report, context.obj, rate=rate, metadata=given)

@@ -27,7 +27,7 @@ class PoolSet:
 
     def __contains__(self, pool: object) -> bool:
         """Whether the set contains `pool`."""
-        return isinstance(pool, PoolBase) and pool._observed in self._pools
+        return isinstance(pool, PoolBase) and pool._observed in self._observed()
 
     def add(self, pool: PoolBase) -> None:
         """Adds `pool`.
@@ -39,9 +39,13 @@ class PoolSet:
             raise TypeError(f"must be a ChannelPool, not {pool!r}")
         self._pools.add(pool._observed)
 
+    def _observed(self) -> set[PoolBase]:
+        # Only now: an asyncio handle may find its pool when it is first used.
+        return {pool._observed for pool in list(self._pools)}
+
     def snapshots(self) -> Iterator[tuple[str, PoolStats]]:
         """Yields name and snapshot of each pool that is still alive and usable in this process."""
-        for pool in list(self._pools):
+        for pool in self._observed():
             stats = stats_if_usable(pool)
             if stats is not None:
                 yield pool.name, stats

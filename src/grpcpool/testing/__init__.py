@@ -6,7 +6,7 @@
     with manual_clock() as clock:
         pool = grpcpool.ChannelPool(factory, PoolConfig(idle_timeout=600))
     ...
-    clock.advance(600)      # idle connections are closed when this returns
+    clock.advance(600)      # idle connections have left the pool when this returns
 
 A `FakeChannel` is a complete `grpc.Channel`. By default it answers each call with the request. The test can set
 handlers, set the connectivity state, and decide when calls end. Metadata, credentials and compression are accepted and

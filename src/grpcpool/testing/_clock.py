@@ -12,6 +12,8 @@ from .._shared.clock import choose_clock
 class ManualClock:
     """Stands still until `advance`, which makes every pool do what is due, on the calling thread."""
 
+    by_hand = True
+
     def __init__(self) -> None:
         """Starts at an arbitrary time."""
         self._now = 1000.0

@@ -209,10 +209,14 @@ class _Method:
     def _respond(self, call: FakeCall, handler: Handler, sent: Any, *, streams_out: bool) -> None:
         try:
             response = handler(sent)
-            responses = response if streams_out else (response,)
-            call.finish([self._deserialize(message) for message in responses])
+            for message in response if streams_out else (response,):
+                call.send(self._deserialize(message))
         except FakeCall as error:
             call.fail(error.code(), error.details())
+        except Exception as error:  # noqa: BLE001 -- as a server does
+            call.fail(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}")
+        else:
+            call.finish()
 
     def block(self, request: Any, timeout: float | None, *, streams_in: bool) -> FakeCall:
         call = self.begin(request, streams_in=streams_in, streams_out=False)

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf import descriptor_pb2, json_format, message_factory  # type: ignore[import-untyped]
 from google.protobuf.descriptor import MethodDescriptor  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from .._deadline import Deadline
 from .._errors import CommandError, UsageError
@@ -71,9 +72,10 @@ def describe(name: str, data: str, pool: DescriptorPool, source: str) -> Method:
     request = message_factory.GetMessageClass(descriptor.input_type)()
     try:
         json_format.Parse(_read_data(data), request, descriptor_pool=pool)
-    except json_format.ParseError as error:
+        serialized = request.SerializeToString()
+    except (json_format.ParseError, EncodeError) as error:
         raise UsageError(f"--data is not a valid {descriptor.input_type.full_name}: {error}") from error
-    return Method(f"/{service_name}/{method_name}", descriptor.server_streaming, request.SerializeToString())
+    return Method(f"/{service_name}/{method_name}", descriptor.server_streaming, serialized)
 
 
 def describe_by_reflection(

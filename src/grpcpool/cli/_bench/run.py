@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grpc
 from rich.console import Console
@@ -53,10 +53,16 @@ def run_bench(server: Server, plan: Plan, options: BenchOptions, *, with_json: b
         CommandError: No call was completed (the results have been printed), or the report cannot be written.
     """
     began = dt.datetime.now(dt.UTC)
-    for level in options.levels:
-        check_size(level.rate or 0.0, plan.warmup + plan.duration)
+    _check_sizes(options.levels, plan)
     done = _Measurements()
-    _measure_all(server, plan, options, done)
+    failed: CommandError | None = None
+    try:
+        _measure_all(server, plan, options, done)
+    except CommandError as error:
+        # What has been measured is not lost.
+        if not done.results:
+            raise
+        failed = error
     run = BenchRun(server.target, plan, options.command, done.results, done.interrupted, began, done.capacity)
     if with_json:
         print_json(console, run.as_json())
@@ -64,6 +70,8 @@ def run_bench(server: Server, plan: Plan, options: BenchOptions, *, with_json: b
         print_table(console, run)
     if options.report is not None:
         write_report(options.report, run)
+    if failed is not None:
+        raise failed
     if done.interrupted:
         return ExitCode.INTERRUPTED
     if not any(result.recorder is not None and result.recorder.completed for result in done.results):
@@ -119,6 +127,11 @@ def _call_once(channel: grpc.Channel, method: Method, timeout: float, metadata: 
         ) from error
 
 
+def _check_sizes(levels: Iterable[Level], plan: Plan) -> None:
+    for level in levels:
+        check_size(level.rate or 0.0, plan.warmup + plan.duration)
+
+
 def _measure_all(server: Server, plan: Plan, options: BenchOptions, done: _Measurements) -> None:
     """Adds the results, up to an interruption."""
     levels = options.levels
@@ -135,6 +148,7 @@ def _measure_all(server: Server, plan: Plan, options: BenchOptions, done: _Measu
             if not done.capacity.rate:
                 raise CommandError("no call was completed while the capacity was measured")
             levels = [level.of_capacity(done.capacity.rate) for level in levels]
+            _check_sizes(levels, plan)
         for level, way in ((level, way) for level in levels for way in options.compare):
             done.results.append(_measure(server, plan, way, level, report_progress))
             if not done.results[-1].complete:

@@ -74,6 +74,11 @@ class InspectedPool:
         self._history = history
         pool.add_listener(HistoryListener(history))
 
+    def observed(self) -> PoolBase | None:
+        """The pool; that of a handle may be found at its first use."""
+        pool = self.pool()
+        return None if pool is None else pool._observed
+
     def sample(self) -> PoolStats | None:
         """Returns the pool's snapshot, and adds it to the history if a sample is due; `None` if the pool has none."""
         pool = self.pool()
@@ -142,7 +147,7 @@ class Inspector:
         if not isinstance(pool, PoolBase):
             raise TypeError(f"pool must be a grpcpool.ChannelPool or a grpcpool.aio.ChannelPool, not {pool!r}")
         observed = pool._observed
-        if any(inspected.pool() is observed for inspected in self._all()):
+        if any(inspected.observed() is observed for inspected in self._all()):
             return
         number = next(self._numbers)
         # The callback may run anywhere: it takes no lock, and does not hold the inspector.
@@ -151,7 +156,8 @@ class Inspector:
 
     def document(self) -> PoolsDocument:
         """Returns the JSON object of ``pools``."""
-        documents = (inspected.document() for inspected in self._all())
+        pools = {inspected.observed(): inspected for inspected in reversed(list(self._all()))}
+        documents = (inspected.document() for inspected in self._all() if pools.get(inspected.observed()) is inspected)
         return document_of_process(self._every, self._keep, [each for each in documents if each is not None])
 
     @contextlib.asynccontextmanager
