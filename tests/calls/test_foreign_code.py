@@ -35,7 +35,12 @@ def _raise(error: BaseException) -> Any:
 @pytest.mark.parametrize("error", [Odd(), grpc.RpcError(), SystemExit()], ids=lambda error: type(error).__name__)
 def test_whatever_a_call_raises_its_place_is_released(make_pool: PoolMaker, error: BaseException) -> None:
     """An error without code or details, as interceptors raise, reaches the caller unchanged and releases the place."""
-    pool = make_pool(FakeFactory(lambda: FakeChannel({UU: lambda _: _raise(error)})))
+
+    class Raises(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc, type-arg, unused-ignore]
+        def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            raise error
+
+    pool = make_pool(lambda: grpc.intercept_channel(FakeChannel(), Raises()))
     call: Any = pool.unary_unary(UU)
     with pytest.raises(type(error)):
         call(b"a")

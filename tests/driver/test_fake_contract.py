@@ -191,7 +191,17 @@ def test_a_handler_that_raises_fails_the_call() -> None:
     def fails(_: bytes) -> bytes:
         raise LookupError("as the test wants")
 
-    channel: Any = FakeChannel({COUNT: breaks, ECHO: fails})
+    class NotFound(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.NOT_FOUND
+
+    def misses(_: bytes) -> bytes:
+        raise NotFound
+
+    channel: Any = FakeChannel({COUNT: breaks, ECHO: fails, SLOW: misses})
+    with pytest.raises(grpc.RpcError) as missed:
+        channel.unary_unary(SLOW)(b"")
+    assert missed.value.code() is grpc.StatusCode.NOT_FOUND
     stream = channel.unary_stream(COUNT)(b"")
     assert next(stream) == b"1"
     for call in (stream.__next__, lambda: channel.unary_unary(ECHO)(b""), channel.unary_unary(ECHO).future(b"").result):

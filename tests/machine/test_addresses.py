@@ -611,7 +611,7 @@ def test_a_dial_that_fails_looks_up() -> None:
 
 
 def test_a_pool_rests_although_a_dial_fails() -> None:
-    """While one of its addresses is down, an unused pool stops looking up and dialling all the same."""
+    """While one of its addresses is down, an unused pool stops looking up and dialling anyway."""
     play = looking(max_size=2, min_size=1)
     play.request(1)
     play.tick()

@@ -51,7 +51,7 @@ class Choice:
             if isinstance(answer, PoolConfig):
                 return answer
             return self._config if answer else NOT_POOLED
-        # The brackets of an IPv6 address are no pattern.
+        # In a glob, the brackets of an IPv6 address would stand for one of the characters between them.
         fits = (config for glob, config in self._globs if target == glob or fnmatch.fnmatchcase(target, glob))
         return next(fits, NOT_POOLED)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from .._grpc.status import code_of, details_of
 from ._shared import DEFAULT_HANDLERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec
 
 if TYPE_CHECKING:
@@ -211,8 +212,8 @@ class _Method:
             response = handler(sent)
             for message in response if streams_out else (response,):
                 call.send(self._deserialize(message))
-        except FakeCall as error:
-            call.fail(error.code(), error.details())
+        except grpc.RpcError as error:
+            call.fail(code_of(error) or grpc.StatusCode.UNKNOWN, details_of(error))
         except Exception as error:  # noqa: BLE001 -- as a server does
             call.fail(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}")
         else:
