@@ -468,8 +468,8 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "CloseReason.REFRESH\n        self.places.enter(slot)\n",
-        "CloseReason.REFRESH\n",
+        "        self._stays(slot)\n        self.places.enter(slot)\n",
+        "        self._stays(slot)\n",
         "the state and the picker are updated separately",
     ),
     Mutant(

@@ -305,13 +305,7 @@ def test_the_other_is_taken_back_while_it_is_kept() -> None:
     pool = Ordered()
     pool.fail_over()
     (kept,) = {*pool.granted}
-    while not pool.opening(0):
-        pool.advance(1.0)
-    (probe,) = pool.opening(0)
-    pool.opened(probe)
-    pool.advance(6.0)
-    assert pool.endpoint == 0
-    pool.lost(probe)
+    pool.lost(pool.come_back())
     pool.advance(10.1)
     assert pool.endpoint == 1
     assert pool.slots[kept].state == "ready"

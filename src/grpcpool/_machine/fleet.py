@@ -314,18 +314,17 @@ class Fleet:
         for slot in self.slots.in_state(SlotState.DRAINING) if self.slots.draining else ():
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
-            if slot.kept or slot.reason is not CloseReason.SHRINK or slot.down or self.addresses.is_gone(slot):
-                continue
-            if slot.endpoint != self.endpoint:
-                continue
-            self.take_back(slot, now)
-            restored.append(slot)
+            is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
+            if is_spare and not slot.down and not self.addresses.is_gone(slot):
+                self.take_back(slot, now)
+                restored.append(slot)
         return restored
 
     def take_back(self, slot: Slot, now: float) -> None:
         """Takes a draining connection into service again."""
         self.slots.move(slot, SlotEvent.RESTORED)
-        slot.kept, slot.reason = False, CloseReason.AGE if slot.retire_at > -math.inf else CloseReason.REFRESH
+        slot.kept = False
+        self._stays(slot)
         self.places.enter(slot)
         self.regauge(now)
         # For a tick, which derives when the slot is due for something.
@@ -455,7 +454,7 @@ class Fleet:
             self.close(successor, CloseReason.LOST)
 
     def _stays(self, slot: Slot | None) -> None:
-        """The slot is not replaced after all: why it was to be is forgotten."""
+        """The slot stays in service after all: why it was to leave is forgotten."""
         if slot is not None:
             slot.reason = CloseReason.AGE if slot.retire_at > -math.inf else CloseReason.REFRESH
 

@@ -142,7 +142,7 @@ class _Observation:
         self.held = self.in_flight / self.rate if self.rate else None
         self.in_queue = max(after.waiting, wait_seconds / self.seconds if self.seconds else 0.0)
         self.limit = max((channel.limit for channel in after.channels), default=1)
-        # A whole-connection lease takes all places of a connection. If nothing else is in flight, such leases wait.
+        # A whole-connection lease takes all places of a connection. If nothing else is in flight, nothing else waits.
         busiest = max(before, after, key=lambda stats: stats.in_flight)
         exclusive = sum(channel.exclusive for channel in busiest.channels)
         target = 1 if 0 < exclusive == self.peak else target_of(self.limit)

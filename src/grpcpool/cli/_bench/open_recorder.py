@@ -45,9 +45,9 @@ class OpenLoopRecorder(CallRecorder):
 
     @property
     def completed_in_time(self) -> int:
-        """Number of calls that were completed during the measurement, those of the warm-up included.
+        """Number of calls that were completed during the measurement.
 
-        As many take their time beyond its end, so that a call that takes long is missed at neither end.
+        Those that were due in the warm-up count: they stand for those that are due late and end after the measurement.
         """
         return self._completed_in_time
 

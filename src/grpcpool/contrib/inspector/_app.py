@@ -156,8 +156,7 @@ class Inspector:
 
     def document(self) -> PoolsDocument:
         """Returns the JSON object of ``pools``."""
-        pools = {inspected.observed(): inspected for inspected in reversed(list(self._all()))}
-        documents = (inspected.document() for inspected in self._all() if pools.get(inspected.observed()) is inspected)
+        documents = (inspected.document() for inspected in self._all())
         return document_of_process(self._every, self._keep, [each for each in documents if each is not None])
 
     @contextlib.asynccontextmanager
@@ -178,8 +177,12 @@ class Inspector:
         await self._app(scope, receive, partial(_send_with_headers, send))
 
     def _all(self) -> Iterator[InspectedPool]:
+        """Each pool once: several may turn out to be handles on one."""
+        found: dict[PoolBase | None, InspectedPool] = {}
         # A copy: any thread may add and remove pools.
-        return iter(list(self._inspected.values()))
+        for inspected in list(self._inspected.values()):
+            found.setdefault(inspected.observed(), inspected)
+        return iter(found.values())
 
     async def _sample(self) -> None:
         while True:
