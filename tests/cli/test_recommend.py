@@ -40,8 +40,9 @@ def test_the_reports_decide(reports: list[AddressReport], in_flight: int, config
     config_of(recommendations)
 
 
-def test_a_name_with_several_addresses_gets_a_max_age() -> None:
-    """Connections to a name with several addresses are replaced regularly; with one address they are not."""
-    several = recommend([_report(100)] * 2, in_flight=50, is_name=True)
-    assert config_of(several).max_age == 1800.0
-    assert config_of(recommend([_report(100)], in_flight=50, is_name=True)).max_age is None
+def test_a_name_with_one_address_gets_a_max_age() -> None:
+    """It may be a balancer of connections. The pool follows the addresses of a name that has several."""
+    one = recommend([_report(100)], in_flight=50, is_name=True)
+    assert config_of(one).max_age == 1800.0
+    assert config_of(recommend([_report(100)] * 2, in_flight=50, is_name=True)).max_age is None
+    assert config_of(recommend([_report(100)], in_flight=50, is_name=False)).max_age is None

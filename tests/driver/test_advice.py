@@ -31,6 +31,7 @@ _CHANNEL = ChannelStats(
     used_at=_EPOCH,
     calls=0,
 )
+_LIMITED = dataclasses.replace(_CHANNEL, limit=20)
 _SICK = dataclasses.replace(_CHANNEL, id=7, address="10.0.0.7:50051", failures=990)
 _BEFORE = PoolStats(
     size=4,
@@ -69,6 +70,16 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
     "busy": ({}, Verdict.NOT_THE_BOTTLENECK, "4 of at most 4 connections carry 150"),
     "one in a hundred waits": ({"waited": 100, "wait_seconds": 1.1}, Verdict.NOT_THE_BOTTLENECK, "0.9 % of the"),
     "many wait": ({"waited": 5010, "wait_seconds": 501.0}, Verdict.TOO_SMALL, "Set max_size to 5 or more"),
+    "many wait, with target_streams": (
+        {"waited": 5010, "wait_seconds": 501.0, "target_streams": 20},
+        Verdict.TOO_SMALL,
+        "Set max_size to 10 or more",
+    ),
+    "many wait, with less room": (
+        {"waited": 5010, "wait_seconds": 501.0, "target_streams": 90, "channels": (_LIMITED,) * 4},
+        Verdict.TOO_SMALL,
+        "Set max_size to 10 or more",
+    ),
     "some time out": ({"timeouts": 500}, Verdict.TOO_SMALL, "500 got no place"),
     "a queue": ({"waiting": 400, "in_flight": 360}, Verdict.TOO_SMALL, "Set max_size to 16 or more"),
     "a queue beside a whole connection": (

@@ -51,14 +51,14 @@ def slot_stats(slot: Slot, moment: Callable[[float], dt.datetime]) -> ChannelSta
 def pool_stats(
     slots: SlotTable,
     counters: Counters,
-    bounds: tuple[int, int],
+    sizes: tuple[int, int, int],
     waiting: int,
     moment: Callable[[float], dt.datetime],
     now: float,
     *,
     target: str | None,
 ) -> PoolStats:
-    """Returns the snapshot of a pool with these slots and counters; `bounds` are the least and most connections."""
+    """Returns the snapshot of a pool with these slots and counters; `sizes` are `min_size`, `max_size`, `target_streams`."""
     # One loop instead of a sum for each figure: a pool may have a thousand connections.
     avoided = idle = in_flight = 0
     acquired = counters.acquired_of_closed
@@ -78,8 +78,9 @@ def pool_stats(
         idle=idle,
         in_flight=in_flight,
         waiting=waiting,
-        min_size=bounds[0],
-        max_size=bounds[1],
+        min_size=sizes[0],
+        max_size=sizes[1],
+        target_streams=sizes[2],
         acquired=acquired,
         waited=counters.waited,
         wait_seconds=counters.wait_seconds,

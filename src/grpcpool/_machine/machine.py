@@ -492,8 +492,8 @@ class PoolMachine:
 
     def stats(self, moment: Callable[[float], dt.datetime], now: float, *, target: str | None = None) -> PoolStats:
         """A snapshot; `moment` turns the driver's clock into a date, `target` is what the pool connects to."""
-        bounds, waiting = self.fleet.bounds, self.queue.length
-        return pool_stats(self._slots, self.counters, bounds, waiting, moment, now, target=target)
+        sizes, waiting = (*self.fleet.bounds, self.fleet.target), self.queue.length
+        return pool_stats(self._slots, self.counters, sizes, waiting, moment, now, target=target)
 
     def figures(self) -> Figures:
         """The numbers that an error reports."""

@@ -145,7 +145,7 @@ class _Observation:
         # A whole-connection lease takes all places of a connection. If nothing else is in flight, nothing else waits.
         busiest = max(before, after, key=lambda stats: stats.in_flight)
         exclusive = sum(channel.exclusive for channel in busiest.channels)
-        target = 1 if 0 < exclusive == self.peak else target_of(self.limit)
+        target = 1 if 0 < exclusive == self.peak else min(after.target_streams or target_of(self.limit), self.limit)
         self.needed = max(1, exclusive + math.ceil((self.peak - exclusive + self.in_queue) / target))
 
     @property

@@ -70,6 +70,7 @@ class PoolStats:
         waiting: Acquires and calls that wait for a place.
         min_size: The current lower bound (see `resize`).
         max_size: The current upper bound.
+        target_streams: Calls on a connection beyond which the pool opens another; `None` if that is not known.
         acquired: Leases and calls that got a place.
         waited: How many of `acquired` had to wait.
         wait_seconds: Total seconds that `waited` waited.
@@ -99,6 +100,7 @@ class PoolStats:
     waiting: int
     min_size: int
     max_size: int
+    target_streams: int | None = None
     acquired: int
     waited: int
     wait_seconds: float

@@ -41,8 +41,8 @@ def recommend(reports: Sequence[AddressReport], *, in_flight: int, is_name: bool
     limits = [report.settings.max_concurrent_streams for report in answering if report.settings is not None]
     streams = _max_streams([limit for limit in limits if limit is not None])
     recommendations = [streams, *_sizes(streams.value, in_flight, len(answering))]
-    if is_name and len(answering) > 1:
-        reason = "replaced connections reach addresses that the name gains later, and leave those it loses"
+    if is_name and len(answering) == 1:
+        reason = "if the address is that of a balancer, only new connections reach servers that are added behind it"
         recommendations.append(Recommendation("max_age", _MAX_AGE, reason))
     return [*recommendations, *_connect_timeout(answering)]
 

@@ -51,6 +51,7 @@ class StatsDocument(TypedDict):
     waiting: int
     min_size: int
     max_size: int
+    target_streams: int | None
     acquired: int
     waited: int
     wait_seconds: float
@@ -219,6 +220,7 @@ def document_of_stats(stats: PoolStats, history: PoolHistory) -> StatsDocument:
         "waiting": stats.waiting,
         "min_size": stats.min_size,
         "max_size": stats.max_size,
+        "target_streams": stats.target_streams,
         "acquired": stats.acquired,
         "waited": stats.waited,
         "wait_seconds": stats.wait_seconds,
