@@ -122,6 +122,29 @@ def test_pools_of_one_name_are_added_up(make_pool: PoolMaker, registry: Collecto
     assert samples["grpcpool_connections_max", ("orders",)] == 10
 
 
+def test_counters_do_not_go_back(registry: CollectorRegistry, url: str) -> None:
+    """What a pool had counted stays in the sum when it is collected, while another pool has its name."""
+    collector = PoolCollector()
+    registry.register(collector)
+    with grpcpool.ChannelPool(FakeFactory(), name="orders") as lasting:
+        collector.watch(lasting)
+        for count in (1, 2):
+            with grpcpool.ChannelPool(FakeFactory(), name="orders") as pool:
+                collector.watch(pool)
+                with pool.acquire():
+                    assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == count
+            _scrape(url)
+            del pool
+            gc.collect()
+            samples = _scrape(url)
+            assert samples["grpcpool_acquired_total", ("orders",)] == count
+            assert samples["grpcpool_closed_total", ("orders", "pool_closed")] == count
+            assert samples["grpcpool_connections_max", ("orders",)] == lasting.stats().max_size
+    del lasting
+    gc.collect()
+    assert not _scrape(url)
+
+
 @in_loop
 async def test_asyncio_pools_too(registry: CollectorRegistry, url: str) -> None:
     """An asyncio pool is collected like any other, from another thread."""

@@ -58,7 +58,7 @@ def pool_stats(
     *,
     target: str | None,
 ) -> PoolStats:
-    """Returns the snapshot of a pool with these slots and counters; `sizes` are `min_size`, `max_size`, `target_streams`."""
+    """Returns the snapshot of a pool; `sizes` are its `min_size`, `max_size` and `target_streams`."""
     # One loop instead of a sum for each figure: a pool may have a thousand connections.
     avoided = idle = in_flight = 0
     acquired = counters.acquired_of_closed

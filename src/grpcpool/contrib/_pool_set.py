@@ -1,10 +1,18 @@
-"""The set of pools that an integration observes. It holds them weakly, so that it keeps none of them alive."""
+"""The set of pools that an integration observes. It holds them weakly, so that it keeps none of them alive.
+
+What a pool had counted does not vanish with it while another pool of the set has its name: the sum of their counters,
+one series to whoever reads it, never decreases.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Final
 
+from .._shared.fork import watch_for_fork
 from .._shared.pool_base import PoolBase
 from .._values.errors import PoolForkedError
 from .._values.stats import PoolStats
@@ -22,6 +30,12 @@ class PoolSet:
     def __init__(self, *pools: PoolBase) -> None:
         """Contains `pools`."""
         self._pools: weakref.WeakSet[PoolBase] = weakref.WeakSet()
+        # The name and the last snapshot of each pool.
+        self._last: dict[weakref.ref[PoolBase], tuple[str, PoolStats]] = {}
+        # By name, what pools that have been collected had counted.
+        self._past: dict[str, PoolStats] = {}
+        self._lock = threading.Lock()
+        watch_for_fork(self)
         for pool in pools:
             self.add(pool)
 
@@ -43,12 +57,72 @@ class PoolSet:
         # Only now: an asyncio handle may find its pool when it is first used.
         return {pool._observed for pool in list(self._pools)}
 
-    def snapshots(self) -> Iterator[tuple[str, PoolStats]]:
-        """Yields name and snapshot of each pool that is still alive and usable in this process."""
-        for pool in self._observed():
-            stats = stats_if_usable(pool)
-            if stats is not None:
-                yield pool.name, stats
+    def snapshots(self) -> list[tuple[str, PoolStats]]:
+        """Returns name and snapshot of each pool that is still alive and usable in this process.
+
+        For pools that are not any more, one more snapshot of each name has their counters, as last seen.
+        """
+        alive = []
+        with self._lock:
+            for pool in self._observed():
+                stats = stats_if_usable(pool)
+                if stats is not None:
+                    self._last[weakref.ref(pool)] = pool.name, stats
+                    alive.append((pool.name, stats))
+            for reference in [each for each in self._last if each() is None]:
+                name, stats = self._last.pop(reference)
+                self._past[name] = _counters_of(stats, self._past.get(name, _NOTHING))
+            names = {name for name, _ in alive}
+            self._past = {name: past for name, past in self._past.items() if name in names}
+            return [*alive, *self._past.items()]
+
+    def _after_fork_in_child(self) -> object:
+        """In a forked child, whose pools start at zero: forgets all counts. Returns what must be kept untouched."""
+        old, self._lock = self._lock, threading.Lock()  # Another thread may have held it.
+        self._last.clear()
+        self._past.clear()
+        return old
+
+
+_NOTHING: Final = PoolStats(
+    size=0,
+    ready=0,
+    opening=0,
+    draining=0,
+    idle=0,
+    in_flight=0,
+    waiting=0,
+    min_size=0,
+    max_size=0,
+    acquired=0,
+    waited=0,
+    wait_seconds=0.0,
+    timeouts=0,
+    rejected=0,
+    refused_streams=0,
+    opened=0,
+    open_failures=0,
+    closed={},
+    channels=(),
+)
+
+
+def _counters_of(stats: PoolStats, more: PoolStats) -> PoolStats:
+    """Returns a snapshot of nothing but the counters of both."""
+    return dataclasses.replace(
+        _NOTHING,
+        acquired=stats.acquired + more.acquired,
+        waited=stats.waited + more.waited,
+        wait_seconds=stats.wait_seconds + more.wait_seconds,
+        timeouts=stats.timeouts + more.timeouts,
+        rejected=stats.rejected + more.rejected,
+        refused_streams=stats.refused_streams + more.refused_streams,
+        failures=stats.failures + more.failures,
+        losses=stats.losses + more.losses,
+        opened=stats.opened + more.opened,
+        open_failures=stats.open_failures + more.open_failures,
+        closed={reason: count + more.closed.get(reason, 0) for reason, count in stats.closed.items()},
+    )
 
 
 def stats_if_usable(pool: PoolBase) -> PoolStats | None:

@@ -200,7 +200,7 @@ class _Instruments:
         """Returns the snapshots of this collection; when an instrument reads them again, the next collection starts."""
         with self._lock:
             if not self._collected or name in self._collected:
-                self._snapshots = list(self._pools.snapshots())
+                self._snapshots = self._pools.snapshots()
                 self._collected.clear()
             self._collected.add(name)
             return self._snapshots

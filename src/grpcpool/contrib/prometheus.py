@@ -120,7 +120,7 @@ class PoolCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Returns the current metrics; each pool's are from one consistent snapshot."""
-        return self._families(list(self._pools.snapshots()))
+        return self._families(self._pools.snapshots())
 
     def _families(self, snapshots: list[tuple[str, PoolStats]]) -> Iterable[Metric]:
         for create, metrics in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
