@@ -118,7 +118,7 @@ class End:
         except IndexError:
             return
         ended = self._native()
-        refused = place.end(ended, waits=self._waits, can_wait=True)
+        refused = place.end(ended, self._resends(), waits=self._waits, can_wait=True)
         if refused is None:
             place.driver.starter.do(partial(self._end_when_known, place, ended))
         elif not self._is_sent_again(place, refused=refused):
@@ -127,8 +127,13 @@ class End:
     def _end_when_known(self, place: Place, ended: Any) -> None:
         """Waits until gRPC knows whether the server answered. Not on gRPC's thread, which would wait for itself."""
         has_answered_in_the_end(ended)
-        if not self._is_sent_again(place, refused=bool(place.end(ended, waits=self._waits))):
+        refused = bool(place.end(ended, self._resends(), waits=self._waits))
+        if not self._is_sent_again(place, refused=refused):
             place.driver.callback_runner.do(self._callbacks.call)
+
+    def _resends(self) -> int | None:
+        call = self._pool_call()
+        return call._resends if call is not None and call._may_repeat else None
 
     def _is_sent_again(self, place: Place, *, refused: bool) -> bool:
         call = self._pool_call()

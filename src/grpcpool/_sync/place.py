@@ -59,13 +59,16 @@ class Place:
         self.driver.interrupted(self._slot)
         self.release()
 
-    def end(self, ended: Any, *, waits: bool = False, can_wait: bool = False) -> bool | None:
+    def end(
+        self, ended: Any, resends: int | None = None, *, waits: bool = False, can_wait: bool = False
+    ) -> bool | None:
         """Releases the place of the call, or error, that `ended`; returns whether it may be sent again.
 
         The server has refused it, or it was never sent.
 
         Args:
             ended: The call or error; `None` for a stream that was dropped.
+            resends: How often it has been sent again so far; `None` if it never is.
             waits: Whether the call waits for ready.
             can_wait: Whether to release nothing, and to return `None`, while gRPC does not know yet what the server
                 did.
@@ -82,7 +85,8 @@ class Place:
                     self.waits = False
                     self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                     return True
-                if driver.could_not_send(slot, self, self.began, status, waits=waits):
+                repeats = resends is not None and driver.may_send_again(resends)
+                if repeats and driver.could_not_send(slot, self, self.began, status, waits=waits):
                     self.at_once, self.waits = True, waits
                     return True
             driver.call_failed(slot, self, self.began, status)

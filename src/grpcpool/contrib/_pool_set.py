@@ -1,7 +1,7 @@
 """The set of pools that an integration observes. It holds them weakly, so that it keeps none of them alive.
 
 What a pool had counted does not vanish with it while another pool of the set has its name: the sum of their counters,
-one series to whoever reads it, never decreases.
+which is one series of a monitoring system, never decreases.
 """
 
 from __future__ import annotations
