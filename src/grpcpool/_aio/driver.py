@@ -416,11 +416,12 @@ class AioDriver(Driver):
         """The pool is being collected: the loop closes what is left. Safe in finalizers."""
         if self.loop is not None and not self.void and not self.loop.is_running():
             self._leave_channels()
-        self.defer(self._close_dropped)
+        self.defer(self.close_dropped)
 
-    def _close_dropped(self) -> None:
+    def close_dropped(self) -> None:
+        """Leaves its channels to gRPC."""
         self._leave_channels()
-        self.close(0.0)
+        super().close_dropped()
 
     def _leave_channels(self) -> None:
         """Leaves it to gRPC to close its channels, which nothing refers to any more: the loop may be at its end."""

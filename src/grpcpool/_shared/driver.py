@@ -31,7 +31,6 @@ from .._machine.queue import Waiter
 from .._machine.slot import Slot
 from .._values.config import PoolConfig
 from .._values.errors import ConnectError, PoolError, PoolForkedError, Refusal, refusal_error
-from .._values.events import Leaked
 from .._values.listener import Listener
 from .._values.plain_text import plain
 from .._values.slot_states import SlotState
@@ -151,6 +150,7 @@ class Driver(abc.ABC):
         """
         source = self._source()
         if source is None:
+            self.close_dropped()
             raise ConnectError("the pool has been dropped")
         return source
 
@@ -466,7 +466,10 @@ class Driver(abc.ABC):
         if self.losses.next_check <= now:
             self.check_slots(self.losses.to_check(now))
         if (leaks := self.leaks) is not None and leaks.next_deadline() <= now:
-            self._report_leaks(leaks, now)
+            with self.lock:
+                for leaked in leaks.overdue(now, self.name):
+                    self.machine.outbox.append(Notify(leaked))
+            self.commit()
 
     def _spare_what_is_not_late(self, now: float) -> None:
         """What was due while the loop or the process stood still has not had its time."""
@@ -474,13 +477,6 @@ class Driver(abc.ABC):
             stood_still = self.clock.late_by(slot.deadline) > _STOOD_STILL
             if slot.deadline <= now and (stood_still or _is_connected(slot.channel)):
                 self.tell(self.machine.not_late, slot)
-
-    def _report_leaks(self, leaks: LeakWatch, now: float) -> None:
-        with self.lock:
-            for held in leaks.overdue(now):
-                leaked = Leaked(pool=self.name, channel=held.channel, held=now - held.since, stack=held.stack)
-                self.machine.outbox.append(Notify(leaked))
-        self.commit()
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -492,6 +488,10 @@ class Driver(abc.ABC):
         """Begins the end: waiters are refused; what is in flight has `grace` seconds."""
         self.do_deferred()
         self.tell(self.machine.close, self.monotonic() + grace)
+
+    def close_dropped(self) -> None:
+        """Closes what is left of a pool that has been dropped without a `close()`."""
+        self.close(0.0)
 
 
 def _is_connected(channel: SlotChannel | None) -> bool:

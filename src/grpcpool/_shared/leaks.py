@@ -10,6 +10,8 @@ import dataclasses
 import math
 import traceback
 
+from .._values.events import Leaked
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Held:
@@ -51,11 +53,12 @@ class LeakWatch:
         self._held.pop(ticket, None)
         self._rearm()
 
-    def overdue(self, now: float) -> list[Held]:
-        """Removes and returns the leases that have been held for too long."""
-        late: list[Held] = []
+    def overdue(self, now: float, pool: str) -> list[Leaked]:
+        """Removes the leases of the pool of this name that have been held for too long; returns the events."""
+        late: list[Leaked] = []
         while self._held and self.next_deadline() <= now:
-            late.append(self._held.pop(next(iter(self._held))))
+            held = self._held.pop(next(iter(self._held)))
+            late.append(Leaked(pool=pool, channel=held.channel, held=now - held.since, stack=held.stack))
             self._rearm()
         return late
 

@@ -264,8 +264,8 @@ class SyncDriver(Driver):
         self.worker.abandon()
 
     def abandon(self) -> None:
-        """Closes what is left of a pool that was dropped without a `close()`."""
-        self.close(0.0)
+        """Ends what still works for a pool that has been dropped without a `close()`."""
+        self.close_dropped()
         self.subscriptions.close(0.0)
         self.starter.join(0.0)
         self.checker.join(0.0)

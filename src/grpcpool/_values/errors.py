@@ -124,6 +124,9 @@ _MESSAGES = {
 
 _WHOLE = "a whole connection"
 
+# What to do if none is up, and none has failed to open yet.
+_NOT_YET = "no connection is up yet: call open() before, wait longer, or check the target"
+
 # What to do if there are connections, but none with the room that was asked for.
 _WITHOUT_ROOM = {
     _WHOLE: "none became free of calls; use a pool of its own for exclusive leases, or ask for streams",
@@ -140,13 +143,18 @@ def describe_ask(streams: int | None, *, is_call: bool) -> str:
 
 
 def brief(error: BaseException) -> str:
-    """Returns the error's text; for a `grpc.RpcError` its details as the server sent them, which may not be plain."""
+    """Returns the error as text: of a `grpc.RpcError` the details as the server sent them, which may not be plain.
+
+    Errors of the network are clear by themselves; others, of which some are no more than a missing key, get their type.
+    """
+    name = type(error).__name__
     try:
         details = getattr(error, "details", None)
-        text = details() if callable(details) else None
-        return str(text or error) or type(error).__name__
+        text = str((details() if callable(details) else None) or error)
     except Exception:  # noqa: BLE001 -- `details` and `str` of a foreign error may raise
-        return type(error).__name__
+        return name
+    is_clear = callable(details) or isinstance(error, OSError | PoolError)
+    return (text if is_clear else f"{name}: {text}") if text else name
 
 
 def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseException | None) -> PoolError:
@@ -159,8 +167,8 @@ def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseExce
     last_error = ""
     if cause is not None and refusal is not Refusal.CLOSED:
         last_error = f"; last connect error: {brief(cause)}"
-    if figures.open == figures.lost and refusal is Refusal.TIMEOUT and (cause is not None or figures.lost):
-        remedy = _MESSAGES[Refusal.OPEN_FAILED][1]
+    if figures.open == figures.lost and refusal in (Refusal.TIMEOUT, Refusal.EXHAUSTED):
+        remedy = _MESSAGES[Refusal.OPEN_FAILED][1] if cause is not None or figures.lost else _NOT_YET
     if cause is None:
         remedy = remedy.removeprefix("see the cause, ")
     error: PoolError = refusal.value(f"pool {pool!r}: {what} ({figures}){last_error}; {remedy}")
