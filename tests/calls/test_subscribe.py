@@ -66,6 +66,21 @@ def test_a_quick_connect_is_reported(calls: CallServer, make_pool: PoolMaker) ->
     eventually(lambda: told == [State.IDLE, State.CONNECTING, State.READY])
 
 
+def test_it_connects_once(calls: CallServer, make_pool: PoolMaker) -> None:
+    """As with gRPC, the wish to connect is met once: later the pool may close what is idle, and stays so."""
+    told: list[State] = []
+    pool = make_pool(calls.channel, min_size=0, idle_timeout=0.2)
+    pool.subscribe(told.append, try_to_connect=True)
+    eventually(lambda: told[-2:] == [State.READY, State.IDLE])
+    # Two of those that look again.
+    for _ in range(2):
+        others: list[State] = []
+        pool.subscribe(others.append)
+        eventually(lambda others=others: others)
+    assert told[-1] is State.IDLE
+    assert pool.stats().opened == 1
+
+
 def test_a_call_connects_an_idle_pool(pool: ChannelPool) -> None:
     """A subscriber that did not ask to connect is notified of the connection that a call opened."""
     told: list[State] = []

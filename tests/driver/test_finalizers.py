@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 import pytest
 
+import grpcpool
 from grpcpool import PoolConfig
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import FakeChannel, FakeFactory, aio
 from support.loops import in_loop, settle
 from support.pools import PoolMaker
-from support.servers import ECHO
+from support.servers import ECHO, Server, unary
 from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(30)
 
 
+def _is_step(frame: FrameType) -> bool:
+    """Whether it is a step of the machine."""
+    return str(frame.f_globals["__name__"]).startswith("grpcpool._machine.")
+
+
+def _starts_thread(frame: FrameType) -> bool:
+    """Whether a thread is being started."""
+    return frame.f_code is threading.Thread.start.__code__
+
+
 @contextlib.contextmanager
-def finalizing(finalize: Callable[[], object]) -> Iterator[None]:
-    """Interrupts the machine's next step on its own thread, as a finalizer would."""
+def finalizing(finalize: Callable[[], object], when: Callable[[FrameType], bool] = _is_step) -> Iterator[None]:
+    """Interrupts the machine's next step, or what else `when` says, on its own thread, as a finalizer would."""
     done: list[bool] = []
 
     def interrupt(frame: FrameType, event: str, argument: Any) -> None:
-        if not done and event == "call" and frame.f_globals["__name__"].startswith("grpcpool._machine."):
+        if not done and event == "call" and when(frame):
             done.append(True)
             sys.setprofile(None)
             finalize()
@@ -37,7 +49,7 @@ def finalizing(finalize: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-    assert done, "the machine had nothing to do"
+    assert done, "there was nothing to interrupt"
 
 
 @pytest.mark.parametrize("end", ["release", "discard", "close"])
@@ -49,6 +61,56 @@ def test_finalizers_release_leases(make_pool: PoolMaker, end: str) -> None:
         other = pool.acquire(streams=1)
     other.release()
     eventually(lambda: pool.stats().in_flight == 0)
+
+
+@pytest.mark.parametrize("end", ["release", "discard"])
+def test_finalizers_release_leases_while_a_thread_is_started(make_pool: PoolMaker, end: str) -> None:
+    """The release closes a connection, on a thread of its own, while this thread starts one for another connection."""
+    factory = FakeFactory()
+    pool = make_pool(factory, max_size=3)
+    lease = pool.acquire()
+    pool.refresh()
+    eventually(lambda: (pool.stats().ready, pool.stats().draining) == (1, 1))
+    with pool.acquire(), finalizing(getattr(lease, end), _starts_thread), pool.acquire():
+        pass
+    eventually(lambda: factory.made[0].closed and pool.stats().in_flight == 0)
+
+
+def test_finalizers_cancel_calls_while_a_thread_is_started(make_pool: PoolMaker) -> None:
+    """Both have callbacks, which run in turn on the thread that is being started."""
+    pool = make_pool(lambda: FakeChannel(holds_calls=True), max_size=1, max_streams=1)
+    pool.open()
+    echo: Any = pool.unary_unary(ECHO)
+    running, *waiting = [echo.future(b"") for _ in range(3)]
+    done: list[object] = []
+    for call in waiting:
+        call.add_done_callback(done.append)
+    with finalizing(waiting[1].cancel, _starts_thread):
+        waiting[0].cancel()
+    eventually(lambda: len(done) == 2)
+    running.cancel()
+
+
+def test_finalizers_close_pools(make_pool: PoolMaker) -> None:
+    """A pool closed by a finalizer while it is at work is closed a moment later."""
+    factory = FakeFactory()
+    pool = make_pool(factory, max_size=1)
+    pool.open()
+    with finalizing(pool.close):
+        pool.stats()
+    eventually(lambda: pool.closed and not factory.open)
+
+
+def test_finalizers_close_handles() -> None:
+    """So is a handle on a shared pool. The others go on."""
+    with Server() as server, grpcpool.shared_channel(server.target) as other:
+        handle = grpcpool.shared_channel(server.target)
+        unary(handle, ECHO, b"")
+        with finalizing(handle.close):
+            other.stats()
+        with pytest.raises(ValueError, match="closed"):
+            unary(handle, ECHO, b"")
+        assert unary(other, ECHO, b"x") == b"x"
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["running", "waiting"])

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from grpcpool._shared import thread_start
 from grpcpool._sync import start_threads
 from grpcpool._sync.start_threads import StartThreads
 from support.waiting import LONG, eventually
@@ -316,7 +317,7 @@ def _at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start_threads, "sys", SimpleNamespace(is_finalizing=lambda: True))
+    monkeypatch.setattr(thread_start, "sys", SimpleNamespace(is_finalizing=lambda: True))
 
 
 @pytest.mark.parametrize("happens", [_at_the_limit, _at_the_end])

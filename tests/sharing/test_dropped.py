@@ -1,14 +1,23 @@
-"""Handles that are dropped without having been used."""
+"""Handles that are dropped: unused, with a call that waits, with a subscription, and as the interpreter ends."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from typing import Any
 
+import grpc
 import pytest
 
 import grpcpool.aio
+from support.call_server import UU, CallServer
+from support.loops import in_loop, until
+from support.programs import run_python
+from support.servers import ECHO, Server
+from support.waiting import LONG, eventually
+
+pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.mark.parametrize("world", [grpcpool, grpcpool.aio])
@@ -25,3 +34,125 @@ def test_unused_pool_is_collected(world: Any) -> None:
     gc.collect()
     gc.collect()
     assert pool() is None
+
+
+def test_a_call_that_waits_keeps_the_pool() -> None:
+    """As one that runs does: the pool has no handle any more, and the call is answered once the server is up."""
+    with Server() as server:
+        server.kill()
+        handle = grpcpool.shared_channel(server.target)
+        shared = handle._shared  # type: ignore[attr-defined]
+        echo: Any = handle.unary_unary(ECHO)
+        call = echo.future(b"x", timeout=LONG, wait_for_ready=True)
+        del handle, echo
+        gc.collect()
+        eventually(lambda: shared.over)
+        server.restart()
+        assert call.result(LONG) == b"x"
+
+
+@in_loop
+async def test_a_call_that_waits_keeps_the_pool_on_asyncio() -> None:
+    """The same on asyncio, where nothing of a handle is left in a line that awaits a call."""
+    with Server() as server:
+        await asyncio.to_thread(server.kill)
+        handle = grpcpool.aio.shared_channel(server.target)
+        shared = handle._shared  # type: ignore[attr-defined]
+        echo: Any = handle.unary_unary(ECHO)
+        call = asyncio.ensure_future(_result(echo(b"x", timeout=LONG, wait_for_ready=True)))
+        await asyncio.sleep(0)
+        del handle, echo
+        gc.collect()
+        await until(lambda: shared.over)
+        await asyncio.to_thread(server.restart)
+        assert await call == b"x"
+
+
+async def _result(call: Any) -> Any:
+    return await call
+
+
+def test_a_subscription_is_the_handles_own(calls: CallServer) -> None:
+    """Closing a handle, or dropping it, ends its own subscriptions, and none of others with an equal callback."""
+    states: list[grpc.ChannelConnectivity] = []
+    callback = states.append
+    ours = grpcpool.shared_channel(calls.target)
+    for drop in (lambda handle: handle.close(), lambda handle: None):
+        other = grpcpool.shared_channel(calls.target)
+        other.subscribe(callback)
+        other.unsubscribe(callback)
+        ours.subscribe(callback)
+        other.subscribe(callback)
+        drop(other)
+        del other
+        gc.collect()
+        eventually(lambda: len(ours._driver.subscriptions.subscribers) == 1)
+        ours.unsubscribe(callback)
+        assert not ours._driver.subscriptions.subscribers
+    for _ in range(3):
+        grpc.channel_ready_future(ours).cancel()
+    assert ours._subscribed == []  # type: ignore[attr-defined]
+    ours.close()
+
+
+_AT_THE_END = """
+import sys, threading, time, types
+import grpc
+import grpcpool
+
+class Client:
+    def __init__(self, channel):
+        self.channel = channel
+    def __del__(self):
+        self.channel.close()
+
+def run():
+    while True:
+        time.sleep(0.05)
+
+with grpcpool.patched():
+    client = Client({made})
+others = sys.modules["others"] = types.ModuleType("others")
+others.client = client
+del client, others
+threading.Thread(target=run, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "grpcpool.shared_channel('127.0.0.1:1')",
+        "grpcpool.insecure_channel('127.0.0.1:1')",
+        "grpc.insecure_channel('127.0.0.1:1')",
+    ],
+    ids=["shared", "own", "patched"],
+)
+def test_closed_as_the_interpreter_ends(made: str) -> None:
+    """By a finalizer that runs when no thread can be started any more, while a daemon thread is still there."""
+    run_python(_AT_THE_END.format(made=made), seconds=20)
+
+
+def test_a_last_call_as_the_interpreter_ends(calls: CallServer) -> None:
+    """A finalizer makes a call over a pool to a name, which has to be looked up first."""
+    program = """
+import sys, threading, time
+import grpcpool
+
+class Client:
+    def __init__(self, channel):
+        self.flush = channel.unary_unary(sys.argv[1])
+    def __del__(self):
+        try:
+            print(self.flush(b"ok", timeout=5))
+        except BaseException as error:
+            print(type(error))
+
+def run():
+    while True:
+        time.sleep(0.05)
+
+sys.modules["others"] = Client(grpcpool.insecure_channel(f"localhost:{sys.argv[2]}"))
+threading.Thread(target=run, daemon=True).start()
+"""
+    assert run_python(program, UU, str(calls.port), seconds=20).stdout

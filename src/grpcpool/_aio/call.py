@@ -31,7 +31,7 @@ from .._grpc.aio_calls import has_done_writing, sending_of, when_over
 from .._grpc.cancel_messages import NEED_NO_HELP, keeping_message, restore_kept
 from .._grpc.status import is_refused_stream
 from .._shared.arguments import REQUEST
-from .._shared.finalizers import interrupts_package
+from .._shared.finalizers import interrupts
 from .call_stages import Running, Stage, Waiting
 from .failed_call import Failed, locally_cancelled
 from .responses import NOWHERE, Responses
@@ -208,7 +208,7 @@ class CallProxy:
     def cancel(self) -> bool:
         driver = self._driver
         # A finalizer of the user's may run anywhere.
-        if not driver.is_at_home() or (driver.lock.locked() and interrupts_package()):
+        if not driver.is_at_home() or interrupts(driver):
             running = not self.done()
             driver.defer(self.cancel)
             return running

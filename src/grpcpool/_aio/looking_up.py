@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from .._shared.channel_source import ChannelSource
 from .._shared.destination import checked, look_up
+from .._shared.thread_start import new_thread, start
 
 
 async def look_up_now(source: ChannelSource, endpoint: int, thread: str) -> list[str]:
@@ -59,7 +59,7 @@ async def _on_thread(name: str, work: Callable[[], Any]) -> Any:
         else:
             end(found, None)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    start(new_thread(run, name))
     found, error = await answer
     if error is not None:
         raise error

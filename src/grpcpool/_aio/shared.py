@@ -18,7 +18,7 @@ from .._shared.arguments import Arguments
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import Configured
 from .._shared.recipe import Credentials, Recipe
-from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools
+from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools, is_in_use
 from .._shared.targets import check_credentials, recipe_of
 from .._values.config import PoolConfig
 from .arguments import Caller
@@ -368,7 +368,7 @@ class _Pools(SharedPools):
     def _expired(self, shared: Shared, end: AsyncGenerator[None, None]) -> None:
         driver: AioDriver = shared.pool._driver
         # One with calls of handles that were dropped is collected after these.
-        ends = self.expire(shared) and not shared.pool.stats().in_flight
+        ends = self.expire(shared) and not is_in_use(shared.pool)
         if ends and not driver.is_closing():
             driver.close(0.0)
         if ends and not driver.is_gone():
@@ -382,7 +382,7 @@ class _Pools(SharedPools):
         try:
             yield
         finally:
-            if self.expire(shared) and not shared.pool.stats().in_flight:
+            if self.expire(shared) and not is_in_use(shared.pool):
                 await shared.pool.close(0.0)
 
 

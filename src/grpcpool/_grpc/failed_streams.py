@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import grpc
 
+from .blocking_calls import CHANNEL_CLOSED
 from .call_errors import is_answer_pending
 from .client_modules import CLIENT_MODULES
 from .missing import warn_of_missing
@@ -88,6 +89,17 @@ def end_failed(call: Any) -> None:
         warn_of_missing("_call")
     if runs_only_while_iterated(call):
         _take_note_of_end(call)
+
+
+def cancel_as_closed(call: Any) -> bool:
+    """Cancels a call of gRPC's as the close of its channel would; returns `False` if that is not possible."""
+    if type(call).__module__ not in CLIENT_MODULES or runs_only_while_iterated(call):
+        return False
+    cancel = getattr(getattr(call, "_call", None), "cancel", None)
+    if cancel is None:
+        return False
+    _cancel(cancel, CHANNEL_CLOSED)
+    return True
 
 
 def take_note_of_metadata(call: Any) -> None:

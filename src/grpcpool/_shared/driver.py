@@ -37,6 +37,7 @@ from .._values.slot_states import SlotState
 from .announcer import Announcer, logger
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
+from .lateness import not_late
 from .leaks import LeakWatch
 from .left_work import do_left_work
 from .losses import LossWatch
@@ -49,9 +50,6 @@ T = TypeVar("T")
 
 # Ranks addresses, so that processes that are started together do not all prefer the same ones.
 _SEED = random.getrandbits(64)
-
-# A deadline that is noticed so much later came while the loop or the process stood still.
-_STOOD_STILL = 0.1
 
 # Before a call is sent again. It doubles each time.
 _FIRST_PAUSE = 0.01
@@ -198,6 +196,10 @@ class Driver(abc.ABC):
             return
         outbox, slots = self.machine.outbox, self.machine.fleet.slots
         if outbox.acts or outbox.events or outbox.opens:
+            if self.holds_lock():
+                # A finalizer interrupts this thread.
+                self.defer(self.commit)
+                return
             self._carry_out(outbox.acts, self._act)
             if outbox.events or outbox.opens:
                 self._carry_out(outbox.events, self._emit)
@@ -438,6 +440,10 @@ class Driver(abc.ABC):
 
     # --- what finalizers leave ----------------------------------------------------------------------------------
 
+    def holds_lock(self) -> bool:
+        """Whether this thread holds a lock of the driver's, other than the machine's."""
+        return False
+
     def do_deferred(self) -> None:
         """Does the work that finalizers left."""
         if self.deferred:
@@ -461,7 +467,8 @@ class Driver(abc.ABC):
         self.do_deferred()
         now = self.monotonic()
         if self.machine.fleet.alarm <= now:
-            self._spare_what_is_not_late(now)
+            for slot in not_late(self.machine.fleet.slots, self.clock, now):
+                self.tell(self.machine.not_late, slot)
             self.tell(self.machine.tick)
         if self.losses.next_check <= now:
             self.check_slots(self.losses.to_check(now))
@@ -470,13 +477,6 @@ class Driver(abc.ABC):
                 for leaked in leaks.overdue(now, self.name):
                     self.machine.outbox.append(Notify(leaked))
             self.commit()
-
-    def _spare_what_is_not_late(self, now: float) -> None:
-        """What was due while the loop or the process stood still has not had its time."""
-        for slot in self.machine.fleet.slots.in_state(SlotState.OPENING):
-            stood_still = self.clock.late_by(slot.deadline) > _STOOD_STILL
-            if slot.deadline <= now and (stood_still or _is_connected(slot.channel)):
-                self.tell(self.machine.not_late, slot)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -492,9 +492,3 @@ class Driver(abc.ABC):
     def close_dropped(self) -> None:
         """Closes what is left of a pool that has been dropped without a `close()`."""
         self.close(0.0)
-
-
-def _is_connected(channel: SlotChannel | None) -> bool:
-    """Whether the channel of an opening is connected, or had no time to begin, and the pool has not noticed it yet."""
-    connected = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE
-    return channel is not None and not channel.has_connected and channel.state() in connected

@@ -8,8 +8,9 @@ well when the lock is held, possibly by this very thread.
 from __future__ import annotations
 
 import sys
+import time
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .._machine.places import Holding
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from .driver import Driver
 
 _PACKAGE = "grpcpool."
+
+# Between two looks at a lock.
+_LOOKS_EVERY = 0.001
+
+MAY_BE_OTHERS: Final = 0.1
+"""Seconds after which a lock that is still held is this thread's own: others hold it for less."""
 
 
 def interrupts_package() -> bool:
@@ -34,6 +41,21 @@ def interrupts_package() -> bool:
         foreign = foreign or not ours
         frame = frame.f_back
     return False
+
+
+def interrupts(driver: Driver, within: float = 0.0) -> bool:
+    """Whether this may be a finalizer that interrupts its thread with a lock held: it has to `defer` its work.
+
+    It need not be if the lock of the machine becomes free within so many seconds: then another thread holds it.
+    """
+    until = time.monotonic() + within
+    while not driver.holds_lock():
+        if not (driver.lock.locked() and interrupts_package()):
+            return False
+        if time.monotonic() >= until:
+            break
+        time.sleep(_LOOKS_EVERY)
+    return True
 
 
 class LeftPlace(Holding):

@@ -16,7 +16,7 @@ from .._machine.effects import Notify
 from .._values.errors import LeaseReleasedError
 from .._values.events import Released
 from .driver import Driver
-from .finalizers import LeftPlace, interrupts_package
+from .finalizers import LeftPlace, interrupts, interrupts_package
 from .leaks import Held, LeakWatch
 
 
@@ -106,7 +106,7 @@ class LeaseBase:
         driver = self._driver
         if driver.void:
             return
-        if driver.lock.locked() and interrupts_package():
+        if interrupts(driver):
             driver.defer(self.discard)
             return
         if driver.tell(self._discard):

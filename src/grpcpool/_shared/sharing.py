@@ -119,6 +119,12 @@ class SharedPools(abc.ABC):
             return shared.over
 
 
+def is_in_use(pool: Any) -> bool:
+    """Whether there are calls or leases on the pool, or ones that wait: of handles that were dropped."""
+    stats = pool.stats()
+    return bool(stats.in_flight or stats.waiting)
+
+
 class HandleBase:
     """What the handles of both worlds have of the pool that they share."""
 

@@ -33,7 +33,7 @@ from .._grpc.interrupted_calls import unlock_left_locked
 from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import is_refused_stream, status_of
 from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
-from .._shared.finalizers import interrupts_package
+from .._shared.finalizers import interrupts
 from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, end_early, is_over, on_end
@@ -326,7 +326,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def cancel(self) -> bool:
         """As gRPC's; a waiting call leaves the queue."""
-        if self._driver.lock.locked() and interrupts_package():
+        if interrupts(self._driver):
             self._driver.defer(self.cancel)
             return not self.done()
         while True:

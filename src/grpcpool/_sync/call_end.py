@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from .._grpc.call_errors import has_answered_in_the_end
-from .._grpc.failed_streams import Defer, end_when_it_fails, runs_only_while_iterated
+from .._grpc.failed_streams import Defer, cancel_as_closed, end_when_it_fails, runs_only_while_iterated
 from .._grpc.logged_callbacks import log_callbacks
 from .serial_runner import run_logged
 
@@ -191,6 +191,12 @@ def end_early(call: Any) -> bool:
         call._end_now()
         return call._is_over()
     return hasattr(call, "cancel") and bool(call.cancel())
+
+
+def close_early(call: Any) -> None:
+    """Ends a call that gRPC or an interceptor returned as the close of its channel would."""
+    if not cancel_as_closed(call):
+        end_early(call)
 
 
 class WatchedIterator:

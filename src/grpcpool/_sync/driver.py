@@ -18,6 +18,7 @@ from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
 from .._shared.driver import Driver
+from .._shared.thread_start import new_thread, start
 from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
 from .._values.listener import Listener
@@ -60,6 +61,7 @@ class SyncDriver(Driver):
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
         self.checker = StartThreads(f"grpcpool-{name}-checks", self._look_at, self.monotonic, lingers_for=1.5)
+        self._helpers = (self.worker, self.threads, self.starter, self.checker, self.callback_runner)
         # Places of blocking calls that are over, for later ones: to create and collect one costs more than to take it.
         self.spare_places: list[Any] = []
         # Held during a tick if a test sets the clock.
@@ -98,10 +100,10 @@ class SyncDriver(Driver):
     def look_up(self) -> None:
         """On a thread of its own, which nothing waits for: a look-up may hang for minutes."""
         try:
-            threading.Thread(target=self._look_up, name=f"grpcpool-{self.name}-look-up", daemon=True).start()
-        except RuntimeError as error:
+            start(new_thread(self._look_up, f"grpcpool-{self.name}-look-up"))
+        except RuntimeError:
             # As when the interpreter shuts down.
-            self.tell(self.machine.look_failed, error)
+            self._look_up()
 
     def _look_up(self) -> None:
         try:
@@ -157,7 +159,14 @@ class SyncDriver(Driver):
 
     def wake_at(self, alarm: float) -> None:  # noqa: ARG002 -- the worker reads it itself
         """Wakes the worker."""
-        self.worker.wake()
+        if self.holds_lock():
+            self.defer(self.see_to_alarm)
+        else:
+            self.worker.wake()
+
+    def holds_lock(self) -> bool:
+        """Whether this thread holds the lock of one of its helpers, as while it starts a thread."""
+        return any(each.lock._is_owned() for each in self._helpers)
 
     def defer(self, work: Callable[[], object]) -> None:
         """Queues `work` for the next operation, or for the worker, which is nudged."""
@@ -239,8 +248,7 @@ class SyncDriver(Driver):
 
     def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. Returns at once on a thread that the end depends on."""
-        own = (self.worker, self.threads, self.starter, self.checker, self.callback_runner)
-        if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing():
+        if any(each.is_current() for each in self._helpers) or is_within_call() or sys.is_finalizing():
             return
         while not self._ended:
             # A handler that raises here may leave it locked, which threads that wait as well see by the loop.

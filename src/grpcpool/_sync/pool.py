@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from .._shared.clock import current_clock
+from .._shared.finalizers import MAY_BE_OTHERS, interrupts
 from .._shared.leaks import stack_of_caller
 from .._shared.pool_base import CONFIGURED, Configured, PoolBase
 from .._values.config import PoolConfig
@@ -191,8 +193,12 @@ class ChannelPool(PoolBase, ChannelSurface):
         Args:
             grace: Seconds; `PoolConfig.close_grace` if not given.
         """
-        self._driver.close(self._grace(grace))
-        self._driver.wait_closed()
+        driver, seconds = self._driver, self._grace(grace)
+        if interrupts(driver, MAY_BE_OTHERS):
+            driver.defer(partial(driver.close, seconds))
+            return
+        driver.close(seconds)
+        driver.wait_closed()
 
     def __enter__(self) -> Self:
         """Returns the pool; it opens at first use."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from .._shared.announcer import logger
+from .._shared.thread_start import new_thread, start
 
 # Starting a thread costs as much as a hundred pieces of work. A busy pool keeps it.
 _LINGERS_FOR = 0.5
@@ -25,7 +26,8 @@ class SerialRunner:
         """Does not start the thread, called `name`, yet."""
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._guard = threading.Lock()
+        # One that knows its owner, see `SyncDriver.holds_lock`.
+        self.lock: Any = threading.RLock()
         self._thread: threading.Thread | None = None
         self._runs = False
         self._lingers_for = _LINGERS_FOR
@@ -33,7 +35,7 @@ class SerialRunner:
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
         self._work.put(work)
-        with self._guard:
+        with self.lock:
             if not self._runs:
                 self._start()
             runs = self._runs
@@ -41,11 +43,9 @@ class SerialRunner:
             self._work_off()
 
     def _start(self) -> None:
-        if sys.is_finalizing():
-            return
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread = new_thread(self._run, self._name)
         try:
-            self._thread.start()
+            start(self._thread)
         except RuntimeError:
             self._thread = None
             return
@@ -59,8 +59,8 @@ class SerialRunner:
         """Waits until the queued work is done and the thread has ended."""
         self._lingers_for = 0.0
         self._work.put(_nothing)
-        # Under the guard, so that a thread that is being started is seen.
-        with self._guard:
+        # Under the lock, so that a thread that is being started is seen.
+        with self.lock:
             thread = self._thread
         if thread is not None and not self.is_current():
             thread.join(timeout)
@@ -70,8 +70,8 @@ class SerialRunner:
             try:
                 work = self._work.get(timeout=self._lingers_for)
             except queue.Empty:
-                # Under the guard: work that is queued from now on starts a new thread.
-                with self._guard:
+                # Under the lock: work that is queued from now on starts a new thread.
+                with self.lock:
                     if self._work.empty():
                         self._runs = False
                         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections import deque
@@ -17,20 +16,26 @@ import grpc
 from .._grpc.blocking_calls import cancel_blocking
 from .._grpc.client_modules import is_within_call
 from .._grpc.short_tracebacks import drop_frames_below
+from .._machine.queue import Waiter
 from .._shared.announcer import logger
 from .._shared.arguments import Arguments
+from .._shared.finalizers import MAY_BE_OTHERS, interrupts
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import CONFIGURED, Configured
 from .._shared.recipe import Credentials, Recipe
-from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools
+from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools, is_in_use
 from .._shared.targets import check_credentials, recipe_of
+from .._shared.thread_start import new_thread, start
 from .._values.config import PoolConfig
 from .arguments import Caller
-from .call_end import end_early, is_over
+from .call import PoolCall
+from .call_end import close_early, is_over
+from .call_stages import Running, Waiting
 from .factories import pool_of
 from .lease import Lease
 from .multicallables import UnaryUnary
 from .pool import ChannelPool
+from .subscriptions import Callback
 from .waiter import BlockedOpenWaiter, BlockedWaiter
 
 if TYPE_CHECKING:
@@ -90,8 +95,10 @@ class PoolHandle(HandleBase, ChannelPool):
     def __init__(self, recipe: Recipe, shared: Shared) -> None:
         """Is counted by `shared` already."""
         HandleBase.__init__(self, recipe, shared)
+        # Each callback, and what has subscribed for it: others may subscribe an equal one.
+        self._subscribed: list[tuple[Callback, Callback]] = []
         self._begin_to_follow()
-        self._drop = weakref.finalize(self, _dropped, shared)
+        self._drop = weakref.finalize(self, _dropped, shared, self._subscribed)
         self._drop.atexit = False
         watch_for_fork(self)
 
@@ -99,7 +106,6 @@ class PoolHandle(HandleBase, ChannelPool):
         # The threads that one of its calls or requests blocks.
         self._blocked: dict[object, int] = {}
         self._calls, self._leases = Calls(), Calls()
-        self._subscribed: tuple[Callable[[grpc.ChannelConnectivity], None], ...] = ()
 
     def _after_fork_in_child(self) -> Any:
         """In a forked child: nothing of it is in flight. Returns what must be kept untouched."""
@@ -144,13 +150,20 @@ class PoolHandle(HandleBase, ChannelPool):
     def _caller_of_lease(self, caller: Caller) -> Caller:
         return HandleCaller(self, caller)
 
-    def subscribe(
-        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
-    ) -> None:
+    def subscribe(self, callback: Callback, try_to_connect: bool | None = False) -> None:
         """Same as `ChannelPool.subscribe`."""
         if not self._closed:
-            self._subscribed = (*self._subscribed, callback)
-            self._pool.subscribe(callback, try_to_connect)
+            own = partial(callback)
+            self._subscribed.append((callback, own))
+            self._pool.subscribe(own, try_to_connect)
+
+    def unsubscribe(self, callback: Callback) -> None:
+        """Same as `ChannelPool.unsubscribe`."""
+        for index, (other, own) in enumerate(self._subscribed):
+            if other == callback:
+                del self._subscribed[index]
+                self._pool.unsubscribe(own)
+                break
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -162,6 +175,9 @@ class PoolHandle(HandleBase, ChannelPool):
         """
         seconds = self._grace(grace)
         self._closed = True
+        if interrupts(self._driver, MAY_BE_OTHERS):
+            self._driver.defer(self._end)
+            return
         waits = not (is_within_call() or self._driver.void)
         try:
             if waits:
@@ -171,11 +187,20 @@ class PoolHandle(HandleBase, ChannelPool):
                 # A thread may have been about to begin its call.
                 self._until_nothing_runs(_PATIENCE, self._cancel)
         finally:
-            for callback in self._subscribed:
-                self._pool.unsubscribe(callback)
-            self._subscribed = ()
-            if self._drop.detach() is not None:
-                _pools.released(self._shared)
+            self._leave()
+
+    def _end(self) -> None:
+        """The rest of a `close()` that does not wait."""
+        try:
+            self._cancel()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        while self._subscribed:
+            self._pool.unsubscribe(self._subscribed.pop()[1])
+        if self._drop.detach() is not None:
+            _pools.released(self._shared)
 
     def _until_nothing_runs(self, seconds: float, meanwhile: Callable[[], None]) -> None:
         until = time.monotonic() + seconds
@@ -195,22 +220,30 @@ class PoolHandle(HandleBase, ChannelPool):
 
     def _cancel(self) -> None:
         threads, driver = self._threads(), self._driver
+        calls = self._calls.in_flight(is_over)
+        waiting = {call._stage for call in calls if isinstance(call, PoolCall)}
         with driver.lock:
             machine = driver.machine
-            waiters = [each for each in machine.queue if isinstance(each, BlockedWaiter) and each.thread in threads]
+            waiters = [each for each in machine.queue if each in waiting or _waits_in(each, threads)]
             openers = [each for each in machine.openers if isinstance(each, BlockedOpenWaiter)]
         driver.refuse_all(waiters, self._closed_error)
         for opener in openers:
             if opener.thread in threads:
                 driver.tell(machine.cancel_open, opener)
                 opener.refused(self._closed_error())
-        for call in self._calls.in_flight(is_over):
-            with suppress(Exception):
-                # What an interceptor returned may raise anything.
-                end_early(call)
+        for call in calls:
+            stage = call._stage if isinstance(call, PoolCall) else None
+            if not isinstance(stage, Waiting):
+                with suppress(Exception):
+                    # What an interceptor returned may raise anything.
+                    close_early(stage.native if isinstance(stage, Running) else call)
         cancel_blocking(self._threads(), self._blocks_in)
         for lease in self._leases.in_flight(_is_released):
             lease.release()
+
+
+def _waits_in(waiter: Waiter, threads: set[int]) -> bool:
+    return isinstance(waiter, BlockedWaiter) and waiter.thread in threads
 
 
 def _is_released(lease: Lease) -> bool:
@@ -286,14 +319,15 @@ class _Pools(SharedPools):
     def linger(self, shared: Shared) -> None:
         with self._lock:
             self._lingering.append((time.monotonic() + LINGERS_FOR, shared))
-            starts, self._runs = not self._runs, True
-        if starts:
+            if self._runs:
+                return
             try:
-                threading.Thread(target=self._run, name="grpcpool-shared", daemon=True).start()
+                start(new_thread(self._run, "grpcpool-shared"))
             except RuntimeError:
                 # The interpreter shuts down, or the process is at its limit of threads.
-                self._runs = False
                 self._lingering.clear()
+            else:
+                self._runs = True
 
     def _run(self) -> None:
         while True:
@@ -301,28 +335,34 @@ class _Pools(SharedPools):
                 if not self._lingering:
                     self._runs = False
                     return
-                until, shared = self._lingering[0]
+                first = self._lingering[0]
+            until, shared = first
             time.sleep(max(0.0, until - time.monotonic()))
-            self._lingering.popleft()
+            with self._lock:
+                # There may be two of this thread, if one was started within the start of the other.
+                if self._lingering and self._lingering[0] is first:
+                    self._lingering.popleft()
             if self.expire(shared):
                 _end(shared.pool)
             # Not kept until the next one is due.
-            del shared
+            del first, shared
 
 
 def _end(pool: ChannelPool) -> None:
     """Closes a pool that has no handle; one with calls of handles that were dropped is collected after these."""
     try:
-        if not pool.stats().in_flight:
+        if not is_in_use(pool):
             pool.close(0.0)
     except Exception:  # noqa: BLE001 -- others are to end as well
         # Such as the warning that a factory still runs.
         logger.exception("pool %r: the end of a shared pool failed", pool.name)
 
 
-def _dropped(shared: Shared) -> None:
+def _dropped(shared: Shared, subscribed: list[tuple[Callback, Callback]]) -> None:
     """A handle has been collected. Safe in finalizers."""
     driver = shared.pool._driver
+    for _, own in subscribed:
+        driver.subscriptions.leave(own)
     if driver.worker.runs:
         driver.defer(partial(_pools.released, shared))
     else:

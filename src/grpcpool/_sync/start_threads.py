@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
+from .._shared.thread_start import new_thread, start
 from .serial_runner import run_logged
 
 # A start that takes so long blocks. With each thread that a start keeps it takes longer to find that out: on a slow
@@ -50,8 +51,9 @@ class StartThreads:
         self._look_at = look_at
         self._monotonic = monotonic
         # Taken directly: if a signal handler raises while a condition is entered, its lock stays locked.
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        # One that knows its owner, see `SyncDriver.holds_lock`.
+        self.lock: Any = threading.RLock()
+        self._changed = threading.Condition(self.lock)
         self._work: deque[Callable[[], None]] = deque()
         # The thread that takes work now, and all.
         self._taker: threading.Thread | None = None
@@ -64,7 +66,7 @@ class StartThreads:
 
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
-        with self._lock:
+        with self.lock:
             self._work.append(work)
             if self._taker is None:
                 self._taker = self._new_thread()
@@ -82,7 +84,7 @@ class StartThreads:
         """If a start blocks while work waits, another thread takes the work from here on."""
         if self.alarm > now:
             return
-        with self._lock:
+        with self.lock:
             self.alarm = math.inf
             if self._work and self._busy_since is not None and now >= self._blocks_at(self._busy_since):
                 taker = self._new_thread()
@@ -109,7 +111,7 @@ class StartThreads:
     def join(self, timeout: float) -> None:
         """Waits until the queued work is done and the threads have ended."""
         deadline = time.monotonic() + timeout
-        with self._lock:
+        with self.lock:
             self._lingers_for = 0.0
             self._changed.notify()
         # While there are threads: until the work is done, one may start another.
@@ -121,18 +123,16 @@ class StartThreads:
 
     def _others_alive(self) -> list[threading.Thread]:
         me = threading.current_thread()
-        with self._lock:
+        with self.lock:
             return [thread for thread in self._threads if thread is not me and thread.is_alive()]
 
     def _new_thread(self) -> threading.Thread | None:
         """A new thread; `None` if none can be started. Under the lock."""
-        if sys.is_finalizing():
-            return None
-        thread = threading.Thread(target=self._take, name=self._name, daemon=True)
+        thread = new_thread(self._take, self._name)
         # No thread removes itself, because it would still be running then.
         self._threads = {thread, *(known for known in self._threads if known.is_alive())}
         try:
-            thread.start()
+            start(thread)
         except RuntimeError:
             self._threads.discard(thread)
             return None
@@ -146,7 +146,7 @@ class StartThreads:
             del work
 
     def _next(self, me: threading.Thread) -> Callable[[], None] | None:
-        with self._lock:
+        with self.lock:
             if self._taker is not me:
                 return None
             self._busy_since = None

@@ -6,14 +6,15 @@ a thread checks them. It exists only while there are subscribers.
 
 from __future__ import annotations
 
-import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import grpc
 
 from .._shared.announcer import logger
 from .._shared.driver import Driver
+from .._shared.thread_start import new_thread, start
 
 Callback = Callable[[grpc.ChannelConnectivity], None]
 
@@ -38,8 +39,9 @@ class Subscriptions:
         self._connect = False
         self._thread: threading.Thread | None = None
         self._runs = False
-        # Set without a lock, also by a finalizer; the next check sees it.
+        # Set without a lock, also by a finalizer; the next check sees it. So it does those whose subscriptions are over.
         self.over = False
+        self._left: deque[Callback] = deque()
 
     def subscribe(self, callback: Callback, *, connect: bool) -> None:
         """Calls `callback` with the state now and at each change; with `connect`, the pool opens a connection."""
@@ -57,6 +59,10 @@ class Subscriptions:
                     break
             self._changed.notify_all()
 
+    def leave(self, callback: Callback) -> None:
+        """Ends the subscription of `callback` at the next check. Safe in finalizers."""
+        self._left.append(callback)
+
     def nudge(self) -> None:
         """The state may have changed."""
         if self.subscribers:
@@ -70,10 +76,10 @@ class Subscriptions:
 
     def _check(self) -> None:
         """Wakes the thread, or starts one. Called under the condition."""
-        if self.subscribers and not self._runs and not self.over and not sys.is_finalizing():
-            self._thread = threading.Thread(target=self._run, name=f"{self._name}-connectivity", daemon=True)
+        if self.subscribers and not self._runs and not self.over:
+            self._thread = new_thread(self._run, f"{self._name}-connectivity")
             try:
-                self._thread.start()
+                start(self._thread)
             except RuntimeError:
                 logger.exception("cannot start a thread for connectivity callbacks")
                 self._thread = None
@@ -93,12 +99,17 @@ class Subscriptions:
 
     def _run(self) -> None:
         while True:
+            while self._left:
+                self.unsubscribe(self._left.popleft())
             state = self._driver.connectivity()
             with self._lock:
                 if self.over or not self.subscribers:
                     self._connect = False
                     self._runs = False
                     return
+                if state is _State.READY:
+                    # As with gRPC, it connects once.
+                    self._connect = False
                 news = [callback for callback, last in self.subscribers if last is not state]
                 self.subscribers = [(callback, state) for callback, _ in self.subscribers]
                 connect = self._connect

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+from .._shared.thread_start import new_thread, start
 
 
 class Threads:
@@ -15,7 +17,8 @@ class Threads:
         """Threads are named after `name`."""
         self._name = name
         self._known: list[threading.Thread] = []
-        self._guard = threading.Lock()
+        # One that knows its owner, see `SyncDriver.holds_lock`.
+        self.lock: Any = threading.RLock()
 
     def run(self, work: Callable[[], None], what: str) -> None:
         """Does `work`, which must not raise, on a thread of its own.
@@ -23,17 +26,14 @@ class Threads:
         Raises:
             RuntimeError: No thread can be started (the process is at its limit, or the interpreter shuts down).
         """
-        if sys.is_finalizing():
-            # On some versions of Python a thread that is started now never ends for those that wait for it.
-            raise RuntimeError("the interpreter is shutting down")
-        thread = threading.Thread(target=work, name=f"{self._name}-{what}", daemon=True)
-        # Started under the guard, so that `join` sees no thread that has not started. It is known before it runs, so
+        thread = new_thread(work, f"{self._name}-{what}")
+        # Started under the lock, so that `join` sees no thread that has not started. It is known before it runs, so
         # that `is_current` finds it. No thread removes itself, because it would still be running then.
-        with self._guard:
+        with self.lock:
             known = [known for known in self._known if known.is_alive()]
             self._known = [*known, thread]
             try:
-                thread.start()
+                start(thread)
             except RuntimeError:
                 self._known = known
                 raise
@@ -46,7 +46,7 @@ class Threads:
         """Waits up to `timeout` seconds until none runs; returns whether that is so."""
         deadline = time.monotonic() + timeout
         while True:
-            with self._guard:
+            with self.lock:
                 # Looked up each time: a thread that opens a connection may start one that closes it.
                 running = [thread for thread in self._known if thread.is_alive()]
             left = deadline - time.monotonic()

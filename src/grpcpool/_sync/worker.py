@@ -15,13 +15,14 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
-import sys
 import threading
 import weakref
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from .._shared.announcer import logger
 from .._shared.clock import Clock
+from .._shared.thread_start import new_thread, start
 
 
 class Ticked(Protocol):
@@ -55,7 +56,8 @@ class Worker:
         # put() of a SimpleQueue is safe in finalizers, which may interrupt any line, also one that holds a lock. The
         # value says whether the pool still exists.
         self._nudges: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._guard = threading.Lock()
+        # One that knows its owner, see `SyncDriver.holds_lock`.
+        self.lock: Any = threading.RLock()
         self._thread: threading.Thread | None = None
         self._runs = False
 
@@ -74,7 +76,7 @@ class Worker:
 
     def wake(self) -> None:
         """Wakes the worker, and starts one if none runs and one is needed."""
-        with self._guard:
+        with self.lock:
             if not self._runs:
                 self._start()
             runs = self._runs
@@ -83,12 +85,12 @@ class Worker:
 
     def _start(self) -> None:
         driver = self._driver()
-        if driver is None or driver.is_at_rest() or sys.is_finalizing():
+        if driver is None or driver.is_at_rest():
             return
         # The thread holds the driver, and the driver this object, which refers to the driver only weakly.
-        self._thread = threading.Thread(target=self._run, args=(driver,), name=self._name, daemon=True)
+        self._thread = new_thread(partial(self._run, driver), self._name)
         try:
-            self._thread.start()
+            start(self._thread)
         except RuntimeError:
             # The interpreter shuts down: no deadline will come.
             self._thread = None
@@ -102,8 +104,8 @@ class Worker:
 
     def join(self, timeout: float) -> None:
         """Waits until the thread has ended, if there is one and this is not it."""
-        # Under the guard, so that a thread that is being started is seen.
-        with self._guard:
+        # Under the lock, so that a thread that is being started is seen.
+        with self.lock:
             thread = self._thread
         if thread is not None and not self.is_current():
             thread.join(timeout)
@@ -133,10 +135,10 @@ class Worker:
         return wanted
 
     def _may_end(self, driver: Ticked) -> bool:
-        """Ends under the guard, so that a thread that needs a worker from now on finds none and starts one."""
+        """Ends under the lock, so that a thread that needs a worker from now on finds none and starts one."""
         if not driver.is_at_rest():
             return False
-        with self._guard:
+        with self.lock:
             if not driver.is_at_rest():
                 return False
             self._runs = False
