@@ -26,13 +26,15 @@ from grpcpool import ChannelPool, Lease, PoolConfig, PoolTimeoutError
 from grpcpool._grpc.interrupted_calls import unlock_left_locked
 from grpcpool._shared.finalizers import LeftPlace
 from grpcpool._shared.left_work import do_left_work
-from grpcpool.testing import FakeFactory
+from grpcpool.testing import FakeChannel, FakeFactory
 from support.servers import COUNT, ECHO
 from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
 _MOST = 500
+
+_REFUSED = "Received RST_STREAM with error code 7"
 
 
 class _TimeLimitError(Exception):
@@ -262,6 +264,66 @@ def _is_interrupted_in_its_wait(begin: Callable[[ChannelPool], Any], wait: Calla
         eventually(lambda: pool.stats().in_flight == 0)
         pool.unary_unary(ECHO)(b"", timeout=LONG)
     return handler.raised
+
+
+class _Interrupted(grpc.UnaryUnaryClientInterceptor):
+    """Is interrupted when the main thread starts a call through it, as by Ctrl-C while it fetches a token."""
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return continuation(client_call_details, request)
+
+
+@pytest.mark.parametrize("how", ["result", "exception", "traceback", "code", "details", "initial_metadata"])
+def test_an_interrupted_start_reaches_the_caller(how: str) -> None:
+    """A caller that waits for its queued call starts it itself. What interrupts the start is not the call's error."""
+
+    def make() -> grpc.Channel:
+        return grpc.intercept_channel(FakeChannel(), _Interrupted())
+
+    with ChannelPool(make, PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+        pool.open()
+        lease = pool.acquire()
+        call = _begin_future(pool)
+
+        def release_when_it_waits() -> None:
+            eventually(lambda: getattr(call._stage, "callers_wait", None))
+            lease.release()
+
+        released = background(release_when_it_waits)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(call, how)()
+        released.result(LONG)
+        assert call.done()
+        eventually(lambda: pool.stats().in_flight == 0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_refused_call_ends() -> None:
+    """Wherever a handler raises while a call that the server refused ends, it is sent again, or fails."""
+    for number in range(1, _MOST):
+        factory = FakeFactory(lambda: FakeChannel(holds_calls=True))
+        with ChannelPool(factory, PoolConfig(min_size=1, max_size=1)) as pool:
+            pool.open()
+            call = _begin_future(pool)
+            ended = threading.Event()
+            call.add_done_callback(lambda _, ended=ended: ended.set())
+            (refused,) = factory.made[0].calls
+            handler = _Handler(number)
+            end = call._stage.end
+            handler.interrupt(partial(refused.fail, grpc.StatusCode.UNAVAILABLE, _REFUSED))
+            # Both the caller and gRPC's thread call it. This is the other one.
+            background(end).result(LONG)
+            eventually(lambda ended=ended, made=factory.made: ended.is_set() or made[0].calls[1:])
+            for again in factory.made[0].calls[1:]:
+                again.finish([b""])
+            assert isinstance(background(call.exception).result(LONG), grpc.RpcError | type(None))
+            assert ended.wait(LONG)
+            assert pool.stats().in_flight == 0
+        if not handler.raised:
+            return
+    pytest.fail("there is no end of it")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

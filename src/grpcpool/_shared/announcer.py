@@ -7,9 +7,7 @@ further.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 from collections.abc import Iterable
 
 from .._values.events import (
@@ -29,6 +27,7 @@ from .._values.listener import HOOKS, Listener, hears_releases
 from .._values.plain_text import plain
 from .event_text import describe, level_of
 from .plain_tracebacks import PlainTracebacks
+from .signals import may_be_a_signals
 
 logger = logging.getLogger("grpcpool")
 logger.addFilter(PlainTracebacks())
@@ -61,7 +60,7 @@ class Announcer:
             try:
                 getattr(listener, hook)(event)
             except BaseException as error:
-                if _may_be_a_signals(error):
+                if may_be_a_signals(error):
                     raise
                 logger.exception("pool %r: listener %r failed in %s", event.pool, type(listener).__name__, hook)
 
@@ -75,14 +74,3 @@ class Announcer:
         elif isinstance(event, Recovered | Opened) and self._down:
             self._down = False
             logger.info("%s", plain(f"pool {event.pool!r} is up again"))
-
-
-def _may_be_a_signals(error: BaseException) -> bool:
-    """Whether a signal handler, not the listener, may have raised this: handlers run in the main thread only.
-
-    On any other thread nothing that a hook raises may pass: it would end the pool's worker, or gRPC's callback thread.
-    `asyncio.CancelledError` may not pass on any thread: a hook awaits nothing, so no task was cancelled.
-    """
-    if isinstance(error, Exception | asyncio.CancelledError):
-        return False
-    return threading.current_thread() is threading.main_thread()

@@ -130,6 +130,9 @@ class LossWatch:
     def _forget(self, slot: Slot) -> None:
         with self._lock:
             self._suspects.pop(slot, None)
+            if slot.state is not SlotState.READY and slot.state is not SlotState.LOST:
+                # It will not be checked any more.
+                self._on_word.discard(slot)
 
     def is_up(self, slot: Slot) -> bool:
         """Whether the connection of a slot that is about to be leased is up, or nothing better is to be had."""

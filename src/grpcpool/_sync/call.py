@@ -34,6 +34,7 @@ from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import is_refused_stream, status_of
 from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
 from .._shared.finalizers import interrupts
+from .._shared.signals import may_be_a_signals
 from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, end_early, is_over, on_end
@@ -123,10 +124,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         waiting = Waiting(
             1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
         )
-        waiting.driver = driver
-        waiting.call = weakref.ref(self)
-        waiting.done_callbacks = self._callbacks
-        waiting.callers_wait, waiting.handed_over = None, False
+        waiting.driver, waiting.call = driver, weakref.ref(self)
+        waiting.done_callbacks, waiting.callers_wait, waiting.handed_over = self._callbacks, None, False
         return waiting
 
     def _start_on(self, waiting: Waiting, place: Place) -> None:
@@ -139,10 +138,12 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         left = timeout if timeout is None else max(0.0, waiting.deadline - driver.monotonic())
         try:
             native = self._start(driver, slot, (request, left, *rest), self._resends)
-        except BaseException as error:  # noqa: BLE001 -- a serializer may raise anything; the call fails with it
+        except BaseException as error:
             place.interrupted()
             closed = isinstance(error, ValueError) and driver.machine.closing
             self._fail(waiting, Failed(closed_before_start(error) if closed else error))
+            if may_be_a_signals(error):
+                raise
             return
         try:
             self._begin(native, place, waiting)
@@ -181,8 +182,14 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     def _send_again(self, running: Running, not_before: float) -> None:
         self._resends += 1
         waiting = self._new_waiting(not_before)
-        self._change(running, waiting)
-        self._driver.request(waiting)
+        try:
+            self._change(running, waiting)
+            self._driver.request(waiting)
+        except BaseException:
+            # A signal handler has raised: the call is over, as it was.
+            self._driver.withdraw(waiting)
+            self._change(waiting, running)
+            raise
 
     def _finish(self, running: Running) -> None:
         """The call is over for good."""
@@ -273,6 +280,9 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                 self._driver.starter.do(waiting.start)
                 waiting.handed_over = False
             raise
+        if not changed:
+            with self._lock:
+                self._awaiting_change = [each for each in self._awaiting_change if each is not change]
         return changed
 
     def _hand_over(self, waiting: Waiting) -> bool:
@@ -298,9 +308,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def _is_sent_again(self, running: Running, error: grpc.RpcError) -> bool:
         """Whether the call is sent again after its native call has failed with `error`."""
-        if not self._may_repeat:
-            return False
-        if not (is_refused_stream(error) or status_of(error).unreached is not None):
+        if not (self._may_repeat and (is_refused_stream(error) or status_of(error).unreached is not None)):
             return False
         # gRPC's thread may come to this only later, and for some streams never does.
         running.end()
@@ -416,20 +424,15 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As gRPC's."""
-        raised: BaseException | None = self._outcome("exception", timeout)
-        return raised
+        return self._outcome("exception", timeout)  # type: ignore[no-any-return]
 
     def traceback(self, timeout: float | None = None) -> types.TracebackType | None:
         """As gRPC's."""
         self._outcome("exception", timeout)
-        trace: types.TracebackType | None = self._outcome("traceback", timeout)
-        return trace
+        return self._outcome("traceback", timeout)  # type: ignore[no-any-return]
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        """As gRPC's: the call is kept until `fn` has been called.
-
-        What `fn` raises is logged, also if the call is over already: that is not for the caller to find out.
-        """
+        """As gRPC's: the call is kept until `fn` has been called. What `fn` raises is logged, also if it is over."""
         # The bound `self` keeps the call: its waiter, and then its native call, keeps the callbacks.
         callback = partial(fn, self)
         # A call that was cancelled is over before gRPC has reported it.

@@ -83,7 +83,7 @@ class Callbacks:
 class End:
     """What the native call of a `PoolCall` calls when it is over. Acts once, as `Once` does."""
 
-    __slots__ = ("_callbacks", "_native", "_place", "_pool", "_pool_call", "_waits")
+    __slots__ = ("_callbacks", "_is_first", "_native", "_place", "_pool", "_pool_call", "_waits")
 
     def __init__(
         self,
@@ -104,7 +104,9 @@ class End:
             callbacks: Those of the `PoolCall`.
             waits: Whether it waits for ready.
         """
-        self._place = [place]
+        self._place = place
+        # Taken by the first that calls it.
+        self._is_first = [True]
         self._native = native
         self._pool = pool
         self._pool_call = call
@@ -112,11 +114,23 @@ class End:
         self._waits = waits
 
     def __call__(self) -> None:
-        """Releases the place, and calls the callbacks unless the call is sent again. Never raises."""
+        """Releases the place, and calls the callbacks unless the call is sent again. Raises nothing of its own."""
+        first = False
         try:
-            place = self._place.pop()
+            first = self._is_first.pop()
+            self._end()
         except IndexError:
-            return
+            if first:
+                raise
+        except BaseException:
+            # A signal handler has raised, in the main thread: what is left is done on another. It may have run once
+            # `pop` had returned, and does not if that raises.
+            self._is_first.append(True)
+            self._place.driver.starter.do(self)
+            raise
+
+    def _end(self) -> None:
+        place = self._place
         ended = self._native()
         refused = place.end(ended, self._resends(), waits=self._waits, can_wait=True)
         if refused is None:

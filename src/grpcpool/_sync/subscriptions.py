@@ -39,8 +39,9 @@ class Subscriptions:
         self._connect = False
         self._thread: threading.Thread | None = None
         self._runs = False
-        # Set without a lock, also by a finalizer; the next check sees it. So it does those whose subscriptions are over.
+        # Set without a lock, also by a finalizer; the next check sees it.
         self.over = False
+        # The same of those whose subscriptions are over.
         self._left: deque[Callback] = deque()
 
     def subscribe(self, callback: Callback, *, connect: bool) -> None:
