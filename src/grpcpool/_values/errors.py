@@ -145,7 +145,7 @@ def describe_ask(streams: int | None, *, is_call: bool) -> str:
 def brief(error: BaseException) -> str:
     """Returns the error as text: of a `grpc.RpcError` the details as the server sent them, which may not be plain.
 
-    Errors of the network are clear by themselves; others, of which some are no more than a missing key, get their type.
+    Errors of the network are clear by themselves. Others get their type: some are no more than a missing key.
     """
     name = type(error).__name__
     try:
