@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import codeop
 import csv
 import dataclasses
@@ -33,9 +35,14 @@ def read(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
+def front_pages_blocks() -> list[str]:
+    """Returns the blocks of Python in the README."""
+    return re.findall(r"^```python\n(.*?)^```", read("../README.md"), re.MULTILINE | re.DOTALL)
+
+
 def test_the_front_pages_blocks_can_be_pasted_at_a_prompt() -> None:
     """Python's plain prompt takes each block of README: a block of statements ends with an empty line there."""
-    blocks = re.findall(r"^```python\n(.*?)^```", read("../README.md"), re.MULTILINE | re.DOTALL)
+    blocks = front_pages_blocks()
     assert len(blocks) == 5
     for block in blocks:
         lines: list[str] = []
@@ -44,6 +51,18 @@ def test_the_front_pages_blocks_can_be_pasted_at_a_prompt() -> None:
             if codeop.compile_command("\n".join(lines)) is not None:
                 lines.clear()
         assert lines == []
+
+
+def test_the_front_pages_blocks_import_what_they_use() -> None:
+    """Each block of README runs by itself."""
+    for block in front_pages_blocks():
+        nodes = list(ast.walk(ast.parse(block)))
+        defined = (node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+        known = {*dir(builtins), *defined}
+        known |= {(node.asname or node.name).split(".")[0] for node in nodes if isinstance(node, ast.alias)}
+        names = [node for node in nodes if isinstance(node, ast.Name)]
+        known |= {name.id for name in names if isinstance(name.ctx, ast.Store)}
+        assert {name.id for name in names} <= known
 
 
 def test_every_setting_has_its_section() -> None:

@@ -39,6 +39,20 @@ async def test_nothing_is_left() -> None:
 
 
 @in_loop
+async def test_a_closed_pool_is_not_changed() -> None:
+    """`resize()` and `refresh()` do nothing once the pool is closed."""
+    factory = FakeFactory()
+    pool = ChannelPool(factory, PoolConfig(min_size=1))
+    await pool.open()
+    await pool.close()
+    pool.resize(min_size=3)
+    pool.refresh()
+    assert pool.config.min_size == 1
+    assert factory.calls == 1
+    assert_nothing_left(pool)
+
+
+@in_loop
 async def test_a_pool_that_was_never_used_closes() -> None:
     """Closing an unused pool, with or without a grace, does nothing and opens nothing."""
     factory = FakeFactory()

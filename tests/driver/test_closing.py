@@ -52,6 +52,18 @@ def test_nothing_is_left(make_pool: PoolMaker) -> None:
     assert pool.stats().closed["pool_closed"] == 3
 
 
+def test_a_closed_pool_is_not_changed(make_pool: PoolMaker) -> None:
+    """`resize()` and `refresh()` do nothing once the pool is closed."""
+    factory = FakeFactory()
+    pool = make_pool(factory, min_size=1)
+    pool.open()
+    pool.close()
+    pool.resize(min_size=3)
+    pool.refresh()
+    assert pool.config.min_size == 1
+    assert factory.calls == 1
+
+
 def test_a_pool_that_was_never_used_closes(make_pool: PoolMaker) -> None:
     """Closing an unused pool does nothing and starts nothing."""
     pool = make_pool(FakeFactory())

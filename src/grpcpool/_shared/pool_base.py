@@ -144,6 +144,8 @@ class PoolBase(abc.ABC):
     def resize(self, min_size: int | None = None, max_size: int | None = None) -> None:
         """Changes the bounds from now on. Surplus connections are drained, missing ones opened.
 
+        Does nothing once the pool is closed.
+
         Args:
             min_size: The new `PoolConfig.min_size`; `None` leaves it.
             max_size: The new `PoolConfig.max_size`; `None` leaves it.
@@ -167,7 +169,7 @@ class PoolBase(abc.ABC):
         """Replaces every connection gracefully: a successor is ready before the old one takes no new calls.
 
         Use it for new credentials, or for a target whose addresses have changed. Returns at once, and goes on in the
-        background.
+        background. Does nothing once the pool is closed.
         """
         driver = self._driver
         driver.check_use()
