@@ -11,6 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from operator import attrgetter
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import grpc
@@ -69,6 +70,12 @@ class Recipe:
             _hashable(self.factory),
             _hashable(self.constructor),
         )
+
+    def may_refer_back(self) -> bool:
+        """Whether a part, such as a method, may refer to the object that owns the pool, or a handle on it."""
+        prime = None if self.config is None else self.config.prime
+        parts = (self.credentials, prime, *self.listeners, self.addresses, self.factory)
+        return not all(map(_refers_to_globals_only, parts))
 
     # --- to other processes -------------------------------------------------------------------------------------
 
@@ -210,6 +217,12 @@ def _unsendable(what: str, kind: str, remedy: str) -> TypeError:
     return TypeError(
         f"cannot send a pool to another process: its {what}, of type {kind}, cannot be found there; {remedy}"
     )
+
+
+def _refers_to_globals_only(part: Any) -> bool:
+    if type(part) is FunctionType:
+        return part.__closure__ is None and part.__defaults__ is None and part.__kwdefaults__ is None
+    return part is None or isinstance(part, grpc.ChannelCredentials)
 
 
 class _Same:

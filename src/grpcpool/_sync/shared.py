@@ -79,7 +79,7 @@ def shared_channel(
 
 def handle_from(recipe: Recipe, interceptors: object = ()) -> PoolHandle:  # noqa: ARG001 -- see asyncio's twin
     """A new handle on the shared pool for these arguments."""
-    return PoolHandle(recipe, _pools.handle_on(recipe))
+    return PoolHandle(recipe)
 
 
 class PoolHandle(HandleBase, ChannelPool):
@@ -87,11 +87,11 @@ class PoolHandle(HandleBase, ChannelPool):
 
     _shown_as = "handle on grpcpool.ChannelPool"
 
-    def __init__(self, recipe: Recipe, shared: Shared) -> None:
-        """Is counted by `shared` already."""
-        HandleBase.__init__(self, recipe, shared)
+    def __init__(self, recipe: Recipe) -> None:
+        """Is a handle on the shared pool for these arguments."""
+        HandleBase.__init__(self, recipe, _pools)
         self._begin_to_follow()
-        self._drop = weakref.finalize(self, _dropped, shared)
+        self._drop = weakref.finalize(self, _dropped, self._shared.reference(), self._token)
         self._drop.atexit = False
         watch_for_fork(self)
 
@@ -175,7 +175,7 @@ class PoolHandle(HandleBase, ChannelPool):
                 self._pool.unsubscribe(callback)
             self._subscribed = ()
             if self._drop.detach() is not None:
-                _pools.released(self._shared)
+                _pools.released(self._shared, self._token)
 
     def _until_nothing_runs(self, seconds: float, meanwhile: Callable[[], None]) -> None:
         until = time.monotonic() + seconds
@@ -320,14 +320,18 @@ def _end(pool: ChannelPool) -> None:
         logger.exception("pool %r: the end of a shared pool failed", pool.name)
 
 
-def _dropped(shared: Shared) -> None:
+def _dropped(reference: Callable[[], Shared | None], token: object) -> None:
     """A handle has been collected. Safe in finalizers."""
+    shared = reference()
+    if shared is None:
+        # It is collected together with the handle.
+        return
     driver = shared.pool._driver
     if driver.worker.runs:
-        driver.defer(partial(_pools.released, shared))
+        driver.defer(partial(_pools.released, shared, token))
     else:
         # The work may never be done, and must not keep the pool, which has no connections.
-        driver.defer(partial(_pools.released_if_alive, weakref.ref(shared)))
+        driver.defer(partial(_pools.released_if_alive, weakref.ref(shared), token))
 
 
 _pools: Final = _Pools()
