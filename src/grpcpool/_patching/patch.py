@@ -11,6 +11,7 @@ put something else in front meanwhile, the name is left to it, and the substitut
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import types
 from collections import Counter
@@ -43,7 +44,16 @@ _THREADS, _ASYNCIO = World(sync_factories, sync_shared), World(aio_factories, ai
 
 
 # Names are of the whole process.
-_lock: Final = threading.RLock()
+_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603 -- in a forked child, the thread that held it is gone
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 # An attribute of each substitute: the patch that it belongs to, and what stands behind it.
 _BEHIND: Final = "_grpcpool_behind"
@@ -96,10 +106,12 @@ class Patched:
     def report(self) -> PatchReport:
         """What the patch has reached so far, and what it has not."""
         with _lock:
-            replaced = sorted({str(name) for name in self._standing()})
-            made = tuple(Made(target, pooled, count) for (target, pooled), count in sorted(self._made.items()))
-            functions = [function for function, _ in self._substitutes]
-            plain = [str(name) for name in names_of(functions)] + hidden_in(functions)
+            counted = sorted(self._made.items())
+        made = tuple(Made(target, pooled, count) for (target, pooled), count in counted)
+        # These look through all modules, while other threads may create channels.
+        replaced = sorted({str(name) for name in self._standing()})
+        functions = [function for function, _ in self._substitutes]
+        plain = [str(name) for name in names_of(functions)] + hidden_in(functions)
         return PatchReport(tuple(replaced), made, tuple(sorted(plain)))
 
     # --- names --------------------------------------------------------------------------------------------------
