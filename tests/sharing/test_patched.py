@@ -18,6 +18,7 @@ from grpcpool import PoolConfig
 from support.call_server import UU, CallServer
 from support.connections import connections_to
 from support.loops import run
+from support.programs import run_python
 from support.waiting import together
 
 pytestmark = pytest.mark.timeout(60)
@@ -262,6 +263,51 @@ def test_modules_that_are_imported_lazily_are_left_alone() -> None:
     finally:
         del sys.modules["some_lazy"]
     assert grpc.insecure_channel is before
+
+
+class _Lazy:
+    """Stands for an object that is created at the first use, as of Django's settings, and of Celery's tasks."""
+
+    def _create(self, *_: object) -> Any:
+        raise AssertionError("used")
+
+    __getattribute__ = __getattr__ = __setattr__ = __delattr__ = _create
+    __eq__ = __hash__ = __bool__ = __str__ = __repr__ = __call__ = __iter__ = __len__ = _create
+
+
+class _LazyType(type):
+    """Stands for the class of such an object."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        raise AssertionError("used")
+
+
+def test_objects_that_are_created_lazily_are_left_alone(sdk: Any) -> None:
+    """The patch and its report only look at their types; they still find what is beside them."""
+    sdk.settings = _Lazy()
+    sdk.Lazy = _LazyType("Lazy", (), {"__module__": "some_sdk", "settings": _Lazy()})
+    sdk.Model = type("Model", (), {"__module__": "some_sdk", "objects": _Lazy(), "make": grpc.insecure_channel})
+    with grpcpool.patched() as patch:
+        assert {"some_sdk.Transport", "some_sdk.Model"} <= set(patch.report().plain)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_the_old_name_of_asyncio(*, early: bool) -> None:
+    """`grpc.experimental.aio` imports gRPC's constructors; its names are replaced, reported and put back."""
+    program = """
+import sys
+import grpc, grpcpool
+before = [grpc.aio.insecure_channel]
+early = sys.argv[1] == "True"
+if early:
+    import grpc.experimental.aio
+with grpcpool.patched() as patch:
+    import grpc.experimental.aio as old
+    assert old.insecure_channel is grpc.aio.insecure_channel is not before[0]
+    assert "grpc.experimental.aio.insecure_channel" in patch.report().replaced
+assert old.insecure_channel is before[0]
+"""
+    run_python(program, str(early))
 
 
 def test_a_secure_channel_needs_credentials() -> None:

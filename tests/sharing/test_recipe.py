@@ -16,6 +16,7 @@ from grpcpool import Listener, PoolConfig
 from grpcpool._shared.recipe import Recipe
 from grpcpool._shared.targets import recipe_of
 from sharing import parts
+from support.programs import run_python
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -163,6 +164,28 @@ def test_what_the_other_process_does_not_have() -> None:
     del sys.modules["only_here"]
     with pytest.raises(ModuleNotFoundError, match="only_here"):
         pickle.loads(sent)
+
+
+def test_a_listener_is_sent_by_the_name_that_others_have() -> None:
+    """Not by that in the main program, which a worker may not have. Modules that are imported lazily stay so."""
+    program = """
+import importlib.util, pickle, sys
+
+spec = importlib.util.find_spec("turtle")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+sys.modules["turtle"] = lazy = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lazy)
+is_lazy = lambda: type(lazy) is not type(sys)
+assert is_lazy()
+
+from sharing.parts import LISTENER
+import grpcpool
+assert b"sharing.parts" in pickle.dumps(grpcpool.insecure_channel("orders:1", listeners=[LISTENER]))
+OWN = grpcpool.Listener()
+assert b"__main__" in pickle.dumps(grpcpool.insecure_channel("orders:1", listeners=[OWN]))
+assert is_lazy()
+"""
+    run_python(program)
 
 
 def test_a_lease_is_not_sent() -> None:

@@ -19,9 +19,13 @@ import grpc
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .destination import AddressSource
+from .module_globals import globals_of, modules
 
 Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
 """Channel credentials, or a callable that creates them."""
+
+# The second in processes that `multiprocessing` has started.
+_MAIN = ("__main__", "__mp_main__")
 
 # Whose values pickle, and are what they seem in another process.
 _PLAIN = (str, bytes, int, float, bool, type(None))
@@ -170,8 +174,9 @@ def instance_named(part: Any, what: str) -> Named:
     Raises:
         TypeError: No module does.
     """
-    for module, home in list(sys.modules.items()):
-        for name, value in list(getattr(home, "__dict__", {}).items()):
+    # The main module of another process may be another program.
+    for module, home in sorted(modules(), key=lambda found: found[0] in _MAIN):
+        for name, value in globals_of(home):
             if value is part and not name.startswith("_"):
                 return Named(module, name)
     raise _unsendable(what, type(part).__name__, "keep the object in a global variable of a module")
