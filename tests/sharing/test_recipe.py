@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import sys
 from typing import Any
@@ -150,6 +151,45 @@ def test_factories_are_sent_if_they_can_be() -> None:
     with pytest.raises(TypeError, match=r"its factory, .*top level of a module, or a pickler such as cloudpickle"):
         pickle.dumps(grpcpool.ChannelPool(lambda: grpc.insecure_channel("orders:1")))
     assert cloudpickle.loads(cloudpickle.dumps(grpcpool.ChannelPool(lambda: grpc.insecure_channel("orders:1"))))
+
+
+class _Making:
+    def make(self) -> Any:
+        """A factory."""
+        return parts.channel()
+
+
+_FACTORIES: dict[str, Any] = {
+    "function": parts.channel,
+    "lambda": lambda: parts.channel(),  # noqa: PLW0108 -- is sent as its code
+    "partial": functools.partial(grpc.insecure_channel, "orders:1"),
+    "method": _Making().make,
+}
+
+
+@pytest.mark.parametrize("factory", _FACTORIES.values(), ids=_FACTORIES.keys())
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio])
+def test_all_tasks_of_a_process_get_one_pool(world: Any, factory: Any) -> None:
+    """Also if the factory is another object each time that it arrives; and if a task sends the pool on."""
+    sent = [cloudpickle.dumps(pool) for pool in [world.ChannelPool(factory)] * 2]
+    program = """
+import pickle, sys
+import cloudpickle
+
+tasks = [pickle.loads(bytes.fromhex(sent)) for sent in sys.argv[1:] * 2]
+tasks.append(pickle.loads(cloudpickle.dumps(tasks[0])))
+tasks[0].resize(max_size=7)
+assert [task.config.max_size for task in tasks] == [7] * 5, tasks
+"""
+    run_python(program, *(each.hex() for each in sent))
+
+
+def test_other_factories_get_other_pools() -> None:
+    """Each has its own mark."""
+    factories = [functools.partial(grpc.insecure_channel, target) for target in ("orders:1", "users:1")]
+    one, other = (pickle.loads(pickle.dumps(grpcpool.ChannelPool(factory))) for factory in factories)
+    one.resize(max_size=7)
+    assert other.config.max_size == 10
 
 
 def test_what_the_other_process_does_not_have() -> None:

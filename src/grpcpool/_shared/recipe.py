@@ -20,6 +20,7 @@ from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .destination import AddressSource
 from .module_globals import globals_of, modules
+from .sent_factories import FACTORIES
 
 Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
 """Channel credentials, or a callable that creates them."""
@@ -109,7 +110,7 @@ class Recipe:
             "name": self.name,
             "listeners": tuple(instance_named(each, "listeners") for each in self.listeners),
             "addresses": None if self.addresses is None else named(self.addresses, "addresses"),
-            "factory": factory,
+            "factory": None if factory is None else (FACTORIES.mark_of(factory), factory),
         }
 
     @classmethod
@@ -127,6 +128,8 @@ class Recipe:
             if parts[name] is not None:
                 parts[name] = parts[name].find()
         parts["listeners"] = tuple(each.find() for each in sent["listeners"])
+        if parts["factory"] is not None:
+            parts["factory"] = FACTORIES.received(*parts["factory"])
         return cls(**{**parts, "config": config})
 
 
