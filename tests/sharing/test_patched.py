@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -105,10 +106,12 @@ def test_of_asyncio(calls: CallServer) -> None:
         (["x", "orders:1"], {"orders:1": 7, "users:1": None}),
         ({"orders:*": PoolConfig(max_size=2), "*": None}, {"orders:1": 2, "users:1": 7}),
         ("[::1]:1", {"[::1]:1": 7, "users:1": None}),
+        (["[::1]:*", "ipv6:[::?]:1"], {"[::1]:50051": 7, "ipv6:[::2]:1": 7, "ipv6:[::22]:1": None, "::50051": None}),
+        ("*:1", {"[::1]:1": 7, "[::1]:2": None}),
         (lambda target: target == "users:1", {"orders:1": None, "users:1": 7}),
         (lambda target: PoolConfig(max_size=5) if target == "users:1" else None, {"orders:1": None, "users:1": 5}),
     ],
-    ids=["all", "glob", "globs", "mapping", "an IPv6 address", "callable", "settings"],
+    ids=["all", "glob", "globs", "mapping", "an IPv6 address", "IPv6", "any host", "callable", "settings"],
 )
 def test_targets_are_chosen(targets: Any, expected: dict[str, int | None]) -> None:
     """All others get gRPC's own channels."""
@@ -221,6 +224,49 @@ def test_it_can_be_applied_again() -> None:
         patch.stop()
         patch.stop()
         assert grpc.insecure_channel is before
+
+
+def test_blocks_of_one_patch() -> None:
+    """The end of the last one takes it back; `stop` does so at once."""
+    before, patch = grpc.insecure_channel, grpcpool.patched()
+
+    def is_applied() -> bool:
+        return isinstance(grpc.insecure_channel("orders:1"), grpcpool.ChannelPool)
+
+    with patch:
+        with patch:
+            assert is_applied()
+        assert is_applied()
+        with pytest.raises(KeyError), patch:
+            raise KeyError
+        assert is_applied()
+    assert grpc.insecure_channel is before
+    with patch:
+        patch.stop()
+        assert not is_applied()
+    with patch:
+        assert is_applied()
+    assert grpc.insecure_channel is before
+
+
+def test_blocks_of_one_patch_on_several_threads() -> None:
+    """Each of them is patched until its own end."""
+    before, patch = grpc.insecure_channel, grpcpool.patched()
+    both_inside, one_left = threading.Barrier(2), threading.Event()
+
+    def client(number: int) -> bool:
+        try:
+            with patch:
+                both_inside.wait(20)
+                if number == 0:
+                    return True
+                assert one_left.wait(20)
+                return isinstance(grpc.insecure_channel("orders:1"), grpcpool.ChannelPool)
+        finally:
+            one_left.set()
+
+    assert together(2, client) == [True, True]
+    assert grpc.insecure_channel is before
 
 
 def test_the_first_to_start_is_the_first_to_stop() -> None:

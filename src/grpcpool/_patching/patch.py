@@ -62,7 +62,8 @@ _BEHIND: Final = "_grpcpool_behind"
 class Patched:
     """A patch of gRPC's constructors, applied by `start()` or ``with``, and taken back by `stop()`.
 
-    It may be applied again. Several may be applied at once, and taken back in any order.
+    It may be applied again. Several may be applied at once, and taken back in any order. ``with`` blocks of one patch
+    may contain one another, or run on several threads: the end of the last one takes it back.
     """
 
     def __init__(self, config: PoolConfig | None, targets: Targets, *, shared: bool) -> None:
@@ -70,6 +71,8 @@ class Patched:
         self._choice = Choice(targets, config)
         self._shared = shared
         self._active = False
+        # The `with` blocks that have not ended.
+        self._blocks = 0
         self._substitutes: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
         self._made: Counter[tuple[str, bool]] = Counter()
 
@@ -87,21 +90,30 @@ class Patched:
         return self
 
     def stop(self) -> None:
-        """Takes the patch back. Pools that it has made stay as they are. Does nothing if it is not applied."""
+        """Takes the patch back, even within ``with`` blocks. Pools that it has made stay as they are.
+
+        Does nothing if it is not applied.
+        """
         with _lock:
             if self._active:
                 self._active = False
                 self._restore()
 
     def __enter__(self) -> Self:
-        """Applies the patch."""
-        return self.start()
+        """Applies the patch, if it is not applied."""
+        with _lock:
+            self.start()
+            self._blocks += 1
+        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: types.TracebackType | None
     ) -> None:
-        """Takes the patch back."""
-        self.stop()
+        """Takes the patch back, at the end of the last block."""
+        with _lock:
+            self._blocks -= 1
+            if not self._blocks:
+                self.stop()
 
     def report(self) -> PatchReport:
         """What the patch has reached so far, and what it has not."""
@@ -258,7 +270,8 @@ def patched(config: PoolConfig | None = None, *, targets: Targets = None, shared
         config: The settings of the pools.
         targets: Which targets get a pool: globs such as ``["*.internal:*"]``, a callable that gets the target and
             returns whether, or its settings, or a mapping from globs to settings. The first glob that fits counts.
-            `None`: all.
+            In a glob, ``*`` stands for any text and ``?`` for one character; brackets stand for themselves, as in
+            ``"[::1]:*"``. `None`: all.
         shared: Whether channels with equal arguments are handles on one pool, see `shared_channel`. `False`: each is a
             pool of its own.
 
