@@ -72,6 +72,25 @@ def test_other_arguments_are_another(one: dict[str, Any], other: dict[str, Any])
     assert _recipe(**one).key() != _recipe(**other).key()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"a": 1}, {"ab": 1}, [("a", 1, 2)], [1], "a=1", [("a", 1), "ab"]],
+    ids=["dict", "dict of short names", "three", "number", "text", "text in a list"],
+)
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio])
+def test_options_are_pairs(world: Any, options: Any) -> None:
+    """Anything else is refused at once."""
+    for create in (world.insecure_channel, world.shared_channel):
+        with pytest.raises(TypeError, match=r"options must be pairs, such as .*, not .* in them"):
+            create("orders:1", options=options)
+
+
+def test_pairs_may_be_of_any_kind() -> None:
+    """As with gRPC: lists, and what an iterator returns."""
+    pairs = (["a", 1], ["b", 2])
+    assert _recipe(options=iter(pairs)).key() == _recipe(options=[("a", 1), ("b", 2)]).key()
+
+
 def test_what_is_sent_arrives() -> None:
     """Callables and listeners are found by their names, at the other end; everything else is sent."""
     recipe = _recipe(
