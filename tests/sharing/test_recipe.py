@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import pickle
 import sys
@@ -201,6 +202,20 @@ tasks[0].resize(max_size=7)
 assert [task.config.max_size for task in tasks] == [7] * 5, tasks
 """
     run_python(program, *(each.hex() for each in sent))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda pool: pickle.loads(pickle.dumps(pool))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio])
+def test_a_resized_pool_is_copied_with_its_bounds(world: Any, copied: Any) -> None:
+    """A new pool begins with them. A handle's copy is on the same pool, which keeps its own."""
+    pool = world.insecure_channel("orders:1", config=PoolConfig(max_size=8, max_age=7.0))
+    pool.resize(min_size=2, max_size=3)
+    handle = copied(pool)
+    assert handle.config == pool.config == PoolConfig(min_size=2, max_size=3, max_age=7.0)
+    handle.resize(max_size=4)
+    another = copied(handle)
+    another.resize(max_size=5)
+    assert (pool.config.max_size, handle.config.max_size, copied(pool).config.max_size) == (3, 5, 5)
 
 
 def test_other_factories_get_other_pools() -> None:

@@ -47,6 +47,7 @@ class Recipe:
         addresses: The user's own discovery.
         factory: Creates the channels, if the user has given that.
         constructor: What creates the channels instead of gRPC's constructor, see `patched`. It is not sent.
+        bounds: `PoolConfig.min_size` and `max_size` of a new pool, if the one that is copied or sent was resized.
     """
 
     targets: tuple[str, ...] = ()
@@ -59,9 +60,18 @@ class Recipe:
     addresses: AddressSource | None = None
     factory: Callable[[], Any] | None = None
     constructor: Callable[..., Any] | None = None
+    bounds: tuple[int, int] | None = None
+
+    def of_new_pool(self) -> Recipe:
+        """The same, with the bounds among the settings."""
+        if self.bounds is None:
+            return self
+        low, high = self.bounds
+        config = (self.config or PoolConfig()).replace(min_size=low, max_size=high)
+        return dataclasses.replace(self, config=config, bounds=None)
 
     def key(self) -> tuple[Any, ...]:
-        """Equal for pools that may be one."""
+        """Equal for pools that may be one, whatever their bounds are now."""
         return (
             self.targets,
             _hashable(self.credentials),
@@ -108,6 +118,7 @@ class Recipe:
             "config": config,
             "prime": prime,
             "name": self.name,
+            "bounds": self.bounds,
             "listeners": tuple(instance_named(each, "listeners") for each in self.listeners),
             "addresses": None if self.addresses is None else named(self.addresses, "addresses"),
             "factory": None if factory is None else (FACTORIES.mark_of(factory), factory),

@@ -92,7 +92,7 @@ class SharedPools(abc.ABC):
         with self._lock:
             shared = next((each for each in self._alive(key) if self.fits(each, home)), None)
             if shared is None:
-                shared = Shared(self.create(recipe), home, recipe, key)
+                shared = Shared(self.create(recipe.of_new_pool()), home, recipe, key)
                 for other in [*self._known]:
                     # A pool that was dropped leaves its place.
                     self._set(other, self._hashed_to(other))
