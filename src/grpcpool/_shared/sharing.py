@@ -182,6 +182,14 @@ class HandleBase:
         return PoolClosedError(f"pool {self._name!r}: this handle is closed ({figures}); ask for another one")
 
 
+class _Reference(weakref.ref[Any]):
+    """Compared by identity: what an interceptor returned may not be hashable, or may be equal to another call."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
 class Calls:
     """The calls of one handle that are in flight, so that closing it can cancel them."""
 
@@ -194,7 +202,12 @@ class Calls:
     def add(self, call: Any) -> None:
         """A call has begun. It is forgotten when it is dropped."""
         begun = self.begun
-        begun.add(weakref.ref(call, begun.discard))
+        try:
+            begun.add(_Reference(call, begun.discard))
+        except TypeError:
+            # An interceptor's object that cannot be referred to weakly. To hold it would keep a call that was dropped,
+            # so closing the handle leaves it to its own end.
+            return
 
     def in_flight(self, is_over: Callable[[Any], bool]) -> list[Any]:
         """Those that are not over."""
