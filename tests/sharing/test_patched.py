@@ -311,6 +311,49 @@ def test_modules_that_are_imported_lazily_are_left_alone() -> None:
     assert grpc.insecure_channel is before
 
 
+@pytest.mark.parametrize("how", ["patched", "replaced"])
+@pytest.mark.parametrize("imported", [True, False], ids=["imported", "looked up"])
+def test_a_factory_creates_no_pools(calls: CallServer, sdk: Any, how: str, *, imported: bool) -> None:
+    """Of threads: what it creates by gRPC's constructor, under whatever name, is a channel."""
+    made: list[Any] = []
+
+    def factory() -> grpc.Channel:
+        create = sdk.insecure_channel if imported else grpc.insecure_channel
+        made.append(create(calls.target, grpcpool.isolated()))
+        channel: grpc.Channel = made[-1]
+        return channel
+
+    patch = grpcpool.patched()
+    if how == "patched":
+        patch.start()
+    else:
+        grpc.insecure_channel = grpcpool.insecure_channel
+    with grpcpool.ChannelPool(factory) as pool:
+        assert _unary(pool)(b"ok", timeout=20) == b"0"
+    assert [type(channel) for channel in made] == [_PLAIN]
+    assert isinstance(grpc.insecure_channel("orders:1"), grpcpool.ChannelPool)
+    patch.stop()
+
+
+def test_a_factory_creates_no_pools_on_asyncio(calls: CallServer) -> None:
+    """The same; outside of it, the patch works."""
+    made: list[Any] = []
+
+    def factory() -> grpc.aio.Channel:
+        made.append(grpc.aio.insecure_channel(calls.target, grpcpool.isolated()))
+        channel: grpc.aio.Channel = made[-1]
+        return channel
+
+    async def main() -> None:
+        with grpcpool.patched():
+            async with grpcpool.aio.ChannelPool(factory) as pool:
+                assert await _unary(pool)(b"ok", timeout=20) == b"0"
+            assert isinstance(grpc.aio.insecure_channel("orders:1"), grpcpool.aio.ChannelPool)
+        assert not isinstance(made[0], grpcpool.aio.ChannelPool)
+
+    run(main())
+
+
 class _Lazy:
     """Stands for an object that is created at the first use, as of Django's settings, and of Celery's tasks."""
 
