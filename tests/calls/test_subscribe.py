@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import grpc
@@ -76,7 +77,7 @@ def test_it_connects_once(calls: CallServer, make_pool: PoolMaker) -> None:
     for _ in range(2):
         others: list[State] = []
         pool.subscribe(others.append)
-        eventually(lambda others=others: others)
+        eventually(partial(list, others))
     assert told[-1] is State.IDLE
     assert pool.stats().opened == 1
 

@@ -299,6 +299,10 @@ def test_an_interrupted_start_reaches_the_caller(how: str) -> None:
         eventually(lambda: pool.stats().in_flight == 0)
 
 
+def _has_ended_or_been_sent_again(ended: threading.Event, made: FakeChannel) -> bool:
+    return ended.is_set() or len(made.calls) > 1
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_refused_call_ends() -> None:
     """Wherever a handler raises while a call that the server refused ends, it is sent again, or fails."""
@@ -315,7 +319,7 @@ def test_a_refused_call_ends() -> None:
             handler.interrupt(partial(refused.fail, grpc.StatusCode.UNAVAILABLE, _REFUSED))
             # Both the caller and gRPC's thread call it. This is the other one.
             background(end).result(LONG)
-            eventually(lambda ended=ended, made=factory.made: ended.is_set() or made[0].calls[1:])
+            eventually(partial(_has_ended_or_been_sent_again, ended, factory.made[0]))
             for again in factory.made[0].calls[1:]:
                 again.finish([b""])
             assert isinstance(background(call.exception).result(LONG), grpc.RpcError | type(None))

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import sys
+import threading
 import weakref
+from types import FrameType
 from typing import Any
 
 import grpc
 import pytest
 
 import grpcpool.aio
+from grpcpool import PoolConfig
+from sharing import parts
 from support.call_server import UU, CallServer
+from support.connections import connections_to
 from support.loops import in_loop, until
 from support.programs import run_python
 from support.servers import ECHO, Server
@@ -156,3 +163,99 @@ sys.modules["others"] = Client(grpcpool.insecure_channel(f"localhost:{sys.argv[2
 threading.Thread(target=run, daemon=True).start()
 """
     assert run_python(program, UU, str(calls.port), seconds=20).stdout
+
+
+class _Client:
+    """Gives its channel methods of its own."""
+
+    def __init__(self, world: Any, part: str, target: str = "127.0.0.1:1") -> None:
+        """The channel is `self.channel`."""
+        self.channel: Any
+        if part == "credentials":
+            self.channel = world.shared_channel(target, self.credentials)
+        elif part == "prime":
+            self.channel = world.shared_channel(target, config=PoolConfig(prime=self.prime))
+        elif part == "closure":
+            self.channel = world.shared_channel(target, lambda: (self, parts.credentials())[1])
+        else:
+            self.channel = copy.copy(world.ChannelPool(self.create))
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        return parts.credentials()
+
+    def prime(self, channel: Any) -> None:
+        """Does nothing."""
+
+    def create(self) -> Any:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("part", ["credentials", "prime", "closure", "factory"])
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio])
+def test_methods_do_not_keep_their_object(world: Any, part: str) -> None:
+    """A client whose channel has a method of the client is collected, and its pool with it."""
+    client = _Client(world, part)
+    gone = [weakref.ref(client), weakref.ref(client.channel), weakref.ref(client.channel._pool)]
+    del client
+    gc.collect()
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None, None]
+
+
+def test_methods_do_not_keep_connections(calls: CallServer) -> None:
+    """A pool that was used is closed when its client is collected; until then, equal methods lead to it."""
+    client = _Client(grpcpool, "prime", calls.target)
+    assert client.channel.unary_unary(UU)(b"ok", timeout=20) == b"0"
+    with grpcpool.shared_channel(calls.target, config=PoolConfig(prime=client.prime)) as other:
+        assert other.stats().acquired == 1
+    del other
+    assert connections_to(calls.port) == 1
+    del client
+    gc.collect()
+    eventually(lambda: connections_to(calls.port) == 0)
+
+
+class _InterruptedError(BaseException):
+    """Raised by a signal handler."""
+
+
+def _interrupt_at(number: int) -> list[str]:
+    """Raises in this thread when the package comes to that point; returns a list of the points before it."""
+    passed: list[str] = []
+
+    def look(frame: FrameType, event: str, what: Any) -> None:
+        # Python runs no signal handler between the entry of a lock and its block.
+        ours = str(frame.f_globals.get("__name__")).startswith("grpcpool.")
+        if ours and event in ("call", "c_return") and getattr(what, "__name__", "") != "__enter__":
+            passed.append(event)
+            if len(passed) == number:
+                sys.setprofile(None)
+                raise _InterruptedError
+
+    sys.setprofile(look)
+    return passed
+
+
+def test_a_release_that_is_interrupted_counts_once() -> None:
+    """It is done again; the pool stays open for another handle."""
+    kept = []
+    for number in range(1, 500):
+        dropped, other = (grpcpool.shared_channel(f"interrupted-{number}:1") for _ in range(2))
+        other.resize(max_size=7)
+        del dropped
+        passed = _interrupt_at(number)
+        try:
+            other.stats()
+        except _InterruptedError:
+            pass
+        finally:
+            sys.setprofile(None)
+        other.stats()
+        kept.append(other)
+        if len(passed) < number:
+            break
+    assert 10 < len(kept) < 499
+    eventually(lambda: not [each for each in threading.enumerate() if each.name == "grpcpool-shared"])
+    for number, _ in enumerate(kept, 1):
+        with grpcpool.shared_channel(f"interrupted-{number}:1") as found:
+            assert found.config.max_size == 7

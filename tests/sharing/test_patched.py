@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from grpcpool import PoolConfig
 from support.call_server import UU, CallServer
 from support.connections import connections_to
 from support.loops import run
+from support.programs import run_python
 from support.waiting import together
 
 pytestmark = pytest.mark.timeout(60)
@@ -104,10 +106,12 @@ def test_of_asyncio(calls: CallServer) -> None:
         (["x", "orders:1"], {"orders:1": 7, "users:1": None}),
         ({"orders:*": PoolConfig(max_size=2), "*": None}, {"orders:1": 2, "users:1": 7}),
         ("[::1]:1", {"[::1]:1": 7, "users:1": None}),
+        (["[::1]:*", "ipv6:[::?]:1"], {"[::1]:50051": 7, "ipv6:[::2]:1": 7, "ipv6:[::22]:1": None, "::50051": None}),
+        ("*:1", {"[::1]:1": 7, "[::1]:2": None}),
         (lambda target: target == "users:1", {"orders:1": None, "users:1": 7}),
         (lambda target: PoolConfig(max_size=5) if target == "users:1" else None, {"orders:1": None, "users:1": 5}),
     ],
-    ids=["all", "glob", "globs", "mapping", "an IPv6 address", "callable", "settings"],
+    ids=["all", "glob", "globs", "mapping", "an IPv6 address", "IPv6", "any host", "callable", "settings"],
 )
 def test_targets_are_chosen(targets: Any, expected: dict[str, int | None]) -> None:
     """All others get gRPC's own channels."""
@@ -222,6 +226,49 @@ def test_it_can_be_applied_again() -> None:
         assert grpc.insecure_channel is before
 
 
+def test_blocks_of_one_patch() -> None:
+    """The end of the last one takes it back; `stop` does so at once."""
+    before, patch = grpc.insecure_channel, grpcpool.patched()
+
+    def is_applied() -> bool:
+        return isinstance(grpc.insecure_channel("orders:1"), grpcpool.ChannelPool)
+
+    with patch:
+        with patch:
+            assert is_applied()
+        assert is_applied()
+        with pytest.raises(KeyError), patch:
+            raise KeyError
+        assert is_applied()
+    assert grpc.insecure_channel is before
+    with patch:
+        patch.stop()
+        assert not is_applied()
+    with patch:
+        assert is_applied()
+    assert grpc.insecure_channel is before
+
+
+def test_blocks_of_one_patch_on_several_threads() -> None:
+    """Each of them is patched until its own end."""
+    before, patch = grpc.insecure_channel, grpcpool.patched()
+    both_inside, one_left = threading.Barrier(2), threading.Event()
+
+    def client(number: int) -> bool:
+        try:
+            with patch:
+                both_inside.wait(20)
+                if number == 0:
+                    return True
+                assert one_left.wait(20)
+                return isinstance(grpc.insecure_channel("orders:1"), grpcpool.ChannelPool)
+        finally:
+            one_left.set()
+
+    assert together(2, client) == [True, True]
+    assert grpc.insecure_channel is before
+
+
 def test_the_first_to_start_is_the_first_to_stop() -> None:
     """Then everything is as before, also after many rounds."""
     before = [getattr(home, name) for home, name in _NAMES]
@@ -262,6 +309,94 @@ def test_modules_that_are_imported_lazily_are_left_alone() -> None:
     finally:
         del sys.modules["some_lazy"]
     assert grpc.insecure_channel is before
+
+
+@pytest.mark.parametrize("how", ["patched", "replaced"])
+@pytest.mark.parametrize("imported", [True, False], ids=["imported", "looked up"])
+def test_a_factory_creates_no_pools(calls: CallServer, sdk: Any, how: str, *, imported: bool) -> None:
+    """Of threads: what it creates by gRPC's constructor, under whatever name, is a channel."""
+    made: list[Any] = []
+
+    def factory() -> grpc.Channel:
+        create = sdk.insecure_channel if imported else grpc.insecure_channel
+        made.append(create(calls.target, grpcpool.isolated()))
+        channel: grpc.Channel = made[-1]
+        return channel
+
+    patch = grpcpool.patched()
+    if how == "patched":
+        patch.start()
+    else:
+        grpc.insecure_channel = grpcpool.insecure_channel
+    with grpcpool.ChannelPool(factory) as pool:
+        assert _unary(pool)(b"ok", timeout=20) == b"0"
+    assert [type(channel) for channel in made] == [_PLAIN]
+    assert isinstance(grpc.insecure_channel("orders:1"), grpcpool.ChannelPool)
+    patch.stop()
+
+
+def test_a_factory_creates_no_pools_on_asyncio(calls: CallServer) -> None:
+    """The same; outside of it, the patch works."""
+    made: list[Any] = []
+
+    def factory() -> grpc.aio.Channel:
+        made.append(grpc.aio.insecure_channel(calls.target, grpcpool.isolated()))
+        channel: grpc.aio.Channel = made[-1]
+        return channel
+
+    async def main() -> None:
+        with grpcpool.patched():
+            async with grpcpool.aio.ChannelPool(factory) as pool:
+                assert await _unary(pool)(b"ok", timeout=20) == b"0"
+            assert isinstance(grpc.aio.insecure_channel("orders:1"), grpcpool.aio.ChannelPool)
+        assert not isinstance(made[0], grpcpool.aio.ChannelPool)
+
+    run(main())
+
+
+class _Lazy:
+    """Stands for an object that is created at the first use, as of Django's settings, and of Celery's tasks."""
+
+    def _create(self, *_: object) -> Any:
+        raise AssertionError("used")
+
+    __getattribute__ = __getattr__ = __setattr__ = __delattr__ = _create
+    __eq__ = __hash__ = __bool__ = __str__ = __repr__ = __call__ = __iter__ = __len__ = _create
+
+
+class _LazyType(type):
+    """Stands for the class of such an object."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        raise AssertionError("used")
+
+
+def test_objects_that_are_created_lazily_are_left_alone(sdk: Any) -> None:
+    """The patch and its report only look at their types; they still find what is beside them."""
+    sdk.settings = _Lazy()
+    sdk.Lazy = _LazyType("Lazy", (), {"__module__": "some_sdk", "settings": _Lazy()})
+    sdk.Model = type("Model", (), {"__module__": "some_sdk", "objects": _Lazy(), "make": grpc.insecure_channel})
+    with grpcpool.patched() as patch:
+        assert {"some_sdk.Transport", "some_sdk.Model"} <= set(patch.report().plain)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_the_old_name_of_asyncio(*, early: bool) -> None:
+    """`grpc.experimental.aio` imports gRPC's constructors; its names are replaced, reported and put back."""
+    program = """
+import sys
+import grpc, grpcpool
+before = [grpc.aio.insecure_channel]
+early = sys.argv[1] == "True"
+if early:
+    import grpc.experimental.aio
+with grpcpool.patched() as patch:
+    import grpc.experimental.aio as old
+    assert old.insecure_channel is grpc.aio.insecure_channel is not before[0]
+    assert "grpc.experimental.aio.insecure_channel" in patch.report().replaced
+assert old.insecure_channel is before[0]
+"""
+    run_python(program, str(early))
 
 
 def test_a_secure_channel_needs_credentials() -> None:

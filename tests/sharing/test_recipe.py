@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import pickle
 import sys
 from typing import Any
@@ -16,6 +18,7 @@ from grpcpool import Listener, PoolConfig
 from grpcpool._shared.recipe import Recipe
 from grpcpool._shared.targets import recipe_of
 from sharing import parts
+from support.programs import run_python
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -68,6 +71,25 @@ def test_equal_arguments_are_one_recipe(one: dict[str, Any], other: dict[str, An
 def test_other_arguments_are_another(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Credentials and listeners are compared by identity, option values with their types."""
     assert _recipe(**one).key() != _recipe(**other).key()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"a": 1}, {"ab": 1}, [("a", 1, 2)], [1], "a=1", [("a", 1), "ab"]],
+    ids=["dict", "dict of short names", "three", "number", "text", "text in a list"],
+)
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio])
+def test_options_are_pairs(world: Any, options: Any) -> None:
+    """Anything else is refused at once."""
+    for create in (world.insecure_channel, world.shared_channel):
+        with pytest.raises(TypeError, match=r"options must be pairs, such as .*, not .* in them"):
+            create("orders:1", options=options)
+
+
+def test_pairs_may_be_of_any_kind() -> None:
+    """As with gRPC: lists, and what an iterator returns."""
+    pairs = (["a", 1], ["b", 2])
+    assert _recipe(options=iter(pairs)).key() == _recipe(options=[("a", 1), ("b", 2)]).key()
 
 
 def test_what_is_sent_arrives() -> None:
@@ -151,6 +173,59 @@ def test_factories_are_sent_if_they_can_be() -> None:
     assert cloudpickle.loads(cloudpickle.dumps(grpcpool.ChannelPool(lambda: grpc.insecure_channel("orders:1"))))
 
 
+class _Making:
+    def make(self) -> Any:
+        """A factory."""
+        return parts.channel()
+
+
+_FACTORIES: dict[str, Any] = {
+    "function": parts.channel,
+    "lambda": lambda: parts.channel(),  # noqa: PLW0108 -- is sent as its code
+    "partial": functools.partial(grpc.insecure_channel, "orders:1"),
+    "method": _Making().make,
+}
+
+
+@pytest.mark.parametrize("factory", _FACTORIES.values(), ids=_FACTORIES.keys())
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio])
+def test_all_tasks_of_a_process_get_one_pool(world: Any, factory: Any) -> None:
+    """Also if the factory is another object each time that it arrives; and if a task sends the pool on."""
+    sent = [cloudpickle.dumps(pool) for pool in [world.ChannelPool(factory)] * 2]
+    program = """
+import pickle, sys
+import cloudpickle
+
+tasks = [pickle.loads(bytes.fromhex(sent)) for sent in sys.argv[1:] * 2]
+tasks.append(pickle.loads(cloudpickle.dumps(tasks[0])))
+tasks[0].resize(max_size=7)
+assert [task.config.max_size for task in tasks] == [7] * 5, tasks
+"""
+    run_python(program, *(each.hex() for each in sent))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda pool: pickle.loads(pickle.dumps(pool))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("world", [grpcpool, grpcpool.aio])
+def test_a_resized_pool_is_copied_with_its_bounds(world: Any, copied: Any) -> None:
+    """A new pool begins with them. A handle's copy is on the same pool, which keeps its own."""
+    pool = world.insecure_channel("orders:1", config=PoolConfig(max_size=8, max_age=7.0))
+    pool.resize(min_size=2, max_size=3)
+    handle = copied(pool)
+    assert handle.config == pool.config == PoolConfig(min_size=2, max_size=3, max_age=7.0)
+    handle.resize(max_size=4)
+    another = copied(handle)
+    another.resize(max_size=5)
+    assert (pool.config.max_size, handle.config.max_size, copied(pool).config.max_size) == (3, 5, 5)
+
+
+def test_other_factories_get_other_pools() -> None:
+    """Each has its own mark."""
+    factories = [functools.partial(grpc.insecure_channel, target) for target in ("orders:1", "users:1")]
+    one, other = (pickle.loads(pickle.dumps(grpcpool.ChannelPool(factory))) for factory in factories)
+    one.resize(max_size=7)
+    assert other.config.max_size == 10
+
+
 def test_what_the_other_process_does_not_have() -> None:
     """The error names it, and says what to do."""
     module = type(sys)("only_here")
@@ -163,6 +238,28 @@ def test_what_the_other_process_does_not_have() -> None:
     del sys.modules["only_here"]
     with pytest.raises(ModuleNotFoundError, match="only_here"):
         pickle.loads(sent)
+
+
+def test_a_listener_is_sent_by_the_name_that_others_have() -> None:
+    """Not by that in the main program, which a worker may not have. Modules that are imported lazily stay so."""
+    program = """
+import importlib.util, pickle, sys
+
+spec = importlib.util.find_spec("turtle")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+sys.modules["turtle"] = lazy = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lazy)
+is_lazy = lambda: type(lazy) is not type(sys)
+assert is_lazy()
+
+from sharing.parts import LISTENER
+import grpcpool
+assert b"sharing.parts" in pickle.dumps(grpcpool.insecure_channel("orders:1", listeners=[LISTENER]))
+OWN = grpcpool.Listener()
+assert b"__main__" in pickle.dumps(grpcpool.insecure_channel("orders:1", listeners=[OWN]))
+assert is_lazy()
+"""
+    run_python(program)
 
 
 def test_a_lease_is_not_sent() -> None:

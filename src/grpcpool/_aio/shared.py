@@ -7,7 +7,7 @@ import contextlib
 import time
 import weakref
 from asyncio import _get_running_loop
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
@@ -78,7 +78,7 @@ def shared_channel(
 
 def handle_from(recipe: Recipe, interceptors: Sequence[tuple[str, tuple[Any, ...]]] = ()) -> PoolHandle:
     """A new handle on the shared pool for these arguments, with these interceptors."""
-    handle = PoolHandle(recipe, _pools.handle_on(recipe))
+    handle = PoolHandle(recipe)
     for attribute, group in interceptors:
         getattr(handle, attribute).extend(group)
     return handle
@@ -89,9 +89,9 @@ class PoolHandle(HandleBase, ChannelPool):
 
     _shown_as = "handle on grpcpool.aio.ChannelPool"
 
-    def __init__(self, recipe: Recipe, shared: Shared) -> None:
-        """Is counted by `shared` already."""
-        HandleBase.__init__(self, recipe, shared)
+    def __init__(self, recipe: Recipe) -> None:
+        """Is a handle on the shared pool for these arguments."""
+        HandleBase.__init__(self, recipe, _pools)
         self._settled = _get_running_loop() is not None
         # The tasks that wait for a lease, or for `open()`; and those that run interceptors.
         self._waiting: dict[object, asyncio.Task[Any] | None] = {}
@@ -101,7 +101,7 @@ class PoolHandle(HandleBase, ChannelPool):
         watch_for_fork(self)
 
     def _watch_for_drop(self) -> None:
-        self._drop = weakref.finalize(self, _dropped, self._shared)
+        self._drop = weakref.finalize(self, _dropped, self._shared.reference(), self._token)
         self._drop.atexit = False
 
     def _after_fork_in_child(self) -> Any:
@@ -123,11 +123,11 @@ class PoolHandle(HandleBase, ChannelPool):
         if self._settled or self._closed or _get_running_loop() is None:
             return
         self._settled = True
-        old, self._shared = self._shared, _pools.settled(self._shared, self._recipe)
+        old, self._shared = self._shared, _pools.settled(self._shared, self._recipe, self._token)
         if self._shared is not old:
             self._drop.detach()
             self._watch_for_drop()
-            _pools.released(old)
+            _pools.released(old, self._token)
 
     # --- what is followed ---------------------------------------------------------------------------------------
 
@@ -194,8 +194,10 @@ class PoolHandle(HandleBase, ChannelPool):
                 await self._until_nothing_runs(_PATIENCE)
         finally:
             self._cancel()
-            if self._drop.detach() is not None:
-                _pools.released(self._shared)
+            if self._drop.alive:
+                _pools.released(self._shared, self._token)
+                # If a signal handler has raised before, it is released once more, which does no harm.
+                self._drop.detach()
 
     async def _until_nothing_runs(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -335,7 +337,7 @@ class _Pools(SharedPools):
             return bool(shared.home == home)
         return home is not None and bound is home()
 
-    def settled(self, shared: Shared, recipe: Recipe) -> Shared:
+    def settled(self, shared: Shared, recipe: Recipe, token: object) -> Shared:
         """The pool for the running loop, instead of the one that a handle has for the time being."""
         home = self.home()
         with self._lock:
@@ -345,7 +347,7 @@ class _Pools(SharedPools):
                 shared.home = home
             if self.fits(shared, home):
                 return shared
-        return self.handle_on(recipe)
+        return self.handle_on(recipe, token)
 
     def linger(self, shared: Shared) -> None:
         """Until a timer of the loop rings, or until the loop ends: then it closes its asynchronous generators.
@@ -386,10 +388,14 @@ class _Pools(SharedPools):
                 await shared.pool.close(0.0)
 
 
-def _dropped(shared: Shared) -> None:
+def _dropped(reference: Callable[[], Shared | None], token: object) -> None:
     """A handle has been collected. Safe in finalizers."""
+    shared = reference()
+    if shared is None:
+        # It is collected together with the handle.
+        return
     driver: AioDriver = shared.pool._driver
-    driver.defer(partial(_pools.released_if_alive, weakref.ref(shared)))
+    driver.defer(partial(_pools.released_if_alive, weakref.ref(shared), token))
     # The loop keeps the pool until it has done that, or is closed: then the pool is collected.
     driver.call_soon(partial(_keep, shared))
 

@@ -6,6 +6,7 @@ Closing a channel cancels them, but the connections of a shared pool carry the c
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from collections.abc import Callable, Collection
@@ -20,8 +21,28 @@ _BLOCKING: Final = "_blocking"
 _CALL: Final = "call"
 _MODULE: Final = "grpc._channel"
 
-# It turns the garbage collector off and on.
-_one_at_a_time: Final = threading.Lock()
+
+class _Look:
+    """At the frames of threads: one at a time, because it turns the garbage collector off and on."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        # Whether the garbage collector is off because of it.
+        self.turned_off = False
+
+
+_look = _Look()
+
+
+def _renew_look() -> None:
+    global _look  # noqa: PLW0603 -- in a forked child, the thread that was looking is gone
+    if _look.turned_off:
+        gc.enable()
+    _look = _Look()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_look)
 
 CHANNEL_CLOSED: Final = "Channel closed!"
 """gRPC's text."""
@@ -44,19 +65,21 @@ def cancel_blocking(threads: Collection[int], is_within: Callable[[FrameType], b
 
 
 def _calls_of(threads: Collection[int], is_within: Callable[[FrameType], bool]) -> list[Any]:
-    with _one_at_a_time:
-        collects = gc.isenabled()
-        # In Python 3.11 a collection within `_current_frames` waits for itself.
-        gc.disable()
+    look = _look
+    with look.lock:
         frames = {}
+        look.turned_off = gc.isenabled()
         try:
+            # In Python 3.11 a collection within `_current_frames` waits for itself.
+            gc.disable()
             frames = sys._current_frames()
             found = [_call_of(frames[thread], is_within) for thread in threads if thread in frames]
         finally:
             # They hold the frame of this function, and so all that the callers of it and of other threads hold.
             frames.clear()
-            if collects:
+            if look.turned_off:
                 gc.enable()
+                look.turned_off = False
     return [call for call in found if call is not None]
 
 

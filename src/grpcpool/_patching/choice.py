@@ -51,9 +51,12 @@ class Choice:
             if isinstance(answer, PoolConfig):
                 return answer
             return self._config if answer else NOT_POOLED
-        # In a glob, the brackets of an IPv6 address would stand for one of the characters between them.
-        fits = (config for glob, config in self._globs if target == glob or fnmatch.fnmatchcase(target, glob))
-        return next(fits, NOT_POOLED)
+        return next((config for glob, config in self._globs if _fits(target, glob)), NOT_POOLED)
+
+
+def _fits(target: str, glob: str) -> bool:
+    # Brackets are those of an IPv6 address. Unescaped, they would stand for one of the characters between them.
+    return fnmatch.fnmatchcase(target, glob.replace("[", "[[]"))
 
 
 def _check(config: object, what: str) -> None:

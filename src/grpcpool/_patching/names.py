@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from .._shared.module_globals import globals_of, modules
 
 # Their own names must lead to what they define.
-_OWN = ("grpc", "grpcpool")
+_OWN: Final = ("grpc", "grpcpool")
+
+# The old name of `grpc.aio`, from which it imports.
+_ALIAS: Final = "grpc.experimental.aio"
+
+# The attributes of classes, whatever their metaclasses say.
+_ATTRIBUTES: Final[Any] = vars(type)["__dict__"]
 
 
 class Name(NamedTuple):
@@ -28,7 +34,10 @@ def names_of(functions: list[Callable[..., Any]]) -> list[Name]:
     """The global names that stand for one of the functions, in modules that are not gRPC's."""
     wanted = set(map(id, functions))
     return [
-        Name(module, name, value) for module in _modules() for name, value in _globals(module) if id(value) in wanted
+        Name(module, name, value)
+        for _, module in _foreign_modules()
+        for name, value in globals_of(module)
+        if id(value) in wanted
     ]
 
 
@@ -39,37 +48,34 @@ def hidden_in(functions: list[Callable[..., Any]]) -> list[str]:
     """
     wanted = set(map(id, functions))
     found = {
-        f"{module.__name__}.{name}"
-        for module in _modules()
-        for name, value in _globals(module)
-        if getattr(value, "__module__", module.__name__) == module.__name__ or isinstance(value, functools.partial)
-        if not wanted.isdisjoint(map(id, _held_by(value)))
+        f"{module}.{name}"
+        for module, home in _foreign_modules()
+        for name, value in globals_of(home)
+        if not wanted.isdisjoint(map(id, _held_by(value, module)))
     }
     return sorted(found)
 
 
-def _modules() -> Iterator[types.ModuleType]:
-    for name, module in list(sys.modules.items()):
-        # Programs may put anything there.
-        if issubclass(type(module), types.ModuleType) and name.partition(".")[0] not in _OWN:
-            yield module
+def _foreign_modules() -> Iterator[tuple[str, types.ModuleType]]:
+    return ((name, module) for name, module in modules() if name.partition(".")[0] not in _OWN or name == _ALIAS)
 
 
-def _globals(module: types.ModuleType) -> list[tuple[str, Any]]:
-    # Modules that are imported lazily may have a `__dict__` of their own, which imports them.
-    held: Any = vars(types.ModuleType)["__dict__"]
-    return list(held.__get__(module).items())
-
-
-def _held_by(value: Any) -> Iterator[Any]:
-    if isinstance(value, functools.partial):
+def _held_by(value: Any, module: str) -> Iterator[Any]:
+    """What a global value of `module` holds, unless another module has defined it."""
+    # By its type only: objects that are created lazily pass on all else to what they stand for, and would create it.
+    kind = type(value)
+    if issubclass(kind, functools.partial):
         yield from (value.func, *value.args, *value.keywords.values())
-    elif inspect.isfunction(value):
-        yield from value.__defaults__ or ()
-        yield from (value.__kwdefaults__ or {}).values()
-    elif isinstance(value, type):
-        for attribute in list(vars(value).values()):
-            plain = attribute.__func__ if isinstance(attribute, staticmethod | classmethod) else attribute
+    elif kind is types.FunctionType and value.__module__ == module:
+        yield from _defaults_of(value)
+    elif issubclass(kind, type) and _ATTRIBUTES.__get__(value).get("__module__") == module:
+        for attribute in list(_ATTRIBUTES.__get__(value).values()):
+            plain = attribute.__func__ if issubclass(type(attribute), staticmethod | classmethod) else attribute
             yield plain
-            if inspect.isfunction(plain):
-                yield from _held_by(plain)
+            if type(plain) is types.FunctionType:
+                yield from _defaults_of(plain)
+
+
+def _defaults_of(function: types.FunctionType) -> Iterator[Any]:
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()

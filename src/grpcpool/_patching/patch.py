@@ -11,6 +11,7 @@ put something else in front meanwhile, the name is left to it, and the substitut
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import types
 from collections import Counter
@@ -43,7 +44,16 @@ _THREADS, _ASYNCIO = World(sync_factories, sync_shared), World(aio_factories, ai
 
 
 # Names are of the whole process.
-_lock: Final = threading.RLock()
+_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603 -- in a forked child, the thread that held it is gone
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 # An attribute of each substitute: the patch that it belongs to, and what stands behind it.
 _BEHIND: Final = "_grpcpool_behind"
@@ -52,7 +62,8 @@ _BEHIND: Final = "_grpcpool_behind"
 class Patched:
     """A patch of gRPC's constructors, applied by `start()` or ``with``, and taken back by `stop()`.
 
-    It may be applied again. Several may be applied at once, and taken back in any order.
+    It may be applied again. Several may be applied at once, and taken back in any order. ``with`` blocks of one patch
+    may contain one another, or run on several threads: the end of the last one takes it back.
     """
 
     def __init__(self, config: PoolConfig | None, targets: Targets, *, shared: bool) -> None:
@@ -60,6 +71,8 @@ class Patched:
         self._choice = Choice(targets, config)
         self._shared = shared
         self._active = False
+        # The `with` blocks that have not ended.
+        self._blocks = 0
         self._substitutes: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
         self._made: Counter[tuple[str, bool]] = Counter()
 
@@ -77,29 +90,40 @@ class Patched:
         return self
 
     def stop(self) -> None:
-        """Takes the patch back. Pools that it has made stay as they are. Does nothing if it is not applied."""
+        """Takes the patch back, even within ``with`` blocks. Pools that it has made stay as they are.
+
+        Does nothing if it is not applied.
+        """
         with _lock:
             if self._active:
                 self._active = False
                 self._restore()
 
     def __enter__(self) -> Self:
-        """Applies the patch."""
-        return self.start()
+        """Applies the patch, if it is not applied."""
+        with _lock:
+            self.start()
+            self._blocks += 1
+        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: types.TracebackType | None
     ) -> None:
-        """Takes the patch back."""
-        self.stop()
+        """Takes the patch back, at the end of the last block."""
+        with _lock:
+            self._blocks -= 1
+            if not self._blocks:
+                self.stop()
 
     def report(self) -> PatchReport:
         """What the patch has reached so far, and what it has not."""
         with _lock:
-            replaced = sorted({str(name) for name in self._standing()})
-            made = tuple(Made(target, pooled, count) for (target, pooled), count in sorted(self._made.items()))
-            functions = [function for function, _ in self._substitutes]
-            plain = [str(name) for name in names_of(functions)] + hidden_in(functions)
+            counted = sorted(self._made.items())
+        made = tuple(Made(target, pooled, count) for (target, pooled), count in counted)
+        # These look through all modules, while other threads may create channels.
+        replaced = sorted({str(name) for name in self._standing()})
+        functions = [function for function, _ in self._substitutes]
+        plain = [str(name) for name in names_of(functions)] + hidden_in(functions)
         return PatchReport(tuple(replaced), made, tuple(sorted(plain)))
 
     # --- names --------------------------------------------------------------------------------------------------
@@ -246,7 +270,8 @@ def patched(config: PoolConfig | None = None, *, targets: Targets = None, shared
         config: The settings of the pools.
         targets: Which targets get a pool: globs such as ``["*.internal:*"]``, a callable that gets the target and
             returns whether, or its settings, or a mapping from globs to settings. The first glob that fits counts.
-            `None`: all.
+            In a glob, ``*`` stands for any text and ``?`` for one character; brackets stand for themselves, as in
+            ``"[::1]:*"``. `None`: all.
         shared: Whether channels with equal arguments are handles on one pool, see `shared_channel`. `False`: each is a
             pool of its own.
 

@@ -10,6 +10,7 @@ import grpc
 
 from .._grpc.client_modules import AIO_CHANNELS
 from .._machine.addresses import Leads
+from .constructors import run_factory
 from .destination import LEFT_TO_GRPC, AddressSource, leads_of
 from .targets import TargetFactory, named_after
 
@@ -75,7 +76,9 @@ class ChannelSource:
 
     def create(self, endpoint: int, address: str | None) -> Any:
         """A new channel to one of the targets, and to one address of that, if it is given."""
-        return self.factory(address, endpoint) if isinstance(self.factory, TargetFactory) else self.factory()
+        if isinstance(self.factory, TargetFactory):
+            return self.factory(address, endpoint)
+        return run_factory(self.factory)
 
     def known(self, endpoint: int) -> list[str] | None:
         """The addresses of a target that need no look-up; `None` if it needs one."""

@@ -10,7 +10,9 @@ have one span, so a tracer's interceptor must be around the pool or around each 
 - If on the way it is called by the very code that has created the pool, then that code, a tracer, has the pool already:
   the channel is used as it was below that code.
 
-So a pool over a target never consists of pools.
+A factory of the user's calls gRPC's constructors as well. Meanwhile, the pool's functions create what was below them.
+
+So a pool never consists of pools.
 """
 
 from __future__ import annotations
@@ -144,6 +146,15 @@ class Constructor:
         else:
             made = creation.run(below, *arguments, **{name: value for name, value in around.items() if value})
         return made
+
+
+def run_factory(factory: Callable[[], Any]) -> Any:
+    """Calls a factory of the user's: gRPC's constructors create no pools in it, whatever stands in their place."""
+    before, _this_thread.creation = _this_thread.creation, _Creation(None)
+    try:
+        return factory()
+    finally:
+        _this_thread.creation = before
 
 
 INSECURE, SECURE = (Constructor(grpc, name) for name in NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import importlib
 import itertools
 import math
@@ -95,9 +96,13 @@ class PoolBase(abc.ABC):
         """The interceptors of its own, with the names of the lists that they are in."""
         return ()
 
+    def _present(self) -> Recipe:
+        """Its arguments, and its bounds as they are now."""
+        return dataclasses.replace(self._recipe, bounds=(self._config.min_size, self._config.max_size))
+
     def __copy__(self) -> Any:
         """A handle on this process's shared pool for the same arguments, see `shared_channel`."""
-        return _home_of(self._shared_by).handle_from(self._recipe, self._interceptors())
+        return _home_of(self._shared_by).handle_from(self._present(), self._interceptors())
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Any:
         """The same as `copy`."""
@@ -113,7 +118,7 @@ class PoolBase(abc.ABC):
             (attribute, tuple(instance_named(each, "interceptors") for each in group))
             for attribute, group in self._interceptors()
         )
-        return _received, (self._shared_by, self._recipe.sent(), interceptors)
+        return _received, (self._shared_by, self._present().sent(), interceptors)
 
     # --- what is asked for --------------------------------------------------------------------------------------
 

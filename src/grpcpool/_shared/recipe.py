@@ -11,6 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from operator import attrgetter
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import grpc
@@ -18,9 +19,14 @@ import grpc
 from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .destination import AddressSource
+from .module_globals import globals_of, modules
+from .sent_factories import FACTORIES
 
 Credentials = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
 """Channel credentials, or a callable that creates them."""
+
+# The second in processes that `multiprocessing` has started.
+_MAIN = ("__main__", "__mp_main__")
 
 # Whose values pickle, and are what they seem in another process.
 _PLAIN = (str, bytes, int, float, bool, type(None))
@@ -41,6 +47,7 @@ class Recipe:
         addresses: The user's own discovery.
         factory: Creates the channels, if the user has given that.
         constructor: What creates the channels instead of gRPC's constructor, see `patched`. It is not sent.
+        bounds: `PoolConfig.min_size` and `max_size` of a new pool, if the one that is copied or sent was resized.
     """
 
     targets: tuple[str, ...] = ()
@@ -53,9 +60,18 @@ class Recipe:
     addresses: AddressSource | None = None
     factory: Callable[[], Any] | None = None
     constructor: Callable[..., Any] | None = None
+    bounds: tuple[int, int] | None = None
+
+    def of_new_pool(self) -> Recipe:
+        """The same, with the bounds among the settings."""
+        if self.bounds is None:
+            return self
+        low, high = self.bounds
+        config = (self.config or PoolConfig()).replace(min_size=low, max_size=high)
+        return dataclasses.replace(self, config=config, bounds=None)
 
     def key(self) -> tuple[Any, ...]:
-        """Equal for pools that may be one."""
+        """Equal for pools that may be one, whatever their bounds are now."""
         return (
             self.targets,
             _hashable(self.credentials),
@@ -69,6 +85,12 @@ class Recipe:
             _hashable(self.factory),
             _hashable(self.constructor),
         )
+
+    def may_refer_back(self) -> bool:
+        """Whether a part, such as a method, may refer to the object that owns the pool, or a handle on it."""
+        prime = None if self.config is None else self.config.prime
+        parts = (self.credentials, prime, *self.listeners, self.addresses, self.factory)
+        return not all(map(_refers_to_globals_only, parts))
 
     # --- to other processes -------------------------------------------------------------------------------------
 
@@ -96,9 +118,10 @@ class Recipe:
             "config": config,
             "prime": prime,
             "name": self.name,
+            "bounds": self.bounds,
             "listeners": tuple(instance_named(each, "listeners") for each in self.listeners),
             "addresses": None if self.addresses is None else named(self.addresses, "addresses"),
-            "factory": factory,
+            "factory": None if factory is None else (FACTORIES.mark_of(factory), factory),
         }
 
     @classmethod
@@ -116,6 +139,8 @@ class Recipe:
             if parts[name] is not None:
                 parts[name] = parts[name].find()
         parts["listeners"] = tuple(each.find() for each in sent["listeners"])
+        if parts["factory"] is not None:
+            parts["factory"] = FACTORIES.received(*parts["factory"])
         return cls(**{**parts, "config": config})
 
 
@@ -163,8 +188,9 @@ def instance_named(part: Any, what: str) -> Named:
     Raises:
         TypeError: No module does.
     """
-    for module, home in list(sys.modules.items()):
-        for name, value in list(getattr(home, "__dict__", {}).items()):
+    # The main module of another process may be another program.
+    for module, home in sorted(modules(), key=lambda found: found[0] in _MAIN):
+        for name, value in globals_of(home):
             if value is part and not name.startswith("_"):
                 return Named(module, name)
     raise _unsendable(what, type(part).__name__, "keep the object in a global variable of a module")
@@ -210,6 +236,12 @@ def _unsendable(what: str, kind: str, remedy: str) -> TypeError:
     return TypeError(
         f"cannot send a pool to another process: its {what}, of type {kind}, cannot be found there; {remedy}"
     )
+
+
+def _refers_to_globals_only(part: Any) -> bool:
+    if type(part) is FunctionType:
+        return part.__closure__ is None and part.__defaults__ is None and part.__kwdefaults__ is None
+    return part is None or isinstance(part, grpc.ChannelCredentials)
 
 
 class _Same:

@@ -25,17 +25,29 @@ LINGERS_FOR: Final = 2.0
 
 
 class Shared:
-    """A pool, and how many handles are on it."""
+    """A pool, and the handles on it.
 
-    __slots__ = ("__weakref__", "handles", "home", "over", "pool")
+    Only this holds the key. A part of that may be a method of the object that owns a handle, so what held it for the
+    process would keep the object, the handle and the pool for ever.
+    """
 
-    def __init__(self, pool: Any, home: Any) -> None:
+    __slots__ = ("__weakref__", "handles", "home", "key", "over", "pool", "refers_back")
+
+    def __init__(self, pool: Any, home: Any, recipe: Recipe, key: tuple[Any, ...]) -> None:
         """There is no handle yet; `home` says where the pool may be used, see `SharedPools.fits`."""
         self.pool = pool
         self.home = home
-        self.handles = 0
+        self.key = key
+        self.refers_back = recipe.may_refer_back()
+        # A token for each, which is removed in one step: to release a handle twice does nothing.
+        self.handles: set[object] = set()
         # Whether it is closed, or about to be.
         self.over = False
+
+    def reference(self) -> Callable[[], Shared | None]:
+        """What the finalizer of a handle may hold: it must not keep the handle."""
+        # Kept if possible, so that the pool lingers if it is collected together with its last handle.
+        return weakref.ref(self) if self.refers_back else lambda: self
 
 
 class SharedPools(abc.ABC):
@@ -49,7 +61,8 @@ class SharedPools(abc.ABC):
     def _start_empty(self) -> None:
         # A signal handler may close a handle while this thread holds it.
         self._lock = threading.RLock()
-        self._known: dict[tuple[Any, ...], list[weakref.ref[Shared]]] = {}
+        # By the hashes of their keys.
+        self._known: dict[int, list[weakref.ref[Shared]]] = {}
 
     def _after_fork_in_child(self) -> object:
         """In a forked child: nothing is shared yet. Returns what must be kept untouched."""
@@ -73,49 +86,52 @@ class SharedPools(abc.ABC):
     def linger(self, shared: Shared) -> None:
         """Calls `expire` later. Holds `shared` until then."""
 
-    def handle_on(self, recipe: Recipe) -> Shared:
-        """The pool for these arguments, with one handle more."""
+    def handle_on(self, recipe: Recipe, token: object) -> Shared:
+        """The pool for these arguments, with one handle more, which `token` stands for."""
         key, home = recipe.key(), self.home()
         with self._lock:
-            alive = self._alive(key)
-            shared = next((each for each in alive if self.fits(each, home)), None)
+            shared = next((each for each in self._alive(key) if self.fits(each, home)), None)
             if shared is None:
-                shared = Shared(self.create(recipe), home)
+                shared = Shared(self.create(recipe.of_new_pool()), home, recipe, key)
                 for other in [*self._known]:
-                    # A pool that was dropped leaves its key.
-                    self._set(other, self._alive(other))
-                self._set(key, [*alive, shared])
-            shared.handles += 1
+                    # A pool that was dropped leaves its place.
+                    self._set(other, self._hashed_to(other))
+                at = hash(key)
+                self._set(at, [*self._hashed_to(at), shared])
+            shared.handles.add(token)
             return shared
 
     def _alive(self, key: tuple[Any, ...]) -> list[Shared]:
-        found = (reference() for reference in self._known.get(key, ()))
+        return [shared for shared in self._hashed_to(hash(key)) if shared.key == key]
+
+    def _hashed_to(self, hashed: int) -> list[Shared]:
+        found = (reference() for reference in self._known.get(hashed, ()))
         return [shared for shared in found if shared is not None and not shared.over]
 
-    def _set(self, key: tuple[Any, ...], alive: list[Shared]) -> None:
+    def _set(self, hashed: int, alive: list[Shared]) -> None:
         if alive:
-            self._known[key] = [weakref.ref(shared) for shared in alive]
+            self._known[hashed] = [weakref.ref(shared) for shared in alive]
         else:
-            self._known.pop(key, None)
+            self._known.pop(hashed, None)
 
-    def released(self, shared: Shared) -> None:
-        """A handle has been closed or dropped."""
+    def released(self, shared: Shared, token: object) -> None:
+        """A handle has been closed or dropped. To call it again for the same one does no harm."""
         with self._lock:
-            shared.handles -= 1
-            last = shared.handles <= 0
+            shared.handles.discard(token)
+            last = not shared.handles
         if last:
             self.linger(shared)
 
-    def released_if_alive(self, reference: weakref.ref[Shared]) -> None:
+    def released_if_alive(self, reference: weakref.ref[Shared], token: object) -> None:
         """The same, for work that must not keep the pool: it may never be done."""
         shared = reference()
         if shared is not None:
-            self.released(shared)
+            self.released(shared, token)
 
     def expire(self, shared: Shared) -> bool:
         """The pool has lingered; returns whether it is to end, because there is no handle by now."""
         with self._lock:
-            shared.over = shared.over or shared.handles <= 0
+            shared.over = shared.over or not shared.handles
             return shared.over
 
 
@@ -128,11 +144,13 @@ def is_in_use(pool: Any) -> bool:
 class HandleBase:
     """What the handles of both worlds have of the pool that they share."""
 
-    def __init__(self, recipe: Recipe, shared: Shared) -> None:
-        """Is counted by `shared` already."""
+    def __init__(self, recipe: Recipe, pools: SharedPools) -> None:
+        """Is a handle on the one of `pools` for these arguments."""
         self._recipe = recipe
+        # What the pool counts, instead of the handle.
+        self._token = object()
         # Where the pool is; that of a handle on asyncio may change at its first use.
-        self._shared = shared
+        self._shared = pools.handle_on(recipe, self._token)
         # Each call reads it: as an attribute of the class it would cost more.
         self._closed = False
 
@@ -170,6 +188,14 @@ class HandleBase:
         return PoolClosedError(f"pool {self._name!r}: this handle is closed ({figures}); ask for another one")
 
 
+class _Reference(weakref.ref[Any]):
+    """Compared by identity: what an interceptor returned may not be hashable, or may be equal to another call."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
 class Calls:
     """The calls of one handle that are in flight, so that closing it can cancel them."""
 
@@ -182,7 +208,12 @@ class Calls:
     def add(self, call: Any) -> None:
         """A call has begun. It is forgotten when it is dropped."""
         begun = self.begun
-        begun.add(weakref.ref(call, begun.discard))
+        try:
+            begun.add(_Reference(call, begun.discard))
+        except TypeError:
+            # An interceptor's object that cannot be referred to weakly. To hold it would keep a call that was dropped,
+            # so closing the handle leaves it to its own end.
+            return
 
     def in_flight(self, is_over: Callable[[Any], bool]) -> list[Any]:
         """Those that are not over."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -22,6 +22,8 @@ from .._values.config import PoolConfig
 from .constructors import Constructor
 from .destination import AddressSource, address_of, destination_of, target_to
 from .recipe import Credentials, Recipe
+
+_PAIR: Final = 2
 
 
 class TargetFactory:
@@ -135,7 +137,7 @@ def recipe_of(
     """The recipe of a pool over a target, or several.
 
     Raises:
-        TypeError: A target is not a valid one. gRPC, too, raises at once. Or the settings stand among the options.
+        TypeError: A target is not a valid one. gRPC, too, raises at once. Or the options are not pairs.
         ValueError: There is none, or one of them twice.
     """
     if isinstance(options, PoolConfig):
@@ -143,7 +145,7 @@ def recipe_of(
     return Recipe(
         targets=tuple(targets_of(target)),
         credentials=credentials,
-        options=tuple((key, value) for key, value in options or ()),
+        options=tuple(map(_pair, options or ())),
         compression=compression,
         config=config,
         name=name,
@@ -151,6 +153,15 @@ def recipe_of(
         addresses=addresses,
         constructor=constructor,
     )
+
+
+def _pair(option: object) -> tuple[str, Any]:
+    # Text of two characters would be taken for a pair.
+    if isinstance(option, Iterable) and not isinstance(option, str | bytes):
+        parts = tuple(option)
+        if len(parts) == _PAIR:
+            return parts
+    raise TypeError(f"options must be pairs, such as [('grpc.keepalive_time_ms', 10_000)], not {option!r} in them")
 
 
 def check_credentials(credentials: Credentials) -> None:

@@ -84,7 +84,7 @@ def shared_channel(
 
 def handle_from(recipe: Recipe, interceptors: object = ()) -> PoolHandle:  # noqa: ARG001 -- see asyncio's twin
     """A new handle on the shared pool for these arguments."""
-    return PoolHandle(recipe, _pools.handle_on(recipe))
+    return PoolHandle(recipe)
 
 
 class PoolHandle(HandleBase, ChannelPool):
@@ -92,13 +92,13 @@ class PoolHandle(HandleBase, ChannelPool):
 
     _shown_as = "handle on grpcpool.ChannelPool"
 
-    def __init__(self, recipe: Recipe, shared: Shared) -> None:
-        """Is counted by `shared` already."""
-        HandleBase.__init__(self, recipe, shared)
+    def __init__(self, recipe: Recipe) -> None:
+        """Is a handle on the shared pool for these arguments."""
+        HandleBase.__init__(self, recipe, _pools)
         # Each callback, and what has subscribed for it: others may subscribe an equal one.
         self._subscribed: list[tuple[Callback, Callback]] = []
         self._begin_to_follow()
-        self._drop = weakref.finalize(self, _dropped, shared, self._subscribed)
+        self._drop = weakref.finalize(self, _dropped, self._shared.reference(), self._token, self._subscribed)
         self._drop.atexit = False
         watch_for_fork(self)
 
@@ -199,8 +199,10 @@ class PoolHandle(HandleBase, ChannelPool):
     def _leave(self) -> None:
         while self._subscribed:
             self._pool.unsubscribe(self._subscribed.pop()[1])
-        if self._drop.detach() is not None:
-            _pools.released(self._shared)
+        if self._drop.alive:
+            _pools.released(self._shared, self._token)
+            # If a signal handler has raised before, it is released once more, which does no harm.
+            self._drop.detach()
 
     def _until_nothing_runs(self, seconds: float, meanwhile: Callable[[], None]) -> None:
         until = time.monotonic() + seconds
@@ -358,16 +360,22 @@ def _end(pool: ChannelPool) -> None:
         logger.exception("pool %r: the end of a shared pool failed", pool.name)
 
 
-def _dropped(shared: Shared, subscribed: list[tuple[Callback, Callback]]) -> None:
+def _dropped(
+    reference: Callable[[], Shared | None], token: object, subscribed: list[tuple[Callback, Callback]]
+) -> None:
     """A handle has been collected. Safe in finalizers."""
+    shared = reference()
+    if shared is None:
+        # It is collected together with the handle.
+        return
     driver = shared.pool._driver
     for _, own in subscribed:
         driver.subscriptions.leave(own)
     if driver.worker.runs:
-        driver.defer(partial(_pools.released, shared))
+        driver.defer(partial(_pools.released, shared, token))
     else:
         # The work may never be done, and must not keep the pool, which has no connections.
-        driver.defer(partial(_pools.released_if_alive, weakref.ref(shared)))
+        driver.defer(partial(_pools.released_if_alive, weakref.ref(shared), token))
 
 
 _pools: Final = _Pools()
