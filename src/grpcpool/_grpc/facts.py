@@ -261,10 +261,11 @@ FACTS: Final = (
         f"{_MESSAGES}::test_a_failed_connect_in_other_words",
     ),
     Fact(
-        "Deadline Exceeded",
+        "Deadline Exceeded, Stream removed (Deadline Exceeded)",
         "message",
         "1.60",
-        "what gRPC says of a call that it ended itself at its deadline, so that no server has answered it",
+        "what gRPC says of a call that it ended itself at its deadline, so that no server has answered it; later "
+        "releases say the latter if it was still sending",
         "a connection that answers nothing is not replaced by `unresponsive_after`; gRPC notices by itself, later",
         f"{_MESSAGES}::test_a_deadline_in_other_words",
     ),

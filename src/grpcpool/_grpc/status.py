@@ -30,8 +30,9 @@ _NOT_CONNECTED = re.compile(
     r"\A(?:failed to connect to all addresses|connections to all backends failing)(?:; last error: [A-Z_]+: (\S+): )?"
 )
 
-# What gRPC says of a call that it ended itself at its deadline; a server that gives up on a call has words of its own.
-_OWN_DEADLINE = "Deadline Exceeded"
+# What gRPC says of a call that it ended itself at its deadline, in its own parentheses if it was still sending; a server
+# that gives up on a call has words of its own.
+_OWN_DEADLINE = re.compile(r"(?:[A-Za-z_ ]+\()*Deadline Exceeded\)*")
 
 # What gRPC says of what a caller gave it and it could not send, or of messages that it could not read, or that are too
 # large: no server is sick then. On asyncio the last is what a call has for a moment that writes when its server has
@@ -76,7 +77,7 @@ class Status(NamedTuple):
         """
         if self.code is grpc.StatusCode.CANCELLED:
             return True
-        return self.code is grpc.StatusCode.DEADLINE_EXCEEDED and self.details == _OWN_DEADLINE
+        return self.code is grpc.StatusCode.DEADLINE_EXCEEDED and _OWN_DEADLINE.fullmatch(self.details) is not None
 
     @property
     def tells_of_loss(self) -> bool:
