@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from grpcpool.events import AddressesChanged, LookUpFailed, OpenFailed
 from resilience.tasks import LoopThread, Tasks
 from resilience.worlds import Subject, World, failure_of
 from support.dns import DnsServer, asked_by_this_process
-from support.loops import KINDS, loops_of, run
+from support.loops import KINDS, in_loop, loops_of, run, until
 from support.pools import Recorder
 from support.servers import PID, RECONNECT_SOON, unary
 from support.waiting import LONG, eventually
@@ -313,6 +314,33 @@ def test_a_look_up_that_hangs_holds_up_no_loop(monkeypatch: pytest.MonkeyPatch, 
     assert [thread.daemon for thread in _looking_up()] == [True]
     may_go_on.set()
     eventually(lambda: not _looking_up())
+
+
+@in_loop
+async def test_a_look_up_that_others_cancel_is_not_the_last(servers: Servers) -> None:
+    """As code does that cancels all tasks of the loop and goes on."""
+    looks: list[asyncio.Event] = []
+
+    async def addresses() -> list[str]:
+        looks.append(asyncio.Event())
+        if len(looks) == 1:
+            await asyncio.Event().wait()
+        return of(servers, 1)
+
+    async with grpcpool.aio.insecure_channel("orders", OPTIONS, addresses=addresses) as pool:
+        method: Any = pool.unary_unary(PID)
+
+        async def ask(**how: Any) -> Any:
+            return await method(b"", timeout=LONG, **how)
+
+        call = asyncio.ensure_future(ask())
+        await until(lambda: looks)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), call}:
+            task.cancel()
+        with contextlib.suppress(grpc.RpcError):
+            # It fails fast, as it would if the addresses could not be looked up.
+            await call
+        assert await ask(wait_for_ready=True) == str(servers[0].pid).encode()
 
 
 def _looking_up() -> list[threading.Thread]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import grpc
 import pytest
@@ -116,6 +117,29 @@ def test_a_past_connect_error_is_not_the_cause(make_pool: PoolMaker, clock: Manu
         pool.acquire(timeout=0)
     assert caught.value.__cause__ is None
     assert "connect error" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", ["timeout", "max_waiters"])
+def test_no_connection_is_up_yet(make_pool: PoolMaker, limit: str) -> None:
+    """While the first one is being opened, the remedy is not a larger pool."""
+    factory = HangingFactory()
+    pool = make_pool(factory, max_waiters=0 if limit == "max_waiters" else 10)
+    with pytest.raises(PoolError) as caught:
+        pool.acquire(timeout=0 if limit == "timeout" else 1)
+    assert "; no connection is up yet: call open() before" in str(caught.value)
+    assert "max_size" not in str(caught.value)
+    factory.go.set()
+
+
+def test_an_error_of_one_word_has_its_type(make_pool: PoolMaker) -> None:
+    """As a missing key, of which the text of the error is nothing but the key."""
+
+    def make() -> Any:
+        tokens: dict[str, Any] = {}
+        return tokens["token"]
+
+    with pytest.raises(PoolOpenError, match="last connect error: KeyError: 'token'; see"):
+        make_pool(make).open()
 
 
 def test_a_failed_open_says_why(make_pool: PoolMaker) -> None:

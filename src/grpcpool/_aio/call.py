@@ -50,8 +50,9 @@ else:
     _StreamUnaryCall = grpc.aio.StreamUnaryCall
     _StreamStreamCall = grpc.aio.StreamStreamCall
 
-# After these errors the native call is over, or unaffected: it does not support what was tried.
-_HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
+# After these errors the native call is over, or unaffected: it does not support what was tried, or a coroutine that
+# waited for it was closed.
+_HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError, GeneratorExit)
 
 
 MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
@@ -108,8 +109,11 @@ class CallProxy:
         """The call is over, and was never started."""
         failed.ends_at(waiting.own_deadline, self._driver.monotonic)
         self._stage = failed
+        context = waiting.context
         waiting.left()
-        self._run_callbacks()
+        if self._callbacks:
+            # Callbacks see the variables of their call, wherever it is refused; that context may be in use here.
+            context.copy().run(self._run_callbacks)
 
     def _end(self, running: Running) -> None:
         """The native call is over, and the call with it."""
@@ -150,8 +154,9 @@ class CallProxy:
         if native is not self._stage.native:
             if isinstance(error, grpc.RpcError):
                 return True
-            # The call has not ended: the coroutine that waits for it was cancelled.
-            self.cancel()
+            if not isinstance(error, GeneratorExit):
+                # The call has not ended: the coroutine that waits for it was cancelled.
+                self.cancel()
         elif not isinstance(error, _HARMLESS) and not _is_over(native):
             self.cancel()
         elif isinstance(error, grpc.RpcError) and not self._may_repeat and is_refused_stream(error):

@@ -231,8 +231,8 @@ class AioDriver(Driver):
             # This coroutine is collected together with its loop.
             raise
         except BaseException as error:
-            # Foreign code may raise anything, `CancelledError` included. One that is not reported would be the last.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            # Foreign code may raise anything, and cancel any task. A look-up that is not reported would be the last.
+            if isinstance(error, asyncio.CancelledError) and self.finished.is_set():
                 raise
             # As in `_open`: what they hold must not live on with the error.
             traceback.clear_frames(error.__traceback__)
@@ -312,7 +312,7 @@ class AioDriver(Driver):
             return
         self._stop_timer()
         self.wakes_at = alarm
-        self._timer = self.loop.call_later(delay, self._ring, context=self._context)
+        self._timer = self.loop.call_later(delay, self._ring, context=self._context.copy())
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -38,6 +38,7 @@ class _Last(
         # Whether the requests are written, and there is one response; and the calls to which they are.
         self._is_written = is_written and method.kind == "stream_unary"
         self._written: list[weakref.ref[Any]] = []
+        self._chain: asyncio.Task[Any] | None = None
         # The calls that the interceptors began. They hold them, if they need them.
         self._begun: list[weakref.ref[Any]] = []
 
@@ -51,12 +52,20 @@ class _Last(
         if self._is_written:
             call._mark_written()
             self._written.append(weakref.ref(call))
-        self._begun.append(weakref.ref(call))
+        if asyncio.current_task() is self._chain:
+            # What a task of an interceptor's begins, others may wait for.
+            self._begun.append(weakref.ref(call))
         return call
 
-    def chain_ended(self, chain: asyncio.Task[Any]) -> None:
+    def follow(self, chain: asyncio.Task[Any]) -> None:
+        """The task runs the interceptors."""
+        self._chain = chain
+        chain.add_done_callback(self._chain_ended)
+
+    def _chain_ended(self, chain: asyncio.Task[Any]) -> None:
         """The interceptors are done. If they were cancelled, so is what they began, which nothing else would end."""
         begun, self._begun = self._begun, []
+        self._chain, self._goes_on = None, False
         if chain.cancelled():
             for reference in begun:
                 call = reference()
@@ -81,7 +90,8 @@ def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arg
     """Begins a call that goes through `interceptors`, and then on by way of `caller`."""
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
     caller.driver.enter()
-    if not isinstance(metadata, grpc.aio.Metadata):
+    if not metadata or not isinstance(metadata, grpc.aio.Metadata):
+        # Another one for each call, also instead of one that is empty, as in gRPC: interceptors may add to it.
         metadata = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
     name, serializer, deserializer, _ = method.arguments
     goes_on = caller.begin_chain()
@@ -103,7 +113,7 @@ def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arg
     except BaseException:
         caller.end_chain()
         raise
-    call.chain.add_done_callback(last.chain_ended)
+    last.follow(call.chain)
     call._when_complete = last.mark_complete
     if goes_on:
         caller.watch_chain(call.chain)

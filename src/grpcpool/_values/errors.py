@@ -143,9 +143,9 @@ def describe_ask(streams: int | None, *, is_call: bool) -> str:
 
 
 def brief(error: BaseException) -> str:
-    """Returns the error as text: of a `grpc.RpcError` the details as the server sent them, which may not be plain.
+    """Returns the error's text; for a `grpc.RpcError` its details as the server sent them, which may not be plain.
 
-    Errors of the network are clear by themselves. Others get their type: their text may be just a missing key.
+    A text of one word gets the error's type: that of a `KeyError` is no more than the missing key.
     """
     name = type(error).__name__
     try:
@@ -153,8 +153,10 @@ def brief(error: BaseException) -> str:
         text = str((details() if callable(details) else None) or error)
     except Exception:  # noqa: BLE001 -- `details` and `str` of a foreign error may raise
         return name
-    is_clear = callable(details) or isinstance(error, OSError | PoolError)
-    return (text if is_clear else f"{name}: {text}") if text else name
+    if not text:
+        return name
+    is_clear = " " in text or callable(details) or isinstance(error, ConnectError | PoolError)
+    return text if is_clear else f"{name}: {text}"
 
 
 def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseException | None) -> PoolError:
