@@ -21,7 +21,7 @@ from support.connections import assert_no_connections
 from support.garbage import ASIDE
 from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
 from support.pools import PoolMaker, pool_threads
-from support.servers import Server
+from support.servers import Server, dead_target
 from support.waiting import eventually
 
 # Other packages' plugins for hypothesis: no test needs them, and they import much, such as trio.
@@ -141,6 +141,13 @@ def server(_shared_server: Server) -> Iterator[Server]:
         _shared_server.port = 0
         _shared_server.start()
         raise
+
+
+@pytest.fixture
+def dead() -> Iterator[str]:
+    """A target that refuses connections."""
+    with dead_target() as target:
+        yield target
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ async def test_callbacks_run_however_it_ends(calls: CallServer, way: Way, end: s
         told: list[Any] = []
         tag = new_tag()
         command = "ok" if end == "answered" else f"hold:{tag}"
-        call = way.begin(full.pool, command, timeout=0.05 if end == "refused" else LONG)
+        call = way.begin(full.pool, command, timeout=0.5 if end == "refused" else LONG)
         for name in "abc":
             call.add_done_callback(lambda call, name=name: told.append((name, call, call.done())))
         using = asyncio.create_task(outcome_of(way.use(call, command)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -23,19 +22,12 @@ from support.aio_pools import at_rest
 from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop, settle, until
-from support.servers import RECONNECT_SOON, dead_target
+from support.servers import RECONNECT_SOON
 from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
 Code = grpc.StatusCode
-
-
-@pytest.fixture
-def dead() -> Iterator[str]:
-    """A target that refuses connections."""
-    with dead_target() as target:
-        yield target
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------

@@ -289,17 +289,38 @@ async def test_an_iterator_is_at_its_end(calls: CallServer) -> None:
         assert await call.read() is EOF
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way.takes != "await"], ids=str)
 @in_loop
-async def test_an_empty_stream(calls: CallServer) -> None:
+async def test_an_empty_stream(calls: CallServer, way: Way) -> None:
     """A stream that ends without a response is empty, also if it had to wait."""
+    async with world(calls) as at:
+        full = await at.full()
+        call = way.begin(full.pool, "none")
+        full.make_room()
+        assert await way.use(call, "none") == []
+        assert await call.code() is grpc.StatusCode.OK
+
+
+@in_loop
+async def test_a_stream_without_requests(calls: CallServer) -> None:
+    """A call whose iterator of requests is empty fails as on gRPC's own channel, also if it had to wait."""
     way = WAYS[6]
     async with world(calls) as at:
         full = await at.full()
-        for channel in (at.plain, full.pool):
-            reading = asyncio.create_task(outcome_of(way.whole(channel, requests=iter(()))))
-            full.make_room()
-            assert (await reading)[0] == "error"
+        expected = await outcome_of(way.whole(at.plain, requests=iter(())))
+        assert expected[0] == "error"
+        reading = asyncio.create_task(outcome_of(way.whole(full.pool, requests=iter(()))))
+        full.make_room()
+        assert await reading == expected
+
+
+@in_loop
+async def test_responses_that_cannot_be_deserialized(calls: CallServer) -> None:
+    """They are `None`, as in gRPC, also if the call had to wait."""
+    async with world(calls) as at:
+        full = await at.full()
         call = STREAM.begin(full.pool, deserializer=failing)
+        full.make_room()
         assert await STREAM.take(call) == [None, None, None]
 
 

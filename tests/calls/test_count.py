@@ -158,7 +158,10 @@ def _crowded(pool: ChannelPool) -> Iterator[None]:
         blocker.cancel()
 
     making = background(make_room)
-    yield
+    try:
+        yield
+    finally:
+        blocker.cancel()
     making.result(20)
 
 

@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -16,7 +15,6 @@ import grpcpool
 from grpcpool import ChannelPool, PoolClosedError, PoolConfig, PoolTimeoutError
 from support.call_server import UU, CallServer, new_tag
 from support.pools import PoolMaker, assert_at_rest
-from support.servers import dead_target
 from support.waiting import LONG, background, eventually
 from support.ways import WAYS, Way, outcome_of
 
@@ -24,13 +22,6 @@ pytestmark = pytest.mark.timeout(60)
 
 # With a `prime`, the pool itself fails calls while nothing is up.
 _REFUSING = PoolConfig(prime=lambda _: None)
-
-
-@pytest.fixture
-def dead() -> Iterator[str]:
-    """A target that refuses connections."""
-    with dead_target() as target:
-        yield target
 
 
 def _error(work: Any) -> Any:

@@ -101,7 +101,7 @@ def test_a_callback_may_make_calls_and_wait_for_them(make_pool: PoolMaker) -> No
     call: Any = pool.unary_unary(UU)
     first = call.future(b"a")
     eventually(lambda: len(channel.calls) == 1)
-    timed_out = call.future(b"b", timeout=0.05)
+    timed_out = call.future(b"b", timeout=0.5)
     answers: list[Any] = []
     timed_out.add_done_callback(lambda _: answers.append(call(b"again", timeout=LONG)))
     second = call.future(b"c")

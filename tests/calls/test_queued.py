@@ -174,7 +174,7 @@ def test_callbacks_run_however_it_ends(calls: CallServer, full: Full, way: Way, 
     """Each callback runs once: a done-callback with the call as its argument, the other without one."""
     told: deque[Any] = deque()
     tag = new_tag()
-    timeout = 0.05 if end == "refused" else 20
+    timeout = 0.5 if end == "refused" else 20
     call = way.begin(full.pool, "ok" if end == "answered" else f"hold:{tag}", timeout=timeout)
     assert call.add_callback(lambda: told.append("callback"))
     call.add_done_callback(told.append)

@@ -17,17 +17,14 @@ from grpcpool.events import Opening, TimedOut
 from grpcpool.testing import ManualClock
 from support.fakes import FakeFactory, HangingFactory
 from support.pools import PoolMaker
+from support.signals import Interruption, main_thread
 from support.waiting import LONG, background, eventually, is_inside
 
 pytestmark = pytest.mark.timeout(60)
 
 
-class Interruption(BaseException):
-    """Raised by a signal handler in the main thread, as Ctrl-C raises KeyboardInterrupt."""
-
-
 @pytest.fixture
-def interruptible() -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """SIGUSR1 raises `Interruption` in the main thread."""
 
     def interrupt(*_: object) -> None:
@@ -39,13 +36,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _interrupt_main_thread() -> None:
-    signal.pthread_kill(_main_thread(), signal.SIGUSR1)
-
-
-def _main_thread() -> int:
-    main = threading.main_thread().ident
-    assert main is not None
-    return main
+    signal.pthread_kill(main_thread(), signal.SIGUSR1)
 
 
 class InterruptedIn(Listener):
@@ -192,7 +183,7 @@ def test_a_closed_pool_refuses(make_pool: PoolMaker) -> None:
         pool.acquire(timeout=0, streams=1)
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupted_wait_leaves_no_trace(make_pool: PoolMaker) -> None:
     """A thread interrupted while waiting leaves the queue, holds nothing, and the next request is served."""
     pool = make_pool(FakeFactory(), max_size=1)
@@ -200,7 +191,7 @@ def test_an_interrupted_wait_leaves_no_trace(make_pool: PoolMaker) -> None:
 
     def interrupt() -> None:
         _when_waiting(pool)
-        eventually(lambda: is_inside("acquire_within", _main_thread()))
+        eventually(lambda: is_inside("acquire_within", main_thread()))
         _interrupt_main_thread()
 
     interrupter = background(interrupt)
@@ -213,7 +204,7 @@ def test_an_interrupted_wait_leaves_no_trace(make_pool: PoolMaker) -> None:
     pool.acquire(timeout=0).release()
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupted_open_leaves_no_trace(make_pool: PoolMaker) -> None:
     """A thread interrupted in `open()` leaves the pool as it was: empty and usable."""
     gate = threading.Event()
@@ -232,7 +223,7 @@ def test_an_interrupted_open_leaves_no_trace(make_pool: PoolMaker) -> None:
         # Not while a thread is being started: an exception there makes CPython end the new thread.
         eventually(lambda: len(begun) == 2)
         assert pool.stats().opening == 2
-        eventually(lambda: is_inside("acquire_within", _main_thread()))
+        eventually(lambda: is_inside("acquire_within", main_thread()))
         _interrupt_main_thread()
 
     interrupter = background(interrupt)
@@ -245,7 +236,7 @@ def test_an_interrupted_open_leaves_no_trace(make_pool: PoolMaker) -> None:
     pool.acquire().release()
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interruption_between_grant_and_delivery_loses_nothing(
     make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +260,7 @@ def test_an_interruption_between_grant_and_delivery_loses_nothing(
 
     def release() -> None:
         _when_waiting(pool)
-        eventually(lambda: is_inside("acquire_within", _main_thread()))
+        eventually(lambda: is_inside("acquire_within", main_thread()))
         held.release()
 
     releaser = background(release)

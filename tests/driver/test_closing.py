@@ -23,16 +23,12 @@ from grpcpool import (
 )
 from grpcpool.events import Closed
 from grpcpool.testing import ManualClock
-from support.fakes import FakeChannel, FakeFactory
+from support.fakes import FakeChannel, FakeFactory, holding
 from support.pools import PoolMaker
 from support.servers import ECHO
-from support.waiting import LONG, background, eventually, together
+from support.waiting import LONG, background, eventually, is_inside, together
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def _holding() -> FakeChannel:
-    return FakeChannel(holds_calls=True)
 
 
 def _threads_of(pool: ChannelPool) -> list[str]:
@@ -74,12 +70,12 @@ def test_a_pool_that_was_never_used_closes(make_pool: PoolMaker) -> None:
 
 def test_without_grace_what_is_in_flight_is_cancelled(make_pool: PoolMaker) -> None:
     """`close()` cancels calls at once, like gRPC's own; releasing the lease later has no effect."""
-    factory = FakeFactory(_holding)
+    factory = FakeFactory(holding)
     pool = make_pool(factory)
     lease = pool.acquire()
     call = lease.unary_unary(ECHO).future(b"")
     pool.close()
-    assert call.cancelled()
+    assert call.code() is grpc.StatusCode.CANCELLED
     assert not factory.open
     assert pool.stats().in_flight == 0
     with pytest.raises(ValueError, match="closed channel"):
@@ -108,7 +104,7 @@ def test_with_grace_it_waits_for_leases(make_pool: PoolMaker) -> None:
 
 def test_with_grace_it_waits_for_calls(make_pool: PoolMaker) -> None:
     """A call that runs on a released lease is waited for, too."""
-    factory = FakeFactory(_holding)
+    factory = FakeFactory(holding)
     pool = make_pool(factory)
     with pool.acquire() as lease:
         call = lease.unary_unary(ECHO).future(b"")
@@ -126,7 +122,7 @@ def test_after_the_grace_it_cancels(
     make_pool: PoolMaker, clock: ManualClock, given: dict[str, float], seconds: float
 ) -> None:
     """At the end of the given or configured grace, what still runs is cancelled."""
-    factory = FakeFactory(_holding)
+    factory = FakeFactory(holding)
     pool = make_pool(factory, close_grace=7.0)
     lease = pool.acquire()
     call = lease.unary_unary(ECHO).future(b"")
@@ -136,7 +132,7 @@ def test_after_the_grace_it_cancels(
     assert not call.done()
     clock.advance(0.02)
     closing.result(LONG)
-    assert call.cancelled()
+    assert call.code() is grpc.StatusCode.CANCELLED
     assert not factory.open
     lease.release()
 
@@ -187,7 +183,10 @@ def test_a_later_close_may_shorten_the_grace(make_pool: PoolMaker) -> None:
     with pool.acquire():
         patient = background(lambda: pool.close(grace=1000))
         eventually(lambda: pool.closed)
+        before = set(threading.enumerate())
         more_patient = background(lambda: pool.close(grace=100000))
+        (thread,) = {it for it in threading.enumerate() if it.name == "test-background"} - before
+        eventually(lambda: is_inside("acquire_within", thread.ident or 0))
         pool.close(grace=0)
         patient.result(LONG)
         more_patient.result(LONG)

@@ -15,6 +15,8 @@ from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
+State = grpc.ChannelConnectivity
+
 # The stubs have no type for a multicallable without serializers: channels are `Any` here.
 
 
@@ -159,7 +161,7 @@ def test_close_cancels_running_calls_and_refuses_new_ones(busy: Any) -> None:
 
 
 def test_a_subscriber_gets_each_state(channel: Any) -> None:
-    """A subscriber gets the current state, IDLE at first, then each change up to READY; none after it unsubscribes."""
+    """A subscriber gets the current state, IDLE at first, then the changes up to READY."""
     states: list[grpc.ChannelConnectivity] = []
     channel.subscribe(states.append)
     eventually(lambda: states)
@@ -171,6 +173,22 @@ def test_a_subscriber_gets_each_state(channel: Any) -> None:
     channel.unsubscribe(states.append)
     channel.unsubscribe(others.append)
     channel.unsubscribe(lambda state: None)
+
+
+def test_a_subscriber_gets_each_change_until_it_unsubscribes() -> None:
+    """A subscriber gets each change; one that was removed gets no more.
+
+    A real channel leaves out states that do not last.
+    """
+    removed: list[grpc.ChannelConnectivity] = []
+    kept: list[grpc.ChannelConnectivity] = []
+    with FakeChannel() as channel:
+        channel.subscribe(removed.append)
+        channel.subscribe(kept.append)
+        channel.unsubscribe(removed.append)
+        channel.subscribe(lambda state: None, try_to_connect=True)
+    assert removed == [State.IDLE]
+    assert kept == [State.IDLE, State.CONNECTING, State.READY]
 
 
 def test_it_is_a_context_manager() -> None:

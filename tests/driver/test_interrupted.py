@@ -207,6 +207,11 @@ def _begin_future(pool: ChannelPool) -> Any:
     return pool.unary_unary(ECHO).future(b"", timeout=LONG)
 
 
+def _answers_nothing() -> FakeChannel:
+    """A channel whose streams end without being read."""
+    return FakeChannel({COUNT: lambda request: ()})
+
+
 def _begin_stream(pool: ChannelPool) -> Any:
     return pool.unary_stream(COUNT)(b"", timeout=LONG)
 
@@ -244,7 +249,7 @@ def test_a_call_that_its_caller_waits_for_ends(
 
 def _is_interrupted_in_its_wait(begin: Callable[[ChannelPool], Any], wait: Callable[[Any], None], number: int) -> bool:
     """Waits for a queued call, for which there is soon room, with a handler that raises at the point of that number."""
-    with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+    with ChannelPool(FakeFactory(_answers_nothing), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
         pool.open()
         lease = pool.acquire()
         call = begin(pool)
@@ -335,7 +340,7 @@ def test_a_refused_call_ends() -> None:
 def test_a_call_that_nothing_waits_for_is_started(begin: Callable[[ChannelPool], Any]) -> None:
     """Wherever a handler raises while a release serves a queued call, the release returns, and the call is started."""
     for number in range(1, _MOST):
-        with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+        with ChannelPool(FakeFactory(_answers_nothing), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
             pool.open()
             lease = pool.acquire()
             call = begin(pool)

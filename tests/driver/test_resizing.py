@@ -174,7 +174,8 @@ def test_a_drain_is_bounded(make_pool: PoolMaker, clock: ManualClock) -> None:
         clock.advance(49)
         assert not call.done()
         clock.advance(1)
-        eventually(call.cancelled)
+        eventually(call.done)
+        assert call.code() is grpc.StatusCode.CANCELLED
     assert pool.stats().in_flight == 0
 
 

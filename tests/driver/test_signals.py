@@ -12,13 +12,10 @@ import pytest
 from grpcpool import ChannelPool, PoolConfig
 from grpcpool.testing import FakeChannel, FakeFactory
 from support.servers import COUNT, ECHO
+from support.signals import Interruption, main_thread
 from support.waiting import LONG, background, eventually, is_inside
 
 pytestmark = pytest.mark.timeout(60)
-
-
-class Interruption(BaseException):
-    """Raised by the handler, as Ctrl-C raises KeyboardInterrupt."""
 
 
 @pytest.fixture
@@ -121,7 +118,7 @@ def test_an_open_ends(handler: threading.Event) -> None:
 
         def interrupt() -> None:
             assert begun.wait(LONG)
-            eventually(lambda: is_inside("acquire_within", _main_thread()))
+            eventually(lambda: is_inside("acquire_within", main_thread()))
             _raise_here(handler)
 
         interrupter = background(interrupt)
@@ -138,7 +135,7 @@ def test_a_close_ends(handler: threading.Event) -> None:
     lease = pool.acquire()
 
     def interrupt() -> None:
-        eventually(lambda: is_inside("acquire_within", _main_thread()))
+        eventually(lambda: is_inside("acquire_within", main_thread()))
         _raise_here(handler)
 
     interrupter = background(interrupt)
@@ -156,9 +153,3 @@ def _raise_here(handler: threading.Event) -> None:
     """Sends the signal to this thread, and waits until the handler has run in the main thread."""
     signal.raise_signal(signal.SIGUSR1)
     assert handler.wait(LONG)
-
-
-def _main_thread() -> int:
-    main = threading.main_thread().ident
-    assert main is not None
-    return main

@@ -79,7 +79,7 @@ def test_a_server_that_comes_back_is_used_again(make_pool: PoolMaker) -> None:
         pool.open()
         mortal.kill()
         eventually(lambda: connections_to(mortal.port) == 0)
-        time.sleep(0.6)
+        eventually(lambda: pool.stats().ready == 1)
         for _ in range(20):
             with pool.acquire(timeout=LONG) as lease:
                 assert _call(lease)
@@ -111,7 +111,7 @@ def test_while_nothing_is_up_an_acquire_keeps_its_timeout(make_pool: PoolMaker) 
         pool.open()
         server.kill()
         eventually(lambda: connections_to(server.port) == 0)
-        time.sleep(0.6)
+        eventually(lambda: pool.stats().ready == 0)
         with pytest.raises(PoolTimeoutError) as caught:
             pool.acquire(timeout=1)
         assert isinstance(caught.value.__cause__, grpc.RpcError)

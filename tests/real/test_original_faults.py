@@ -237,7 +237,7 @@ def test_a_dead_connection_is_not_leased(make_pool: PoolMaker) -> None:
             unary(lease, ECHO, b"")
         mortal.kill()
         eventually(lambda: connections_to(mortal.port) == 0)
-        time.sleep(0.6)
+        eventually(lambda: pool.stats().ready == 0)
         for _ in range(5):
             with pool.acquire(timeout=LONG) as lease:
                 assert int(unary(lease, "/test.Test/Pid", b"")) == other.pid

@@ -357,7 +357,7 @@ def test_a_draining_connection_is_taken_back_before_dialling(server: Server, mak
     assert pool.stats().draining == 1
     pool.resize(max_size=2)
     waiting = background(lambda: pool.acquire(timeout=LONG, streams=2))
-    time.sleep(0.05)
+    eventually(lambda: pool.stats().waiting == 1)
     for lease in both:
         lease.release()
     waiting.result(LONG).release()
@@ -408,7 +408,7 @@ def test_a_lost_server_costs_no_slot(make_pool: PoolMaker) -> None:
         ids = [channel.id for channel in pool.stats().channels]
         server.kill()
         eventually(lambda: connections_to(server.port) == 0)
-        time.sleep(0.6)
+        eventually(lambda: pool.stats().ready == 0)
         with pytest.raises(PoolTimeoutError):
             pool.acquire(timeout=0.2)
         assert [channel.id for channel in pool.stats().channels] == ids

@@ -106,6 +106,7 @@ def test_its_requests_are_read_once(refusing: RefusingServer, open_pool: PoolOpe
     _refusal(pool, way, requests)
     assert_at_rest(pool)
     taken = requests.taken
+    assert refusing.report().all.begun == 1
     refusing.begin()
     assert way.finish(way.begin(pool))
     assert requests.taken <= taken + 1

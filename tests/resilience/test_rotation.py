@@ -103,9 +103,9 @@ def test_drain_timeout_is_a_long_streams_only_bound(world: World, mortal: Server
         stream = subject.begin(COUNT, b"1000,20", kind="stream")
         eventually(lambda: subject.stats().in_flight == 1)
         with subject.load(4, SLOW, b"5") as load:
+            began = time.monotonic()
             subject.do(lambda pool: pool.refresh())
             eventually(lambda: subject.stats().draining == 1)
-            began = time.monotonic()
             error = failure_of(stream)
             took = time.monotonic() - began
             load.wait_for_calls(4)

@@ -408,14 +408,19 @@ def test_what_lingers_does_not_hold_up_the_end(calls: CallServer) -> None:
     program = """
 import sys, time
 import grpcpool
+from grpcpool._sync import shared
 from support.call_server import UU
-one, other = (grpcpool.shared_channel(sys.argv[1], name=name) for name in "ab")
-for each in (one, other):
+shared.LINGERS_FOR = 600
+one, other, third = handles = [grpcpool.shared_channel(sys.argv[1], name=name) for name in "abc"]
+for each in handles:
     each.unary_unary(UU)(b"ok", timeout=20)
 one.close()
+del third, handles, each
 print(time.monotonic())
 """
-    assert run_python(program, calls.target).stderr == ""
+    ended = run_python(program, calls.target)
+    assert ended.stderr == ""
+    assert time.monotonic() - float(ended.stdout) < 20
 
 
 def test_the_time_that_pools_linger_is_documented() -> None:

@@ -78,7 +78,8 @@ def _uu(request: bytes, context: grpc.ServicerContext) -> bytes:
 
 
 def _us(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-    yield from _answers(request, context)
+    if request != b"none":
+        yield from _answers(request, context)
 
 
 def _su(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
@@ -90,7 +91,7 @@ def _su(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
 
 
 def _ss(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-    yield from _answers(next(requests), context)
+    yield from _us(next(requests), context)
 
 
 # The health service, if there is one.

@@ -24,6 +24,7 @@ __all__ = [
     "aio",
     "error",
     "failing_factory",
+    "holding",
     "numbers",
 ]
 
@@ -56,6 +57,11 @@ class ConstantFactory:
     def __call__(self) -> Any:
         """Returns it."""
         return self._value
+
+
+def holding() -> FakeChannel:
+    """A channel whose calls run until the test ends them."""
+    return FakeChannel(holds_calls=True)
 
 
 def failing_factory() -> NoReturn:

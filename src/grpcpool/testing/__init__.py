@@ -10,7 +10,12 @@
 
 A `FakeChannel` is a complete `grpc.Channel`. By default it answers each call with the request. The test can set
 handlers, set the connectivity state, and decide when calls end. Metadata, credentials and compression are accepted and
-ignored; only blocking calls have a deadline.
+ignored. Calls end at their deadlines, which use the real clock.
+
+A handler that returns one response runs on the thread of the caller, before the call returns: a handler that waits
+holds up its caller, also beyond the deadline. A handler that returns a stream runs on a thread of its own, a few
+responses ahead of the reader; its call ends when the last response has been read. If a handler raises an error with a
+status code, the call ends with it; other errors are `UNKNOWN`, as on a server.
 
 The asyncio twins are in `grpcpool.testing.aio`, under the same names; the clock works for both::
 
@@ -28,7 +33,6 @@ from . import aio
 from ._clock import ManualClock, manual_clock
 from ._shared import Codec, Handler
 from ._sync import (
-    FakeCall,
     FakeChannel,
     FakeFactory,
     FakeStreamStream,
@@ -37,6 +41,7 @@ from ._sync import (
     FakeUnaryUnary,
     error,
 )
+from ._sync_call import FakeCall
 
 __all__ = [
     "Codec",

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Self
 import grpc
 from grpc.aio import EOF, AioRpcError, Metadata, UsageError
 
+from ._shared import UNREAD_LIMIT, failure_of
+
 _log = logging.getLogger("grpcpool.testing")
 
 _MIXED = "The iterator and read/write APIs may not be mixed on a single RPC."
@@ -35,11 +37,10 @@ class Status:
     """Whether the client cancelled the call."""
 
     @classmethod
-    def of(cls, error: grpc.RpcError) -> Self:
-        """Returns the status of a sync or asyncio error."""
-        call: Any = error
-        trailing = tuple(call.trailing_metadata() or ())
-        return cls(call.code(), call.details() or "", Metadata.from_tuple(trailing))
+    def of(cls, raised: Exception) -> Self:
+        """Returns the status of a call whose handler raised this, which may be an error of the sync world."""
+        code, details, trailing = failure_of(raised, f"Unexpected {type(raised)}: {raised}")
+        return cls(code, details, Metadata.from_tuple(trailing))
 
     def debug_error_string(self) -> str:
         """Returns code and details in one text."""
@@ -72,6 +73,7 @@ class FakeCall(grpc.aio.Call):
         self._ended = asyncio.Event()
         self._response_started = asyncio.Event()
         self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
         self._handler: asyncio.Task[None] | None = None
         self._deadline = None if timeout is None else self._loop.time() + timeout
         self._timer: asyncio.Handle | None = None
@@ -103,6 +105,14 @@ class FakeCall(grpc.aio.Call):
     def handle(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs the handler, which ends the call; cancels it if the call ends in another way."""
         self._handler = self._loop.create_task(work)
+
+    async def _has_room(self) -> None:
+        """Waits until a handler may send another response."""
+        while len(self._responses) >= UNREAD_LIMIT:
+            self._taken.clear()
+            await self._taken.wait()
+        # Lets the reader run, even if the responses never end.
+        await asyncio.sleep(0)
 
     def _conclude(self, status: Status) -> None:
         self._end(status)
@@ -252,6 +262,7 @@ class _StreamResponse(FakeCall):
         if not self._responses:
             return EOF
         response = self._responses.popleft()
+        self._taken.set()
         if self._last is not None and not self._responses:
             self._end(self._last)
         return response

@@ -8,6 +8,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
+from .._grpc.status import code_of, details_of
+
 Handler = Callable[[Any], Any]
 """Takes the request (or the iterator of requests); returns the response (or an iterable of responses), or raises.
 
@@ -25,9 +27,48 @@ DEFAULT_HANDLERS: dict[tuple[bool, bool], Handler] = {
 """The handlers of methods without one of their own, by whether they take and return streams."""
 
 
+UNREAD_LIMIT = 16
+"""A handler waits while so many of its responses are unread, as on a server, whose connection can hold only so much."""
+
+
+class HandlerError(TypeError):
+    """A handler returned what no server can send."""
+
+
 def codec(given: Codec) -> Callable[[Any], Any]:
     """Returns the function that converts a message."""
     return given or (lambda message: message)
+
+
+def response_codec(deserialize: Codec) -> Callable[[Any], Any]:
+    """Same as `codec`; raises `HandlerError` if a response cannot be converted because it is not bytes."""
+    convert = codec(deserialize)
+
+    def converted(response: Any) -> Any:
+        try:
+            return convert(response)
+        except Exception as error:
+            if isinstance(response, bytes):
+                raise
+            text = f"it must return bytes for the stub to deserialize, not {type(response).__name__}"
+            raise HandlerError(text) from error
+
+    return converted
+
+
+def failure_of(raised: Exception, unexpected: str) -> tuple[grpc.StatusCode, str, tuple[Any, ...]]:
+    """Returns code, details and trailing metadata of a call whose handler raised this.
+
+    Unlike a server, uses those of an `RpcError` as far as it has any. Other errors are `UNKNOWN` and `unexpected`.
+    """
+    code = code_of(raised) if isinstance(raised, grpc.RpcError) else None
+    if not isinstance(code, grpc.StatusCode) or code is grpc.StatusCode.OK:
+        return grpc.StatusCode.UNKNOWN, unexpected, ()
+    try:
+        trailing: Any = raised.trailing_metadata()  # type: ignore[attr-defined]
+        return code, details_of(raised), tuple((key, value) for key, value in trailing or ())
+    except Exception:  # noqa: BLE001 -- many errors have no such method
+        return code, details_of(raised), ()
 
 
 class FakeConnection:
@@ -35,6 +76,9 @@ class FakeConnection:
 
     def __init__(self, handlers: Mapping[str, Handler] | None, *, connects: bool, holds_calls: bool) -> None:
         """Starts in state `IDLE`."""
+        for method in handlers or ():
+            if not method.startswith("/"):
+                raise ValueError(f"handlers need full method names, such as '/shop.Orders/Get', not {method!r}")
         self.handlers = dict(handlers or {})
         self.holds_calls = holds_calls
         self.closed = 0
@@ -83,6 +127,8 @@ class FakeFactoryOf(Generic[C]):
 
     def __init__(self, make: Callable[[], C], *, fails: int) -> None:
         """Creates channels with `make`, after the first `fails` calls have failed."""
+        if not callable(make):
+            raise TypeError(f"a FakeFactory needs a function that creates channels, such as lambda: {make!r}")
         self._make = make
         self._fails = fails
         self._lock = threading.Lock()

@@ -1,17 +1,25 @@
-"""The sync fakes: a channel, its calls, and a factory."""
+"""The sync fakes: a channel with its multicallables, and a factory."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import types
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._grpc.status import code_of, details_of
-from ._shared import DEFAULT_HANDLERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec
+from ._shared import (
+    DEFAULT_HANDLERS,
+    Codec,
+    FakeConnection,
+    FakeFactoryOf,
+    Handler,
+    HandlerError,
+    codec,
+    response_codec,
+)
+from ._sync_call import OK, ClientError, FakeCall, Requests, Status
 
 if TYPE_CHECKING:
     # gRPC's classes take no type parameters at run time; the messages are of the user's types.
@@ -19,167 +27,13 @@ if TYPE_CHECKING:
     _UnaryStream = grpc.UnaryStreamMultiCallable[Any, Any]
     _StreamUnary = grpc.StreamUnaryMultiCallable[Any, Any]
     _StreamStream = grpc.StreamStreamMultiCallable[Any, Any]
-    _Future = grpc.Future[Any]
 else:
     _UnaryUnary = grpc.UnaryUnaryMultiCallable
     _UnaryStream = grpc.UnaryStreamMultiCallable
     _StreamUnary = grpc.StreamUnaryMultiCallable
     _StreamStream = grpc.StreamStreamMultiCallable
-    _Future = grpc.Future
 
-_WAIT_LIMIT = 30.0
-
-
-class FakeCall(grpc.RpcError, grpc.Call, _Future):
-    """A call, which is also its own future, its own iterator of responses, and the error that it fails with."""
-
-    def __init__(self) -> None:
-        """Starts the call; it runs until `finish` or `fail`."""
-        super().__init__()
-        self._changed = threading.Condition()
-        self._code: grpc.StatusCode | None = None
-        self._details = ""
-        self._responses: list[Any] = []
-        self._callbacks: list[Callable[[], None]] = []
-        # Gives what gRPC's own calls have there: a pool looks whether the server has sent initial metadata.
-        self._state = types.SimpleNamespace(initial_metadata=())
-
-    # --- for tests ----------------------------------------------------------------------------------------------
-
-    def send(self, response: Any) -> None:
-        """Delivers one response of a stream; the call continues."""
-        with self._changed:
-            self._responses.append(response)
-            self._changed.notify_all()
-
-    def finish(self, responses: Iterable[Any] = ()) -> None:
-        """Ends the call with OK and these responses (one, if the call has one response)."""
-        self._end(grpc.StatusCode.OK, "", responses)
-
-    def fail(self, code: grpc.StatusCode, details: str = "") -> None:
-        """Ends the call with an error."""
-        self._end(code, details, ())
-
-    def _end(self, code: grpc.StatusCode, details: str, responses: Iterable[Any]) -> bool:
-        with self._changed:
-            if self._code is not None:
-                return False
-            self._responses.extend(responses)
-            self._code, self._details = code, details
-            callbacks, self._callbacks = self._callbacks, []
-            self._changed.notify_all()
-        for callback in callbacks:
-            callback()
-        return True
-
-    # --- grpc.Call ----------------------------------------------------------------------------------------------
-
-    def is_active(self) -> bool:
-        """Whether the call is still running."""
-        return self._code is None
-
-    def time_remaining(self) -> Any:
-        """Returns `None`: the call has no deadline."""
-        return None
-
-    def cancel(self) -> bool:
-        """Cancels the call; returns whether it was still running."""
-        return self._end(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", ())
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Calls `callback` when the call ends; returns `False` if it has already ended."""
-        with self._changed:
-            if self._code is not None:
-                return False
-            self._callbacks.append(callback)
-            return True
-
-    def initial_metadata(self) -> Any:
-        """Returns no metadata."""
-        return ()
-
-    def trailing_metadata(self) -> Any:
-        """Returns no metadata."""
-        return ()
-
-    def code(self) -> grpc.StatusCode:
-        """Waits for the end; returns the status code."""
-        self._wait(None)
-        return self._code or grpc.StatusCode.UNKNOWN
-
-    def details(self) -> str:
-        """Waits for the end; returns the details."""
-        self._wait(None)
-        return self._details
-
-    # --- grpc.Future --------------------------------------------------------------------------------------------
-
-    def cancelled(self) -> bool:
-        """Whether the call was cancelled."""
-        return self._code is grpc.StatusCode.CANCELLED
-
-    def done(self) -> bool:
-        """Whether the call has ended."""
-        return self._code is not None
-
-    def running(self) -> bool:
-        """Whether the call is still running."""
-        return self._code is None
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Waits for the end; returns the response, or raises the error."""
-        self._wait(timeout)
-        if self._code is grpc.StatusCode.OK:
-            return self._responses[0]
-        if self._code is grpc.StatusCode.CANCELLED:
-            raise grpc.FutureCancelledError
-        raise self
-
-    def exception(self, timeout: float | None = None) -> Exception | None:
-        """Waits for the end; returns the error, or `None`."""
-        self._wait(timeout)
-        if self._code is grpc.StatusCode.CANCELLED:
-            raise grpc.FutureCancelledError
-        return None if self._code is grpc.StatusCode.OK else self
-
-    def traceback(self, timeout: float | None = None) -> Any:
-        """Waits for the end; returns `None`."""
-        self._wait(timeout)
-
-    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        """Calls `fn` with the call when it ends, or now if it has ended."""
-        if not self.add_callback(lambda: fn(self)):
-            fn(self)
-
-    # --- the stream of responses --------------------------------------------------------------------------------
-
-    def __iter__(self) -> Self:
-        """Returns itself: the call is its own iterator."""
-        return self
-
-    def __next__(self) -> Any:
-        """Returns the next response; at the end, stops or raises the error."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._responses or self._code is not None, _WAIT_LIMIT):
-                raise AssertionError(f"the fake call did not end within {_WAIT_LIMIT} s")
-            if self._responses:
-                return self._responses.pop(0)
-        if self._code is grpc.StatusCode.OK:
-            raise StopIteration
-        raise self
-
-    def _wait(self, timeout: float | None) -> None:
-        with self._changed:
-            bound = _WAIT_LIMIT if timeout is None else timeout
-            if self._changed.wait_for(lambda: self._code is not None, bound):
-                return
-        if timeout is None:
-            raise AssertionError(f"the fake call did not end within {_WAIT_LIMIT} s")
-        raise grpc.FutureTimeoutError
-
-    def __str__(self) -> str:
-        """Returns code and details as text."""
-        return f"<{type(self).__name__}: {self._code}, {self._details!r}>"
+_log = logging.getLogger("grpcpool.testing")
 
 
 class _Method:
@@ -189,47 +43,63 @@ class _Method:
         self.channel = channel
         self.method = method
         self._serialize = codec(serialize)
-        self._deserialize = codec(deserialize)
+        self._deserialize = response_codec(deserialize)
 
-    def begin(self, request: Any, *, streams_in: bool, streams_out: bool) -> FakeCall:
-        if streams_in:
-            sent: Any = (self._serialize(message) for message in request)
-        else:
-            try:
-                sent = self._serialize(request)
-            except Exception as error:
-                call = FakeCall()
-                call.fail(grpc.StatusCode.INTERNAL, "Exception serializing request!")
-                raise call from error
-        call = self.channel.admit()
-        if not self.channel.holds_calls:
-            handler = self.channel.handlers.get(self.method, DEFAULT_HANDLERS[streams_in, streams_out])
-            self._respond(call, handler, sent, streams_out=streams_out)
-        return call
-
-    def _respond(self, call: FakeCall, handler: Handler, sent: Any, *, streams_out: bool) -> None:
-        try:
-            response = handler(sent)
-            for message in response if streams_out else (response,):
-                call.send(self._deserialize(message))
-        except grpc.RpcError as error:
-            call.fail(code_of(error) or grpc.StatusCode.UNKNOWN, details_of(error))
-        except Exception as error:  # noqa: BLE001 -- as a server does
-            call.fail(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}")
-        else:
-            call.finish()
+    def begin(self, request: Any, timeout: float | None, *, streams_in: bool, streams_out: bool) -> FakeCall:
+        call = self._begin(request, timeout, streams_in, streams_out)
+        call._watch_deadline()
+        return call._of_caller() if streams_out and not self.channel.holds_calls else call
 
     def block(self, request: Any, timeout: float | None, *, streams_in: bool) -> FakeCall:
-        call = self.begin(request, streams_in=streams_in, streams_out=False)
+        call = self._begin(request, timeout, streams_in, False)
         try:
-            call.exception(timeout)
+            call.exception(call.time_remaining())
         except grpc.FutureTimeoutError:
-            call.fail(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+            call._expire()
         except grpc.FutureCancelledError:
             pass
         if call.code() is not grpc.StatusCode.OK:
             raise call
         return call
+
+    def _begin(self, request: Any, timeout: float | None, streams_in: bool, streams_out: bool) -> FakeCall:
+        try:
+            sent = None if streams_in else self._serialize(request)
+        except Exception as error:
+            call = FakeCall()
+            call.fail(grpc.StatusCode.INTERNAL, "Exception serializing request!")
+            raise call from error
+        call = self.channel.admit()
+        call._begin(timeout, streams_out)
+        if self.channel.holds_calls or not call.is_active():
+            return call
+        if streams_in:
+            sent = Requests(call, request, self._serialize)
+        handler = self.channel.handlers.get(self.method, DEFAULT_HANDLERS[streams_in, streams_out])
+        if streams_out:
+            # The caller may have to read a response before there are more requests or responses.
+            call._run(lambda: self._respond(call, handler, sent))
+        else:
+            self._respond(call, handler, sent)
+        return call
+
+    def _respond(self, call: FakeCall, handler: Handler, sent: Any) -> None:
+        try:
+            for response in handler(sent) if call._streams else (handler(sent),):
+                call._deliver(self._deserialized(response))
+        except Exception as error:  # noqa: BLE001 -- as a server does
+            call._conclude(Status.of(error))
+        else:
+            call._conclude(OK)
+
+    def _deserialized(self, response: Any) -> Any:
+        try:
+            return self._deserialize(response)
+        except HandlerError:
+            raise
+        except Exception as error:
+            _log.exception("Exception deserializing response!")
+            raise ClientError(grpc.StatusCode.INTERNAL, "Exception deserializing response!") from error
 
 
 class FakeUnaryUnary(_UnaryUnary):
@@ -239,15 +109,39 @@ class FakeUnaryUnary(_UnaryUnary):
         """Calls `method`."""
         self._method = method
 
-    def __call__(self, request: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
         return self._method.block(request, timeout, streams_in=False).result()
 
-    def with_call(self, request: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+    def with_call(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
         call = self._method.block(request, timeout, streams_in=False)
         return call.result(), call
 
-    def future(self, request: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
-        return self._method.begin(request, streams_in=False, streams_out=False)
+    def future(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._method.begin(request, timeout, streams_in=False, streams_out=False)
 
 
 class FakeUnaryStream(_UnaryStream):
@@ -257,8 +151,16 @@ class FakeUnaryStream(_UnaryStream):
         """Calls `method`."""
         self._method = method
 
-    def __call__(self, request: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
-        return self._method.begin(request, streams_in=False, streams_out=True)
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._method.begin(request, timeout, streams_in=False, streams_out=True)
 
 
 class FakeStreamUnary(_StreamUnary):
@@ -268,15 +170,39 @@ class FakeStreamUnary(_StreamUnary):
         """Calls `method`."""
         self._method = method
 
-    def __call__(self, request_iterator: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+    def __call__(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
         return self._method.block(request_iterator, timeout, streams_in=True).result()
 
-    def with_call(self, request_iterator: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
+    def with_call(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
         call = self._method.block(request_iterator, timeout, streams_in=True)
         return call.result(), call
 
-    def future(self, request_iterator: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
-        return self._method.begin(request_iterator, streams_in=True, streams_out=False)
+    def future(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._method.begin(request_iterator, timeout, streams_in=True, streams_out=False)
 
 
 class FakeStreamStream(_StreamStream):
@@ -286,8 +212,16 @@ class FakeStreamStream(_StreamStream):
         """Calls `method`."""
         self._method = method
 
-    def __call__(self, request_iterator: Any, timeout: float | None = None, *how: Any, **more: Any) -> Any:
-        return self._method.begin(request_iterator, streams_in=True, streams_out=True)
+    def __call__(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._method.begin(request_iterator, timeout, streams_in=True, streams_out=True)
 
 
 class FakeChannel(FakeConnection, grpc.Channel):
@@ -398,10 +332,12 @@ class FakeChannel(FakeConnection, grpc.Channel):
         self.close()
 
 
-def error(code: grpc.StatusCode, details: str = "") -> FakeCall:
+def error(
+    code: grpc.StatusCode, details: str = "", trailing_metadata: Iterable[tuple[str, str | bytes]] = ()
+) -> FakeCall:
     """Returns an error for a handler to raise."""
     call = FakeCall()
-    call.fail(code, details)
+    call._conclude(Status(code, details, tuple(trailing_metadata)))
     return call
 
 

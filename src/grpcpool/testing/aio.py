@@ -8,8 +8,10 @@
     factory = aio.FakeFactory(lambda: aio.FakeChannel({"/shop.Orders/Get": get}))
 
 Handlers are functions, coroutine functions or asynchronous generators. A handler for a stream of requests gets an
-iterator for ``async for``; a plain function is called after all requests have arrived, and can use ``for``. If a
-handler raises, the call ends as it would with a server. Deadlines use the clock of the loop.
+iterator for ``async for``; a plain function is called after all requests have arrived, and can use ``for``. A handler
+waits while a few of its responses are unread. If it raises an error with a status code, such as that of `error`, the
+call ends with this code, its details and its trailing metadata. A server would not use them; other errors are
+`UNKNOWN`, as on a server. Deadlines use the clock of the loop.
 
 A channel can be created anywhere. It belongs to the running loop, or without one to the loop of its first use, and must
 be used only on that loop's thread, also by the test.
@@ -37,7 +39,7 @@ from ._aio_call import (
     Requests,
     Status,
 )
-from ._shared import DEFAULT_HANDLERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec
+from ._shared import DEFAULT_HANDLERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec, response_codec
 
 __all__ = [
     "FakeCall",
@@ -72,9 +74,12 @@ C = TypeVar("C", bound=FakeCall)
 _log = logging.getLogger("grpcpool.testing")
 
 
-def error(code: grpc.StatusCode, details: str = "") -> AioRpcError:
+def error(
+    code: grpc.StatusCode, details: str = "", trailing_metadata: Iterable[tuple[str, str | bytes]] = ()
+) -> AioRpcError:
     """Returns an error for a handler to raise."""
-    return AioRpcError(code, Metadata(), Metadata(), details, Status(code, details).debug_error_string())
+    trailing = Metadata(*trailing_metadata)
+    return AioRpcError(code, Metadata(), trailing, details, Status(code, details).debug_error_string())
 
 
 class _Method:
@@ -84,7 +89,7 @@ class _Method:
         self.channel = channel
         self.method = method
         self.serialize = _logging_errors(codec(serialize), b"")
-        self._deserialize = _logging_errors(codec(deserialize), None)
+        self._deserialize = _logging_errors(response_codec(deserialize), None)
 
     def begin(self, make: Callable[[], C], request: Callable[[C], Any]) -> C:
         call = self.channel.admit(make)
@@ -106,10 +111,8 @@ class _Method:
                 await self._send_each(call, response)
             else:
                 call.send(self._deserialize(response))
-        except grpc.RpcError as raised:
-            call._conclude(Status.of(raised))
         except Exception as raised:  # noqa: BLE001 -- as a server does
-            call._conclude(Status(grpc.StatusCode.UNKNOWN, f"Unexpected {type(raised)}: {raised}"))
+            call._conclude(Status.of(raised))
         except BaseException:
             call.fail(grpc.StatusCode.CANCELLED, "The handler was cancelled")
             raise
@@ -130,8 +133,7 @@ class _Method:
 
     async def _send(self, call: FakeCall, response: Any) -> None:
         call.send(self._deserialize(response))
-        # Lets the reader run, even if the responses never end.
-        await asyncio.sleep(0)
+        await call._has_room()
 
 
 async def _echo_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
