@@ -30,8 +30,8 @@ _NOT_CONNECTED = re.compile(
     r"\A(?:failed to connect to all addresses|connections to all backends failing)(?:; last error: [A-Z_]+: (\S+): )?"
 )
 
-# What gRPC says of a call that it ended itself at its deadline, in its own parentheses if it was still sending. A server
-# that gives up on a call has other words.
+# What gRPC says of a call that it ended itself at its deadline, in its own parentheses if it was still sending. A
+# server that gives up on a call has other words.
 _OWN_DEADLINE = re.compile(r"(?:[A-Za-z_ ]+\()*Deadline Exceeded\)*")
 
 # What gRPC says of what a caller gave it and it could not send, or of messages that it could not read, or that are too
