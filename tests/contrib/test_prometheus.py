@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import grpcpool.aio
 from grpcpool import PoolConfig, PoolTimeoutError
 from grpcpool.contrib.prometheus import DASHBOARD, PoolCollector
-from grpcpool.testing import FakeFactory, aio
+from grpcpool.testing import FakeChannel, FakeFactory, ManualClock, aio
 from support.loops import in_loop
 from support.pools import PoolMaker
 from support.servers import ECHO, FAIL, RECONNECT_SOON, Server, dead_target, unary
@@ -33,7 +33,11 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 OUTAGE = """
 sum without (state) (grpcpool_connections{state=~"idle|used"}) == 0
 and ignoring (state)
-(grpcpool_connections{state="lost"} > 0 or rate(grpcpool_open_failures_total[5m]) > 0)
+(
+  grpcpool_connections{state="lost"} > 0
+  or rate(grpcpool_open_failures_total[5m]) > 0
+  unless ignoring (reason) increase(grpcpool_closed_total{reason=~"idle|shrink"}[5m]) > 0
+)
 """
 """The alert for a total outage, as it is in the guide."""
 
@@ -157,9 +161,13 @@ async def test_asyncio_pools_too(registry: CollectorRegistry, url: str) -> None:
 def _is_out(first: Samples, last: Samples, pool: str) -> bool:
     """Whether `OUTAGE` holds for a pool at the last of some scrapes within five minutes."""
     connections = {labels[1]: value for (name, labels), value in last.items() if name == "grpcpool_connections"}
-    counter = ("grpcpool_open_failures_total", (pool,))
-    increase = last[counter] - first[counter]
-    return connections["idle"] + connections["used"] == 0 and (connections["lost"] > 0 or increase > 0)
+
+    def increase(name: str, *labels: str) -> float:
+        return last[name, (pool, *labels)] - first[name, (pool, *labels)]
+
+    failed = increase("grpcpool_open_failures_total") > 0
+    rests = any(increase("grpcpool_closed_total", reason) > 0 for reason in ("idle", "shrink"))
+    return connections["idle"] + connections["used"] == 0 and (connections["lost"] > 0 or (failed and not rests))
 
 
 @pytest.mark.parametrize("calls", [True, False], ids=["calls", "idle"])
@@ -200,6 +208,32 @@ def test_the_alert_for_an_outage_fires_if_nothing_was_ever_up(registry: Collecto
             with pytest.raises(grpc.RpcError):
                 unary(pool, ECHO, b"1")
             assert _is_out(first, _scrape(url), "orders")
+
+
+def test_the_alert_for_an_outage_spares_a_pool_at_rest(
+    make_pool: PoolMaker, clock: ManualClock, registry: CollectorRegistry, url: str
+) -> None:
+    """A pool whose growth failed once, and which later closed its last connection as idle, is not in an outage."""
+    made: list[FakeChannel] = []
+
+    def factory() -> FakeChannel:
+        if made:
+            raise OSError("refused")
+        made.append(FakeChannel())
+        return made[0]
+
+    sizes: dict[str, Any] = {"min_size": 0, "max_size": 2, "max_streams": 2, "target_streams": 1, "idle_timeout": 10.0}
+    pool = make_pool(factory, name="orders", **sizes)
+    registry.register(PoolCollector(pool))
+    first = _scrape(url)
+    with pool.acquire(streams=1), pool.acquire(streams=1):
+        eventually(lambda: pool.stats().open_failures)
+    clock.advance(1000.0)
+    eventually(lambda: pool.stats().closed["idle"])
+    last = _scrape(url)
+    assert last["grpcpool_open_failures_total", ("orders",)] > 0
+    assert last["grpcpool_connections", ("orders", "idle")] == 0
+    assert not _is_out(first, last, "orders")
 
 
 def test_failures_and_avoided_connections_are_exported(

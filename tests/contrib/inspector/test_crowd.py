@@ -173,7 +173,7 @@ def test_different_reasons_and_times_are_different_lines(browser: Browser, pool:
     listener = HistoryListener(inspected._history)
     for number in range(1, 4):
         listener.opened(Opened(pool="orders", channel=number, seconds=number / 10))
-    for event in inspected._history._events:
+    for event in inspected._history._record.events:
         event.at, event.last_at = event.at - 11, event.last_at - 11
     listener.opened(Opened(pool="orders", channel=4, seconds=0.4))
     for number in range(1, 4):

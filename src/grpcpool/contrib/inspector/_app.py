@@ -101,6 +101,7 @@ class InspectedPool:
             "name": self._name,
             "kind": self._kind,
             "state": state,
+            "taken_at": stats.taken_at.timestamp() if stats is not None and stats.taken_at is not None else None,
             "down": state == "open" and stats is not None and self._history.is_down(stats),
             "config": document_of_config(pool.config),
             "stats": document_of_stats(stats, self._history) if stats is not None else None,

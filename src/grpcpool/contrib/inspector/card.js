@@ -108,7 +108,8 @@ export function updateCard(card, pool, data) {
   if (stats === null) return;
   const samples = read(timeline, data);
   updateFigures(card, stats, healthOf(pool), samples);
-  updateConnections(card, stats, config, data.now);
+  // By the clock that their dates come from.
+  updateConnections(card, stats, config, pool.taken_at ?? data.now);
   updateQueue(card, stats, config);
   updateWaits(card, pool.waits);
   for (const figure of card.querySelectorAll("[data-chart]")) updateChart(figure, samples, data);
