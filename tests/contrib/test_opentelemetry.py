@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from grpcpool.contrib.opentelemetry import POOL, STATE, instrument
 from grpcpool.testing import FakeFactory, ManualClock, aio
 from support.loops import in_loop
 from support.pools import PoolMaker
+from support.programs import run_python
 from support.servers import FAIL, Server, unary
 from support.waiting import LONG, background, eventually
 
@@ -212,3 +214,42 @@ def test_an_object_that_is_not_a_pool_is_rejected(sdk: Sdk) -> None:
     not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
         instrument(not_a_pool, sdk.provider)
+
+
+_FORKED = """
+import os, threading
+import grpcpool
+from grpcpool.contrib.opentelemetry import instrument
+from opentelemetry.metrics import NoOpMeterProvider
+
+entered, go = threading.Event(), threading.Event()
+
+
+class Slow(NoOpMeterProvider):
+    def get_meter(self, *args, **kwargs):
+        entered.set()
+        go.wait(60)
+        return super().get_meter(*args, **kwargs)
+
+
+pool, slow = grpcpool.insecure_channel("localhost:1"), Slow()
+thread = threading.Thread(target=instrument, args=(pool, slow))
+thread.start()
+entered.wait(60)
+child = os.fork()
+if not child:
+    work = threading.Thread(target=instrument, args=(pool, NoOpMeterProvider()), daemon=True)
+    work.start()
+    work.join(20)
+    os._exit(work.is_alive())
+go.set()
+thread.join()
+assert os.waitpid(child, 0)[1] == 0
+pool.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_forked_meanwhile_can_be_instrumented() -> None:
+    """A child that is forked while another thread creates instruments can create its own."""
+    run_python(_FORKED)

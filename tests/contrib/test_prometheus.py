@@ -149,6 +149,24 @@ def test_counters_do_not_go_back(registry: CollectorRegistry, url: str) -> None:
     assert not _scrape(url)
 
 
+def test_a_closed_pool_has_no_bounds(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
+    """A closed pool that is still referenced has its counters, but adds nothing to the bounds of its name."""
+    closed, other = (make_pool(FakeFactory(), name="orders", min_size=1, max_size=3) for _ in range(2))
+    registry.register(PoolCollector(closed, other))
+    closed.open()
+    closed.close()
+    samples = _scrape(url)
+    assert samples["grpcpool_connections_max", ("orders",)] == 3
+    assert samples["grpcpool_connections_min", ("orders",)] == 1
+    assert samples["grpcpool_opened_total", ("orders",)] == 1
+
+
+def test_any_name_is_a_label(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
+    """What UTF-8 cannot encode in a name is escaped; other characters stay."""
+    registry.register(PoolCollector(make_pool(FakeFactory(), name="caf\u00e9 \ud800")))
+    assert ("grpcpool_connections_max", ("caf\u00e9 \\ud800",)) in _scrape(url)
+
+
 @in_loop
 async def test_asyncio_pools_too(registry: CollectorRegistry, url: str) -> None:
     """An asyncio pool is collected like any other, from another thread."""

@@ -67,8 +67,12 @@ class PoolSet:
             for pool in self._observed():
                 stats = stats_if_usable(pool)
                 if stats is not None:
-                    self._last[weakref.ref(pool)] = pool.name, stats
-                    alive.append((pool.name, stats))
+                    if pool.closed:
+                        # It has no bounds any more.
+                        stats = dataclasses.replace(stats, min_size=0, max_size=0)
+                    named = label_of(pool.name), stats
+                    self._last[weakref.ref(pool)] = named
+                    alive.append(named)
             for reference in [each for each in self._last if each() is None]:
                 name, stats = self._last.pop(reference)
                 self._past[name] = _counters_of(stats, self._past.get(name, _NOTHING))
@@ -123,6 +127,11 @@ def _counters_of(stats: PoolStats, more: PoolStats) -> PoolStats:
         open_failures=stats.open_failures + more.open_failures,
         closed={reason: count + more.closed.get(reason, 0) for reason, count in stats.closed.items()},
     )
+
+
+def label_of(name: str) -> str:
+    """Returns a pool's name as a label, which is sent as UTF-8: what UTF-8 cannot encode is escaped."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def stats_if_usable(pool: PoolBase) -> PoolStats | None:

@@ -21,14 +21,18 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
-
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import PoolBase
 from .._values.events import Granted, Opened, Released
 from .._values.listener import Listener
 from .._values.stats import PoolStats
-from ._pool_set import PoolSet, Read, Values, sum_by_name
+from ._extra import without_extra
+from ._pool_set import PoolSet, Read, Values, label_of, sum_by_name
+
+try:
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
+except ModuleNotFoundError as error:
+    raise without_extra("opentelemetry", error) from error
 
 POOL: Final = "rpc.client.connection.pool.name"
 STATE: Final = "rpc.client.connection.state"
@@ -153,20 +157,39 @@ def instrument(pool: PoolBase, meter_provider: MeterProvider | None = None) -> N
     Raises:
         TypeError: `pool` is not a pool.
     """
-    key = _GLOBAL if meter_provider is None else meter_provider
-    with _guard:
-        instruments = _instruments.get(key)
-        if instruments is None:
-            instruments = _instruments[key] = _Instruments(get_meter("grpcpool", meter_provider=meter_provider))
-    instruments.watch(pool)
+    _providers.instruments(meter_provider).watch(pool)
 
 
 class _Global:
     """Represents the global meter provider, which may be set later."""
 
 
-_GLOBAL = _Global()
-_guard = threading.Lock()
+class _Providers:
+    """The instruments of each meter provider."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._global = _Global()
+        self._instruments: weakref.WeakKeyDictionary[object, _Instruments] = weakref.WeakKeyDictionary()
+        watch_for_fork(self)
+
+    def _after_fork_in_child(self) -> object:
+        """In a forked child: another thread may have held the lock. Returns what must be kept untouched."""
+        old, self._lock = self._lock, threading.Lock()
+        return old
+
+    def instruments(self, meter_provider: MeterProvider | None) -> _Instruments:
+        """Returns the instruments of a meter provider, the global one if not given."""
+        key = self._global if meter_provider is None else meter_provider
+        with self._lock:
+            instruments = self._instruments.get(key)
+            if instruments is None:
+                meter = get_meter("grpcpool", meter_provider=meter_provider)
+                instruments = self._instruments[key] = _Instruments(meter)
+            return instruments
+
+
+_providers = _Providers()
 
 
 class _Instruments:
@@ -217,9 +240,6 @@ class _Instruments:
         return observe
 
 
-_instruments: weakref.WeakKeyDictionary[object, _Instruments] = weakref.WeakKeyDictionary()
-
-
 class _DurationListener(Listener):
     """Records durations from events."""
 
@@ -229,13 +249,13 @@ class _DurationListener(Listener):
         self._use = _histogram(meter, "use_time", "Time between acquiring and releasing a lease.")
 
     def opened(self, event: Opened) -> None:
-        self._create.record(event.seconds, {POOL: event.pool})
+        self._create.record(event.seconds, {POOL: label_of(event.pool)})
 
     def granted(self, event: Granted) -> None:
-        self._wait.record(event.waited, {POOL: event.pool})
+        self._wait.record(event.waited, {POOL: label_of(event.pool)})
 
     def released(self, event: Released) -> None:
-        self._use.record(event.held, {POOL: event.pool})
+        self._use.record(event.held, {POOL: label_of(event.pool)})
 
 
 def _histogram(meter: Meter, name: str, description: str) -> Histogram:

@@ -16,13 +16,17 @@ import pathlib
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
 from .._shared.pool_base import PoolBase
 from .._values.stats import PoolStats
+from ._extra import without_extra
 from ._pool_set import PoolSet, Read, Values, sum_by_name
+
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError as error:
+    raise without_extra("prometheus", error) from error
 
 DASHBOARD: Final = pathlib.Path(__file__).with_name("grafana.json")
 """A Grafana dashboard for these metrics."""
