@@ -86,6 +86,21 @@ def test_a_scrape_has_the_pools_stats(make_pool: PoolMaker, registry: CollectorR
     assert {labels[0] for _, labels in samples} == {"orders"}
 
 
+def test_the_limit_of_streams_is_that_of_those_in_flight(
+    make_pool: PoolMaker, registry: CollectorRegistry, url: str
+) -> None:
+    """While connections drain, what is in flight on them counts in both, so that one is never above the other."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=1, max_streams=10)
+    registry.register(PoolCollector(pool))
+    with pool.acquire(streams=8):
+        pool.refresh()
+        eventually(lambda: pool.stats().draining)
+        with pool.acquire(streams=5):
+            samples = _scrape(url)
+    assert samples["grpcpool_in_flight", ("orders",)] == 13
+    assert samples["grpcpool_streams_limit", ("orders",)] == 18
+
+
 def test_counters_continue(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
     """Later scrapes include what happened since, timeouts included."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)

@@ -59,7 +59,7 @@ class Advice:
         text: The observation, and what to do.
         seconds: Time between the snapshots; `None` if it is not known.
         rate: Leases and calls that got a place, per second.
-        in_flight: Leases and calls in flight, as the mean of the two snapshots.
+        in_flight: Streams in flight (`PoolStats.in_flight`), as the mean of the two snapshots.
         in_queue: Leases and calls that waited, on average: by Little's law, their rate times their mean wait.
         waited: Share of the callers that waited, timed out or were rejected.
         failed: Failed calls (`PoolStats.failures`) as a share of the leases and calls.

@@ -193,10 +193,10 @@ class Rejected(PoolEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedStream(ChannelEvent):
-    """A server refused a call at its stream limit.
+    """A server refused a call (`REFUSED_STREAM`), at its stream limit or to shed load.
 
     Attributes:
-        limit: The connection's new limit of leases and calls.
+        limit: How many streams the connection may carry now.
     """
 
     limit: int

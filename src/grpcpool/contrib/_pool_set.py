@@ -142,6 +142,20 @@ def stats_if_usable(pool: PoolBase) -> PoolStats | None:
         return None
 
 
+IN_FLIGHT: Final = (
+    "Streams in flight: one for each call, and as many as it has for each lease; a lease of a whole connection counts "
+    "as one."
+)
+REFUSED_STREAMS: Final = "Refusals by servers, at their stream limit or to shed load; each attempt of a call counts."
+
+
+def streams_limit(stats: PoolStats) -> int:
+    """Returns what the number in flight is at most: connections not in service only carry what they have."""
+    ready = [channel for channel in stats.channels if channel.state == "ready"]
+    carried = sum(channel.in_flight for channel in stats.channels if channel.state != "ready")
+    return carried + sum(max(channel.limit, channel.in_flight) for channel in ready)
+
+
 def sum_by_name(snapshots: list[tuple[str, PoolStats]], read: Read) -> dict[tuple[str, str], float]:
     """Returns the values by pool name and second label; values of pools with equal names are added up."""
     sums: dict[tuple[str, str], float] = {}

@@ -27,7 +27,7 @@ from .._values.events import Granted, Opened, Released
 from .._values.listener import Listener
 from .._values.stats import PoolStats
 from ._extra import without_extra
-from ._pool_set import PoolSet, Read, Values, label_of, sum_by_name
+from ._pool_set import IN_FLIGHT, REFUSED_STREAMS, PoolSet, Read, Values, label_of, sum_by_name
 
 try:
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
@@ -88,7 +88,7 @@ _UP_DOWN_COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
         lambda stats: {"": stats.avoided},
     ),
     ("grpcpool.draining", "{connection}", "Connections being drained.", None, lambda stats: {"": stats.draining}),
-    ("grpcpool.in_flight", "{call}", "Leases and calls in flight.", None, lambda stats: {"": stats.in_flight}),
+    ("grpcpool.in_flight", "{call}", IN_FLIGHT, None, lambda stats: {"": stats.in_flight}),
 )
 # Totals since the start, in the same order.
 _COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
@@ -117,7 +117,7 @@ _COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
     (
         "grpcpool.refused_streams",
         "{call}",
-        "Calls that a server refused at its stream limit.",
+        REFUSED_STREAMS,
         None,
         lambda stats: {"": stats.refused_streams},
     ),

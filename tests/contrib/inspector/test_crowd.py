@@ -89,6 +89,12 @@ def test_the_line_expands_by_keyboard_and_stays_expanded(browser: Browser, pool:
         assert browser.all(LINE)[0].get_attribute("aria-expanded") == "false"
 
 
+def test_the_room_includes_what_drains(browser: Browser, pool: ChannelPool) -> None:
+    """Beside the number in flight is the room for it: of 61 ready connections, and what the draining ones carry."""
+    with page_of(browser, Changed(pool, crowd(TROUBLES))):
+        assert browser.texts("[data-text=streams]") == ["of 5,499 streams"]
+
+
 def test_the_most_loaded_come_first(browser: Browser, pool: ChannelPool) -> None:
     """Expanded, connections are in the order of their load, by quarters, then of their numbers."""
     loads = {number: {"in_flight": number} for number in range(1, 65)}

@@ -36,7 +36,9 @@ function updateFigures(card, stats, health, samples) {
     write(figure, number.format(stats[name]));
     set(figure.closest("div"), { "data-some": stats[name] ? name : null });
   }
-  const streams = stats.channels.filter(({ state }) => state === "ready").reduce((sum, { limit }) => sum + limit, 0);
+  // Connections that are not in service only carry what they have.
+  const room = ({ state, limit, in_flight: carried }) => (state === "ready" ? Math.max(limit, carried) : carried);
+  const streams = stats.channels.reduce((sum, channel) => sum + room(channel), 0);
   const text = (name, value) => write(card.querySelector(`[data-text="${name}"]`), value);
   text("streams", `of ${plural(streams, "stream")}`);
   text("waited", stats.waited ? `${number.format(stats.waited)} waited, mean ${duration(stats.wait_seconds / stats.waited)}` : "none has waited yet");
