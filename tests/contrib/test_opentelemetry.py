@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -214,6 +216,38 @@ def test_an_object_that_is_not_a_pool_is_rejected(sdk: Sdk) -> None:
     not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
         instrument(not_a_pool, sdk.provider)
+
+
+def test_a_finalizer_may_interrupt_the_sdk(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """A lease that a finalizer releases while the SDK collects does not wait for the lock that its thread holds."""
+    pool = make_pool(FakeFactory(), name="orders")
+    instrument(pool, sdk.provider)
+    lines: set[tuple[int, int]] = set()
+
+    def trace(frame: FrameType, _event: str, _argument: Any) -> Any:
+        if frame.f_globals["__name__"] != "opentelemetry.sdk.metrics._internal.aggregation":
+            return None
+        # Each object has a lock of its own.
+        line = (id(frame.f_locals.get("self")), frame.f_lineno)
+        if line not in lines:
+            lines.add(line)
+            pool.acquire().release()
+        return trace
+
+    def collect() -> None:
+        sys.settrace(trace)
+        try:
+            sdk.metrics()
+        finally:
+            sys.settrace(None)
+
+    pool.acquire().release()
+    # Until then another thread may emit the events.
+    eventually(lambda: {f"rpc.client.connection.{name}_time" for name in ("create", "use")} <= sdk.metrics().keys())
+    background(collect).result(LONG)
+    pool.acquire().release()
+    assert len(lines) > 50
+    assert sdk.times("use_time")[0] == len(lines) + 2
 
 
 _FORKED = """

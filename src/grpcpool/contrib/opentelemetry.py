@@ -16,9 +16,13 @@ histogram of waits contains only callers that waited; the number that did not wa
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Final
 
 from .._shared.fork import watch_for_fork
@@ -240,22 +244,51 @@ class _Instruments:
         return observe
 
 
+# The most durations that are kept until the next event: there may be none for long.
+_MAX_NOTED = 1000
+
+
 class _DurationListener(Listener):
-    """Records durations from events."""
+    """Records durations from events.
+
+    Hooks may run in a finalizer, which may interrupt the SDK where it holds a lock: recording would be a deadlock. Then
+    a duration is noted, and recorded at the next event.
+    """
 
     def __init__(self, meter: Meter) -> None:
         self._create = _histogram(meter, "create_time", "Time to open a connection, including prime.")
         self._wait = _histogram(meter, "wait_time", "Time that callers waited for a place, if they had to wait.")
         self._use = _histogram(meter, "use_time", "Time between acquiring and releasing a lease.")
+        self._noted: deque[tuple[Histogram, float, str]] = deque(maxlen=_MAX_NOTED)
 
     def opened(self, event: Opened) -> None:
-        self._create.record(event.seconds, {POOL: label_of(event.pool)})
+        self._record(self._create, event.seconds, event.pool)
 
     def granted(self, event: Granted) -> None:
-        self._wait.record(event.waited, {POOL: label_of(event.pool)})
+        self._record(self._wait, event.waited, event.pool)
 
     def released(self, event: Released) -> None:
-        self._use.record(event.held, {POOL: label_of(event.pool)})
+        self._record(self._use, event.held, event.pool)
+
+    def _record(self, histogram: Histogram, seconds: float, pool: str) -> None:
+        self._noted.append((histogram, seconds, pool))
+        if _interrupts_sdk():
+            return
+        # Other threads take from it, too: only `popleft` says whether there is one.
+        with contextlib.suppress(IndexError):
+            while True:
+                histogram, seconds, pool = self._noted.popleft()
+                histogram.record(seconds, {POOL: label_of(pool)})
+
+
+def _interrupts_sdk() -> bool:
+    """Whether this runs within the metrics of the SDK, on the same thread."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("opentelemetry.sdk.metrics"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _histogram(meter: Meter, name: str, description: str) -> Histogram:

@@ -119,8 +119,8 @@ class Inspector:
 
         Args:
             pools: Sync pools, asyncio pools, or both.
-            every: Seconds between two samples of the timeline. The page is refreshed as often, but at least twice and at
-                most four times a second.
+            every: Seconds between two samples of the timeline. The page is refreshed as often, but at least two and
+                at most four times a second.
             keep: Seconds that the timeline covers.
 
         Raises:
