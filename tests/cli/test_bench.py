@@ -216,6 +216,8 @@ def test_an_unreachable_server(command: Commands) -> None:
     [
         (["--concurrency=1,x"], "'x' is not a number of callers"),
         (["--concurrency=0"], "'0' is not a number of callers"),
+        (["--concurrency="], "'' is not a number of callers"),
+        (["--concurrency=" + 5000 * "9"], "--concurrency: '99999"),
         (["--rate=5", "--concurrency=5"], "--rate and --concurrency exclude each other"),
         (["--rate=5,fast"], "'fast' is not a number of calls per second"),
         (["--rate=0%"], "'0%' is not a number of calls per second"),
@@ -293,6 +295,15 @@ def test_the_report_is_self_contained(command: Commands, port: int, tmp_path: pa
     assert len(page) < 100_000
     assert {"script", "link"}.isdisjoint(parsed.tags)
     assert {"grpcio", "p99.9", "calls/s", "bare", "pool"} <= set(parsed.texts)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are texts on this platform")
+def test_a_report_whose_name_is_not_utf_8(command: Commands, port: int, tmp_path: pathlib.Path) -> None:
+    """The report shows the command line, and escapes what it cannot show."""
+    path = tmp_path / "r\udcff.html"
+    options = ("--report", path, "--concurrency=1", "--compare=bare", *_QUICK)
+    assert command("bench", f"127.0.0.1:{port}", CHECK, *options).code == 0
+    assert "r\\udcff.html" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal on this platform")

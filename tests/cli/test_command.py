@@ -87,6 +87,22 @@ def test_output_that_cannot_be_written(port: int) -> None:
     assert done.stderr.splitlines() == ["grpcpool: [Errno 28] No space left on device"]
 
 
+@pytest.mark.skipif(not _FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("module", ["this.is.not.used", "typer"], ids=["with the extra", "without"])
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["--version"], ["demo"], []], ids=" ".join)
+def test_help_and_demonstration_that_cannot_be_written(module: str, arguments: list[str]) -> None:
+    """They exit with 1 and one line, too, with the extra and without."""
+    command = [sys.executable, "-W", "error", "-c", _BLOCKED.format(module, arguments)]
+    # Python buffers what it writes to a file, and writes it at its exit.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with _FULL.open("w", encoding="utf-8") as full:
+        done = subprocess.run(  # noqa: S603 -- our own
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False, env=buffered
+        )
+    assert done.stderr.splitlines() == ["grpcpool: [Errno 28] No space left on device"]
+    assert done.returncode == 1
+
+
 def test_shells_complete() -> None:
     """The shell's completion lists the commands with the typed prefix."""
     asked = {**os.environ, "_GRPCPOOL_COMPLETE": "complete_bash", "COMP_WORDS": "grpcpool pr", "COMP_CWORD": "1"}

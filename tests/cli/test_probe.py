@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 
 import grpcpool
-from cli.support import CERTIFICATE, KEY, Commands, grpc_server, h2_server, tcp_server, unused_port
+from cli.support import CERTIFICATE, COMMAND, KEY, Commands, grpc_server, h2_server, tcp_server, unused_port
 from grpcpool.cli._deadline import Deadline
 from grpcpool.cli._probe.http2 import Http2Connection, Http2Error
 from support.waiting import LONG
@@ -171,6 +174,7 @@ def test_a_name_that_does_not_resolve(command: Commands) -> None:
         (["xds:///orders"], "scheme xds is not supported"),
         (["localhost:http"], "'http' is not a valid port"),
         (["localhost:99999"], "'99999' is not a valid port"),
+        (["localhost:" + 5000 * "9"], "localhost:99999"),
         (["ipv4:localhost:1"], "is not a valid ipv4 address"),
         (["unix:"], "the path of the socket is missing"),
         (["localhost:1", "--cert", "a.pem"], "--cert and --key must be given together"),
@@ -182,6 +186,43 @@ def test_usage(command: Commands, arguments: list[str], words: str) -> None:
     result = command("probe", *arguments)
     assert result.code == 2
     assert words in result.line
+
+
+@pytest.mark.parametrize("name", [".orders", "o" * 64])
+def test_a_name_that_no_certificate_has(command: Commands, port: int, name: str) -> None:
+    """An authority that cannot be the name of a server is a wrong command line."""
+    result = command("probe", f"127.0.0.1:{port}", "--tls", "--authority", name)
+    assert result.code == 2
+    assert f"{name!r} is not a name that a certificate can have" in result.line
+
+
+def test_a_terminal_without_unicode(tmp_path: pathlib.Path) -> None:
+    """What the terminal's encoding lacks is escaped."""
+    path = tmp_path / "caf\u00e9.sock"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    with grpc_server(f"--unix={path}"):
+        done = subprocess.run(  # noqa: S603 -- our own
+            [*COMMAND, "probe", f"unix:{path}"], capture_output=True, text=True, timeout=60, check=False, env=ascii_only
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "caf\\xe9.sock" in done.stdout.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal on this platform")
+@pytest.mark.usefixtures("interruptible")
+def test_it_can_be_interrupted() -> None:
+    """Ctrl-C ends it at once, and not only at its deadline, although a server does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [*COMMAND, "probe", target, "--timeout=600"]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,  # noqa: S603 -- our own
+            silent.accept()[0] as connection,
+        ):
+            assert connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 130
 
 
 def test_files_that_are_not_certificates(command: Commands, tmp_path: pathlib.Path) -> None:

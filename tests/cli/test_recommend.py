@@ -40,6 +40,16 @@ def test_the_reports_decide(reports: list[AddressReport], in_flight: int, config
     config_of(recommendations)
 
 
+def test_more_addresses_than_connections() -> None:
+    """The reasons do not promise a connection for each of more addresses than the pool has connections."""
+    reasons = {each.field: each.reason for each in recommend([_report(100)] * 200, in_flight=50, is_name=True)}
+    assert reasons["min_size"] == "one for each of 100 of the 200 addresses"
+    assert reasons["max_size"].endswith("; 100 reach each of 100 of the 200 addresses")
+    few = {each.field: each.reason for each in recommend([_report(100)] * 3, in_flight=50, is_name=True)}
+    assert few["min_size"] == "one for each of the 3 addresses"
+    assert few["max_size"].endswith("; 3 reach each of the 3 addresses")
+
+
 def test_a_name_with_one_address_gets_a_max_age() -> None:
     """It may be a balancer of connections. The pool follows the addresses of a name that has several."""
     one = recommend([_report(100)], in_flight=50, is_name=True)

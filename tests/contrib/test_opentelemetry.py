@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -17,6 +20,7 @@ from grpcpool.contrib.opentelemetry import POOL, STATE, instrument
 from grpcpool.testing import FakeFactory, ManualClock, aio
 from support.loops import in_loop
 from support.pools import PoolMaker
+from support.programs import run_python
 from support.servers import FAIL, Server, unary
 from support.waiting import LONG, background, eventually
 
@@ -212,3 +216,74 @@ def test_an_object_that_is_not_a_pool_is_rejected(sdk: Sdk) -> None:
     not_a_pool: Any = object()
     with pytest.raises(TypeError, match="ChannelPool"):
         instrument(not_a_pool, sdk.provider)
+
+
+def test_a_finalizer_may_interrupt_the_sdk(make_pool: PoolMaker, sdk: Sdk) -> None:
+    """A lease that a finalizer releases while the SDK collects does not wait for the lock that its thread holds."""
+    pool = make_pool(FakeFactory(), name="orders")
+    instrument(pool, sdk.provider)
+    lines: set[tuple[int, int]] = set()
+
+    def trace(frame: FrameType, _event: str, _argument: Any) -> Any:
+        if frame.f_globals["__name__"] != "opentelemetry.sdk.metrics._internal.aggregation":
+            return None
+        # Each object has a lock of its own.
+        line = (id(frame.f_locals.get("self")), frame.f_lineno)
+        if line not in lines:
+            lines.add(line)
+            pool.acquire().release()
+        return trace
+
+    def collect() -> None:
+        sys.settrace(trace)
+        try:
+            sdk.metrics()
+        finally:
+            sys.settrace(None)
+
+    pool.acquire().release()
+    # Until then another thread may emit the events.
+    eventually(lambda: {f"rpc.client.connection.{name}_time" for name in ("create", "use")} <= sdk.metrics().keys())
+    background(collect).result(LONG)
+    pool.acquire().release()
+    assert len(lines) > 50
+    assert sdk.times("use_time")[0] == len(lines) + 2
+
+
+_FORKED = """
+import os, threading
+import grpcpool
+from grpcpool.contrib.opentelemetry import instrument
+from opentelemetry.metrics import NoOpMeterProvider
+
+entered, go = threading.Event(), threading.Event()
+
+
+class Slow(NoOpMeterProvider):
+    def get_meter(self, *args, **kwargs):
+        entered.set()
+        go.wait(60)
+        return super().get_meter(*args, **kwargs)
+
+
+pool, slow = grpcpool.insecure_channel("localhost:1"), Slow()
+thread = threading.Thread(target=instrument, args=(pool, slow))
+thread.start()
+entered.wait(60)
+child = os.fork()
+if not child:
+    work = threading.Thread(target=instrument, args=(pool, NoOpMeterProvider()), daemon=True)
+    work.start()
+    work.join(20)
+    os._exit(work.is_alive())
+go.set()
+thread.join()
+assert os.waitpid(child, 0)[1] == 0
+pool.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_forked_meanwhile_can_be_instrumented() -> None:
+    """A child that is forked while another thread creates instruments can create its own."""
+    run_python(_FORKED)

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import grpcpool.aio
 from grpcpool import PoolConfig, PoolTimeoutError
 from grpcpool.contrib.prometheus import DASHBOARD, PoolCollector
-from grpcpool.testing import FakeFactory, aio
+from grpcpool.testing import FakeChannel, FakeFactory, ManualClock, aio
 from support.loops import in_loop
 from support.pools import PoolMaker
 from support.servers import ECHO, FAIL, RECONNECT_SOON, Server, dead_target, unary
@@ -33,7 +33,11 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 OUTAGE = """
 sum without (state) (grpcpool_connections{state=~"idle|used"}) == 0
 and ignoring (state)
-(grpcpool_connections{state="lost"} > 0 or rate(grpcpool_open_failures_total[5m]) > 0)
+(
+  grpcpool_connections{state="lost"} > 0
+  or rate(grpcpool_open_failures_total[5m]) > 0
+  unless ignoring (reason) increase(grpcpool_closed_total{reason=~"idle|shrink"}[5m]) > 0
+)
 """
 """The alert for a total outage, as it is in the guide."""
 
@@ -80,6 +84,21 @@ def test_a_scrape_has_the_pools_stats(make_pool: PoolMaker, registry: CollectorR
     assert samples["grpcpool_opened_total", ("orders",)] == 2
     assert {labels[1] for name, labels in samples if name == "grpcpool_closed_total"} == set(stats.closed)
     assert {labels[0] for _, labels in samples} == {"orders"}
+
+
+def test_the_limit_of_streams_is_that_of_those_in_flight(
+    make_pool: PoolMaker, registry: CollectorRegistry, url: str
+) -> None:
+    """While connections drain, what is in flight on them counts in both, so that one is never above the other."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=1, max_streams=10)
+    registry.register(PoolCollector(pool))
+    with pool.acquire(streams=8):
+        pool.refresh()
+        eventually(lambda: pool.stats().draining)
+        with pool.acquire(streams=5):
+            samples = _scrape(url)
+    assert samples["grpcpool_in_flight", ("orders",)] == 13
+    assert samples["grpcpool_streams_limit", ("orders",)] == 18
 
 
 def test_counters_continue(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
@@ -145,6 +164,24 @@ def test_counters_do_not_go_back(registry: CollectorRegistry, url: str) -> None:
     assert not _scrape(url)
 
 
+def test_a_closed_pool_has_no_bounds(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
+    """A closed pool that is still referenced has its counters, but adds nothing to the bounds of its name."""
+    closed, other = (make_pool(FakeFactory(), name="orders", min_size=1, max_size=3) for _ in range(2))
+    registry.register(PoolCollector(closed, other))
+    closed.open()
+    closed.close()
+    samples = _scrape(url)
+    assert samples["grpcpool_connections_max", ("orders",)] == 3
+    assert samples["grpcpool_connections_min", ("orders",)] == 1
+    assert samples["grpcpool_opened_total", ("orders",)] == 1
+
+
+def test_any_name_is_a_label(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
+    """What UTF-8 cannot encode in a name is escaped; other characters stay."""
+    registry.register(PoolCollector(make_pool(FakeFactory(), name="caf\u00e9 \ud800")))
+    assert ("grpcpool_connections_max", ("caf\u00e9 \\ud800",)) in _scrape(url)
+
+
 @in_loop
 async def test_asyncio_pools_too(registry: CollectorRegistry, url: str) -> None:
     """An asyncio pool is collected like any other, from another thread."""
@@ -157,9 +194,13 @@ async def test_asyncio_pools_too(registry: CollectorRegistry, url: str) -> None:
 def _is_out(first: Samples, last: Samples, pool: str) -> bool:
     """Whether `OUTAGE` holds for a pool at the last of some scrapes within five minutes."""
     connections = {labels[1]: value for (name, labels), value in last.items() if name == "grpcpool_connections"}
-    counter = ("grpcpool_open_failures_total", (pool,))
-    increase = last[counter] - first[counter]
-    return connections["idle"] + connections["used"] == 0 and (connections["lost"] > 0 or increase > 0)
+
+    def increase(name: str, *labels: str) -> float:
+        return last[name, (pool, *labels)] - first[name, (pool, *labels)]
+
+    failed = increase("grpcpool_open_failures_total") > 0
+    rests = any(increase("grpcpool_closed_total", reason) > 0 for reason in ("idle", "shrink"))
+    return connections["idle"] + connections["used"] == 0 and (connections["lost"] > 0 or (failed and not rests))
 
 
 @pytest.mark.parametrize("calls", [True, False], ids=["calls", "idle"])
@@ -200,6 +241,32 @@ def test_the_alert_for_an_outage_fires_if_nothing_was_ever_up(registry: Collecto
             with pytest.raises(grpc.RpcError):
                 unary(pool, ECHO, b"1")
             assert _is_out(first, _scrape(url), "orders")
+
+
+def test_the_alert_for_an_outage_spares_a_pool_at_rest(
+    make_pool: PoolMaker, clock: ManualClock, registry: CollectorRegistry, url: str
+) -> None:
+    """A pool whose growth failed once, and which later closed its last connection as idle, is not in an outage."""
+    made: list[FakeChannel] = []
+
+    def factory() -> FakeChannel:
+        if made:
+            raise OSError("refused")
+        made.append(FakeChannel())
+        return made[0]
+
+    sizes: dict[str, Any] = {"min_size": 0, "max_size": 2, "max_streams": 2, "target_streams": 1, "idle_timeout": 10.0}
+    pool = make_pool(factory, name="orders", **sizes)
+    registry.register(PoolCollector(pool))
+    first = _scrape(url)
+    with pool.acquire(streams=1), pool.acquire(streams=1):
+        eventually(lambda: pool.stats().open_failures)
+    clock.advance(1000.0)
+    eventually(lambda: pool.stats().closed["idle"])
+    last = _scrape(url)
+    assert last["grpcpool_open_failures_total", ("orders",)] > 0
+    assert last["grpcpool_connections", ("orders", "idle")] == 0
+    assert not _is_out(first, last, "orders")
 
 
 def test_failures_and_avoided_connections_are_exported(

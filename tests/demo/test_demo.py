@@ -15,7 +15,7 @@ from grpcpool.__main__ import main
 from grpcpool._demo import limit, run
 from grpcpool._demo.burst import TIMED_OUT, Burst
 from grpcpool._demo.call_counter import CallCounter
-from grpcpool._demo.leases import LeaseResults, peak_text
+from grpcpool._demo.leases import LeaseResults, peak_text, show_leases
 from grpcpool._demo.screen import Screen
 from grpcpool._demo.tcp_connections import ports_of_netstat, ports_of_proc
 from grpcpool._demo.threads import Threads
@@ -245,6 +245,19 @@ def test_an_error_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     assert run.run_demo(out) == 1
     assert out.getvalue() == "a table\na part\nfailed: RuntimeError: a server ended\n"
+
+
+def test_an_error_before_there_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the burst of leases does not begin, the error that is reported is the reason."""
+
+    class Broken(Threads):
+        def run_leases(self, burst: Burst, name: str) -> int:
+            raise OSError(f"no pool {name} for {burst.target[:9]}")
+
+    monkeypatch.setattr(run, "PARTS", [lambda _world, screen: show_leases(Broken(), screen)])
+    out = io.StringIO()
+    assert run.run_demo(out) == 1
+    assert out.getvalue().endswith("\nfailed: OSError: no pool leases for 127.0.0.1\n")
 
 
 def test_without_time_for_it_a_part_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

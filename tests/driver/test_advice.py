@@ -139,7 +139,47 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
         "1 connection is avoided now, because",
     ),
     "lost and back": ({"losses": 2}, Verdict.NOT_THE_BOTTLENECK, "Connections went down 2 times meanwhile."),
+    "lost before": (
+        {"losses": 1, "lost": 1, "ready": 3},
+        Verdict.CONNECTIONS_LOST,
+        "1 connection is down, 3 connections are up; connections went down once meanwhile.",
+    ),
+    "one failed dial of a full pool": (
+        {"open_failures": 1},
+        Verdict.NOT_THE_BOTTLENECK,
+        "1 attempt to connect failed meanwhile.",
+    ),
+    "failed dials of a pool that need not grow": (
+        {"open_failures": 2, "max_size": 10},
+        Verdict.NOT_THE_BOTTLENECK,
+        "2 attempts to connect failed meanwhile.",
+    ),
+    "a failed dial, and at rest later": (
+        {"open_failures": 1, "ready": 0, "size": 0, "min_size": 0, "closed": {"idle": 1}, "channels": ()},
+        Verdict.NOT_THE_BOTTLENECK,
+        "1 attempt to connect failed meanwhile.",
+    ),
+    "one failed dial, and waiters": (
+        {"open_failures": 1, "ready": 1, "waited": 5010, "wait_seconds": 51.0},
+        Verdict.LIMITED_BY_CONNECTING,
+        "1 attempt to connect failed, 1 connection is ready",
+    ),
     "refused": ({"refused_streams": 12}, Verdict.LIMITED_BY_STREAMS, "refused 12 calls"),
+    "refused, perhaps to shed load": (
+        {"refused_streams": 12},
+        Verdict.LIMITED_BY_STREAMS,
+        "Or it sheds load, and refuses calls however few there are: then neither helps.",
+    ),
+    "refused at a limit": (
+        {"refused_streams": 12, "channels": (_LIMITED,) * 4},
+        Verdict.LIMITED_BY_STREAMS,
+        "Its stream limit is below max_streams; connections now carry at most 20. Set max_streams below",
+    ),
+    "the only call was refused": (
+        {"refused_streams": 1, "channels": (dataclasses.replace(_CHANNEL, limit=0),)},
+        Verdict.LIMITED_BY_STREAMS,
+        "connections now carry at most 0. Set max_streams below",
+    ),
 }
 
 
@@ -175,6 +215,24 @@ def test_refusals_take_precedence_over_failures_to_connect() -> None:
     """If both happened, the verdict is the server's stream limit, as the module's table says."""
     both = advise(_BEFORE, _after(refused_streams=1, open_failures=7, ready=0, timeouts=3))
     assert both.verdict is Verdict.LIMITED_BY_STREAMS
+
+
+def test_losses_of_earlier_times_do_not_decide() -> None:
+    """An outage that began before counts; a loss that was over does not, if later a new connection cannot connect."""
+    lost_before = dataclasses.replace(_BEFORE, losses=4, lost=4, ready=0)
+    still = advise(lost_before, _after(losses=4, lost=4, ready=0))
+    assert still.verdict is Verdict.CONNECTIONS_LOST
+    assert "4 connections are down, none is up. A larger pool" in still.text
+    over = dataclasses.replace(_BEFORE, losses=1)
+    assert advise(over, _after(losses=1, lost=1, ready=3, open_failures=1)).verdict is Verdict.NOT_THE_BOTTLENECK
+
+
+def test_pools_are_not_snapshots(make_pool: PoolMaker) -> None:
+    """The error says what to pass."""
+    pool: Any = make_pool(FakeFactory())
+    for before, after in ((pool, pool.stats()), (pool.stats(), pool)):
+        with pytest.raises(TypeError, match=r"pass pool\.stats\(\), not <"):
+            advise(before, after)
 
 
 def test_no_load() -> None:

@@ -83,7 +83,7 @@ def _run_part(part: Part, world: World, screen: Screen) -> list[str]:
     except OutputClosedError:
         raise
     except Exception as error:  # noqa: BLE001 -- every error is reported
-        screen.show_unfinished()
+        _show_unfinished(screen)
         return [f"{type(error).__name__}: {error}"]
 
 
@@ -117,10 +117,14 @@ def _quiet_interrupt(screen: Screen) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _give_up(screen: Screen) -> None:
-    """Ends the process, which also ends the servers."""
-    # What the part has so far may not be enough for a table.
+def _show_unfinished(screen: Screen) -> None:
+    # What the part has so far may not be enough for a table. An output that is closed shows at the next line.
     with contextlib.suppress(Exception):
         screen.show_unfinished()
+
+
+def _give_up(screen: Screen) -> None:
+    """Ends the process, which also ends the servers."""
+    _show_unfinished(screen)
     screen.write(f"failed: not finished within {_TIME_LIMIT:.0f} s")
     os._exit(1)

@@ -9,15 +9,15 @@ The verdicts, in the order in which they are checked; the first that fits is ret
 ===================== ==============================================================================================
 no load               there were no calls or leases, and none waits
 connections lost      connections that were in service are down
-limited by streams    the server refused calls: its stream limit is below `max_streams`
+limited by streams    the server refused calls: its stream limit is below `max_streams`, or it sheds load
 sick server           more than one in twenty calls failed as calls do on a sick server
-limited by connecting connections fail to open, or callers wait for connections that are opening, below `max_size`
+limited by connecting no connection is up and none opens, or callers wait for connections below `max_size`
 too small             callers wait although the pool has `max_size` connections and all places are taken
 too large             almost no caller waited, and most of the connections are idle
 not the bottleneck    almost no caller waited, and the size of the pool is right
 ===================== ==============================================================================================
 
-Losses and failures that do not decide the verdict are mentioned after it.
+Losses, failures and failed attempts to connect that do not decide the verdict are mentioned after it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Advice:
         text: The observation, and what to do.
         seconds: Time between the snapshots; `None` if it is not known.
         rate: Leases and calls that got a place, per second.
-        in_flight: Leases and calls in flight, as the mean of the two snapshots.
+        in_flight: Streams in flight (`PoolStats.in_flight`), as the mean of the two snapshots.
         in_queue: Leases and calls that waited, on average: by Little's law, their rate times their mean wait.
         waited: Share of the callers that waited, timed out or were rejected.
         failed: Failed calls (`PoolStats.failures`) as a share of the leases and calls.
@@ -93,8 +93,12 @@ def advise(before: PoolStats, after: PoolStats) -> Advice:
         after: Another one, taken after some minutes of typical load: the advice is about the time between.
 
     Raises:
+        TypeError: One of them is not a snapshot.
         ValueError: These are not two snapshots of one pool in this order.
     """
+    for each in (before, after):
+        if not isinstance(each, PoolStats):
+            raise TypeError(f"advise() compares two snapshots: pass pool.stats(), not {each!r}")
     if after.acquired < before.acquired or after.opened < before.opened:
         raise ValueError("the snapshots must be of one pool, the earlier one first: the counters decreased")
     seen = _Observation(before, after)
@@ -128,6 +132,10 @@ class _Observation:
         self.opened = after.opened - before.opened
         self.failures = after.failures - before.failures
         self.losses = after.losses - before.losses
+        # Not connections that have never been up.
+        self.lost = after.lost if self.losses or (before.lost and after.losses) else 0
+        # Whether connections were closed because nothing needed them.
+        self.rests = any(after.closed.get(why, 0) > before.closed.get(why, 0) for why in ("idle", "shrink"))
         # Calls on a lease may be more than leases.
         self.failed = self.failures / max(self.acquired, self.failures, 1)
         waited = after.waited - before.waited
@@ -142,10 +150,14 @@ class _Observation:
         self.held = self.in_flight / self.rate if self.rate else None
         self.in_queue = max(after.waiting, wait_seconds / self.seconds if self.seconds else 0.0)
         self.limit = max((channel.limit for channel in after.channels), default=1)
+        most = max((channel.limit for channel in (*before.channels, *after.channels)), default=1)
+        self.is_limited = any(channel.limit < most for channel in after.channels)
         # A whole-connection lease takes all places of a connection. If nothing else is in flight, nothing else waits.
         busiest = max(before, after, key=lambda stats: stats.in_flight)
         exclusive = sum(channel.exclusive for channel in busiest.channels)
-        target = 1 if 0 < exclusive == self.peak else min(after.target_streams or target_of(self.limit), self.limit)
+        # The limit is 0 while the server has refused the only call of a connection.
+        streams = max(1, min(after.target_streams or target_of(max(1, self.limit)), self.limit))
+        target = 1 if 0 < exclusive == self.peak else streams
         self.needed = max(1, exclusive + math.ceil((self.peak - exclusive + self.in_queue) / target))
 
     @property
@@ -179,7 +191,7 @@ def _seconds(before: PoolStats, after: PoolStats) -> float | None:
 
 
 def _judge(seen: _Observation) -> tuple[Verdict, str]:
-    if seen.after.lost and seen.after.losses:
+    if seen.lost:
         return _connections_lost(seen)
     if not seen.acquired and not seen.waits and not seen.in_flight and not seen.open_failures:
         return Verdict.NO_LOAD, "the pool had no calls and no leases."
@@ -187,7 +199,7 @@ def _judge(seen: _Observation) -> tuple[Verdict, str]:
         return _limited_by_streams(seen)
     if seen.failed > _TOLERATED_FAILURES:
         return _sick_server(seen)
-    if seen.waits or seen.open_failures:
+    if seen.waits or (seen.open_failures and not seen.after.ready and not seen.rests):
         return _with_waiters(seen)
     return _without_waiters(seen)
 
@@ -197,6 +209,8 @@ def _trouble(seen: _Observation, verdict: Verdict) -> Iterator[str]:
     avoided = seen.after.avoided
     if seen.losses and verdict is not Verdict.CONNECTIONS_LOST:
         yield f"Connections went down {_times(seen.losses)} meanwhile."
+    if seen.open_failures and verdict not in (Verdict.CONNECTIONS_LOST, Verdict.LIMITED_BY_CONNECTING):
+        yield f"{_attempts(seen.open_failures)} to connect failed meanwhile."
     if verdict is Verdict.SICK_SERVER:
         return
     if seen.failures:
@@ -209,8 +223,9 @@ def _trouble(seen: _Observation, verdict: Verdict) -> Iterator[str]:
 def _connections_lost(seen: _Observation) -> tuple[Verdict, str]:
     after = seen.after
     up = f"{_connections(after.ready)} up" if after.ready else "none is up"
-    attempts = f", and {seen.open_failures} attempts to connect failed" if seen.open_failures else ""
-    down = f"{_connections(after.lost)} down, {up}; connections went down {_times(seen.losses)} meanwhile{attempts}"
+    times = f"; connections went down {_times(seen.losses)} meanwhile" if seen.losses else ""
+    attempts = f", and {_attempts(seen.open_failures)} to connect failed" if seen.open_failures else ""
+    down = f"{_connections(after.lost)} down, {up}{times}{attempts}"
     text = f"{down}. A larger pool does not help: check server, network and log."
     return Verdict.CONNECTIONS_LOST, text
 
@@ -238,24 +253,37 @@ def _calls(number: int) -> str:
     return f"{number} call{'s' * (number != 1)}"
 
 
+def _attempts(number: int) -> str:
+    return f"{number} attempt{'s' * (number != 1)}"
+
+
 def _connections(number: int) -> str:
     return f"{number} connection{'s are' if number != 1 else ' is'}"
 
 
 def _limited_by_streams(seen: _Observation) -> tuple[Verdict, str]:
-    text = (
-        f"the server refused {seen.refused_streams} calls at its stream limit, which is below max_streams; connections "
-        f"now carry at most {seen.limit}. Set max_streams below the server's limit ('grpcpool probe' shows it), and "
-        f"max_size to {max(seen.needed, seen.after.max_size)} or more."
-    )
+    """Judges a pool with refusals. Lowered limits come back within seconds, so they may not show any more."""
+    refused = f"the server refused {_calls(seen.refused_streams)}; one that is sent again may count several times"
+    size = max(seen.needed, seen.after.max_size)
+    remedy = f"max_streams below the server's limit ('grpcpool probe' shows it), and max_size to {size} or more"
+    if seen.is_limited:
+        text = (
+            f"{refused}. Its stream limit is below max_streams; connections now carry at most {seen.limit}. Set "
+            f"{remedy}."
+        )
+    else:
+        text = (
+            f"{refused}. No connection has a lowered limit now. Either the server's stream limit is below max_streams: "
+            f"then set {remedy}. Or it sheds load, and refuses calls however few there are: then neither helps."
+        )
     return Verdict.LIMITED_BY_STREAMS, text
 
 
 def _with_waiters(seen: _Observation) -> tuple[Verdict, str]:
-    """Judges a pool with waiters, or with connections that failed to open."""
+    """Judges a pool with waiters, or one that cannot connect."""
     after = seen.after
     if seen.open_failures and after.ready < after.max_size:
-        failures = f"{seen.open_failures} attempts to connect failed, {after.ready} connections are ready"
+        failures = f"{_attempts(seen.open_failures)} to connect failed, {_connections(after.ready)} ready"
         text = f"{failures}; {seen.waiters()}. A larger pool does not help: check server, network and log."
         return Verdict.LIMITED_BY_CONNECTING, text
     if after.size - after.draining < after.max_size or after.opening:
@@ -280,8 +308,8 @@ def _without_waiters(seen: _Observation) -> tuple[Verdict, str]:
     if seen.needed <= in_service // 2:
         waiters = f"only {100 * seen.share:.1f} % of the callers" if seen.share else "no caller"
         text = (
-            f"{waiters} waited, and {in_service} connections were open for at most {seen.peak} in flight; "
-            f"{seen.needed} would be enough. "
+            f"{waiters} waited, and {in_service} connections were open for {seen.peak} in flight, in the busier of the "
+            f"two snapshots; {seen.needed} would be enough. "
         )
         if after.min_size > seen.needed:
             return Verdict.TOO_LARGE, f"{text}Set min_size to {seen.needed}."

@@ -95,9 +95,11 @@ class Recovered(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Avoided(ChannelEvent):
-    """A call failed as calls do on a sick server: its connection ranks behind others for a while.
+    """A connection ranks behind others for a while: a call to its server failed as calls do on a sick server.
 
-    Emitted for the first such call; the next of a row, until the connection ranks as before, are only counted.
+    The call may have been on another connection: if the pool spreads over several addresses, one failure emits this for
+    each connection to that address. Emitted for the first such call; the next of a row, until the connection ranks as
+    before, are only counted.
 
     Attributes:
         code: The status of the call, a `grpc.StatusCode`; `None` if the server refused a stream at light load.
@@ -193,10 +195,10 @@ class Rejected(PoolEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedStream(ChannelEvent):
-    """A server refused a call at its stream limit.
+    """A server refused a call (`REFUSED_STREAM`), at its stream limit or to shed load.
 
     Attributes:
-        limit: The connection's new limit of leases and calls.
+        limit: How many streams the connection may carry now.
     """
 
     limit: int

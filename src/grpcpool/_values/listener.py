@@ -47,7 +47,7 @@ class Listener:
         """A connection that was lost is up again."""
 
     def avoided(self, event: Avoided) -> None:
-        """A call failed as calls do on a sick server: its connection ranks behind others for a while."""
+        """A connection ranks behind others for a while: a call to its server failed as calls do on a sick server."""
 
     def closed(self, event: Closed) -> None:
         """A connection left the pool."""

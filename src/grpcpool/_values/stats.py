@@ -31,8 +31,9 @@ class ChannelStats:
         id: The connection's number in the pool, never reused.
         state: `opening`, `ready`, `lost`, `draining` (compares equal to the string).
         address: Where it leads, such as `10.0.0.7:50051`; `None` if that is not known.
-        in_flight: Leases and calls on it; a whole-connection lease counts as one.
-        limit: The maximum number of leases and calls on it.
+        in_flight: Streams in flight on it: one for each call, and as many as it has for each lease; a whole-connection
+            lease counts as one.
+        limit: The maximum number of streams in flight on it.
         exclusive: Whether a whole-connection lease holds it.
         avoided: Whether it ranks behind others, because calls on it failed of late.
         failures: Calls on it that failed as calls do on a sick server.
@@ -66,7 +67,8 @@ class PoolStats:
         opening: Connections being opened.
         draining: Connections that take no new calls and close when their last call ends.
         idle: Ready connections with nothing in flight.
-        in_flight: Leases and calls; a whole-connection lease counts as one.
+        in_flight: Streams in flight: one for each call, and as many as it has for each lease; a whole-connection lease
+            counts as one.
         waiting: Acquires and calls that wait for a place.
         min_size: The current lower bound (see `resize`).
         max_size: The current upper bound.
@@ -76,7 +78,8 @@ class PoolStats:
         wait_seconds: Total seconds that `waited` waited.
         timeouts: Acquires and calls that timed out while they waited.
         rejected: Acquires and calls that failed at once because the queue was full.
-        refused_streams: Calls that a server refused at its stream limit (`REFUSED_STREAM`).
+        refused_streams: Refusals by servers (`REFUSED_STREAM`), at their stream limit or to shed load; a call that is
+            sent again may be refused several times.
         failures: Calls that failed as calls do on a sick server: `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`,
             `UNKNOWN`, `RESOURCE_EXHAUSTED`.
         losses: How often a connection in service went down.

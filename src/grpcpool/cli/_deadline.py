@@ -5,9 +5,11 @@ A timeout for each read would not end a command: a server that sends one byte a 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -55,12 +57,31 @@ def call_within(deadline: Deadline, function: Callable[[], T]) -> T:
         TimeoutError: There was no result by the deadline.
     """
     future: Future[T] = Future()
+    threading.Thread(target=_complete, args=(future, function), daemon=True).start()
+    return future.result(deadline.left())
+
+
+def call_each(functions: Sequence[Callable[[], T]], threads: int) -> list[T]:
+    """Calls the functions, that many at a time, and returns their results in order.
+
+    They run on threads that do not keep the process alive. So Ctrl-C ends the command, whatever they wait for.
+    """
+    futures: list[Future[T]] = [Future() for _ in functions]
+    left = deque(zip(futures, functions, strict=True))
 
     def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 -- raised again by the waiting thread
-            future.set_exception(error)
+        # Threads take from it at the same time: only `popleft` says whether there is one.
+        with contextlib.suppress(IndexError):
+            while True:
+                _complete(*left.popleft())
 
-    threading.Thread(target=run, daemon=True).start()
-    return future.result(deadline.left())
+    for _ in range(min(threads, len(functions))):
+        threading.Thread(target=run, daemon=True).start()
+    return [future.result() for future in futures]
+
+
+def _complete(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001 -- raised again by the waiting thread
+        future.set_exception(error)

@@ -6,6 +6,8 @@ This module needs no extra, so that the command without the extra can say what t
 from __future__ import annotations
 
 import enum
+import os
+import sys
 from typing import Final
 
 from .._values.plain_text import plain
@@ -43,3 +45,26 @@ class UsageError(CommandError):
     def __init__(self, message: str) -> None:
         """Same as `CommandError`, with the exit code for usage errors."""
         super().__init__(message, ExitCode.USAGE)
+
+
+def number_of(text: str) -> int | None:
+    """Returns the number that the text is; `None` if it is not one, or has more digits than Python converts."""
+    try:
+        return int(text) if text.isdecimal() else None
+    except ValueError:
+        return None
+
+
+def report_os_error(error: OSError) -> ExitCode:
+    """Prints the error in one line, unless the reader of the output has closed it; returns the exit code."""
+    if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+        sys.stderr.write(f"grpcpool: {plain(str(error))}\n")
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Python would try it again at its exit, and report it.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return ExitCode.FAILED

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import socket
 
-from ._errors import CommandError, UsageError
+from ._errors import CommandError, UsageError, number_of
 
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix-abstract|unix):(.*)", re.DOTALL)
 _OTHER_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -128,9 +128,10 @@ def _split(text: str, host_and_port: str) -> tuple[str, int]:
         raise UsageError(f"{text}: not a valid target: expected host:port, dns:///host:port, ipv4:, ipv6: or unix:")
     host = match[1] or match[3] or match[5]
     port = next((port for port in (match[2], match[4]) if port is not None), str(_DEFAULT_PORT))
-    if not port.isdecimal() or not 0 < int(port) <= _HIGHEST_PORT:
+    number = number_of(port)
+    if number is None or not 0 < number <= _HIGHEST_PORT:
         raise UsageError(f"{text}: {port!r} is not a valid port")
-    return host, int(port)
+    return host, number
 
 
 def _is_literal(host: str) -> bool:

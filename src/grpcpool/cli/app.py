@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,8 @@ import typer
 
 from .._demo.run import run_demo
 from .._values.config import PoolConfig
-from .._values.plain_text import plain
 from .._values.version import __version__
-from ._errors import INSTALL, CommandError, ExitCode, UsageError
+from ._errors import INSTALL, CommandError, ExitCode, UsageError, report_os_error
 from ._output import new_console, without_grpcs_log
 from ._tls import Tls
 
@@ -239,11 +239,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         SystemExit: Always, with the exit code, unless there were no arguments.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    # What a server sent, or a path, may have characters that the terminal's encoding lacks.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(given or ["--help"], prog_name="grpcpool", obj=given)
     except SystemExit:
         if given:
             raise
+    except OSError as error:
+        raise SystemExit(report_os_error(error)) from None
     return ExitCode.DONE
 
 
@@ -261,8 +266,7 @@ def _errors_in_one_line() -> Iterator[None]:
         # The reader of the output has closed it: typer ends the command silently.
         raise
     except OSError as error:
-        typer.echo(f"grpcpool: {plain(str(error))}", err=True)
-        raise typer.Exit(ExitCode.FAILED) from None
+        raise typer.Exit(report_os_error(error)) from None
 
 
 def _import_part(name: str) -> Any:

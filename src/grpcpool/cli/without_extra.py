@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .._demo.run import run_demo
 from .._values.version import __version__
-from ._errors import INSTALL, ExitCode
+from ._errors import INSTALL, ExitCode, report_os_error
 
 _NEEDS_EXTRA = {
     "probe": "inspects a server, and recommends a configuration",
@@ -39,12 +39,23 @@ def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in _NEEDS_EXTRA:
         sys.stderr.write(f"grpcpool: {arguments[0]} needs the extra cli: {INSTALL}\n")
         return ExitCode.FAILED
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            # Later, Python would report that it cannot write.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except OSError as error:
+        return report_os_error(error)
+
+
+def _run(arguments: Sequence[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
-        return 0
-    try:
-        return run_demo(sys.stdout, aio=options.aio)
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        return ExitCode.DONE
+    return run_demo(sys.stdout, aio=options.aio)

@@ -67,8 +67,12 @@ class PoolSet:
             for pool in self._observed():
                 stats = stats_if_usable(pool)
                 if stats is not None:
-                    self._last[weakref.ref(pool)] = pool.name, stats
-                    alive.append((pool.name, stats))
+                    if pool.closed:
+                        # It has no bounds any more.
+                        stats = dataclasses.replace(stats, min_size=0, max_size=0)
+                    named = label_of(pool.name), stats
+                    self._last[weakref.ref(pool)] = named
+                    alive.append(named)
             for reference in [each for each in self._last if each() is None]:
                 name, stats = self._last.pop(reference)
                 self._past[name] = _counters_of(stats, self._past.get(name, _NOTHING))
@@ -125,12 +129,31 @@ def _counters_of(stats: PoolStats, more: PoolStats) -> PoolStats:
     )
 
 
+def label_of(name: str) -> str:
+    """Returns a pool's name as a label, which is sent as UTF-8: what UTF-8 cannot encode is escaped."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def stats_if_usable(pool: PoolBase) -> PoolStats | None:
     """Returns the pool's snapshot; `None` for an asyncio pool in a forked child, which has none."""
     try:
         return pool.stats()
     except PoolForkedError:
         return None
+
+
+IN_FLIGHT: Final = (
+    "Streams in flight: one for each call, and as many as it has for each lease; a lease of a whole connection counts "
+    "as one."
+)
+REFUSED_STREAMS: Final = "Refusals by servers, at their stream limit or to shed load; each attempt of a call counts."
+
+
+def streams_limit(stats: PoolStats) -> int:
+    """Returns what the number in flight is at most: connections not in service only carry what they have."""
+    ready = [channel for channel in stats.channels if channel.state == "ready"]
+    carried = sum(channel.in_flight for channel in stats.channels if channel.state != "ready")
+    return carried + sum(max(channel.limit, channel.in_flight) for channel in ready)
 
 
 def sum_by_name(snapshots: list[tuple[str, PoolStats]], read: Read) -> dict[tuple[str, str], float]:

@@ -16,7 +16,7 @@ from .._values.listener import HOOKS, Listener
 
 
 class LoggingListener(Listener):
-    """Logs one line for each event.
+    """Logs one line for each event, and below that of a leak the stack that acquired the lease.
 
     The lifecycle of connections is INFO; problems are WARNING; waits and releases, which happen with calls, are DEBUG.
     A line never contains credentials, metadata or payload.

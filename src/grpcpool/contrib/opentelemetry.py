@@ -16,19 +16,27 @@ histogram of waits contains only callers that waited; the number that did not wa
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Final
-
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
 
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import PoolBase
 from .._values.events import Granted, Opened, Released
 from .._values.listener import Listener
 from .._values.stats import PoolStats
-from ._pool_set import PoolSet, Read, Values, sum_by_name
+from ._extra import without_extra
+from ._pool_set import IN_FLIGHT, REFUSED_STREAMS, PoolSet, Read, Values, label_of, sum_by_name
+
+try:
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
+except ModuleNotFoundError as error:
+    raise without_extra("opentelemetry", error) from error
 
 POOL: Final = "rpc.client.connection.pool.name"
 STATE: Final = "rpc.client.connection.state"
@@ -84,7 +92,7 @@ _UP_DOWN_COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
         lambda stats: {"": stats.avoided},
     ),
     ("grpcpool.draining", "{connection}", "Connections being drained.", None, lambda stats: {"": stats.draining}),
-    ("grpcpool.in_flight", "{call}", "Leases and calls in flight.", None, lambda stats: {"": stats.in_flight}),
+    ("grpcpool.in_flight", "{call}", IN_FLIGHT, None, lambda stats: {"": stats.in_flight}),
 )
 # Totals since the start, in the same order.
 _COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
@@ -113,7 +121,7 @@ _COUNTERS: tuple[tuple[str, str, str, str | None, Read], ...] = (
     (
         "grpcpool.refused_streams",
         "{call}",
-        "Calls that a server refused at its stream limit.",
+        REFUSED_STREAMS,
         None,
         lambda stats: {"": stats.refused_streams},
     ),
@@ -153,20 +161,39 @@ def instrument(pool: PoolBase, meter_provider: MeterProvider | None = None) -> N
     Raises:
         TypeError: `pool` is not a pool.
     """
-    key = _GLOBAL if meter_provider is None else meter_provider
-    with _guard:
-        instruments = _instruments.get(key)
-        if instruments is None:
-            instruments = _instruments[key] = _Instruments(get_meter("grpcpool", meter_provider=meter_provider))
-    instruments.watch(pool)
+    _providers.instruments(meter_provider).watch(pool)
 
 
 class _Global:
     """Represents the global meter provider, which may be set later."""
 
 
-_GLOBAL = _Global()
-_guard = threading.Lock()
+class _Providers:
+    """The instruments of each meter provider."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._global = _Global()
+        self._instruments: weakref.WeakKeyDictionary[object, _Instruments] = weakref.WeakKeyDictionary()
+        watch_for_fork(self)
+
+    def _after_fork_in_child(self) -> object:
+        """In a forked child: another thread may have held the lock. Returns what must be kept untouched."""
+        old, self._lock = self._lock, threading.Lock()
+        return old
+
+    def instruments(self, meter_provider: MeterProvider | None) -> _Instruments:
+        """Returns the instruments of a meter provider, the global one if not given."""
+        key = self._global if meter_provider is None else meter_provider
+        with self._lock:
+            instruments = self._instruments.get(key)
+            if instruments is None:
+                meter = get_meter("grpcpool", meter_provider=meter_provider)
+                instruments = self._instruments[key] = _Instruments(meter)
+            return instruments
+
+
+_providers = _Providers()
 
 
 class _Instruments:
@@ -217,25 +244,51 @@ class _Instruments:
         return observe
 
 
-_instruments: weakref.WeakKeyDictionary[object, _Instruments] = weakref.WeakKeyDictionary()
+# The most durations that are kept until the next event: there may be none for long.
+_MAX_NOTED = 1000
 
 
 class _DurationListener(Listener):
-    """Records durations from events."""
+    """Records durations from events.
+
+    Hooks may run in a finalizer, which may interrupt the SDK where it holds a lock: recording would be a deadlock. Then
+    a duration is noted, and recorded at the next event.
+    """
 
     def __init__(self, meter: Meter) -> None:
         self._create = _histogram(meter, "create_time", "Time to open a connection, including prime.")
         self._wait = _histogram(meter, "wait_time", "Time that callers waited for a place, if they had to wait.")
         self._use = _histogram(meter, "use_time", "Time between acquiring and releasing a lease.")
+        self._noted: deque[tuple[Histogram, float, str]] = deque(maxlen=_MAX_NOTED)
 
     def opened(self, event: Opened) -> None:
-        self._create.record(event.seconds, {POOL: event.pool})
+        self._record(self._create, event.seconds, event.pool)
 
     def granted(self, event: Granted) -> None:
-        self._wait.record(event.waited, {POOL: event.pool})
+        self._record(self._wait, event.waited, event.pool)
 
     def released(self, event: Released) -> None:
-        self._use.record(event.held, {POOL: event.pool})
+        self._record(self._use, event.held, event.pool)
+
+    def _record(self, histogram: Histogram, seconds: float, pool: str) -> None:
+        self._noted.append((histogram, seconds, pool))
+        if _interrupts_sdk():
+            return
+        # Other threads take from it, too: only `popleft` says whether there is one.
+        with contextlib.suppress(IndexError):
+            while True:
+                histogram, seconds, pool = self._noted.popleft()
+                histogram.record(seconds, {POOL: label_of(pool)})
+
+
+def _interrupts_sdk() -> bool:
+    """Whether this runs within the metrics of the SDK, on the same thread."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("opentelemetry.sdk.metrics"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _histogram(meter: Meter, name: str, description: str) -> Histogram:

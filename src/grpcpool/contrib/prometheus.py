@@ -16,13 +16,17 @@ import pathlib
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
 from .._shared.pool_base import PoolBase
 from .._values.stats import PoolStats
-from ._pool_set import PoolSet, Read, Values, sum_by_name
+from ._extra import without_extra
+from ._pool_set import IN_FLIGHT, REFUSED_STREAMS, PoolSet, Read, Values, streams_limit, sum_by_name
+
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError as error:
+    raise without_extra("prometheus", error) from error
 
 DASHBOARD: Final = pathlib.Path(__file__).with_name("grafana.json")
 """A Grafana dashboard for these metrics."""
@@ -47,11 +51,11 @@ _GAUGES: dict[str, tuple[str, str | None, Read]] = {
     ),
     "grpcpool_connections_min": ("Minimum number of connections kept open.", None, lambda stats: {"": stats.min_size}),
     "grpcpool_connections_max": ("Maximum number of connections.", None, lambda stats: {"": stats.max_size}),
-    "grpcpool_in_flight": ("Leases and calls in flight.", None, lambda stats: {"": stats.in_flight}),
+    "grpcpool_in_flight": (IN_FLIGHT, None, lambda stats: {"": stats.in_flight}),
     "grpcpool_streams_limit": (
-        "Calls that the connections in service can carry.",
+        "Streams that the connections in service can carry, and those in flight on others.",
         None,
-        lambda stats: {"": sum(channel.limit for channel in stats.channels if channel.state == "ready")},
+        lambda stats: {"": streams_limit(stats)},
     ),
     "grpcpool_avoided": (
         "Connections in service that rank behind others because calls on them failed.",
@@ -79,7 +83,7 @@ _COUNTERS: dict[str, tuple[str, str | None, Read]] = {
         lambda stats: {"": stats.rejected},
     ),
     "grpcpool_refused_streams": (
-        "Calls that a server refused at its stream limit.",
+        REFUSED_STREAMS,
         None,
         lambda stats: {"": stats.refused_streams},
     ),

@@ -89,6 +89,12 @@ def test_the_line_expands_by_keyboard_and_stays_expanded(browser: Browser, pool:
         assert browser.all(LINE)[0].get_attribute("aria-expanded") == "false"
 
 
+def test_the_room_includes_what_drains(browser: Browser, pool: ChannelPool) -> None:
+    """Beside the number in flight is the room for it: of 61 ready connections, and what the draining ones carry."""
+    with page_of(browser, Changed(pool, crowd(TROUBLES))):
+        assert browser.texts("[data-text=streams]") == ["of 5,499 streams"]
+
+
 def test_the_most_loaded_come_first(browser: Browser, pool: ChannelPool) -> None:
     """Expanded, connections are in the order of their load, by quarters, then of their numbers."""
     loads = {number: {"in_flight": number} for number in range(1, 65)}
@@ -173,7 +179,7 @@ def test_different_reasons_and_times_are_different_lines(browser: Browser, pool:
     listener = HistoryListener(inspected._history)
     for number in range(1, 4):
         listener.opened(Opened(pool="orders", channel=number, seconds=number / 10))
-    for event in inspected._history._events:
+    for event in inspected._history._record.events:
         event.at, event.last_at = event.at - 11, event.last_at - 11
     listener.opened(Opened(pool="orders", channel=4, seconds=0.4))
     for number in range(1, 4):

@@ -6,7 +6,12 @@ import dataclasses
 import datetime as dt
 import gc
 import socket
+import sys
+import time
 import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import grpc
 import pytest
@@ -34,6 +39,7 @@ from grpcpool.events import (
     TimedOut,
 )
 from support.hostile import HOSTILE, is_safe
+from support.waiting import background
 
 
 def stats(in_flight: int, **figures: int) -> PoolStats:
@@ -171,6 +177,26 @@ def test_a_pool_is_down_while_nothing_is_up() -> None:
     assert not history.is_down(nothing)
 
 
+def test_a_pool_at_rest_is_not_down() -> None:
+    """A failed attempt to grow is not an outage, neither then nor after the other connections closed as not needed."""
+    failed = OpenFailed(pool="p", channel=2, error=DetailsError(), retry_in=0.5)
+    for reason in (CloseReason.IDLE, CloseReason.SHRINK):
+        history = PoolHistory(1.0, 10.0)
+        listener = HistoryListener(history)
+        listener.open_failed(failed)
+        listener.closed(Closed(pool="p", channel=1, reason=reason, cancelled=0))
+        assert not history.is_down(stats(0))
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    listener.open_failed(failed)
+    history.sample(stats(0, ready=1))
+    listener.closed(Closed(pool="p", channel=1, reason=CloseReason.DISCARDED, cancelled=0))
+    assert not history.is_down(stats(0))
+    listener.open_failed(failed)
+    listener.closed(Closed(pool="p", channel=1, reason=CloseReason.LOST, cancelled=0))
+    assert history.is_down(stats(0))
+
+
 def test_failures_to_connect_are_merged() -> None:
     """Repeated failures to connect are one event, and leave room for others."""
     history = PoolHistory(1.0, 10.0)
@@ -288,6 +314,104 @@ def test_events_have_the_connections_address() -> None:
         (1, "10.0.0.7:1"),
         (2, None),
     ]
+
+
+def test_connections_that_are_gone_are_forgotten() -> None:
+    """What was noted of a connection is forgotten with it, also if no event says that it is gone."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    listener.opening(Opening(pool="p", channel=2, replaces=1))
+    listener.opening(Opening(pool="p", channel=3, replaces=1))
+    listener.draining(Draining(pool="p", channel=4, reason=CloseReason.AGE, in_flight=3))
+    listener.lost(Lost(pool="p", channel=5, up=1))
+    history.sample(with_addresses(c1="10.0.0.7:1", c3="10.0.0.7:1"))
+    assert history.reason(4) is None
+    for channel in (2, 3):
+        listener.opened(Opened(pool="p", channel=channel, seconds=0.1))
+    assert [dict(each.details).get("replaces") for each in history.events()] == [None, None, None, 1]
+    listener.lost(Lost(pool="p", channel=5, up=1))
+    assert [each.count for each in history.events() if each.kind == "lost"] == [1, 1]
+
+
+@pytest.fixture
+def calendar(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """Moves the calendar by some seconds, as a correction of the system's time does."""
+    real, moved = time.time, 0.0
+
+    def move(seconds: float) -> None:
+        nonlocal moved
+        moved += seconds
+
+    monkeypatch.setattr(time, "time", lambda: real() + moved)
+    yield move
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("hours", [-1, 8])
+def test_a_change_of_the_calendar_does_not_show(calendar: Callable[[float], None], hours: int) -> None:
+    """After it, events and samples have their order, their distances and the new dates, and are merged as before."""
+    history = PoolHistory(1e-9, 1.0)
+    listener = HistoryListener(history)
+
+    def happen() -> None:
+        listener.rejected(Rejected(pool="p", waiting=1))
+        listener.opened(Opened(pool="p", channel=1, seconds=0.1))
+        history.sample(stats(1))
+
+    began = time.monotonic()
+    happen()
+    calendar(3600.0 * hours)
+    happen()
+    listener.rejected(Rejected(pool="p", waiting=1))
+    now, passed = time.time(), time.monotonic() - began
+    events = history.events()
+    moments = [moment for event in events for moment in (event.at, event.last_at)]
+    moments += [sample.at for sample in history.samples()]
+    assert [(each.kind, each.count) for each in events] == [("opened", 1), ("opened", 1), ("rejected", 3)]
+    assert all(event.at <= event.last_at for event in events)
+    assert all(now - passed - 0.1 <= moment <= now + 0.1 for moment in moments), (now, moments)
+
+
+class _Finalizers:
+    """Calls a function once at each line of the history's module, as a finalizer may interrupt it."""
+
+    def __init__(self, finalize: Callable[[], object]) -> None:
+        self._finalize = finalize
+        self.lines: set[int] = set()
+
+    def trace(self, frame: FrameType, _event: str, _argument: Any) -> Any:
+        """Is called by the interpreter for each call, and each line of a call that it is the answer to."""
+        if frame.f_globals["__name__"] != PoolHistory.__module__:
+            return None
+        if frame.f_lineno not in self.lines:
+            self.lines.add(frame.f_lineno)
+            self._finalize()
+        return self.trace
+
+
+def test_a_finalizer_may_interrupt_each_line() -> None:
+    """A finalizer that releases a lease, which serves a waiter, does not wait for the lock that its thread holds."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    finalizers = _Finalizers(lambda: listener.granted(Granted(pool="p", channel=1, waited=0.01)))
+
+    def work() -> None:
+        sys.settrace(finalizers.trace)
+        try:
+            listener.lost(Lost(pool="p", channel=1, up=0))
+            listener.timed_out(TimedOut(pool="p", waited=2.0))
+            history.sample(with_addresses(c1="10.0.0.7:1"))
+            history.events()
+            history.samples()
+            history.waits()
+            history.reason(1)
+            history.is_down(stats(0))
+        finally:
+            sys.settrace(None)
+
+    background(work).result(20)
+    assert len(finalizers.lines) > 50
+    assert history.waits().count == len(finalizers.lines) + 1
 
 
 def test_in_a_forked_child_it_is_empty() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
 import sys
 import threading
 
@@ -61,6 +63,42 @@ def test_a_port_in_use_raises_at_once() -> None:
     """`serve` itself raises if the port is in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         serve(Inspector(), taken.getsockname()[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("keep", ["served = ", ""], ids=["kept", "dropped"])
+def test_a_forked_child_does_not_keep_the_port(keep: str) -> None:
+    """When the server is closed, its port is free, although a child that was forked meanwhile goes on."""
+    program = f"""
+import os, signal, socket, sys, urllib.request
+from grpcpool.contrib.inspector import Inspector, serve
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+{keep}serve(Inspector(), port)
+urllib.request.urlopen(f"http://127.0.0.1:{{port}}/pools").close()
+ours, theirs = os.pipe()
+child = os.fork()
+if not child:
+    os.write(theirs, b"1")
+    signal.pause()
+os.read(ours, 1)
+if {bool(keep)}:
+    served.close()
+    serve(Inspector(), port).close()
+else:
+    # The child no longer listens, although its parent does.
+    links = [os.readlink(f"/proc/{{child}}/fd/{{fd}}") for fd in os.listdir(f"/proc/{{child}}/fd")]
+    with open("/proc/net/tcp") as table:
+        inodes = [line.split()[9] for line in table if f":{{port:04X}} 00000000:0000 0A" in line]
+    assert inodes, "nothing listens"
+    assert not any(f"socket:[{{inode}}]" in links for inode in inodes), links
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+"""
+    if not keep and sys.platform != "linux":
+        pytest.skip("only Linux lists the sockets of a process")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_uvicorn_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Final
 
-from .._errors import UsageError
+from .._errors import UsageError, number_of
 
 MAX_CALLERS: Final = 4000
 """The most callers of a closed loop."""
@@ -79,12 +79,13 @@ def parse_rates(text: str) -> list[Level]:
 
 
 def _callers(text: str) -> int:
-    if not text.isdecimal() or not int(text):
+    number = number_of(text)
+    if not number:
         raise UsageError(f"--concurrency: {text!r} is not a number of callers")
-    if int(text) > MAX_CALLERS:
+    if number > MAX_CALLERS:
         reason = f"each caller is a thread, and one process runs at most {MAX_CALLERS:,} well"
-        raise UsageError(f"--concurrency: {int(text):,} callers are too many: {reason}")
-    return int(text)
+        raise UsageError(f"--concurrency: {number:,} callers are too many: {reason}")
+    return number
 
 
 def _rate(text: str) -> Level:

@@ -44,7 +44,8 @@ class BenchOptions:
         """
         if rate is not None and concurrency is not None:
             raise UsageError("--rate and --concurrency exclude each other: an open loop has no number of callers")
-        self.levels = parse_rates(rate) if rate is not None else parse_concurrency(concurrency or DEFAULT_CONCURRENCY)
+        callers = DEFAULT_CONCURRENCY if concurrency is None else concurrency
+        self.levels = parse_rates(rate) if rate is not None else parse_concurrency(callers)
         self.compare = [_way(part.strip()) for part in compare.split(",")]
         self.report = report
         self.command = shlex.join(["grpcpool", *without_values(arguments, metadata)])

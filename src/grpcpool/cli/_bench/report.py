@@ -35,8 +35,10 @@ def write_report(path: pathlib.Path, run: BenchRun) -> None:
         charts=_charts(run.results),
         **WAYS,
     )
+    # The command line may have bytes that are not UTF-8. This cannot fail while the file is half written.
+    content = text.encode("utf-8", "backslashreplace")
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
     except OSError as error:
         raise CommandError(f"--report: cannot write {path}: {error.strerror}") from error
 

@@ -81,14 +81,20 @@ def _sizes(max_streams: int, in_flight: int, addresses: int) -> list[Recommendat
     max_size = min(_MAX_SIZE, max(needed, addresses, 2))
     reason = f"{in_flight} calls at once, {target} on each connection, need {needed}"
     if max_size > needed:
-        reason += f"; {max_size} " + ("reach every address" if addresses > needed else "survive the loss of one")
+        survives = "survive the loss of one" if addresses <= needed else f"reach {_of_all(max_size, addresses)}"
+        reason += f"; {max_size} {survives}"
     elif max_size < needed:
         reason += f"; more than {max_size} would not help one process"
     recommendations = [Recommendation("max_size", max_size, reason)]
     if addresses > 1:
         min_size = min(addresses, max_size)
-        recommendations.insert(0, Recommendation("min_size", min_size, f"one for each of the {addresses} addresses"))
+        reason = f"one for {_of_all(min_size, addresses)}"
+        recommendations.insert(0, Recommendation("min_size", min_size, reason))
     return recommendations
+
+
+def _of_all(size: int, addresses: int) -> str:
+    return f"each of the {addresses} addresses" if size >= addresses else f"each of {size} of the {addresses} addresses"
 
 
 def _connect_timeout(answering: Sequence[AddressReport]) -> list[Recommendation]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import ssl
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
-from .._deadline import Deadline, call_within
-from .._errors import CommandError
+from .._deadline import Deadline, call_each, call_within
+from .._errors import CommandError, UsageError
 from .._output import print_json
 from .._target import Address, Target, parse_target
 from .._tls import Tls
@@ -64,6 +65,8 @@ def _probe_all(target: Target, tls: Tls, timeout: float) -> list[AddressReport]:
     context = tls.context() if tls.used else None
     authority = tls.authority or target.authority
     name = target.host if tls.authority is None else tls.authority.rpartition(":")[0] or tls.authority
+    if context is not None:
+        _check_name(context, name)
     options = ProbeOptions(context, name, authority)
     addresses = _resolve(target, deadline)
 
@@ -72,8 +75,15 @@ def _probe_all(target: Target, tls: Tls, timeout: float) -> list[AddressReport]:
         until = deadline if len(addresses) <= _THREADS else deadline.part(rounds)
         return probe_address(addresses[index], options, until)
 
-    with ThreadPoolExecutor(_THREADS) as executor:
-        return list(executor.map(probe, range(len(addresses))))
+    return call_each([partial(probe, index) for index in range(len(addresses))], _THREADS)
+
+
+def _check_name(context: ssl.SSLContext, name: str) -> None:
+    """Raises `UsageError` for a name that begins with a dot, or has a label of more than 63 characters."""
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
+    except ValueError as error:
+        raise UsageError(f"{name!r} is not a name that a certificate can have") from error
 
 
 def _resolve(target: Target, deadline: Deadline) -> tuple[Address, ...]:

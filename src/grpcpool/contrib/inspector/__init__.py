@@ -19,7 +19,12 @@ has its own inspector, which shows the pools of that process and names the proce
 
 from __future__ import annotations
 
-from ._app import Inspector
+from .._extra import without_extra
+
+try:
+    from ._app import Inspector
+except ModuleNotFoundError as error:
+    raise without_extra("inspector", error) from error
 from ._document import (
     ChannelDocument,
     EventDocument,

@@ -101,6 +101,7 @@ class InspectedPool:
             "name": self._name,
             "kind": self._kind,
             "state": state,
+            "taken_at": stats.taken_at.timestamp() if stats is not None and stats.taken_at is not None else None,
             "down": state == "open" and stats is not None and self._history.is_down(stats),
             "config": document_of_config(pool.config),
             "stats": document_of_stats(stats, self._history) if stats is not None else None,
@@ -118,7 +119,8 @@ class Inspector:
 
         Args:
             pools: Sync pools, asyncio pools, or both.
-            every: Seconds between two samples of the timeline. The page is refreshed as often, or every half second.
+            every: Seconds between two samples of the timeline. The page is refreshed as often, but at least two and
+                at most four times a second.
             keep: Seconds that the timeline covers.
 
         Raises:

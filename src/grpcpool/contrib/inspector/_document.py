@@ -138,6 +138,8 @@ class PoolDocument(TypedDict):
         name: The pool's name.
         kind: `threads` or `asyncio`.
         state: `open`, `closed`, or `void` (an asyncio pool in a forked child).
+        taken_at: When the snapshot was taken, by the clock of its other dates, which a suspension of the system or a
+            change of its calendar does not move. `taken_at - created_at` is a connection's age. `null` if void.
         down: Whether it is open and no connection is up, although some were or could not be opened.
         config: The fields of `PoolConfig`; `target_streams` is never `null`, `prime` is whether there is one.
         stats: The current snapshot; `null` if the pool is void.
@@ -150,6 +152,7 @@ class PoolDocument(TypedDict):
     name: str
     kind: str
     state: str
+    taken_at: float | None
     down: bool
     config: dict[str, object]
     stats: StatsDocument | None

@@ -5,6 +5,11 @@ streams) may come by the thousand, an unreachable server fails every attempt to 
 and again, and so may a resolver fail or change its mind. So equal events in a row, or within some seconds, are one
 event with a count, and do not push others out of the buffer.
 
+Hooks may run in a finalizer, which may interrupt any line of a thread, also one of this module. So an event is first
+put in a queue, and recorded at once only if nobody holds the history's lock; otherwise the next that takes it does so.
+
+Moments are those of the monotonic clock, which no change of the calendar moves; they become dates when they are read.
+
 In a forked child the history is empty, as the pool is.
 """
 
@@ -26,6 +31,7 @@ from ..._shared.fork import watch_for_fork
 from ..._values.errors import ConnectError, brief
 from ..._values.events import (
     AddressesChanged,
+    AnyEvent,
     Avoided,
     Closed,
     Draining,
@@ -39,10 +45,12 @@ from ..._values.events import (
     Recovered,
     RefusedStream,
     Rejected,
+    Released,
     TimedOut,
 )
-from ..._values.listener import Listener
+from ..._values.listener import HOOKS, Listener
 from ..._values.plain_text import plain
+from ..._values.slot_states import CloseReason
 from ..._values.stats import PoolStats
 from ._waits import Waits, WaitSummary
 
@@ -92,7 +100,7 @@ class RecordedEvent:
 
 
 class PoolHistory:
-    """The events and samples of one pool. Thread-safe."""
+    """The events and samples of one pool. Thread-safe, also if a finalizer interrupts it and emits an event."""
 
     def __init__(self, every: float, keep: float) -> None:
         """Keeps at most one sample every `every` seconds, for `keep` seconds."""
@@ -104,18 +112,10 @@ class PoolHistory:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._events: deque[RecordedEvent] = deque(maxlen=EVENTS_KEPT)
+        # Events that are not recorded yet, and when they happened.
+        self._noted: deque[tuple[AnyEvent, float]] = deque()
+        self._record = Record(Waits(self._keep, time.monotonic()))
         self._samples: deque[Sample] = deque(maxlen=self._samples_kept)
-        self._latest: dict[tuple[str, int | None], RecordedEvent] = {}
-        self._replaces: dict[int, int] = {}
-        self._retired: dict[int, str] = {}
-        # The addresses of the connections in the last snapshot, and in the last one that had others.
-        self._addresses: dict[int, str] = {}
-        self._addresses_before: dict[int, str] = {}
-        self._waits = Waits(self._keep, time.monotonic())
-        # Whether the last attempt to connect failed.
-        self._failing = False
-        self._event_count = 0
         self._sampled_at = -math.inf
 
     def _after_fork_in_child(self) -> object:
@@ -123,19 +123,104 @@ class PoolHistory:
         self._reset()
         return None
 
-    # --- samples ------------------------------------------------------------------------------------------------
+    def note(self, event: AnyEvent) -> None:
+        """Records an event."""
+        self._noted.append((event, time.monotonic()))
+        # Waiting for the lock would be a deadlock if this interrupts the thread that holds it.
+        if not self._lock.locked():
+            with self._lock:
+                self._up_to_date()
+
+    def _up_to_date(self) -> Record:
+        """Returns the record with all events; the lock is held."""
+        while self._noted:
+            event, moment = self._noted.popleft()
+            self._record.add(event, moment)
+        return self._record
 
     def sample(self, stats: PoolStats) -> None:
-        """Adds a sample from `stats`, unless the last one is too recent; notes the connections' addresses."""
-        now = time.monotonic()
+        """Adds a sample from `stats`, unless the last one is too recent; notes what they say about connections."""
         with self._lock:
-            self._note_addresses(stats)
+            now = time.monotonic()
+            self._up_to_date().compare(stats)
             # With some slack: a timer that fires slightly early must not halve the rate.
             if now < self._sampled_at + 0.8 * self._every:
                 return
             self._sampled_at = now
             figures = (getattr(stats, name) for name in Sample._fields[1:])
-            self._samples.append(Sample(time.time(), *figures))
+            self._samples.append(Sample(now, *figures))
+
+    def samples(self) -> list[Sample]:
+        """Returns the samples with their dates, oldest first."""
+        with self._lock:
+            epoch = _epoch()
+            return [sample._replace(at=epoch + sample.at) for sample in self._samples]
+
+    def waits(self) -> WaitSummary:
+        """Returns the number of recent waits, and their percentiles."""
+        with self._lock:
+            return self._up_to_date().waits.summary(time.monotonic())
+
+    def events(self) -> list[RecordedEvent]:
+        """Returns copies of the events with their dates, oldest first."""
+        with self._lock:
+            epoch = _epoch()
+            events = list(self._up_to_date().events)
+            return [dataclasses.replace(each, at=epoch + each.at, last_at=epoch + each.last_at) for each in events]
+
+    def is_down(self, stats: PoolStats) -> bool:
+        """Returns whether no connection is up, although some were, or the last attempt to open one failed."""
+        with self._lock:
+            return not stats.ready and (stats.lost > 0 or self._up_to_date().failing)
+
+    def reason(self, channel: int) -> str | None:
+        """Returns why the connection is draining; `None` if it is not."""
+        with self._lock:
+            return self._up_to_date().retired.get(channel)
+
+
+def _epoch() -> float:
+    """The date of the monotonic clock's zero, by today's calendar."""
+    return time.time() - time.monotonic()
+
+
+class Record(Listener):
+    """What has become of the events so far. Not thread-safe: `PoolHistory` calls it under its lock."""
+
+    def __init__(self, waits: Waits) -> None:
+        """Starts without events; adds waits to `waits`."""
+        self.waits = waits
+        self.events: deque[RecordedEvent] = deque(maxlen=EVENTS_KEPT)
+        # Why connections are draining.
+        self.retired: dict[int, str] = {}
+        # Whether an attempt to connect failed, and no connection has been up since.
+        self.failing = False
+        self._latest: dict[tuple[str, int | None], RecordedEvent] = {}
+        # Which connection an opening one replaces.
+        self._replaces: dict[int, int] = {}
+        # The addresses of the connections in the last snapshot, and in the last one that had others.
+        self._addresses: dict[int, str] = {}
+        self._addresses_before: dict[int, str] = {}
+        self._count = 0
+        self._now = 0.0
+
+    def add(self, event: AnyEvent, moment: float) -> None:
+        """Records an event of that moment."""
+        self._now = moment
+        getattr(self, HOOKS[type(event)])(event)
+
+    def compare(self, stats: PoolStats) -> None:
+        """Notes the connections' addresses and that some are up; forgets connections that are gone.
+
+        A successor that is given up while it opens is not an event.
+        """
+        if stats.ready:
+            self.failing = False
+        self._note_addresses(stats)
+        alive = {channel.id for channel in stats.channels}
+        for channel in [*self._replaces, *self.retired, *(of for _, of in self._latest if of is not None)]:
+            if channel not in alive:
+                self._forget(channel)
 
     def _note_addresses(self, stats: PoolStats) -> None:
         known = {channel.id: channel.address for channel in stats.channels if channel.address is not None}
@@ -143,7 +228,7 @@ class PoolHistory:
             return
         self._addresses_before, self._addresses = self._addresses, known
         # The first events of a connection may come before its first snapshot, and the last ones after its last.
-        for event in self._events:
+        for event in self.events:
             event.address = event.address or self._address(event.channel)
 
     def _address(self, channel: int | None) -> str | None:
@@ -151,26 +236,13 @@ class PoolHistory:
             return None
         return self._addresses.get(channel) or self._addresses_before.get(channel)
 
-    def samples(self) -> list[Sample]:
-        """Returns the samples, oldest first."""
-        with self._lock:
-            return list(self._samples)
+    def _forget(self, channel: int) -> None:
+        self._replaces.pop(channel, None)
+        self.retired.pop(channel, None)
+        for kind in _MERGED_BY_CHANNEL:
+            self._latest.pop((kind, channel), None)
 
-    # --- waits --------------------------------------------------------------------------------------------------
-
-    def waited(self, seconds: float, *, timed_out: bool = False) -> None:
-        """Adds a wait that has just ended."""
-        with self._lock:
-            self._waits.add(seconds, time.monotonic(), timed_out=timed_out)
-
-    def waits(self) -> WaitSummary:
-        """Returns the number of recent waits, and their percentiles."""
-        with self._lock:
-            return self._waits.summary(time.monotonic())
-
-    # --- events -------------------------------------------------------------------------------------------------
-
-    def record(
+    def _add(
         self,
         kind: str,
         channel: int | None,
@@ -184,78 +256,110 @@ class PoolHistory:
         Events are equal if they have the same `kind` and, if it is given, concern the same connection, `of`. Events of
         one kind and connection in a row are merged in any case.
         """
-        now = time.time()
-        with self._lock:
-            address = self._address(channel)
-            last = self._latest.get((kind, of))
-            merged = last is not None and last in self._events and 0 <= now - last.at < within
-            if not merged and self._events:
-                last = self._events[-1]
-                merged = (last.kind, last.channel) == (kind, channel)
-            if last is not None and merged:
-                last.count, last.last_at, last.channel, last.details = last.count + 1, now, channel, details
-                last.address = address
-                # Keeps the latest event at the end.
-                self._events.remove(last)
-                self._events.append(last)
-                return
-            self._event_count += 1
-            event = RecordedEvent(self._event_count, kind, channel, address, now, now, details)
-            self._events.append(event)
-            if within:
-                self._latest[kind, of] = event
+        now = self._now
+        address = self._address(channel)
+        last = self._latest.get((kind, of))
+        merged = last is not None and last in self.events and now - last.at < within
+        if not merged and self.events:
+            last = self.events[-1]
+            merged = (last.kind, last.channel) == (kind, channel)
+        if last is not None and merged:
+            last.count, last.last_at, last.channel, last.details = last.count + 1, now, channel, details
+            last.address = address
+            # Keeps the latest event at the end.
+            self.events.remove(last)
+            self.events.append(last)
+            return
+        self._count += 1
+        event = RecordedEvent(self._count, kind, channel, address, now, now, details)
+        self.events.append(event)
+        if within:
+            self._latest[kind, of] = event
 
-    def events(self) -> list[RecordedEvent]:
-        """Returns copies of the events, oldest first."""
-        with self._lock:
-            return [dataclasses.replace(event) for event in self._events]
+    # --- the hooks ----------------------------------------------------------------------------------------------
 
-    # --- connections --------------------------------------------------------------------------------------------
+    def opening(self, event: Opening) -> None:
+        """Notes which connection is replaced; the snapshot itself shows that one is opening."""
+        if event.replaces is not None:
+            self._replaces[event.channel] = event.replaces
 
-    def opening(self, channel: int, replaces: int) -> None:
-        """Notes which connection this one replaces, until it is open."""
-        with self._lock:
-            self._replaces[channel] = replaces
+    def opened(self, event: Opened) -> None:
+        """Records that a connection is open."""
+        self.failing = False
+        replaces = self._replaces.pop(event.channel, None)
+        self._add("opened", event.channel, {"seconds": event.seconds, "replaces": replaces})
 
-    def opened(self, channel: int) -> int | None:
-        """Returns which connection this one replaces, and forgets it."""
-        with self._lock:
-            self._failing = False
-            return self._replaces.pop(channel, None)
+    def open_failed(self, event: OpenFailed) -> None:
+        """Records that a connection failed to open."""
+        self.failing = True
+        self._forget(event.channel)
+        retry_in = event.retry_in if math.isfinite(event.retry_in) else None
+        details: dict[str, Detail] = {"error": _error_text(event.error), "retry_in": retry_in}
+        self._add("open_failed", event.channel, details, within=FAILURES_MERGED_FOR)
 
-    def failed(self, channel: int) -> None:
-        """Notes that the server is unreachable, until a connection is open; forgets this one."""
-        self.closed(channel)
-        with self._lock:
-            self._failing = True
+    def lost(self, event: Lost) -> None:
+        """Records that a connection is down."""
+        cause = None if event.cause is None else _error_text(event.cause)
+        details: dict[str, Detail] = {"cause": cause, "up": event.up}
+        self._add("lost", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
 
-    def recovered(self) -> None:
-        """Notes that the server can be reached."""
-        with self._lock:
-            self._failing = False
+    def recovered(self, event: Recovered) -> None:
+        """Records that a connection is up again."""
+        self.failing = False
+        details: dict[str, Detail] = {"seconds": event.seconds}
+        self._add("recovered", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
 
-    def is_down(self, stats: PoolStats) -> bool:
-        """Returns whether no connection is up, although some were, or the last attempt to open one failed."""
-        with self._lock:
-            return not stats.ready and (stats.lost > 0 or self._failing)
+    def avoided(self, event: Avoided) -> None:
+        """Records that a connection ranks behind others."""
+        details: dict[str, Detail] = {"code": None if event.code is None else event.code.name}
+        self._add("avoided", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
 
-    def retired(self, channel: int, reason: str) -> None:
-        """Notes why the connection is draining, until it is closed."""
-        with self._lock:
-            self._retired[channel] = reason
+    def closed(self, event: Closed) -> None:
+        """Records that a connection was closed; one that was not needed was up until then."""
+        if event.reason in (CloseReason.IDLE, CloseReason.SHRINK):
+            self.failing = False
+        self._forget(event.channel)
+        self._add("closed", event.channel, {"reason": str(event.reason), "cancelled": event.cancelled})
 
-    def closed(self, channel: int) -> None:
-        """Forgets the connection."""
-        with self._lock:
-            self._replaces.pop(channel, None)
-            self._retired.pop(channel, None)
-            for kind in _MERGED_BY_CHANNEL:
-                self._latest.pop((kind, channel), None)
+    def draining(self, event: Draining) -> None:
+        """Records that a connection is draining."""
+        self.retired[event.channel] = str(event.reason)
+        self._add("draining", event.channel, {"reason": str(event.reason), "in_flight": event.in_flight})
 
-    def reason(self, channel: int) -> str | None:
-        """Returns why the connection is draining; `None` if it is not."""
-        with self._lock:
-            return self._retired.get(channel)
+    def addresses_changed(self, event: AddressesChanged) -> None:
+        """Records that the target has other addresses: how many, as a list may be long."""
+        details: dict[str, Detail] = {
+            "addresses": len(event.addresses),
+            "new": len(event.new),
+            "gone": len(event.gone),
+        }
+        self._add("addresses_changed", None, details, within=MERGED_FOR)
+
+    def look_up_failed(self, event: LookUpFailed) -> None:
+        """Records that the target's addresses could not be looked up."""
+        error = _error_text(event.error)
+        self._add("look_up_failed", None, {"error": error}, within=FAILURES_MERGED_FOR)
+
+    def granted(self, event: Granted) -> None:
+        """Records how long a waiter waited for its place."""
+        self.waits.add(event.waited, self._now)
+
+    def timed_out(self, event: TimedOut) -> None:
+        """Records that a waiter timed out, and how long it waited."""
+        self.waits.add(event.waited, self._now, timed_out=True)
+        self._add("timed_out", None, {"waited": event.waited}, within=MERGED_FOR)
+
+    def rejected(self, event: Rejected) -> None:
+        """Records that the queue was full."""
+        self._add("rejected", None, {"waiting": event.waiting}, within=MERGED_FOR)
+
+    def refused_stream(self, event: RefusedStream) -> None:
+        """Records that a server refused a stream."""
+        self._add("refused_stream", event.channel, {"limit": event.limit}, within=MERGED_FOR, of=event.channel)
+
+    def leaked(self, event: Leaked) -> None:
+        """Records a lease that is held for long, without its stack, which may reveal secrets."""
+        self._add("leaked", event.channel, {"held": event.held})
 
 
 class HistoryListener(Listener):
@@ -265,98 +369,15 @@ class HistoryListener(Listener):
         """Holds `history` weakly, so that the pool does not keep it alive."""
         self._history = weakref.ref(history)
 
-    def opening(self, event: Opening) -> None:
-        """Notes which connection is replaced; the snapshot itself shows that one is opening."""
-        if (history := self._history()) is not None and event.replaces is not None:
-            history.opening(event.channel, event.replaces)
-
-    def opened(self, event: Opened) -> None:
-        """Records that a connection is open."""
+    def _note(self, event: AnyEvent) -> None:
         if (history := self._history()) is not None:
-            replaces = history.opened(event.channel)
-            history.record("opened", event.channel, {"seconds": event.seconds, "replaces": replaces})
+            history.note(event)
 
-    def open_failed(self, event: OpenFailed) -> None:
-        """Records that a connection failed to open."""
-        if (history := self._history()) is not None:
-            history.failed(event.channel)
-            retry_in = event.retry_in if math.isfinite(event.retry_in) else None
-            details: dict[str, Detail] = {"error": _error_text(event.error), "retry_in": retry_in}
-            history.record("open_failed", event.channel, details, within=FAILURES_MERGED_FOR)
 
-    def lost(self, event: Lost) -> None:
-        """Records that a connection is down."""
-        if (history := self._history()) is not None:
-            cause = None if event.cause is None else _error_text(event.cause)
-            details: dict[str, Detail] = {"cause": cause, "up": event.up}
-            history.record("lost", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
-
-    def recovered(self, event: Recovered) -> None:
-        """Records that a connection is up again."""
-        if (history := self._history()) is not None:
-            history.recovered()
-            details: dict[str, Detail] = {"seconds": event.seconds}
-            history.record("recovered", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
-
-    def avoided(self, event: Avoided) -> None:
-        """Records that a connection ranks behind others."""
-        if (history := self._history()) is not None:
-            details: dict[str, Detail] = {"code": None if event.code is None else event.code.name}
-            history.record("avoided", event.channel, details, within=FAILURES_MERGED_FOR, of=event.channel)
-
-    def closed(self, event: Closed) -> None:
-        """Records that a connection was closed."""
-        if (history := self._history()) is not None:
-            history.closed(event.channel)
-            history.record("closed", event.channel, {"reason": str(event.reason), "cancelled": event.cancelled})
-
-    def draining(self, event: Draining) -> None:
-        """Records that a connection is draining."""
-        if (history := self._history()) is not None:
-            history.retired(event.channel, str(event.reason))
-            history.record("draining", event.channel, {"reason": str(event.reason), "in_flight": event.in_flight})
-
-    def addresses_changed(self, event: AddressesChanged) -> None:
-        """Records that the target has other addresses: how many, as a list may be long."""
-        if (history := self._history()) is not None:
-            details: dict[str, Detail] = {
-                "addresses": len(event.addresses),
-                "new": len(event.new),
-                "gone": len(event.gone),
-            }
-            history.record("addresses_changed", None, details, within=MERGED_FOR)
-
-    def look_up_failed(self, event: LookUpFailed) -> None:
-        """Records that the target's addresses could not be looked up."""
-        if (history := self._history()) is not None:
-            error = _error_text(event.error)
-            history.record("look_up_failed", None, {"error": error}, within=FAILURES_MERGED_FOR)
-
-    def granted(self, event: Granted) -> None:
-        """Records how long a waiter waited for its place."""
-        if (history := self._history()) is not None:
-            history.waited(event.waited)
-
-    def timed_out(self, event: TimedOut) -> None:
-        """Records that a waiter timed out, and how long it waited."""
-        if (history := self._history()) is not None:
-            history.waited(event.waited, timed_out=True)
-            history.record("timed_out", None, {"waited": event.waited}, within=MERGED_FOR)
-
-    def rejected(self, event: Rejected) -> None:
-        """Records that the queue was full."""
-        if (history := self._history()) is not None:
-            history.record("rejected", None, {"waiting": event.waiting}, within=MERGED_FOR)
-
-    def refused_stream(self, event: RefusedStream) -> None:
-        """Records that a server refused a stream."""
-        if (history := self._history()) is not None:
-            history.record("refused_stream", event.channel, {"limit": event.limit}, within=MERGED_FOR, of=event.channel)
-
-    def leaked(self, event: Leaked) -> None:
-        """Records a lease that is held for long, without its stack, which may reveal secrets."""
-        if (history := self._history()) is not None:
-            history.record("leaked", event.channel, {"held": event.held})
+for _event, _hook in HOOKS.items():
+    # Releases would cost each lease something.
+    if _event is not Released:
+        setattr(HistoryListener, _hook, HistoryListener._note)
 
 
 def _error_text(error: BaseException) -> str:

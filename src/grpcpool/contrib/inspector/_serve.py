@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from types import TracebackType
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from ..._shared.fork import watch_for_fork
 from ._app import Inspector
 
 if TYPE_CHECKING:
@@ -29,8 +31,21 @@ class Served:
         self.url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
         self._server = server
         self._listener = listener
-        self._thread = threading.Thread(target=server.run, args=([listener],), name="grpcpool-inspector", daemon=True)
+        watch_for_fork(self)
+        # The thread holds this object, so that it is there at a fork.
+        self._thread = threading.Thread(target=self._run, name="grpcpool-inspector", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        self._server.run([self._listener])
+
+    def _after_fork_in_child(self) -> object:
+        """Closes the child's copy of the listener, which would keep the port in use for as long as the child runs."""
+        # `close()` would leave it to the loop, which holds the socket as well and does not run in the child.
+        descriptor = self._listener.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+        return None
 
     def close(self) -> None:
         """Stops the server and waits for its thread to end."""

@@ -36,7 +36,9 @@ function updateFigures(card, stats, health, samples) {
     write(figure, number.format(stats[name]));
     set(figure.closest("div"), { "data-some": stats[name] ? name : null });
   }
-  const streams = stats.channels.filter(({ state }) => state === "ready").reduce((sum, { limit }) => sum + limit, 0);
+  // Connections that are not in service only carry what they have.
+  const room = ({ state, limit, in_flight: carried }) => (state === "ready" ? Math.max(limit, carried) : carried);
+  const streams = stats.channels.reduce((sum, channel) => sum + room(channel), 0);
   const text = (name, value) => write(card.querySelector(`[data-text="${name}"]`), value);
   text("streams", `of ${plural(streams, "stream")}`);
   text("waited", stats.waited ? `${number.format(stats.waited)} waited, mean ${duration(stats.wait_seconds / stats.waited)}` : "none has waited yet");
@@ -108,7 +110,8 @@ export function updateCard(card, pool, data) {
   if (stats === null) return;
   const samples = read(timeline, data);
   updateFigures(card, stats, healthOf(pool), samples);
-  updateConnections(card, stats, config, data.now);
+  // By the clock that their dates come from.
+  updateConnections(card, stats, config, pool.taken_at ?? data.now);
   updateQueue(card, stats, config);
   updateWaits(card, pool.waits);
   for (const figure of card.querySelectorAll("[data-chart]")) updateChart(figure, samples, data);

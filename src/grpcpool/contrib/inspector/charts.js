@@ -1,7 +1,7 @@
 // The timeline of a pool, as charts and as a table.
 
 import { draw, make, set, syncChildren, write } from "./elements.js";
-import { clock, duration, number, range } from "./text.js";
+import { clock, duration, greatest, least, number, range } from "./text.js";
 
 const WIDTH = 600;
 const HEIGHT = 48;
@@ -51,8 +51,8 @@ export function read(timeline, { now, keep, every }) {
 function describe(values, counts, every) {
   const known = values.filter((value) => value !== null);
   if (!known.length) return ["no data yet", ""];
-  const max = Math.max(...known);
-  if (!counts) return [`now ${known.at(-1)}, min ${Math.min(...known)}, max ${max}`, `${number.format(Math.min(...known))} to ${number.format(max)}`];
+  const [min, max] = [least(known), greatest(known)];
+  if (!counts) return [`now ${known.at(-1)}, min ${min}, max ${max}`, `${number.format(min)} to ${number.format(max)}`];
   const total = known.reduce((sum, value) => sum + value, 0);
   const words = total ? `${number.format(total)}, at most ${number.format(max)} in ${duration(every)}` : "none";
   return [words, words];
@@ -65,7 +65,7 @@ export function updateChart(figure, samples, data) {
   const values = samples[name];
   const svg = figure.querySelector("svg");
   if (!svg.firstChild) svg.append(draw("path", { class: "area" }), draw("path", { class: "stroke" }));
-  const top = Math.max(...values, 1) * 1.08;
+  const top = Math.max(greatest(values), 1) * 1.08;
   const x = (i) => (WIDTH * (1 - (data.now - at[i]) / data.keep)).toFixed(1);
   const y = (i) => (HEIGHT - 1 - ((HEIGHT - 2) * values[i]) / top).toFixed(1);
   let line = "", area = "";
@@ -112,8 +112,9 @@ export function updateTable(details, samples, data) {
 // Leases and calls acquired per second, over the last samples without a gap.
 export function rate({ at, runs, acquired }) {
   const run = runs.at(-1)?.slice(-6) ?? [];
-  if (run.length < 2) return "–";
   const [first, last] = [run[0], run.at(-1)];
-  const perSecond = (acquired[last] - acquired[first]) / (at[last] - at[first]);
+  const seconds = at[last] - at[first];
+  if (!(seconds > 0)) return "–"; // one sample, or several of one moment
+  const perSecond = (acquired[last] - acquired[first]) / seconds;
   return perSecond > 0 && perSecond < 10 ? perSecond.toFixed(1) : number.format(perSecond);
 }

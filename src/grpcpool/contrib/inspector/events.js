@@ -1,7 +1,7 @@
 // A pool's events: groups of equal ones, and how they are shown.
 
 import { make, set, write } from "./elements.js";
-import { clock, duration, number, plural, times } from "./text.js";
+import { clock, duration, greatest, least, number, plural, times } from "./text.js";
 
 const GROUP_GAP = 10; // seconds: an event that begins later than this after the one before starts a new group
 const GROUP_SPAN = 60; // seconds from the beginning of the first event in a group to that of the last
@@ -75,7 +75,7 @@ const sum = (group, name) => group.all.reduce((total, details) => total + detail
 
 function spread(group, name, show) {
   const values = group.all.map((details) => details[name]);
-  const [min, max] = [show(Math.min(...values)), show(Math.max(...values))];
+  const [min, max] = [show(least(values)), show(greatest(values))];
   return min === max ? max : `${min} to ${max}`;
 }
 
@@ -121,7 +121,7 @@ const SHOWN = {
     return ["wait", "Refused", `: ${plural(group.count, "stream")}, by the server${where}; ${now}`];
   },
   leaked: (group) => {
-    const held = Math.max(...group.all.map((details) => details.held));
+    const held = greatest(group.all.map((details) => details.held));
     return ["bad", "Possible leak", `${scope(group)}: ${which(group) ? "leases held for up to" : "lease held for"} ${duration(held)}`];
   },
 };

@@ -105,18 +105,28 @@ function showStatus(state, text) {
 async function refresh() {
   clearTimeout(timer);
   if (paused || document.hidden) return;
-  let delay = every;
+  let delay = every, data = null;
   try {
     const response = await fetch("pools", { cache: "no-store", signal: AbortSignal.timeout(RESPONSE_TIMEOUT) });
     if (!response.ok) throw new Error(`returned ${response.status}`);
-    receive(await response.json());
-    if (!paused) showStatus("live", "live");
+    data = await response.json();
   } catch (error) {
     delay = Math.max(every, 2000);
     if (!paused) showStatus("lost", error.message.startsWith("returned") ? `the server ${error.message}` : "no response");
   }
   clearTimeout(timer);
   if (!paused) timer = setTimeout(refresh, delay);
+  if (data) show(data);
+}
+
+function show(data) {
+  try {
+    receive(data);
+    if (!paused) showStatus("live", "live");
+  } catch (error) {
+    console.error(error);
+    if (!paused) showStatus("lost", `this page failed: ${error.message}`);
+  }
 }
 
 // --- announcements for screen readers ------------------------------------------------------------------------------
@@ -131,8 +141,11 @@ function announceEvents(before, data) {
   for (const pool of data.pools) {
     const known = new Map((before.pools.find(({ id }) => id === pool.id)?.events ?? []).map((event) => [event.id, event]));
     const last = Math.max(0, ...known.keys());
-    // One that was merged into an old one is new, too.
-    const again = ({ id, last_at }) => last_at - (known.get(id)?.last_at ?? last_at) > MERGED_IS_NEW_AFTER;
+    // One that was merged into an old one is new, too. Dates alone do not say so: they move with the calendar.
+    const again = ({ id, last_at, count }) => {
+      const old = known.get(id);
+      return old && count > old.count && last_at - old.last_at > MERGED_IS_NEW_AFTER;
+    };
     const fresh = pool.events.filter((event) => event.id > last || again(event));
     for (const group of groupEvents(fresh).reverse()) {
       const [tone, name, rest] = describeGroup(group);

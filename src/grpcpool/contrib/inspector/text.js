@@ -16,8 +16,12 @@ export function duration(seconds) {
 export const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${count === 1 ? one : many}`;
 export const times = (count) => (count === 1 ? "" : `, ${number.format(count)} times`);
 
+// The least and the greatest of some numbers, which may be too many to be arguments of a function.
+export const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
+export const greatest = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
+
 // A range of numbers, such as "4" or "0 to 4".
 export function range(values) {
-  const [min, max] = [Math.min(...values), Math.max(...values)];
+  const [min, max] = [least(values), greatest(values)];
   return min === max ? number.format(max) : `${number.format(min)} to ${number.format(max)}`;
 }
