@@ -43,7 +43,7 @@ class Supervisor:
         def look_at(moment: float) -> None:
             self._due.put((made, moment))
 
-        made = StartThreads(NAME, look_at, time.monotonic)
+        made = StartThreads(NAME, look_at, time.monotonic, threading.RLock())
         return made
 
     def _run(self) -> None:
@@ -238,7 +238,7 @@ def test_a_busy_pool_keeps_its_thread(monkeypatch: pytest.MonkeyPatch, starter: 
 def test_a_start_is_looked_at_when_it_has_taken_too_long() -> None:
     """Before that moment nothing takes over, nor if no work waits."""
     looks: list[float] = []
-    starter = StartThreads(NAME, looks.append, lambda: 100.0)
+    starter = StartThreads(NAME, looks.append, lambda: 100.0, threading.RLock())
     gate, done = Gate(), threading.Event()
     starter.do(gate)
     assert gate.begun.wait(LONG)
@@ -411,7 +411,7 @@ def test_a_thread_that_could_not_be_started_is_tried_again(
 
 def test_no_look_is_due_when_no_work_waits() -> None:
     """When the last work has been taken nothing is due, also on a clock that stands still: no thread waits for it."""
-    starter, gate = StartThreads(NAME, lambda _: None, lambda: 0.0), Gate()
+    starter, gate = StartThreads(NAME, lambda _: None, lambda: 0.0, threading.RLock()), Gate()
     starter.do(gate)
     assert gate.begun.wait(LONG)
     starter.do(lambda: None)

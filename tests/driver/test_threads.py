@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(60)
 
 def test_a_thread_that_another_one_has_started_is_waited_for() -> None:
     """As the one that closes a connection that has been opened too late."""
-    threads, first, second = Threads("test"), threading.Event(), threading.Event()
+    threads, first, second = Threads("test", threading.RLock()), threading.Event(), threading.Event()
     ended: list[str] = []
 
     def open_and_close() -> None:

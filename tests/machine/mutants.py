@@ -369,7 +369,7 @@ MUTANTS = (
     ),
     Mutant(
         "one more may wait",
-        "fleet",
+        "grants",
         "return waiting >= most + ",
         "return waiting > most + ",
         "off by one",

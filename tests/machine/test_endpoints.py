@@ -493,3 +493,79 @@ def test_what_drains_is_not_taken_back_for_another_target() -> None:
     pool.come_back()
     assert draining.state == "draining"
     assert pool.opening(0)
+
+
+def test_of_two_that_are_back_the_one_whose_time_has_come_is_used() -> None:
+    """Each preferred target has its own time to stand by. The pool does not wait for the first, nor tick meanwhile."""
+    pool = Ordered(3)
+    pool.call()
+    while pool.endpoint < 2:
+        for number in pool.opening(0) + pool.opening(1):
+            pool.failed(number)
+        pool.advance(1.0)
+    pool.opened(*pool.opening(2))
+    while not (pool.opening(0) and pool.opening(1)):
+        pool.advance(0.5)
+    chance = iter([0.9, 0.1])
+    pool.machine.endpoints._random = lambda: next(chance)
+    for number in pool.opening(0) + pool.opening(1):
+        pool.opened(number)
+    # They are used once they have been up for 14 seconds and for 6.
+    used = []
+    for seconds in (5.9, 0.2, 7.8, 0.2):
+        pool.advance(seconds)
+        used.append(pool.endpoint)
+    assert used == [2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("then", ["call", "open"])
+def test_one_failure_long_ago_says_nothing(then: str) -> None:
+    """An `open()` has failed, and nothing was tried since: the first target is tried, and used."""
+    pool = Ordered()
+    pool.open(3.0)
+    for _ in range(4):
+        for number in pool.opening(0):
+            pool.failed(number)
+        pool.advance(1.0)
+    assert pool.answers == [Refuse]
+    pool.advance(3600.0)
+    if then == "call":
+        pool.call()
+    else:
+        pool.open(3.0)
+    assert (pool.endpoint, len(pool.opening(0))) == (0, 1)
+
+
+def test_while_nothing_is_tried_no_other_is_used() -> None:
+    """With `min_size=0`, one call that fails is not an outage of 10 seconds."""
+    pool = Ordered(min_size=0)
+    waiter = Waiter(1, since=pool.now, deadline=pool.now + 60, fail_fast=True)
+    pool.machine.request(waiter, pool.now)
+    pool.commit()
+    pool.failed(*pool.opening(0))
+    assert pool.answers == [Refuse]
+    pool.advance(60.0)
+    assert (pool.endpoint, len(pool.machine.fleet.slots)) == (0, 0)
+
+
+def test_what_is_taken_back_is_not_idle_at_once() -> None:
+    """Connections are kept for longer than idle ones. Back in use, they have all of `idle_timeout` again."""
+    pool = Ordered(max_streams=1, target_streams=1)
+    pool.fail_over()
+    for _ in range(3):
+        pool.call()
+        for number in pool.opening(1):
+            pool.opened(number)
+    spare = [slot for slot in pool.machine.fleet.slots if slot.endpoint == 1 and slot.state == "ready"]
+    main = pool.come_back()
+    for number in pool.granted:
+        if pool.slots[number] in spare:
+            pool.end(number)
+    pool.advance(660.0)
+    pool.lost(main)
+    for _ in range(12):
+        for number in pool.opening(0):
+            pool.failed(number)
+        pool.advance(1.0)
+    assert pool.endpoint == 1
+    assert [slot.state for slot in spare] == ["ready"] * len(spare)

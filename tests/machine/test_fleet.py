@@ -738,3 +738,61 @@ def test_a_channel_that_connects_late_needs_no_successor() -> None:
     assert play.states() == {1: "lost", 2: "opening"}
     assert "close 2" in play.recovered(1)
     assert play.states() == {1: "ready"}
+
+
+# --- what does not help is left -----------------------------------------------------------------------------------
+
+
+def test_what_cannot_serve_a_waiter_is_not_restored() -> None:
+    """A whole connection is asked for, and what drains carries streams: another is dialled."""
+    play = Play(min_size=1, max_size=4, max_streams=90, target_streams=50, idle_timeout=10.0, drain_timeout=600.0)
+    for _ in range(4):
+        play.request(None)
+    play.opened(1, 2, 3, 4)
+    for number in (1, 2, 3, 4):
+        play.release(number, None)
+        play.machine.places.acquire(1, Holding(), play[number])
+    while play.stats.draining < 3:
+        play.tick_in_time()
+    assert play.request(None) == ["open 5"]
+    assert play.stats.draining == 3
+
+
+def test_what_drains_is_not_counted_twice() -> None:
+    """Calls on connections that drain need no others: the pool grows by one, not twofold."""
+    play = Play(max_size=20, max_streams=90, target_streams=50, max_age=60.0, age_jitter=0.0, drain_timeout=3600.0)
+
+    def open_all() -> None:
+        while opening := [number for number, state in play.states().items() if state == "opening"]:
+            play.opened(*opening)
+
+    for _ in range(200):
+        play.request(1)
+        open_all()
+    while play.stats.draining < 4:
+        play.tick_in_time()
+        open_all()
+    ready = play.stats.ready
+    while not play.stats.opening:
+        play.request(1)
+    assert (play.stats.ready, play.stats.opening) == (ready, 1)
+
+
+def test_an_open_that_fails_closes_nothing_of_others() -> None:
+    """What calls, or `min_size`, have dialled stays, also if it becomes ready meanwhile."""
+    play = Play(min_size=3, max_size=5, max_streams=90, target_streams=50)
+    play.request(1)
+    play.opened(1)
+    play.open(wait=0.5)
+    play.opened(2)
+    play.tick(0.5)
+    assert play.states() == {1: "ready", 2: "ready", 3: "opening"}
+
+
+def test_more_dials_may_hang_than_can_be_doubled() -> None:
+    """The patience with dials that hang has an end."""
+    play = Play(min_size=1100, max_size=2200)
+    play.open()
+    for _ in range(8):
+        play.tick(0.5)
+    assert play.stats.opening >= 1100

@@ -166,3 +166,18 @@ def test_what_is_rejected_brings_back_connections() -> None:
     play.machine.fleet.config = play.machine.config.replace(max_waiters=0)
     assert play.request(1) == ["watch 2", "refuse exhausted"]
     assert play.machine.outage.is_needed(play[2], play.now)
+
+
+def test_a_cause_ends_with_the_outage() -> None:
+    """A connection that was lost is not needed, and goes: later timeouts are those of a busy pool."""
+    play = Play(min_size=1, max_size=3, max_streams=1, idle_timeout=600.0)
+    play.filled(1, 1)
+    for number in (1, 2):
+        play.release(number, 1)
+    play.did(play.recorder.effects(play.machine.lost, play[2], ConnectionError("reset"), play.now))
+    while 2 in play.states():
+        play.tick_in_time()
+    play.request(1)
+    play.resize(1, 1)
+    play.request(1, wait=0.0)
+    assert play.refusal.cause is None

@@ -10,6 +10,7 @@ import pytest
 
 from grpcpool._machine.effects import Notify
 from grpcpool._machine.places import Holding
+from grpcpool._machine.slot import Slot
 from grpcpool.events import Avoided, Lost, Recovered
 from machine.play import START, Play
 
@@ -205,3 +206,31 @@ def test_without_the_setting_nothing_is_replaced() -> None:
     for _ in range(3):
         time_out(play, 1, began=play.now)
     assert play.tick(1e6) == []
+
+
+def test_a_connection_that_came_back_has_not_been_silent() -> None:
+    """What ran into deadlines before it was lost says nothing of it: it is not replaced at once."""
+    play = Play(max_streams=10, target_streams=10, max_size=2, min_size=2, unresponsive_after=20.0, health_service="")
+    play.request(1)
+    play.opened(1, 2)
+    silent, other = play[1], play[2]
+
+    def call(slot: Slot, *, answered: bool) -> None:
+        holder = Holding(slot)
+        play.machine.places.acquire(1, holder, slot)
+        play.now += 1.0
+        if answered:
+            play.machine.release(slot, 1, holder, play.now, answered=True)
+        else:
+            play.machine.unanswered(slot, holder, play.now - 1.0, play.now)
+
+    for _ in range(3):
+        call(silent, answered=False)
+        call(other, answered=True)
+    play.lost(1)
+    for _ in range(30):
+        call(other, answered=True)
+        play.tick()
+    assert play.recovered(1) == []
+    assert play.tick(30.0) == []
+    assert play.states() == {1: "ready", 2: "ready"}

@@ -1,8 +1,9 @@
 """Which of several targets is used, if they are given in an order of preference.
 
-Calls go to the first target that has a ready connection. When the one that is used has had none for 10 seconds, the
-next is used, and only then connected. Meanwhile one connection to each preferred target is dialled, with backoff. Once
-it has been up for 10 seconds, give or take a half, that target is used again; at once if the other has no connection.
+Calls go to the first target that has a ready connection. When the one that is used has had none for 10 seconds in which
+that was tried, the next is used, and only then connected. Meanwhile one connection to each preferred target is dialled,
+with backoff. Once it has been up for 10 seconds, give or take a half, that target is used again; at once if the other
+has no connection.
 
 The connections to the other target take no new calls then. They drain, but are kept for 15 minutes, and taken back if
 their target is used again. Calls in flight stay where they are.
@@ -23,6 +24,9 @@ from .slot import Slot, SlotEvent
 # For so long the target that is used may have no ready connection.
 _FAILS_AFTER = 10.0
 
+# If nothing was tried for so long, earlier failures say nothing any more.
+_FORGETS_AFTER = 60.0
+
 # For so long a preferred target must have been up; up to a half more or less, so that not all clients return at once.
 _RETURNS_AFTER = 10.0
 
@@ -41,6 +45,8 @@ class Endpoints:
         self._backoffs = [Backoff(random) for _ in range(number)]
         # Since when the target that is used has had no ready connection.
         self._none_since = math.inf
+        # Whether it had a connection that was down, or a dial, at the last look; and when it had one at a look.
+        self._tries, self._tried_at = False, -math.inf
         # When the target of a connection that stands by is used again.
         self._returns_at: dict[Slot, float] = {}
 
@@ -54,7 +60,13 @@ class Endpoints:
         if len(self._backoffs) == 1:
             return []
         back: list[Slot] = []
-        none = not self._slots.ready and (self._slots.opening or self._slots.lost or fleet.addresses.failures)
+        self._forget_earlier(now)
+        tries = bool(self._slots.opening or self._slots.lost)
+        if tries or self._tries:
+            self._tried_at = now
+        self._tries = tries
+        fails = fleet.addresses.failures and now < self._last_try() + _FAILS_AFTER
+        none = not self._slots.ready and (tries or fails)
         if none:
             self._none_since = min(self._none_since, now)
         elif fleet.active:
@@ -63,9 +75,9 @@ class Endpoints:
             # An `open()` has failed. The next one goes on from here.
             return []
         self._returns_at = {slot: at for slot, at in self._returns_at.items() if slot.kept}
-        best = min(self._returns_at, key=lambda slot: slot.endpoint, default=None)
-        if best is not None and (none or self._returns_at[best] <= now):
-            back = self._use(best.endpoint, now)
+        due = [slot.endpoint for slot, at in self._returns_at.items() if none or at <= now]
+        if due:
+            back = self._use(min(due), now)
         elif self._none_since + _FAILS_AFTER <= now and self._has_next():
             back = self._use(fleet.endpoint + 1, now)
         for endpoint in range(fleet.endpoint):
@@ -75,8 +87,17 @@ class Endpoints:
 
     def open_again(self, now: float) -> None:
         """An `open()` begins: if those before it have failed for long enough, it opens the next target."""
+        self._forget_earlier(now)
         if not len(self._slots) and self._none_since + _FAILS_AFTER <= now and self._has_next():
             self._use(self._fleet.endpoint + 1, now)
+
+    def _forget_earlier(self, now: float) -> None:
+        if now >= self._last_try() + _FORGETS_AFTER:
+            self._none_since = math.inf
+
+    def _last_try(self) -> float:
+        """When there was a connection to the target that is used, or a dial to it, last."""
+        return max(self._tried_at, self._fleet.failed_at)
 
     def _has_next(self) -> bool:
         return self._fleet.endpoint + 1 < len(self._backoffs)
@@ -182,7 +203,8 @@ class Endpoints:
         self._backoffs[endpoint].succeeded()
         fleet.endpoint = endpoint
         for slot in self._slots:
-            if slot.endpoint != endpoint:
+            stands_by = slot.endpoint < endpoint and (slot.probes or slot in self._returns_at)
+            if slot.endpoint != endpoint and not stands_by:
                 self._leave(slot, now)
         back: list[Slot] = []
         for slot in self._slots:

@@ -36,6 +36,9 @@ from .slot import Slot, SlotEvent
 # A dial that takes longer is not counted on any more. If gRPC can look up, one waits as long for the first look-up.
 _HANGS_AFTER = 1.0
 
+# It doubles with each dial that hangs, so often at most.
+_MOST_DOUBLINGS = 20
+
 # The same while it is not known whether IPv6 or IPv4 can be used: as long as gRPC waits before it tries the other.
 _HANGS_AFTER_IN_RACE = 0.25
 
@@ -97,6 +100,8 @@ class Fleet:
         # Of targets in an order of preference: whether there are several, and the one that is used.
         self.has_spare = leads.endpoints > 1
         self.endpoint = 0
+        # When a dial has failed last.
+        self.failed_at = -math.inf
         # From first use on, until close, `min_size` connections are kept.
         self.active = False
         # The end of the watch, see `shrinking.py`.
@@ -150,8 +155,11 @@ class Fleet:
         missing = self.min_size - (self.slots.connections - hanging)
         return max(-(-asked // self.target) - self.slots.under_way, missing)
 
-    def fill(self, asked: int, now: float) -> list[Slot]:
-        """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead."""
+    def fill(self, asked: int, is_of_use: Callable[[Slot], bool], now: float) -> list[Slot]:
+        """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead.
+
+        One that `is_of_use` to none that wait is taken back only for `min_size`.
+        """
         bound = self.max_size + self._max_overflow
         if self.slots.connections >= bound:
             return []
@@ -161,7 +169,7 @@ class Fleet:
             shortage = self.shortage(0)
         if shortage <= 0:
             return []
-        restored = self._restore(shortage, now)
+        restored = self._restore(shortage, now, is_of_use if self.shortage(0) <= 0 else None)
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
             self.dial(now)
         if self.addresses.retry_at > now:
@@ -181,25 +189,13 @@ class Fleet:
         if self.slots.under_way or not ready or (lightest is not None and lightest.in_flight < self.target):
             return
         self.outgrown, self.outgrown_at = ready, self.places.load
-        step = self.places.load // self.target + 1 - ready
+        # Without what draining ones carry: they were enough for that.
+        used = self.slots.in_state(SlotState.READY)
+        step = sum(self.target if slot.exclusive else slot.in_flight for slot in used) // self.target + 1 - ready
         step = min(max(1, min(step, ready)), self.max_size - self.slots.connections)
         step -= len(self._restore(step, now))
         for _ in range(min(step, self._may_open(now, self.max_size))):
             self.dial(now)
-
-    def rejects(self, waiting: int) -> bool:
-        """Whether one more waiter is rejected when so many wait.
-
-        What waits for connections that are still to come is not overload: each of these adds what it may carry, and as
-        many waiters as may wait for one. While connections fail, none is counted on. With 0, nothing ever waits.
-        """
-        most = self.config.max_waiters
-        if most is None or waiting < most:
-            return False
-        if not most:
-            return True
-        to_come = 0 if self.addresses.failures else self.max_size - self.slots.ready - self.slots.lost
-        return waiting >= most + max(0, to_come) * (most + self.config.max_streams)
 
     def dial(self, now: float, replaces: Slot | None = None, address: str | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` and to `address`, if these are given."""
@@ -228,7 +224,7 @@ class Fleet:
         if slot.held and self.lookups.discovered:
             # Another dial would wait as well.
             patience = math.inf
-        slot.hangs_at = now + patience * 2.0**self.slots.hanging
+        slot.hangs_at = now + patience * 2.0 ** min(self.slots.hanging, _MOST_DOUBLINGS)
         self.alarm_at(min(slot.hangs_at, slot.deadline))
 
     def dial_other_family(self, slot: Slot, now: float) -> Slot:
@@ -299,6 +295,7 @@ class Fleet:
 
     def _not_opened(self, slot: Slot, now: float) -> float:
         self.counters.open_failures += 1
+        self.failed_at = now
         if not slot.held:
             # Its server may have moved.
             self.lookups.want(now)
@@ -308,14 +305,19 @@ class Fleet:
         """How many connections may be dialled now, if there may be `bound` of them."""
         return int(min(bound - self.slots.connections, self.addresses.attempts(now)))
 
-    def _restore(self, wanted: int, now: float) -> list[Slot]:
-        """Takes back up to `wanted` connections that drain only because there were too many."""
+    def _restore(self, wanted: int, now: float, is_of_use: Callable[[Slot], bool] | None = None) -> list[Slot]:
+        """Takes back up to `wanted` connections that drain only because there were too many, if they are of use."""
         restored: list[Slot] = []
         for slot in self.slots.in_state(SlotState.DRAINING) if self.slots.draining else ():
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
             is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
-            if is_spare and not slot.down and not self.addresses.is_gone(slot):
+            if (
+                is_spare
+                and not slot.down
+                and not self.addresses.is_gone(slot)
+                and (is_of_use is None or is_of_use(slot))
+            ):
                 self.take_back(slot, now)
                 restored.append(slot)
         return restored
@@ -323,7 +325,7 @@ class Fleet:
     def take_back(self, slot: Slot, now: float) -> None:
         """Takes a draining connection into service again."""
         self.slots.move(slot, SlotEvent.RESTORED)
-        slot.kept = False
+        slot.kept, slot.unused_since = False, now
         self._stays(slot)
         self.places.enter(slot)
         self.regauge(now)
@@ -441,6 +443,8 @@ class Fleet:
         """Takes a lost connection into service again."""
         self.slots.move(slot, SlotEvent.RECOVERED)
         slot.given_up_at = math.inf
+        # What was not answered before says nothing of the connection that it has now.
+        slot.overdue, slot.answered_at = 0, now
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)
         self.places.enter(slot)

@@ -66,7 +66,7 @@ class Grants:
 
         `behind`: nothing has happened but that a waiter has queued behind others, see `reservation.py`.
         """
-        while restored := self._fleet.fill(self._queue.asked, now):
+        while restored := self._fleet.fill(self._queue.asked, self._is_of_use, now):
             behind = False
             for slot in restored:
                 self.serve(slot, now)
@@ -74,6 +74,12 @@ class Grants:
             self.review(now)
         if self._queue.length and not self._slots.ready:
             self._fill_without_connection(now)
+        if self._outage.cause is not None:
+            self._outage.forget_if_over()
+
+    def _is_of_use(self, slot: Slot) -> bool:
+        """Whether a connection may serve what waits: for who asks for all of one, its calls may take too long."""
+        return not slot.in_flight or self._queue.has_stream_asks()
 
     def _fill_without_connection(self, now: float) -> None:
         for slot in self._slots.in_state(SlotState.LOST):
@@ -119,6 +125,21 @@ class Grants:
             self.serve(slot, now)
 
     # --- refusing -----------------------------------------------------------------------------------------------
+
+    def rejects(self) -> bool:
+        """Whether one more waiter is rejected.
+
+        What waits for connections that are still to come is not overload: each of these adds what it may carry, and as
+        many waiters as may wait for one. While connections fail, none is counted on. With 0, nothing ever waits.
+        """
+        config, slots, waiting = self._fleet.config, self._slots, self._queue.length
+        most = config.max_waiters
+        if most is None or waiting < most:
+            return False
+        if not most:
+            return True
+        to_come = 0 if self._fleet.addresses.failures else self._fleet.max_size - slots.ready - slots.lost
+        return waiting >= most + max(0, to_come) * (most + config.max_streams)
 
     def reject(self, waiter: Waiter, now: float) -> None:
         """The queue is full: refuses the waiter, unless what is dialled or taken back for it has room."""

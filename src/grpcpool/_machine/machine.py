@@ -132,7 +132,7 @@ class PoolMachine:
             self.outbox.append(Grant(waiter, slot))
             if waiter.streams is not None:
                 self.fleet.grow(now)
-        elif self.fleet.rejects(self.queue.length):
+        elif self.grants.rejects():
             self.grants.reject(waiter, now)
         elif waiter.fail_fast and self.outage.is_hopeless() and now < self.fleet.addresses.retry_at:
             self.grants.refuse(waiter, Refusal.OPEN_FAILED, now)

@@ -32,6 +32,8 @@ class OpenQueue:
         self._outbox = outbox
         self._refuse = refuse
         self._openers: dict[OpenWaiter, None] = {}
+        # What was dialled for openers that still wait, or have failed.
+        self._dialled: set[Slot] = set()
 
     def __iter__(self) -> Iterator[OpenWaiter]:
         """The openers, in the order of arrival; the queue may change meanwhile."""
@@ -43,8 +45,9 @@ class OpenQueue:
 
     def add(self, opener: OpenWaiter, now: float) -> None:
         """Dials what is missing to `min_size`; the opener waits for that."""
+        self._dialled = {slot for slot in self._dialled if slot in self._slots}
         for _ in range(self._fleet.min_size - self._slots.connections):
-            self._fleet.dial(now)
+            self._dialled.add(self._fleet.dial(now))
         if len(self._slots.in_service()) < self._fleet.min_size:
             # Else what is being dialled is for others, and its failure is theirs alone.
             opening = self._slots.in_state(SlotState.OPENING)
@@ -66,6 +69,7 @@ class OpenQueue:
             awaited = [slot for slot in opener.pending if not (enough and slot.hangs)]
             if not awaited and (enough or not opener.patient):
                 self._outbox.append(Started(opener))
+                self._dialled -= opener.made
                 del self._openers[opener]
             else:
                 self._fleet.alarm_at(opener.deadline)
@@ -109,6 +113,8 @@ class OpenQueue:
     def _replace(self, opener: OpenWaiter, slot: Slot, other: Slot) -> None:
         opener.pending.discard(slot)
         opener.pending.add(other)
+        if slot in self._dialled:
+            self._dialled.add(other)
 
     def expire(self, now: float) -> None:
         """Refuses the openers whose deadline has come."""
@@ -147,7 +153,7 @@ class OpenQueue:
         beside = set() if others else self._dialled_since(opener)
         if self._queue.length:
             shared |= opener.pending | beside
-        for slot in (opener.made | opener.pending | beside) - shared:
+        for slot in ((opener.made | opener.pending) & self._dialled | beside) - shared:
             if slot in self._slots and slot.state is not SlotState.DRAINING:
                 self._fleet.retire(slot, CloseReason.DISCARDED, now)
         del self._openers[opener]

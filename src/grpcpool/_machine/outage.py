@@ -45,6 +45,11 @@ class Outage:
         # What is dialled for what is asked for first.
         self._attempt: Slot | None = None
 
+    def forget_if_over(self) -> None:
+        """If nothing is down or being opened, and no dial has failed last, the cause is one of earlier times."""
+        if not (self._slots.lost or self._slots.opening or self._fleet.addresses.failures):
+            self.cause = None
+
     def announce(self, slot: Slot, error: BaseException | None) -> None:
         """The slot's connection is known to be down: says so, once."""
         if not slot.announced:

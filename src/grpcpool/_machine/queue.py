@@ -176,6 +176,10 @@ class WaitQueue:
         """Whether anything but single streams is asked for."""
         return len(self._by_ask) > (1 in self._by_ask)
 
+    def has_stream_asks(self) -> bool:
+        """Whether anything but whole connections is asked for."""
+        return len(self._by_ask) > (None in self._by_ask)
+
     def oldest(self) -> Waiter | None:
         """The waiter that has asked for longest, of those that do not pause."""
         heads = (next(iter(queue)) for queue in self._by_ask.values())

@@ -247,7 +247,7 @@ class Slot(Link):
 
     def idle_since(self) -> float:
         """Since when a slot with nothing in flight has been idle."""
-        return self.used_at if self.calls else self.unused_since
+        return max(self.used_at, self.unused_since) if self.calls else self.unused_since
 
     def __repr__(self) -> str:
         """The slot at a glance, for debugging the machine."""

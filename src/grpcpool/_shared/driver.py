@@ -15,6 +15,7 @@ import abc
 import math
 import os
 import random
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -86,6 +87,9 @@ class Driver(abc.ABC):
         self.monotonic = clock.monotonic
         self.date_of = dates_of(clock)
         self.lock = token_lock()
+        # Held while threads are started, and by these around their work. It knows its owner, as its own `Condition`
+        # does: a finalizer may interrupt that.
+        self.guard: Any = threading.RLock()
         self.primes = config.prime is not None
         leads = source.leads._replace(seed=hash((_SEED, os.getpid())))
         self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes, leads=leads)
@@ -196,7 +200,7 @@ class Driver(abc.ABC):
             return
         outbox, slots = self.machine.outbox, self.machine.fleet.slots
         if outbox.acts or outbox.events or outbox.opens:
-            if self.holds_lock():
+            if self.guard._is_owned():
                 # A finalizer interrupts this thread.
                 self.defer(self.commit)
                 return
@@ -439,10 +443,6 @@ class Driver(abc.ABC):
         return pool_state(states, failing=failing)
 
     # --- what finalizers leave ----------------------------------------------------------------------------------
-
-    def holds_lock(self) -> bool:
-        """Whether this thread holds a lock of the driver's, other than the machine's."""
-        return False
 
     def do_deferred(self) -> None:
         """Does the work that finalizers left."""

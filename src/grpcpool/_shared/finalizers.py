@@ -49,7 +49,7 @@ def interrupts(driver: Driver, within: float = 0.0) -> bool:
     It need not be if the lock of the machine becomes free within so many seconds: then another thread holds it.
     """
     until = time.monotonic() + within
-    while not driver.holds_lock():
+    while not driver.guard._is_owned():
         if not (driver.lock.locked() and interrupts_package()):
             return False
         if time.monotonic() >= until:

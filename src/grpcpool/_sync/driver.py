@@ -53,15 +53,16 @@ class SyncDriver(Driver):
     ) -> None:
         """Creates the driver of an empty pool; see `ChannelPool` for the arguments."""
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
-        self.worker = Worker(self, f"grpcpool-{name}", clock)
-        self.threads = Threads(f"grpcpool-{name}")
-        self.starter = StartThreads(f"grpcpool-{name}-starter", self._look_at, self.monotonic)
+        self.worker = Worker(self, f"grpcpool-{name}", clock, self.guard)
+        self.threads = Threads(f"grpcpool-{name}", self.guard)
+        self.starter = StartThreads(f"grpcpool-{name}-starter", self._look_at, self.monotonic, self.guard)
         # Not the starter: callbacks may make calls and wait until these are started.
-        self.callback_runner = SerialRunner(f"grpcpool-{name}-callbacks")
+        self.callback_runner = SerialRunner(f"grpcpool-{name}-callbacks", self.guard)
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
-        self.checker = StartThreads(f"grpcpool-{name}-checks", self._look_at, self.monotonic, lingers_for=1.5)
-        self._helpers = (self.worker, self.threads, self.starter, self.checker, self.callback_runner)
+        self.checker = StartThreads(
+            f"grpcpool-{name}-checks", self._look_at, self.monotonic, self.guard, lingers_for=1.5
+        )
         # Places of blocking calls that are over, for later ones: to create and collect one costs more than to take it.
         self.spare_places: list[Any] = []
         # Held during a tick if a test sets the clock.
@@ -159,14 +160,10 @@ class SyncDriver(Driver):
 
     def wake_at(self, alarm: float) -> None:  # noqa: ARG002 -- the worker reads it itself
         """Wakes the worker."""
-        if self.holds_lock():
+        if self.guard._is_owned():
             self.defer(self.see_to_alarm)
         else:
             self.worker.wake()
-
-    def holds_lock(self) -> bool:
-        """Whether this thread holds the lock of one of its helpers, as while it starts a thread."""
-        return any(each.lock._is_owned() for each in self._helpers)
 
     def defer(self, work: Callable[[], object]) -> None:
         """Queues `work` for the next operation, or for the worker, which is nudged."""
@@ -248,7 +245,8 @@ class SyncDriver(Driver):
 
     def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. Returns at once on a thread that the end depends on."""
-        if any(each.is_current() for each in self._helpers) or is_within_call() or sys.is_finalizing():
+        own = (self.worker, self.threads, self.starter, self.checker, self.callback_runner)
+        if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing():
             return
         while not self._ended:
             # A handler that raises here may leave it locked, which threads that wait as well see by the loop.

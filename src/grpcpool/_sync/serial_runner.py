@@ -10,7 +10,6 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from .._shared.announcer import logger
 from .._shared.thread_start import new_thread, start
@@ -22,12 +21,11 @@ _LINGERS_FOR = 0.5
 class SerialRunner:
     """Runs work in order on a thread, which exists only while there is work."""
 
-    def __init__(self, name: str) -> None:
-        """Does not start the thread, called `name`, yet."""
+    def __init__(self, name: str, guard: threading.RLock) -> None:
+        """Does not start the thread, called `name`, yet; for `guard`, see `Driver.guard`."""
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        # One that knows its owner, see `SyncDriver.holds_lock`.
-        self.lock: Any = threading.RLock()
+        self._guard = guard
         self._thread: threading.Thread | None = None
         self._runs = False
         self._lingers_for = _LINGERS_FOR
@@ -35,7 +33,7 @@ class SerialRunner:
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
         self._work.put(work)
-        with self.lock:
+        with self._guard:
             if not self._runs:
                 self._start()
             runs = self._runs
@@ -59,8 +57,8 @@ class SerialRunner:
         """Waits until the queued work is done and the thread has ended."""
         self._lingers_for = 0.0
         self._work.put(_nothing)
-        # Under the lock, so that a thread that is being started is seen.
-        with self.lock:
+        # Under the guard, so that a thread that is being started is seen.
+        with self._guard:
             thread = self._thread
         if thread is not None and not self.is_current():
             thread.join(timeout)
@@ -70,8 +68,8 @@ class SerialRunner:
             try:
                 work = self._work.get(timeout=self._lingers_for)
             except queue.Empty:
-                # Under the lock: work that is queued from now on starts a new thread.
-                with self.lock:
+                # Under the guard: work that is queued from now on starts a new thread.
+                with self._guard:
                     if self._work.empty():
                         self._runs = False
                         return

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from .._shared.thread_start import new_thread, start
 from .serial_runner import run_logged
@@ -36,6 +35,7 @@ class StartThreads:
         name: str,
         look_at: Callable[[float], object],
         monotonic: Callable[[], float],
+        guard: threading.RLock,
         *,
         lingers_for: float = _LINGERS_FOR,
     ) -> None:
@@ -43,17 +43,17 @@ class StartThreads:
 
         Args:
             name: Of the threads.
-            look_at: Ensures that `take_over` is called at that moment. Called under the lock.
+            look_at: Ensures that `take_over` is called at that moment. Called under the guard.
             monotonic: Returns the moment.
+            guard: See `Driver.guard`.
             lingers_for: The seconds after which a thread that is idle ends.
         """
         self._name = name
         self._look_at = look_at
         self._monotonic = monotonic
         # Taken directly: if a signal handler raises while a condition is entered, its lock stays locked.
-        # One that knows its owner, see `SyncDriver.holds_lock`.
-        self.lock: Any = threading.RLock()
-        self._changed = threading.Condition(self.lock)
+        self._guard = guard
+        self._changed = threading.Condition(self._guard)
         self._work: deque[Callable[[], None]] = deque()
         # The thread that takes work now, and all.
         self._taker: threading.Thread | None = None
@@ -66,7 +66,7 @@ class StartThreads:
 
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
-        with self.lock:
+        with self._guard:
             self._work.append(work)
             if self._taker is None:
                 self._taker = self._new_thread()
@@ -84,7 +84,7 @@ class StartThreads:
         """If a start blocks while work waits, another thread takes the work from here on."""
         if self.alarm > now:
             return
-        with self.lock:
+        with self._guard:
             self.alarm = math.inf
             if self._work and self._busy_since is not None and now >= self._blocks_at(self._busy_since):
                 taker = self._new_thread()
@@ -111,7 +111,7 @@ class StartThreads:
     def join(self, timeout: float) -> None:
         """Waits until the queued work is done and the threads have ended."""
         deadline = time.monotonic() + timeout
-        with self.lock:
+        with self._guard:
             self._lingers_for = 0.0
             self._changed.notify()
         # While there are threads: until the work is done, one may start another.
@@ -123,11 +123,11 @@ class StartThreads:
 
     def _others_alive(self) -> list[threading.Thread]:
         me = threading.current_thread()
-        with self.lock:
+        with self._guard:
             return [thread for thread in self._threads if thread is not me and thread.is_alive()]
 
     def _new_thread(self) -> threading.Thread | None:
-        """A new thread; `None` if none can be started. Under the lock."""
+        """A new thread; `None` if none can be started. Under the guard."""
         thread = new_thread(self._take, self._name)
         # No thread removes itself, because it would still be running then.
         self._threads = {thread, *(known for known in self._threads if known.is_alive())}
@@ -146,7 +146,7 @@ class StartThreads:
             del work
 
     def _next(self, me: threading.Thread) -> Callable[[], None] | None:
-        with self.lock:
+        with self._guard:
             if self._taker is not me:
                 return None
             self._busy_since = None

@@ -5,7 +5,7 @@ opened and closed by other threads, so that a factory that hangs or a channel th
 deadline. It starts at the first deadline, and ends when nothing of the pool can need it. It knows the driver, not the
 pool: a pool that is dropped without `close()` is collected, and the worker closes its connections.
 
-How a new deadline reaches it: a thread that changes the machine brings the alarm forward under the lock, and then reads
+How a new deadline reaches it: a thread that changes the machine brings the alarm forward under the guard, and then reads
 `Driver.wakes_at`. The worker sets that to infinity, and then reads the alarm. In any order of the four steps, either
 the worker reads the new alarm, or the other thread finds a `wakes_at` that is later and nudges. No deadline is missed.
 """
@@ -18,7 +18,7 @@ import queue
 import threading
 import weakref
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from .._shared.announcer import logger
 from .._shared.clock import Clock
@@ -48,16 +48,15 @@ class Ticked(Protocol):
 class Worker:
     """Ticks when a deadline has come, or when nudged."""
 
-    def __init__(self, driver: Ticked, name: str, clock: Clock) -> None:
-        """Does not start a thread yet."""
+    def __init__(self, driver: Ticked, name: str, clock: Clock, guard: threading.RLock) -> None:
+        """Does not start a thread yet; for `guard`, see `Driver.guard`."""
         self._driver = weakref.ref(driver)
         self._name = name
         self._clock = clock
         # put() of a SimpleQueue is safe in finalizers, which may interrupt any line, also one that holds a lock. The
         # value says whether the pool still exists.
         self._nudges: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        # One that knows its owner, see `SyncDriver.holds_lock`.
-        self.lock: Any = threading.RLock()
+        self._guard = guard
         self._thread: threading.Thread | None = None
         self._runs = False
 
@@ -76,7 +75,7 @@ class Worker:
 
     def wake(self) -> None:
         """Wakes the worker, and starts one if none runs and one is needed."""
-        with self.lock:
+        with self._guard:
             if not self._runs:
                 self._start()
             runs = self._runs
@@ -104,8 +103,8 @@ class Worker:
 
     def join(self, timeout: float) -> None:
         """Waits until the thread has ended, if there is one and this is not it."""
-        # Under the lock, so that a thread that is being started is seen.
-        with self.lock:
+        # Under the guard, so that a thread that is being started is seen.
+        with self._guard:
             thread = self._thread
         if thread is not None and not self.is_current():
             thread.join(timeout)
@@ -135,10 +134,10 @@ class Worker:
         return wanted
 
     def _may_end(self, driver: Ticked) -> bool:
-        """Ends under the lock, so that a thread that needs a worker from now on finds none and starts one."""
+        """Ends under the guard, so that a thread that needs a worker from now on finds none and starts one."""
         if not driver.is_at_rest():
             return False
-        with self.lock:
+        with self._guard:
             if not driver.is_at_rest():
                 return False
             self._runs = False
