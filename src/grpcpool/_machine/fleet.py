@@ -312,12 +312,8 @@ class Fleet:
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
             is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
-            if (
-                is_spare
-                and not slot.down
-                and not self.addresses.is_gone(slot)
-                and (is_of_use is None or is_of_use(slot))
-            ):
+            is_usable = is_spare and not slot.down and not self.addresses.is_gone(slot)
+            if is_usable and (is_of_use is None or is_of_use(slot)):
                 self.take_back(slot, now)
                 restored.append(slot)
         return restored

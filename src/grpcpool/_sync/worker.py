@@ -5,7 +5,7 @@ opened and closed by other threads, so that a factory that hangs or a channel th
 deadline. It starts at the first deadline, and ends when nothing of the pool can need it. It knows the driver, not the
 pool: a pool that is dropped without `close()` is collected, and the worker closes its connections.
 
-How a new deadline reaches it: a thread that changes the machine brings the alarm forward under the guard, and then reads
+How a new deadline reaches it: a thread that changes the machine brings the alarm forward under the lock, and then reads
 `Driver.wakes_at`. The worker sets that to infinity, and then reads the alarm. In any order of the four steps, either
 the worker reads the new alarm, or the other thread finds a `wakes_at` that is later and nudges. No deadline is missed.
 """
