@@ -58,7 +58,7 @@ async def test_what_a_task_of_an_interceptor_began_goes_on() -> None:
 
 
 class _Later:
-    """An interceptor that makes another call when it is told to, in a task of its own."""
+    """An interceptor that makes another call when the test wants it, in a task of its own."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()

@@ -132,7 +132,7 @@ def test_no_connection_is_up_yet(make_pool: PoolMaker, limit: str) -> None:
 
 
 def test_an_error_of_one_word_has_its_type(make_pool: PoolMaker) -> None:
-    """As a missing key, of which the text of the error is nothing but the key."""
+    """As a missing key: the text of that error is nothing but the key."""
 
     def make() -> Any:
         tokens: dict[str, Any] = {}

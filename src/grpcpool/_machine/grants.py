@@ -78,7 +78,7 @@ class Grants:
             self._outage.forget_if_over()
 
     def _is_of_use(self, slot: Slot) -> bool:
-        """Whether a connection may serve what waits: for who asks for all of one, its calls may take too long."""
+        """Whether a connection may serve what waits: one with calls on it is of no use to a waiter for all of it."""
         return not slot.in_flight or self._queue.has_stream_asks()
 
     def _fill_without_connection(self, now: float) -> None:
