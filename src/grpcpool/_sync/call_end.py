@@ -118,7 +118,12 @@ class End:
         first = False
         try:
             first = self._is_first.pop()
-            self._end()
+            place, ended = self._place, self._native()
+            refused = place.end(ended, self._may_repeat, waits=self._waits, can_wait=True)
+            if refused is None:
+                place.driver.starter.do(partial(self._end_when_known, place, ended))
+            elif not self._is_sent_again(place, refused=refused):
+                self._callbacks.call()
         except IndexError:
             if first:
                 raise
@@ -129,25 +134,16 @@ class End:
             self._place.driver.starter.do(self)
             raise
 
-    def _end(self) -> None:
-        place = self._place
-        ended = self._native()
-        refused = place.end(ended, self._resends(), waits=self._waits, can_wait=True)
-        if refused is None:
-            place.driver.starter.do(partial(self._end_when_known, place, ended))
-        elif not self._is_sent_again(place, refused=refused):
-            self._callbacks.call()
-
     def _end_when_known(self, place: Place, ended: Any) -> None:
         """Waits until gRPC knows whether the server answered. Not on gRPC's thread, which would wait for itself."""
         has_answered_in_the_end(ended)
-        refused = bool(place.end(ended, self._resends(), waits=self._waits))
+        refused = bool(place.end(ended, self._may_repeat, waits=self._waits))
         if not self._is_sent_again(place, refused=refused):
             place.driver.callback_runner.do(self._callbacks.call)
 
-    def _resends(self) -> int | None:
+    def _may_repeat(self) -> bool:
         call = self._pool_call()
-        return call._resends if call is not None and call._may_repeat else None
+        return call is not None and call._may_repeat and self._place.driver.may_send_again(call._resends)
 
     def _is_sent_again(self, place: Place, *, refused: bool) -> bool:
         call = self._pool_call()

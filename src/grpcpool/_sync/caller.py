@@ -147,7 +147,8 @@ class PoolCaller:
 
     def _resend_at(self, place: Place, error: grpc.RpcError, resends: int, *, waits: bool) -> float:
         """Releases the place of a call that failed; returns when it is sent again, `math.inf` if it is not."""
-        if not place.end(error, resends if self._may_repeat else None, waits=waits) or not self._may_repeat:
+        may_repeat = self._may_repeat and place.driver.may_send_again(resends)
+        if not place.end(error, lambda: may_repeat, waits=waits) or not self._may_repeat:
             return math.inf
         at = place.resend_at(resends)
         return math.inf if at is None else at

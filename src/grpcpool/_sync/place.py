@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -60,7 +61,7 @@ class Place:
         self.release()
 
     def end(
-        self, ended: Any, resends: int | None = None, *, waits: bool = False, can_wait: bool = False
+        self, ended: Any, may_repeat: Callable[[], bool] = bool, *, waits: bool = False, can_wait: bool = False
     ) -> bool | None:
         """Releases the place of the call, or error, that `ended`; returns whether it may be sent again.
 
@@ -68,7 +69,7 @@ class Place:
 
         Args:
             ended: The call or error; `None` for a stream that was dropped.
-            resends: How often it has been sent again so far; `None` if it never is.
+            may_repeat: Whether it is sent again, if the server has not executed it. Asked only for one that failed.
             waits: Whether the call waits for ready.
             can_wait: Whether to release nothing, and to return `None`, while gRPC does not know yet what the server
                 did.
@@ -85,8 +86,7 @@ class Place:
                     self.waits = False
                     self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                     return True
-                repeats = resends is not None and driver.may_send_again(resends)
-                if repeats and driver.could_not_send(slot, self, self.began, status, waits=waits):
+                if may_repeat() and driver.could_not_send(slot, self, self.began, status, waits=waits):
                     self.at_once, self.waits = True, waits
                     return True
             driver.call_failed(slot, self, self.began, status)
