@@ -161,3 +161,30 @@ async def test_a_closed_coroutine_ends_nothing(waits: bool) -> None:
         await until(lambda: factory.made[0].calls)
         factory.made[0].calls[0].finish([b"answer"])
         assert await other == b"answer"
+
+
+@pytest.mark.parametrize("ended_by", ["its task", "cancel", "close"])
+@in_loop
+async def test_a_stream_that_never_began_fails_once(ended_by: str) -> None:
+    """Whatever ended it while it waited: as with gRPC, a second read of the same iterator finds its end."""
+    pool = ChannelPool(FakeFactory(), PoolConfig(max_size=1, max_streams=1))
+    lease = await pool.acquire()
+    call: Any = pool.unary_stream(ECHO)(b"")
+    responses = aiter(call)
+    reading = asyncio.ensure_future(_next(responses))
+    await settle()
+    if ended_by == "its task":
+        reading.cancel()
+    elif ended_by == "cancel":
+        call.cancel()
+    else:
+        await pool.close(0)
+    assert await outcome_of(reading) in (("cancelled",), ("error", grpc.StatusCode.CANCELLED, "Channel closed!"))
+    with pytest.raises(StopAsyncIteration):
+        await anext(responses)
+    lease.release()
+    await pool.close()
+
+
+async def _next(responses: Any) -> Any:
+    return await anext(responses)

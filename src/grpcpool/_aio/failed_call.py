@@ -71,7 +71,7 @@ class Failed:
         self._monotonic = monotonic
 
     async def _raise(self) -> NoReturn:
-        """Raises what awaiting the call raises: a new error each time, as gRPC does."""
+        """Raises what awaiting the call raises: a new error each time, as gRPC does, or what foreign code raised."""
         if self._raises is not None:
             raise self._raises
         empty = grpc.aio.Metadata()
@@ -81,11 +81,9 @@ class Failed:
     def __await__(self) -> Generator[Any, None, Any]:
         return self._raise().__await__()
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        await self._raise()
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        # A generator, as gRPC's: it raises once, and is over then.
+        yield await self._raise()
 
     async def read(self) -> Any:
         await self._raise()

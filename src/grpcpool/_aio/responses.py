@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, Self
@@ -35,7 +36,12 @@ class Responses(AsyncIterator[Any]):
     async def _first(self) -> Any:
         call = self._call
         while True:
-            native = await call._begun_or_cancelled()
+            try:
+                native = await call._begun_or_cancelled()
+            except asyncio.CancelledError:
+                # As gRPC's generator, it ends with what it raises.
+                self._iterator = _closed()
+                raise
             iterator = native.__aiter__()
             try:
                 # Until the request is sent, a cancellation ends the sending, and its message is lost.
