@@ -365,16 +365,16 @@ class _Pools(SharedPools):
             # It comes to its `yield` at once.
             end.__anext__().send(None)
         driver: AioDriver = shared.pool._driver
-        driver.loop.call_later(LINGERS_FOR, self._expired, shared, end)
+        driver.loop.call_later(LINGERS_FOR, self._expired, shared, shared.releases, end)
 
-    def _expired(self, shared: Shared, end: AsyncGenerator[None, None]) -> None:
+    def _expired(self, shared: Shared, releases: int, end: AsyncGenerator[None, None]) -> None:
         driver: AioDriver = shared.pool._driver
         # One with calls of handles that were dropped is collected after these.
-        ends = self.expire(shared) and not is_in_use(shared.pool)
+        ends = self.expire(shared, releases) and not is_in_use(shared.pool)
         if ends and not driver.is_closing():
             driver.close(0.0)
         if ends and not driver.is_gone():
-            driver.loop.call_later(_LOOKS_EVERY, self._expired, shared, end)
+            driver.loop.call_later(_LOOKS_EVERY, self._expired, shared, releases, end)
         elif not end.ag_running:  # type: ignore[attr-defined]  # every generator has it
             with contextlib.suppress(StopIteration):
                 # It has nothing to wait for.
@@ -384,7 +384,7 @@ class _Pools(SharedPools):
         try:
             yield
         finally:
-            if self.expire(shared) and not is_in_use(shared.pool):
+            if self.expire(shared, shared.releases) and not is_in_use(shared.pool):
                 await shared.pool.close(0.0)
 
 

@@ -121,7 +121,7 @@ def code_of(call: Any) -> grpc.StatusCode | None:
     code: Any = None
     try:
         code = call._state.code
-    except AttributeError:
+    except Exception:  # noqa: BLE001 -- what an interceptor returned may raise anything
         if call is None:
             return grpc.StatusCode.CANCELLED
         if type(call).__module__ in CLIENT_MODULES:

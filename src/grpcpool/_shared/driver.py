@@ -90,6 +90,8 @@ class Driver(abc.ABC):
         # Held while threads are started, and by these around their work. It knows its owner, as its own `Condition`
         # does: a finalizer may interrupt that.
         self.guard: Any = threading.RLock()
+        # Where a finalizer has last interrupted a thread that held the lock of the machine, see `interrupts`.
+        self.interrupted_at: tuple[int, int] | None = None
         self.primes = config.prime is not None
         leads = source.leads._replace(seed=hash((_SEED, os.getpid())))
         self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes, leads=leads)

@@ -32,15 +32,20 @@ def interrupts_package() -> bool:
 
     Code that the package has called, such as a listener or a callback, counts as foreign.
     """
+    return _interrupted() is not None
+
+
+def _interrupted() -> tuple[int, int] | None:
+    """Where foreign code interrupts the package: the frame and the instruction, by their numbers."""
     frame: FrameType | None = sys._getframe()
     foreign = False
     while frame is not None:
         ours = str(frame.f_globals.get("__name__")).startswith(_PACKAGE)
         if ours and foreign:
-            return True
+            return id(frame), frame.f_lasti
         foreign = foreign or not ours
         frame = frame.f_back
-    return False
+    return None
 
 
 def interrupts(driver: Driver, within: float = 0.0) -> bool:
@@ -50,9 +55,15 @@ def interrupts(driver: Driver, within: float = 0.0) -> bool:
     """
     until = time.monotonic() + within
     while not driver.guard._is_owned():
-        if not (driver.lock.locked() and interrupts_package()):
+        where = _interrupted() if driver.lock.locked() else None
+        if where is None:
             return False
+        if where == driver.interrupted_at:
+            # As a finalizer before this one has found out there.
+            break
         if time.monotonic() >= until:
+            if within:
+                driver.interrupted_at = where
             break
         time.sleep(_LOOKS_EVERY)
     return True

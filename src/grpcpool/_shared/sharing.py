@@ -31,7 +31,7 @@ class Shared:
     process would keep the object, the handle and the pool for ever.
     """
 
-    __slots__ = ("__weakref__", "handles", "home", "key", "over", "pool", "refers_back")
+    __slots__ = ("__weakref__", "handles", "home", "key", "over", "pool", "refers_back", "releases")
 
     def __init__(self, pool: Any, home: Any, recipe: Recipe, key: tuple[Any, ...]) -> None:
         """There is no handle yet; `home` says where the pool may be used, see `SharedPools.fits`."""
@@ -41,6 +41,8 @@ class Shared:
         self.refers_back = recipe.may_refer_back()
         # A token for each, which is removed in one step: to release a handle twice does nothing.
         self.handles: set[object] = set()
+        # How often the last handle has gone.
+        self.releases = 0
         # Whether it is closed, or about to be.
         self.over = False
 
@@ -119,6 +121,7 @@ class SharedPools(abc.ABC):
         with self._lock:
             shared.handles.discard(token)
             last = not shared.handles
+            shared.releases += last
         if last:
             self.linger(shared)
 
@@ -128,10 +131,10 @@ class SharedPools(abc.ABC):
         if shared is not None:
             self.released(shared, token)
 
-    def expire(self, shared: Shared) -> bool:
-        """The pool has lingered; returns whether it is to end, because there is no handle by now."""
+    def expire(self, shared: Shared, releases: int) -> bool:
+        """The pool has lingered since that release; returns whether it is to end: there was no handle since then."""
         with self._lock:
-            shared.over = shared.over or not shared.handles
+            shared.over = shared.over or (not shared.handles and shared.releases == releases)
             return shared.over
 
 

@@ -1,10 +1,18 @@
-"""Starting a thread."""
+"""Starting threads, and waiting for them.
+
+No lock is held while a thread is started: the garbage collector may run in a new thread before it counts as started.
+Finalizers that need the lock would wait for the thread that starts it, and that waits for them.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
+
+# Between two looks at a thread that is being started.
+_LOOKS_EVERY = 0.001
 
 
 def new_thread(work: Callable[[], object], name: str) -> threading.Thread:
@@ -12,8 +20,8 @@ def new_thread(work: Callable[[], object], name: str) -> threading.Thread:
     return threading.Thread(target=work, name=name, daemon=True)
 
 
-def start(thread: threading.Thread) -> threading.Thread:
-    """Starts the thread, and returns it.
+def start(thread: threading.Thread) -> None:
+    """Starts the thread.
 
     Raises:
         RuntimeError: It cannot be started: the process is at its limit, or the interpreter shuts down.
@@ -22,4 +30,12 @@ def start(thread: threading.Thread) -> threading.Thread:
         # On some versions of Python it would never run, and starting it waits until it runs.
         raise RuntimeError("the interpreter is shutting down")
     thread.start()
-    return thread
+
+
+def join(thread: threading.Thread, timeout: float) -> None:
+    """Waits up to `timeout` seconds for the end of a thread, which another one may be starting just now."""
+    until = time.monotonic() + timeout
+    while thread.ident is None and time.monotonic() < until:
+        time.sleep(_LOOKS_EVERY)
+    if thread.ident is not None:
+        thread.join(max(0.0, until - time.monotonic()))

@@ -170,7 +170,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         """The native call of this `end`, on `place`, is over; returns whether it is sent again: it was refused."""
         running = self._stage
         if not isinstance(running, Running) or running.end is not end:
-            return False
+            return True  # It has been, or was cancelled.
         if refused and self._may_repeat and has_answered(running.native) is False:
             at = place.resend_at(self._resends)
             if at is not None:

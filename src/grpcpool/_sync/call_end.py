@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -128,10 +129,14 @@ class End:
             if first:
                 raise
         except BaseException:
-            # A signal handler has raised, in the main thread: what is left is done on another. It may have run once
-            # `pop` had returned, and does not if that raises.
-            self._is_first.append(True)
-            self._place.driver.starter.do(self)
+            # A signal handler may have raised, in the main thread: then what is left is done on another. It may have
+            # run once `pop` had returned, and does not if that raises.
+            if threading.current_thread() is threading.main_thread():
+                self._is_first.append(True)
+                self._place.driver.starter.do(self)
+            else:
+                self._place.release()
+                self._callbacks.call()
             raise
 
     def _end_when_known(self, place: Place, ended: Any) -> None:

@@ -102,9 +102,12 @@ class SyncDriver(Driver):
         """On a thread of its own, which nothing waits for: a look-up may hang for minutes."""
         try:
             start(new_thread(self._look_up, f"grpcpool-{self.name}-look-up"))
-        except RuntimeError:
-            # As when the interpreter shuts down.
-            self._look_up()
+        except RuntimeError as error:
+            if sys.is_finalizing():
+                # Nothing else runs any more, so that it holds up nothing.
+                self._look_up()
+            else:
+                self.tell(self.machine.look_failed, error)
 
     def _look_up(self) -> None:
         try:
@@ -225,7 +228,8 @@ class SyncDriver(Driver):
     def _look_at(self, moment: float) -> None:
         """A start is to be looked at then, see `StartThreads`."""
         if moment < self.wakes_at:
-            self.wake_at(moment)
+            # There are connections, so that the worker runs.
+            self.worker.nudge()
 
     def _tick_by_hand(self) -> None:
         """A test has set the clock: does what is due, on its thread, and wakes the worker."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from .._shared.announcer import logger
-from .._shared.thread_start import new_thread, start
+from .._shared.thread_start import join, new_thread, start
 
 # Starting a thread costs as much as a hundred pieces of work. A busy pool keeps it.
 _LINGERS_FOR = 0.5
@@ -33,21 +33,20 @@ class SerialRunner:
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
         self._work.put(work)
-        with self._guard:
-            if not self._runs:
-                self._start()
-            runs = self._runs
-        if not runs:
-            self._work_off()
-
-    def _start(self) -> None:
-        self._thread = new_thread(self._run, self._name)
+        thread = None
         try:
-            start(self._thread)
-        except RuntimeError:
-            self._thread = None
-            return
-        self._runs = True
+            with self._guard:
+                if self._runs:
+                    return
+                thread = new_thread(self._run, self._name)
+                self._runs, self._thread = True, thread
+            start(thread)
+        except BaseException as error:
+            if thread is not None:
+                self._runs, self._thread = False, None
+            if not isinstance(error, RuntimeError):
+                raise
+            self._work_off()
 
     def is_current(self) -> bool:
         """Whether the caller runs on this thread."""
@@ -57,11 +56,10 @@ class SerialRunner:
         """Waits until the queued work is done and the thread has ended."""
         self._lingers_for = 0.0
         self._work.put(_nothing)
-        # Under the guard, so that a thread that is being started is seen.
         with self._guard:
             thread = self._thread
         if thread is not None and not self.is_current():
-            thread.join(timeout)
+            join(thread, timeout)
 
     def _run(self) -> None:
         while True:

@@ -156,6 +156,9 @@ class PoolHandle(HandleBase, ChannelPool):
             own = partial(callback)
             self._subscribed.append((callback, own))
             self._pool.subscribe(own, try_to_connect)
+            if self.closed:
+                # Meanwhile.
+                self._pool.unsubscribe(own)
 
     def unsubscribe(self, callback: Callback) -> None:
         """Same as `ChannelPool.unsubscribe`."""
@@ -302,7 +305,7 @@ class _Pools(SharedPools):
 
     def _start_empty(self) -> None:
         super()._start_empty()
-        self._lingering: deque[tuple[float, Shared]] = deque()
+        self._lingering: deque[tuple[float, int, Shared]] = deque()
         self._runs = False
 
     def _after_fork_in_child(self) -> object:
@@ -319,17 +322,21 @@ class _Pools(SharedPools):
         return not shared.pool.closed
 
     def linger(self, shared: Shared) -> None:
-        with self._lock:
-            self._lingering.append((time.monotonic() + LINGERS_FOR, shared))
-            if self._runs:
-                return
-            try:
-                start(new_thread(self._run, "grpcpool-shared"))
-            except RuntimeError:
-                # The interpreter shuts down, or the process is at its limit of threads.
-                self._lingering.clear()
-            else:
+        starts = False
+        try:
+            with self._lock:
+                self._lingering.append((time.monotonic() + LINGERS_FOR, shared.releases, shared))
+                starts = not self._runs
                 self._runs = True
+            if starts:
+                start(new_thread(self._run, "grpcpool-shared"))
+        except BaseException as error:
+            if starts:
+                self._runs = False
+            if not isinstance(error, RuntimeError):
+                raise
+            # The interpreter shuts down, or the process is at its limit of threads.
+            self._lingering.clear()
 
     def _run(self) -> None:
         while True:
@@ -338,13 +345,13 @@ class _Pools(SharedPools):
                     self._runs = False
                     return
                 first = self._lingering[0]
-            until, shared = first
+            until, releases, shared = first
             time.sleep(max(0.0, until - time.monotonic()))
             with self._lock:
                 # There may be two of this thread, if one was started within the start of the other.
                 if self._lingering and self._lingering[0] is first:
                     self._lingering.popleft()
-            if self.expire(shared):
+            if self.expire(shared, releases):
                 _end(shared.pool)
             # Not kept until the next one is due.
             del first, shared

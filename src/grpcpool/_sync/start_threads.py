@@ -13,10 +13,11 @@ import contextlib
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 
-from .._shared.thread_start import new_thread, start
+from .._shared.thread_start import join, new_thread, start
 from .serial_runner import run_logged
 
 # A start that takes so long blocks. With each thread that a start keeps it takes longer to find that out: on a slow
@@ -58,6 +59,8 @@ class StartThreads:
         # The thread that takes work now, and all.
         self._taker: threading.Thread | None = None
         self._threads: set[threading.Thread] = set()
+        # Those that have left the work to another.
+        self._retired: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         # Since when the taker does what it took last; `None` while it waits for work.
         self._busy_since: float | None = None
         self._lingers_for = lingers_for
@@ -66,15 +69,21 @@ class StartThreads:
 
     def do(self, work: Callable[[], None]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
-        with self._guard:
-            self._work.append(work)
-            if self._taker is None:
-                self._taker = self._new_thread()
-            else:
-                self._supervise()
-            self._changed.notify()
-            runs = self._taker is not None
-        if not runs:
+        taker = None
+        try:
+            with self._guard:
+                self._work.append(work)
+                if self._taker is None:
+                    taker = self._new_taker()
+                else:
+                    self._supervise()
+                self._changed.notify()
+            if taker is not None:
+                start(taker)
+        except BaseException as error:
+            self._forget_unstarted(None)
+            if not isinstance(error, RuntimeError):
+                raise
             # Another thread may do the same.
             with contextlib.suppress(IndexError):
                 while True:
@@ -84,14 +93,24 @@ class StartThreads:
         """If a start blocks while work waits, another thread takes the work from here on."""
         if self.alarm > now:
             return
-        with self._guard:
-            self.alarm = math.inf
-            if self._work and self._busy_since is not None and now >= self._blocks_at(self._busy_since):
-                taker = self._new_thread()
-                # If none can be started now, that is tried again.
-                self._busy_since = now if taker is None else None
-                self._taker = taker or self._taker
-            self._supervise()
+        taker, blocked = None, self._taker
+        try:
+            with self._guard:
+                self.alarm = math.inf
+                if self._work and self._busy_since is not None and now >= self._blocks_at(self._busy_since):
+                    self._busy_since = None
+                    taker = self._new_taker()
+                self._supervise()
+            if taker is not None:
+                start(taker)
+        except BaseException as error:
+            # That is tried again.
+            self._forget_unstarted(blocked)
+            with self._guard:
+                self._busy_since = now
+                self._supervise()
+            if not isinstance(error, RuntimeError):
+                raise
 
     def _supervise(self) -> None:
         """Asks for a look at the start that is being done, if work waits for it, when it has taken too long."""
@@ -119,24 +138,27 @@ class StartThreads:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            threads[0].join(left)
+            join(threads[0], left)
 
     def _others_alive(self) -> list[threading.Thread]:
         me = threading.current_thread()
         with self._guard:
-            return [thread for thread in self._threads if thread is not me and thread.is_alive()]
+            return [thread for thread in self._threads if thread is not me and _may_run(thread)]
 
-    def _new_thread(self) -> threading.Thread | None:
-        """A new thread; `None` if none can be started. Under the guard."""
-        thread = new_thread(self._take, self._name)
+    def _new_taker(self) -> threading.Thread:
+        """A new thread that takes the work from here on, to be started. Under the guard."""
+        self._taker = taker = new_thread(self._take, self._name)
         # No thread removes itself, because it would still be running then.
-        self._threads = {thread, *(known for known in self._threads if known.is_alive())}
-        try:
-            start(thread)
-        except RuntimeError:
-            self._threads.discard(thread)
-            return None
-        return thread
+        self._threads = {taker, *filter(_may_run, self._threads)}
+        return taker
+
+    def _forget_unstarted(self, before: threading.Thread | None) -> None:
+        """A taker could not be started: the one `before` it goes on, unless it has left the work to the new one."""
+        with self._guard:
+            taker = self._taker
+            if taker is not None and taker.ident is None:
+                self._threads.discard(taker)
+                self._taker = None if before in self._retired else before
 
     def _take(self) -> None:
         """Does the work, until there is none, or another thread has taken over."""
@@ -148,6 +170,7 @@ class StartThreads:
     def _next(self, me: threading.Thread) -> Callable[[], None] | None:
         with self._guard:
             if self._taker is not me:
+                self._retired.add(me)
                 return None
             self._busy_since = None
             self._changed.wait_for(lambda: self._work or not self._lingers_for, self._lingers_for)
@@ -158,3 +181,8 @@ class StartThreads:
             work = self._work.popleft()
             self._supervise()
             return work
+
+
+def _may_run(thread: threading.Thread) -> bool:
+    """Whether a thread runs, or is being started."""
+    return thread.ident is None or thread.is_alive()

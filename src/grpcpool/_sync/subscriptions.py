@@ -14,7 +14,7 @@ import grpc
 
 from .._shared.announcer import logger
 from .._shared.driver import Driver
-from .._shared.thread_start import new_thread, start
+from .._shared.thread_start import join, new_thread, start
 
 Callback = Callable[[grpc.ChannelConnectivity], None]
 
@@ -49,7 +49,7 @@ class Subscriptions:
         with self._lock:
             self.subscribers.append((callback, None))
             self._connect = self._connect or connect
-            self._check()
+        self._wake()
 
     def unsubscribe(self, callback: Callback) -> None:
         """Ends the subscription of `callback`. The thread ends with the last one."""
@@ -67,26 +67,31 @@ class Subscriptions:
     def nudge(self) -> None:
         """The state may have changed."""
         if self.subscribers:
-            with self._lock:
-                self._check()
+            self._wake()
 
     def adopt(self, parent: Subscriptions) -> None:
         """In a forked child: takes over the subscribers, which are called again once the pool is used here."""
         self.subscribers = [(callback, None) for callback, _ in parent.subscribers]
+        self._left.extend(parent._left)
         self._connect = parent._connect
 
-    def _check(self) -> None:
-        """Wakes the thread, or starts one. Called under the condition."""
-        if self.subscribers and not self._runs and not self.over:
-            self._thread = new_thread(self._run, f"{self._name}-connectivity")
-            try:
-                start(self._thread)
-            except RuntimeError:
-                logger.exception("cannot start a thread for connectivity callbacks")
-                self._thread = None
-            else:
-                self._runs = True
-        self._changed.notify_all()
+    def _wake(self) -> None:
+        """Wakes the thread, or starts one."""
+        thread = None
+        try:
+            with self._lock:
+                self._changed.notify_all()
+                if not self.subscribers or self._runs or self.over:
+                    return
+                thread = new_thread(self._run, f"{self._name}-connectivity")
+                self._runs, self._thread = True, thread
+            start(thread)
+        except BaseException as error:
+            if thread is not None:
+                self._runs, self._thread = False, None
+            if not isinstance(error, RuntimeError):
+                raise
+            logger.exception("cannot start a thread for connectivity callbacks")
 
     def close(self, timeout: float) -> None:
         """Ends all subscriptions, as the close of a channel does, and waits for the thread."""
@@ -96,7 +101,7 @@ class Subscriptions:
             self._changed.notify_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+            join(thread, timeout)
 
     def _run(self) -> None:
         while True:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .._shared.thread_start import new_thread, start
+from .._shared.thread_start import join, new_thread, start
 
 
 class Threads:
@@ -16,6 +16,7 @@ class Threads:
         """Threads are named after `name`; for `guard`, see `Driver.guard`."""
         self._name = name
         self._known: list[threading.Thread] = []
+        self._starting: set[threading.Thread] = set()
         self._guard = guard
 
     def run(self, work: Callable[[], None], what: str) -> None:
@@ -25,16 +26,18 @@ class Threads:
             RuntimeError: No thread can be started (the process is at its limit, or the interpreter shuts down).
         """
         thread = new_thread(work, f"{self._name}-{what}")
-        # Started under the guard, so that `join` sees no thread that has not started. It is known before it runs, so
-        # that `is_current` finds it. No thread removes itself, because it would still be running then.
-        with self._guard:
-            known = [known for known in self._known if known.is_alive()]
-            self._known = [*known, thread]
-            try:
-                start(thread)
-            except RuntimeError:
-                self._known = known
-                raise
+        # It is known before it runs, so that `is_current` and `join` find it. No thread removes itself: it would still
+        # be running then.
+        try:
+            with self._guard:
+                self._known = [*self._running(), thread]
+                self._starting.add(thread)
+            start(thread)
+        finally:
+            self._starting.discard(thread)
+
+    def _running(self) -> list[threading.Thread]:
+        return [thread for thread in self._known if thread in self._starting or thread.is_alive()]
 
     def is_current(self) -> bool:
         """Whether this is one of the threads."""
@@ -46,8 +49,8 @@ class Threads:
         while True:
             with self._guard:
                 # Looked up each time: a thread that opens a connection may start one that closes it.
-                running = [thread for thread in self._known if thread.is_alive()]
+                running = self._running()
             left = deadline - time.monotonic()
             if not running or left <= 0:
                 return not running
-            running[0].join(left)
+            join(running[0], left)

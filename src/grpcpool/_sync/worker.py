@@ -22,7 +22,7 @@ from typing import Protocol
 
 from .._shared.announcer import logger
 from .._shared.clock import Clock
-from .._shared.thread_start import new_thread, start
+from .._shared.thread_start import join, new_thread, start
 
 
 class Ticked(Protocol):
@@ -75,27 +75,29 @@ class Worker:
 
     def wake(self) -> None:
         """Wakes the worker, and starts one if none runs and one is needed."""
-        with self._guard:
-            if not self._runs:
-                self._start()
-            runs = self._runs
-        if runs:
+        if not self._runs:
+            self._start()
+        if self._runs:
             self.nudge()
 
     def _start(self) -> None:
-        driver = self._driver()
-        if driver is None or driver.is_at_rest():
-            return
-        # The thread holds the driver, and the driver this object, which refers to the driver only weakly.
-        self._thread = new_thread(partial(self._run, driver), self._name)
+        driver, thread = self._driver(), None
         try:
-            start(self._thread)
-        except RuntimeError:
+            with self._guard:
+                if self._runs or driver is None or driver.is_at_rest():
+                    return
+                # The thread holds the driver, and the driver this object, which refers to the driver only weakly.
+                thread = new_thread(partial(self._run, driver), self._name)
+                self._runs, self._thread = True, thread
+            driver.wakes_at = -math.inf
+            start(thread)
+        except BaseException as error:
+            if driver is not None and thread is not None:
+                self._runs, self._thread = False, None
+                driver.wakes_at = math.inf
+            if not isinstance(error, RuntimeError):
+                raise
             # The interpreter shuts down: no deadline will come.
-            self._thread = None
-            return
-        self._runs = True
-        driver.wakes_at = -math.inf
 
     def is_current(self) -> bool:
         """Whether this is the worker's thread."""
@@ -103,11 +105,10 @@ class Worker:
 
     def join(self, timeout: float) -> None:
         """Waits until the thread has ended, if there is one and this is not it."""
-        # Under the guard, so that a thread that is being started is seen.
         with self._guard:
             thread = self._thread
         if thread is not None and not self.is_current():
-            thread.join(timeout)
+            join(thread, timeout)
 
     def _run(self, driver: Ticked) -> None:
         wanted = True
