@@ -569,3 +569,68 @@ def test_what_is_taken_back_is_not_idle_at_once() -> None:
         pool.advance(1.0)
     assert pool.endpoint == 1
     assert [slot.state for slot in spare] == ["ready"] * len(spare)
+
+
+@pytest.mark.parametrize("every", [5.0, 11.0, 30.0])
+def test_attempts_with_pauses_in_between(every: float) -> None:
+    """What asks now and then, and gives up at once, finds the next target when the first has failed for long enough."""
+    pool = Ordered(min_size=0)
+    for _ in range(3):
+        waiter = Waiter(1, since=pool.now, deadline=pool.now + 0.01, fail_fast=True)
+        pool.machine.request(waiter, pool.now)
+        pool.commit()
+        for number in pool.opening(0):
+            pool.failed(number)
+        pool.advance(every)
+    pool.call()
+    assert pool.endpoint == 1
+
+
+def test_a_connection_that_is_not_needed_is_not_missed() -> None:
+    """The server closes what is idle, and nothing asks for another: calls later find the first target, not the next."""
+    pool = Ordered(min_size=0)
+    pool.call()
+    pool.opened(1)
+    pool.end(1)
+    pool.machine.lost(pool.slots[1], None, pool.now)
+    pool.commit()
+    pool.advance(20.0)
+    assert pool.endpoint == 0
+    pool.call()
+    assert pool.endpoint == 0
+
+
+def test_an_open_of_several_targets_closes_nothing_of_others() -> None:
+    """What calls, or `min_size`, have dialled stays, also if the opener is patient."""
+    pool = Ordered(min_size=2)
+    pool.call()
+    dials = pool.opening(0)
+    pool.open(0.3)
+    pool.advance(0.5)
+    assert pool.answers == [Refuse]
+    assert pool.opening(0) == dials
+
+
+def test_what_rested_while_it_was_kept_is_suspected_together() -> None:
+    """One call on a connection that was taken back shows that a balancer has forgotten all that rested as long."""
+    pool = Ordered(max_streams=1, target_streams=1)
+    pool.fail_over()
+    for _ in range(2):
+        pool.call()
+        for number in pool.opening(1):
+            pool.opened(number)
+    spare = [slot.id for slot in pool.machine.fleet.slots if slot.endpoint == 1 and slot.state == "ready"]
+    main = pool.come_back()
+    for number in [number for number in pool.granted if number in spare]:
+        pool.end(number)
+    pool.advance(300.0)
+    pool.lost(main)
+    for _ in range(12):
+        for number in pool.opening(0):
+            pool.failed(number)
+        pool.advance(1.0)
+    assert pool.endpoint == 1
+    dead = pool.call()
+    assert dead in spare
+    pool.lost(dead)
+    assert not [slot for slot in pool.machine.fleet.slots if slot.id in spare and slot.state == "ready"]

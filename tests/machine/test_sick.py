@@ -208,7 +208,8 @@ def test_without_the_setting_nothing_is_replaced() -> None:
     assert play.tick(1e6) == []
 
 
-def test_a_connection_that_came_back_has_not_been_silent() -> None:
+@pytest.mark.parametrize("last", ["unanswered", "answered"])
+def test_a_connection_that_came_back_has_not_been_silent(last: str) -> None:
     """What ran into deadlines before it was lost says nothing of it: it is not replaced at once."""
     play = Play(max_streams=10, target_streams=10, max_size=2, min_size=2, unresponsive_after=20.0, health_service="")
     play.request(1)
@@ -227,10 +228,18 @@ def test_a_connection_that_came_back_has_not_been_silent() -> None:
     for _ in range(3):
         call(silent, answered=False)
         call(other, answered=True)
+    if last == "answered":
+        call(silent, answered=True)
     play.lost(1)
     for _ in range(30):
         call(other, answered=True)
         play.tick()
     assert play.recovered(1) == []
-    assert play.tick(30.0) == []
+    if last == "answered":
+        for _ in range(3):
+            call(silent, answered=False)
+            call(other, answered=True)
+        assert play.tick() == []
+    else:
+        assert play.tick(30.0) == []
     assert play.states() == {1: "ready", 2: "ready"}

@@ -37,16 +37,19 @@ _KEPT_FOR = 900.0
 class Endpoints:
     """The targets of one pool, numbered from 0 in order of preference."""
 
-    def __init__(self, fleet: Fleet, random: Callable[[], float], number: int) -> None:
-        """For `number` targets."""
+    def __init__(
+        self, fleet: Fleet, random: Callable[[], float], number: int, is_needed: Callable[[Slot, float], bool]
+    ) -> None:
+        """For `number` targets; `is_needed`: whether a lost connection is to come back."""
         self._fleet = fleet
         self._slots = fleet.slots
         self._random = random
+        self._is_needed = is_needed
         self._backoffs = [Backoff(random) for _ in range(number)]
         # Since when the target that is used has had no ready connection.
         self._none_since = math.inf
-        # Whether it had a connection that was down, or a dial, at the last look; and when it had one at a look.
-        self._tries, self._tried_at = False, -math.inf
+        # When it was last found to be tried, or to have failed.
+        self._tried_at = -math.inf
         # When the target of a connection that stands by is used again.
         self._returns_at: dict[Slot, float] = {}
 
@@ -60,16 +63,12 @@ class Endpoints:
         if len(self._backoffs) == 1:
             return []
         back: list[Slot] = []
-        self._forget_earlier(now)
-        tries = bool(self._slots.opening or self._slots.lost)
-        if tries or self._tries:
-            self._tried_at = now
-        self._tries = tries
-        fails = fleet.addresses.failures and now < self._last_try() + _FAILS_AFTER
-        none = not self._slots.ready and (tries or fails)
+        trying_since = self._note_tries(now)
+        fails = fleet.addresses.failures > 0 and now < fleet.failed_at + _FAILS_AFTER
+        none = not self._slots.ready and (fails or trying_since < math.inf)
         if none:
             self._none_since = min(self._none_since, now)
-        elif fleet.active:
+        elif fleet.active and self._slots.ready:
             self._none_since = math.inf
         if not fleet.active:
             # An `open()` has failed. The next one goes on from here.
@@ -78,7 +77,11 @@ class Endpoints:
         due = [slot.endpoint for slot, at in self._returns_at.items() if none or at <= now]
         if due:
             back = self._use(min(due), now)
-        elif self._none_since + _FAILS_AFTER <= now and self._has_next():
+        elif (
+            self._has_next()
+            and self._none_since + _FAILS_AFTER <= now
+            and (fails or trying_since + _FAILS_AFTER <= now)
+        ):
             back = self._use(fleet.endpoint + 1, now)
         for endpoint in range(fleet.endpoint):
             if self._backoffs[endpoint].retry_at <= now and not self._is_tried(endpoint):
@@ -87,17 +90,27 @@ class Endpoints:
 
     def open_again(self, now: float) -> None:
         """An `open()` begins: if those before it have failed for long enough, it opens the next target."""
-        self._forget_earlier(now)
+        self._note_tries(now)
+        if now >= self._tried_at + _FORGETS_AFTER:
+            self._none_since = math.inf
         if not len(self._slots) and self._none_since + _FAILS_AFTER <= now and self._has_next():
             self._use(self._fleet.endpoint + 1, now)
 
-    def _forget_earlier(self, now: float) -> None:
-        if now >= self._last_try() + _FORGETS_AFTER:
-            self._none_since = math.inf
+    def _trying_since(self, now: float) -> float:
+        """Since when a connection to the target that is used is made, or is to come back; `math.inf` if none is."""
+        dials = [slot.opened_at for slot in self._slots.in_state(SlotState.OPENING) if not slot.probes]
+        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if self._is_needed(slot, now)]
+        return min(dials + [slot.lost_at if slot.been_up else slot.unused_since for slot in lost], default=math.inf)
 
-    def _last_try(self) -> float:
-        """When there was a connection to the target that is used, or a dial to it, last."""
-        return max(self._tried_at, self._fleet.failed_at)
+    def _note_tries(self, now: float) -> float:
+        """Forgets what failed before a long rest; returns since when the target is tried now."""
+        since, failed_at = self._trying_since(now), self._fleet.failed_at
+        begun = min(since, failed_at if failed_at > self._tried_at else math.inf)
+        if begun < math.inf:
+            if begun >= self._tried_at + _FORGETS_AFTER:
+                self._none_since = math.inf
+            self._tried_at = max(self._tried_at, failed_at, now if since < math.inf else -math.inf)
+        return since
 
     def _has_next(self) -> bool:
         return self._fleet.endpoint + 1 < len(self._backoffs)
@@ -112,12 +125,20 @@ class Endpoints:
         if len(self._backoffs) == 1 or not self._fleet.active:
             return math.inf
         at = min(self._returns_at.values(), default=math.inf)
-        if self._has_next():
-            at = min(at, self._none_since + _FAILS_AFTER)
+        if self._has_next() and self._none_since < math.inf:
+            at = min(at, self._next_is_used_at(now))
         for endpoint in range(self._fleet.endpoint):
             if not self._is_tried(endpoint):
                 at = min(at, self._backoffs[endpoint].retry_at)
         return max(at, now)
+
+    def _next_is_used_at(self, now: float) -> float:
+        """When the target that is used has had no ready connection for long enough, if it has none until then."""
+        at = self._none_since + _FAILS_AFTER
+        fleet = self._fleet
+        if fleet.addresses.failures and max(at, now) < fleet.failed_at + _FAILS_AFTER:
+            return at
+        return max(at, self._trying_since(now) + _FAILS_AFTER)
 
     def _is_tried(self, endpoint: int) -> bool:
         return any(slot.endpoint == endpoint and (slot.probes or slot.kept) for slot in self._slots)
@@ -201,7 +222,7 @@ class Endpoints:
         fleet = self._fleet
         self._none_since = math.inf
         self._backoffs[endpoint].succeeded()
-        fleet.endpoint = endpoint
+        fleet.endpoint, fleet.failed_at = endpoint, -math.inf
         for slot in self._slots:
             stands_by = slot.endpoint < endpoint and (slot.probes or slot in self._returns_at)
             if slot.endpoint != endpoint and not stands_by:

@@ -155,10 +155,10 @@ class Fleet:
         missing = self.min_size - (self.slots.connections - hanging)
         return max(-(-asked // self.target) - self.slots.under_way, missing)
 
-    def fill(self, asked: int, is_of_use: Callable[[Slot], bool], now: float) -> list[Slot]:
+    def fill(self, asked: int, has_stream_asks: Callable[[], bool], now: float) -> list[Slot]:
         """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead.
 
-        One that `is_of_use` to none that wait is taken back only for `min_size`.
+        These carry calls. If only whole connections are asked for, they are taken back for nothing but `min_size`.
         """
         bound = self.max_size + self._max_overflow
         if self.slots.connections >= bound:
@@ -169,7 +169,9 @@ class Fleet:
             shortage = self.shortage(0)
         if shortage <= 0:
             return []
-        restored = self._restore(shortage, now, is_of_use if self.shortage(0) <= 0 else None)
+        restored: list[Slot] = []
+        if self.slots.draining:
+            restored = self._restore(shortage if has_stream_asks() else self.shortage(0), now)
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
             self.dial(now)
         if self.addresses.retry_at > now:
@@ -305,15 +307,14 @@ class Fleet:
         """How many connections may be dialled now, if there may be `bound` of them."""
         return int(min(bound - self.slots.connections, self.addresses.attempts(now)))
 
-    def _restore(self, wanted: int, now: float, is_of_use: Callable[[Slot], bool] | None = None) -> list[Slot]:
-        """Takes back up to `wanted` connections that drain only because there were too many, if they are of use."""
+    def _restore(self, wanted: int, now: float) -> list[Slot]:
+        """Takes back up to `wanted` connections that drain only because there were too many."""
         restored: list[Slot] = []
         for slot in self.slots.in_state(SlotState.DRAINING) if self.slots.draining else ():
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
             is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
-            is_usable = is_spare and not slot.down and not self.addresses.is_gone(slot)
-            if is_usable and (is_of_use is None or is_of_use(slot)):
+            if is_spare and not slot.down and not self.addresses.is_gone(slot):
                 self.take_back(slot, now)
                 restored.append(slot)
         return restored
@@ -321,7 +322,7 @@ class Fleet:
     def take_back(self, slot: Slot, now: float) -> None:
         """Takes a draining connection into service again."""
         self.slots.move(slot, SlotEvent.RESTORED)
-        slot.kept, slot.unused_since = False, now
+        slot.kept, slot.back_at = False, now
         self._stays(slot)
         self.places.enter(slot)
         self.regauge(now)
@@ -439,8 +440,7 @@ class Fleet:
         """Takes a lost connection into service again."""
         self.slots.move(slot, SlotEvent.RECOVERED)
         slot.given_up_at = math.inf
-        # What was not answered before says nothing of the connection that it has now.
-        slot.overdue, slot.answered_at = 0, now
+        self.silence.begin_again(slot, now)
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)
         self.places.enter(slot)
@@ -494,4 +494,4 @@ class Fleet:
         """When a slot in service has been idle for long enough to be closed."""
         if self.config.idle_timeout is None or slot.in_flight:
             return math.inf
-        return slot.idle_since() + self.config.idle_timeout
+        return max(slot.idle_since(), slot.back_at) + self.config.idle_timeout

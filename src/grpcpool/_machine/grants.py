@@ -66,7 +66,7 @@ class Grants:
 
         `behind`: nothing has happened but that a waiter has queued behind others, see `reservation.py`.
         """
-        while restored := self._fleet.fill(self._queue.asked, self._is_of_use, now):
+        while restored := self._fleet.fill(self._queue.asked, self._queue.has_stream_asks, now):
             behind = False
             for slot in restored:
                 self.serve(slot, now)
@@ -76,10 +76,6 @@ class Grants:
             self._fill_without_connection(now)
         if self._outage.cause is not None:
             self._outage.forget_if_over()
-
-    def _is_of_use(self, slot: Slot) -> bool:
-        """Whether a connection may serve what waits: one with calls on it is of no use to a waiter for all of it."""
-        return not slot.in_flight or self._queue.has_stream_asks()
 
     def _fill_without_connection(self, now: float) -> None:
         for slot in self._slots.in_state(SlotState.LOST):

@@ -99,7 +99,7 @@ class PoolMachine:
         self.outage = Outage(self.fleet, self.replacing, self.queue, self.outbox, primes=primes)
         self.grants = Grants(self.fleet, self.queue, self.outage)
         self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self.grants.refuse)
-        self.endpoints = Endpoints(self.fleet, random, leads.endpoints)
+        self.endpoints = Endpoints(self.fleet, random, leads.endpoints, self.outage.is_needed)
         self.deadlines = Deadlines(self.fleet, self.replacing, self.endpoints, self.queue, self.openers)
         self._repair = Repair(self.fleet, self.queue, self.grants, self.openers)
         self.closing = False

@@ -45,6 +45,7 @@ class OpenQueue:
 
     def add(self, opener: OpenWaiter, now: float) -> None:
         """Dials what is missing to `min_size`; the opener waits for that."""
+        opener.before = set(self._slots.in_state(SlotState.OPENING))
         self._dialled = {slot for slot in self._dialled if slot in self._slots}
         for _ in range(self._fleet.min_size - self._slots.connections):
             self._dialled.add(self._fleet.dial(now))
@@ -69,7 +70,7 @@ class OpenQueue:
             awaited = [slot for slot in opener.pending if not (enough and slot.hangs)]
             if not awaited and (enough or not opener.patient):
                 self._outbox.append(Started(opener))
-                self._dialled -= opener.made
+                self._dialled -= opener.made | opener.pending
                 del self._openers[opener]
             else:
                 self._fleet.alarm_at(opener.deadline)
@@ -163,4 +164,5 @@ class OpenQueue:
     def _dialled_since(self, opener: OpenWaiter) -> set[Slot]:
         """What was dialled because others hang or, for a patient opener, have failed."""
         again = opener.patient and not self._slots.in_service()
-        return {slot for slot in self._slots.in_state(SlotState.OPENING) if slot.beside or again}
+        opening = set(self._slots.in_state(SlotState.OPENING)) - opener.before
+        return {slot for slot in opening if slot.beside or again}

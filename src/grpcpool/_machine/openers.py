@@ -14,11 +14,12 @@ class OpenWaiter:
         deadline: Moment at which it is refused; `math.inf` for never.
         pending: The slots that it still waits for.
         made: Those of them that became ready.
+        before: What was dialled before it came.
         patient: Whether it waits until its deadline for `min_size` ready connections, whatever fails.
         refusal: Why it gets nothing, once that is decided.
     """
 
-    __slots__ = ("deadline", "made", "patient", "pending", "refusal", "since")
+    __slots__ = ("before", "deadline", "made", "patient", "pending", "refusal", "since")
 
     def __init__(self, *, since: float, deadline: float) -> None:
         """Describes the wait; the machine fills in the slots."""
@@ -26,6 +27,7 @@ class OpenWaiter:
         self.deadline = deadline
         self.pending: set[Slot] = set()
         self.made: set[Slot] = set()
+        self.before: set[Slot] = set()
         self.patient = False
         self.refusal: Refusal | None = None
 

@@ -56,6 +56,11 @@ class Silence:
         slot.silent_at = slot.used_at
         slot.overdue = 0
 
+    def begin_again(self, slot: Slot, now: float) -> None:
+        """The slot has another connection: what was not answered before says nothing of that."""
+        slot.overdue, slot.answered_at = 0, now
+        slot.silent_at, slot.heard_before = slot.used_at, slot.heard
+
     def ends_at(self, slot: Slot, now: float) -> float:
         """When a ready slot that stays silent is to be replaced; `math.inf` if it is not suspected."""
         if slot.overdue < _OVERDUE:

@@ -85,6 +85,7 @@ class Slot(Link):
         "answered_at",
         "avoided_for",
         "avoided_until",
+        "back_at",
         "been_up",
         "beside",
         "blocked",
@@ -178,6 +179,8 @@ class Slot(Link):
         self.used_at = now
         # For a slot that has carried nothing yet: since when it, or the slot that it replaced, has been idle.
         self.unused_since = now
+        # When it was taken back, if it drained: it has all of `idle_timeout` again.
+        self.back_at = -math.inf
         # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
         self.deadline = deadline
         self.retire_at = math.inf
@@ -247,7 +250,7 @@ class Slot(Link):
 
     def idle_since(self) -> float:
         """Since when a slot with nothing in flight has been idle."""
-        return max(self.used_at, self.unused_since) if self.calls else self.unused_since
+        return self.used_at if self.calls else self.unused_since
 
     def __repr__(self) -> str:
         """The slot at a glance, for debugging the machine."""
