@@ -169,7 +169,8 @@ class ChannelPool(PoolBase, ChannelSurface):
         """Opens `min_size` connections and waits until they are ready.
 
         This is optional: a pool opens at first use. It shows early whether the server can be reached, and does not
-        wait for one that cannot: the first attempt that fails ends it. A call with `wait_for_ready` waits.
+        wait for one that is down: it fails as soon as an attempt to connect has failed at each address. With several
+        targets it goes on until its timeout. A call with `wait_for_ready` waits for the server.
 
         Args:
             timeout: Seconds that this may take; `None`: only `PoolConfig.connect_timeout` limits it.
