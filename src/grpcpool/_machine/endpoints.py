@@ -97,9 +97,9 @@ class Endpoints:
             self._use(self._fleet.endpoint + 1, now)
 
     def _trying_since(self, now: float) -> float:
-        """Since when a connection to the target that is used is made, or is to come back; `math.inf` if none is."""
+        """Since when a connection to the target that is used is being made, or is missed; `math.inf` if none is."""
         dials = [slot.opened_at for slot in self._slots.in_state(SlotState.OPENING) if not slot.probes]
-        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if self._is_needed(slot, now)]
+        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.missed or self._is_needed(slot, now)]
         return min(dials + [slot.lost_at if slot.been_up else slot.unused_since for slot in lost], default=math.inf)
 
     def _note_tries(self, now: float) -> float:

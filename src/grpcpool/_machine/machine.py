@@ -323,7 +323,7 @@ class PoolMachine:
 
     def lost(self, slot: Slot, error: BaseException | None, now: float) -> None:
         """The slot's connection is down, by `error`: it gets nothing while another is up, and keeps what it carries."""
-        slot.down = True
+        slot.down, slot.missed = True, error is not None
         if slot.kept:
             self.endpoints.lost(slot, now)
             return

@@ -1,7 +1,7 @@
 """The callers of `open()` that wait: what is dialled for them, and what becomes of it if they give up.
 
-They fail with the first dial that fails. They are patient where something else may help: while a connection is lost,
-gRPC may reconnect it, and of several targets another may be used.
+They fail as soon as a dial to each address has failed. They are patient where something else may help: while a
+connection is lost, gRPC may reconnect it, and of several targets another may be used.
 """
 
 from __future__ import annotations

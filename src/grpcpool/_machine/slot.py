@@ -110,6 +110,7 @@ class Slot(Link):
         "kept_until",
         "limit_grows_at",
         "lost_at",
+        "missed",
         "opened_at",
         "overdue",
         "overflow",
@@ -164,16 +165,14 @@ class Slot(Link):
         # it is kept while another is used, and until when.
         self.endpoint = 0
         self.probes = False
-        self.kept = False
-        self.kept_until = math.inf
+        self.kept, self.kept_until = False, math.inf
         # Whether the driver has begun to open it; set by the driver.
         self.dialled = False
         # Whether it has ever been READY.
         self.been_up = False
         # While OPENING: when it is no longer counted on, and whether that has come; whether it is dialled beside such a
         # one, in its place.
-        self.hangs_at = math.inf
-        self.hangs = False
+        self.hangs_at, self.hangs = math.inf, False
         self.beside = False
         self.opened_at = now
         self.used_at = now
@@ -187,6 +186,8 @@ class Slot(Link):
         # While LOST: since when; whether gRPC could not reconnect it, and pauses until it tries again (set by the
         # driver); when it is replaced if it is needed and not back.
         self.lost_at = math.inf
+        # Whether a call has shown that it is down.
+        self.missed = False
         self.pauses = False
         self.given_up_at = math.inf
         self.reason = CloseReason.AGE
