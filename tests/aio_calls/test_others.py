@@ -188,3 +188,26 @@ async def test_a_stream_that_never_began_fails_once(ended_by: str) -> None:
 
 async def _next(responses: Any) -> Any:
     return await anext(responses)
+
+
+@in_loop
+async def test_what_the_interceptor_awaited_by_a_task_ends_with_it() -> None:
+    """`asyncio.wait_for` may run the continuation in a task of its own, which is over when the call has begun."""
+    factory = FakeFactory(lambda: FakeChannel(holds_calls=True))
+
+    async def go_on_in_time(go_on: Any, details: Any, request: bytes) -> Any:
+        call = await asyncio.wait_for(asyncio.ensure_future(go_on(details, request)), 20)
+        kept.append(call)
+        await call.code()
+        return call
+
+    kept: list[Any] = []
+    async with ChannelPool(factory) as pool:
+        append(pool, go_on_in_time)
+        outer: Any = pool.unary_unary(ECHO)(b"")
+        task = asyncio.ensure_future(outcome_of(outer))
+        await until(lambda: kept and factory.made[0].calls)
+        await settle()
+        task.cancel()
+        await until(lambda: kept[0].done())
+        assert pool.stats().in_flight == 0

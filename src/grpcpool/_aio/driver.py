@@ -45,6 +45,9 @@ _JOIN_TIMEOUT = 2.0
 # A wait for a change also checks the clock this often, because the clock may be a test's.
 _CHECKS_EVERY = 0.05
 
+# A loop that is at its end cancels all tasks, and is closed before that.
+_IF_IT_GOES_ON = 0.1
+
 
 class AioDriver(Driver):
     """What the tasks of a pool share."""
@@ -232,7 +235,10 @@ class AioDriver(Driver):
             raise
         except BaseException as error:
             # Foreign code may raise anything, and cancel any task. A look-up that is not reported would be the last.
-            if isinstance(error, asyncio.CancelledError) and self.finished.is_set():
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                if not self.finished.is_set():
+                    # Not at once: all tasks are cancelled when the loop ends, and then this is not called any more.
+                    self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_failed, error)
                 raise
             # As in `_open`: what they hold must not live on with the error.
             traceback.clear_frames(error.__traceback__)

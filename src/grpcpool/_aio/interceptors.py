@@ -40,7 +40,7 @@ class _Last(
         self._written: list[weakref.ref[Any]] = []
         self._chain: asyncio.Task[Any] | None = None
         # The calls that the interceptors began. They hold them, if they need them.
-        self._begun: list[weakref.ref[Any]] = []
+        self._begun: list[tuple[weakref.ref[Any], weakref.ref[asyncio.Task[Any]] | None]] = []
 
     async def _go_on(self, _: Any, client_call_details: Any, request: Any) -> Any:
         details = client_call_details
@@ -52,9 +52,10 @@ class _Last(
         if self._is_written:
             call._mark_written()
             self._written.append(weakref.ref(call))
-        if asyncio.current_task() is self._chain:
-            # What a task of an interceptor's begins, others may wait for.
-            self._begun.append(weakref.ref(call))
+        task = asyncio.current_task()
+        # Begun by the chain itself, also at once when it was created; else by a task of an interceptor's.
+        own = self._chain is None or task is self._chain
+        self._begun.append((weakref.ref(call), None if own or task is None else weakref.ref(task)))
         return call
 
     def follow(self, chain: asyncio.Task[Any]) -> None:
@@ -67,10 +68,10 @@ class _Last(
         begun, self._begun = self._begun, []
         self._chain, self._goes_on = None, False
         if chain.cancelled():
-            for reference in begun:
-                call = reference()
-                if call is not None:
-                    call.cancel()
+            for call, task in begun:
+                # One that a running task has begun goes on with that: others may wait for it.
+                if task is None or (other := task()) is None or other.done():
+                    _cancel(call())
         self._caller.end_chain()
 
     def mark_complete(self) -> None:
@@ -84,6 +85,11 @@ class _Last(
     intercept_unary_stream: Any = _go_on
     intercept_stream_unary: Any = _go_on
     intercept_stream_stream: Any = _go_on
+
+
+def _cancel(call: Any) -> None:
+    if call is not None:
+        call.cancel()
 
 
 def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arguments: Arguments) -> Any:
