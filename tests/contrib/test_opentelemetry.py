@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
@@ -189,6 +190,26 @@ def test_handles_on_a_pool_are_one_pool(sdk: Sdk) -> None:
         assert sdk.times("use_time")[0] == 1
         assert sdk.times("create_time")[0] == 1
         assert len(one._observed._listeners) == 1
+
+
+def test_asyncio_handles_on_a_pool_are_one_pool(sdk: Sdk) -> None:
+    """So they are where no loop runs, before and after each finds its pool."""
+    with Server() as server:
+        handles = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(2)]
+        for handle in handles:
+            instrument(handle, sdk.provider)
+        assert sdk.values("rpc.client.connection.max") == {"orders": 10}
+
+        async def live() -> None:
+            for handle in handles:
+                async with handle.acquire():
+                    assert sdk.values("rpc.client.connection.count") == {"idle": 0, "used": 1}
+            assert sdk.values("grpcpool.acquired") == {"orders": 2}
+            for handle in handles:
+                await handle.close()
+
+        asyncio.run(live())
+        assert sdk.times("use_time")[0] == 2
 
 
 @in_loop

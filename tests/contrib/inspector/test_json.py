@@ -138,6 +138,24 @@ def test_handles_on_a_pool_are_one_pool(server: Server) -> None:
         assert len(one._observed._listeners) == 1
 
 
+def test_asyncio_handles_on_a_pool_are_one_pool(server: Server) -> None:
+    """So they are where no loop runs, before and after one of them finds its pool."""
+    handles = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(2)]
+    inspector = Inspector(*handles)
+
+    def acquired() -> list[int]:
+        return [pool["stats"]["acquired"] for pool in fetch(inspector)["pools"] if pool["stats"] is not None]
+
+    async def live() -> None:
+        await handles[0].unary_unary(ECHO)(b"1")
+        for handle in handles:
+            await handle.close()
+
+    assert acquired() == [0]
+    asyncio.run(live())
+    assert acquired() == [1]
+
+
 def test_several_pools_keep_their_order(server: Server, make_pool: PoolMaker) -> None:
     """Pools are shown in the order in which they were added, once each, even with equal names."""
     first, second, third = (make_pool(server.channel, name=name) for name in ("same", "same", "later"))
