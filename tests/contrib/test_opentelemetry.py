@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,15 @@ from typing import Any
 import grpc
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
+from opentelemetry.sdk.metrics.export import (
+    HistogramDataPoint,
+    InMemoryMetricReader,
+    Metric,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 
 import grpcpool.aio
 from grpcpool import PoolConfig, PoolStats, PoolTimeoutError
@@ -269,6 +278,43 @@ def test_a_finalizer_may_interrupt_the_sdk(make_pool: PoolMaker, sdk: Sdk) -> No
     pool.acquire().release()
     assert len(lines) > 50
     assert sdk.times("use_time")[0] == len(lines) + 2
+
+
+class _OverPool(MetricExporter):
+    """Exports over a pool; keeps how many uses of it have been recorded."""
+
+    def __init__(self, pool: grpcpool.ChannelPool) -> None:
+        super().__init__()
+        self._pool = pool
+        self.uses = 0
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: object) -> MetricExportResult:
+        scopes = [scope for resource in metrics_data.resource_metrics for scope in resource.scope_metrics]
+        for metric in (metric for scope in scopes for metric in scope.metrics):
+            if metric.name == "rpc.client.connection.use_time":
+                self.uses = sum(
+                    point.count for point in metric.data.data_points if isinstance(point, HistogramDataPoint)
+                )
+        self._pool.acquire().release()
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **_: object) -> None:
+        """Nothing needs to be closed."""
+
+
+def test_durations_of_the_exporters_own_pool(make_pool: PoolMaker) -> None:
+    """A pool that nothing but the exporter uses has its durations recorded."""
+    pool = make_pool(FakeFactory(), name="telemetry")
+    pool.open()
+    exporter = _OverPool(pool)
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)])
+    instrument(pool, provider)
+    # Another thread may still be emitting the first events.
+    eventually(lambda: provider.force_flush() and exporter.uses >= 4)
+    provider.shutdown()
 
 
 _FORKED = """
