@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,15 @@ from typing import Any
 import grpc
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
+from opentelemetry.sdk.metrics.export import (
+    HistogramDataPoint,
+    InMemoryMetricReader,
+    Metric,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 
 import grpcpool.aio
 from grpcpool import PoolConfig, PoolStats, PoolTimeoutError
@@ -191,6 +201,26 @@ def test_handles_on_a_pool_are_one_pool(sdk: Sdk) -> None:
         assert len(one._observed._listeners) == 1
 
 
+def test_asyncio_handles_on_a_pool_are_one_pool(sdk: Sdk) -> None:
+    """So they are where no loop runs, before and after each finds its pool."""
+    with Server() as server:
+        handles = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(2)]
+        for handle in handles:
+            instrument(handle, sdk.provider)
+        assert sdk.values("rpc.client.connection.max") == {"orders": 10}
+
+        async def live() -> None:
+            for handle in handles:
+                async with handle.acquire():
+                    assert sdk.values("rpc.client.connection.count") == {"idle": 0, "used": 1}
+            assert sdk.values("grpcpool.acquired") == {"orders": 2}
+            for handle in handles:
+                await handle.close()
+
+        asyncio.run(live())
+        assert sdk.times("use_time")[0] == 2
+
+
 @in_loop
 async def test_asyncio_pools_too(sdk: Sdk) -> None:
     """An asyncio pool is instrumented like any other."""
@@ -248,6 +278,43 @@ def test_a_finalizer_may_interrupt_the_sdk(make_pool: PoolMaker, sdk: Sdk) -> No
     pool.acquire().release()
     assert len(lines) > 50
     assert sdk.times("use_time")[0] == len(lines) + 2
+
+
+class _OverPool(MetricExporter):
+    """Exports over a pool; keeps how many uses of it have been recorded."""
+
+    def __init__(self, pool: grpcpool.ChannelPool) -> None:
+        super().__init__()
+        self._pool = pool
+        self.uses = 0
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: object) -> MetricExportResult:
+        scopes = [scope for resource in metrics_data.resource_metrics for scope in resource.scope_metrics]
+        for metric in (metric for scope in scopes for metric in scope.metrics):
+            if metric.name == "rpc.client.connection.use_time":
+                self.uses = sum(
+                    point.count for point in metric.data.data_points if isinstance(point, HistogramDataPoint)
+                )
+        self._pool.acquire().release()
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **_: object) -> None:
+        """Nothing needs to be closed."""
+
+
+def test_durations_of_the_exporters_own_pool(make_pool: PoolMaker) -> None:
+    """A pool that nothing but the exporter uses has its durations recorded."""
+    pool = make_pool(FakeFactory(), name="telemetry")
+    pool.open()
+    exporter = _OverPool(pool)
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)])
+    instrument(pool, provider)
+    # Another thread may still be emitting the first events.
+    eventually(lambda: provider.force_flush() and exporter.uses >= 4)
+    provider.shutdown()
 
 
 _FORKED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -126,6 +127,53 @@ def test_handles_on_a_pool_are_one_pool(registry: CollectorRegistry, url: str) -
         del other
         gc.collect()
         assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == 1
+
+
+def test_asyncio_handles_on_a_pool_are_one_pool(registry: CollectorRegistry, url: str) -> None:
+    """So they are where no loop runs, before and after each finds its pool, and after one of them is dropped."""
+    with Server() as server:
+        handles: list[Any] = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(3)]
+        registry.register(PoolCollector(*handles))
+
+        async def live() -> list[tuple[float, float]]:
+            seen = [_acquired_and_max(url)]
+            for handle in handles[:2]:
+                await handle.unary_unary(ECHO)(b"")
+                seen.append(_acquired_and_max(url))
+            del handle, handles[1:]
+            gc.collect()
+            seen.append(_acquired_and_max(url))
+            await handles[0].close()
+            return seen
+
+        assert asyncio.run(live()) == [(0, 10), (1, 10), (2, 10), (2, 10)]
+
+
+def test_a_handle_that_finds_another_pool_leaves_its_counters_there(registry: CollectorRegistry, url: str) -> None:
+    """What others did on the pool that it had for the time being no longer counts, also when that is collected."""
+    with Server() as server, grpcpool.ChannelPool(FakeFactory(), name="orders") as lasting:
+        first, second = (grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(2))
+        registry.register(PoolCollector(lasting, second))
+
+        async def use(handle: Any, calls: int) -> float:
+            for _ in range(calls):
+                await handle.unary_unary(ECHO)(b"")
+            return _acquired_and_max(url)[0]
+
+        with asyncio.Runner() as loop:
+            assert loop.run(use(first, 2)) == 2
+            assert asyncio.run(use(second, 1)) == 1
+        del first
+        gc.collect()
+        assert _acquired_and_max(url)[0] == 1
+        del second
+        gc.collect()
+        assert _acquired_and_max(url)[0] == 1
+
+
+def _acquired_and_max(url: str) -> tuple[float, float]:
+    samples = _scrape(url)
+    return samples["grpcpool_acquired_total", ("orders",)], samples["grpcpool_connections_max", ("orders",)]
 
 
 def test_pools_of_one_name_are_added_up(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import queue
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 import grpc
 import pytest
 
-import grpcpool
+import grpcpool.aio
 from grpcpool.testing import FakeFactory as SyncFakeFactory
 from support.fakes import HANDLERS, FakeChannel, FakeFactory, aio, error, numbers
 from support.loops import in_loop
@@ -397,3 +398,83 @@ def test_a_thread_that_reads_is_woken_by_the_end() -> None:
     with pytest.raises(grpc.RpcError):
         reading.result(LONG)
     requests.put(None)
+
+
+class _Failed(BaseException):
+    """What a test raises to fail, as `pytest.fail` does."""
+
+
+def _failing(request: bytes) -> Iterator[bytes]:
+    if request == b"wrong":
+        raise _Failed
+    yield request
+
+
+def test_a_handler_may_fail_the_test() -> None:
+    """An error that is not an `Exception` is raised where the stream is read, and the call is over."""
+    with grpcpool.ChannelPool(SyncFakeFactory(lambda: FakeChannel({COUNT: _failing}))) as pool:
+        maker: Any = pool
+        assert list(maker.unary_stream(COUNT)(b"right")) == [b"right"]
+        for read in (next, list, lambda stream: stream.result(), lambda stream: stream.exception()):
+            stream = maker.unary_stream(COUNT)(b"wrong")
+            with pytest.raises(_Failed):
+                read(stream)
+            assert stream.code() is Code.UNKNOWN
+        eventually(lambda: pool.stats().in_flight == 0)
+
+
+@in_loop
+async def test_a_handler_may_fail_the_test_on_asyncio() -> None:
+    """The same on asyncio, for each kind of response."""
+
+    async def failing(request: bytes) -> bytes:
+        raise _Failed
+
+    factory = aio.FakeFactory(lambda: aio.FakeChannel({COUNT: _failing, ECHO: failing}))
+    async with grpcpool.aio.ChannelPool(factory) as pool:
+        maker: Any = pool
+        with pytest.raises(_Failed):
+            await maker.unary_unary(ECHO)(b"wrong")
+        with pytest.raises(_Failed):
+            await maker.unary_stream(COUNT)(b"wrong").read()
+        with pytest.raises(_Failed):
+            [_ async for _ in maker.unary_stream(COUNT)(b"wrong")]
+        assert pool.stats().in_flight == 0
+
+
+_name: contextvars.ContextVar[bytes] = contextvars.ContextVar("_name")
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "stream_unary", "stream_stream"])
+def test_a_handler_has_the_callers_context_variables(kind: str) -> None:
+    """Also one that runs on a thread of its own."""
+    channel: Any = FakeChannel({ECHO: lambda _: _name.get() if kind.endswith("unary") else [_name.get()]})
+    _name.set(b"the test")
+    answer = getattr(channel, kind)(ECHO)(numbers(1) if kind.startswith("stream") else b"")
+    assert (answer if kind.endswith("unary") else next(answer)) == b"the test"
+
+
+@pytest.mark.parametrize("end", ["dropped", "cancelled", "finished"])
+def test_no_thread_waits_for_a_deadline_in_vain(end: str) -> None:
+    """The thread that watches a call's deadline ends when the call ends, or is dropped with its channel."""
+    before = set(threading.enumerate())
+    channel: Any = FakeChannel(holds_calls=True)
+    futures = [channel.unary_unary(ECHO).future(b"", timeout=3600) for _ in range(5)]
+    assert set(threading.enumerate()) - before
+    for call in channel.calls if end != "dropped" else ():
+        call.cancel() if end == "cancelled" else call.finish([b""])
+    if end == "dropped":
+        del channel, futures[:]
+        gc.collect()
+    eventually(lambda: not set(threading.enumerate()) - before)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), threading.TIMEOUT_MAX * 2])
+def test_a_deadline_may_be_far_away(timeout: float) -> None:
+    """A call that is held waits for its end, whether it blocks or is waited for."""
+    channel: Any = FakeChannel(holds_calls=True)
+    blocking = background(lambda: channel.unary_unary(ECHO)(b"", timeout=timeout))
+    eventually(lambda: channel.calls)
+    waiting = background(lambda: channel.calls[0].result(timeout=timeout))
+    channel.calls[0].finish([b"1"])
+    assert blocking.result(LONG) == waiting.result(LONG) == b"1"

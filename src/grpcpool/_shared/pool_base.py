@@ -196,6 +196,11 @@ class PoolBase(abc.ABC):
         """What integrations observe: this pool, or the one that it is a handle on."""
         return self
 
+    @property
+    def _counted(self) -> PoolBase:
+        """Whose snapshot `stats()` returns: the same, but also if a handle may still find another pool."""
+        return self
+
     def stats(self) -> PoolStats:
         """A snapshot of one consistent moment; in a finalizer that interrupts the pool, of that moment."""
         driver = self._driver

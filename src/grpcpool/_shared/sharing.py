@@ -163,6 +163,7 @@ class HandleBase:
 
     # All handles on a pool are one pool for integrations.
     _observed = property(lambda self: self._shared.pool)
+    _counted = property(lambda self: self._shared.pool)
     # In a forked child the pool has another one.
     _driver = property(lambda self: self._shared.pool._driver)
     _source = property(lambda self: self._shared.pool._source)

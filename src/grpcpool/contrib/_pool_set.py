@@ -41,7 +41,7 @@ class PoolSet:
 
     def __contains__(self, pool: object) -> bool:
         """Whether the set contains `pool`."""
-        return isinstance(pool, PoolBase) and pool._observed in self._observed()
+        return isinstance(pool, PoolBase) and pool._observed in {each._observed for each in list(self._pools)}
 
     def add(self, pool: PoolBase) -> None:
         """Adds `pool`.
@@ -53,9 +53,13 @@ class PoolSet:
             raise TypeError(f"must be a ChannelPool, not {pool!r}")
         self._pools.add(pool._observed)
 
-    def _observed(self) -> set[PoolBase]:
-        # Only now: an asyncio handle may find its pool when it is first used.
-        return {pool._observed for pool in list(self._pools)}
+    def _counted(self) -> set[PoolBase]:
+        """Returns the pools, each once: an asyncio handle may find its pool when it is first used."""
+        for pool in list(self._pools):
+            if (found := pool._observed) is not pool:
+                # Which may outlive the handle.
+                self._pools.add(found)
+        return {pool._counted for pool in list(self._pools)}
 
     def snapshots(self) -> list[tuple[str, PoolStats]]:
         """Returns name and snapshot of each pool that is still alive and usable in this process.
@@ -64,7 +68,8 @@ class PoolSet:
         """
         alive = []
         with self._lock:
-            for pool in self._observed():
+            counted = self._counted()
+            for pool in counted:
                 stats = stats_if_usable(pool)
                 if stats is not None:
                     if pool.closed:
@@ -73,9 +78,14 @@ class PoolSet:
                     named = label_of(pool.name), stats
                     self._last[weakref.ref(pool)] = named
                     alive.append(named)
-            for reference in [each for each in self._last if each() is None]:
+            for reference in list(self._last):
+                pool_or_none = reference()
+                if pool_or_none in counted:
+                    continue
                 name, stats = self._last.pop(reference)
-                self._past[name] = _counters_of(stats, self._past.get(name, _NOTHING))
+                # The counters of one that is alive go on elsewhere: its handle has found another pool, or was dropped.
+                if pool_or_none is None:
+                    self._past[name] = _counters_of(stats, self._past.get(name, _NOTHING))
             names = {name for name, _ in alive}
             self._past = {name: past for name, past in self._past.items() if name in names}
             return [*alive, *self._past.items()]

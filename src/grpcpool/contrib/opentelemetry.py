@@ -282,11 +282,12 @@ class _DurationListener(Listener):
 
 
 def _interrupts_sdk() -> bool:
-    """Whether this runs within the metrics of the SDK, on the same thread."""
+    """Whether this runs within the metrics of the SDK, on the same thread, where it may hold locks."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if str(frame.f_globals.get("__name__")).startswith("opentelemetry.sdk.metrics"):
-            return True
+            # What a reader does with metrics, as to export them over a pool, is outside the locks that recording takes.
+            return frame.f_code.co_name != "_receive_metrics"
         frame = frame.f_back
     return False
 

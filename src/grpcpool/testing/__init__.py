@@ -13,9 +13,13 @@ handlers, set the connectivity state, and decide when calls end. Metadata, crede
 ignored. Calls end at their deadlines, which use the real clock.
 
 A handler that returns one response runs on the thread of the caller, before the call returns: a handler that waits
-holds up its caller, also beyond the deadline. A handler that returns a stream runs on a thread of its own, a few
-responses ahead of the reader; its call ends when the last response has been read. If a handler raises an error with a
-status code, the call ends with it; other errors are `UNKNOWN`, as on a server.
+holds up its caller, also beyond the deadline. A handler that returns a stream runs on a thread of its own, with the
+context variables of its caller, a few responses ahead of the reader. Its call ends when the last response has been read
+and the handler has returned: a test that looks at what has ended reads to the end, as ``list(call)`` does. The done
+callbacks of the call run before the reader goes on, and must not wait for it.
+
+If a handler raises an error with a status code, the call ends with it; other errors are `UNKNOWN`, as on a server. An
+error that is not an `Exception`, such as that of `pytest.fail`, is raised where the call is read.
 
 The asyncio twins are in `grpcpool.testing.aio`, under the same names; the clock works for both::
 

@@ -35,6 +35,8 @@ class Status:
     trailing_metadata: Metadata = dataclasses.field(default_factory=Metadata)
     local: bool = False
     """Whether the client cancelled the call."""
+    raised: BaseException | None = None
+    """What interrupted the handler: it is raised where the call is read."""
 
     @classmethod
     def of(cls, raised: Exception) -> Self:
@@ -50,6 +52,8 @@ class Status:
         """Raises the error that a task waiting for the call gets, if the status is not OK."""
         if self.local:
             raise asyncio.CancelledError
+        if self.raised is not None:
+            raise self.raised
         if self.code is not grpc.StatusCode.OK:
             raise AioRpcError(self.code, Metadata(), self.trailing_metadata, self.details, self.debug_error_string())
 

@@ -1,11 +1,13 @@
 """The calls of the sync fake channel: complete calls like gRPC's own, which end at their deadline.
 
-A stream of responses ends when the last one has been read, as in gRPC: its handler runs on a thread of its own, at most
-`UNREAD_LIMIT` responses ahead of the reader. A call that the test ends with `finish` ends at once.
+A stream of responses ends when the last one has been read and its handler has returned, as in gRPC: the handler runs on
+a thread of its own, at most `UNREAD_LIMIT` responses ahead of the reader. A call that the test ends with `finish` ends
+at once.
 """
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import logging
 import threading
@@ -38,6 +40,8 @@ class Status:
     code: grpc.StatusCode
     details: str = ""
     trailing_metadata: tuple[Any, ...] = ()
+    raised: BaseException | None = None
+    """What interrupted the handler: it is raised where the call is read."""
 
     @classmethod
     def of(cls, raised: Exception) -> Self:
@@ -78,7 +82,8 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
         self._streams = False
         self._callbacks: list[Callable[[], None]] = []
         self._deadline: float | None = None
-        self._timer: threading.Timer | None = None
+        # Ends the thread that watches the deadline, and may be called again.
+        self._stop_watching: Callable[[], object] = _nothing
         self._handler: threading.Thread | None = None
         # Gives what gRPC's own calls have there: a pool looks whether the server has sent initial metadata.
         self._state = types.SimpleNamespace(initial_metadata=())
@@ -109,8 +114,7 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
             self._responses.extend(responses)
             self._status, self._cancelled = status, cancelled
             callbacks, self._callbacks = self._callbacks, []
-            if self._timer is not None:
-                self._timer.cancel()
+            self._stop_watching()
             self._changed.notify_all()
         for callback in callbacks:
             try:
@@ -134,9 +138,13 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
         with self._changed:
             left = self.time_remaining()
             if left is not None and self._status is None:
-                self._timer = threading.Timer(min(left, threading.TIMEOUT_MAX), _expire, [weakref.ref(self)])
-                self._timer.name, self._timer.daemon = "fake-deadline", True
-                self._timer.start()
+                # The thread ends as well when the call is dropped. To release a lock is safe in finalizers.
+                watched = threading.Lock()
+                watched.acquire()
+                self._stop_watching = stop = weakref.finalize(self, watched.release)
+                stop.atexit = False
+                watch = (watched, min(left, threading.TIMEOUT_MAX), weakref.ref(self))
+                threading.Thread(target=_expire, args=watch, name="fake-deadline", daemon=True).start()
 
     def _of_caller(self) -> FakeCall:
         """Returns another object for this call, whose collection cancels the call, as in gRPC.
@@ -156,16 +164,21 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
         self._end(_DEADLINE_EXCEEDED)
 
     def _run(self, handle: Callable[[], None]) -> None:
-        """Runs the handler on a thread, which ends soon after the call unless the handler waits for something else."""
+        """Runs the handler on a thread, which ends soon after the call unless the handler waits for something else.
+
+        It has the caller's context variables, as a handler on the caller's thread has.
+        """
 
         def run() -> None:
             try:
                 handle()
-            finally:
-                # If it has not concluded the call, it was interrupted.
-                self.fail(grpc.StatusCode.UNKNOWN, "The handler was interrupted")
+            except BaseException as raised:
+                # The reader gets what a test raises, as `pytest.fail` does; if there is none any more, the thread does.
+                if not self._end(Status(grpc.StatusCode.UNKNOWN, "The handler was interrupted", raised=raised)):
+                    raise
 
-        self._handler = threading.Thread(target=run, name="fake-handler", daemon=True)
+        within = contextvars.copy_context()
+        self._handler = threading.Thread(target=within.run, args=(run,), name="fake-handler", daemon=True)
         self._handler.start()
 
     def _deliver(self, response: Any) -> None:
@@ -250,7 +263,7 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """Waits for the end; returns the error, or `None`."""
-        code = self._final(timeout).code
+        code = self._outcome(timeout).code
         if self._cancelled:
             raise grpc.FutureCancelledError
         return None if code is grpc.StatusCode.OK else self
@@ -282,13 +295,13 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
             self._handler.join(_WAIT_LIMIT)
         if read:
             return read[0]
-        if self._final().code is grpc.StatusCode.OK:
+        if self._outcome().code is grpc.StatusCode.OK:
             raise StopIteration
         raise self
 
     def _wait_for(self, happened: Callable[[], object], timeout: float | None = None) -> None:
         with self._changed:
-            bound = _WAIT_LIMIT if timeout is None else timeout
+            bound = _WAIT_LIMIT if timeout is None else min(timeout, threading.TIMEOUT_MAX)
             if self._changed.wait_for(happened, bound):
                 return
         if timeout is None:
@@ -300,14 +313,26 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
         assert self._status is not None  # noqa: S101 -- for the type checker
         return self._status
 
+    def _outcome(self, timeout: float | None = None) -> Status:
+        status = self._final(timeout)
+        if status.raised is not None:
+            raise status.raised
+        return status
+
     def __str__(self) -> str:
         """Returns code and details as text."""
         status = self._status
         return f"<{type(self).__name__}: {status and status.code}, {status.details if status else ''!r}>"
 
 
-def _expire(reference: weakref.ref[FakeCall]) -> None:
-    # The timer does not keep a dropped call.
+def _nothing() -> None:
+    """There is no thread that watches the deadline."""
+
+
+def _expire(watched: threading.Lock, seconds: float, reference: weakref.ref[FakeCall]) -> None:
+    if watched.acquire(timeout=seconds):
+        # The call has ended, or was dropped.
+        return
     call = reference()
     if call is not None:
         call._expire()

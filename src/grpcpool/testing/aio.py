@@ -113,9 +113,13 @@ class _Method:
                 call.send(self._deserialize(response))
         except Exception as raised:  # noqa: BLE001 -- as a server does
             call._conclude(Status.of(raised))
-        except BaseException:
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
             call.fail(grpc.StatusCode.CANCELLED, "The handler was cancelled")
             raise
+        except BaseException as raised:
+            # The reader gets what a test raises, as `pytest.fail` does; if there is none any more, the task does.
+            if not call._end(Status(grpc.StatusCode.UNKNOWN, "The handler was interrupted", raised=raised)):
+                raise
         else:
             call.finish()
 

@@ -197,6 +197,25 @@ def test_a_pool_at_rest_is_not_down() -> None:
     assert history.is_down(stats(0))
 
 
+def test_a_snapshot_says_nothing_about_later_events() -> None:
+    """What happens between a snapshot and its sample is not undone by it."""
+    history = PoolHistory(1.0, 10.0)
+    listener = HistoryListener(history)
+    known, taken = history.known(), with_addresses(c1="10.0.0.7:1")
+    listener.opening(Opening(pool="p", channel=2, replaces=1))
+    listener.draining(Draining(pool="p", channel=3, reason=CloseReason.AGE, in_flight=3))
+    listener.open_failed(OpenFailed(pool="p", channel=4, error=DetailsError(), retry_in=0.5))
+    history.sample(dataclasses.replace(taken, ready=1), known)
+    listener.opened(Opened(pool="p", channel=2, seconds=0.1))
+    assert history.reason(3) == "age"
+    assert recorded(history)[-1][-1] == {"seconds": 0.1, "replaces": 1}
+    listener.open_failed(OpenFailed(pool="p", channel=5, error=DetailsError(), retry_in=0.5))
+    known = history.known()
+    listener.open_failed(OpenFailed(pool="p", channel=6, error=DetailsError(), retry_in=0.5))
+    history.sample(dataclasses.replace(taken, ready=1), known)
+    assert history.is_down(stats(0))
+
+
 def test_failures_to_connect_are_merged() -> None:
     """Repeated failures to connect are one event, and leave room for others."""
     history = PoolHistory(1.0, 10.0)
@@ -370,6 +389,24 @@ def test_a_change_of_the_calendar_does_not_show(calendar: Callable[[float], None
     assert [(each.kind, each.count) for each in events] == [("opened", 1), ("opened", 1), ("rejected", 3)]
     assert all(event.at <= event.last_at for event in events)
     assert all(now - passed - 0.1 <= moment <= now + 0.1 for moment in moments), (now, moments)
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="needs a clock that goes on")
+def test_a_suspension_does_not_move_dates(calendar: Callable[[float], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it, events, samples and waits have the dates at which they happened."""
+    history = PoolHistory(1.0, 300.0)
+    listener = HistoryListener(history)
+    read, hours = time.clock_gettime, 8 * 3600.0
+    before = time.time()
+    listener.timed_out(TimedOut(pool="p", waited=1.0))
+    history.sample(stats(1))
+    assert history.waits().count == 1
+    # The calendar and this clock go on; `time.monotonic()` does not.
+    calendar(hours)
+    monkeypatch.setattr(time, "clock_gettime", lambda of: read(of) + hours * (of == time.CLOCK_BOOTTIME))
+    (event,), (sample,) = history.events(), history.samples()
+    assert [moment - before for moment in (event.at, event.last_at, sample.at)] == [pytest.approx(0, abs=600)] * 3
+    assert history.waits().count == 0
 
 
 class _Finalizers:

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -23,11 +24,13 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 import grpcpool.aio
-from grpcpool import ChannelPool, PoolConfig, PoolStats, PoolTimeoutError, isolated
-from grpcpool.contrib.inspector import Inspector, PoolsDocument
+from grpcpool import ChannelPool, Listener, PoolConfig, PoolStats, PoolTimeoutError, isolated
+from grpcpool.contrib.inspector import EventDocument, Inspector, PoolsDocument
+from grpcpool.events import Opening
+from support.fakes import HangingFactory
 from support.pools import PoolMaker
 from support.servers import ECHO, FAIL, RECONNECT_SOON, SLOW, Server, unary
-from support.waiting import eventually
+from support.waiting import LONG, eventually
 
 
 def mounted(inspector: Inspector, **how: Any) -> TestClient:
@@ -138,6 +141,24 @@ def test_handles_on_a_pool_are_one_pool(server: Server) -> None:
         assert len(one._observed._listeners) == 1
 
 
+def test_asyncio_handles_on_a_pool_are_one_pool(server: Server) -> None:
+    """So they are where no loop runs, before and after one of them finds its pool."""
+    handles = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(2)]
+    inspector = Inspector(*handles)
+
+    def acquired() -> list[int]:
+        return [pool["stats"]["acquired"] for pool in fetch(inspector)["pools"] if pool["stats"] is not None]
+
+    async def live() -> None:
+        await handles[0].unary_unary(ECHO)(b"1")
+        for handle in handles:
+            await handle.close()
+
+    assert acquired() == [0]
+    asyncio.run(live())
+    assert acquired() == [1]
+
+
 def test_several_pools_keep_their_order(server: Server, make_pool: PoolMaker) -> None:
     """Pools are shown in the order in which they were added, once each, even with equal names."""
     first, second, third = (make_pool(server.channel, name=name) for name in ("same", "same", "later"))
@@ -167,6 +188,53 @@ def test_settings_are_shown(server: Server, make_pool: PoolMaker) -> None:
     config = shown["config"]
     assert config.keys() == {field.name for field in dataclasses.fields(PoolConfig)}
     assert (config["max_size"], config["target_streams"], config["mode"], config["prime"]) == (3, 10, "strict", True)
+
+
+class _RefreshedMeanwhile(ChannelPool):
+    """Begins to replace its connections after each snapshot, and before that is returned."""
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    def stats(self) -> PoolStats:
+        """Returns the snapshot."""
+        taken = super().stats()
+        self.meanwhile()
+        return taken
+
+
+def test_what_happens_after_a_snapshot_is_not_forgotten() -> None:
+    """A connection that begins to open while the pool is read is shown with the one that it replaces."""
+    factory = HangingFactory()
+    factory.go.set()
+    with _RefreshedMeanwhile(factory, PoolConfig(min_size=1, max_size=1)) as pool:
+        pool.open()
+        inspector, begun = Inspector(pool), threading.Event()
+        pool.add_listener(_Begun(begun))
+
+        def refresh() -> None:
+            pool.refresh()
+            assert begun.wait(LONG)
+
+        factory.go.clear()
+        pool.meanwhile = refresh
+        inspector.document()
+        del pool.meanwhile
+        factory.go.set()
+        event = eventually(lambda: [each for each in _events(inspector) if each["kind"] == "opened"])[0]
+        assert event["details"]["replaces"] is not None
+
+
+class _Begun(Listener):
+    def __init__(self, begun: threading.Event) -> None:
+        self._begun = begun
+
+    def opening(self, event: Opening) -> None:
+        self._begun.set()
+
+
+def _events(inspector: Inspector) -> list[EventDocument]:
+    (pool,) = inspector.document()["pools"]
+    return pool["events"]
 
 
 def test_events_come_with_reasons(server: Server, make_pool: PoolMaker) -> None:

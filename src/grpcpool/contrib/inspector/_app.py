@@ -84,9 +84,10 @@ class InspectedPool:
         pool = self.pool()
         if pool is None:
             return None
+        known = self._history.known()
         stats = stats_if_usable(pool)
         if stats is not None:
-            self._history.sample(stats)
+            self._history.sample(stats, known)
         return stats
 
     def document(self) -> PoolDocument | None:
@@ -183,7 +184,8 @@ class Inspector:
         found: dict[PoolBase | None, InspectedPool] = {}
         # A copy: any thread may add and remove pools.
         for inspected in list(self._inspected.values()):
-            found.setdefault(inspected.observed(), inspected)
+            pool = inspected.observed()
+            found.setdefault(None if pool is None else pool._counted, inspected)
         return iter(found.values())
 
     async def _sample(self) -> None:

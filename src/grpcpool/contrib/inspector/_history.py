@@ -8,7 +8,8 @@ event with a count, and do not push others out of the buffer.
 Hooks may run in a finalizer, which may interrupt any line of a thread, also one of this module. So an event is first
 put in a queue, and recorded at once only if nobody holds the history's lock; otherwise the next that takes it does so.
 
-Moments are those of the monotonic clock, which no change of the calendar moves; they become dates when they are read.
+Moments are those of a clock that no change of the calendar moves, and that goes on while the system is suspended; they
+become dates when they are read.
 
 In a forked child the history is empty, as the pool is.
 """
@@ -66,7 +67,17 @@ FAILURES_MERGED_FOR = 60.0
 # The kinds of events that are merged for each connection.
 _MERGED_BY_CHANNEL = ("refused_stream", "lost", "recovered", "avoided")
 
+# `time.monotonic()` stands still on Linux and on macOS while the system is suspended. Windows has none of these.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+
 Detail = str | int | float | None
+
+
+class Known(NamedTuple):
+    """What was known at a moment: the connections that something is noted of, and how many failed to open."""
+
+    channels: frozenset[int]
+    open_failures: int
 
 
 class Sample(NamedTuple):
@@ -114,7 +125,7 @@ class PoolHistory:
         self._lock = threading.Lock()
         # Events that are not recorded yet, and when they happened.
         self._noted: deque[tuple[AnyEvent, float]] = deque()
-        self._record = Record(Waits(self._keep, time.monotonic()))
+        self._record = Record(Waits(self._keep, _moment()))
         self._samples: deque[Sample] = deque(maxlen=self._samples_kept)
         self._sampled_at = -math.inf
 
@@ -125,7 +136,7 @@ class PoolHistory:
 
     def note(self, event: AnyEvent) -> None:
         """Records an event."""
-        self._noted.append((event, time.monotonic()))
+        self._noted.append((event, _moment()))
         # Waiting for the lock would be a deadlock if this interrupts the thread that holds it.
         if not self._lock.locked():
             with self._lock:
@@ -138,11 +149,21 @@ class PoolHistory:
             self._record.add(event, moment)
         return self._record
 
-    def sample(self, stats: PoolStats) -> None:
-        """Adds a sample from `stats`, unless the last one is too recent; notes what they say about connections."""
+    def known(self) -> Known:
+        """Returns what is known so far, for `sample`."""
         with self._lock:
-            now = time.monotonic()
-            self._up_to_date().compare(stats)
+            return self._up_to_date().known()
+
+    def sample(self, stats: PoolStats, known: Known | None = None) -> None:
+        """Adds a sample from `stats`, unless the last one is too recent; notes what they say about connections.
+
+        They say nothing about what happened after they were taken: `known` is what was known before. Without it,
+        nothing has happened since.
+        """
+        with self._lock:
+            now = _moment()
+            record = self._up_to_date()
+            record.compare(stats, record.known() if known is None else known)
             # With some slack: a timer that fires slightly early must not halve the rate.
             if now < self._sampled_at + 0.8 * self._every:
                 return
@@ -159,7 +180,7 @@ class PoolHistory:
     def waits(self) -> WaitSummary:
         """Returns the number of recent waits, and their percentiles."""
         with self._lock:
-            return self._up_to_date().waits.summary(time.monotonic())
+            return self._up_to_date().waits.summary(_moment())
 
     def events(self) -> list[RecordedEvent]:
         """Returns copies of the events with their dates, oldest first."""
@@ -179,9 +200,13 @@ class PoolHistory:
             return self._up_to_date().retired.get(channel)
 
 
+def _moment() -> float:
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
 def _epoch() -> float:
-    """The date of the monotonic clock's zero, by today's calendar."""
-    return time.time() - time.monotonic()
+    """The date of the clock's zero, by today's calendar."""
+    return time.time() - _moment()
 
 
 class Record(Listener):
@@ -202,6 +227,7 @@ class Record(Listener):
         self._addresses: dict[int, str] = {}
         self._addresses_before: dict[int, str] = {}
         self._count = 0
+        self._open_failures = 0
         self._now = 0.0
 
     def add(self, event: AnyEvent, moment: float) -> None:
@@ -209,18 +235,21 @@ class Record(Listener):
         self._now = moment
         getattr(self, HOOKS[type(event)])(event)
 
-    def compare(self, stats: PoolStats) -> None:
-        """Notes the connections' addresses and that some are up; forgets connections that are gone.
+    def known(self) -> Known:
+        """Returns what is known so far."""
+        merged = (of for _, of in self._latest if of is not None)
+        return Known(frozenset((*self._replaces, *self.retired, *merged)), self._open_failures)
+
+    def compare(self, stats: PoolStats, known: Known) -> None:
+        """Notes the connections' addresses and that some are up; forgets those of `known` that are gone.
 
         A successor that is given up while it opens is not an event.
         """
-        if stats.ready:
+        if stats.ready and known.open_failures == self._open_failures:
             self.failing = False
         self._note_addresses(stats)
-        alive = {channel.id for channel in stats.channels}
-        for channel in [*self._replaces, *self.retired, *(of for _, of in self._latest if of is not None)]:
-            if channel not in alive:
-                self._forget(channel)
+        for channel in known.channels.difference(channel.id for channel in stats.channels):
+            self._forget(channel)
 
     def _note_addresses(self, stats: PoolStats) -> None:
         known = {channel.id: channel.address for channel in stats.channels if channel.address is not None}
@@ -292,6 +321,7 @@ class Record(Listener):
     def open_failed(self, event: OpenFailed) -> None:
         """Records that a connection failed to open."""
         self.failing = True
+        self._open_failures += 1
         self._forget(event.channel)
         retry_in = event.retry_in if math.isfinite(event.retry_in) else None
         details: dict[str, Detail] = {"error": _error_text(event.error), "retry_in": retry_in}
