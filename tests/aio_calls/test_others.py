@@ -209,5 +209,5 @@ async def test_what_the_interceptor_awaited_by_a_task_ends_with_it() -> None:
         await until(lambda: kept and factory.made[0].calls)
         await settle()
         task.cancel()
-        await until(lambda: kept[0].done())
+        await until(kept[0].done)
         assert pool.stats().in_flight == 0
