@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import grpcpool
-from grpcpool import PoolConfig
+from grpcpool import PoolClosedError, PoolConfig
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import FakeChannel, FakeFactory, aio
 from support.loops import in_loop, settle
 from support.pools import PoolMaker
 from support.servers import ECHO, Server, unary
-from support.waiting import eventually
+from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -89,6 +89,36 @@ def test_finalizers_cancel_calls_while_a_thread_is_started(make_pool: PoolMaker)
         waiting[0].cancel()
     eventually(lambda: len(done) == 2)
     running.cancel()
+
+
+@pytest.mark.parametrize("what", ["release", "close"])
+def test_finalizers_run_in_a_thread_that_is_being_started(
+    make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The garbage collector may run in it before the thread that starts it goes on: they do not wait for each other."""
+    factory = FakeFactory()
+    pool = make_pool(factory, name="starting", max_size=3)
+    lease = pool.acquire()
+    pool.refresh()
+    eventually(lambda: (pool.stats().ready, pool.stats().draining) == (1, 1))
+    finalize = {"release": lease.release, "close": pool.close}[what]
+    begin = threading.Thread._set_ident  # type: ignore[attr-defined]
+    done: list[str] = []
+
+    def collect(thread: threading.Thread) -> None:
+        if thread.name.startswith("grpcpool-starting-open") and not done:
+            done.append(thread.name)
+            finalize()
+        begin(thread)
+
+    with pool.acquire():
+        monkeypatch.setattr(threading.Thread, "_set_ident", collect)
+        # One more connection is needed.
+        with contextlib.suppress(PoolClosedError):
+            background(pool.acquire).result(LONG).release()
+    assert done
+    lease.release()
+    eventually(lambda: factory.made[0].closed)
 
 
 def test_finalizers_close_pools(make_pool: PoolMaker) -> None:

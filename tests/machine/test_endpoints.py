@@ -571,7 +571,7 @@ def test_what_is_taken_back_is_not_idle_at_once() -> None:
     assert [slot.state for slot in spare] == ["ready"] * len(spare)
 
 
-@pytest.mark.parametrize("every", [5.0, 11.0, 30.0])
+@pytest.mark.parametrize("every", [5.0, 11.0, 30.0, 90.0])
 def test_attempts_with_pauses_in_between(every: float) -> None:
     """What asks now and then, and gives up at once, finds the next target when the first has failed for long enough."""
     pool = Ordered(min_size=0)

@@ -796,3 +796,16 @@ def test_more_dials_may_hang_than_can_be_doubled() -> None:
     for _ in range(8):
         play.tick(0.5)
     assert play.stats.opening >= 1100
+
+
+def test_opens_that_overlap_leave_nothing() -> None:
+    """The second comes when the first dial hangs, and another has been begun beside it: nothing of both is left."""
+    play = Play(min_size=1, max_size=3, connect_timeout=30.0)
+    play.open(wait=4.0)
+    play.tick(1.0)
+    assert play.stats.opening == 2
+    play.tick(1.0)
+    play.open(wait=4.0)
+    play.tick(2.0)
+    play.tick(2.0)
+    assert (play.states(), play.machine.fleet.active) == ({}, False)

@@ -16,6 +16,7 @@ import pytest
 
 import grpcpool.aio
 from grpcpool import PoolConfig
+from grpcpool._sync import shared as threads
 from sharing import parts
 from support.call_server import UU, CallServer
 from support.connections import connections_to
@@ -100,6 +101,20 @@ def test_a_subscription_is_the_handles_own(calls: CallServer) -> None:
         grpc.channel_ready_future(ours).cancel()
     assert ours._subscribed == []  # type: ignore[attr-defined]
     ours.close()
+
+
+def test_a_pool_lingers_from_its_last_release(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handles that came and went before do not shorten that."""
+    monkeypatch.setattr(threads, "LINGERS_FOR", 0.5)
+    first = grpcpool.shared_channel(calls.target)
+    shared = first._shared  # type: ignore[attr-defined]
+    first.close()
+    second = grpcpool.shared_channel(calls.target)
+    second.close()
+    assert second._shared is shared  # type: ignore[attr-defined]
+    # The moment of the first.
+    assert not threads._pools.expire(shared, 1)
+    eventually(lambda: shared.over)
 
 
 _AT_THE_END = """

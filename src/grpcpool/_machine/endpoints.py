@@ -50,6 +50,8 @@ class Endpoints:
         self._none_since = math.inf
         # When it was last found to be tried, or to have failed.
         self._tried_at = -math.inf
+        # Whether an outage that was long ago has been forgotten since a connection was last ready.
+        self._has_forgotten = False
         # When the target of a connection that stands by is used again.
         self._returns_at: dict[Slot, float] = {}
 
@@ -69,7 +71,7 @@ class Endpoints:
         if none:
             self._none_since = min(self._none_since, now)
         elif fleet.active and self._slots.ready:
-            self._none_since = math.inf
+            self._none_since, self._has_forgotten = math.inf, False
         if not fleet.active:
             # An `open()` has failed. The next one goes on from here.
             return []
@@ -92,7 +94,7 @@ class Endpoints:
         """An `open()` begins: if those before it have failed for long enough, it opens the next target."""
         self._note_tries(now)
         if now >= self._tried_at + _FORGETS_AFTER:
-            self._none_since = math.inf
+            self._forget_once()
         if not len(self._slots) and self._none_since + _FAILS_AFTER <= now and self._has_next():
             self._use(self._fleet.endpoint + 1, now)
 
@@ -102,13 +104,18 @@ class Endpoints:
         lost = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.missed or self._is_needed(slot, now)]
         return min(dials + [slot.lost_at if slot.been_up else slot.unused_since for slot in lost], default=math.inf)
 
+    def _forget_once(self) -> None:
+        """What failed long ago says nothing, unless what was tried since has failed as well."""
+        if self._none_since < math.inf and not self._has_forgotten:
+            self._none_since, self._has_forgotten = math.inf, True
+
     def _note_tries(self, now: float) -> float:
         """Forgets what failed before a long rest; returns since when the target is tried now."""
         since, failed_at = self._trying_since(now), self._fleet.failed_at
         begun = min(since, failed_at if failed_at > self._tried_at else math.inf)
         if begun < math.inf:
             if begun >= self._tried_at + _FORGETS_AFTER:
-                self._none_since = math.inf
+                self._forget_once()
             self._tried_at = max(self._tried_at, failed_at, now if since < math.inf else -math.inf)
         return since
 
@@ -220,7 +227,7 @@ class Endpoints:
     def _use(self, endpoint: int, now: float) -> list[Slot]:
         """From now on this target is used; returns the slots that have been taken back."""
         fleet = self._fleet
-        self._none_since = math.inf
+        self._none_since, self._has_forgotten = math.inf, False
         self._backoffs[endpoint].succeeded()
         fleet.endpoint, fleet.failed_at = endpoint, -math.inf
         for slot in self._slots:

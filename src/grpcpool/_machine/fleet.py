@@ -440,6 +440,7 @@ class Fleet:
         """Takes a lost connection into service again."""
         self.slots.move(slot, SlotEvent.RECOVERED)
         slot.given_up_at = math.inf
+        slot.missed = False
         self.silence.begin_again(slot, now)
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)

@@ -45,7 +45,9 @@ class OpenQueue:
 
     def add(self, opener: OpenWaiter, now: float) -> None:
         """Dials what is missing to `min_size`; the opener waits for that."""
-        opener.before = set(self._slots.in_state(SlotState.OPENING))
+        first = next(iter(self._openers), None)
+        # What is dialled while openers wait is for them.
+        opener.before = first.before if first is not None else set(self._slots.in_state(SlotState.OPENING))
         self._dialled = {slot for slot in self._dialled if slot in self._slots}
         for _ in range(self._fleet.min_size - self._slots.connections):
             self._dialled.add(self._fleet.dial(now))

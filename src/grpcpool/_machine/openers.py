@@ -14,7 +14,7 @@ class OpenWaiter:
         deadline: Moment at which it is refused; `math.inf` for never.
         pending: The slots that it still waits for.
         made: Those of them that became ready.
-        before: What was dialled before it came.
+        before: What was being dialled when it, or the first that still waits, came.
         patient: Whether it waits until its deadline for `min_size` ready connections, whatever fails.
         refusal: Why it gets nothing, once that is decided.
     """

@@ -57,6 +57,7 @@ def interrupts(driver: Driver, within: float = 0.0) -> bool:
     while not driver.guard._is_owned():
         where = _interrupted() if driver.lock.locked() else None
         if where is None:
+            driver.interrupted_at = None
             return False
         if where == driver.interrupted_at:
             # As a finalizer before this one has found out there.

@@ -9,10 +9,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from types import FrameType
 
 # Between two looks at a thread that is being started.
 _LOOKS_EVERY = 0.001
+
+# Those that could not be started.
+_failed: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def new_thread(work: Callable[[], object], name: str) -> threading.Thread:
@@ -29,13 +34,27 @@ def start(thread: threading.Thread) -> None:
     if sys.is_finalizing():
         # On some versions of Python it would never run, and starting it waits until it runs.
         raise RuntimeError("the interpreter is shutting down")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        _failed.add(thread)
+        raise
+
+
+def is_being_started() -> bool:
+    """Whether another thread still waits, in `start`, until this one runs: what runs here is a finalizer."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals is vars(threading) and frame.f_code.co_name == "_bootstrap_inner":
+            return not frame.f_locals["self"].is_alive()
+        frame = frame.f_back
+    return False
 
 
 def join(thread: threading.Thread, timeout: float) -> None:
     """Waits up to `timeout` seconds for the end of a thread, which another one may be starting just now."""
     until = time.monotonic() + timeout
-    while thread.ident is None and time.monotonic() < until:
+    while thread.ident is None and thread not in _failed and time.monotonic() < until:
         time.sleep(_LOOKS_EVERY)
     if thread.ident is not None:
         thread.join(max(0.0, until - time.monotonic()))

@@ -136,7 +136,8 @@ class End:
                 self._place.driver.starter.do(self)
             else:
                 self._place.release()
-                self._callbacks.call()
+                if not self._is_sent_again(self._place, refused=False):
+                    self._callbacks.call()
             raise
 
     def _end_when_known(self, place: Place, ended: Any) -> None:

@@ -18,7 +18,7 @@ from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
 from .._shared.driver import Driver
-from .._shared.thread_start import new_thread, start
+from .._shared.thread_start import is_being_started, new_thread, start
 from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
 from .._values.listener import Listener
@@ -250,7 +250,7 @@ class SyncDriver(Driver):
     def wait_closed(self) -> None:
         """Waits until nothing of the pool is left. Returns at once on a thread that the end depends on."""
         own = (self.worker, self.threads, self.starter, self.checker, self.callback_runner)
-        if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing():
+        if any(each.is_current() for each in own) or is_within_call() or sys.is_finalizing() or is_being_started():
             return
         while not self._ended:
             # A handler that raises here may leave it locked, which threads that wait as well see by the loop.

@@ -45,6 +45,9 @@ class SerialRunner:
             if thread is not None:
                 self._runs, self._thread = False, None
             if not isinstance(error, RuntimeError):
+                if thread is not None:
+                    # Others may have counted on it.
+                    self.do(nothing)
                 raise
             self._work_off()
 
@@ -55,7 +58,7 @@ class SerialRunner:
     def join(self, timeout: float) -> None:
         """Waits until the queued work is done and the thread has ended."""
         self._lingers_for = 0.0
-        self._work.put(_nothing)
+        self._work.put(nothing)
         with self._guard:
             thread = self._thread
         if thread is not None and not self.is_current():
@@ -80,8 +83,8 @@ class SerialRunner:
                 run_logged(self._work.get_nowait())
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Work that only wakes, or starts, the thread that does it."""
 
 
 def run_logged(work: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .._shared.thread_start import join, new_thread, start
-from .serial_runner import run_logged
+from .serial_runner import nothing, run_logged
 
 # A start that takes so long blocks. With each thread that a start keeps it takes longer to find that out: on a slow
 # machine many starts take long, and more threads would not make them faster.
@@ -74,15 +74,19 @@ class StartThreads:
             with self._guard:
                 self._work.append(work)
                 if self._taker is None:
-                    taker = self._new_taker()
+                    taker = new_thread(self._take, self._name)
+                    self._is_taken_by(taker)
                 else:
                     self._supervise()
                 self._changed.notify()
             if taker is not None:
                 start(taker)
         except BaseException as error:
-            self._forget_unstarted(None)
+            self._forget_unstarted(taker, None)
             if not isinstance(error, RuntimeError):
+                if taker is not None:
+                    # Others may have counted on it.
+                    self.do(nothing)
                 raise
             # Another thread may do the same.
             with contextlib.suppress(IndexError):
@@ -99,13 +103,14 @@ class StartThreads:
                 self.alarm = math.inf
                 if self._work and self._busy_since is not None and now >= self._blocks_at(self._busy_since):
                     self._busy_since = None
-                    taker = self._new_taker()
+                    taker = new_thread(self._take, self._name)
+                    self._is_taken_by(taker)
                 self._supervise()
             if taker is not None:
                 start(taker)
         except BaseException as error:
             # That is tried again.
-            self._forget_unstarted(blocked)
+            self._forget_unstarted(taker, blocked)
             with self._guard:
                 self._busy_since = now
                 self._supervise()
@@ -121,7 +126,7 @@ class StartThreads:
             self._look_at(self.alarm)
 
     def _blocks_at(self, busy_since: float) -> float:
-        return busy_since + _BLOCKS_AFTER * sum(thread.is_alive() for thread in self._threads)
+        return busy_since + _BLOCKS_AFTER * max(1, sum(thread.is_alive() for thread in self._threads))
 
     def is_current(self) -> bool:
         """Whether the caller runs on one of the threads."""
@@ -145,18 +150,16 @@ class StartThreads:
         with self._guard:
             return [thread for thread in self._threads if thread is not me and _may_run(thread)]
 
-    def _new_taker(self) -> threading.Thread:
-        """A new thread that takes the work from here on, to be started. Under the guard."""
-        self._taker = taker = new_thread(self._take, self._name)
+    def _is_taken_by(self, taker: threading.Thread) -> None:
+        """From here on a new thread, which is started next, takes the work. Under the guard."""
+        self._taker = taker
         # No thread removes itself, because it would still be running then.
         self._threads = {taker, *filter(_may_run, self._threads)}
-        return taker
 
-    def _forget_unstarted(self, before: threading.Thread | None) -> None:
+    def _forget_unstarted(self, taker: threading.Thread | None, before: threading.Thread | None) -> None:
         """A taker could not be started: the one `before` it goes on, unless it has left the work to the new one."""
         with self._guard:
-            taker = self._taker
-            if taker is not None and taker.ident is None:
+            if taker is not None and taker is self._taker and taker.ident is None:
                 self._threads.discard(taker)
                 self._taker = None if before in self._retired else before
 

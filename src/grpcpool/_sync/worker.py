@@ -75,7 +75,10 @@ class Worker:
 
     def wake(self) -> None:
         """Wakes the worker, and starts one if none runs and one is needed."""
-        if not self._runs:
+        with self._guard:
+            # Without the guard, it could be about to end.
+            runs = self._runs
+        if not runs:
             self._start()
         if self._runs:
             self.nudge()
