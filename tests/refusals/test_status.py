@@ -25,6 +25,12 @@ REFUSALS = (
     # 1.60 to some release, and 1.85.
     "Received RST_STREAM with error code 7",
     "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))",
+    # If it was sending just then.
+    (
+        "Stream removed (RST_STREAM (Received RST_STREAM with error code 7)) (Error in HTTP transport completing "
+        "operation: send_trailing_metadata_finished write_state=WRITING refs=0 flags=1 peer_address=ipv4:127.0.0.1:1 "
+        "(Pending writes failed due to stream closure (RST_STREAM (Received RST_STREAM with error code 7))))"
+    ),
 )
 OTHERS = (
     "unavailable:try later",

@@ -14,7 +14,9 @@ from .client_modules import CLIENT_MODULES
 from .missing import warn_of_missing
 
 # gRPC's own words, in nothing but its own parentheses: most servers that relay the error of another server add words.
-_REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7\)*")
+# If it was sending when the refusal came, gRPC says so after them.
+_SENDING = r"(?: \(Error in HTTP transport completing operation: .*\))?"
+_REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7\)*" + _SENDING)
 
 
 # What gRPC says of calls whose connection has gone, from 1.60 to 1.85; of a single stream that was reset, it says so.

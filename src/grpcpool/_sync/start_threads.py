@@ -13,7 +13,6 @@ import contextlib
 import math
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -59,8 +58,8 @@ class StartThreads:
         # The thread that takes work now, and all.
         self._taker: threading.Thread | None = None
         self._threads: set[threading.Thread] = set()
-        # Those that have left the work to another.
-        self._retired: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        # One that is being started, to be the next taker.
+        self._coming: threading.Thread | None = None
         # Since when the taker does what it took last; `None` while it waits for work.
         self._busy_since: float | None = None
         self._lingers_for = lingers_for
@@ -73,16 +72,16 @@ class StartThreads:
         try:
             with self._guard:
                 self._work.append(work)
-                if self._taker is None:
+                if self._taker is None and self._coming is None:
                     taker = new_thread(self._take, self._name)
-                    self._is_taken_by(taker)
+                    self._expect(taker)
                 else:
                     self._supervise()
                 self._changed.notify()
             if taker is not None:
                 start(taker)
         except BaseException as error:
-            self._forget_unstarted(taker, None)
+            self._does_not_come(taker)
             if not isinstance(error, RuntimeError):
                 if taker is not None:
                     # Others may have counted on it.
@@ -97,22 +96,24 @@ class StartThreads:
         """If a start blocks while work waits, another thread takes the work from here on."""
         if self.alarm > now:
             return
-        taker, blocked = None, self._taker
+        taker = None
         try:
             with self._guard:
                 self.alarm = math.inf
-                if self._work and self._busy_since is not None and now >= self._blocks_at(self._busy_since):
-                    self._busy_since = None
+                blocks = self._busy_since is not None and now >= self._blocks_at(self._busy_since)
+                if self._work and blocks and self._coming is None:
                     taker = new_thread(self._take, self._name)
-                    self._is_taken_by(taker)
-                self._supervise()
+                    self._expect(taker)
+                else:
+                    self._supervise()
             if taker is not None:
                 start(taker)
         except BaseException as error:
             # That is tried again.
-            self._forget_unstarted(taker, blocked)
+            self._does_not_come(taker)
             with self._guard:
-                self._busy_since = now
+                if self._busy_since is not None:
+                    self._busy_since = now
                 self._supervise()
             if not isinstance(error, RuntimeError):
                 raise
@@ -150,22 +151,29 @@ class StartThreads:
         with self._guard:
             return [thread for thread in self._threads if thread is not me and _may_run(thread)]
 
-    def _is_taken_by(self, taker: threading.Thread) -> None:
-        """From here on a new thread, which is started next, takes the work. Under the guard."""
-        self._taker = taker
+    def _expect(self, taker: threading.Thread) -> None:
+        """A new thread is started next, and takes the work once it runs. Under the guard."""
+        self._coming = taker
         # No thread removes itself, because it would still be running then.
         self._threads = {taker, *filter(_may_run, self._threads)}
 
-    def _forget_unstarted(self, taker: threading.Thread | None, before: threading.Thread | None) -> None:
-        """A taker could not be started: the one `before` it goes on, unless it has left the work to the new one."""
+    def _does_not_come(self, taker: threading.Thread | None) -> None:
+        """The thread could not be started, or it is not known whether it was."""
         with self._guard:
-            if taker is not None and taker is self._taker and taker.ident is None:
-                self._threads.discard(taker)
-                self._taker = None if before in self._retired else before
+            if taker is not None and self._coming is taker:
+                self._coming = None
+                if taker.ident is None:
+                    self._threads.discard(taker)
 
     def _take(self) -> None:
         """Does the work, until there is none, or another thread has taken over."""
         me = threading.current_thread()
+        with self._guard:
+            if self._coming is me or self._taker is None:
+                # From here on, the one before takes no more.
+                self._taker, self._busy_since = me, None
+            if self._coming is me:
+                self._coming = None
         while (work := self._next(me)) is not None:
             run_logged(work)
             del work
@@ -173,7 +181,6 @@ class StartThreads:
     def _next(self, me: threading.Thread) -> Callable[[], None] | None:
         with self._guard:
             if self._taker is not me:
-                self._retired.add(me)
                 return None
             self._busy_since = None
             self._changed.wait_for(lambda: self._work or not self._lingers_for, self._lingers_for)
