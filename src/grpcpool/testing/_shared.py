@@ -99,19 +99,24 @@ class FakeConnection:
 
     def set_state(self, state: grpc.ChannelConnectivity) -> None:
         """Changes the state; calls the subscribers on this thread before it returns."""
+        self._change(state)
+
+    def _change(self, state: grpc.ChannelConnectivity, before: grpc.ChannelConnectivity | None = None) -> bool:
+        """Changes the state, if it is `before`; returns whether it did."""
         with self._lock:
-            if self._state is grpc.ChannelConnectivity.SHUTDOWN:
-                return
+            if self._state is grpc.ChannelConnectivity.SHUTDOWN or before not in (None, self._state):
+                return False
             self._state = state
             subscribers = list(self._subscribers)
         for subscriber in subscribers:
-            subscriber(state)
+            # As it is by now: another thread may have changed it, and called them.
+            subscriber(self._state)
+        return True
 
     def _connect(self) -> None:
-        if self._state is grpc.ChannelConnectivity.IDLE:
-            self.set_state(grpc.ChannelConnectivity.CONNECTING)
-            if self._connects:
-                self.set_state(grpc.ChannelConnectivity.READY)
+        connecting = self._change(grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.IDLE)
+        if connecting and self._connects:
+            self._change(grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.CONNECTING)
 
 
 class _Closable(Protocol):

@@ -97,7 +97,11 @@ os.waitpid(child, 0)
 """
     if not keep and sys.platform != "linux":
         pytest.skip("only Linux lists the sockets of a process")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 -- our own
+    # Python warns of a fork beside other threads.
+    quiet = ("-W", "ignore:This process")
+    done = subprocess.run(  # noqa: S603 -- our own
+        [sys.executable, *quiet, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
