@@ -117,13 +117,17 @@ class Ordered:
         """The connections to a target that are being opened."""
         return [s.id for s in self.machine.fleet.slots if s.state == "opening" and s.endpoint == endpoint]
 
-    def fail_over(self) -> None:
-        """The first target cannot be reached for long enough; the second can."""
-        self.call()
-        for _ in range(12):
+    def refuse(self, seconds: int) -> None:
+        """The first target refuses connections for that time."""
+        for _ in range(seconds):
             for number in self.opening(0):
                 self.failed(number)
             self.advance(1.0)
+
+    def fail_over(self) -> None:
+        """The first target cannot be reached for long enough; the second can."""
+        self.call()
+        self.refuse(12)
         for number in self.opening(0):
             self.failed(number)
         assert self.endpoint == 1
@@ -523,10 +527,7 @@ def test_one_failure_long_ago_says_nothing(then: str) -> None:
     """An `open()` has failed, and nothing was tried since: the first target is tried, and used."""
     pool = Ordered()
     pool.open(3.0)
-    for _ in range(4):
-        for number in pool.opening(0):
-            pool.failed(number)
-        pool.advance(1.0)
+    pool.refuse(4)
     assert pool.answers == [Refuse]
     pool.advance(3600.0)
     if then == "call":
@@ -563,10 +564,7 @@ def test_what_is_taken_back_is_not_idle_at_once() -> None:
             pool.end(number)
     pool.advance(660.0)
     pool.lost(main)
-    for _ in range(12):
-        for number in pool.opening(0):
-            pool.failed(number)
-        pool.advance(1.0)
+    pool.refuse(12)
     assert pool.endpoint == 1
     assert [slot.state for slot in spare] == ["ready"] * len(spare)
 
@@ -625,10 +623,7 @@ def test_what_rested_while_it_was_kept_is_suspected_together() -> None:
         pool.end(number)
     pool.advance(300.0)
     pool.lost(main)
-    for _ in range(12):
-        for number in pool.opening(0):
-            pool.failed(number)
-        pool.advance(1.0)
+    pool.refuse(12)
     assert pool.endpoint == 1
     dead = pool.call()
     assert dead in spare

@@ -45,7 +45,8 @@ _JOIN_TIMEOUT = 2.0
 # A wait for a change also checks the clock this often, because the clock may be a test's.
 _CHECKS_EVERY = 0.05
 
-# A loop that is at its end cancels all tasks, and is closed before that.
+# A look-up that others have cancelled is reported so many seconds later. A loop that cancels all tasks because it ends
+# is closed by then.
 _IF_IT_GOES_ON = 0.1
 
 

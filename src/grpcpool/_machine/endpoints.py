@@ -79,11 +79,7 @@ class Endpoints:
         due = [slot.endpoint for slot, at in self._returns_at.items() if none or at <= now]
         if due:
             back = self._use(min(due), now)
-        elif (
-            self._has_next()
-            and self._none_since + _FAILS_AFTER <= now
-            and (fails or trying_since + _FAILS_AFTER <= now)
-        ):
+        elif self._next_is_used_at(now) <= now:
             back = self._use(fleet.endpoint + 1, now)
         for endpoint in range(fleet.endpoint):
             if self._backoffs[endpoint].retry_at <= now and not self._is_tried(endpoint):
@@ -132,15 +128,16 @@ class Endpoints:
         if len(self._backoffs) == 1 or not self._fleet.active:
             return math.inf
         at = min(self._returns_at.values(), default=math.inf)
-        if self._has_next() and self._none_since < math.inf:
-            at = min(at, self._next_is_used_at(now))
+        at = min(at, self._next_is_used_at(now))
         for endpoint in range(self._fleet.endpoint):
             if not self._is_tried(endpoint):
                 at = min(at, self._backoffs[endpoint].retry_at)
         return max(at, now)
 
     def _next_is_used_at(self, now: float) -> float:
-        """When the target that is used has had no ready connection for long enough, if it has none until then."""
+        """When the target that is used has had no ready connection for long enough, if there is a next one."""
+        if not self._has_next():
+            return math.inf
         at = self._none_since + _FAILS_AFTER
         fleet = self._fleet
         if fleet.addresses.failures and max(at, now) < fleet.failed_at + _FAILS_AFTER:

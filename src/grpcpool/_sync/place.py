@@ -69,7 +69,8 @@ class Place:
 
         Args:
             ended: The call or error; `None` for a stream that was dropped.
-            may_repeat: Whether it is sent again, if the server has not executed it. Asked only for one that failed.
+            may_repeat: Whether it is sent again, if the server has not executed it. Asked only for one that failed;
+                by default `False`.
             waits: Whether the call waits for ready.
             can_wait: Whether to release nothing, and to return `None`, while gRPC does not know yet what the server
                 did.
