@@ -20,7 +20,7 @@ from grpcpool._shared.event_text import describe
 from grpcpool._shared.plain_tracebacks import PlainTracebacks, plain_traceback
 from grpcpool._shared.rpc_status import status_of
 from grpcpool._sync.failed_call import call_error, not_started
-from grpcpool._sync.serial_runner import run_logged
+from grpcpool._sync.work_queue import run_logged
 from grpcpool._values.errors import ConnectError, PoolError
 from grpcpool._values.plain_text import plain
 from grpcpool.contrib.logging import LoggingListener

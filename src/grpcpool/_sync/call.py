@@ -43,7 +43,7 @@ from .channel import ChannelSurface
 from .driver import SyncDriver
 from .failed_call import CallAndError, call_error, closed_before_start, locally_cancelled
 from .place import Place
-from .serial_runner import run_logged
+from .work_queue import run_logged
 
 if TYPE_CHECKING:
     from .._values.errors import PoolError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .._grpc.call_errors import has_answered_in_the_end
 from .._grpc.failed_streams import Defer, cancel_as_closed, end_when_it_fails, runs_only_while_iterated
 from .._grpc.logged_callbacks import log_callbacks
-from .serial_runner import run_logged
+from .work_queue import run_logged
 
 if TYPE_CHECKING:
     from .place import Place

@@ -24,12 +24,11 @@ from .._values.config import PoolConfig
 from .._values.listener import Listener
 from .looking_up import look_up_now
 from .opening import open_channel, prime
-from .serial_runner import SerialRunner
 from .sleeping import acquire_within
 from .slot_channel import SyncSlotChannel
-from .start_threads import StartThreads
 from .subscriptions import Subscriptions
 from .threads import Threads
+from .work_queue import WorkQueue
 from .worker import Worker
 
 # Threads of a closed pool have nothing left to do. One that a foreign callable blocks is not waited for longer.
@@ -55,14 +54,14 @@ class SyncDriver(Driver):
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
         self.worker = Worker(self, f"grpcpool-{name}", clock, self.guard)
         self.threads = Threads(f"grpcpool-{name}", self.guard)
-        self.starter = StartThreads(f"grpcpool-{name}-starter", self._look_at, self.monotonic, self.guard)
-        # Not the starter: callbacks may make calls and wait until these are started.
-        self.callback_runner = SerialRunner(f"grpcpool-{name}-callbacks", self.guard)
+        queue = partial(WorkQueue, look_at=self._look_at, monotonic=self.monotonic, guard=self.guard)
+        self.starter = queue(f"grpcpool-{name}-starter")
+        # Those of calls that failed before they were started. Not the starter: they may make calls and wait until these
+        # are started.
+        self.callback_runner = queue(f"grpcpool-{name}-callbacks", blocks_after=math.inf)
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
-        self.checker = StartThreads(
-            f"grpcpool-{name}-checks", self._look_at, self.monotonic, self.guard, lingers_for=1.5
-        )
+        self.checker = queue(f"grpcpool-{name}-checks", lingers_for=1.5)
         # Places of blocking calls that are over, for later ones: to create and collect one costs more than to take it.
         self.spare_places: list[Any] = []
         # Held during a tick if a test sets the clock.
@@ -226,7 +225,7 @@ class SyncDriver(Driver):
         self.checker.take_over(now)
 
     def _look_at(self, moment: float) -> None:
-        """A start is to be looked at then, see `StartThreads`."""
+        """A start is to be looked at then, see `WorkQueue`."""
         if moment < self.wakes_at:
             # There are connections, so that the worker runs.
             self.worker.nudge()

@@ -14,7 +14,7 @@ import grpc
 
 from .._shared.announcer import logger
 from .._shared.driver import Driver
-from .._shared.thread_start import join, new_thread, start
+from .one_thread import OneThread
 
 Callback = Callable[[grpc.ChannelConnectivity], None]
 
@@ -30,15 +30,13 @@ class Subscriptions:
     def __init__(self, driver: Driver, name: str) -> None:
         """Starts without subscribers, and without a thread."""
         self._driver = driver
-        self._name = name
         # Taken directly: if a signal handler raises while a condition is entered, its lock stays locked.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._thread = OneThread(f"{name}-connectivity", self._lock)
         # Each subscriber with the state it was last called with.
         self.subscribers: list[tuple[Callback, _State | None]] = []
         self._connect = False
-        self._thread: threading.Thread | None = None
-        self._runs = False
         # Set without a lock, also by a finalizer; the next check sees it.
         self.over = False
         # The same of those whose subscriptions are over.
@@ -77,20 +75,11 @@ class Subscriptions:
 
     def _wake(self) -> None:
         """Wakes the thread, or starts one."""
-        thread = None
+        with self._lock:
+            self._changed.notify_all()
         try:
-            with self._lock:
-                self._changed.notify_all()
-                if not self.subscribers or self._runs or self.over:
-                    return
-                thread = new_thread(self._run, f"{self._name}-connectivity")
-                self._runs, self._thread = True, thread
-            start(thread)
-        except BaseException as error:
-            if thread is not None:
-                self._runs, self._thread = False, None
-            if not isinstance(error, RuntimeError):
-                raise
+            self._thread.start(self._run, lambda: bool(self.subscribers) and not self.over)
+        except RuntimeError:
             logger.exception("cannot start a thread for connectivity callbacks")
 
     def close(self, timeout: float) -> None:
@@ -99,9 +88,7 @@ class Subscriptions:
         with self._lock:
             self.subscribers.clear()
             self._changed.notify_all()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            join(thread, timeout)
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         while True:
@@ -111,7 +98,7 @@ class Subscriptions:
             with self._lock:
                 if self.over or not self.subscribers:
                     self._connect = False
-                    self._runs = False
+                    self._thread.ends()
                     return
                 if state is _State.READY:
                     # As with gRPC, it connects once.

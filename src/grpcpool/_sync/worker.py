@@ -22,7 +22,7 @@ from typing import Protocol
 
 from .._shared.announcer import logger
 from .._shared.clock import Clock
-from .._shared.thread_start import join, new_thread, start
+from .one_thread import OneThread
 
 
 class Ticked(Protocol):
@@ -51,19 +51,17 @@ class Worker:
     def __init__(self, driver: Ticked, name: str, clock: Clock, guard: threading.RLock) -> None:
         """Does not start a thread yet; for `guard`, see `Driver.guard`."""
         self._driver = weakref.ref(driver)
-        self._name = name
         self._clock = clock
         # put() of a SimpleQueue is safe in finalizers, which may interrupt any line, also one that holds a lock. The
         # value says whether the pool still exists.
         self._nudges: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._guard = guard
-        self._thread: threading.Thread | None = None
-        self._runs = False
+        self._thread = OneThread(name, guard)
 
     @property
     def runs(self) -> bool:
         """Whether its thread runs, which it does as long as the pool has connections. Safe in finalizers."""
-        return self._runs
+        return self._thread.runs
 
     def nudge(self) -> None:
         """Wakes a running worker. Safe in finalizers."""
@@ -75,43 +73,23 @@ class Worker:
 
     def wake(self) -> None:
         """Wakes the worker, and starts one if none runs and one is needed."""
-        with self._guard:
-            # Without the guard, it could be about to end.
-            runs = self._runs
-        if not runs:
-            self._start()
-        if self._runs:
+        driver = self._driver()
+        if driver is not None:
+            # The thread holds the driver, and the driver this object, which refers to the driver only weakly.
+            work, is_needed = partial(self._run, driver), partial(_is_needed_by, driver)
+            # If it cannot be started, the interpreter shuts down: no deadline will come.
+            with contextlib.suppress(RuntimeError):
+                self._thread.start(work, is_needed)
+        if self._thread.runs:
             self.nudge()
-
-    def _start(self) -> None:
-        driver, thread = self._driver(), None
-        try:
-            with self._guard:
-                if self._runs or driver is None or driver.is_at_rest():
-                    return
-                # The thread holds the driver, and the driver this object, which refers to the driver only weakly.
-                thread = new_thread(partial(self._run, driver), self._name)
-                self._runs, self._thread = True, thread
-            driver.wakes_at = -math.inf
-            start(thread)
-        except BaseException as error:
-            if driver is not None and thread is not None:
-                self._runs, self._thread = False, None
-                driver.wakes_at = math.inf
-            if not isinstance(error, RuntimeError):
-                raise
-            # The interpreter shuts down: no deadline will come.
 
     def is_current(self) -> bool:
         """Whether this is the worker's thread."""
-        return self._thread is threading.current_thread()
+        return self._thread.is_current()
 
     def join(self, timeout: float) -> None:
         """Waits until the thread has ended, if there is one and this is not it."""
-        with self._guard:
-            thread = self._thread
-        if thread is not None and not self.is_current():
-            join(thread, timeout)
+        self._thread.join(timeout)
 
     def _run(self, driver: Ticked) -> None:
         wanted = True
@@ -144,6 +122,10 @@ class Worker:
         with self._guard:
             if not driver.is_at_rest():
                 return False
-            self._runs = False
+            self._thread.ends()
             driver.wakes_at = math.inf
             return True
+
+
+def _is_needed_by(driver: Ticked) -> bool:
+    return not driver.is_at_rest()

@@ -1,10 +1,10 @@
-"""Threads that start the calls whose caller is not there to do it, in the order of their grants.
+"""Work that threads do in order: the starts of calls whose caller is not there, callbacks, checks of connections.
 
 Places become free on gRPC's callback threads, where no call may be started. One thread starts calls as long as none of
 them blocks. Interceptors in the factory's channels may block: they may make calls over the same pool, or wait for the
 end of the call. So another thread takes over the queue when one start has kept the first for some milliseconds. No
-thread stands by for that: the pool's worker calls `take_over` when it is due. There are never more threads than starts
-that block, and one. All end when they have been idle for a while.
+thread stands by for that: the pool's worker calls `take_over` when it is due. There are never more threads than pieces
+of work that block, and one. All end when they have been idle for a while.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from .._shared.announcer import logger
 from .._shared.thread_start import join, new_thread, start
-from .serial_runner import nothing, run_logged
 
 # A start that takes so long blocks. With each thread that a start keeps it takes longer to find that out: on a slow
 # machine many starts take long, and more threads would not make them faster.
@@ -27,8 +27,8 @@ _BLOCKS_AFTER = 0.02
 _LINGERS_FOR = 0.5
 
 
-class StartThreads:
-    """Runs work in order; work that blocks does not hold up what comes after it."""
+class WorkQueue:
+    """Runs work in order, on threads that exist only while there is work."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class StartThreads:
         monotonic: Callable[[], float],
         guard: threading.RLock,
         *,
+        blocks_after: float = _BLOCKS_AFTER,
         lingers_for: float = _LINGERS_FOR,
     ) -> None:
         """Starts no thread yet.
@@ -46,6 +47,8 @@ class StartThreads:
             look_at: Ensures that `take_over` is called at that moment. Called under the guard.
             monotonic: Returns the moment.
             guard: See `Driver.guard`.
+            blocks_after: The seconds after which work that is still being done no longer holds up what comes after it.
+                If infinite, one thread does all.
             lingers_for: The seconds after which a thread that is idle ends.
         """
         self._name = name
@@ -62,6 +65,7 @@ class StartThreads:
         self._coming: threading.Thread | None = None
         # Since when the taker does what it took last; `None` while it waits for work.
         self._busy_since: float | None = None
+        self._blocks_after = blocks_after
         self._lingers_for = lingers_for
         # When `take_over` is due: while work waits for a start, when that start has taken too long.
         self.alarm = math.inf
@@ -127,7 +131,7 @@ class StartThreads:
             self._look_at(self.alarm)
 
     def _blocks_at(self, busy_since: float) -> float:
-        return busy_since + _BLOCKS_AFTER * max(1, sum(thread.is_alive() for thread in self._threads))
+        return busy_since + self._blocks_after * max(1, sum(thread.is_alive() for thread in self._threads))
 
     def is_current(self) -> bool:
         """Whether the caller runs on one of the threads."""
@@ -191,6 +195,18 @@ class StartThreads:
             work = self._work.popleft()
             self._supervise()
             return work
+
+
+def nothing() -> None:
+    """Work that only wakes, or starts, a thread."""
+
+
+def run_logged(work: Callable[[], None]) -> None:
+    """Runs `work`, and logs what it raises."""
+    try:
+        work()
+    except BaseException:  # noqa: BLE001 -- a user's callback may raise anything, and other work follows it
+        logger.exception("a callback of a call failed")
 
 
 def _may_run(thread: threading.Thread) -> bool:

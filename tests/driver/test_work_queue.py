@@ -14,8 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from grpcpool._shared import thread_start
-from grpcpool._sync import start_threads
-from grpcpool._sync.start_threads import StartThreads
+from grpcpool._sync.work_queue import WorkQueue
 from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -33,17 +32,17 @@ class Supervisor:
 
     def __init__(self) -> None:
         """Supervises nothing yet."""
-        self._due: queue.SimpleQueue[tuple[StartThreads, float] | None] = queue.SimpleQueue()
+        self._due: queue.SimpleQueue[tuple[WorkQueue, float] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="test-supervisor")
         self._thread.start()
 
-    def make(self) -> StartThreads:
+    def make(self) -> WorkQueue:
         """Threads for starts."""
 
         def look_at(moment: float) -> None:
             self._due.put((made, moment))
 
-        made = StartThreads(NAME, look_at, time.monotonic, threading.RLock())
+        made = WorkQueue(NAME, look_at, time.monotonic, threading.RLock())
         return made
 
     def _run(self) -> None:
@@ -67,7 +66,7 @@ def supervisor() -> Iterator[Supervisor]:
 
 
 @pytest.fixture
-def starter(supervisor: Supervisor) -> Iterator[StartThreads]:
+def starter(supervisor: Supervisor) -> Iterator[WorkQueue]:
     """Threads for starts; none is left afterwards."""
     made = supervisor.make()
     yield made
@@ -76,9 +75,9 @@ def starter(supervisor: Supervisor) -> Iterator[StartThreads]:
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(monkeypatch: pytest.MonkeyPatch, starter: WorkQueue) -> None:
     """No start counts as one that blocks, however busy the machine is."""
-    monkeypatch.setattr(start_threads, "_BLOCKS_AFTER", 3600.0)
+    monkeypatch.setattr(starter, "_blocks_after", 3600.0)
 
 
 class Gate:
@@ -100,7 +99,7 @@ class Gate:
 
 
 @pytest.mark.usefixtures("patient")
-def test_work_is_done_in_order(starter: StartThreads) -> None:
+def test_work_is_done_in_order(starter: WorkQueue) -> None:
     """While nothing blocks, one thread does all work, in the order in which it was queued."""
     done: list[int] = []
     threads: set[int] = set()
@@ -121,7 +120,7 @@ def test_work_is_done_in_order(starter: StartThreads) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_much_work_needs_one_thread(starter: StartThreads) -> None:
+def test_much_work_needs_one_thread(starter: WorkQueue) -> None:
     """While nothing blocks, there is the thread that works, and no other."""
     most: list[int] = []
     for _ in range(500):
@@ -130,7 +129,7 @@ def test_much_work_needs_one_thread(starter: StartThreads) -> None:
     assert max(most) == 1
 
 
-def test_one_piece_of_work_needs_one_thread(starter: StartThreads) -> None:
+def test_one_piece_of_work_needs_one_thread(starter: WorkQueue) -> None:
     """Nothing stands by for work that nothing waits behind."""
     gate = Gate()
     starter.do(gate)
@@ -140,7 +139,7 @@ def test_one_piece_of_work_needs_one_thread(starter: StartThreads) -> None:
 
 
 @pytest.mark.parametrize("raised", [ArithmeticError, SystemExit, KeyboardInterrupt])
-def test_work_that_raises(starter: StartThreads, raised: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+def test_work_that_raises(starter: WorkQueue, raised: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
     """Whatever work raises is logged, and the next is done."""
     done = threading.Event()
 
@@ -156,7 +155,7 @@ def test_work_that_raises(starter: StartThreads, raised: type[BaseException], ca
 # --- work that blocks -----------------------------------------------------------------------------------------------
 
 
-def test_blocking_work_does_not_hold_up_the_next(starter: StartThreads) -> None:
+def test_blocking_work_does_not_hold_up_the_next(starter: WorkQueue) -> None:
     """Work may wait for what is queued behind it."""
     gate = Gate()
     starter.do(gate)
@@ -165,7 +164,7 @@ def test_blocking_work_does_not_hold_up_the_next(starter: StartThreads) -> None:
     eventually(lambda: gate.passed)
 
 
-def test_work_queued_while_another_blocks(starter: StartThreads) -> None:
+def test_work_queued_while_another_blocks(starter: WorkQueue) -> None:
     """What is queued when a start has already blocked for long is not held up either."""
     gate, done = Gate(), threading.Event()
     starter.do(gate)
@@ -176,7 +175,7 @@ def test_work_queued_while_another_blocks(starter: StartThreads) -> None:
     gate.opened.set()
 
 
-def test_threads_are_bounded_by_what_blocks(starter: StartThreads) -> None:
+def test_threads_are_bounded_by_what_blocks(starter: WorkQueue) -> None:
     """However many starts block at once, others are done; there are as many threads as starts that block, and one."""
     gates = [Gate() for _ in range(10)]
     for blocking, gate in enumerate(gates, 1):
@@ -192,7 +191,7 @@ def test_threads_are_bounded_by_what_blocks(starter: StartThreads) -> None:
         eventually(lambda gate=gate: gate.passed)  # type: ignore[misc]
 
 
-def test_each_piece_of_work_is_done_once(starter: StartThreads) -> None:
+def test_each_piece_of_work_is_done_once(starter: WorkQueue) -> None:
     """Also while threads take over from each other, nothing is lost and nothing is done twice."""
     done: list[int] = []
     gates = [Gate() for _ in range(5)]
@@ -225,7 +224,7 @@ def test_threads_end_when_idle(monkeypatch: pytest.MonkeyPatch, supervisor: Supe
         assert not any(thread.is_alive() for thread in starter._threads)
 
 
-def test_a_busy_pool_keeps_its_thread(monkeypatch: pytest.MonkeyPatch, starter: StartThreads) -> None:
+def test_a_busy_pool_keeps_its_thread(monkeypatch: pytest.MonkeyPatch, starter: WorkQueue) -> None:
     """Work that comes before the thread has been idle for long is done by the same thread."""
     monkeypatch.setattr(starter, "_lingers_for", 3600.0)
     threads: list[int] = []
@@ -238,7 +237,7 @@ def test_a_busy_pool_keeps_its_thread(monkeypatch: pytest.MonkeyPatch, starter: 
 def test_a_start_is_looked_at_when_it_has_taken_too_long() -> None:
     """Before that moment nothing takes over, nor if no work waits."""
     looks: list[float] = []
-    starter = StartThreads(NAME, looks.append, lambda: 100.0, threading.RLock())
+    starter = WorkQueue(NAME, looks.append, lambda: 100.0, threading.RLock())
     gate, done = Gate(), threading.Event()
     starter.do(gate)
     assert gate.begun.wait(LONG)
@@ -280,7 +279,7 @@ def test_join_without_threads(supervisor: Supervisor) -> None:
     eventually(lambda: _alive() == 0)
 
 
-def test_join_is_bounded(starter: StartThreads) -> None:
+def test_join_is_bounded(starter: WorkQueue) -> None:
     """`join` returns after its timeout although work still blocks."""
     gate = Gate()
     starter.do(gate)
@@ -290,7 +289,7 @@ def test_join_is_bounded(starter: StartThreads) -> None:
     gate.opened.set()
 
 
-def test_join_within_work(starter: StartThreads) -> None:
+def test_join_within_work(starter: WorkQueue) -> None:
     """A thread does not wait for itself; it knows that it is one of these threads."""
     seen: list[bool] = []
     done = threading.Event()
@@ -368,7 +367,7 @@ def test_without_a_thread_several_may_do_the_work(monkeypatch: pytest.MonkeyPatc
     assert done == [1]
 
 
-def test_without_another_thread_the_first_goes_on(monkeypatch: pytest.MonkeyPatch, starter: StartThreads) -> None:
+def test_without_another_thread_the_first_goes_on(monkeypatch: pytest.MonkeyPatch, starter: WorkQueue) -> None:
     """If no second thread can be started, work waits for the first, and is done in order."""
     gate = Gate()
     done: list[int] = []
@@ -384,9 +383,7 @@ def test_without_another_thread_the_first_goes_on(monkeypatch: pytest.MonkeyPatc
     assert done == list(range(10))
 
 
-def test_a_thread_that_could_not_be_started_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, starter: StartThreads
-) -> None:
+def test_a_thread_that_could_not_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch, starter: WorkQueue) -> None:
     """If no thread can be started to take over, another is tried later: work does not wait until the start is done."""
     gate, done = Gate(), threading.Event()
     starter.do(gate)
@@ -411,7 +408,7 @@ def test_a_thread_that_could_not_be_started_is_tried_again(
 
 def test_no_look_is_due_when_no_work_waits() -> None:
     """When the last work has been taken nothing is due, also on a clock that stands still: no thread waits for it."""
-    starter, gate = StartThreads(NAME, lambda _: None, lambda: 0.0, threading.RLock()), Gate()
+    starter, gate = WorkQueue(NAME, lambda _: None, lambda: 0.0, threading.RLock()), Gate()
     starter.do(gate)
     assert gate.begun.wait(LONG)
     starter.do(lambda: None)
