@@ -123,9 +123,10 @@ def test_both_have_the_same_members(name: str, sync: type, aio: type) -> None:
 
 def test_both_fake_calls_have_the_same_members() -> None:
     """Beyond the members of gRPC's own calls, the fake calls of both worlds have the same members."""
-    of_grpc = _members(grpc.Call) | _members(grpc.Future) | _members(grpc.RpcError) | {"add_callback"}
-    # The last is not a member of the abstract class, but of every call that gRPC makes.
-    of_grpc_aio = _members(grpc.aio.Call) | {"debug_error_string"}
+    # Not a member of the abstract classes, but of every call that gRPC makes.
+    of_all = {"debug_error_string"}
+    of_grpc = _members(grpc.Call) | _members(grpc.Future) | _members(grpc.RpcError) | {"add_callback"} | of_all
+    of_grpc_aio = _members(grpc.aio.Call) | of_all
     kinds = (grpc.aio.UnaryUnaryCall, grpc.aio.UnaryStreamCall, grpc.aio.StreamUnaryCall, grpc.aio.StreamStreamCall)
     of_grpc_aio |= {member for kind in kinds for member in _members(kind)}
     sync = _members(grpcpool.testing.FakeCall) - of_grpc

@@ -240,6 +240,11 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
         """Waits for the end; returns the details."""
         return self._final().details
 
+    def debug_error_string(self) -> str:
+        """Waits for the end; returns code and details in one text."""
+        code, details = self.code(), self.details()
+        return "" if code is grpc.StatusCode.OK else f"{code.name}:{details}"
+
     # --- grpc.Future --------------------------------------------------------------------------------------------
 
     def cancelled(self) -> bool:
