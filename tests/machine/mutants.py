@@ -580,8 +580,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved",
         "reservation",
-        "        if slot is not None:\n            self.slot, self._waiter = slot, waiter\n",
-        "        if False:\n            self.slot, self._waiter = slot, waiter\n",
+        "            if slot is not None:\n                self.slot, self._waiter = slot, waiter\n",
+        "            if False:\n                self.slot, self._waiter = slot, waiter\n",
         "a slot becomes empty by itself, when there is little to do",
     ),
     Mutant(
@@ -594,8 +594,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved for the first that waits",
         "grants",
-        "        behind = self._queue.asked > 0\n",
-        "        behind = True\n",
+        "        behind = self._queue.has_ask(waiter.streams)",
+        "        behind = True",
         "most waiters queue behind others",
     ),
     Mutant(

@@ -93,6 +93,32 @@ def test_a_large_ask_has_a_slot_reserved() -> None:
     assert play[1].in_flight == 3
 
 
+@pytest.mark.parametrize("limit_is_known", [True, False])
+def test_an_ask_for_more_than_a_server_takes_holds_up_no_other(limit_is_known: bool) -> None:
+    """A server has lowered the limit below an older ask: the next large one has the slot reserved, and is granted."""
+    play = Play(max_size=1, max_streams=10)
+    play.filled(*[1] * 8)
+
+    def lower() -> None:
+        while play[1].limit > 4:
+            play.refused_stream(1)
+
+    if limit_is_known:
+        lower()
+    assert play.request(5) == []
+    older = play.waiter
+    if not limit_is_known:
+        lower()
+    assert play.request(None) == []
+    assert play[1].reserved
+    while play[1].in_flight > 1:
+        assert play.release(1, 1) == []
+        assert play.acquire(1) is None
+    assert play.release(1, 1) == ["grant 1"]
+    assert play[1].exclusive
+    assert older.queued
+
+
 def test_a_reservation_ends_with_its_waiter() -> None:
     """When the waiter gives up, or times out, others get what was kept for it."""
     play = Play(max_size=1, max_streams=3)

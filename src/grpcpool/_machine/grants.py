@@ -52,7 +52,7 @@ class Grants:
 
     def wait(self, waiter: Waiter, now: float) -> None:
         """Queues the waiter and dials for it; one without time has asked once."""
-        behind = self._queue.asked > 0
+        behind = self._queue.has_ask(waiter.streams) or (waiter.streams == 1 and self._queue.asked > 0)
         if self._slots.lost:
             self._outage.recall(now)
         self._queue.push(waiter)
@@ -64,7 +64,7 @@ class Grants:
     def fill(self, now: float, *, behind: bool = False) -> None:
         """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up.
 
-        `behind`: nothing has happened but that a waiter has queued behind others, see `reservation.py`.
+        `behind`: nothing has happened but that a waiter has queued for which nothing is reserved, see `reservation.py`.
         """
         while restored := self._fleet.fill(self._queue.asked, self._queue.has_stream_asks, now):
             behind = False

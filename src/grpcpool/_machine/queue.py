@@ -180,10 +180,14 @@ class WaitQueue:
         """Whether anything but whole connections is asked for."""
         return len(self._by_ask) > (None in self._by_ask)
 
-    def oldest(self) -> Waiter | None:
-        """The waiter that has asked for longest, of those that do not pause."""
-        heads = (next(iter(queue)) for queue in self._by_ask.values())
-        return min(heads, key=lambda waiter: waiter.number, default=None)
+    def has_ask(self, ask: int | None) -> bool:
+        """Whether a waiter asks for this."""
+        return ask in self._by_ask
+
+    def heads(self) -> list[Waiter]:
+        """The first waiter of each ask, in the order of arrival; without those that pause."""
+        heads = [next(iter(line)) for line in self._by_ask.values()]
+        return sorted(heads, key=lambda waiter: waiter.number)
 
     def first_fitting(self, slot: Slot, *, fail_fast: bool = False) -> Waiter | None:
         """The first waiter that `slot` has room for, if any; it stays queued.
