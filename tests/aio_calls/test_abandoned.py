@@ -1,4 +1,4 @@
-"""A dropped call is over, and nothing of a finished call is left, without help of the garbage collector."""
+"""A dropped call ends as gRPC's, and nothing of a finished call is left, without help of the garbage collector."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import grpc
 import pytest
 
 import grpcpool
-from aio_calls.support import Full, World, begun, world
+from aio_calls.support import Full, World, begun, failing, world
+from aio_calls.support_interceptors import of_all_kinds, passes
 from aio_calls.support_refusing import refusing
 from grpcpool import PoolConfig, isolated
 from grpcpool._aio.call import CallProxy
 from grpcpool._aio.call_stages import Waiting
 from grpcpool._aio.failed_call import Failed
+from grpcpool._aio.interceptors import add_interceptors
 from grpcpool._grpc.cancel_messages import keeping_message
 from grpcpool._grpc.release import GRPC_RELEASE
 from grpcpool.aio import ChannelPool
 from support.aio_pools import at_rest
-from support.aio_ways import KINDS, STREAM, UNARY, WAYS, Way, outcome_of
+from support.aio_ways import END_DROPPED, END_UNREAD, KINDS, STREAM, UNARY, WAYS, Way, outcome_of
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop, until
 
@@ -52,10 +54,10 @@ async def _released(pool: ChannelPool) -> None:
 
 @pytest.mark.parametrize("wait", [False, True], ids=["at_once", "after_a_wait"])
 @pytest.mark.parametrize("read", [0, 1], ids=["unread", "half_read"])
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", END_DROPPED, ids=str)
 @in_loop
 async def test_a_running_call(calls: CallServer, collecting: bool, way: Way, read: int, wait: bool) -> None:
-    """A call dropped while it runs is cancelled on the server, and its place is released."""
+    """A stream dropped while it runs is cancelled on the server, and its place is released."""
     if read and not way.streams_out:
         pytest.skip("there is one response, or none")
     async with world(calls) as at:
@@ -78,10 +80,104 @@ async def test_a_running_call(calls: CallServer, collecting: bool, way: Way, rea
         await at.until_let_go(tag)
 
 
+@pytest.mark.parametrize("over", ["bare", "pool", "after a wait", "lease", "handle", "interceptor"])
+@pytest.mark.parametrize("way", END_UNREAD, ids=str)
+@in_loop
+async def test_a_call_for_what_it_does(calls: CallServer, collecting: bool, way: Way, over: str) -> None:
+    """A call with one response that nothing holds is made and ends by itself, as on a channel of gRPC's."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        full = await Full.of(pool)
+        channel = await _channel(at, pool, over)
+        if over != "after a wait":
+            full.make_room()
+        tag = new_tag()
+        way.begin(channel, f"note:{tag}")
+        full.make_room()
+        while tag not in await at.tell("notes"):  # noqa: ASYNC110 -- the server is asked
+            await asyncio.sleep(0.002)
+        if over == "lease":
+            channel.release()
+        await _released(pool)
+
+
+async def _channel(at: World, pool: ChannelPool, over: str) -> Any:
+    match over:
+        case "bare":
+            return at.plain
+        case "lease":
+            return at.enter(await (await at.pool()).acquire())
+        case "handle":
+            return at.enter(grpcpool.aio.shared_channel(at.server.target))
+        case "interceptor":
+            add_interceptors(pool, of_all_kinds(passes))
+    return pool
+
+
+@pytest.mark.usefixtures("_not_collecting")
+@pytest.mark.parametrize("wait", [False, True], ids=["at_once", "after_a_wait"])
+@pytest.mark.parametrize("way", END_UNREAD, ids=str)
+@in_loop
+async def test_nothing_is_left_of_a_call_for_what_it_does(calls: CallServer, way: Way, wait: bool) -> None:
+    """Neither of one that succeeds, nor of one that fails, nor of one that gRPC cannot send."""
+    left = _Left()
+    async with world(calls) as at:
+        pool = await at.pool(max_streams=4)
+        holds = None if not wait else await pool.acquire()
+        way.begin(pool)
+        way.begin(pool, "fail")
+        way.begin(pool, metadata=(("no such name", "x"),))
+        way.begin(pool, serializer=failing)
+        assert (pool.stats().waiting if wait else pool.stats().in_flight) == 4
+        if holds is not None:
+            holds.release()
+        await _released(pool)
+        assert left(Waiting) == []
+
+
+@in_loop
+async def test_a_refused_call_that_nothing_holds() -> None:
+    """It is sent again, at most `max_resends` times."""
+    async with refusing(6) as peer:
+        config = PoolConfig(min_size=10, max_size=10, max_resends=6)
+        async with grpcpool.aio.insecure_channel(peer.target, config=config) as pool:
+            await pool.open()
+            UNARY.begin(pool)
+            await until(lambda: pool.stats().acquired == 7)
+            assert peer.refused == 6
+            await _released(pool)
+    async with refusing(6) as peer:
+        config = PoolConfig(min_size=10, max_size=10, max_resends=2)
+        async with grpcpool.aio.insecure_channel(peer.target, config=config) as pool:
+            await pool.open()
+            UNARY.begin(pool)
+            await until(lambda: peer.refused == 3)
+            await _released(pool)
+            assert pool.stats().acquired == 3
+
+
+@pytest.mark.parametrize("handle", [False, True])
+@pytest.mark.parametrize("way", END_UNREAD, ids=str)
+@in_loop
+async def test_closing_ends_calls_that_nothing_holds(calls: CallServer, way: Way, handle: bool) -> None:
+    """`close()` of their pool, or of their handle, cancels them, as that of a channel does."""
+    async with world(calls) as at:
+        pool: Any = grpcpool.aio.shared_channel(calls.target) if handle else await at.pool()
+        tag = new_tag()
+        way.begin(pool, f"hold:{tag}")
+        await at.until_held(tag)
+        closing = asyncio.create_task(pool.close(0.1))
+        await asyncio.sleep(0.05)
+        assert tag in await at.tell("held")
+        await closing
+        await at.until_let_go(tag)
+        await _released(pool)
+
+
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @in_loop
 async def test_a_call_that_was_just_made(calls: CallServer, collecting: bool, way: Way) -> None:
-    """A call dropped at once releases its place, or leaves the queue."""
+    """A call dropped at once does not keep its place for ever, nor its position in the queue."""
     async with world(calls) as at:
         pool = await at.pool()
         for _ in range(3):
@@ -163,11 +259,12 @@ async def test_abandoned_by_the_thousand(calls: CallServer) -> None:
     async with world(calls) as at:
         pool = await at.pool(max_size=2, max_streams=20, max_waiters=None)
         for _ in range(50):
-            made = [way.begin(pool, "hold:nobody") for way in KINDS * 10]
+            made = [way.begin(pool, "ok" if way.ends_unread else "hold:nobody") for way in KINDS * 10]
             await asyncio.sleep(0)
             del made
         await _released(pool)
-        assert left() == []
+        # A waiter that got its place stays in the queue's heap until there are many.
+        assert left(Waiting) == []
         gc.collect()
         # gRPC's own are in cycles, but none of them is impossible to free.
         assert not [each for each in gc.get_objects() if isinstance(each, _NATIVE) and not each.done()]

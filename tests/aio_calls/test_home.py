@@ -18,7 +18,7 @@ from grpcpool._aio.interceptors import add_interceptors
 from grpcpool.aio import ChannelPool
 from grpcpool.testing.aio import FakeChannel, FakeFactory
 from support.aio_pools import assert_nothing_left
-from support.aio_ways import KINDS, STREAM, UNARY, WAYS, Way
+from support.aio_ways import END_DROPPED, END_UNREAD, KINDS, STREAM, WAYS, Way
 from support.call_server import CallServer
 from support.loops import in_loop, in_thread, run, settle, until
 
@@ -73,7 +73,7 @@ def _collect_and_look(pool: ChannelPool) -> None:
 @pytest.mark.usefixtures("_not_collecting")
 @pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
 @pytest.mark.parametrize("over", ["pool", "intercepted", "lease"])
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", END_DROPPED, ids=str)
 @in_loop
 async def test_a_running_call_collected_by_another_thread(way: Way, over: str, debug: bool) -> None:
     """It is cancelled, freed, and its done callbacks are called on the loop; its place is free then."""
@@ -87,7 +87,6 @@ async def test_a_running_call_collected_by_another_thread(way: Way, over: str, d
     await settle()
     called: list[str] = []
     if way.streams_out:
-        # A call with one response that has a done callback goes on.
         call.add_done_callback(lambda _: called.append(threading.current_thread().name))
     assert pool.stats().in_flight == 1
     _Cycle(call)
@@ -104,11 +103,37 @@ async def test_a_running_call_collected_by_another_thread(way: Way, over: str, d
 
 
 @pytest.mark.usefixtures("_not_collecting")
+@pytest.mark.parametrize("over", ["pool", "intercepted", "lease"])
+@pytest.mark.parametrize("way", END_UNREAD, ids=str)
+@in_loop
+async def test_a_call_that_goes_on_collected_by_another_thread(way: Way, over: str) -> None:
+    """It goes on, and is cancelled and freed on the loop when its pool is closed."""
+    pool, channel = await _pool(intercepted=over == "intercepted")
+    lease = await pool.acquire() if over == "lease" else None
+    call = way.begin(lease or pool, timeout=None)
+    if lease is not None:
+        lease.release()
+    del lease
+    await settle()
+    _Cycle(call)
+    del call
+    await in_thread(lambda: _collect_and_look(pool))
+    await settle()
+    assert channel.threads == []
+    assert pool.stats().in_flight == 1
+    await pool.close()
+    assert channel.threads == [_HERE]
+    gc.collect()
+    assert channel.freed == [_HERE]
+    assert_nothing_left(pool)
+
+
+@pytest.mark.usefixtures("_not_collecting")
 @pytest.mark.parametrize("way", KINDS, ids=str)
 @in_loop
 async def test_a_waiting_call_collected_by_another_thread(way: Way) -> None:
-    """It leaves the queue, and its done callbacks are called on the loop."""
-    pool, _ = await _pool(intercepted=False)
+    """A stream leaves the queue, and its done callbacks are called on the loop. Others begin when it is their turn."""
+    pool, channel = await _pool(intercepted=False)
     lease = await pool.acquire()
     call = way.begin(pool, timeout=None)
     called: list[str] = []
@@ -119,9 +144,12 @@ async def test_a_waiting_call_collected_by_another_thread(way: Way) -> None:
     await in_thread(lambda: _collect_and_look(pool))
     await settle()
     assert called == [_HERE] * way.streams_out
-    assert pool.stats().waiting == 0
+    assert pool.stats().waiting == way.ends_unread
     lease.release()
+    del lease
+    assert pool.stats().in_flight == way.ends_unread
     await pool.close()
+    assert channel.threads == [_HERE] * way.ends_unread
 
 
 @pytest.mark.usefixtures("_not_collecting")
@@ -148,7 +176,7 @@ async def test_an_iterator_collected_by_another_thread(intercepted: bool) -> Non
 @pytest.mark.parametrize("way", [KINDS[0], KINDS[2]], ids=str)
 @in_loop
 async def test_a_call_in_a_coroutine_collected_by_another_thread(way: Way) -> None:
-    """A coroutine that awaits a call and is collected ends the call on the loop."""
+    """A coroutine that awaits a call and is collected does not end the call, as with gRPC."""
     pool, channel = await _pool(intercepted=False)
     work: Any = way.whole(pool, timeout=None)
     work.send(None)
@@ -157,8 +185,9 @@ async def test_a_call_in_a_coroutine_collected_by_another_thread(way: Way) -> No
     del work
     await in_thread(lambda: _collect_and_look(pool))
     await settle()
-    assert channel.threads == [_HERE]
+    assert channel.threads == []
     await pool.close()
+    assert channel.threads == [_HERE]
 
 
 @pytest.mark.usefixtures("_not_collecting")
@@ -203,7 +232,7 @@ def test_a_call_dropped_while_the_loop_stands() -> None:
         pool, channel = runner.run(_pool(intercepted=False, streams=2))
 
         async def begin() -> Any:
-            return UNARY.begin(pool, timeout=None)
+            return STREAM.begin(pool, timeout=None)
 
         held = [runner.run(begin()), runner.run(begin())]
         held.pop()
@@ -228,7 +257,7 @@ async def test_with_grpcs_own_calls_in_debug_mode(calls: CallServer) -> None:
         asyncio.get_running_loop().set_debug(True)
         pool = ChannelPool(lambda: grpc.aio.insecure_channel(target))
         await pool.open()
-        held = [way.begin(pool, "hold:nobody") for way in WAYS]
+        held = [way.begin(pool, "ok" if way.ends_unread else "hold:nobody") for way in WAYS]
         await asyncio.sleep(0.01)
         held.clear()
         await in_thread(lambda: _collect_and_look(pool))

@@ -41,6 +41,11 @@ class Way:
         """Whether the requests are written after the call has begun, by `use` or by the test."""
         return self.gives == "writes"
 
+    @property
+    def ends_unread(self) -> bool:
+        """Whether the call ends although nothing reads or writes, so that it goes on when it is dropped."""
+        return not (self.streams_out or self.writes)
+
     def __str__(self) -> str:
         """As tests are named."""
         return f"{self.maker}-{self.gives.replace(' ', '_')}-{self.takes.replace(' ', '_')}"
@@ -130,6 +135,10 @@ WAYS = (
 KINDS = (WAYS[0], WAYS[1], WAYS[4], WAYS[7])
 """One way of each kind, which needs nothing to be written."""
 UNARY, STREAM = WAYS[0], WAYS[1]
+END_UNREAD = tuple(way for way in WAYS if way.ends_unread)
+"""They go on when they are dropped."""
+END_DROPPED = tuple(way for way in WAYS if not way.ends_unread)
+"""They are cancelled when they are dropped."""
 
 
 async def outcome_of(work: Awaitable[Any]) -> Outcome:

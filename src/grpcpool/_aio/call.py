@@ -8,9 +8,12 @@
        v
     Failed: over without having been started; it serves in place of a native call
 
-There are three reasons for the proxy. From 1.83 on gRPC never frees a call that was abandoned; the proxy, which only
-the caller holds, cancels the native call when it is dropped. A call has to be usable before it has a place. And a call
-that the server refused for its limit of streams is sent again, which its caller does not notice.
+There are three reasons for the proxy. From 1.83 on gRPC never frees a stream of responses that was abandoned; the
+proxy, which only the caller holds, cancels the native call when it is dropped. A call has to be usable before it has a
+place. And a call that the server refused for its limit of streams is sent again, which its caller does not notice.
+
+A call that ends by itself, because it has one response and its requests are not written, goes on when it is dropped, as
+with gRPC: what it is for may be done by the server. Its stage holds it then; in `Waiting` it does so from the start.
 
 A method that waits for the native call does so in a loop: by the time the native call has ended, another may have
 replaced it.
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from functools import partial
@@ -77,6 +81,8 @@ class CallProxy:
     # Whether the call ends even if its responses are not read.
     _ends_unread = True
     _callbacks: list[Callable[[Any], None]] | None = None
+    # References to the calls of its handle, if it is of one.
+    _followed_in: set[weakref.ref[Any]] | None = None
     # Before 1.83 a channel that is closed looks for it in all tasks, to find its own calls.
     _channel: Any = None
 
@@ -102,7 +108,7 @@ class CallProxy:
     def _wait(self, waiting: Waiting) -> None:
         """The call waits for a place, at first or again."""
         self._stage = waiting
-        if self._callbacks is not None and self._ends_unread:
+        if self._ends_unread:
             waiting.kept = self
 
     def _fail(self, waiting: Waiting, failed: Failed) -> None:
@@ -188,8 +194,21 @@ class CallProxy:
             with contextlib.suppress(RuntimeError):
                 stage.native.cancel()
             stage.drop()
+        elif self._ends_unread and isinstance(stage, Running) and stage.kept is None and stage.runs():
+            self._go_on(stage)
         else:
             driver.defer(partial(_drop, driver, stage, self._callbacks))
+
+    def _go_on(self, running: Running) -> None:
+        """The call has been dropped while it runs, and goes on: another proxy, which `running` holds, replaces this."""
+        heir = type(self)()
+        heir.__dict__.update(self.__dict__)
+        heir._stage = running
+        running.call, running.kept = weakref.ref(heir), heir
+        followed_in = self._followed_in
+        if followed_in is not None:
+            followed_in.add(weakref.ref(heir, followed_in.discard))
+        self._driver.defer(partial(_end_unheld, running))
 
     def __repr__(self) -> str:
         native = self._stage.native
@@ -242,10 +261,7 @@ class CallProxy:
 
     def _end_if_not_sent(self) -> None:
         """Ends a call whose request gRPC cannot send, because such a call may not be awaited and would never end."""
-        native = self._stage.native
-        sending = sending_of(native)
-        if sending is not None:
-            sending.add_done_callback(partial(_cancel_if_not_sent, native))
+        _end_if_not_sent(self._stage.native)
 
     async def _ask(self, name: str) -> Any:
         while True:
@@ -300,6 +316,21 @@ def _drop(driver: AioDriver, stage: Waiting | Running, callbacks: list[Callable[
         stage.drop()
     if callbacks is not None:
         _call_all(callbacks, native, driver.loop)
+
+
+def _end_unheld(running: Running) -> None:
+    """Ensures that a dropped call which goes on ends. On the loop, as `_drop`."""
+    if running.runs():
+        _end_if_not_sent(running.native)
+    else:
+        # It ended before it was held.
+        running.kept = None
+
+
+def _end_if_not_sent(native: Any) -> None:
+    sending = sending_of(native)
+    if sending is not None:
+        sending.add_done_callback(partial(_cancel_if_not_sent, native))
 
 
 def _call_all(callbacks: Iterable[Callable[[Any], None]], call: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -449,6 +480,8 @@ class StreamUnaryCall(_ManyRequests, _OneResponse, _StreamUnaryCall):
     def _mark_written(self) -> None:
         """Its requests are written. If it is dropped, it does not end: nothing can write the last one."""
         self._ends_unread = False
+        if isinstance(self._stage, Waiting):
+            self._stage.kept = None
 
     def _mark_complete(self) -> None:
         """The last request has been written: from here on it ends by itself."""

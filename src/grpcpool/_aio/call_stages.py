@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class Waiting(Waiter):
-    """The call waits for a place; this is its waiter. It does not hold the call, unless a done callback waits for it.
+    """The call waits for a place; this is its waiter. It holds a call that ends by itself.
 
     Attributes:
         start: Starts the call on the slot that has been granted.
         asking: Whether the machine is being asked, by the caller of the call.
-        kept: The call, if a done callback waits for its end.
+        kept: The call, if it ends by itself: one that is dropped begins all the same.
         sent: What it sends, if it had to be serialized.
         awaiting_start: Wakes coroutines when the call is no longer in this stage.
     """
@@ -122,7 +122,7 @@ class Running:
         placed_at: When it began, or got its place if it waited for it.
         sent: What has been sent, for sending it again.
         refused: Whether the machine knows that the server refused the call.
-        kept: The call, if a done callback waits for its end.
+        kept: The call, if it ends by itself, and a done callback waits for its end or nothing else holds it.
     """
 
     __slots__ = (
@@ -158,6 +158,10 @@ class Running:
     refused: bool
     kept: Any
     calls: int
+
+    def runs(self) -> bool:
+        """Whether `ended` has not been called yet."""
+        return self._caller is not None
 
     def ended(self) -> None:
         """The native call is over; only the first time counts. Never raises: gRPC would lose the status of the call."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -39,8 +40,8 @@ class _Last(
         self._is_written = is_written and method.kind == "stream_unary"
         self._written: list[weakref.ref[Any]] = []
         self._chain: asyncio.Task[Any] | None = None
-        # The calls that the interceptors began. They hold them, if they need them.
-        self._begun: list[tuple[weakref.ref[Any], weakref.ref[asyncio.Task[Any]] | None]] = []
+        # The calls that the interceptors began. A stream they hold themselves, if they need it.
+        self._begun: list[tuple[Callable[[], Any], weakref.ref[asyncio.Task[Any]] | None]] = []
 
     async def _go_on(self, _: Any, client_call_details: Any, request: Any) -> Any:
         details = client_call_details
@@ -55,7 +56,8 @@ class _Last(
         task = asyncio.current_task()
         # Begun by the chain itself, also at once when it was created; else by a task of an interceptor's.
         own = self._chain is None or task is self._chain
-        self._begun.append((weakref.ref(call), None if own or task is None else weakref.ref(task)))
+        held = partial(_same, call) if call._ends_unread else weakref.ref(call)
+        self._begun.append((held, None if own or task is None else weakref.ref(task)))
         return call
 
     def follow(self, chain: asyncio.Task[Any]) -> None:
@@ -85,6 +87,10 @@ class _Last(
     intercept_unary_stream: Any = _go_on
     intercept_stream_unary: Any = _go_on
     intercept_stream_stream: Any = _go_on
+
+
+def _same(call: Any) -> Any:
+    return call
 
 
 def _cancel(call: Any) -> None:

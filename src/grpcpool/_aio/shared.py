@@ -309,7 +309,7 @@ class HandleCaller:
         caller = self._caller if self._is_settled else self._current()
         call = caller.call(arguments, chain)
         # As `Calls.add` does, which would cost as much again to call.
-        begun = self._begun
+        call._followed_in = begun = self._begun
         begun.add(ref(call, begun.discard))
         return call
 

@@ -323,7 +323,7 @@ FACTS: Final = (
         "an abandoned asyncio call is never collected",
         "release",
         "1.83",
-        "its stream would stay taken: the pool returns a shell that cancels the call when it is dropped",
+        "its stream would stay taken: the pool returns a shell that cancels a stream of responses when it is dropped",
         "the shell costs a little, and changes nothing",
         "tests/aio_calls/test_abandoned.py::test_a_running_call",
     ),

@@ -49,7 +49,12 @@ _PARAMETERS = (
 
 
 class _EndsAtHome:
-    """An intercepted call that is cancelled on its loop when it is dropped, whatever thread collects it."""
+    """An intercepted call that is cancelled on its loop when it is dropped, whatever thread collects it.
+
+    One with one response goes on: what becomes of the call that the interceptors return is decided there.
+    """
+
+    ends_unread: bool
 
     _loop: asyncio.AbstractEventLoop
     _interceptors_task: asyncio.Task[Any]
@@ -62,7 +67,7 @@ class _EndsAtHome:
 
     def __del__(self) -> None:
         # Without the task the constructor has failed.
-        if "_interceptors_task" in self.__dict__:
+        if not self.ends_unread and "_interceptors_task" in self.__dict__:
             end_at_home(self, self._loop)
 
 
@@ -129,7 +134,11 @@ def _chains() -> dict[str, Any]:
     for kind in ("stream_unary", "stream_stream"):
         ours[kind] = (_EndsAtHome, _WritesWithoutHolding)
     return {
-        kind: type(name, (*ours[kind], getattr(module, name)), {"__module__": __name__})
+        kind: type(
+            name,
+            (*ours[kind], getattr(module, name)),
+            {"__module__": __name__, "ends_unread": kind.endswith("_unary")},
+        )
         for kind, name in _CLASSES.items()
     }
 

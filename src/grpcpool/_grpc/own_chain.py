@@ -8,7 +8,8 @@
     over, without a call
 
 An interceptor may return a call, or a response (or an asynchronous iterator of responses), which `_Answer` stands for.
-A call is held by its caller alone: one that is dropped is cancelled.
+A call is held by its caller alone. A stream of responses that is dropped is cancelled. One with one response goes on:
+what becomes of the call that the interceptors return is decided there.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class OwnCall:
         return self._running
 
     def __del__(self) -> None:
-        if "_running" in self.__dict__:
+        if self._kind.endswith("_stream") and "_running" in self.__dict__:
             end_at_home(self, self._loop)
 
     def cancel(self) -> bool:
