@@ -1,9 +1,12 @@
-"""What takes the arguments of a call, and runs it."""
+"""What takes the arguments of a call, and runs it; and what is wrong with them, as gRPC reports it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
+
+import grpc
 
 from .._shared.arguments import Arguments
 from .._shared.methods import Method
@@ -34,3 +37,39 @@ class Caller(Protocol):
 
     def of_other_method(self, name: str) -> Caller:
         """The caller for a method with another name, if an interceptor has changed it."""
+
+
+_METADATA = grpc.aio.Metadata
+_COMPRESSIONS = frozenset(grpc.Compression)
+
+
+def as_metadata(metadata: Any) -> Any:
+    """Sequences as `grpc.aio.Metadata`, and a new one instead of one that is empty; anything else as it is, as in gRPC.
+
+    Raises:
+        ValueError: An entry is not a pair. In metadata that is not a sequence gRPC finds that later.
+    """
+    if not metadata:
+        return _METADATA()
+    if isinstance(metadata, _METADATA) or not isinstance(metadata, Sequence):
+        return metadata
+    return _METADATA.from_tuple(tuple(metadata))
+
+
+def check_compression(compression: Any) -> None:
+    """Raises what gRPC raises when the call is made.
+
+    Raises:
+        KeyError: It is not a `grpc.Compression`.
+    """
+    if compression and compression not in _COMPRESSIONS:
+        raise KeyError(compression)
+
+
+def read_again(metadata: Iterable[Any]) -> Iterable[Any]:
+    """Metadata, read now, because it may be an iterator, or change. It can be read again.
+
+    It is a sequence if it was `grpc.aio.Metadata` or a sequence: that decides when gRPC finds what is wrong with it.
+    """
+    read = tuple(metadata)
+    return read if isinstance(metadata, _METADATA | Sequence) else dict(enumerate(read)).values()

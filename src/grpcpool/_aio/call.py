@@ -56,7 +56,7 @@ else:
 
 # After these errors the native call is over, or unaffected: it does not support what was tried, or a coroutine that
 # waited for it was closed.
-_HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError, GeneratorExit)
+_HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError, GeneratorExit, StopAsyncIteration)
 
 
 MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
@@ -329,7 +329,8 @@ def _end_unheld(running: Running) -> None:
 
 def _end_if_not_sent(native: Any) -> None:
     sending = sending_of(native)
-    if sending is not None:
+    # One that is over may be asked in another loop than its own.
+    if sending is not None and not native.done():
         sending.add_done_callback(partial(_cancel_if_not_sent, native))
 
 
@@ -386,14 +387,21 @@ class _ManyResponses(CallProxy):
     _ends_unread = False
     # How it is read, for as long as there is no native call to keep it.
     _is_iterated: bool | None = None
+    # What iterates it, which holds it; and gRPC's own iterator, once that will not be replaced.
+    _responses: weakref.ref[Responses] | None = None
+    _iterator: AsyncIterator[Any] | None = None
 
     def _has_heard(self) -> Any:
         """A response has been read: the call is not sent again, and its connection lives; returns its slot."""
         self._has_responded = True
-        stage = self._stage
-        slot = stage._slot if isinstance(stage, Running) else NOWHERE
+        slot = self._delivers()
         slot.heard += 1
         return slot
+
+    def _delivers(self) -> Any:
+        """The slot whose connection delivers the responses."""
+        stage = self._stage
+        return stage._slot if isinstance(stage, Running) and self._has_responded else NOWHERE
 
     def _set_reading_style(self, *, iterated: bool) -> None:
         if self._is_iterated is (not iterated):
@@ -407,7 +415,11 @@ class _ManyResponses(CallProxy):
         if native is not None:
             # Raises if the responses are being read the other way.
             native.__aiter__()
-        return Responses(self)
+        responses = None if self._responses is None else self._responses()
+        if responses is None:
+            responses = Responses(self)
+            self._responses = weakref.ref(responses)
+        return responses
 
     async def read(self) -> Any:
         if self._stage.native is None or (self._is_iterated is not None and not self.done()):

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.status import Status, has_been_refused, has_succeeded, is_done_without_metadata, status_of_done
-from .._shared.arguments import METADATA, REQUEST, WAIT_FOR_READY, Arguments
+from .._shared.arguments import COMPRESSION, METADATA, REQUEST, WAIT_FOR_READY, Arguments
 from .._shared.methods import SENDING, failed_to_serialize
 from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
+from .arguments import as_metadata, check_compression, read_again
 from .call import PROXIES, CallProxy
 from .call_stages import Running, Waiting, new_running
 from .channel import ChannelSurface
@@ -162,8 +163,8 @@ class PoolCaller:
         """The arguments of a call with metadata or credentials."""
         if credentials is not None and not self._pool._takes_call_credentials:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
-        # The metadata may be an iterator, and is read again if the call is sent again.
-        read = metadata if not metadata or type(metadata) is tuple else tuple(metadata)
+        # It is read again if the call is sent again.
+        read = metadata if not metadata or type(metadata) is tuple else read_again(metadata)
         return request, timeout, read, credentials, wait_for_ready, compression
 
     def _made(self, running: Running, channel: AioSlotChannel) -> Callable[..., Any]:
@@ -191,6 +192,9 @@ class PoolCaller:
         if driver.machine.closing:
             raise grpc.aio.UsageError("Channel is closed.")
         arguments = running.arguments
+        # As gRPC, which reports it when the call is made.
+        as_metadata(arguments[METADATA])
+        check_compression(arguments[COMPRESSION])
         # No local name for what is sent: the traceback of an error in it holds this frame.
         self._wait(call, arguments, self._serialized(arguments[REQUEST]), running.context, running.began)
 

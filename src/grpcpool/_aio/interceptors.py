@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._grpc.interceptor_chain import chain_of
+from .arguments import as_metadata, check_compression
 
 if TYPE_CHECKING:
     from .._shared.arguments import Arguments
@@ -102,9 +103,9 @@ def intercepted(interceptors: Sequence[Any], caller: Caller, method: Method, arg
     """Begins a call that goes through `interceptors`, and then on by way of `caller`."""
     request, timeout, metadata, credentials, wait_for_ready, compression = arguments
     caller.driver.enter()
-    if not metadata or not isinstance(metadata, grpc.aio.Metadata):
-        # Another one for each call, also instead of one that is empty, as in gRPC: interceptors may add to it.
-        metadata = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
+    # Interceptors may add to it.
+    metadata = as_metadata(metadata)
+    check_compression(compression)
     name, serializer, deserializer, _ = method.arguments
     goes_on = caller.begin_chain()
     last = _Last(caller, method, compression, goes_on=goes_on, is_written=request is None)

@@ -166,14 +166,18 @@ class ChannelPool(PoolBase, ChannelSurface):
     def _interceptors(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
         return interceptors_of(self)
 
+    def _has_ended(self) -> bool:
+        """Whether the pool is closed, and its grace is over: as a channel, it is shut down only then."""
+        return self._driver.finished.is_set()
+
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """As `grpc.aio.Channel.get_state`: the state of the pool, which is `READY` if any connection is."""
         driver = self._driver
         driver.check_use()
-        if self.closed:
+        if self._has_ended():
             return grpc.ChannelConnectivity.SHUTDOWN
         state = driver.connectivity()
-        if try_to_connect and state is not grpc.ChannelConnectivity.READY:
+        if try_to_connect and state is not grpc.ChannelConnectivity.READY and not self.closed:
             driver.enter()
             driver.tell(driver.machine.connect)
         return state
@@ -182,9 +186,11 @@ class ChannelPool(PoolBase, ChannelSurface):
         """As `grpc.aio.Channel.wait_for_state_change`, of the state of the pool."""
         driver = self._driver
         driver.enter()
-        if self.closed:
+        if self._has_ended():
             raise grpc.aio.UsageError("Channel is closed.")
-        while self.get_state() is last_observed_state:
+        # Raises what gRPC raises if it is not a state.
+        last = grpc.ChannelConnectivity(last_observed_state.value)
+        while self.get_state() is last:
             await driver.wait_for_change(_CHECKS_EVERY)
 
     async def channel_ready(self) -> None:
@@ -225,12 +231,12 @@ class ChannelPool(PoolBase, ChannelSurface):
         they are for gRPC.
 
         Args:
-            grace: Seconds; `PoolConfig.close_grace` if not given.
+            grace: Seconds; `math.inf` waits without limit; `PoolConfig.close_grace` if not given.
         """
-        seconds = self._grace(grace)
         driver = self._driver
         if driver.is_gone():
             return
+        seconds = self._grace(grace)
         driver.enter()
         began = driver.monotonic()
         try:

@@ -14,13 +14,16 @@ NOWHERE = SimpleNamespace(heard=0)
 
 
 class Responses(AsyncIterator[Any]):
-    """The responses of a call. Holds the call for as long as it is iterated."""
+    """The responses of a call. Holds the call for as long as it is iterated.
+
+    What it has come to is known to the call as well: another one, made later, goes on there.
+    """
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self._iterator: AsyncIterator[Any] | None = None
+        self._iterator: AsyncIterator[Any] | None = call._iterator
         # Whose connection delivers the responses.
-        self._slot: Any = NOWHERE
+        self._slot: Any = NOWHERE if self._iterator is None else call._delivers()
 
     def __aiter__(self) -> Self:
         return self
@@ -40,7 +43,7 @@ class Responses(AsyncIterator[Any]):
                 native = await call._begun_or_cancelled()
             except asyncio.CancelledError:
                 # As gRPC's generator, it ends with what it raises.
-                self._iterator = _closed()
+                self._iterator = call._iterator = _closed()
                 raise
             iterator = native.__aiter__()
             try:
@@ -51,17 +54,17 @@ class Responses(AsyncIterator[Any]):
                     # Another task iterates the call: this error ends nothing.
                     raise
                 if not call._is_sent_again(native, error):
-                    self._iterator = iterator
+                    self._iterator = call._iterator = iterator
                     raise
             else:
-                self._iterator = iterator
+                self._iterator = call._iterator = iterator
                 self._slot = call._has_heard()
                 return message
 
     async def aclose(self) -> None:
         """As of the asynchronous generator that gRPC returns."""
         if self._iterator is None:
-            self._iterator = _closed()
+            self._iterator = self._call._iterator = _closed()
         close = getattr(self._iterator, "aclose", None)
         if close is not None:
             await close()

@@ -88,6 +88,8 @@ class PoolHandle(HandleBase, ChannelPool):
     """A channel of its own over a pool that others use as well. `ChannelPool` describes what it offers."""
 
     _shown_as = "handle on grpcpool.aio.ChannelPool"
+    # Whether it is closed, and its grace is over.
+    _ended = False
 
     def __init__(self, recipe: Recipe) -> None:
         """Is a handle on the shared pool for these arguments."""
@@ -165,6 +167,9 @@ class PoolHandle(HandleBase, ChannelPool):
     def _caller_of_lease(self, caller: Caller) -> Caller:
         return HandleCaller(self, caller)
 
+    def _has_ended(self) -> bool:
+        return self._ended or super()._has_ended()
+
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Same as `ChannelPool.get_state`."""
         self._settle()
@@ -183,6 +188,8 @@ class PoolHandle(HandleBase, ChannelPool):
         Args:
             grace: Seconds that the calls and leases of this handle have to end; `PoolConfig.close_grace` if not given.
         """
+        if self._ended and not self._drop.alive:
+            return
         seconds = self._grace(grace)
         self._closed = True
         driver: AioDriver = self._driver
@@ -193,6 +200,7 @@ class PoolHandle(HandleBase, ChannelPool):
                 self._cancel()
                 await self._until_nothing_runs(_PATIENCE)
         finally:
+            self._ended = True
             self._cancel()
             if self._drop.alive:
                 _pools.released(self._shared, self._token)

@@ -91,7 +91,11 @@ class _WritesWithoutHolding:
     async def _write_to_iterator_queue_interruptible(self, request: Any, call: Any) -> None:
         if self._status_code_task is None:
             self._status_code_task = end = self._loop.create_future()
-            call.add_done_callback(functools.partial(_note, end))
+            try:
+                call.add_done_callback(functools.partial(_note, end))
+            except Exception:  # noqa: BLE001 -- which error it is depends on the answer
+                # An interceptor has answered itself: nothing reads what is written.
+                _note(end, None)
         grpcs: Any = super()
         await grpcs._write_to_iterator_queue_interruptible(request, call)
 

@@ -12,3 +12,4 @@ REQUEST: Final = 0
 TIMEOUT: Final = 1
 METADATA: Final = 2
 WAIT_FOR_READY: Final = 4
+COMPRESSION: Final = 5

@@ -440,9 +440,9 @@ class Driver(abc.ABC):
         """The state of the pool as a channel."""
         with self.lock:
             slots = [(slot.state, slot.channel) for slot in self.machine.fleet.slots]
-            failing = self.machine.outage.cause is not None
+            failing, closing = self.machine.outage.cause is not None, self.machine.closing
         states = [(state, channel.state() if channel is not None else None) for state, channel in slots]
-        return pool_state(states, failing=failing)
+        return pool_state(states, failing=failing, closing=closing)
 
     # --- what finalizers leave ----------------------------------------------------------------------------------
 

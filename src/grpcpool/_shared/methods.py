@@ -39,6 +39,10 @@ class Method:
 
     def __init__(self, kind: str, arguments: tuple[Any, ...]) -> None:
         """Of `kind`, the name of the maker; `arguments` are the maker's."""
+        name = arguments[0]
+        if not isinstance(name, bytes):
+            # Raises what gRPC raises if it is not a name.
+            name.encode()
         self.kind = kind
         self.arguments = arguments
         # Of the requests of calls that may be sent again, if they need one.

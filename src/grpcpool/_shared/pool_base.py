@@ -140,7 +140,7 @@ class PoolBase(abc.ABC):
 
     def _grace(self, grace: float | None) -> float:
         seconds = self._config.close_grace if grace is None else grace
-        if not is_seconds(seconds):
+        if seconds != math.inf and not is_seconds(seconds):
             raise ValueError(f"grace = {seconds!r}: must be seconds, 0 or more")
         return seconds
 

@@ -192,7 +192,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         or of the pool's (in a listener) it does not wait, and the rest is done in the background.
 
         Args:
-            grace: Seconds; `PoolConfig.close_grace` if not given.
+            grace: Seconds; `math.inf` waits without limit; `PoolConfig.close_grace` if not given.
         """
         driver, seconds = self._driver, self._grace(grace)
         if interrupts(driver, MAY_BE_OTHERS):
