@@ -33,13 +33,19 @@ Code = grpc.StatusCode
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
-async def _assert_failed(call: Any, way: Way, code: grpc.StatusCode, cause: type[PoolError]) -> None:
+async def _assert_failed(
+    call: Any, way: Way, code: grpc.StatusCode, cause: type[PoolError], *, iterated: bool = False
+) -> None:
     told: list[Any] = []
     errors: list[Any] = []
-    for _ in range(2):
+    for again in (iterated, True):
+        # As gRPC's, the iterator of a call is over once it has raised.
+        is_over = again and way.takes == "async for"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await way.take(call)
+            await (call.wait_for_connection() if is_over else way.take(call))
         errors.append(caught.value)
+    if way.takes == "async for":
+        assert await way.take(call) == []
     error = errors[0]
     assert error is not errors[1]
     assert error.code() is await call.code() is code
@@ -112,7 +118,7 @@ async def test_closed_while_it_waits(calls: CallServer, way: Way) -> None:
         await full.pool.close()
         assert told == [call]
         assert await using == ("error", Code.CANCELLED, "Channel closed!")
-        await _assert_failed(call, way, Code.CANCELLED, PoolClosedError)
+        await _assert_failed(call, way, Code.CANCELLED, PoolClosedError, iterated=True)
 
 
 # --- the server is unreachable --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from aio_calls.support import Full, World, begun, world
 from aio_calls.support_interceptors import of_all_kinds, passes
 from grpcpool import PoolConfig, isolated
 from grpcpool._aio.interceptors import add_interceptors
+from grpcpool._grpc.release import GRPC_RELEASE
 from support.aio_ways import STREAM, UNARY, outcome_of
 from support.call_server import SS, US, CallServer, new_tag
 from support.loops import in_loop, run, settle
@@ -113,17 +114,19 @@ async def _when(channel: Any, arguments: dict[str, Any]) -> tuple[str, type[Exce
 _WRONG: tuple[dict[str, Any], ...] = (
     {"metadata": {"a": "b"}},
     {"metadata": (("a", "b", "c"),)},
-    {"metadata": [("a", "b", "c")]},
-    {"metadata": "ab"},
     {"metadata": 5},
     {"compression": "gzip"},
     {"compression": 99},
     {"compression": ["gzip"]},
     {"timeout": "1"},
+    # Old releases take only tuples as sequences.
+    *({"metadata": each} for each in ([("a", "b", "c")], "ab") if GRPC_RELEASE >= (1, 83)),
 )
 
 
 @pytest.mark.parametrize("intercepted", [False, True], ids=["", "intercepted"])
+# In old releases the finalizer of gRPC's own intercepted call raises.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("wrong", _WRONG, ids=str)
 @in_loop
 async def test_a_wrong_argument_is_reported_when_grpc_does(
@@ -261,7 +264,8 @@ async def test_done_writing_to_an_interceptor(calls: CallServer, over: str) -> N
     async with world(calls) as at:
         channel = await _channel(at, over, of_all_kinds(answers))
         call = channel.stream_stream(SS)()
-        for _ in range(3):
+        # Before 1.83 each further one leaves a task of gRPC's.
+        for _ in range(3 if GRPC_RELEASE >= (1, 83) else 1):
             async with asyncio.timeout(5):
                 await call.done_writing()
         assert [response async for response in call] == [b"answer"]
