@@ -1073,6 +1073,12 @@ def the_counts_are_right(world: World) -> None:
     successors = [slot for slot in world.slots if slot.replaces is not None]
     assert fleet.slots.successors == len(successors), "miscounted: successors"
     assert fleet.slots.connections == connections(world), "miscounted: places"
+    counted = {slot: (slot.state == "opening", slot.hangs, slot.replaces is not None) for slot in world.slots}
+    assert fleet.slots.probing == sum(slot.probes for slot in world.slots), "miscounted: probing"
+    kinds = [kind for slot, kind in counted.items() if not slot.probes]
+    assert fleet.slots.hanging == sum(kind[:2] == (True, True) for kind in kinds), "miscounted: hanging"
+    assert fleet.slots.under_way == kinds.count((True, False, False)), "miscounted: under way"
+    assert fleet.slots.replacing == kinds.count((True, False, True)), "miscounted: replacing"
     for slot in successors:
         assert slot.state == "opening", f"{slot} is still a successor"
         assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} replaces nothing"  # noqa: PT018

@@ -398,8 +398,8 @@ MUTANTS = (
     Mutant(
         "last come, first served",
         "queue",
-        "else next(iter(queue))",
-        "else next(reversed(queue))",
+        "next(iter(queue.fail_fast",
+        "next(reversed(queue.fail_fast",
         "a dict can be read from either end",
     ),
     Mutant(
@@ -426,7 +426,7 @@ MUTANTS = (
     Mutant(
         "a leaving waiter's streams are still counted",
         "queue",
-        "            self.asked -= line.weight\n",
+        "        self.asked -= line.weight\n",
         "",
         "there are two counters",
     ),
@@ -615,8 +615,8 @@ MUTANTS = (
     Mutant(
         "a dial that hangs is counted on",
         "slot_table",
-        "sum(not slot.hangs and slot.replaces is None for slot in opening)",
-        "sum(slot.replaces is None for slot in opening)",
+        "        elif not kind.succeeds:\n",
+        "        if not kind.succeeds:\n",
         "it ends in time",
     ),
 )

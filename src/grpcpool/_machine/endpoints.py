@@ -153,7 +153,7 @@ class Endpoints:
         deadline = now + fleet.config.connect_timeout
         slot = self._slots.add(limit=fleet.config.max_streams, now=now, deadline=deadline)
         slot.endpoint, slot.probes = endpoint, True
-        self._slots.recount()
+        self._slots.count(slot)
         fleet.alarm_at(deadline)
         fleet.outbox.append(Open(slot))
         fleet.outbox.append(Notify(Opening(pool=fleet.name, channel=slot.id, replaces=None)))
@@ -241,7 +241,7 @@ class Endpoints:
                 back.append(slot)
             elif slot.probes:
                 slot.probes = False
-        self._slots.recount()
+                self._slots.count(slot)
         fleet.addresses.update(())
         fleet.lookups.switch(now)
         fleet.regauge(now)

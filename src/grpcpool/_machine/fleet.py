@@ -468,7 +468,7 @@ class Fleet:
                 self.direct_held(now)
             elif slot.hangs_at <= now:
                 slot.hangs, slot.hangs_at = True, math.inf
-                self.slots.recount()
+                self.slots.count(slot)
                 if self.slots.connections >= self.max_size and self.addresses.has_better(slot, now):
                     # It counts against `max_size`, and keeps out one that could be ready soon.
                     slot.deadline = now
