@@ -137,6 +137,10 @@ class Held:
     streams: int | None
 
 
+# So many look-ups may hang at once.
+_MOST_LOOKS = 24
+
+
 class World:
     """A machine, its driver and its callers. Every step ends with a check of all invariants."""
 
@@ -154,8 +158,8 @@ class World:
         self.discovered = looks and seed % 2 == 0 and leads.endpoints == 1 and not settings.either_family
         leads = leads._replace(discovered=self.discovered)
         self.machine = code.machine(self.config, name="pool", random=dice(seed).random, leads=leads)
-        # Whether a look-up is under way.
-        self.looking = False
+        # The look-ups that have not returned, by number: when each began, and for which target.
+        self.looks: dict[int, tuple[float, int]] = {}
         # Whether a dial may have failed in this step.
         self.failing = False
         self.recorder = Recorder(self.machine)
@@ -395,20 +399,23 @@ class World:
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def looked_up(self, names: Sequence[str]) -> None:
-        """A look-up that is under way finds these addresses, or fails if there are none."""
-        if not self.looking:
+    def looked_up(self, names: Sequence[str], which: int = 0) -> None:
+        """A look-up finds these addresses, or fails if there are none: the last (0), or an earlier one that hangs."""
+        if not self.looks:
             return
-        self.broken, self.looking = True, False
+        self.broken = True
+        number = sorted(self.looks)[-1 - which % len(self.looks)]
+        del self.looks[number]
         if names:
-            self._step(self.recorder.effects(self.machine.addresses, names, self.now))
+            self._step(self.recorder.effects(self.machine.addresses, names, number, self.now))
         else:
             failures = self.machine.counters.open_failures
-            self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), self.now))
+            self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), number, self.now))
             fails = self.discovered or self.machine.counters.open_failures == failures
             assert fails, "a dial failed that gRPC could look up"
-        # Else the answer was for a target that is not used any more.
-        again = self.machine.fleet.lookups.next_at() <= self.now
+        # Else the answer was for a target that is not used any more, or a later look-up is counted on.
+        lookups = self.machine.fleet.lookups
+        again = lookups.under_way or lookups.next_at() <= self.now
         assert self.closing or again or not [slot for slot in self.slots if slot.held], (
             "a dial still waits for addresses"
         )
@@ -613,8 +620,11 @@ class World:
         self.dials.append(effect.slot)
 
     def _do_look(self, effect: Look) -> None:
-        assert not self.looking, "two look-ups at once"
-        self.looking = True
+        fleet, timeout = self.machine.fleet, self.config.connect_timeout
+        for began_at, endpoint in self.looks.values():
+            assert self.now >= began_at + timeout or endpoint != fleet.endpoint, "two look-ups at once"
+        assert len(self.looks) < _MOST_LOOKS, "too many look-ups hang"
+        self.looks[effect.number] = self.now, fleet.endpoint
 
     def _do_close(self, effect: Close) -> None:
         slot = effect.slot
@@ -1043,9 +1053,11 @@ def no_13_connections_are_even(world: World) -> None:
     An address that lost its connection because that was idle may be left out.
     """
     fleet = world.machine.fleet
-    assert world.closing or fleet.lookups.under_way == world.looking, "no. 13: waits for a look-up that has ended"
+    last = max(world.looks, default=0)
+    waits = fleet.lookups.under_way and last < fleet.lookups._begun
+    assert world.closing or not waits, "no. 13: waits for a look-up that has ended"
     addresses, slots = fleet.addresses, in_state(world, "opening", "ready", "lost")
-    if world.closing or world.looking or not (world.ticked and fleet.active and fleet.lookups.in_use):
+    if world.closing or fleet.lookups.under_way or not (world.ticked and fleet.active and fleet.lookups.in_use):
         return
     if fleet.lookups.next_at() <= world.now:
         # It has come into use in this very step.
@@ -1212,9 +1224,10 @@ def random_settings(rng: random.Random) -> Settings:
 
 def random_step(world: World, rng: random.Random) -> None:
     """One random step: requests are frequent, events of the whole pool rare."""
-    if world.looking and rng.random() < 0.12:
+    if world.looks and rng.random() < 0.12:
         number = rng.choice([0, 1, *[len(world.possible)] * 3, rng.randint(0, len(world.possible))])
-        world.looked_up(sorted(rng.sample(world.possible, min(number, len(world.possible)))))
+        names = sorted(rng.sample(world.possible, min(number, len(world.possible))))
+        world.looked_up(names, rng.choice([0, 0, rng.randrange(8)]))
         return
     index = rng.randrange(64)
     kind = rng.randrange(100)

@@ -26,7 +26,7 @@ class _Counted(Waiter):
     looks = 0
 
     @property
-    def fail_fast(self) -> bool:  # type: ignore[override]
+    def fail_fast(self) -> bool:
         """Whether it would."""
         type(self).looks += 1
         return self._fails

@@ -336,12 +336,12 @@ def test_a_limit_that_is_none_costs_nothing(name: PickerName) -> None:
             for slot in bench.slots:
                 slot.avoided_for = failures
                 bench.places.rank(slot)
-        taken = [bench.take(None) for _ in bench.slots]
+        whole = [bench.take(None) for _ in bench.slots]
         with Calls() as calls:
             assert bench.take() is None
-        for slot in taken:
-            assert slot is not None
-            bench.free(slot)
+        for each in whole:
+            assert each is not None
+            bench.free(each)
         assert bench.take() in bench.slots
         _, most = tracemalloc.get_traced_memory()
     finally:

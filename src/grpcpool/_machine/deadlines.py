@@ -60,7 +60,7 @@ class Deadlines:
         """Why an opening whose deadline has come has failed."""
         connect_timeout = self._fleet.config.connect_timeout
         if slot.held and self._fleet.lookups.discovered:
-            return TimeoutError(f"addresses() has not returned within connect_timeout, {connect_timeout} s")
+            return self._fleet.lookups.late()
         # As when it was dialled, to the last digit.
         if slot.deadline < slot.opened_at + connect_timeout:
             allowed = slot.deadline - slot.opened_at

@@ -76,7 +76,7 @@ class Fleet:
         self.slots = places.slots
         self.target = places.target
         self.addresses = Addresses(self.slots, random, leads)
-        self.lookups = LookUps(outbox, random, self.alarm_at, leads)
+        self.lookups = LookUps(outbox, random, self.alarm_at, leads, name=name, timeout=config.connect_timeout)
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
@@ -137,6 +137,8 @@ class Fleet:
         acquired = self.counters.acquired_of_closed + sum(slot.calls for slot in self.slots)
         was_in_use = self.lookups.in_use
         self.lookups.tick(acquired, now, idle=not self.places.load)
+        if not self.lookups.awaited:
+            self.direct_held(now)
         if not len(self.slots):
             self.lookups.rest()
         if self.lookups.in_use and not was_in_use:
