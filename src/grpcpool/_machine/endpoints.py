@@ -233,7 +233,7 @@ class Endpoints:
         for slot in self._slots:
             if slot.endpoint != endpoint:
                 continue
-            if slot.kept and not slot.down and self._slots.connections < fleet.max_size:
+            if slot.kept and not (slot.down or slot.blocked) and self._slots.connections < fleet.max_size:
                 self._returns_at.pop(slot, None)
                 fleet.take_back(slot, now)
                 back.append(slot)

@@ -135,14 +135,14 @@ class Fleet:
     def look(self, now: float) -> None:
         """Looks up the addresses, if that is due."""
         acquired = self.counters.acquired_of_closed + sum(slot.calls for slot in self.slots)
-        was_in_use = self.lookups.in_use
-        self.lookups.tick(acquired, now, idle=not self.places.load)
+        if self.lookups.tick(acquired, now, idle=not self.places.load):
+            self.addresses.want_all()
         if not self.lookups.awaited:
             self.direct_held(now)
+        elif any(slot.deadline > now for slot in self.held()):
+            self.lookups.want_first(now)
         if not len(self.slots):
             self.lookups.rest()
-        if self.lookups.in_use and not was_in_use:
-            self.addresses.want_all()
         self.regauge(now)
 
     def needed(self, asked: int) -> int:
@@ -316,7 +316,7 @@ class Fleet:
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
             is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
-            if is_spare and not slot.down and not self.addresses.is_gone(slot):
+            if is_spare and not (slot.down or slot.blocked) and not self.addresses.is_gone(slot):
                 self.take_back(slot, now)
                 restored.append(slot)
         return restored

@@ -117,8 +117,8 @@ class LookUps:
         if not self.under_way:
             self.want(now)
 
-    def tick(self, acquired: int, now: float, *, idle: bool) -> None:
-        """Looks up, if that is due.
+    def tick(self, acquired: int, now: float, *, idle: bool) -> bool:
+        """Looks up, if that is due; returns whether the pool has come into use.
 
         Args:
             acquired: How often places have been acquired in all.
@@ -128,7 +128,8 @@ class LookUps:
         if self.under_way and self._hangs_at <= now:
             self._hang(now)
         if self.under_way or self._due_at > now:
-            return
+            return False
+        was_in_use = self.in_use
         used = not idle or acquired != self._acquired
         self._acquired = acquired
         looks = used or self._wanted
@@ -145,6 +146,7 @@ class LookUps:
             self._begun += 1
             self._outbox.append(Look(self._begun))
             self.under_way = True
+        return self.in_use and not was_in_use
 
     def answered(self, number: int, now: float) -> bool:
         """That look-up has an answer; returns whether it is to be used."""
