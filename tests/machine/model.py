@@ -138,7 +138,7 @@ class Held:
 
 
 # So many look-ups may hang at once.
-_MOST_LOOKS = 24
+_MOST_LOOKS = 40
 
 
 class World:

@@ -29,7 +29,7 @@ _AT_LEAST = 1.0
 
 # How often that doubles at most; and with which of those that hang, however long ago they began.
 _MOST_DOUBLINGS = 20
-_MANY = 8
+_MANY = 16
 
 # Of the time between two, so that many processes do not look up at the same time.
 _JITTER = 0.2
