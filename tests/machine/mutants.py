@@ -594,8 +594,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved for the first that waits",
         "grants",
-        "        behind = self._queue.has_ask(waiter.streams)",
-        "        behind = True",
+        "        behind = self._queue.push(waiter)",
+        "        behind = self._queue.push(waiter) or True",
         "most waiters queue behind others",
     ),
     Mutant(

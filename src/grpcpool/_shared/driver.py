@@ -364,7 +364,7 @@ class Driver(abc.ABC):
                 waiter.refused(refusal)
                 raise
 
-    def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
+    def is_fit(self, slot: Slot, streams: int | None, holder: Holder, waiter: Waiter | None) -> bool:
         """Whether the connection of the place just taken is up; if it is not, the place is released."""
         try:
             up = self.losses.is_up(slot)
@@ -374,7 +374,7 @@ class Driver(abc.ABC):
         if up:
             slot.channel.trusted_until = self.monotonic() + self.trusted_for
             return True
-        self.tell(self.machine.unfit, slot, streams, holder)
+        self.tell(self.machine.unfit, slot, streams, holder, waiter)
         return False
 
     # --- calls --------------------------------------------------------------------------------------------------
