@@ -468,7 +468,7 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "        self._stays(slot)\n        self.places.enter(slot)\n",
+        "        self._stays(slot)\n        self.handicaps.enter(slot)\n",
         "        self._stays(slot)\n",
         "the state and the picker are updated separately",
     ),
