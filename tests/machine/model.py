@@ -15,7 +15,7 @@ How the model reads the invariants where the design leaves them open:
 *   No. 11: ready slots with a handicap have room like others (no. 3, and the lightest of the picker); of those with
     room, the fast way picks by rank.
 *   No. 12: the oldest waiter, if it asks for much, has a slot reserved, unless something is being dialled or none
-    would do. A reserved slot takes nothing new.
+    would do; then the next waiter, and so on. A reserved slot takes nothing new.
 *   No. 13 holds after each tick of a pool in use, unless something is being opened, lost, or cannot be reached.
 *   A dial that hangs, for a second or more at the last tick, does not count as one under way.
 *   No. 8: after `tick(now)`, `next_deadline()` is `now` or later, and it is never after the deadline of a waiter.
@@ -31,6 +31,7 @@ import dataclasses
 import datetime as dt
 import enum
 import functools
+import itertools
 import math
 import operator
 import random
@@ -285,7 +286,8 @@ class World:
             self.held.remove(held)
             self.counts["acquired"] -= 1
             self.down |= {held.slot} if held.slot.state == "ready" else set()
-            self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, Holding(held.slot), self.now))
+            holder = Holding(held.slot)
+            self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, holder, None, self.now))
 
     def refused_stream(self, index: int, began: float | None = None) -> None:
         """The server refuses the call on one of the single-stream grants, which began then."""
@@ -1034,16 +1036,19 @@ def no_11_a_handicap_has_an_end(world: World) -> None:
 
 
 def no_12_the_oldest_large_ask_has_a_slot(world: World) -> None:
-    """At most one slot is reserved; one is if the oldest waiter asks for much, and a slot would do once it is empty."""
+    """At most one slot is reserved; one is if the oldest waiter asks for much, and a slot would do once it is empty.
+
+    If none would do, the next waiter counts.
+    """
     reserved = [slot for slot in world.slots if slot.reserved]
     assert len(reserved) <= 1, f"no. 12: {reserved} are reserved"
     large = [waiter for waiter in asking(world) if waiter.streams != 1]
     assert large or not reserved, f"no. 12: {reserved} is reserved for nothing"
-    oldest = next(iter(asking(world)), None)
-    if oldest is None or oldest.streams == 1 or [slot for slot in in_state(world, "opening") if not slot.hangs]:
+    if reserved or [slot for slot in in_state(world, "opening") if not slot.hangs]:
         return
-    enough = [s for s in in_state(world, "ready") if not s.exclusive and s.limit >= (oldest.streams or 1)]
-    assert reserved or not enough, f"no. 12: nothing is reserved for {oldest.streams} of {enough}"
+    for waiter in itertools.takewhile(lambda waiter: waiter.streams != 1, asking(world)):
+        enough = [s for s in in_state(world, "ready") if not s.exclusive and s.limit >= (waiter.streams or 1)]
+        assert not enough, f"no. 12: nothing is reserved for {waiter.streams} of {enough}"
 
 
 def no_13_connections_are_even(world: World) -> None:

@@ -468,7 +468,7 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "        self._stays(slot)\n        self.places.enter(slot)\n",
+        "        self._stays(slot)\n        self.handicaps.enter(slot)\n",
         "        self._stays(slot)\n",
         "the state and the picker are updated separately",
     ),
@@ -580,8 +580,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved",
         "reservation",
-        "        if slot is not None:\n            self.slot, self._waiter = slot, waiter\n",
-        "        if False:\n            self.slot, self._waiter = slot, waiter\n",
+        "            if slot is not None:\n                self.slot, self._waiter = slot, waiter\n",
+        "            if False:\n                self.slot, self._waiter = slot, waiter\n",
         "a slot becomes empty by itself, when there is little to do",
     ),
     Mutant(
@@ -594,8 +594,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved for the first that waits",
         "grants",
-        "        behind = self._queue.asked > 0\n",
-        "        behind = True\n",
+        "        behind = self._queue.push(waiter)",
+        "        behind = self._queue.push(waiter) or True",
         "most waiters queue behind others",
     ),
     Mutant(

@@ -93,6 +93,32 @@ def test_a_large_ask_has_a_slot_reserved() -> None:
     assert play[1].in_flight == 3
 
 
+@pytest.mark.parametrize("limit_is_known", [True, False])
+def test_an_ask_for_more_than_a_server_takes_holds_up_no_other(limit_is_known: bool) -> None:
+    """A server has lowered the limit below an older ask: the next large one has the slot reserved, and is granted."""
+    play = Play(max_size=1, max_streams=10)
+    play.filled(*[1] * 8)
+
+    def lower() -> None:
+        while play[1].limit > 4:
+            play.refused_stream(1)
+
+    if limit_is_known:
+        lower()
+    assert play.request(5) == []
+    older = play.waiter
+    if not limit_is_known:
+        lower()
+    assert play.request(None) == []
+    assert play[1].reserved
+    while play[1].in_flight > 1:
+        assert play.release(1, 1) == []
+        assert play.acquire(1) is None
+    assert play.release(1, 1) == ["grant 1"]
+    assert play[1].exclusive
+    assert older.queued
+
+
 def test_a_reservation_ends_with_its_waiter() -> None:
     """When the waiter gives up, or times out, others get what was kept for it."""
     play = Play(max_size=1, max_streams=3)
@@ -498,6 +524,24 @@ def test_unfit() -> None:
     assert (play[1].state, play[1].in_flight, play.stats.acquired) == ("lost", 0, 1)
     assert play.request(1) == ["watch 1"]
     assert play.recovered(1) == ["grant 1"]
+
+
+def test_a_wait_counts_once() -> None:
+    """A lease that gets a connection that turns out to be down waits on; all its wait counts, and none of it twice."""
+    play = Play(max_size=1)
+    play.filled(None)  # It has waited, too.
+    play.request(None)
+    waiter, since = play.waiter, play.waiter.since
+    play.now += 1.0
+    assert play.release(1) == ["grant 1"]
+    assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (2, 2, 1.0)
+    play.unfit(1, None, waiter)
+    assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (1, 1, 0.0)
+    play.request(None)
+    play.waiter.since = since
+    play.now += 1.0
+    assert play.recovered(1) == ["grant 1"]
+    assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (2, 2, 2.0)
 
 
 def test_the_limit_of_a_channel_that_carried_calls_before_it_was_up() -> None:

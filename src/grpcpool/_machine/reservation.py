@@ -2,20 +2,23 @@
 
 Calls never stop coming in a busy pool, and each takes what becomes free, so that no connection would ever be free of
 calls. Therefore the oldest waiter, if it asks for much and nothing fits, has one slot reserved: that takes nothing new,
-and is granted to it once it has emptied far enough. If another slot fits first, or the waiter leaves, the reservation
-ends. There is one at a time.
+and is granted to it once it has emptied far enough. If it asks for more than any slot may carry, as a server may lower
+the limit, the next one has. If another slot fits first, or the waiter leaves, the reservation ends. There is one at a
+time.
 
 Invariants:
     * A waiter whose ask fits an empty slot is granted after finitely many releases, whatever else arrives.
-    * If nothing is reserved, no ready slot would do for the oldest waiter (or it asks for one stream, or something is
-      being dialled).
+    * If nothing is reserved, no ready slot would do for any waiter that is older than the first that asks for one
+      stream (or something is being dialled).
 
-So there is nothing to look for where a waiter queues behind others: the oldest stays. Nor is there where a whole
-connection passes from a lease to a waiter while nothing is reserved. If that was the oldest waiter, no slot would do
-for it, and therefore none for any other ask. If it was not, the oldest stays.
+So there is nothing to look for where a waiter asks for one stream, or for the same as another before it. Nor is there
+where a whole connection passes from a lease to a waiter while nothing is reserved: if another slot would do for any
+waiter, it would have done for that one.
 """
 
 from __future__ import annotations
+
+import itertools
 
 from .._values.slot_states import SlotState
 from .places import Places
@@ -63,15 +66,16 @@ class Reservation:
         return None if freed is self.slot else freed
 
     def _begin(self) -> None:
-        waiter = self._queue.oldest()
-        # What is being dialled comes for it.
-        if waiter is None or waiter.streams == 1 or self._slots.under_way:
+        # What is being dialled comes for the oldest.
+        if self._slots.under_way:
             return
-        fitting = [slot for slot in self._slots.in_state(SlotState.READY) if _may_serve(slot, waiter)]
-        slot = min(fitting, key=lambda slot: slot.in_flight, default=None)
-        if slot is not None:
-            self.slot, self._waiter = slot, waiter
-            self._keep(slot, reserved=True)
+        for waiter in itertools.takewhile(lambda waiter: waiter.streams != 1, self._queue.heads()):
+            fitting = [slot for slot in self._slots.in_state(SlotState.READY) if _may_serve(slot, waiter)]
+            slot = min(fitting, key=lambda slot: slot.in_flight, default=None)
+            if slot is not None:
+                self.slot, self._waiter = slot, waiter
+                self._keep(slot, reserved=True)
+                return
 
     def end(self) -> None:
         """Ends the reservation: the slot takes others again."""
