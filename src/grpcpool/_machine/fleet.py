@@ -470,8 +470,7 @@ class Fleet:
             if slot.held and slot.hangs_at <= now:
                 self.direct_held(now)
             elif slot.hangs_at <= now:
-                slot.hangs, slot.hangs_at = True, math.inf
-                self.slots.count(slot)
+                self.slots.hang(slot)
                 if self.slots.connections >= self.max_size and self.addresses.has_better(slot, now):
                     # It counts against `max_size`, and keeps out one that could be ready soon.
                     slot.deadline = now

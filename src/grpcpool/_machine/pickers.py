@@ -73,8 +73,8 @@ class _Buckets(Places):
     and of no call: no signal handler can interrupt it. What every call pays for does so in place, as `reload` does:
     to call that would cost as much as the move.
 
-    A bucket is made when a slot first comes to carry so much, or a little earlier: `max_streams` may be a million, to
-    say that there is no limit.
+    A bucket is made when a slot first comes to carry so much, or a little earlier: `max_streams` may be a million, if
+    there is to be no limit.
     """
 
     def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue) -> None:

@@ -11,6 +11,7 @@ Invariant: the counts are those of the slots held, and no slot held is closed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -105,6 +106,11 @@ class SlotTable:
             successor.replaces = replaced.successor = None
             self.count(successor)
         return replaced
+
+    def hang(self, slot: Slot) -> None:
+        """The connection takes too long to open."""
+        slot.hangs, slot.hangs_at = True, math.inf
+        self.count(slot)
 
     def count(self, slot: Slot) -> None:
         """Counts the slot as what it is by now, and not as what it was before."""
