@@ -161,6 +161,8 @@ class World:
         self.machine = code.machine(self.config, name="pool", random=dice(seed).random, leads=leads)
         # The look-ups that have not returned, by number: when each began, and for which target.
         self.looks: dict[int, tuple[float, int]] = {}
+        # The latest that has found addresses.
+        self.found_by = 0
         # Whether a dial may have failed in this step.
         self.failing = False
         self.recorder = Recorder(self.machine)
@@ -410,8 +412,12 @@ class World:
         del self.looks[number]
         lookups = self.machine.fleet.lookups
         hung = not lookups.under_way or number < lookups._begun
+        known = self.machine.fleet.addresses.names
         if names:
             self._step(self.recorder.effects(self.machine.addresses, names, number, self.now))
+            is_older = number < self.found_by
+            assert not is_older or self.machine.fleet.addresses.names == known, "what an older look-up found is used"
+            self.found_by = max(number, self.found_by)
         else:
             failures = self.machine.counters.open_failures
             self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), number, self.now))
@@ -1060,6 +1066,9 @@ def no_13_connections_are_even(world: World) -> None:
     last = max(world.looks, default=0)
     waits = fleet.lookups.under_way and last < fleet.lookups._begun
     assert world.closing or not waits, "no. 13: waits for a look-up that has ended"
+    if fleet.lookups.under_way and not world.closing:
+        ends_at = max(world.looks[last][0] + world.config.connect_timeout, world.now)
+        assert world.machine.next_deadline() <= ends_at, "no. 13: waits for a look-up for ever"
     addresses, slots = fleet.addresses, in_state(world, "opening", "ready", "lost")
     if world.closing or fleet.lookups.under_way or not (world.ticked and fleet.active and fleet.lookups.in_use):
         return

@@ -170,6 +170,20 @@ MUTANTS = (
         "it will be due again anyway",
     ),
     Mutant(
+        "a look-up that hangs is waited for",
+        "lookups",
+        "        return self._hangs_at if self.under_way else self._due_at\n",
+        "        return math.inf if self.under_way else self._due_at\n",
+        "most look-ups return some time",
+    ),
+    Mutant(
+        "what an older look-up finds is used",
+        "lookups",
+        "        if number < self._used_from:\n",
+        "        if False:\n",
+        "it has just been found",
+    ),
+    Mutant(
         "a refused stream leaves the limit",
         "limits",
         "            self._limit(slot, max(carried - leaving, calls - 1), now)\n",
