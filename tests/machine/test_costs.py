@@ -84,6 +84,21 @@ def test_connecting_costs_as_much_for_each_connection() -> None:
     assert cost(_MANY) <= _TWICE * cost(_FEW)
 
 
+def test_the_first_addresses_cost_as_much_for_each_connection() -> None:
+    """All connections have waited for the first look-up, and are dialled in one step."""
+
+    def cost(number: int) -> int:
+        play = Play(min_size=number, max_size=number, leads=Leads(looks=True, every=30.0))
+        play.request(1)
+        play.tick()
+        with Calls() as calls:
+            dialled = play.found(*(f"10.0.0.{each}:1" for each in range(number)))
+        assert len(dialled) == number
+        return calls.python.total()
+
+    assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
 def test_a_step_costs_as_much_for_each_address_that_is_gone() -> None:
     """All addresses of a pool are replaced by others: what follows looks at each connection a few times."""
 

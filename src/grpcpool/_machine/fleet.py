@@ -241,9 +241,9 @@ class Fleet:
     def direct_held(self, now: float) -> None:
         """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
         self.lookups.awaited = False
-        for slot in self.held():
+        for slot, address in zip(self.held(), self.addresses.deal(now), strict=False):
             slot.held = False
-            self._direct(slot, None, now)
+            self._direct(slot, address, now)
 
     def held(self) -> list[Slot]:
         """The connections that wait for the first addresses."""

@@ -95,7 +95,8 @@ class Replacing:
 
     def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
         """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
-        at = self.due_at(slot, asked, now, self.gone_at(asked))
+        gone_at = self.gone_at(asked) if self._addresses.is_gone(slot) else math.inf
+        at = self.due_at(slot, asked, now, gone_at)
         if at <= now:
             self.rotate(asked, now)
         else:

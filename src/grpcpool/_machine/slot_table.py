@@ -113,7 +113,9 @@ class SlotTable:
         self.count(slot)
 
     def count(self, slot: Slot) -> None:
-        """Counts the slot as what it is by now, and not as what it was before."""
+        """Counts the slot as what it is by now, and not as what it was before; does nothing if it is not in here."""
+        if slot not in self:
+            return
         before = self._counted.get(slot)
         kind = _Kind(slot.state, slot.hangs, slot.replaces is not None, slot.probes)
         if before is not None:
