@@ -313,9 +313,9 @@ MUTANTS = (
     ),
     Mutant(
         "overflow stays open",
-        "machine",
-        "slot.overflow = self._slots.connections > self.fleet.max_size\n",
-        "slot.overflow = self._slots.connections > self.fleet.max_size + self.config.max_overflow\n",
+        "shrinking",
+        "while self._slots.connections > self._fleet.max_size and slot.state in",
+        "while self._slots.connections > self._fleet.max_size + self._fleet.config.max_overflow and slot.state in",
         "there are two bounds, and this is the wrong one",
     ),
     Mutant(
