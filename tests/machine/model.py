@@ -373,12 +373,13 @@ class World:
         self._step(self.recorder.effects(self.machine.connect, self.now))
         due = self.now >= self.machine.fleet.addresses.retry_at
         assert self.slots or self.closing or not due, "connect() did not dial"
+        if self.closing or in_state(self, "ready"):
+            return
+        lost, needed = in_state(self, "lost"), self.machine.outage.is_needed
+        assert all(needed(slot, self.now) for slot in lost), "connect() does not reconnect what is lost"
         under_way = [slot for slot in in_state(self, "opening") if not slot.hangs]
         full = connections(self) >= bound(self)
-        if not (in_state(self, "ready") or under_way or self.closing or full):
-            lost, needed = in_state(self, "lost"), self.machine.outage.is_needed
-            assert lost or not due or self.possible, "connect() did not dial"
-            assert all(needed(slot, self.now) for slot in lost), "connect() does not reconnect what is lost"
+        assert lost or under_way or full or self.possible or not due, "connect() did not dial beside what hangs"
 
     def resize(self, min_size: int, max_size: int) -> None:
         """The bounds change."""

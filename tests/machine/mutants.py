@@ -312,6 +312,27 @@ MUTANTS = (
         "a failed dial was always thrown away",
     ),
     Mutant(
+        "nothing follows what leaves service",
+        "fleet",
+        "in its place.\n        self.alarm_at(now)\n",
+        "in its place.\n",
+        "what was not needed before may be needed then",
+    ),
+    Mutant(
+        "nothing follows a loss",
+        "fleet",
+        "self.slots.move(slot, SlotEvent.LOST)\n        self.alarm_at(now)\n",
+        "self.slots.move(slot, SlotEvent.LOST)\n",
+        "what was not needed before may be needed then",
+    ),
+    Mutant(
+        "connect() leaves what is lost",
+        "machine",
+        "        if not self._slots.ready:\n            self.outage.recall(now)\n",
+        "",
+        "a lost connection counts as one, and is not reconnected unless it is needed",
+    ),
+    Mutant(
         "overflow stays open",
         "shrinking",
         "while self._slots.connections > self._fleet.max_size and slot.state in",
