@@ -440,7 +440,7 @@ class Driver(abc.ABC):
         """The state of the pool as a channel."""
         with self.lock:
             slots = [(slot.state, slot.channel) for slot in self.machine.fleet.slots]
-            failing = self.machine.outage.cause is not None
+            failing = self.machine.fleet.addresses.failures > 0
         states = [(state, channel.state() if channel is not None else None) for state, channel in slots]
         return pool_state(states, failing=failing)
 
