@@ -5,7 +5,7 @@ have fitted on fewer slots at `target_streams` each, the least needed slot is dr
 pool is in use, one to each address is kept.
 
 Dials that hang, and those that were begun beside them, end when what is up is enough. A connection beyond `max_size`
-ends when it has come back, or one that is down or hangs does in its place.
+ends when it carries nothing any more, or one that is down or hangs does in its place.
 """
 
 from __future__ import annotations
