@@ -172,9 +172,7 @@ class Fleet:
             shortage = self.shortage(0, least)
         if shortage <= 0:
             return []
-        restored: list[Slot] = []
-        if self.slots.draining:
-            restored = self._restore(shortage if has_stream_asks() else self.shortage(0, least), now)
+        restored = self._restore(shortage if has_stream_asks() else self.shortage(0, least), now)
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
             self.dial(now)
         if self.addresses.retry_at > now:
