@@ -25,17 +25,18 @@ import asyncio
 import contextlib
 import weakref
 from asyncio import _get_running_loop
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.aio_calls import has_done_writing, sending_of, when_over
+from .._grpc.aio_calls import has_done_writing, when_over
 from .._grpc.cancel_messages import NEED_NO_HELP, keeping_message, restore_kept
 from .._grpc.status import is_refused_stream
 from .._shared.arguments import REQUEST
 from .._shared.finalizers import interrupts
+from .call_end import call_all, drop, end_if_not_sent, end_unheld, is_over
 from .call_stages import Running, Stage, Waiting
 from .failed_call import Failed, locally_cancelled
 from .responses import NOWHERE, Responses
@@ -100,7 +101,7 @@ class CallProxy:
         when_over(native, running.ended)
         if waiting is not None:
             if self._callbacks is not None:
-                self._end_if_not_sent()
+                end_if_not_sent(self._stage.native)
                 if self._ends_unread:
                     running.kept = self
             waiting.left()
@@ -129,7 +130,7 @@ class CallProxy:
 
     def _run_callbacks(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
-        _call_all(callbacks or (), self, self._driver.loop)
+        call_all(callbacks or (), self, self._driver.loop)
 
     async def _begun(self) -> Any:
         """The native call; waits for it if need be."""
@@ -154,7 +155,7 @@ class CallProxy:
         cancelled here, so that its place is released.
         """
         running = self._stage
-        if isinstance(running, Running) and running.native is native and _is_over(native):
+        if isinstance(running, Running) and running.native is native and is_over(native):
             # A callback before ours may have raised; then gRPC called no further ones.
             running.ended()
         if native is not self._stage.native:
@@ -163,7 +164,7 @@ class CallProxy:
             if not isinstance(error, GeneratorExit):
                 # The call has not ended: the coroutine that waits for it was cancelled.
                 self.cancel()
-        elif not isinstance(error, _HARMLESS) and not _is_over(native):
+        elif not isinstance(error, _HARMLESS) and not is_over(native):
             self.cancel()
         elif isinstance(error, grpc.RpcError) and not self._may_repeat and is_refused_stream(error):
             # For a call that writes, gRPC first reports only that it failed.
@@ -197,7 +198,7 @@ class CallProxy:
         elif self._ends_unread and isinstance(stage, Running) and stage.kept is None and stage.runs():
             self._go_on(stage)
         else:
-            driver.defer(partial(_drop, driver, stage, self._callbacks))
+            driver.defer(partial(drop, driver, stage, self._callbacks))
 
     def _go_on(self, running: Running) -> None:
         """The call has been dropped while it runs, and goes on: another proxy, which `running` holds, replaces this."""
@@ -208,7 +209,7 @@ class CallProxy:
         followed_in = self._followed_in
         if followed_in is not None:
             followed_in.add(weakref.ref(heir, followed_in.discard))
-        self._driver.defer(partial(_end_unheld, running))
+        self._driver.defer(partial(end_unheld, running))
 
     def __repr__(self) -> str:
         native = self._stage.native
@@ -252,21 +253,17 @@ class CallProxy:
             return
         if self._callbacks is None:
             self._callbacks = []
-            self._end_if_not_sent()
+            end_if_not_sent(self._stage.native)
             if self._ends_unread:
                 # The callback is called even if the call is dropped, as with gRPC. A stream of responses has no end
                 # unless it is read: one that is dropped is cancelled.
                 stage.kept = self
         self._callbacks.append(callback)
 
-    def _end_if_not_sent(self) -> None:
-        """Ends a call whose request gRPC cannot send, because such a call may not be awaited and would never end."""
-        _end_if_not_sent(self._stage.native)
-
     async def _ask(self, name: str) -> Any:
         while True:
             native = await self._begun()
-            self._end_if_not_sent()
+            end_if_not_sent(self._stage.native)
             answer = await getattr(native, name)()
             if native is self._stage.native:
                 return answer
@@ -297,69 +294,6 @@ class CallProxy:
             else:
                 if native is self._stage.native:
                     return
-
-
-def _drop(driver: AioDriver, stage: Waiting | Running, callbacks: list[Callable[[Any], None]] | None) -> None:
-    """Ends a call that was dropped in this stage. On the loop, also if the garbage collector ran on another thread."""
-    if isinstance(stage, Waiting):
-        driver.withdraw(stage)
-        stage.left()
-        native = locally_cancelled()
-    else:
-        native = stage.native
-        if stage.over:
-            callbacks = None
-        elif _is_over(native):
-            stage.ended()
-        else:
-            native.cancel()
-        stage.drop()
-    if callbacks is not None:
-        _call_all(callbacks, native, driver.loop)
-
-
-def _end_unheld(running: Running) -> None:
-    """Ensures that a dropped call which goes on ends. On the loop, as `_drop`."""
-    if running.runs():
-        _end_if_not_sent(running.native)
-    else:
-        # It ended before it was held.
-        running.kept = None
-
-
-def _end_if_not_sent(native: Any) -> None:
-    sending = sending_of(native)
-    # One that is over may be asked in another loop than its own.
-    if sending is not None and not native.done():
-        sending.add_done_callback(partial(_cancel_if_not_sent, native))
-
-
-def _call_all(callbacks: Iterable[Callable[[Any], None]], call: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Calls each of the done callbacks, whatever they raise."""
-    for callback in callbacks:
-        try:
-            callback(call)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            loop.call_soon(_raise, stop)
-        except BaseException as error:  # noqa: BLE001 -- a user's callback may raise anything
-            loop.call_exception_handler({"message": "a done callback of a call failed", "exception": error})
-
-
-def _is_over(native: Any) -> bool:
-    """Whether a call is over, or does not say: what gRPC makes of an interceptor's own answer may not."""
-    try:
-        return bool(native.done())
-    except Exception:  # noqa: BLE001 -- as above
-        return True
-
-
-def _raise(error: BaseException) -> None:
-    raise error
-
-
-def _cancel_if_not_sent(native: Any, sending: asyncio.Task[Any]) -> None:
-    if not native.done() and (sending.cancelled() or sending.exception() is not None):
-        native.cancel()
 
 
 class _OneResponse(CallProxy):
