@@ -36,8 +36,8 @@ from .._grpc.cancel_messages import NEED_NO_HELP, keeping_message, restore_kept
 from .._grpc.status import is_refused_stream
 from .._shared.arguments import REQUEST
 from .._shared.finalizers import interrupts
-from .call_end import call_all, drop, end_if_not_sent, end_unheld, is_over
 from .call_stages import Running, Stage, Waiting
+from .endings import call_all, drop, end_if_not_sent, end_unheld, is_over
 from .failed_call import Failed, locally_cancelled
 from .responses import NOWHERE, Responses
 

@@ -30,7 +30,7 @@ class Waiting(Waiter):
     Attributes:
         start: Starts the call on the slot that has been granted.
         asking: Whether the machine is being asked, by the caller of the call.
-        kept: The call, if it ends by itself: one that is dropped begins all the same.
+        kept: The call, if it ends by itself: one that is dropped still begins.
         sent: What it sends, if it had to be serialized.
         awaiting_start: Wakes coroutines when the call is no longer in this stage.
     """
