@@ -141,7 +141,7 @@ def _chains() -> dict[str, Any]:
         kind: type(
             name,
             (*ours[kind], getattr(module, name)),
-            {"__module__": __name__, "ends_unread": kind.endswith("_unary")},
+            {"__module__": __name__, "ends_unread": kind.endswith("unary")},
         )
         for kind, name in _CLASSES.items()
     }

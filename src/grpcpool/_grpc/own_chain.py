@@ -172,7 +172,7 @@ class OwnCall:
         return self._running
 
     def __del__(self) -> None:
-        if self._kind.endswith("_stream") and "_running" in self.__dict__:
+        if self._kind.endswith("stream") and "_running" in self.__dict__:
             end_at_home(self, self._loop)
 
     def cancel(self) -> bool:
