@@ -324,8 +324,8 @@ async def test_calls_that_have_waited_do_not_keep_their_pool(ending: _Ending) ->
     lease = await pools[0].acquire()
     timeouts = (0.01,) if ending is _expired else (600, 600)
     # A call with one response goes on when it is dropped.
-    maker = pools[0].unary_stream if ending is _dropped else pools[0].unary_unary
-    made: list[Any] = [maker(ECHO)(b"a", timeout=timeout) for timeout in timeouts]
+    maker = "unary_stream" if ending is _dropped else "unary_unary"
+    made: list[Any] = [getattr(pools[0], maker)(ECHO)(b"a", timeout=timeout) for timeout in timeouts]
     await settle()
     assert pools[0].stats().waiting == len(made)
     if ending is _served:
