@@ -146,11 +146,15 @@ async def test_cancelled_between_attempts(way: Way) -> None:
 @pytest.mark.parametrize("way", REPEATED, ids=str)
 @in_loop
 async def test_dropped_between_attempts(way: Way) -> None:
-    """A call dropped between refusals releases its place."""
+    """A stream dropped between refusals releases its place. A call with one response goes on until its pool ends."""
     async with _pool(10**9) as (pool, peer):
         call = way.begin(pool)
         await until(lambda: peer.refused >= 3)
         del call
+        if way.ends_unread:
+            seen = peer.refused
+            await until(lambda: peer.refused > seen + 1)
+            await pool.close()
         await at_rest(pool)
 
 

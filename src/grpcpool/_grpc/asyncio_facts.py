@@ -41,7 +41,7 @@ ASYNCIO_FACTS: Final = (
         "private name",
         "1.60",
         "the task that sends the request of a call with one response: it shows that gRPC could not send it",
-        "a call that gRPC cannot send, and that is not awaited, keeps its place until it is dropped",
+        "a call that gRPC cannot send, and that is not awaited, keeps its place until its pool is closed",
         f"{_AIO}::test_calls_that_cannot_be_sent",
     ),
     Fact(
