@@ -65,13 +65,13 @@ FACTS: Final = (
         f"{_SYNC}::test_a_close_within_a_callback_does_not_wait_for_itself",
     ),
     Fact(
-        "_run_channel_spin_thread",
+        "_channel_managed_call_management",
         "private name",
         "1.60",
-        "starts the thread that serves the futures and streams of a channel: if a signal handler raises there, it may "
-        "be missing, and the connection is replaced",
+        "contains the function that begins a future or stream, counts it, and starts the thread that serves them: if a "
+        "signal handler raises there, the thread may be missing or end too early, and the connection is replaced",
         "the connection stays in service; its futures and streams may never end",
-        f"{_SYNC}::test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting",
+        f"{_SYNC}::test_a_signal_handler_that_raises_while_a_call_is_begun",
     ),
     Fact(
         "Channel._get_registered_call_handle",

@@ -18,7 +18,7 @@ from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
 from .._shared.driver import Driver
-from .._shared.thread_start import is_being_started, new_thread, start
+from .._shared.thread_start import NoThreadError, is_being_started, new_thread, start
 from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
 from .._values.listener import Listener
@@ -101,7 +101,7 @@ class SyncDriver(Driver):
         """On a thread of its own, which nothing waits for: a look-up may hang for minutes."""
         try:
             start(new_thread(self._look_up, f"grpcpool-{self.name}-look-up"))
-        except RuntimeError as error:
+        except NoThreadError as error:
             if sys.is_finalizing():
                 # Nothing else runs any more, so that it holds up nothing.
                 self._look_up()
@@ -176,7 +176,7 @@ class SyncDriver(Driver):
         """Does `work` on another thread; on this one if none can be started, as when the interpreter shuts down."""
         try:
             self.threads.run(work, what)
-        except RuntimeError:
+        except NoThreadError:
             work()
 
     def interrupted(self, slot: Slot | None) -> None:
