@@ -282,7 +282,8 @@ class World:
             self.held.remove(held)
             self.counts["acquired"] -= 1
             self.down |= {held.slot} if held.slot.state == "ready" else set()
-            self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, Holding(held.slot), self.now))
+            holder = Holding(held.slot)
+            self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, holder, None, self.now))
 
     def refused_stream(self, index: int, began: float | None = None) -> None:
         """The server refuses the call on one of the single-stream grants, which began then."""
@@ -372,6 +373,13 @@ class World:
         self._step(self.recorder.effects(self.machine.connect, self.now))
         due = self.now >= self.machine.fleet.addresses.retry_at
         assert self.slots or self.closing or not due, "connect() did not dial"
+        if self.closing or in_state(self, "ready"):
+            return
+        lost, needed = in_state(self, "lost"), self.machine.outage.is_needed
+        assert all(needed(slot, self.now) for slot in lost), "connect() does not reconnect what is lost"
+        under_way = [slot for slot in in_state(self, "opening") if not slot.hangs]
+        full = connections(self) >= bound(self)
+        assert lost or under_way or full or self.possible or not due, "connect() did not dial beside what hangs"
 
     def resize(self, min_size: int, max_size: int) -> None:
         """The bounds change."""
@@ -960,6 +968,11 @@ def no_8_the_alarm_is_set(world: World) -> None:
     deadlines += [slot.deadline for slot in in_state(world, "opening", "draining")]
     deadlines += [slot.hangs_at for slot in in_state(world, "opening")]
     deadlines += [slot.avoided_until for slot in in_state(world, "ready")]
+    fleet = world.machine.fleet
+    if fleet.active and not in_state(world, "opening"):
+        # It is replaced then, unless it is back.
+        missed = [slot for slot in in_state(world, "lost") if _is_missed(world, slot) and slot.successor is None]
+        deadlines += [max(slot.given_up_at, fleet.addresses.retry_at) for slot in missed]
     assert alarm <= max(min(deadlines, default=math.inf), world.now), "no. 8: the next deadline is too late"
     if world.ticked:
         assert alarm >= world.now, f"no. 8: {alarm} is past after tick({world.now})"
@@ -991,10 +1004,14 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
     assert again or not due or not calm or successors >= surge, f"no. 8: nothing replaces {due}"
 
 
+def _is_missed(world: World, slot: Slot) -> bool:
+    """Whether a lost slot is to come back: there are less than `min_size`, or calls are on it, or wait."""
+    return len(in_state(world, "ready")) < world.min_size or slot.in_flight > 0 or bool(asking(world))
+
+
 def _is_due(world: World, slot: Slot) -> bool:
     """Whether a slot should have a successor: it is too old, or it is down, needed, and not back."""
-    missed = len(in_state(world, "ready")) < world.min_size
-    needed = slot.state == "lost" and (missed or slot.in_flight or asking(world))
+    needed = slot.state == "lost" and _is_missed(world, slot)
     if world.possible and world.machine.fleet.addresses.is_gone(slot):
         others = [s for s in in_state(world, "ready", "opening") if not world.machine.fleet.addresses.is_gone(s)]
         return sum(not s.hangs for s in others) < max(1, world.machine.fleet.needed(world.machine.queue.asked))
@@ -1049,7 +1066,10 @@ def no_13_connections_are_even(world: World) -> None:
     fleet = world.machine.fleet
     assert world.closing or fleet.lookups.under_way == world.looking, "no. 13: waits for a look-up that has ended"
     addresses, slots = fleet.addresses, in_state(world, "opening", "ready", "lost")
-    if world.closing or world.looking or not (world.ticked and fleet.active and fleet.lookups.in_use):
+    if world.closing or world.looking or not (fleet.active and fleet.lookups.in_use):
+        return
+    if not world.ticked and world.machine.next_deadline() <= world.now:
+        # A tick is to settle it.
         return
     if fleet.lookups.next_at() <= world.now:
         # It has come into use in this very step.

@@ -312,10 +312,31 @@ MUTANTS = (
         "a failed dial was always thrown away",
     ),
     Mutant(
-        "overflow stays open",
+        "nothing follows what leaves service",
+        "fleet",
+        "in its place.\n        self.alarm_at(now)\n",
+        "in its place.\n",
+        "what was not needed before may be needed then",
+    ),
+    Mutant(
+        "nothing follows a loss",
+        "fleet",
+        "self.slots.move(slot, SlotEvent.LOST)\n        self.alarm_at(now)\n",
+        "self.slots.move(slot, SlotEvent.LOST)\n",
+        "what was not needed before may be needed then",
+    ),
+    Mutant(
+        "connect() leaves what is lost",
         "machine",
-        "slot.overflow = self._slots.connections > self.fleet.max_size\n",
-        "slot.overflow = self._slots.connections > self.fleet.max_size + self.config.max_overflow\n",
+        "        if not self._slots.ready:\n            self.outage.recall(now)\n",
+        "",
+        "a lost connection counts as one, and is not reconnected unless it is needed",
+    ),
+    Mutant(
+        "overflow stays open",
+        "shrinking",
+        "while self._slots.connections > self._fleet.max_size and slot.state in",
+        "while self._slots.connections > self._fleet.max_size + self._fleet.config.max_overflow and slot.state in",
         "there are two bounds, and this is the wrong one",
     ),
     Mutant(
@@ -468,7 +489,7 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "        self._stays(slot)\n        self.places.enter(slot)\n",
+        "        self._stays(slot)\n        self.handicaps.enter(slot)\n",
         "        self._stays(slot)\n",
         "the state and the picker are updated separately",
     ),
@@ -594,8 +615,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved for the first that waits",
         "grants",
-        "        behind = self._queue.has_ask(waiter.streams)",
-        "        behind = True",
+        "        behind = self._queue.push(waiter)",
+        "        behind = self._queue.push(waiter) or True",
         "most waiters queue behind others",
     ),
     Mutant(

@@ -1,7 +1,8 @@
 """When the next tick of a pool is due: the earliest deadline of all that it waits for.
 
-Deadlines are brought forward as they arise (`Fleet.alarm_at`). After each change of the connections, and after each
-tick, the earliest is derived again. So a deadline that has gone leads to one tick without need, at most.
+Deadlines are brought forward as they arise (`Fleet.alarm_at`). When a connection has opened, or could not, and after
+each tick, the earliest is derived again. So a deadline that has gone leads to one tick without need, at most. When a
+connection leaves service, a tick is due at once: what was not missed before may be now.
 """
 
 from __future__ import annotations

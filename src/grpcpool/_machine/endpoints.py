@@ -118,11 +118,6 @@ class Endpoints:
     def _has_next(self) -> bool:
         return self._fleet.endpoint + 1 < len(self._backoffs)
 
-    def review_soon(self, now: float) -> None:
-        """A connection has been lost: the next tick is to decide."""
-        if len(self._backoffs) > 1:
-            self._fleet.alarm_at(now)
-
     def next_at(self, now: float) -> float:
         """When `review` is due."""
         if len(self._backoffs) == 1 or not self._fleet.active:
@@ -235,7 +230,7 @@ class Endpoints:
         for slot in self._slots:
             if slot.endpoint != endpoint:
                 continue
-            if slot.kept and not slot.down and self._slots.connections < fleet.max_size:
+            if slot.kept and not (slot.down or slot.blocked) and self._slots.connections < fleet.max_size:
                 self._returns_at.pop(slot, None)
                 fleet.take_back(slot, now)
                 back.append(slot)

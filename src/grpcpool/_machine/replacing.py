@@ -12,7 +12,7 @@ At most a quarter of the pool is replaced at a time; successors that hang do not
 connection in service until its address may be dialled again.
 
 A lost connection is needed if calls are on it, or wait; if there are less than `min_size`; or if it is the only one to
-its address. One that is not needed is not reconnected either.
+its address. One that is not needed is not reconnected either; when it is due for a successor, it is closed instead.
 """
 
 from __future__ import annotations
@@ -78,8 +78,15 @@ class Replacing:
             slot.reason = CloseReason.UNRESPONSIVE
             self._silence.succeed(slot, successor)
 
-    def retire_gone(self, asked: int, now: float) -> None:
-        """Drains connections to addresses that are gone, if the others are enough."""
+    def retire_due(self, asked: int, now: float) -> None:
+        """Drains connections that are to go, and need no successor.
+
+        These are the lost ones that are due and not needed. And those to addresses that are gone, if the others are
+        enough.
+        """
+        for slot in self._slots.in_state(SlotState.LOST) if self._slots.lost else ():
+            if slot.retire_at <= now and slot.successor is None and not self.is_needed(slot, asked, now):
+                self._fleet.retire(slot, slot.reason, now)
         gone = [slot for slot in self._slots.in_service() if self._addresses.is_gone(slot)]
         if gone and self._others(SlotState.READY) >= self._enough(asked):
             for slot in gone:
