@@ -392,26 +392,31 @@ def _drop(calls: list[Any]) -> None:
 def test_the_callbacks_of_a_call_that_never_starts(end: Callable[[list[Any]], None]) -> None:
     """Wherever a handler raises while a queued call is cancelled or dropped, its callbacks are called, once each."""
     for number in range(1, _MOST):
-        with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
-            pool.open()
-            lease = pool.acquire()
-            calls = [_begin_future(pool)]
-            called: list[int] = []
-            # Those added by `add_done_callback` would keep the call.
-            for i in range(3):
-                calls[0].add_callback(partial(called.append, i))
-            handler = _Handler(number)
-            handler.interrupt(lambda calls=calls: end(calls))
-            if calls:
-                calls[0].cancel()
-            # A call that was interrupted as it began to be dropped leaves the queue when its turn has come.
-            lease.release()
-            eventually(lambda called=called: called == [0, 1, 2])
-            eventually(lambda pool=pool: pool.stats().in_flight == 0)
-            assert called == [0, 1, 2]
-        if not handler.raised:
+        if not _is_interrupted_at_its_end(end, number):
             return
     pytest.fail("there is no end of it")
+
+
+def _is_interrupted_at_its_end(end: Callable[[list[Any]], None], number: int) -> bool:
+    """Ends a queued call that has callbacks, with a handler that raises at the point of that number."""
+    with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+        pool.open()
+        lease = pool.acquire()
+        calls = [_begin_future(pool)]
+        called: list[int] = []
+        # Those added by `add_done_callback` would keep the call.
+        for i in range(3):
+            calls[0].add_callback(partial(called.append, i))
+        handler = _Handler(number)
+        handler.interrupt(lambda: end(calls))
+        if calls:
+            calls[0].cancel()
+        # A call that was interrupted as it began to be dropped leaves the queue when its turn has come.
+        lease.release()
+        eventually(lambda: called == [0, 1, 2])
+        eventually(lambda: pool.stats().in_flight == 0)
+        assert called == [0, 1, 2]
+    return handler.raised
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

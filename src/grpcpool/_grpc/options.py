@@ -41,18 +41,29 @@ def check_options(options: Iterable[tuple[Any, Any]], compression: Any) -> None:
 
     Raises:
         TypeError: A name is not text, or a value is neither text nor a number (nor what a pointer is for gRPC).
-        ValueError: The compression is not a number.
+        ValueError: The compression is not a number, or text cannot be encoded.
         OverflowError: A number is too large.
     """
     for name, value in options:
-        if not (name is None or isinstance(name, str | bytes)):
+        if isinstance(name, str):
+            name.encode()
+        elif not (name is None or isinstance(name, bytes)):
             raise TypeError(f"Expected str, not {type(name)}")
-        if isinstance(value, int):
-            _check_int(value)
-        elif not (isinstance(value, str | bytes) or hasattr(value, "__int__")):
-            raise TypeError(f"Expected int, bytes, or behavior, got {type(value)}")
+        _check_value(value)
     if compression:
         _check_int(int(compression))
+
+
+def _check_value(value: Any) -> None:
+    if isinstance(value, int):
+        _check_int(value)
+    elif isinstance(value, str):
+        value.encode()
+    elif not isinstance(value, bytes):
+        if not hasattr(value, "__int__"):
+            raise TypeError(f"Expected int, bytes, or behavior, got {type(value)}")
+        # The address of a pointer.
+        int(value)
 
 
 def _check_int(value: int) -> None:

@@ -207,7 +207,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
             if self._callbacks.close():
                 self._driver.callback_runner.do(self._callbacks.call)
         except BaseException:
-            # A signal handler has raised. Whoever cancels the call again finds it over.
+            # A signal handler has raised. If the call is cancelled again, it is over already.
             if self._stage is failed:
                 self._driver.defer(waiting.call_back)
             raise

@@ -134,7 +134,7 @@ class End:
                 self._place.driver.starter.do(self)
             else:
                 self._place.release()
-                if not self._is_sent_again(self._place, refused=False):
+                if not self._is_sent_again(self._place, refused=False) and self._callbacks.close():
                     self._place.driver.callback_runner.do(self._callbacks.call)
             raise
 

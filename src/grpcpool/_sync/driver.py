@@ -56,8 +56,8 @@ class SyncDriver(Driver):
         self.threads = Threads(f"grpcpool-{name}", self.guard)
         queue = partial(WorkQueue, look_at=self._look_at, monotonic=self.monotonic, guard=self.guard)
         self.starter = queue(f"grpcpool-{name}-starter")
-        # Those of calls that failed before they were started. Not the starter: they may make calls and wait until these
-        # are started.
+        # Callbacks of calls, which may make calls and wait for them. Not gRPC's threads, which report the ends of calls
+        # that have the places; nor the starter, which starts those that wait.
         self.callback_runner = queue(f"grpcpool-{name}-callbacks", blocks_after=math.inf)
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
