@@ -170,6 +170,20 @@ MUTANTS = (
         "it will be due again anyway",
     ),
     Mutant(
+        "a look-up that hangs is waited for",
+        "lookups",
+        "        return self._hangs_at if self.under_way else self._due_at\n",
+        "        return math.inf if self.under_way else self._due_at\n",
+        "most look-ups return some time",
+    ),
+    Mutant(
+        "what an older look-up finds is used",
+        "lookups",
+        "        if number < self._used_from:\n",
+        "        if False:\n",
+        "it has just been found",
+    ),
+    Mutant(
         "a refused stream leaves the limit",
         "limits",
         "            self._limit(slot, max(carried - leaving, calls - 1), now)\n",
@@ -419,8 +433,8 @@ MUTANTS = (
     Mutant(
         "last come, first served",
         "queue",
-        "else next(iter(queue))",
-        "else next(reversed(queue))",
+        "next(iter(queue.fail_fast",
+        "next(reversed(queue.fail_fast",
         "a dict can be read from either end",
     ),
     Mutant(
@@ -447,7 +461,7 @@ MUTANTS = (
     Mutant(
         "a leaving waiter's streams are still counted",
         "queue",
-        "            self.asked -= line.weight\n",
+        "        self.asked -= line.weight\n",
         "",
         "there are two counters",
     ),
@@ -636,8 +650,8 @@ MUTANTS = (
     Mutant(
         "a dial that hangs is counted on",
         "slot_table",
-        "sum(not slot.hangs and slot.replaces is None for slot in opening)",
-        "sum(slot.replaces is None for slot in opening)",
+        "        elif not kind.succeeds:\n",
+        "        if not kind.succeeds:\n",
         "it ends in time",
     ),
 )

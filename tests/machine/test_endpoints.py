@@ -47,8 +47,8 @@ class Ordered:
                         self.granted.append(slot.id)
                     case Refuse() | Started():
                         self.answers.append(type(effect))
-                    case Look():
-                        self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], self.now)
+                    case Look(number=number):
+                        self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], number, self.now)
                     case Notify() | Watch():
                         pass
                     case _:

@@ -117,6 +117,18 @@ def test_a_connection_that_is_checked_is_said_to_be_lost_when_it_is() -> None:
     assert play.request(1, fail_fast=True) == ["grant 1"]
 
 
+def test_a_connection_that_is_blocked_is_not_taken_back() -> None:
+    """It drains because there were too many. Another is dialled instead, because its check may never end."""
+    play = Play(max_size=2, max_streams=1)
+    for number in (1, 2):
+        play.request(1)
+        play.opened(number)
+    play.blocked(2)
+    assert play.resize(0, 1) == ["draining 2: shrink"]
+    assert play.resize(0, 2) == []
+    assert play.request(1) == ["open 3"]
+
+
 def test_a_connection_that_is_down_may_be_blocked_as_well() -> None:
     """Calls that would rather fail wait for its check, and get it then. Its loss is announced once."""
     play = _outage(pauses=False)

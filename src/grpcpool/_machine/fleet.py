@@ -76,7 +76,7 @@ class Fleet:
         self.slots = places.slots
         self.target = places.target
         self.addresses = Addresses(self.slots, random, leads)
-        self.lookups = LookUps(outbox, random, self.alarm_at, leads)
+        self.lookups = LookUps(outbox, random, self.alarm_at, leads, name=name, timeout=config.connect_timeout)
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
@@ -136,12 +136,14 @@ class Fleet:
     def look(self, now: float) -> None:
         """Looks up the addresses, if that is due."""
         acquired = self.counters.acquired_of_closed + sum(slot.calls for slot in self.slots)
-        was_in_use = self.lookups.in_use
-        self.lookups.tick(acquired, now, idle=not self.places.load)
+        if self.lookups.tick(acquired, now, idle=not self.places.load):
+            self.addresses.want_all()
+        if not self.lookups.awaited:
+            self.direct_held(now)
+        elif any(slot.deadline > now for slot in self.held()):
+            self.lookups.want_first(now)
         if not len(self.slots):
             self.lookups.rest()
-        if self.lookups.in_use and not was_in_use:
-            self.addresses.want_all()
         self.regauge(now)
 
     def needed(self, asked: int) -> int:
@@ -170,9 +172,7 @@ class Fleet:
             shortage = self.shortage(0, least)
         if shortage <= 0:
             return []
-        restored: list[Slot] = []
-        if self.slots.draining:
-            restored = self._restore(shortage if has_stream_asks() else self.shortage(0, least), now)
+        restored = self._restore(shortage if has_stream_asks() else self.shortage(0, least), now)
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
             self.dial(now)
         if self.addresses.retry_at > now:
@@ -241,9 +241,9 @@ class Fleet:
     def direct_held(self, now: float) -> None:
         """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
         self.lookups.awaited = False
-        for slot in self.held():
+        for slot, address in zip(self.held(), self.addresses.deal(now), strict=False):
             slot.held = False
-            self._direct(slot, None, now)
+            self._direct(slot, address, now)
 
     def held(self) -> list[Slot]:
         """The connections that wait for the first addresses."""
@@ -469,8 +469,7 @@ class Fleet:
             if slot.held and slot.hangs_at <= now:
                 self.direct_held(now)
             elif slot.hangs_at <= now:
-                slot.hangs, slot.hangs_at = True, math.inf
-                self.slots.recount()
+                self.slots.hang(slot)
                 if self.slots.connections >= self.max_size and self.addresses.has_better(slot, now):
                     # It counts against `max_size`, and keeps out one that could be ready soon.
                     slot.deadline = now

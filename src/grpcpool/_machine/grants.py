@@ -84,7 +84,7 @@ class Grants:
         for slot in self._slots.in_state(SlotState.LOST):
             self.serve(slot, now)
         if self._outage.is_hopeless():
-            for waiter in [waiter for waiter in self._queue if waiter.fail_fast]:
+            for waiter in self._queue.fail_fast():
                 self.refuse(waiter, Refusal.OPEN_FAILED, now)
 
     def serve(self, slot: Slot, now: float) -> None:

@@ -370,14 +370,14 @@ class PoolMachine:
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def addresses(self, names: Sequence[str], now: float) -> None:
-        """A look-up has found these addresses, at least one: text such as `10.0.0.7:50051` or `[::1]:50051`."""
-        if not self.closing and self.endpoints.found(names, now):
+    def addresses(self, names: Sequence[str], number: int, now: float) -> None:
+        """That look-up has found these addresses, at least one: text such as `10.0.0.7:50051` or `[::1]:50051`."""
+        if not self.closing and self.endpoints.found(names, number, now):
             self._reconcile(now)
 
-    def look_failed(self, error: BaseException, now: float) -> None:
-        """A look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
-        if not self.closing and self.endpoints.look_failed(error, now):
+    def look_failed(self, error: BaseException, number: int, now: float) -> None:
+        """That look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
+        if not self.closing and self.endpoints.look_failed(error, number, now):
             for slot in self.fleet.held():
                 self.open_failed(slot, error, now)
             self._reconcile(now)
@@ -411,7 +411,7 @@ class PoolMachine:
         self._closes_at = min(self._closes_at, deadline)
         self.closing = True
         self.fleet.active = False
-        self.fleet.lookups.rest()
+        self.fleet.lookups.close()
         self._shut(now)
         self.tick(now)
 
