@@ -114,8 +114,10 @@ FACTS: Final = (
         "private name",
         "1.60",
         "is the list to which a sync call adds its callbacks, under its `condition`: the pool replaces it by one that "
-        "logs what users' callbacks raise, because gRPC's thread would end of that",
-        "calls with a request stream and calls of leases are of a subclass of gRPC's class, which does the same",
+        "runs users' callbacks elsewhere, because gRPC's thread would wait for what they wait for, or end of what they "
+        "raise",
+        "calls with a request stream and calls of leases are of a subclass of gRPC's class, which logs what callbacks "
+        "raise; one that blocks keeps other calls on the connection from ending",
         f"{_SYNC}::test_callbacks_that_raise",
     ),
     Fact(
