@@ -356,6 +356,14 @@ FACTS: Final = (
         "tests/aio_calls/test_abandoned.py::test_a_channel_closes_while_a_task_reads_a_call_of_a_pool",
     ),
     Fact(
+        "a call with metadata that cannot be sent fails with `INTERNAL`",
+        "release",
+        "1.81",
+        "before, it cannot be begun on threads: `ValueError`. A call that waits for a place does as its release does",
+        "such a call fails in the other way if it has to wait",
+        f"{_RELEASES}::test_metadata_that_cannot_be_sent",
+    ),
+    Fact(
         "a request of 256 KiB is not kept for another attempt",
         "release",
         "1.60",

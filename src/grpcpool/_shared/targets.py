@@ -139,7 +139,8 @@ def recipe_of(
 
     Raises:
         TypeError: A target, an option or the compression is not a valid one. gRPC, too, raises at once.
-        ValueError: There is no target, or one of them twice; or the compression is not a number.
+        ValueError: There is no target, or one of them twice; an option is not a pair; or the compression is not a
+            number.
         OverflowError: A number among the options is too large for gRPC.
     """
     if isinstance(options, PoolConfig):
@@ -165,7 +166,9 @@ def _pair(option: object) -> tuple[str, Any]:
         parts = tuple(option)
         if len(parts) == _PAIR:
             return parts
-    raise TypeError(f"options must be pairs, such as [('grpc.keepalive_time_ms', 10_000)], not {option!r} in them")
+    # gRPC's types.
+    wrong = ValueError if isinstance(option, Iterable) else TypeError
+    raise wrong(f"options must be pairs, such as [('grpc.keepalive_time_ms', 10_000)], not {option!r} in them")
 
 
 def check_credentials(credentials: Credentials) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from .._grpc.release import REFUSES_METADATA
 from .._machine.slot import Slot
 from .._shared.arguments import COMPRESSION, CREDENTIALS, METADATA, Arguments
 from .._shared.methods import Method
@@ -77,6 +78,8 @@ def failure_of(arguments: Arguments) -> CallNotStartedError | None:
         if binary and not isinstance(value, bytes):
             raise TypeError(f'Binary metadata key="{key}" expected bytes, got {type(value)}')
         if not _KEY.fullmatch(name) or not (binary or _VALUE.fullmatch(_bytes(value))):
+            if REFUSES_METADATA:
+                raise ValueError(f"metadata was invalid: {arguments[METADATA]}")
             return not_started(grpc.StatusCode.INTERNAL, "Invalid metadata", None)
     return None
 
