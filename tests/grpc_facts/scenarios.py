@@ -108,11 +108,17 @@ class _SignalError(Exception):
     """What a signal handler raises."""
 
 
-def interrupted_start(target: str) -> Any:
-    """A handler raises as the thread of a channel starts; whether the connection is replaced, and a future's answer."""
+def interrupted_start(target: str, before: str) -> Any:
+    """A handler raises while a future begins; whether the connection is replaced, and a later future's answer."""
+    starts_thread, unlocks = threading.Thread.start.__code__, threading.Condition.__exit__.__code__
 
     def interrupt(frame: types.FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code is threading.Thread.start.__code__:
+        if before == "the thread is started":
+            is_there = event == "call" and frame.f_code is starts_thread
+        else:
+            # gRPC's core has the call, which is counted next.
+            is_there = event == "c_return" and frame.f_code is unlocks and _name_of(frame.f_back) == "create"
+        if is_there:
             sys.setprofile(None)
             raise _SignalError
 
@@ -128,6 +134,10 @@ def interrupted_start(target: str) -> Any:
             sys.setprofile(None)
         replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
         return replaced, repr(echo.future(b"ok").result(_LONG)) if replaced else ""
+
+
+def _name_of(frame: types.FrameType | None) -> str:
+    return "" if frame is None else frame.f_code.co_name
 
 
 def _raise(_: Any) -> NoReturn:

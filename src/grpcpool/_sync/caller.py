@@ -265,8 +265,8 @@ def _release_at_end(native: Any, place: Place, pool: object) -> Any:
 
     A running call keeps its pool, as gRPC's calls keep their channel.
     """
-    defer = place.driver.defer
-    return on_end(native, partial(_end, place, reference(native, defer), pool), defer)
+    driver = place.driver
+    return on_end(native, partial(_end, place, reference(native, driver.defer), pool), driver)
 
 
 def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:
