@@ -130,6 +130,44 @@ def interrupted_start(target: str) -> Any:
         return replaced, repr(echo.future(b"ok").result(_LONG)) if replaced else ""
 
 
+class _OtherCondition(threading.Condition):
+    """As a later gRPC may use."""
+
+
+def interrupted_lock(target: str, other_lock: bool) -> list[bool]:
+    """A handler raises as the lock of a channel is released. Whether it came to that; and if a future ends then."""
+    if other_lock:
+        compiled: Any = sys.modules["grpc._cython.cygrpc"]
+        compiled.threading = types.SimpleNamespace(**{**vars(threading), "Condition": _OtherCondition})
+    raised = []
+
+    def interrupt(frame: types.FrameType, event: str, _: Any) -> None:
+        user = frame.f_back and frame.f_back.f_globals.get("__name__")
+        if event == "call" and frame.f_code is threading.Condition.__exit__.__code__ and user == "grpc._channel":
+            raised.append(True)
+            sys.setprofile(None)
+            raise _SignalError
+
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool, pool.acquire() as lease:
+        streams: Any = lease.unary_stream(support.US)
+        call = streams(b"hold:interrupted", timeout=_LONG)
+        assert next(call) == b"0"
+        sys.setprofile(interrupt)
+        try:
+            call.cancel()
+        except _SignalError:
+            pass
+        finally:
+            sys.setprofile(None)
+        answers: list[bytes] = []
+        unary: Any = lease.unary_unary(support.UU)
+        thread = threading.Thread(
+            target=lambda: answers.append(unary.future(b"ok", timeout=_LONG).result()), daemon=True
+        )
+        thread.start()
+        return [bool(raised), _happens(lambda: bool(answers))]
+
+
 def _raise(_: Any) -> NoReturn:
     raise ArithmeticError("a deserializer failed, as the test wants")
 

@@ -74,6 +74,14 @@ def test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting(calls
     assert renamed("_run_channel_spin_thread").run("interrupted_start", calls.target).result == [False, ""]
 
 
+def test_a_signal_handler_that_raises_where_a_lock_is_taken(calls: CallServer) -> None:
+    """There is no such place in the lock of a channel; where it is of another class, there may be, and the pool warns."""
+    assert UNCHANGED.run("interrupted_lock", calls.target, False).result == [False, True]
+    ended = UNCHANGED.run("interrupted_lock", calls.target, True)
+    assert ended.result == [True, False]
+    assert ended.warned_of("_ChannelState.condition")
+
+
 def test_the_module_of_calls_has_another_name(calls: CallServer) -> None:
     """What is known of gRPC's own classes by their module is known under the new name: nothing is lost."""
     assert _MODULE_RENAMED.run("calls", calls.target).warnings == []

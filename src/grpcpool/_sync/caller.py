@@ -265,8 +265,9 @@ def _release_at_end(native: Any, place: Place, pool: object) -> Any:
 
     A running call keeps its pool, as gRPC's calls keep their channel.
     """
-    defer = place.driver.defer
-    return on_end(native, partial(_end, place, reference(native, defer), pool), defer)
+    driver = place.driver
+    end = partial(_end, place, reference(native, driver.defer_apart), pool)
+    return on_end(native, end, driver.defer, partial(driver.interrupted, place._slot))
 
 
 def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:

@@ -172,6 +172,10 @@ class SyncDriver(Driver):
         self.deferred.append(work)
         self.worker.nudge()
 
+    def defer_apart(self, work: Callable[[], object]) -> None:
+        """As `defer`, for work that waits for a lock of gRPC's, maybe forever: it has a thread of its own then."""
+        self.defer(partial(self.checker.do, work))
+
     def _run(self, work: Callable[[], None], what: str) -> None:
         """Does `work` on another thread; on this one if none can be started, as when the interpreter shuts down."""
         try:

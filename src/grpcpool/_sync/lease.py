@@ -155,9 +155,9 @@ class LeaseCaller:
             lease._driver.interrupted(lease._slot)
             lease._end_call()
             raise
-        defer = lease._driver.defer
-        over = partial(self._over, reference(call, defer), calls, lease._driver.monotonic())
-        return on_end(call, over, defer)
+        driver = lease._driver
+        over = partial(self._over, reference(call, driver.defer_apart), calls, driver.monotonic())
+        return on_end(call, over, driver.defer, partial(driver.interrupted, lease._slot))
 
     def _over(self, call: Callable[[], Any], calls: int, began: float) -> None:
         """A call that was returned is over. Never raises."""
