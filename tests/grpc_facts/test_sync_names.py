@@ -75,7 +75,7 @@ def test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting(calls
 
 
 def test_a_signal_handler_that_raises_where_a_lock_is_taken(calls: CallServer) -> None:
-    """There is no such place in the lock of a channel; where it is of another class, there may be, and the pool warns."""
+    """A channel's lock has no such place; where it is of another class, it may have, and the pool warns."""
     assert UNCHANGED.run("interrupted_lock", calls.target, False).result == [False, True]
     ended = UNCHANGED.run("interrupted_lock", calls.target, True)
     assert ended.result == [True, False]
