@@ -6,12 +6,14 @@ import asyncio
 
 import grpc
 import pytest
+from grpc.aio import AioRpcError
 
 from grpcpool.aio import ChannelPool
 from grpcpool.testing import ManualClock
-from grpcpool.testing.aio import FakeFactory
+from grpcpool.testing.aio import FakeChannel, FakeFactory, error
 from support.aio_pools import pool_over, silent
 from support.loops import in_loop, settle, until
+from support.servers import ECHO
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("each_loop")]
 
@@ -65,6 +67,23 @@ async def test_a_pool_that_cannot_connect_is_in_transient_failure(clock: ManualC
         clock.advance(20)
         await settle()
         assert pool.get_state() is State.READY
+
+
+@in_loop
+async def test_a_connection_that_ended_is_no_failure_to_connect(clock: ManualClock) -> None:
+    """A server closes a connection while a call begins: the pool is idle then, as a channel, and no attempt failed."""
+
+    async def ended(_: bytes) -> bytes:
+        raise error(grpc.StatusCode.UNAVAILABLE, "Connection reset")
+
+    factory = FakeFactory(lambda: FakeChannel({ECHO: ended}))
+    async with pool_over(factory, max_size=1) as pool:
+        await pool.open()
+        factory.made[0].set_state(State.IDLE)
+        with pytest.raises(AioRpcError):
+            await pool.unary_unary(ECHO)(b"")
+        assert pool.stats().lost == 1
+        assert pool.get_state() is State.IDLE
 
 
 @in_loop

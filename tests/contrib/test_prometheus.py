@@ -212,6 +212,20 @@ def test_counters_do_not_go_back(registry: CollectorRegistry, url: str) -> None:
     assert not _scrape(url)
 
 
+def test_what_is_taken_back_shows_no_counter_that_goes_back(
+    make_pool: PoolMaker, registry: CollectorRegistry, url: str
+) -> None:
+    """A lease whose connection is found to be down is taken back: for a moment the pool has counted less."""
+    pool = make_pool(FakeFactory(), name="orders")
+    registry.register(PoolCollector(pool))
+    lease = pool.acquire()
+    assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == 1
+    pool._driver.machine.grants.take_back(lease._slot, None)
+    assert pool.stats().acquired == 0
+    assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == 1
+    lease.release()
+
+
 def test_a_closed_pool_has_no_bounds(make_pool: PoolMaker, registry: CollectorRegistry, url: str) -> None:
     """A closed pool that is still referenced has its counters, but adds nothing to the bounds of its name."""
     closed, other = (make_pool(FakeFactory(), name="orders", min_size=1, max_size=3) for _ in range(2))

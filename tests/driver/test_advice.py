@@ -97,6 +97,17 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
         Verdict.LIMITED_BY_CONNECTING,
         "50.0 % of the callers waited, 10.0 ms on average, although max_size allows more than 2",
     ),
+    "room to grow, with all of min_size opened at once": (
+        {"waited": 5010, "size": 3, "ready": 3, "min_size": 3},
+        Verdict.LIMITED_BY_CONNECTING,
+        "Call open() at the start to open them before the load arrives",
+    ),
+    "many wait while a successor is opened": (
+        {"waited": 5010, "wait_seconds": 501.0, "size": 5, "opening": 1},
+        Verdict.TOO_SMALL,
+        "with all 4 connections open. Set max_size to 5 or more",
+    ),
+    "more than max_size, in loose mode": ({"max_size": 2}, Verdict.NOT_THE_BOTTLENECK, "and 4 connections carry 150"),
     "cannot connect": (
         {"open_failures": 7, "ready": 0, "timeouts": 3},
         Verdict.LIMITED_BY_CONNECTING,

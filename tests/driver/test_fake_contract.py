@@ -90,7 +90,8 @@ def test_an_error_has_code_and_details(channel: Any) -> None:
         fail(b"NOT_FOUND", timeout=LONG)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert caught.value.details() == "failed as asked: NOT_FOUND"
-    assert "failed as asked: NOT_FOUND" in caught.value.debug_error_string()
+    error: Any = caught.value
+    assert "failed as asked: NOT_FOUND" in error.debug_error_string()
     future = fail.future(b"ABORTED", timeout=LONG)
     with pytest.raises(grpc.RpcError):
         future.result()

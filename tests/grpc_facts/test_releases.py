@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import weakref
 from typing import Any
 
 import grpc
 import pytest
 
+import grpcpool.aio
 from aio_calls.support import world
+from grpcpool import PoolConfig, PoolOpenError
 from grpcpool._demo import limit as demonstration
 from grpcpool._demo.threads import Threads
 from grpcpool._grpc import connectivity
@@ -104,3 +107,40 @@ def test_the_demonstration_without_scaling(monkeypatch: pytest.MonkeyPatch, scal
     ways = demonstration.ways_of(Threads())
     assert (ways["gRPC's scaling"] is not None) is scales
     assert (demonstration.scaling_options(3) is not None) is scales
+
+
+_RETRIES_LATE = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "60s",
+                    "maxBackoff": "60s",
+                    "backoffMultiplier": 1,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+_OPTIONS = [("grpc.service_config", _RETRIES_LATE)]
+_CONFIG = PoolConfig(connect_timeout=3 * LONG)
+
+
+def test_why_a_channel_does_not_connect_is_known_at_once(dead: str) -> None:
+    """The call that asks for it is not repeated, though the service config says so for all methods."""
+    with (
+        grpcpool.insecure_channel(dead, _OPTIONS, config=_CONFIG) as pool,
+        pytest.raises(PoolOpenError, match="failed to connect"),
+    ):
+        pool.open(timeout=LONG)
+
+
+@in_loop
+async def test_why_a_channel_does_not_connect_is_known_at_once_on_asyncio(dead: str) -> None:
+    """The same on asyncio."""
+    async with grpcpool.aio.insecure_channel(dead, _OPTIONS, config=_CONFIG) as pool:
+        with pytest.raises(PoolOpenError, match="failed to connect"):
+            await pool.open(timeout=LONG)

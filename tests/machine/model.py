@@ -282,7 +282,8 @@ class World:
             self.held.remove(held)
             self.counts["acquired"] -= 1
             self.down |= {held.slot} if held.slot.state == "ready" else set()
-            self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, Holding(held.slot), self.now))
+            holder = Holding(held.slot)
+            self._step(self.recorder.effects(self.machine.unfit, held.slot, held.streams, holder, None, self.now))
 
     def refused_stream(self, index: int, began: float | None = None) -> None:
         """The server refuses the call on one of the single-stream grants, which began then."""

@@ -468,7 +468,7 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "        self._stays(slot)\n        self.places.enter(slot)\n",
+        "        self._stays(slot)\n        self.handicaps.enter(slot)\n",
         "        self._stays(slot)\n",
         "the state and the picker are updated separately",
     ),
@@ -594,8 +594,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved for the first that waits",
         "grants",
-        "        behind = self._queue.has_ask(waiter.streams)",
-        "        behind = True",
+        "        behind = self._queue.push(waiter)",
+        "        behind = self._queue.push(waiter) or True",
         "most waiters queue behind others",
     ),
     Mutant(

@@ -119,11 +119,10 @@ class Play:
         """A signal handler has raised in gRPC on that slot."""
         return self.did(self.recorder.effects(self.machine.blocked, self[number], self.now))
 
-    def unfit(self, number: int, streams: int | None = None) -> list[str]:
-        """That slot, just granted, turns out to be down."""
-        return self.did(
-            self.recorder.effects(self.machine.unfit, self[number], streams, Holding(self[number]), self.now)
-        )
+    def unfit(self, number: int, streams: int | None = None, waiter: Waiter | None = None) -> list[str]:
+        """That slot, just granted, maybe to a waiter, turns out to be down."""
+        slot = self[number]
+        return self.did(self.recorder.effects(self.machine.unfit, slot, streams, Holding(slot), waiter, self.now))
 
     def refused_stream(self, number: int) -> list[str]:
         """The server refuses a call on that slot."""

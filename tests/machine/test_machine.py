@@ -526,6 +526,24 @@ def test_unfit() -> None:
     assert play.recovered(1) == ["grant 1"]
 
 
+def test_a_wait_counts_once() -> None:
+    """A lease that gets a connection that turns out to be down waits on; all its wait counts, and none of it twice."""
+    play = Play(max_size=1)
+    play.filled(None)  # It has waited, too.
+    play.request(None)
+    waiter, since = play.waiter, play.waiter.since
+    play.now += 1.0
+    assert play.release(1) == ["grant 1"]
+    assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (2, 2, 1.0)
+    play.unfit(1, None, waiter)
+    assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (1, 1, 0.0)
+    play.request(None)
+    play.waiter.since = since
+    play.now += 1.0
+    assert play.recovered(1) == ["grant 1"]
+    assert (play.stats.acquired, play.stats.waited, play.stats.wait_seconds) == (2, 2, 2.0)
+
+
 def test_the_limit_of_a_channel_that_carried_calls_before_it_was_up() -> None:
     """A new connection gets the limit of the others, but never less than the calls that it carries already."""
     play = Play(max_size=2, max_streams=4, target_streams=4)

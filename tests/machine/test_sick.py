@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from grpcpool._machine.addresses import Leads
 from grpcpool._machine.effects import Notify
 from grpcpool._machine.places import Holding
 from grpcpool._machine.slot import Slot
@@ -66,6 +67,27 @@ def test_a_handicap_lasts_until_nothing_has_failed_for_long_enough() -> None:
     play.tick(0.5)
     assert (play[1].avoided_for, play.stats.avoided, play.stats.failures) == (0, 0, 2)
     assert play.machine.next_deadline() == math.inf
+
+
+def test_a_new_connection_to_a_sick_address_is_avoided_as_long_as_the_others() -> None:
+    """A successor has the handicap of its address, and no call has to fail on it; one to another address has none."""
+    play = Play(min_size=2, max_size=2, avoid_after_failure=5.0, leads=Leads(looks=True, every=30.0))
+    play.open()
+    play.found("10.0.0.1:1", "10.0.0.2:1")
+    play.opened(1, 2)
+    for _ in range(3):
+        play.machine.failed(play[1], Status.INTERNAL, play.now)
+    play.now += 1.0
+    play.refresh()
+    successors = sorted(number for number, state in play.states().items() if state == "opening")
+    for number in successors:
+        play.opened(number)
+    for number in (number for number, state in play.states().items() if state == "ready"):
+        sick = play[number].address == play[1].address
+        assert play[number].avoided_for == (3 if sick else 0)
+        assert play[number].avoided_until == (START + 5.0 if sick else math.inf)
+    play.tick(4.0)
+    assert not play.stats.avoided
 
 
 def test_what_fails_on_a_connection_that_is_down_is_only_counted() -> None:

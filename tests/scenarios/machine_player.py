@@ -166,7 +166,8 @@ class MachinePlayer:
 
     def _granted(self, waiter: _Request, slot: Slot) -> None:
         if not waiter.is_call and slot.id in self._down and slot.state is SlotState.READY:
-            self._commit(self._recorder.effects(self._machine.unfit, slot, waiter.streams, Holding(slot), self._now))
+            unfit = self._machine.unfit
+            self._commit(self._recorder.effects(unfit, slot, waiter.streams, Holding(slot), waiter, self._now))
             self._request(waiter.again(self._now))
             return
         waiter.slot = slot

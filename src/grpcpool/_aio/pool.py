@@ -137,12 +137,14 @@ class ChannelPool(PoolBase, ChannelSurface):
                 slot = places.take(lease)
             else:
                 slot = places.acquire(streams, lease)
+        waiter = None
         while True:
             if slot is None:
                 lease._released = False
-                lease._slot = slot = await AwaitedWaiter(streams, since=since, deadline=deadline).get(driver)
+                waiter = AwaitedWaiter(streams, since=since, deadline=deadline)
+                lease._slot = slot = await waiter.get(driver)
             used_at = slot.used_at
-            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, streams, lease):
+            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, streams, lease, waiter):
                 break
             lease._slot = slot = None
         lease._used_at = used_at

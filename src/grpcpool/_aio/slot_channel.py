@@ -74,7 +74,7 @@ class AioSlotChannel(SlotChannel):
         """
         probe: Any = self.channel.unary_unary("/grpcpool.Connectivity/Probe")
         try:
-            await probe(b"", wait_for_ready=False)
+            await probe(self.probe_request, wait_for_ready=False)
         except grpc.RpcError:
             # With any code: a wrong target or service config has its own.
             if self.state() is not _State.READY:

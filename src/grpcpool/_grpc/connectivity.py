@@ -29,6 +29,9 @@ _GLANCE = 0.1
 # How long an older gRPC is given to notice that a connection was lost.
 _LOOK = 0.002
 
+# As long as what gRPC keeps of a call that it may repeat (`grpc.per_rpc_retry_buffer_size`).
+_TOO_LONG_TO_KEEP = bytes(256 * 1024)
+
 TRUSTED_FOR = 0.01 if NOTICES_LOSSES else 0.5
 """Seconds for which a connection that was found up is leased without another check.
 
@@ -57,8 +60,8 @@ class Connectivity(Protocol):
     def wait_for_change(self, state: grpc.ChannelConnectivity, timeout: float) -> None:
         """Waits up to `timeout` seconds for another state than `state`."""
 
-    def failure(self, timeout: float) -> Exception | None:
-        """Why the channel does not connect; `None` if it does by now."""
+    def failure(self, timeout: float, request: bytes) -> Exception | None:
+        """Why the channel does not connect; `None` if it does by now. For `request`, see `probe_request`."""
 
     def close(self) -> None:
         """Ends what it costs to know the state."""
@@ -94,7 +97,7 @@ class NativeConnectivity:
         except ValueError:
             return
 
-    def failure(self, timeout: float) -> Exception | None:
+    def failure(self, timeout: float, request: bytes) -> Exception | None:
         """Gets the reason from a call that fails at once: gRPC shows it nowhere else.
 
         The call does not wait for ready, so while the channel is down it never leaves the process. If the channel has
@@ -102,7 +105,7 @@ class NativeConnectivity:
         """
         probe: Any = self._channel.unary_unary("/grpcpool.Connectivity/Probe")
         try:
-            probe(b"", timeout=timeout, wait_for_ready=False)
+            probe(request, timeout=timeout, wait_for_ready=False)
         except grpc.RpcError as error:
             # With any code: a wrong target or service config has its own.
             if self.state() is not grpc.ChannelConnectivity.READY:
@@ -146,7 +149,7 @@ class SubscribedConnectivity:
         with self._changed:
             self._changed.wait_for(lambda: self._state is not state, timeout)
 
-    def failure(self, timeout: float) -> Exception | None:  # noqa: ARG002 -- there is no call that could wait
+    def failure(self, timeout: float, request: bytes) -> Exception | None:  # noqa: ARG002 -- there is no call
         """An error that names the state; the reason is unknown."""
         return ConnectError(f"the channel reports {self._state.name}")
 
@@ -177,13 +180,25 @@ def _note_what_is_missing(channel: Any) -> None:
         warn_of_missing("Channel._channel")
 
 
-def wait_until_ready(connectivity: Connectivity, timeout: float, given_up: Callable[[], bool]) -> None:
+def probe_request(*, retries: bool | None) -> bytes:
+    """What a call sends that asks a channel why it does not connect.
+
+    gRPC would repeat it, as any call, if it may by the service config (`retries`), so that the reason comes late. It
+    does not repeat one whose request it does not keep, because it is too long.
+    """
+    return _TOO_LONG_TO_KEEP if retries else b""
+
+
+def wait_until_ready(
+    connectivity: Connectivity, timeout: float, given_up: Callable[[], bool], *, request: bytes
+) -> None:
     """Makes the channel connect, and waits until it is ready.
 
     Args:
         connectivity: Of the channel.
         timeout: Seconds within which gRPC says why the channel does not connect.
         given_up: Whether the wait has lost its purpose, as when it has taken too long.
+        request: See `probe_request`.
 
     Raises:
         ConnectError: Nobody waits any longer.
@@ -193,7 +208,7 @@ def wait_until_ready(connectivity: Connectivity, timeout: float, given_up: Calla
         if state is grpc.ChannelConnectivity.SHUTDOWN or given_up():
             raise ConnectError("closed while it was being opened")
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            failure = connectivity.failure(timeout)
+            failure = connectivity.failure(timeout, request)
             if failure is not None:
                 raise failure
             continue

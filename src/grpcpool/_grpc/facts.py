@@ -362,6 +362,15 @@ FACTS: Final = (
         "tests/aio_calls/test_abandoned.py::test_a_channel_closes_while_a_task_reads_a_call_of_a_pool",
     ),
     Fact(
+        "a request of 256 KiB is not kept for another attempt",
+        "release",
+        "1.60",
+        "the call that asks a channel why it does not connect would be repeated as the `retryPolicy` of its service "
+        "config says; with such a request it is not",
+        "such a channel counts as one that does not connect only when gRPC has made all attempts",
+        f"{_RELEASES}::test_why_a_channel_does_not_connect_is_known_at_once",
+    ),
+    Fact(
         "a channel scales its connections",
         "release",
         "1.84",

@@ -257,8 +257,9 @@ class Fleet:
         slot.opened_at = slot.used_at = slot.unused_since = slot.refused_at = now
         self.begin_to_age(slot, now)
         self.limits.limit_as_others(slot, now)
+        # In this order: it has the handicap of the one that it replaces.
+        self.handicaps.enter(slot)
         self.succeed(slot, now)
-        self.places.enter(slot)
         self._stay(slot, now)
 
     def begin_to_age(self, slot: Slot, now: float) -> None:
@@ -324,7 +325,7 @@ class Fleet:
         self.slots.move(slot, SlotEvent.RESTORED)
         slot.kept, slot.back_at = False, now
         self._stays(slot)
-        self.places.enter(slot)
+        self.handicaps.enter(slot)
         self.regauge(now)
         # For a tick, which derives when the slot is due for something.
         self.alarm_at(now)
@@ -444,7 +445,7 @@ class Fleet:
         self.silence.begin_again(slot, now)
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)
-        self.places.enter(slot)
+        self.handicaps.enter(slot)
         self._stay(slot, now)
 
     def _stay(self, slot: Slot, now: float) -> None:

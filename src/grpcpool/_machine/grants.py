@@ -52,10 +52,9 @@ class Grants:
 
     def wait(self, waiter: Waiter, now: float) -> None:
         """Queues the waiter and dials for it; one without time has asked once."""
-        behind = self._queue.has_ask(waiter.streams) or (waiter.streams == 1 and self._queue.asked > 0)
         if self._slots.lost:
             self._outage.recall(now)
-        self._queue.push(waiter)
+        behind = self._queue.push(waiter) or waiter.streams == 1
         self._fleet.alarm_at(waiter.deadline)
         self.fill(now, behind=behind)
         if waiter.deadline <= now and waiter.queued:
@@ -100,7 +99,7 @@ class Grants:
             # In this order: an interruption between the two is repaired.
             self._outbox.append(Grant(waiter, slot))
             self._queue.remove(waiter)
-            waited = now - waiter.since
+            waited = waiter.waited = now - waiter.since
             self._counters.waited += 1
             self._counters.wait_seconds += waited
             if self.has_listeners:
@@ -108,6 +107,13 @@ class Grants:
             # Then there is none for any ask.
             if not slot.has_room(1):
                 return
+
+    def take_back(self, slot: Slot, waiter: Waiter | None) -> None:
+        """A place on `slot` that has just been taken, by a waiter or without a wait, does not count as acquired."""
+        slot.calls -= 1
+        if waiter is not None and waiter.waited is not None:
+            self._counters.waited -= 1
+            self._counters.wait_seconds -= waiter.waited
 
     def serve_all(self, now: float) -> None:
         """Any connection may have come to have room."""

@@ -3,7 +3,7 @@
 A server that fails its calls at once always carries least. Without more, a pool would send it most of the traffic. So
 each call that fails as calls do on a sick server handicaps its connection: for `avoid_after_failure` seconds after the
 last of such failures it ranks as if it carried ten more calls for each of them. The pickers do that. Where the target
-has several addresses, all connections to the same address share the handicap.
+has several addresses, all connections to the same address share the handicap, also those that are opened later.
 
 Invariant: the handicap decides on which connection an ask is granted, never whether it is. Nothing is ejected: while
 all connections are sick, or all others are full, it changes nothing. So it needs no threshold and no trial.
@@ -79,6 +79,15 @@ class Handicaps:
             other.avoided_until = now + self._avoid_for
             self._rank(other, other.avoided_for + 1)
             self._alarm_at(other.avoided_until)
+
+    def enter(self, slot: Slot) -> None:
+        """A connection comes into service, with the handicap that others to its server have."""
+        if self._addresses.several:
+            for other in self._places.slots:
+                if other.address == slot.address and other.avoided_for > slot.avoided_for:
+                    slot.avoided_for, slot.avoided_until = other.avoided_for, other.avoided_until
+                    self._alarm_at(slot.avoided_until)
+        self._places.enter(slot)
 
     def end(self, slot: Slot, now: float) -> None:
         """Ends the slot's handicap if nothing has failed for long enough."""

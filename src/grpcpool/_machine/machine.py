@@ -348,9 +348,9 @@ class PoolMachine:
             self.outbox.append(Watch(slot))
         self.grants.fill(now)
 
-    def unfit(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
+    def unfit(self, slot: Slot, streams: int | None, holder: Holder, waiter: Waiter | None, now: float) -> None:
         """The slot just granted turned out to be down: releases the place, as if it had not been granted."""
-        slot.calls -= 1
+        self.grants.take_back(slot, waiter)
         self.lost(slot, None, now)
         self.release(slot, streams, holder, now)
 

@@ -33,9 +33,21 @@ class Waiter:
         since: When it asked.
         number: Its position in the order of arrival while it is queued; else 0.
         refusal: Why it gets nothing, once that is decided.
+        waited: The seconds that count as its wait, once it has got a place from the queue.
     """
 
-    __slots__ = ("_released", "_slot", "deadline", "fail_fast", "not_before", "number", "refusal", "since", "streams")
+    __slots__ = (
+        "_released",
+        "_slot",
+        "deadline",
+        "fail_fast",
+        "not_before",
+        "number",
+        "refusal",
+        "since",
+        "streams",
+        "waited",
+    )
 
     # Whether it is a call, and not a lease.
     is_call = False
@@ -57,6 +69,7 @@ class Waiter:
         self.not_before = not_before
         self.number = 0
         self.refusal: Refusal | None = None
+        self.waited: float | None = None
         # As a holder: the slot of its place from the moment of the decision, which is before the answer arrives.
         self._slot: Slot | None = None
         self._released = False
@@ -117,11 +130,13 @@ class WaitQueue:
         waiters = {waiter for queue in self._by_ask.values() for waiter in queue} | self._paused.keys()
         return iter(sorted(waiters, key=lambda waiter: waiter.number))
 
-    def push(self, waiter: Waiter) -> None:
-        """Queues `waiter` behind the others with the same ask."""
+    def push(self, waiter: Waiter) -> bool:
+        """Queues `waiter` behind the others with the same ask; returns whether there are any."""
         line = self._by_ask[waiter.streams]
+        behind = bool(line)
         self._enter(waiter, line)
         self.asked += line.weight
+        return behind
 
     def pause(self, waiter: Waiter) -> None:
         """Queues `waiter`, which asks for its place only later."""
@@ -179,10 +194,6 @@ class WaitQueue:
     def has_stream_asks(self) -> bool:
         """Whether anything but whole connections is asked for."""
         return len(self._by_ask) > (None in self._by_ask)
-
-    def has_ask(self, ask: int | None) -> bool:
-        """Whether a waiter asks for this."""
-        return ask in self._by_ask
 
     def heads(self) -> list[Waiter]:
         """The first waiter of each ask, in the order of arrival; without those that pause."""

@@ -364,7 +364,7 @@ class Driver(abc.ABC):
                 waiter.refused(refusal)
                 raise
 
-    def is_fit(self, slot: Slot, streams: int | None, holder: Holder) -> bool:
+    def is_fit(self, slot: Slot, streams: int | None, holder: Holder, waiter: Waiter | None) -> bool:
         """Whether the connection of the place just taken is up; if it is not, the place is released."""
         try:
             up = self.losses.is_up(slot)
@@ -374,7 +374,7 @@ class Driver(abc.ABC):
         if up:
             slot.channel.trusted_until = self.monotonic() + self.trusted_for
             return True
-        self.tell(self.machine.unfit, slot, streams, holder)
+        self.tell(self.machine.unfit, slot, streams, holder, waiter)
         return False
 
     # --- calls --------------------------------------------------------------------------------------------------
@@ -440,7 +440,7 @@ class Driver(abc.ABC):
         """The state of the pool as a channel."""
         with self.lock:
             slots = [(slot.state, slot.channel) for slot in self.machine.fleet.slots]
-            failing = self.machine.outage.cause is not None
+            failing = self.machine.fleet.addresses.failures > 0
         states = [(state, channel.state() if channel is not None else None) for state, channel in slots]
         return pool_state(states, failing=failing)
 

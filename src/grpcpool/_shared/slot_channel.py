@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from .._grpc.connectivity import probe_request
 from .._grpc.plain_channels import is_plain
 from .._grpc.registered_methods import takes_registered
 from .._grpc.status import Status, uri_of
@@ -80,6 +81,11 @@ class SlotChannel(abc.ABC):
         """The channel leads to that one address, if it is known; so is, unless `None`, whether gRPC `retries` calls."""
         self._uri = None if address is None else uri_of(address)
         self._retries = retries
+
+    @property
+    def probe_request(self) -> bytes:
+        """See the function of this name."""
+        return probe_request(retries=self._retries)
 
     @property
     def shows_unsent(self) -> bool:

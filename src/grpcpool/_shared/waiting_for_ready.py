@@ -42,7 +42,7 @@ def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:
     """
     if slot is None or slot.channel.state() is grpc.ChannelConnectivity.READY:
         return slot
-    driver.tell(driver.machine.unfit, slot, 1, holder)
+    driver.tell(driver.machine.unfit, slot, 1, holder, None)
     return None
 
 

@@ -122,7 +122,7 @@ class ChannelPool(PoolBase, ChannelSurface):
         else:
             lease._used_at = slot.used_at
             monotonic = driver.monotonic  # A function: as a local name it is faster to call.
-            if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams, lease):
+            if monotonic() > slot.channel.trusted_until and not driver.is_fit(slot, streams, lease, None):
                 self._wait_for_place(lease, timeout)
         if driver.follows_leases:
             lease._follow("" if driver.leaks is None else stack_of_caller())
@@ -138,7 +138,7 @@ class ChannelPool(PoolBase, ChannelSurface):
             waiter = BlockedWaiter(lease._streams, since=now, deadline=deadline).prepare()
             lease._slot = slot = waiter.get(driver)
             lease._used_at = slot.used_at
-            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, lease._streams, lease):
+            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, lease._streams, lease, waiter):
                 return
 
     # --- being a channel ----------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class SyncSlotChannel(SlotChannel):
     def connect(self, timeout: float, given_up: Callable[[], bool]) -> None:
         """Connects the channel, and waits until it is ready; raises as `wait_until_ready`."""
         self._connectivity = connectivity_of(self.channel)
-        wait_until_ready(self._connectivity, timeout, given_up)
+        wait_until_ready(self._connectivity, timeout, given_up, request=self.probe_request)
         self.has_connected = True
 
     def state(self) -> grpc.ChannelConnectivity:

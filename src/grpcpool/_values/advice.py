@@ -286,11 +286,14 @@ def _with_waiters(seen: _Observation) -> tuple[Verdict, str]:
         failures = f"{_attempts(seen.open_failures)} to connect failed, {_connections(after.ready)} ready"
         text = f"{failures}; {seen.waiters()}. A larger pool does not help: check server, network and log."
         return Verdict.LIMITED_BY_CONNECTING, text
-    if after.size - after.draining < after.max_size or after.opening:
+    # What is being opened may also be a successor, or find out whether a target is up.
+    if after.size - after.draining - after.opening < after.max_size:
+        wanted = min(seen.needed, after.max_size)
+        remedy = f"Set min_size to {wanted}" if wanted > after.min_size else "Call open() at the start"
         text = (
             f"{seen.waiters()}, although max_size allows more than {after.ready} connections: {seen.opened} were "
-            f"opened, and callers waited for them. Set min_size to {min(seen.needed, after.max_size)} to open them "
-            "before the load arrives, or check why connecting takes long."
+            f"opened, and callers waited for them. {remedy} to open them before the load arrives, or check why "
+            "connecting takes long."
         )
         return Verdict.LIMITED_BY_CONNECTING, text
     larger = max(seen.needed, after.max_size + 1)
@@ -317,8 +320,10 @@ def _without_waiters(seen: _Observation) -> tuple[Verdict, str]:
             Verdict.TOO_LARGE,
             f"{text}Idle connections close by themselves; a shorter idle_timeout closes them sooner.",
         )
+    # In loose mode there may be more.
+    most = f" of at most {after.max_size}" if in_service <= after.max_size else ""
     text = (
-        f"{100 * seen.share:.1f} % of the callers waited, and {in_service} of at most {after.max_size} connections "
+        f"{100 * seen.share:.1f} % of the callers waited, and {in_service}{most} connections "
         f"carry {seen.peak} in flight. If calls are slow, the cause is elsewhere: the server or the network."
     )
     return Verdict.NOT_THE_BOTTLENECK, text

@@ -136,7 +136,7 @@ class Draining(ChannelEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Granted(ChannelEvent):
-    """A waiter got a place.
+    """A waiter got a place. A lease whose connection is found to be down then waits on, and gets another.
 
     Attributes:
         waited: Seconds that it waited.

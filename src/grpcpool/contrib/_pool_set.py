@@ -75,8 +75,10 @@ class PoolSet:
                     if pool.closed:
                         # It has no bounds any more.
                         stats = dataclasses.replace(stats, min_size=0, max_size=0)
-                    named = label_of(pool.name), stats
-                    self._last[weakref.ref(pool)] = named
+                    reference = weakref.ref(pool)
+                    _, last = self._last.get(reference, ("", _NOTHING))
+                    named = label_of(pool.name), _no_less(stats, last)
+                    self._last[reference] = named
                     alive.append(named)
             for reference in list(self._last):
                 pool_or_none = reference()
@@ -119,6 +121,19 @@ _NOTHING: Final = PoolStats(
     closed={},
     channels=(),
 )
+
+
+def _no_less(stats: PoolStats, last: PoolStats) -> PoolStats:
+    """Returns the snapshot with no counter less than in the last one.
+
+    What has been acquired on a connection that is found to be down at that moment is taken back.
+    """
+    return dataclasses.replace(
+        stats,
+        acquired=max(stats.acquired, last.acquired),
+        waited=max(stats.waited, last.waited),
+        wait_seconds=max(stats.wait_seconds, last.wait_seconds),
+    )
 
 
 def _counters_of(stats: PoolStats, more: PoolStats) -> PoolStats:
