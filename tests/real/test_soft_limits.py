@@ -193,3 +193,20 @@ def _works(pool: ChannelPool) -> None:
     """Makes calls of both kinds that need gRPC's thread of the channel."""
     assert _future(pool).result() == b"a"
     assert list(_stream(pool)) == [b"0", b"1", b"2"]
+
+
+def test_a_cancel_that_waits_for_a_lock_holds_up_nothing_else(server: Server, make_pool: PoolMaker) -> None:
+    """A dropped call is cancelled on a thread that may get stuck, while the pool's worker goes on."""
+    pool = make_pool(server.channel, max_size=1)
+    with pool.acquire() as lease:
+        channel: Any = lease._channel.channel
+        (lock,) = (it for it in gc.get_referents(*gc.get_referents(channel._channel)) if hasattr(it, "notify_all"))
+        call = _stream(lease)
+        next(call)
+        done = threading.Event()
+        with lock:
+            del call
+            gc.collect()
+            pool._driver.defer(done.set)
+            assert done.wait(LONG)
+    eventually(lambda: pool.stats().in_flight == 0)

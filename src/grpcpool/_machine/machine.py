@@ -134,7 +134,7 @@ class PoolMachine:
                 self.fleet.grow(now)
         elif self.grants.rejects():
             self.grants.reject(waiter, now)
-        elif waiter.fail_fast and self.outage.is_hopeless() and not self.outage.may_dial(now):
+        elif waiter.fail_fast and self.outage.is_hopeless() and not self.outage.dials_for_call(now):
             self.grants.refuse(waiter, Refusal.OPEN_FAILED, now)
             self.grants.fill(now)
         else:

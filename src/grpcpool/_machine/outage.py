@@ -125,11 +125,11 @@ class Outage:
         lost = self._slots.in_state(SlotState.LOST)
         return not any(slot.blocked for slot in lost) and (self._primes or all(slot.exclusive for slot in lost))
 
-    def may_dial(self, now: float) -> bool:
-        """Whether a call may wait for a dial, where nothing is up or being dialled.
+    def dials_for_call(self, now: float) -> bool:
+        """A call that would rather fail finds nothing up or being dialled: returns whether it may wait for a dial.
 
         If `open()` has closed all that it had opened, or nothing but leases was asked for, there is no channel that is
-        down. One is dialled for the call then, however long other dials have to pause.
+        down. One is dialled for the call then, however long other dials have to pause; it is kept for later ones.
         """
         if now >= self._fleet.addresses.retry_at:
             return True

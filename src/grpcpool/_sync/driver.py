@@ -185,7 +185,7 @@ class SyncDriver(Driver):
 
     def interrupted(self, slot: Slot | None) -> None:
         """A call on the slot is raising no status: in the main thread, a signal handler may have raised within gRPC."""
-        if slot is None or threading.current_thread() is not threading.main_thread():
+        if slot is None or self.void or threading.current_thread() is not threading.main_thread():
             return
         error = sys.exception()
         unlock_left_locked(error)
