@@ -284,6 +284,69 @@ def test_a_callable_that_blocks_at_first(world: World, servers: Servers) -> None
         assert discovery.calls == 1
 
 
+class HangsOnce(Discovery):
+    """One of its calls hangs, the others do not."""
+
+    def __init__(self, call: int, *found: str) -> None:
+        """Call number `call` hangs; the others return these."""
+        super().__init__(*found)
+        self.hangs = call
+        self.may_go_on.clear()
+
+    def __call__(self) -> Any:
+        """Called by the pool."""
+        if self.calls + 1 != self.hangs:
+            self.calls += 1
+            return self.found
+        return super().__call__()
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_callable_that_hangs_once(world: World, mortals: Callable[[int], Servers], call: int) -> None:
+    """It is called again after `connect_timeout`: a new address is found, and what it returned before is not missed."""
+    servers = mortals(2)
+    recorder = Recorder()
+    discovery = HangsOnce(call, *of(servers, 1))
+    how = {"addresses": discovery, "listeners": [recorder]}
+    with world.pool("orders", options=OPTIONS, how=how, connect_timeout=1.0) as subject:
+        if call > 1:
+            pid_of(subject)
+            eventually(lambda: discovery.calls == call)
+            discovery.found = of(servers, 2)[1:]
+            servers[0].kill()
+        waits = subject.begin(PID, b"", wait_for_ready=True)
+        assert waits.result(LONG) == str(servers[call - 1].pid).encode()
+        assert discovery.calls > call
+        assert str(recorder.of(LookUpFailed)[0].error) == "addresses() has not returned within connect_timeout, 1.0 s"
+        discovery.may_go_on.set()
+    eventually(lambda: not _looking_up())
+
+
+@in_loop
+async def test_a_coroutine_function_that_hangs_is_cancelled(servers: Servers) -> None:
+    """When a later call of it has returned: not before, because until then it may still be the first."""
+    ended: list[tuple[int, int]] = []
+    calls = 0
+
+    async def addresses() -> list[str]:
+        nonlocal calls
+        calls += 1
+        mine = calls
+        try:
+            if mine <= 2:
+                await asyncio.Event().wait()
+        finally:
+            ended.append((mine, calls))
+        return of(servers, 1)
+
+    config = grpcpool.PoolConfig(connect_timeout=0.5)
+    async with grpcpool.aio.insecure_channel("orders", OPTIONS, addresses=addresses, config=config) as pool:
+        method: Any = pool.unary_unary(PID)
+        assert await method(b"", timeout=LONG, wait_for_ready=True) == str(servers[0].pid).encode()
+        await until(lambda: len(ended) >= 3)
+        assert sorted(ended[:3]) == [(1, 3), (2, 3), (3, 3)]
+
+
 @pytest.mark.parametrize("part", ["the resolver", "the user's own"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_look_up_that_hangs_holds_up_no_loop(monkeypatch: pytest.MonkeyPatch, kind: str, part: str) -> None:

@@ -217,6 +217,51 @@ async def test_an_idle_connection_is_made_to_reconnect(clock: ManualClock) -> No
 
 
 @in_loop
+async def test_a_connection_that_is_missed_later_is_reconnected_then(clock: ManualClock) -> None:
+    """While it is not needed it is left alone; then it is made to connect, before it is replaced."""
+    factory = FakeFactory()
+    async with pool_over(factory, min_size=2, max_size=2) as pool:
+        await pool.open()
+        pool.resize(min_size=1)
+        factory.made[0].set_state(State.IDLE)
+        for _ in range(2):
+            clock.advance(0.4)
+            await settle()
+        assert factory.made[0].state is State.IDLE
+        assert pool.stats().lost == 1
+        pool.resize(min_size=2)
+        for _ in range(3):
+            clock.advance(0.3)
+            await settle()
+        assert pool.stats().ready == 2
+        assert factory.calls == 2
+
+
+@pytest.mark.parametrize("asks", ["channel_ready", "get_state"])
+@in_loop
+async def test_a_lost_connection_that_nothing_uses_is_made_to_reconnect(clock: ManualClock, asks: str) -> None:
+    """It is needed once a user wants the pool to be ready, although the pool keeps no connections open."""
+    factory = FakeFactory()
+    async with pool_over(factory, min_size=0) as pool:
+        await pool.channel_ready()
+        factory.made[0].set_state(State.IDLE)
+        for _ in range(10):
+            clock.advance(1)
+            await settle()
+        assert pool.stats().lost == 1
+        readying = asyncio.create_task(pool.channel_ready())
+        if asks == "get_state":
+            readying.cancel()
+            assert pool.get_state(try_to_connect=True) is State.IDLE
+        await settle()
+        clock.advance(0.1)
+        await settle()
+        assert pool.get_state() is State.READY
+        if asks == "channel_ready":
+            await readying
+
+
+@in_loop
 async def test_a_channel_closed_from_outside_is_not_leased(clock: ManualClock) -> None:
     """A channel that was closed from outside counts as lost while there is another."""
     factory = FakeFactory()

@@ -15,7 +15,7 @@ import grpcpool
 from grpcpool import ChannelPool
 from support.call_server import CallServer
 from support.pools import PoolMaker
-from support.servers import dead_target
+from support.servers import ECHO, Server, dead_target, unary
 from support.waiting import LONG, eventually
 from support.ways import WAYS
 
@@ -117,6 +117,28 @@ def test_channel_ready_future_may_be_cancelled() -> None:
             future.result(timeout=0.1)
         future.cancel()
         eventually(lambda: not _watchers(pool))
+
+
+@pytest.mark.parametrize("left", ["lost", "draining"])
+def test_a_pool_that_has_only_unusable_connections_connects(make_pool: PoolMaker, left: str) -> None:
+    """A connection that is down is reconnected, and beside one that drains another is opened."""
+    with Server() as server:
+        pool = make_pool(server.channel, min_size=0)
+        assert unary(pool, ECHO, b"before", timeout=LONG) == b"before"
+        held: list[Any] = []
+        if left == "lost":
+            server.kill()
+            eventually(lambda: pool.stats().lost == 1)
+            server.start()
+        else:
+            held = [pool.acquire(streams=1), pool.acquire(streams=1)]
+            held.pop().discard()
+        assert [channel.state for channel in pool.stats().channels] == [left]
+        future: Any = grpc.channel_ready_future(pool)
+        assert future.result(timeout=LONG) is None
+        assert unary(pool, ECHO, b"after", timeout=LONG) == b"after"
+        for lease in held:
+            lease.release()
 
 
 def test_an_unreachable_server_is_a_transient_failure() -> None:

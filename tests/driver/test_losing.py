@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from grpcpool import PoolTimeoutError
+from grpcpool import ChannelPool, PoolTimeoutError
 from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory, error
 from support.pools import PoolMaker
@@ -142,15 +142,7 @@ def test_a_connection_that_is_not_missed_is_not_reconnected(make_pool: PoolMaker
     factory = FakeFactory(lambda: FakeChannel({ECHO: bytes}))
     pool = make_pool(factory, min_size=0, max_size=1)
     pool.unary_unary(ECHO)(b"")
-    (slot,) = pool._driver.machine.fleet.slots
-    asked: list[bool] = []
-    is_up = slot.channel.is_up
-
-    def seen(*, connect: bool) -> bool:
-        asked.append(connect)
-        return bool(is_up(connect=connect))
-
-    slot.channel.is_up = seen
+    asked = _checks(pool)
     factory.made[0].set_state(grpc.ChannelConnectivity.IDLE)
     for _ in range(20):
         clock.advance(1.0)
@@ -159,6 +151,41 @@ def test_a_connection_that_is_not_missed_is_not_reconnected(make_pool: PoolMaker
     assert factory.calls == 1
     pool.acquire(timeout=20).release()
     assert factory.calls == 2
+
+
+def test_a_connection_that_is_missed_later_is_reconnected_then(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """While it is not needed it is left alone; then it is made to connect, before it is replaced."""
+    factory = FakeFactory()
+    pool = make_pool(factory, min_size=2, max_size=2)
+    pool.open()
+    pool.resize(min_size=1)
+    asked = _checks(pool)
+    factory.made[0].set_state(grpc.ChannelConnectivity.IDLE)
+    clock.advance(0.4)
+    clock.advance(0.4)
+    assert pool.stats().lost == 1
+    assert not any(asked)
+    pool.resize(min_size=2)
+    clock.advance(0.4)
+    assert any(asked)
+    factory.made[0].set_state(grpc.ChannelConnectivity.READY)
+    clock.advance(0.4)
+    assert pool.stats().ready == 2
+    assert factory.calls == 2
+
+
+def _checks(pool: ChannelPool) -> list[bool]:
+    """Of each check of the oldest connection from now on: whether it makes that connect."""
+    slot = next(iter(pool._driver.machine.fleet.slots))
+    asked: list[bool] = []
+    is_up = slot.channel.is_up
+
+    def seen(*, connect: bool) -> bool:
+        asked.append(connect)
+        return bool(is_up(connect=connect))
+
+    slot.channel.is_up = seen
+    return asked
 
 
 @pytest.mark.parametrize("how", ["call", "future"])

@@ -138,6 +138,10 @@ class Held:
     streams: int | None
 
 
+# So many look-ups may hang at once.
+_MOST_LOOKS = 40
+
+
 class World:
     """A machine, its driver and its callers. Every step ends with a check of all invariants."""
 
@@ -155,8 +159,10 @@ class World:
         self.discovered = looks and seed % 2 == 0 and leads.endpoints == 1 and not settings.either_family
         leads = leads._replace(discovered=self.discovered)
         self.machine = code.machine(self.config, name="pool", random=dice(seed).random, leads=leads)
-        # Whether a look-up is under way.
-        self.looking = False
+        # The look-ups that have not returned, by number: when each began, and for which target.
+        self.looks: dict[int, tuple[float, int]] = {}
+        # The latest that has found addresses.
+        self.found_by = 0
         # Whether a dial may have failed in this step.
         self.failing = False
         self.recorder = Recorder(self.machine)
@@ -379,6 +385,13 @@ class World:
         self._step(self.recorder.effects(self.machine.connect, self.now))
         due = self.now >= self.machine.fleet.addresses.retry_at
         assert self.slots or self.closing or not due, "connect() did not dial"
+        if self.closing or in_state(self, "ready"):
+            return
+        lost, needed = in_state(self, "lost"), self.machine.outage.is_needed
+        assert all(needed(slot, self.now) for slot in lost), "connect() does not reconnect what is lost"
+        under_way = [slot for slot in in_state(self, "opening") if not slot.hangs]
+        full = connections(self) >= bound(self)
+        assert lost or under_way or full or self.possible or not due, "connect() did not dial beside what hangs"
 
     def resize(self, min_size: int, max_size: int) -> None:
         """The bounds change."""
@@ -403,21 +416,29 @@ class World:
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def looked_up(self, names: Sequence[str]) -> None:
-        """A look-up that is under way finds these addresses, or fails if there are none."""
-        if not self.looking:
+    def looked_up(self, names: Sequence[str], which: int = 0) -> None:
+        """A look-up finds these addresses, or fails if there are none: the last (0), or an earlier one that hangs."""
+        if not self.looks:
             return
-        self.broken, self.looking = True, False
+        self.broken = True
+        number = sorted(self.looks)[-1 - which % len(self.looks)]
+        del self.looks[number]
+        lookups = self.machine.fleet.lookups
+        hung = not lookups.under_way or number < lookups._begun
+        known = self.machine.fleet.addresses.names
         if names:
-            self._step(self.recorder.effects(self.machine.addresses, names, self.now))
+            self._step(self.recorder.effects(self.machine.addresses, names, number, self.now))
+            is_older = number < self.found_by
+            assert not is_older or self.machine.fleet.addresses.names == known, "what an older look-up found is used"
+            self.found_by = max(number, self.found_by)
         else:
             failures = self.machine.counters.open_failures
-            self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), self.now))
+            self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), number, self.now))
             fails = self.discovered or self.machine.counters.open_failures == failures
             assert fails, "a dial failed that gRPC could look up"
         # Else the answer was for a target that is not used any more.
-        again = self.machine.fleet.lookups.next_at() <= self.now
-        assert self.closing or again or not [slot for slot in self.slots if slot.held], (
+        again = lookups.next_at() <= self.now
+        assert self.closing or hung or again or not [slot for slot in self.slots if slot.held], (
             "a dial still waits for addresses"
         )
 
@@ -621,8 +642,11 @@ class World:
         self.dials.append(effect.slot)
 
     def _do_look(self, effect: Look) -> None:
-        assert not self.looking, "two look-ups at once"
-        self.looking = True
+        fleet, timeout = self.machine.fleet, self.config.connect_timeout
+        for began_at, endpoint in self.looks.values():
+            assert self.now >= began_at + timeout or endpoint != fleet.endpoint, "two look-ups at once"
+        assert len(self.looks) < _MOST_LOOKS, "too many look-ups hang"
+        self.looks[effect.number] = self.now, fleet.endpoint
 
     def _do_close(self, effect: Close) -> None:
         slot = effect.slot
@@ -967,6 +991,11 @@ def no_8_the_alarm_is_set(world: World) -> None:
     deadlines += [slot.deadline for slot in in_state(world, "opening", "draining")]
     deadlines += [slot.hangs_at for slot in in_state(world, "opening")]
     deadlines += [slot.avoided_until for slot in in_state(world, "ready")]
+    fleet = world.machine.fleet
+    if fleet.active and not in_state(world, "opening"):
+        # It is replaced then, unless it is back.
+        missed = [slot for slot in in_state(world, "lost") if _is_missed(world, slot) and slot.successor is None]
+        deadlines += [max(slot.given_up_at, fleet.addresses.retry_at) for slot in missed]
     assert alarm <= max(min(deadlines, default=math.inf), world.now), "no. 8: the next deadline is too late"
     if world.ticked:
         assert alarm >= world.now, f"no. 8: {alarm} is past after tick({world.now})"
@@ -998,10 +1027,14 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
     assert again or not due or not calm or successors >= surge, f"no. 8: nothing replaces {due}"
 
 
+def _is_missed(world: World, slot: Slot) -> bool:
+    """Whether a lost slot is to come back: there are less than `min_size`, or calls are on it, or wait."""
+    return len(in_state(world, "ready")) < world.min_size or slot.in_flight > 0 or bool(asking(world))
+
+
 def _is_due(world: World, slot: Slot) -> bool:
     """Whether a slot should have a successor: it is too old, or it is down, needed, and not back."""
-    missed = len(in_state(world, "ready")) < world.min_size
-    needed = slot.state == "lost" and (missed or slot.in_flight or asking(world))
+    needed = slot.state == "lost" and _is_missed(world, slot)
     if world.possible and world.machine.fleet.addresses.is_gone(slot):
         others = [s for s in in_state(world, "ready", "opening") if not world.machine.fleet.addresses.is_gone(s)]
         return sum(not s.hangs for s in others) < max(1, world.machine.fleet.needed(world.machine.queue.asked))
@@ -1054,9 +1087,17 @@ def no_13_connections_are_even(world: World) -> None:
     An address that lost its connection because that was idle may be left out.
     """
     fleet = world.machine.fleet
-    assert world.closing or fleet.lookups.under_way == world.looking, "no. 13: waits for a look-up that has ended"
+    last = max(world.looks, default=0)
+    waits = fleet.lookups.under_way and last < fleet.lookups._begun
+    assert world.closing or not waits, "no. 13: waits for a look-up that has ended"
+    if fleet.lookups.under_way and not world.closing:
+        ends_at = max(world.looks[last][0] + world.config.connect_timeout, world.now)
+        assert world.machine.next_deadline() <= ends_at, "no. 13: waits for a look-up for ever"
     addresses, slots = fleet.addresses, in_state(world, "opening", "ready", "lost")
-    if world.closing or world.looking or not (world.ticked and fleet.active and fleet.lookups.in_use):
+    if world.closing or fleet.lookups.under_way or not (fleet.active and fleet.lookups.in_use):
+        return
+    if not world.ticked and world.machine.next_deadline() <= world.now:
+        # A tick is to settle it.
         return
     if fleet.lookups.next_at() <= world.now:
         # It has come into use in this very step.
@@ -1084,6 +1125,12 @@ def the_counts_are_right(world: World) -> None:
     successors = [slot for slot in world.slots if slot.replaces is not None]
     assert fleet.slots.successors == len(successors), "miscounted: successors"
     assert fleet.slots.connections == connections(world), "miscounted: places"
+    counted = {slot: (slot.state == "opening", slot.hangs, slot.replaces is not None) for slot in world.slots}
+    assert fleet.slots.probing == sum(slot.probes for slot in world.slots), "miscounted: probing"
+    kinds = [kind for slot, kind in counted.items() if not slot.probes]
+    assert fleet.slots.hanging == sum(kind[:2] == (True, True) for kind in kinds), "miscounted: hanging"
+    assert fleet.slots.under_way == kinds.count((True, False, False)), "miscounted: under way"
+    assert fleet.slots.replacing == kinds.count((True, False, True)), "miscounted: replacing"
     for slot in successors:
         assert slot.state == "opening", f"{slot} is still a successor"
         assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} replaces nothing"  # noqa: PT018
@@ -1217,9 +1264,10 @@ def random_settings(rng: random.Random) -> Settings:
 
 def random_step(world: World, rng: random.Random) -> None:
     """One random step: requests are frequent, events of the whole pool rare."""
-    if world.looking and rng.random() < 0.12:
+    if world.looks and rng.random() < 0.12:
         number = rng.choice([0, 1, *[len(world.possible)] * 3, rng.randint(0, len(world.possible))])
-        world.looked_up(sorted(rng.sample(world.possible, min(number, len(world.possible)))))
+        names = sorted(rng.sample(world.possible, min(number, len(world.possible))))
+        world.looked_up(names, rng.randrange(3) if len(world.looks) > 1 else 0)
         return
     index = rng.randrange(64)
     kind = rng.randrange(100)

@@ -170,6 +170,20 @@ MUTANTS = (
         "it will be due again anyway",
     ),
     Mutant(
+        "a look-up that hangs is waited for",
+        "lookups",
+        "        return self._hangs_at if self.under_way else self._due_at\n",
+        "        return math.inf if self.under_way else self._due_at\n",
+        "most look-ups return some time",
+    ),
+    Mutant(
+        "what an older look-up finds is used",
+        "lookups",
+        "        if number < self._used_from:\n",
+        "        if False:\n",
+        "it has just been found",
+    ),
+    Mutant(
         "a refused stream leaves the limit",
         "limits",
         "            self._limit(slot, max(carried - leaving, calls - 1), now)\n",
@@ -312,10 +326,31 @@ MUTANTS = (
         "a failed dial was always thrown away",
     ),
     Mutant(
-        "overflow stays open",
+        "nothing follows what leaves service",
+        "fleet",
+        "in its place.\n        self.alarm_at(now)\n",
+        "in its place.\n",
+        "what was not needed before may be needed then",
+    ),
+    Mutant(
+        "nothing follows a loss",
+        "fleet",
+        "self.slots.move(slot, SlotEvent.LOST)\n        self.alarm_at(now)\n",
+        "self.slots.move(slot, SlotEvent.LOST)\n",
+        "what was not needed before may be needed then",
+    ),
+    Mutant(
+        "connect() leaves what is lost",
         "machine",
-        "slot.overflow = self._slots.connections > self.fleet.max_size\n",
-        "slot.overflow = self._slots.connections > self.fleet.max_size + self.config.max_overflow\n",
+        "        if not self._slots.ready:\n            self.outage.recall(now)\n",
+        "",
+        "a lost connection counts as one, and is not reconnected unless it is needed",
+    ),
+    Mutant(
+        "overflow stays open",
+        "shrinking",
+        "while self._slots.connections > self._fleet.max_size and slot.state in",
+        "while self._slots.connections > self._fleet.max_size + self._fleet.config.max_overflow and slot.state in",
         "there are two bounds, and this is the wrong one",
     ),
     Mutant(
@@ -398,8 +433,8 @@ MUTANTS = (
     Mutant(
         "last come, first served",
         "queue",
-        "else next(iter(queue))",
-        "else next(reversed(queue))",
+        "next(iter(queue.fail_fast",
+        "next(reversed(queue.fail_fast",
         "a dict can be read from either end",
     ),
     Mutant(
@@ -426,7 +461,7 @@ MUTANTS = (
     Mutant(
         "a leaving waiter's streams are still counted",
         "queue",
-        "            self.asked -= line.weight\n",
+        "        self.asked -= line.weight\n",
         "",
         "there are two counters",
     ),
@@ -615,8 +650,8 @@ MUTANTS = (
     Mutant(
         "a dial that hangs is counted on",
         "slot_table",
-        "sum(not slot.hangs and slot.replaces is None for slot in opening)",
-        "sum(slot.replaces is None for slot in opening)",
+        "        elif not kind.succeeds:\n",
+        "        if not kind.succeeds:\n",
         "it ends in time",
     ),
 )

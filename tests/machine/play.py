@@ -9,7 +9,7 @@ from typing import Any
 
 from grpcpool import PoolConfig, PoolStats
 from grpcpool._machine.addresses import Leads
-from grpcpool._machine.effects import Close, Effect, Grant, Notify, Open, Refuse, Started, Watch
+from grpcpool._machine.effects import Close, Effect, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
@@ -61,6 +61,8 @@ class Play:
         self.now = START
         self.slots: dict[int, Slot] = {}
         self.effects: Sequence[Effect] = ()
+        # The number of the last look-up.
+        self.look = 0
         self.waiter: Waiter = Waiter(None, since=self.now, deadline=self.now)
 
     def __getitem__(self, number: int) -> Slot:
@@ -71,6 +73,7 @@ class Play:
         """Records the effects and returns them as short texts."""
         self.effects = effects
         self.slots |= {effect.slot.id: effect.slot for effect in effects if isinstance(effect, Open)}
+        self.look = max([effect.number for effect in effects if isinstance(effect, Look)], default=self.look)
         return words(effects)
 
     def request(self, streams: int | None = None, *, wait: float = math.inf, fail_fast: bool = False) -> list[str]:
@@ -134,13 +137,14 @@ class Play:
         """That slot is up again."""
         return self.did(self.recorder.effects(self.machine.recovered, self[number], self.now))
 
-    def found(self, *names: str) -> list[str]:
-        """A look-up has found these addresses."""
-        return self.did(self.recorder.effects(self.machine.addresses, names, self.now))
+    def found(self, *names: str, look: int | None = None) -> list[str]:
+        """The last look-up, or another one, has found these addresses."""
+        return self.did(self.recorder.effects(self.machine.addresses, names, look or self.look, self.now))
 
-    def look_failed(self) -> list[str]:
-        """A look-up has failed."""
-        return self.did(self.recorder.effects(self.machine.look_failed, OSError("no such name"), self.now))
+    def look_failed(self, look: int | None = None) -> list[str]:
+        """The last look-up, or another one, has failed."""
+        error = OSError("no such name")
+        return self.did(self.recorder.effects(self.machine.look_failed, error, look or self.look, self.now))
 
     def open(self, *, wait: float = math.inf) -> OpenWaiter:
         """A caller calls `open()`."""

@@ -172,7 +172,7 @@ class Simulation:
     def _notice(self) -> None:
         """Handles new dials and grants until there are none."""
         while True:
-            if self.world.looking and not self._sees_look:
+            if self.world.looks and not self._sees_look:
                 self._sees_look = True
                 self.at(self.rng.choice([0.01, 0.5, 3.0]), self._looked)
             dials = [slot for slot in self.world.dials if slot not in self._seen_dials]

@@ -632,3 +632,69 @@ def test_a_pool_rests_although_a_dial_fails() -> None:
         play.tick(0.5)
     assert not play.machine.fleet.lookups.in_use
     assert 3 <= dials <= 15
+
+
+# --- addresses without a connection -----------------------------------------------------------------------------------
+
+
+def test_a_higher_max_size_connects_the_addresses_that_had_no_connection() -> None:
+    """They do not wait for the next look-up."""
+    play = opened(over(A, B, C, min_size=1, max_size=1))
+    play.tick(1.0)
+    assert len(held(play)) == 1
+    play.resize(1, 3)
+    assert play.machine.next_deadline() == play.now
+    play.tick()
+    all_opened(play)
+    assert held(play) == {A: 1, B: 1, C: 1}
+
+
+def test_what_is_discarded_leaves_no_address_without_a_connection() -> None:
+    """Another is opened to its address, although `min_size` does not need it."""
+    play = opened(over(A, B, min_size=1, max_size=3))
+    play.tick(1.0)
+    assert held(play) == {A: 1, B: 1}
+    play.request(None)
+    (slot,) = [slot for slot in play.slots.values() if slot.exclusive]
+    play.discard(slot.id)
+    assert play.machine.next_deadline() == play.now
+    play.tick()
+    all_opened(play)
+    assert held(play) == {A: 1, B: 1}
+
+
+def test_the_first_use_after_an_open_that_failed_connects_all_addresses() -> None:
+    """At once, and not at the next look-up."""
+    play = looking(min_size=1, max_size=3)
+    play.open(wait=0.5)
+    assert "refuse open_failed" in play.tick(0.5)
+    assert play.states() == {}
+    play.found(A, B)
+    play.now += 2.0
+    play.request(1)
+    assert play.machine.next_deadline() == play.now
+    play.tick()
+    assert held(play) == {A: 1, B: 1}
+
+
+def test_the_first_use_after_a_rest_connects_all_addresses() -> None:
+    """At once, although there was a look-up less than a second ago, after a loss."""
+    play = looking(min_size=1, max_size=3, idle_timeout=40.0)
+    play.request(1)
+    play.found(A, B)
+    all_opened(play)
+    play.release(1, 1)
+    while len(play.states()) > 1:
+        play.tick_in_time()
+        play.found(A, B)
+    assert not play.machine.fleet.lookups.in_use
+    play.tick(1.0)
+    (number,) = play.states()
+    play.lost(number)
+    play.tick()
+    play.recovered(number)
+    play.now += 0.1
+    play.request(1)
+    assert play.machine.next_deadline() == play.now
+    play.tick()
+    assert held(play) == {A: 1, B: 1}

@@ -47,8 +47,8 @@ class Ordered:
                         self.granted.append(slot.id)
                     case Refuse() | Started():
                         self.answers.append(type(effect))
-                    case Look():
-                        self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], self.now)
+                    case Look(number=number):
+                        self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], number, self.now)
                     case Notify() | Watch():
                         pass
                     case _:
@@ -629,3 +629,19 @@ def test_what_rested_while_it_was_kept_is_suspected_together() -> None:
     assert dead in spare
     pool.lost(dead)
     assert not [slot for slot in pool.machine.fleet.slots if slot.id in spare and slot.state == "ready"]
+
+
+def test_a_pool_that_is_to_be_ready_connects_to_the_next_target() -> None:
+    """A pool that keeps no connections open, and is asked again and again to connect, does so where that is possible.
+
+    The preferred target is silent: it is dialled in the background from then on, which does not help.
+    """
+    pool = Ordered(min_size=0)
+    for _ in range(12):
+        pool.machine.connect(pool.now)
+        pool.commit()
+        pool.advance(1.0)
+    assert pool.endpoint == 1
+    number, *_ = pool.opening(1)
+    pool.opened(number)
+    assert pool.slots[number].state == "ready"

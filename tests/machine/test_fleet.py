@@ -347,6 +347,21 @@ def test_growth_restores_too() -> None:
     assert play.states() == {1: "ready", 2: "ready"}
 
 
+def test_what_growth_restores_serves_waiters() -> None:
+    """It may have room for what waits because none was to be dialled for it: the meaning of a refusal is in doubt."""
+    play = Play(min_size=3, max_streams=4, target_streams=2)
+    play.request(1)
+    play.opened(1, 2, 3)
+    for number, streams in ((1, 2), (2, 2), (3, 1)):
+        play.machine.places.acquire(streams, Holding(), play[number])
+    assert play.resize(0, 2) == ["draining 3: shrink"]
+    play.resize(0, 3)
+    play.machine.fleet.limits.in_doubt_until = play.now + 0.1
+    assert play.request(3) == []
+    assert play.request(1) == ["grant 1", "grant 3"]
+    assert play.states() == {1: "ready", 2: "ready", 3: "ready"}
+
+
 def test_what_is_restored_is_closed_for_the_refresh_that_came_before() -> None:
     """A connection that a refresh has marked, and that drained before it was replaced, does not end for its age."""
     play = calls(3, 1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 
+from grpcpool import Mode
 from machine.play import Play
 
 
@@ -113,6 +117,18 @@ def test_a_connection_that_is_checked_is_said_to_be_lost_when_it_is() -> None:
     assert play.request(1, fail_fast=True) == ["grant 1"]
 
 
+def test_a_connection_that_is_blocked_is_not_taken_back() -> None:
+    """It drains because there were too many. Another is dialled instead, because its check may never end."""
+    play = Play(max_size=2, max_streams=1)
+    for number in (1, 2):
+        play.request(1)
+        play.opened(number)
+    play.blocked(2)
+    assert play.resize(0, 1) == ["draining 2: shrink"]
+    assert play.resize(0, 2) == []
+    assert play.request(1) == ["open 3"]
+
+
 def test_a_connection_that_is_down_may_be_blocked_as_well() -> None:
     """Calls that would rather fail wait for its check, and get it then. Its loss is announced once."""
     play = _outage(pauses=False)
@@ -213,3 +229,167 @@ def test_without_a_channel_a_call_fails_while_dials_pause() -> None:
     play.failed(1)
     play.cancel()
     assert "refuse" in " ".join(play.request(1, fail_fast=True))
+
+
+# --- what is missed comes back --------------------------------------------------------------------------------------
+
+
+def _unneeded(**config: Any) -> Play:
+    """A pool with a ready connection, number 2, and one that was lost while idle, number 1, and is not needed."""
+    play = Play(**{"min_size": 1, "max_size": 2, "idle_timeout": 600.0} | config)
+    play.filled(None, None)
+    play.release(1)
+    play.lost(1)
+    play.tick(60.0)
+    assert not play.machine.outage.is_needed(play[1], play.now)
+    return play
+
+
+def _connect(play: Play) -> list[str]:
+    return play.did(play.recorder.effects(play.machine.connect, play.now))
+
+
+@pytest.mark.parametrize("how", ["discard", "lose", "block", "unfit", "resize"])
+def test_a_lost_connection_comes_back_when_it_is_missed(how: str) -> None:
+    """It was not needed while another was up; it is as soon as there are less than `min_size`."""
+    play = _unneeded()
+    match how:
+        case "discard":
+            play.discard(2)
+        case "lose":
+            play.lost(2)
+        case "block":
+            play.blocked(2)
+        case "unfit":
+            play.unfit(2)
+        case _:
+            play.resize(2, 2)
+    assert play.machine.outage.is_needed(play[1], play.now)
+    # It has had its time, so that it gets a successor at once.
+    assert play.machine.next_deadline() == play.now
+    assert play.tick() == ["open 3 for 1"]
+
+
+def test_an_extra_connection_stays_instead_of_one_that_is_down() -> None:
+    """A loose pool that has one too many closes one that is lost, or hangs, and not the only one that is up."""
+    play = Play(min_size=1, max_size=1, mode=Mode.LOOSE)
+    play.filled(None, None)
+    play.release(1)
+    play.lost(1)
+    play.tick(3.0)
+    assert play.release(2) == ["closed 1: lost", "close 1"]
+    assert play.states() == {2: "ready"}
+    play.request(None)
+    play.request(None)
+    assert play.states() == {2: "ready", 3: "opening"}
+    play.release(2)
+    play.opened(3)
+    play.release(3)
+    assert play.stats.ready == 1
+
+
+def test_an_extra_connection_stays_instead_of_a_dial_that_hangs() -> None:
+    """Nothing was asked for meanwhile: the pool was to be ready, and stays so."""
+    play = Play(max_size=1, mode=Mode.LOOSE)
+    assert _connect(play) == ["open 1"]
+    play.tick(1.0)
+    assert _connect(play) == ["open 2"]
+    assert play.opened(2) == ["close 1"]
+    assert play.states() == {2: "ready"}
+
+
+def test_an_extra_connection_goes_if_the_other_still_carries_calls() -> None:
+    """What is lost may carry calls that wait for it to come back: nobody is cut off."""
+    play = Play(min_size=1, max_size=1, mode=Mode.LOOSE)
+    play.filled(None, None)
+    play.lost(1)
+    assert play.release(2) == ["closed 2: overflow", "close 2"]
+    assert play.states() == {1: "lost"}
+
+
+def test_connect_brings_back_what_was_lost() -> None:
+    """A user who waits for the pool to be ready does not wait for a request of another."""
+    play = _unneeded(min_size=0)
+    play.discard(2)
+    play.tick()
+    assert _connect(play) == ["watch 1"]
+    assert play.machine.outage.is_needed(play[1], play.now)
+    assert play.tick() == ["open 3 for 1"]
+    assert _connect(play) == []
+    play.opened(3)
+    assert _connect(play) == []
+
+
+def test_connect_dials_beside_what_drains() -> None:
+    """A connection that drains serves nobody who comes now."""
+    play = Play(max_size=1)
+    play.filled(1)
+    play.acquire(1)
+    play.discard(1, 1)
+    assert play.states() == {1: "draining"}
+    assert _connect(play) == ["open 2"]
+
+
+def test_connect_takes_back_what_drains_only_because_there_were_too_many() -> None:
+    """Then there is nothing to wait for."""
+    play = Play(max_size=2)
+    play.filled(None, None)
+    play.resize(0, 1)
+    play.discard(2 if play[1].state == "draining" else 1)
+    play.tick()
+    assert list(play.states().values()) == ["draining"]
+    assert _connect(play) == []
+    assert list(play.states().values()) == ["ready"]
+
+
+def test_connect_dials_beside_a_dial_that_hangs() -> None:
+    """As for a request; and one at a time."""
+    play = Play()
+    assert _connect(play) == ["open 1"]
+    play.tick(0.9)
+    assert _connect(play) == []
+    play.tick(0.1)
+    assert _connect(play) == ["open 2"]
+    assert _connect(play) == []
+
+
+# --- what is not needed is not replaced -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["refresh", "max_age"])
+def test_what_is_due_and_not_needed_is_closed(how: str) -> None:
+    """A lost connection of an unused pool gets no successor, when it has reached its age or at a `refresh`."""
+    play = Play(max_size=2, max_age=5.0)
+    play.filled(None)
+    play.release(1)
+    play.lost(1)
+    play.tick(1.0)
+    words = play.refresh() if how == "refresh" else play.tick(4.0)
+    assert words == [f"closed 1: {'refresh' if how == 'refresh' else 'age'}", "close 1"]
+    assert play.states() == {}
+    assert play.machine.next_deadline() == math.inf
+
+
+def test_what_is_due_and_needed_is_replaced() -> None:
+    """A lost connection that `min_size` needs has a successor dialled."""
+    play = Play(min_size=1, max_age=5.0)
+    play.filled(None)
+    play.release(1)
+    play.lost(1)
+    assert play.refresh() == ["open 2 for 1"]
+
+
+@pytest.mark.parametrize("first", ["block", "resize"])
+def test_what_may_be_down_is_not_taken_back(first: str) -> None:
+    """A connection that is being checked drains: it gets no calls until it is known to be up."""
+    play = Play(max_size=2)
+    play.filled(None, None)
+    if first == "block":
+        play.blocked(1)
+    play.resize(0, 1)
+    if first == "resize":
+        play.blocked(1)
+    assert play[1].state == "draining"
+    play.resize(0, 2)
+    assert "open 3" in play.request(1)
+    assert play[1].state == "draining"

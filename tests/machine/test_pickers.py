@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import tracemalloc
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from bench_gates.counting import Calls
 from grpcpool import PoolConfig
+from grpcpool._machine import pickers
 from grpcpool._machine.pickers import make_places
 from grpcpool._machine.places import NEVER, Holding
 from grpcpool._machine.queue import WaitQueue
@@ -301,17 +304,66 @@ OPERATIONS = st.lists(
 )
 
 
+@pytest.mark.parametrize("buckets", [1, 256])
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=150, deadline=None, database=None)
 @given(slots=st.integers(1, 4), target=st.integers(1, 4), operations=OPERATIONS)
 def test_picks_as_the_obvious_picker(
-    name: PickerName, slots: int, target: int, operations: list[tuple[str, int | None]]
+    name: PickerName, buckets: int, slots: int, target: int, operations: list[tuple[str, int | None]]
 ) -> None:
-    """Every pick is one that going through all slots could have chosen, after any takes, releases and limits."""
-    comparison = Comparison(name, slots, target)
-    for operation, number in operations:
-        getattr(comparison, operation)(number)
-        comparison.check_lightest()
+    """Every pick is one that going through all slots could have chosen, after any takes, releases and limits.
+
+    That is so as well if there are few buckets at first, and others are made when they are needed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pickers, "_FIRST_BUCKETS", buckets)
+        comparison = Comparison(name, slots, target)
+        for operation, number in operations:
+            getattr(comparison, operation)(number)
+            comparison.check_lightest()
+
+
+# --- many streams ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_limit_that_is_none_costs_nothing(name: PickerName) -> None:
+    """A million streams take no more memory than some hundreds, after many failures as well; nor does a search."""
+    tracemalloc.start()
+    try:
+        bench = Bench(name, 4, limit=1_000_000, target=500_000)
+        for failures in range(1, 101):
+            for slot in bench.slots:
+                slot.avoided_for = failures
+                bench.places.rank(slot)
+        whole = [bench.take(None) for _ in bench.slots]
+        with Calls() as calls:
+            assert bench.take() is None
+        for each in whole:
+            assert each is not None
+            bench.free(each)
+        assert bench.take() in bench.slots
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1_000_000
+    assert calls.python.total() < 50
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_loads_beyond_the_first_buckets(name: PickerName) -> None:
+    """However much slots come to carry, each is picked up to its limit, and again when it has room again."""
+    bench = Bench(name, 2, limit=1_000, target=1_000)
+    for slot in bench.slots:
+        bench.places.acquire(400, Holding(), slot)
+        bench.places.acquire(600, Holding(), slot)
+    assert bench.take() is None
+    for slot in bench.slots:
+        bench.free(slot, 400)
+    assert bench.loads() == [600, 600]
+    _fail(bench, bench.slots[0], 30)
+    assert [bench.take(400), bench.take(400)] == bench.slots[::-1]
+    assert bench.take() is None
 
 
 # --- handicaps ------------------------------------------------------------------------------------------------------

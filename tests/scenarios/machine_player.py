@@ -143,18 +143,18 @@ class MachinePlayer:
                 self._log.answer(caller, "open")
             case Watch(slot=slot):
                 self._watched.add(slot.id)
-            case Look():
-                self._look_up()
+            case Look(number=number):
+                self._look_up(number)
             case Notify(event=event):
                 self._log.record(event)
             case _:
                 raise AssertionError(f"no player can carry out {effect!r}")
 
-    def _look_up(self) -> None:
+    def _look_up(self, number: int) -> None:
         if self._addresses:
-            self._commit(self._recorder.effects(self._machine.addresses, self._addresses, self._now))
+            self._commit(self._recorder.effects(self._machine.addresses, self._addresses, number, self._now))
         else:
-            self._commit(self._recorder.effects(self._machine.look_failed, OSError("no such name"), self._now))
+            self._commit(self._recorder.effects(self._machine.look_failed, OSError("no such name"), number, self._now))
 
     def _close(self, slot: Slot) -> None:
         self._open.discard(slot.id)

@@ -78,7 +78,8 @@ class AioDriver(Driver):
         self._context = contextvars.Context()
         self._openings: dict[Slot, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._look_up_task: asyncio.Task[None] | None = None
+        # The look-ups that have not returned, by number.
+        self._look_ups: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._awaits_change: set[asyncio.Future[None]] = set()
         # The tasks that run interceptors.
@@ -223,11 +224,13 @@ class AioDriver(Driver):
             self._openings.pop(slot, None)
             self.tell(self.machine.opened, slot, channel)
 
-    def look_up(self) -> None:
-        """In a task of its own, which `finish` cancels: a look-up may hang for minutes."""
-        self._look_up_task = self._start(self._look_up())
+    def look_up(self, number: int) -> None:
+        """In a task of its own, which `finish` cancels, and the answer of a later one: it may hang for minutes."""
+        if number not in self._look_ups:
+            self._look_ups[number] = task = self._start(self._look_up(number))
+            task.add_done_callback(lambda _: self._look_ups.pop(number, None))
 
-    async def _look_up(self) -> None:
+    async def _look_up(self, number: int) -> None:
         try:
             thread = f"grpcpool-{self.name}-look-up"
             found = await look_up_now(self.source(), self.machine.fleet.endpoint, thread)
@@ -239,16 +242,19 @@ class AioDriver(Driver):
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 if not self.finished.is_set():
                     # Not at once: all tasks are cancelled when the loop ends, and then this is not called any more.
-                    self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_failed, error)
+                    self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_failed, error, number)
                 raise
             # As in `_open`: what they hold must not live on with the error.
             traceback.clear_frames(error.__traceback__)
-            self.tell(self.machine.look_failed, error)
+            self.tell(self.machine.look_failed, error, number)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 # The program should end.
                 raise
         else:
-            self.tell(self.machine.addresses, found)
+            self.tell(self.machine.addresses, found, number)
+            for other, task in tuple(self._look_ups.items()):
+                if other < number:
+                    task.cancel()
 
     def prime_again(self, slot: Slot) -> None:
         """In a task of its own, which closing the slot cancels."""
@@ -395,8 +401,8 @@ class AioDriver(Driver):
         if not self.finished.is_set():
             for chain in self._other_chains():
                 chain.cancel()
-        if self._look_up_task is not None:
-            self._look_up_task.cancel()
+        for task in tuple(self._look_ups.values()):
+            task.cancel()
         self.finished.set()
         self.changed()
         self._stop_timer()

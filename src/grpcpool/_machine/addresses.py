@@ -26,9 +26,11 @@ addresses differ by at most one.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -207,7 +209,25 @@ class Addresses:
         """The address for the next connection."""
         if not self.several:
             return next(iter(self._used))
-        held, troubled = self._held(), self._troubled()
+        return min(self._used.values(), key=self._order(self._held(), now)).name
+
+    def deal(self, now: float) -> Iterator[str | None]:
+        """The addresses for the next connections, without end, if nothing changes but that these are dialled."""
+        if not self.several:
+            yield from itertools.repeat(next(iter(self._used)))
+        held = self._held()
+        order = self._order(held, now)
+        heap = [(order(each), number, each) for number, each in enumerate(self._used.values())]
+        heapq.heapify(heap)
+        while True:
+            _, number, address = heap[0]
+            yield address.name
+            held[address.name] += 1
+            heapq.heapreplace(heap, (order(address), number, address))
+
+    def _order(self, held: Counter[str | None], now: float) -> Callable[[Address], tuple[bool, bool, bool, int, float]]:
+        """The order in which addresses are dialled, if so many connections are `held` to each."""
+        troubled = self._troubled()
         first = next(iter(self._used.values())).is_ipv6
 
         def order(address: Address) -> tuple[bool, bool, bool, int, float]:
@@ -215,7 +235,7 @@ class Addresses:
             other_family = self._either_family and address.is_ipv6 is not first
             return pauses, address.name in troubled, other_family, held[address.name], address.rank
 
-        return min(self._used.values(), key=order).name
+        return order
 
     def attempts(self, now: float) -> float:
         """How many dials may begin now: while an address fails, one at a time to each."""

@@ -1,7 +1,8 @@
 """When the next tick of a pool is due: the earliest deadline of all that it waits for.
 
-Deadlines are brought forward as they arise (`Fleet.alarm_at`). After each change of the connections, and after each
-tick, the earliest is derived again. So a deadline that has gone leads to one tick without need, at most.
+Deadlines are brought forward as they arise (`Fleet.alarm_at`). When a connection has opened, or could not, and after
+each tick, the earliest is derived again. So a deadline that has gone leads to one tick without need, at most. When a
+connection leaves service, a tick is due at once: what was not missed before may be now.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .open_queue import OpenQueue
 from .queue import WaitQueue
 from .replacing import Replacing
 from .slot import Slot
+from .slot_table import IN_SERVICE
 
 # How long an opening may take after the loop or the process stood still.
 _ONCE_MORE = 1.0
@@ -39,10 +41,14 @@ class Deadlines:
         fleet, asked = self._fleet, self._queue.asked
         waiting = min(self._queue.next_deadline(), self._openers.next_deadline())
         fleet.alarm = min(fleet.watch_ends_at, fleet.lookups.next_at(), self._endpoints.next_at(now), waiting)
-        replaces = fleet.active and self._replacing.may_replace()
-        for slot in fleet.slots.all:
-            fleet.alarm_at(self._attention(slot, asked, now, replaces=replaces))
         retry_at, in_doubt_until = self._addresses.retry_at, fleet.limits.in_doubt_until
+        replaces = fleet.active and self._replacing.may_replace()
+        gone_at = self._replacing.gone_at(asked) if replaces else math.inf
+        for slot in fleet.slots.all:
+            at = self._attention(slot, now)
+            if replaces and slot.successor is None and slot.state in IN_SERVICE:
+                at = min(at, max(self._replacing.due_at(slot, asked, now, gone_at), retry_at))
+            fleet.alarm_at(at if at > -math.inf else now)
         # In doubt about a limit, `min_size` alone is filled.
         at = retry_at if fleet.shortage(0) > 0 else max(retry_at, in_doubt_until)
         if at > now and fleet.shortage(asked) > 0:
@@ -55,7 +61,7 @@ class Deadlines:
         """Why an opening whose deadline has come has failed."""
         connect_timeout = self._fleet.config.connect_timeout
         if slot.held and self._fleet.lookups.discovered:
-            return TimeoutError(f"addresses() has not returned within connect_timeout, {connect_timeout} s")
+            return self._fleet.lookups.late()
         # As when it was dialled, to the last digit.
         if slot.deadline < slot.opened_at + connect_timeout:
             allowed = slot.deadline - slot.opened_at
@@ -73,14 +79,12 @@ class Deadlines:
             # What is overdue stays so.
             self._fleet.alarm_at(slot.deadline)
 
-    def _attention(self, slot: Slot, asked: int, now: float, *, replaces: bool) -> float:
-        """When the slot next needs a tick. A busy slot is checked after `idle_timeout`, so that no release has to."""
+    def _attention(self, slot: Slot, now: float) -> float:
+        """When the slot itself needs a tick. A busy one is checked after `idle_timeout`, so that no release has to."""
         if slot.state in (SlotState.OPENING, SlotState.DRAINING):
             return min(slot.deadline, slot.hangs_at, slot.kept_until if slot.kept else math.inf)
         at = min(slot.limit_grows_at, slot.avoided_until)
         idle_timeout = self._fleet.config.idle_timeout
         if idle_timeout is not None and self._fleet.may_idle_out(slot):
             at = min(at, now + idle_timeout if slot.in_flight else self._fleet.idle_at(slot))
-        if replaces and slot.successor is None:
-            at = min(at, max(self._replacing.due_at(slot, asked, now), self._addresses.retry_at))
-        return at if at > -math.inf else now
+        return at

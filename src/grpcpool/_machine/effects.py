@@ -88,9 +88,16 @@ class Watch:
 
 
 class Look:
-    """Look up the target's addresses in the background; then report `addresses` or `look_failed`."""
+    """Look up the target's addresses in the background; then report `addresses` or `look_failed` with its number.
 
-    __slots__ = ()
+    The target is the one in use when it is carried out: if that changes, the result is of no use.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        """The look-up with this number."""
+        self.number = number
 
 
 class Notify:

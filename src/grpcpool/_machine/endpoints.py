@@ -118,11 +118,6 @@ class Endpoints:
     def _has_next(self) -> bool:
         return self._fleet.endpoint + 1 < len(self._backoffs)
 
-    def review_soon(self, now: float) -> None:
-        """A connection has been lost: the next tick is to decide."""
-        if len(self._backoffs) > 1:
-            self._fleet.alarm_at(now)
-
     def next_at(self, now: float) -> float:
         """When `review` is due."""
         if len(self._backoffs) == 1 or not self._fleet.active:
@@ -153,7 +148,7 @@ class Endpoints:
         deadline = now + fleet.config.connect_timeout
         slot = self._slots.add(limit=fleet.config.max_streams, now=now, deadline=deadline)
         slot.endpoint, slot.probes = endpoint, True
-        self._slots.recount()
+        self._slots.count(slot)
         fleet.alarm_at(deadline)
         fleet.outbox.append(Open(slot))
         fleet.outbox.append(Notify(Opening(pool=fleet.name, channel=slot.id, replaces=None)))
@@ -191,12 +186,11 @@ class Endpoints:
 
     # --- their addresses ----------------------------------------------------------------------------------------
 
-    def found(self, names: Sequence[str], now: float) -> bool:
-        """A look-up has found these addresses; returns whether they are those of the target that is used."""
+    def found(self, names: Sequence[str], number: int, now: float) -> bool:
+        """That look-up has found these addresses; returns whether they are used: not those of another target."""
         fleet = self._fleet
-        if fleet.lookups.is_stale(now):
+        if not fleet.lookups.answered(number, now):
             return False
-        fleet.lookups.answered(now)
         if len(self._backoffs) > 1 and len(names) == 1:
             # One that found out whether the target is up leads there.
             for slot in self._slots.in_service():
@@ -208,12 +202,11 @@ class Endpoints:
         fleet.direct_held(now)
         return True
 
-    def look_failed(self, error: BaseException, now: float) -> bool:
-        """A look-up has failed; returns whether it was for the target that is used. Known addresses stay."""
+    def look_failed(self, error: BaseException, number: int, now: float) -> bool:
+        """That look-up has failed; returns whether it was counted on. Known addresses stay."""
         fleet = self._fleet
-        if fleet.lookups.is_stale(now):
+        if not fleet.lookups.failed(number, now):
             return False
-        fleet.lookups.failed(now)
         fleet.outbox.append(Notify(LookUpFailed(pool=fleet.name, error=error)))
         if not fleet.lookups.awaited:
             fleet.direct_held(now)
@@ -235,13 +228,13 @@ class Endpoints:
         for slot in self._slots:
             if slot.endpoint != endpoint:
                 continue
-            if slot.kept and not slot.down and self._slots.connections < fleet.max_size:
+            if slot.kept and not (slot.down or slot.blocked) and self._slots.connections < fleet.max_size:
                 self._returns_at.pop(slot, None)
                 fleet.take_back(slot, now)
                 back.append(slot)
             elif slot.probes:
                 slot.probes = False
-        self._slots.recount()
+                self._slots.count(slot)
         fleet.addresses.update(())
         fleet.lookups.switch(now)
         fleet.regauge(now)

@@ -76,7 +76,7 @@ class Fleet:
         self.slots = places.slots
         self.target = places.target
         self.addresses = Addresses(self.slots, random, leads)
-        self.lookups = LookUps(outbox, random, self.alarm_at, leads)
+        self.lookups = LookUps(outbox, random, self.alarm_at, leads, name=name, timeout=config.connect_timeout)
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
@@ -131,31 +131,34 @@ class Fleet:
         if self.lookups.used(now):
             self.addresses.want_all()
             self.regauge(now)
+            self.alarm_at(now)
 
     def look(self, now: float) -> None:
         """Looks up the addresses, if that is due."""
         acquired = self.counters.acquired_of_closed + sum(slot.calls for slot in self.slots)
-        was_in_use = self.lookups.in_use
-        self.lookups.tick(acquired, now, idle=not self.places.load)
+        if self.lookups.tick(acquired, now, idle=not self.places.load):
+            self.addresses.want_all()
+        if not self.lookups.awaited:
+            self.direct_held(now)
+        elif any(slot.deadline > now for slot in self.held()):
+            self.lookups.want_first(now)
         if not len(self.slots):
             self.lookups.rest()
-        if self.lookups.in_use and not was_in_use:
-            self.addresses.want_all()
         self.regauge(now)
 
     def needed(self, asked: int) -> int:
         """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
         return max(self.min_size, -(-(self.places.load + asked) // self.target))
 
-    def shortage(self, asked: int) -> int:
-        """How many more connections are needed: for `asked` streams that wait, and for `min_size`."""
+    def shortage(self, asked: int, least: int = 0) -> int:
+        """How many more connections are needed: for `asked` streams that wait, and for `min_size`, or `least`."""
         if not self.active:
             return 0
         hanging = self.slots.opening - self.slots.successors - self.slots.under_way
-        missing = self.min_size - (self.slots.connections - hanging)
+        missing = max(self.min_size, least) - (self.slots.connections - hanging)
         return max(-(-asked // self.target) - self.slots.under_way, missing)
 
-    def fill(self, asked: int, has_stream_asks: Callable[[], bool], now: float) -> list[Slot]:
+    def fill(self, asked: int, has_stream_asks: Callable[[], bool], now: float, least: int = 0) -> list[Slot]:
         """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead.
 
         These carry calls. If only whole connections are asked for, they are taken back for nothing but `min_size`.
@@ -163,15 +166,13 @@ class Fleet:
         bound = self.max_size + self._max_overflow
         if self.slots.connections >= bound:
             return []
-        shortage = self.shortage(asked)
+        shortage = self.shortage(asked, least)
         if shortage > 0 and now < self.limits.in_doubt_until:
             self.alarm_at(self.limits.in_doubt_until)
-            shortage = self.shortage(0)
+            shortage = self.shortage(0, least)
         if shortage <= 0:
             return []
-        restored: list[Slot] = []
-        if self.slots.draining:
-            restored = self._restore(shortage if has_stream_asks() else self.shortage(0), now)
+        restored = self._restore(shortage if has_stream_asks() else self.shortage(0, least), now)
         for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
             self.dial(now)
         if self.addresses.retry_at > now:
@@ -184,20 +185,21 @@ class Fleet:
             for address in self.addresses.uncovered(now)[: max(0, self.max_size - self.slots.connections)]:
                 self.dial(now, address=address)
 
-    def grow(self, now: float) -> None:
-        """Dials ahead of need if every ready slot carries the target and nothing is being dialled yet."""
+    def grow(self, now: float) -> list[Slot]:
+        """Dials ahead of need, if every ready slot carries the target; returns draining slots taken back instead."""
         lightest = self.places.lightest()
         ready = self.slots.ready
         if self.slots.under_way or not ready or (lightest is not None and lightest.in_flight < self.target):
-            return
+            return []
         self.outgrown, self.outgrown_at = ready, self.places.load
         # Without what draining ones carry: they were enough for that.
         used = self.slots.in_state(SlotState.READY)
         step = sum(self.target if slot.exclusive else slot.in_flight for slot in used) // self.target + 1 - ready
         step = min(max(1, min(step, ready)), self.max_size - self.slots.connections)
-        step -= len(self._restore(step, now))
-        for _ in range(min(step, self._may_open(now, self.max_size))):
+        restored = self._restore(step, now)
+        for _ in range(min(step - len(restored), self._may_open(now, self.max_size))):
             self.dial(now)
+        return restored
 
     def dial(self, now: float, replaces: Slot | None = None, address: str | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` and to `address`, if these are given."""
@@ -239,9 +241,9 @@ class Fleet:
     def direct_held(self, now: float) -> None:
         """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
         self.lookups.awaited = False
-        for slot in self.held():
+        for slot, address in zip(self.held(), self.addresses.deal(now), strict=False):
             slot.held = False
-            self._direct(slot, None, now)
+            self._direct(slot, address, now)
 
     def held(self) -> list[Slot]:
         """The connections that wait for the first addresses."""
@@ -315,7 +317,7 @@ class Fleet:
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
             is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
-            if is_spare and not slot.down and not self.addresses.is_gone(slot):
+            if is_spare and not (slot.down or slot.blocked or self.addresses.is_gone(slot)):
                 self.take_back(slot, now)
                 restored.append(slot)
         return restored
@@ -334,7 +336,6 @@ class Fleet:
         """Takes a ready connection out of service, but keeps it open until then."""
         slot.kept, slot.kept_until = True, until
         self.retire(slot, CloseReason.SHRINK, now, deadline=math.inf)
-        self.alarm_at(until)
 
     def keep_no_longer(self, slot: Slot, reason: CloseReason, now: float) -> None:
         """A connection that was kept drains, as others do."""
@@ -376,6 +377,8 @@ class Fleet:
 
         Emits no `Draining` if the slot carries only what is `leaving`, which is released next.
         """
+        # For a tick: others may be missed now, and others may be dialled in its place.
+        self.alarm_at(now)
         if slot.successor is not None:
             successor = slot.successor
             self.slots.part(successor)
@@ -394,9 +397,7 @@ class Fleet:
         self.regauge(now)
         if slot.in_flight == 0 and not slot.kept:
             self.close(slot, reason)
-            return
-        self.alarm_at(slot.deadline)
-        if slot.in_flight > leaving:
+        elif slot.in_flight > leaving:
             left = slot.in_flight - leaving
             self.outbox.append(Notify(Draining(pool=self.name, channel=slot.id, reason=reason, in_flight=left)))
 
@@ -430,10 +431,10 @@ class Fleet:
         """Takes a connection that is down, or may be, out of service; it is watched until it is up again."""
         self.places.remove(slot)
         self.slots.move(slot, SlotEvent.LOST)
+        self.alarm_at(now)
         slot.lost_at, slot.pauses, slot.announced = now, False, False
         if not self.watches_health:
             slot.given_up_at = now + _GIVEN_UP_AFTER
-            self.alarm_at(slot.given_up_at)
         self.lookups.want(now)
         self.outbox.append(Watch(slot))
 
@@ -468,8 +469,7 @@ class Fleet:
             if slot.held and slot.hangs_at <= now:
                 self.direct_held(now)
             elif slot.hangs_at <= now:
-                slot.hangs, slot.hangs_at = True, math.inf
-                self.slots.recount()
+                self.slots.hang(slot)
                 if self.slots.connections >= self.max_size and self.addresses.has_better(slot, now):
                     # It counts against `max_size`, and keeps out one that could be ready soon.
                     slot.deadline = now

@@ -60,12 +60,16 @@ class Grants:
         if waiter.deadline <= now and waiter.queued:
             self.expire(waiter, now)
 
-    def fill(self, now: float, *, behind: bool = False) -> None:
+    def fill(self, now: float, *, behind: bool = False, least: int = 0) -> None:
         """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up.
 
-        `behind`: nothing has happened but that a waiter has queued for which nothing is reserved, see `reservation.py`.
+        Args:
+            now: The moment.
+            behind: Nothing has happened but that a waiter has queued for which nothing is reserved, see
+                `reservation.py`.
+            least: There are to be so many connections, although none is asked for.
         """
-        while restored := self._fleet.fill(self._queue.asked, self._queue.has_stream_asks, now):
+        while restored := self._fleet.fill(self._queue.asked, self._queue.has_stream_asks, now, least):
             behind = False
             for slot in restored:
                 self.serve(slot, now)
@@ -80,7 +84,7 @@ class Grants:
         for slot in self._slots.in_state(SlotState.LOST):
             self.serve(slot, now)
         if self._outage.is_hopeless():
-            for waiter in [waiter for waiter in self._queue if waiter.fail_fast]:
+            for waiter in self._queue.fail_fast():
                 self.refuse(waiter, Refusal.OPEN_FAILED, now)
 
     def serve(self, slot: Slot, now: float) -> None:

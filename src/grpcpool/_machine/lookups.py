@@ -4,6 +4,11 @@ At first use, and from then on every `every` seconds, give or take a fifth, whil
 most once a second, after a connection was lost or could not be made: its server may have moved. One look-up is under
 way at a time. One that fails is tried again after a pause that doubles from a second.
 
+A look-up that has not returned within `connect_timeout` *hangs*: it counts as failed, and another may begin. Look-ups
+are numbered. What one that hangs finds in the end is used, unless a later one has succeeded meanwhile, or another
+target is used by now. The time between two doubles with each that hangs in a row, and with each that has not returned
+if these are many. So there is always another attempt, and after a day of silence no more than twenty hang.
+
 Until the user's own discovery has found an address, each dial asks for a look-up, and fails with it.
 
 A pool that has not been used since the last look-up *rests*: nothing is looked up, and no address is kept connected,
@@ -15,11 +20,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from .._values.events import LookUpFailed
 from .addresses import Leads
-from .effects import Look, Outbox
+from .effects import Look, Notify, Outbox
 
 # Between two look-ups.
 _AT_LEAST = 1.0
+
+# How often that doubles at most; and with which of those that hang, however long ago they began.
+_MOST_DOUBLINGS = 20
+_MANY = 16
 
 # Of the time between two, so that many processes do not look up at the same time.
 _JITTER = 0.2
@@ -34,6 +44,9 @@ class LookUps:
         random: Callable[[], float],
         alarm_at: Callable[[float], None],
         leads: Leads,
+        *,
+        name: str,
+        timeout: float,
     ) -> None:
         """Looks up nothing yet.
 
@@ -42,7 +55,11 @@ class LookUps:
             random: Returns a float from 0 to below 1.
             alarm_at: Brings the pool's next deadline forward.
             leads: How often to look up. If addresses are not looked up, only whether the pool is in use is of interest.
+            name: The pool's.
+            timeout: How long a look-up may take, in seconds: `connect_timeout`.
         """
+        self._name = name
+        self._timeout = timeout
         self._outbox = outbox
         self._random = random
         self._alarm_at = alarm_at
@@ -53,8 +70,13 @@ class LookUps:
         # Whether connections wait for the first answer; for the first addresses, if these are `discovered`.
         self.awaited = leads.looks
         self.in_use = False
-        # Whether the one under way is for a target that is not used any more.
-        self._stale = False
+        # The number of the last that has begun. Results of those with smaller numbers than the other are of no use any
+        # more: a later one has succeeded, or they are for a target that is not used now.
+        self._begun = self._used_from = 0
+        # When the one under way hangs; those that hang; and how many have in a row.
+        self._hangs_at = math.inf
+        self._hanging: set[int] = set()
+        self._hung = 0
         self._wanted = False
         self._failures = 0
         self._looked_at = -math.inf
@@ -66,7 +88,7 @@ class LookUps:
 
     def next_at(self) -> float:
         """When `tick` is due."""
-        return math.inf if self.under_way else self._due_at
+        return self._hangs_at if self.under_way else self._due_at
 
     def used(self, now: float) -> bool:
         """The pool is being used; returns whether it was not before."""
@@ -87,7 +109,7 @@ class LookUps:
         if self._every == math.inf:
             return
         self._wanted = True
-        self._due_at = min(self._due_at, max(now, self._looked_at + _AT_LEAST))
+        self._due_at = min(self._due_at, max(now, self._next_allowed_at()))
         self._alarm_at(self._due_at)
 
     def want_first(self, now: float) -> None:
@@ -95,16 +117,19 @@ class LookUps:
         if not self.under_way:
             self.want(now)
 
-    def tick(self, acquired: int, now: float, *, idle: bool) -> None:
-        """Looks up, if that is due.
+    def tick(self, acquired: int, now: float, *, idle: bool) -> bool:
+        """Looks up, if that is due; returns whether the pool has come into use.
 
         Args:
             acquired: How often places have been acquired in all.
             now: The moment.
             idle: Whether nothing is in flight.
         """
+        if self.under_way and self._hangs_at <= now:
+            self._hang(now)
         if self.under_way or self._due_at > now:
-            return
+            return False
+        was_in_use = self.in_use
         used = not idle or acquired != self._acquired
         self._acquired = acquired
         looks = used or self._wanted
@@ -117,20 +142,52 @@ class LookUps:
         self._due_at = now + self._pause()
         if looks and self._looks:
             self._looked_at = now
-            self._outbox.append(Look())
+            self._hangs_at = now + self._timeout
+            self._begun += 1
+            self._outbox.append(Look(self._begun))
             self.under_way = True
+        return self.in_use and not was_in_use
 
-    def answered(self, now: float) -> None:
-        """The look-up has an answer."""
-        self._failures = 0
+    def answered(self, number: int, now: float) -> bool:
+        """That look-up has an answer; returns whether it is to be used."""
+        counted_on = self._returned(number)
+        if number < self._used_from:
+            return False
+        self._used_from = number
+        self._failures = self._hung = 0
         self.awaited = False
-        self._over(now + self._pause())
+        if counted_on or not self.under_way:
+            self._over(now + self._pause())
+        return True
 
-    def failed(self, now: float) -> None:
-        """The look-up has failed."""
+    def failed(self, number: int, now: float) -> bool:
+        """That look-up has failed; returns whether that is new: it has not if it hung, or is of no use any more."""
+        if not self._returned(number):
+            return False
+        self._fail(now)
+        return True
+
+    def _returned(self, number: int) -> bool:
+        """That look-up has returned; returns whether it was counted on."""
+        self._hanging.discard(number)
+        return self.under_way and number == self._begun
+
+    def _hang(self, now: float) -> None:
+        """The one under way is not counted on any more."""
+        self._hanging.add(self._begun)
+        self._hung += 1
+        self._outbox.append(Notify(LookUpFailed(pool=self._name, error=self.late())))
+        self._fail(now)
+
+    def late(self) -> TimeoutError:
+        """Why a look-up that hangs has failed."""
+        what = "addresses()" if self.discovered else "the look-up"
+        return TimeoutError(f"{what} has not returned within connect_timeout, {self._timeout} s")
+
+    def _fail(self, now: float) -> None:
         pause = min(self._every, _AT_LEAST * 2.0**self._failures)
         # Not without limit: the pause grows with its power of two.
-        self._failures = min(self._failures + 1, 20)
+        self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
         self.awaited = self.awaited and self.discovered
         self._over(now + pause)
 
@@ -138,30 +195,37 @@ class LookUps:
         self.under_way = False
         # A loss meanwhile has brought it forward: the answer may be older.
         self._due_at = next_at if not self._wanted else min(self._due_at, next_at)
+        if self._hanging:
+            self._due_at = max(self._due_at, self._next_allowed_at())
         self._alarm_at(self._due_at)
+
+    def _next_allowed_at(self) -> float:
+        doublings = max(0, min(max(self._hung, len(self._hanging) - _MANY), _MOST_DOUBLINGS))
+        return self._looked_at + _AT_LEAST * 2.0**doublings
 
     def switch(self, now: float) -> None:
         """Another target is used: what is looked up for the one before is of no use."""
-        self._stale = self.under_way
+        self._used_from = self._begun + 1
+        if self.under_way:
+            self._hanging.add(self._begun)
+            self.under_way = False
+        self._hung = 0
+        if len(self._hanging) <= _MANY:
+            self._looked_at = -math.inf
         self.awaited = self._looks
         self._wanted = True
-        self._looked_at = -math.inf
-        self._due_at = now
-        self._alarm_at(now)
-
-    def is_stale(self, now: float) -> bool:
-        """Whether the answer that has come is for a target that is not used any more; then looks up again."""
-        if not self._stale:
-            return False
-        self.under_way = self._stale = False
-        self._due_at = now
-        self._alarm_at(now)
-        return True
+        self._due_at = max(now, self._next_allowed_at())
+        self._alarm_at(self._due_at)
 
     def rest(self) -> None:
         """There are no connections: the next use will ask for one."""
         self.in_use = self._wanted = False
         self._due_at = math.inf
+
+    def close(self) -> None:
+        """The pool is closed: nothing more is looked up, whatever is under way."""
+        self.rest()
+        self._hangs_at = math.inf
 
     def _pause(self) -> float:
         return self._every * (1 + _JITTER * (2 * self._random() - 1))

@@ -120,10 +120,8 @@ class PoolMachine:
             self.queue.pause(waiter)
             self.fleet.alarm_at(min(waiter.not_before, waiter.deadline))
             return
-        if not self.fleet.active:
+        if not self.fleet.active or self.fleet.lookups.rests:
             self.fleet.activate(now)
-        elif self.fleet.lookups.rests:
-            self.fleet.use(now)
         if self._slots.lost and not self._slots.ready:
             self.outage.want(now)
         slot = self.places.pick(waiter.streams) or self.outage.slot_for(waiter)
@@ -131,7 +129,8 @@ class PoolMachine:
             self.places.acquire(waiter.streams, waiter, slot)
             self.outbox.append(Grant(waiter, slot))
             if waiter.streams is not None:
-                self.fleet.grow(now)
+                for taken_back in self.fleet.grow(now):
+                    self.settle(taken_back, now)
         elif self.grants.rejects():
             self.grants.reject(waiter, now)
         elif waiter.fail_fast and self.outage.is_hopeless() and not self.outage.dials_for_call(now):
@@ -156,10 +155,8 @@ class PoolMachine:
             if self.closing:
                 self.deadlines.rearm(now)  # Otherwise the end would wait for a deadline that is gone.
         elif slot.overflow and slot.state is not SlotState.CLOSED:
-            slot.overflow = self._slots.connections > self.fleet.max_size
-            if slot.overflow:
-                self.fleet.retire(slot, CloseReason.OVERFLOW, now)
-                self.grants.fill(now)
+            self.shrinking.end_overflow(slot, now)
+            self.grants.fill(now)
 
     def refused_stream(self, slot: Slot, holder: Holder, began: float, now: float) -> bool:
         """The server refused a call: releases the place. Lowers the slot's limit if that is why, see `limits.py`.
@@ -238,13 +235,13 @@ class PoolMachine:
     # --- connections --------------------------------------------------------------------------------------------
 
     def connect(self, now: float) -> None:
-        """A user wants the pool to be connected, and asks for no place."""
+        """A user wants a connection to be ready, and asks for no place. Called again as long as it is waited for."""
         if self.closing:
             return
         self.fleet.activate(now)
-        self.grants.fill(now)
-        if not len(self._slots) and now >= self.fleet.addresses.retry_at:
-            self.fleet.dial(now)
+        if not self._slots.ready:
+            self.outage.recall(now)
+        self.grants.fill(now, least=1)
 
     def open(self, opener: OpenWaiter, now: float) -> None:
         """Dials what is missing to `min_size`; the opener is notified when all is ready, or some of it failed."""
@@ -337,7 +334,6 @@ class PoolMachine:
         if error is not None:
             self.outage.retire_rested(slot, now)
         self.grants.fill(now)
-        self.endpoints.review_soon(now)
 
     def blocked(self, slot: Slot, now: float) -> None:
         """GRPC was interrupted on the slot's channel: it is out of service until it is checked, but not called lost."""
@@ -374,14 +370,14 @@ class PoolMachine:
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def addresses(self, names: Sequence[str], now: float) -> None:
-        """A look-up has found these addresses, at least one: text such as `10.0.0.7:50051` or `[::1]:50051`."""
-        if not self.closing and self.endpoints.found(names, now):
+    def addresses(self, names: Sequence[str], number: int, now: float) -> None:
+        """That look-up has found these addresses, at least one: text such as `10.0.0.7:50051` or `[::1]:50051`."""
+        if not self.closing and self.endpoints.found(names, number, now):
             self._reconcile(now)
 
-    def look_failed(self, error: BaseException, now: float) -> None:
-        """A look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
-        if not self.closing and self.endpoints.look_failed(error, now):
+    def look_failed(self, error: BaseException, number: int, now: float) -> None:
+        """That look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
+        if not self.closing and self.endpoints.look_failed(error, number, now):
             for slot in self.fleet.held():
                 self.open_failed(slot, error, now)
             self._reconcile(now)
@@ -399,7 +395,8 @@ class PoolMachine:
             self.shrinking.resize(min_size, max_size, now)
             self.openers.start_ready(now)
             self.grants.fill(now)
-            self.deadlines.rearm(now)  # The tick that this asks for replaces what is due.
+            # For a tick, which replaces what is due, and connects what there is room for now.
+            self.fleet.alarm_at(now)
 
     def refresh(self, now: float) -> None:
         """Replaces every connection of this moment: a successor first, then the old one drains."""
@@ -414,7 +411,7 @@ class PoolMachine:
         self._closes_at = min(self._closes_at, deadline)
         self.closing = True
         self.fleet.active = False
-        self.fleet.lookups.rest()
+        self.fleet.lookups.close()
         self._shut(now)
         self.tick(now)
 
@@ -472,7 +469,7 @@ class PoolMachine:
         `slots` have come to have room.
         """
         self.openers.start_ready(now)
-        self.replacing.retire_gone(self.queue.asked, now)
+        self.replacing.retire_due(self.queue.asked, now)
         self.shrinking.shrink(self.queue.asked, now)
         for slot in (*self.endpoints.review(now), *slots):
             self.settle(slot, now)

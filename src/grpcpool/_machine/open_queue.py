@@ -162,6 +162,7 @@ class OpenQueue:
         del self._openers[opener]
         if not self._queue.length and not len(self._slots):
             self._fleet.active = False
+            self._fleet.lookups.rest()
 
     def _dialled_since(self, opener: OpenWaiter) -> set[Slot]:
         """What was dialled because others hang or, for a patient opener, have failed."""

@@ -159,4 +159,4 @@ class Outage:
             return False
         lost = self._slots.in_state(SlotState.LOST)
         taken = all(other.exclusive or other.blocked for other in lost)
-        return taken and any(waiter.fail_fast for waiter in self._queue)
+        return taken and self._queue.has_fail_fast()

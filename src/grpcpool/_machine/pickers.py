@@ -44,6 +44,9 @@ _THROWS = 1021
 _PENALTY = 10
 _WORST = 1000
 
+# So many buckets there are at first, at most. There are as many again each time that one is missing.
+_FIRST_BUCKETS = 256
+
 
 class _Bucket(Link):
     """Slots that rank equally, in the order in which they came to: a ring that begins and ends with the bucket."""
@@ -69,27 +72,57 @@ class _Buckets(Places):
     A slot that moves leaves its ring, and becomes the last of another one. That is a matter of its neighbours alone,
     and of no call: no signal handler can interrupt it. What every call pays for does so in place, as `reload` does:
     to call that would cost as much as the move.
+
+    A bucket is made when a slot first comes to carry so much, or a little earlier: `max_streams` may be a million, if
+    there is to be no limit.
     """
 
     def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue) -> None:
         super().__init__(config, slots, queue)
-        max_streams = config.max_streams
-        # A slot with room carries less than max_streams, and the greatest handicap ranks it behind all others, so the
-        # last bucket stays empty: there the search ends. Without handicaps it ends where these begin to matter.
-        self._worst = min(-(-max_streams // _PENALTY) * _PENALTY, _WORST)
-        self._end_without_handicaps = max_streams
-        self._end = max_streams + self._worst
-        self._buckets = [_Bucket() for _ in range(self._end + 1)]
+        self._max_streams = config.max_streams
+        # The greatest handicap ranks a slot behind all others.
+        self._worst = min(-(-config.max_streams // _PENALTY) * _PENALTY, _WORST)
+        self._buckets: list[_Bucket] = []
+        # With the last a search ends, whether that has a slot or not. Without a handicap, a slot carries no more than
+        # `max_streams`.
+        self._end = self._end_without_handicaps = -1
         # No bucket below this one has a slot.
-        self._low = self._end
-        # The same buckets without the first ones, by a handicap: in these lie the slots that have it.
-        self._buckets_behind = {0: self._buckets}
+        self._low = 0
+        self._make_buckets(min(config.max_streams + 1, _FIRST_BUCKETS))
         # The slots in service with a handicap, whether they have room or not.
         self._avoided: set[Slot] = set()
 
     def _handicap(self, failures: int) -> int:
         """As how many calls so many failures count."""
         return min(_PENALTY * failures, self._worst)
+
+    def _make_buckets(self, number: int) -> None:
+        """Makes so many more buckets."""
+        more = [_Bucket() for _ in range(number)]
+        end = self._end + number
+        end_without_handicaps = min(end, self._max_streams)
+        # From here on there is no call. In place: it is the list of each slot without a handicap.
+        self._buckets += more
+        self._end = end
+        self._end_without_handicaps = end_without_handicaps
+
+    def _bucket(self, slot: Slot, load: int) -> Link:
+        """The bucket of the slot for a load for which it has none yet."""
+        handicap = self._handicap(slot.avoided_for)
+        made = len(self._buckets)
+        missing = handicap + load + 1 - made
+        if missing > 0:
+            self._make_buckets(max(missing, min(made, self._max_streams + self._worst + 1 - made)))
+        self._assign(slot, handicap, load)
+        return slot.buckets[load]
+
+    def _assign(self, slot: Slot, handicap: int, load: int) -> None:
+        """Gives the slot its buckets, at least up to this load if so many have been made.
+
+        Those of a slot with a handicap begin with a later one, so that its handicap is not added for each call.
+        """
+        end = handicap + 2 * load + _FIRST_BUCKETS
+        slot.buckets = self._buckets[handicap:end] if handicap else self._buckets
 
     def reload(self, slot: Slot, load: int) -> None:
         after = slot.next
@@ -99,8 +132,10 @@ class _Buckets(Places):
         if load >= slot.takes:
             slot.next = slot.previous = None
             return
-        # A slot with a handicap has other buckets, so that its handicap is not added here for each call.
-        bucket = slot.buckets[load]
+        try:
+            bucket = slot.buckets[load]
+        except IndexError:
+            bucket = self._bucket(slot, load)
         last = bucket.previous
         slot.previous, slot.next = last, bucket
         last.next = bucket.previous = slot
@@ -127,7 +162,12 @@ class _Buckets(Places):
         if load >= slot.takes:
             slot.next = slot.previous = None
         else:
-            slot.next = bucket = slot.buckets[load]
+            # It has carried more, but maybe all that it may, for which there is no bucket.
+            try:
+                bucket = slot.buckets[load]
+            except IndexError:
+                bucket = self._bucket(slot, load)
+            slot.next = bucket
             slot.previous = last = bucket.previous
             last.next = bucket.previous = slot
             if load < self._low:  # noqa: PLR1730 -- as above
@@ -147,9 +187,7 @@ class _Buckets(Places):
         here = slot in self
         self.remove(slot)
         handicap = self._handicap(slot.avoided_for)
-        if handicap not in self._buckets_behind:
-            self._buckets_behind[handicap] = self._buckets[handicap:]
-        slot.buckets = self._buckets_behind[handicap]
+        self._assign(slot, handicap, slot.in_flight)
         if handicap and slot.state is _READY:
             self._avoided.add(slot)
         if here:
@@ -172,7 +210,7 @@ class _Buckets(Places):
         return self._lightest_of_all() if self._avoided and lightest.in_flight else lightest
 
     def _seek(self) -> int:
-        """Finds the lowest bucket that is not empty; an empty one if all are."""
+        """Finds the lowest bucket that is not empty; the last if all are."""
         end = self._end if self._avoided else self._end_without_handicaps
         buckets, low = self._buckets, self._low
         while low < end and (bucket := buckets[low]).next is bucket:
@@ -218,13 +256,17 @@ class LeastLoaded(_Buckets):
         load = slot.in_flight + 1
         if load >= self.growth_load:
             return None
+        try:
+            bucket = slot.buckets[load]
+        except IndexError:
+            bucket = self._bucket(slot, load)
         # From here on there is no call.
         before = slot.previous
         before.next, after.previous = after, before
         if load >= slot.takes:
             slot.next = slot.previous = None
         else:
-            slot.next = bucket = slot.buckets[load]
+            slot.next = bucket
             slot.previous = last = bucket.previous
             last.next = bucket.previous = slot
         slot.in_flight = load
@@ -291,7 +333,8 @@ class Fill(_Buckets):
         low = self._seek()
         if not self._buckets[low]:
             return None
-        below = (load for load in range(self.target - 1, low - 1, -1) if self._buckets[load])
+        highest = min(self.target, len(self._buckets)) - 1
+        below = (load for load in range(highest, low - 1, -1) if self._buckets[load])
         slot: Slot = self._buckets[next(below, low)].previous
         return slot if slot.in_flight + streams <= slot.takes else self._roomy(streams)
 

@@ -92,13 +92,14 @@ class Waiter:
 
 
 class _Line(dict[Waiter, None]):
-    """The waiters with the same ask, in the order of arrival."""
+    """The waiters with the same ask, in the order of arrival; and in `fail_fast` those that would rather fail."""
 
-    __slots__ = ("weight",)
+    __slots__ = ("fail_fast", "weight")
 
     def __init__(self, weight: int) -> None:
         """Creates an empty line, of waiters that count as `weight` streams each."""
         self.weight = weight
+        self.fail_fast: dict[Waiter, None] = {}
 
 
 class _Lines(dict[int | None, _Line]):
@@ -119,7 +120,7 @@ class WaitQueue:
     def __init__(self, target_streams: int) -> None:
         """Creates an empty queue; a whole connection weighs as much as `target_streams`."""
         self._by_ask = _Lines(target_streams)
-        self._paused: dict[Waiter, None] = {}
+        self._paused = _Line(0)
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._arrivals = 0
         self.length = 0
@@ -154,14 +155,19 @@ class WaitQueue:
         waiter.number = arrivals
         # In this order: an interruption between the two is repaired.
         del self._paused[waiter]
+        if waiter.fail_fast:
+            del self._paused.fail_fast[waiter]
+            line.fail_fast[waiter] = None
         self.asked += line.weight
         if waiter.deadline != math.inf:
             # Its number in the heap was that of its pause.
             heapq.heappush(self._deadlines, (waiter.deadline, waiter.number, waiter))
 
-    def _enter(self, waiter: Waiter, queue: dict[Waiter, None]) -> None:
+    def _enter(self, waiter: Waiter, line: _Line) -> None:
         arrivals = self._arrivals = self._arrivals + 1
-        queue[waiter] = None
+        line[waiter] = None
+        if waiter.fail_fast:
+            line.fail_fast[waiter] = None
         waiter.number = arrivals
         self.length += 1
         if waiter.deadline != math.inf:
@@ -171,16 +177,15 @@ class WaitQueue:
         """Removes `waiter`; returns whether it was still queued."""
         if not waiter.number:
             return False
-        if waiter in self._paused:
-            del self._paused[waiter]
-            waiter.number = 0
-        else:
-            line = self._by_ask[waiter.streams]
-            del line[waiter]
-            waiter.number = 0
-            if not line:
-                del self._by_ask[waiter.streams]
-            self.asked -= line.weight
+        paused = waiter in self._paused
+        line = self._paused if paused else self._by_ask[waiter.streams]
+        del line[waiter]
+        if waiter.fail_fast:
+            del line.fail_fast[waiter]
+        waiter.number = 0
+        if not line and not paused:
+            del self._by_ask[waiter.streams]
+        self.asked -= line.weight
         self.length -= 1
         if len(self._deadlines) > 2 * self.length + 64:
             self._deadlines = [entry for entry in self._deadlines if entry[1] == entry[2].number]
@@ -211,10 +216,19 @@ class WaitQueue:
         for ask, queue in self._by_ask.items():
             if not slot.has_room(ask):
                 continue
-            head = next((w for w in queue if w.fail_fast), None) if fail_fast else next(iter(queue))
+            head = next(iter(queue.fail_fast if fail_fast else queue), None)
             if head is not None and (best is None or head.number < best.number):
                 best = head
         return best
+
+    def fail_fast(self) -> list[Waiter]:
+        """The waiters that would rather fail than wait, in the order of arrival."""
+        waiters = [waiter for line in (*self._by_ask.values(), self._paused) for waiter in line.fail_fast]
+        return sorted(waiters, key=lambda waiter: waiter.number)
+
+    def has_fail_fast(self) -> bool:
+        """Whether there are such waiters."""
+        return any(line.fail_fast for line in (*self._by_ask.values(), self._paused))
 
     def first_expired(self, now: float) -> Waiter | None:
         """The waiter with the earliest deadline, if that has come; it stays queued."""
@@ -224,7 +238,10 @@ class WaitQueue:
         """Derives the counts from the waiters, after a change was interrupted."""
         for ask in [ask for ask, line in self._by_ask.items() if not line]:
             del self._by_ask[ask]
-        self._paused = {waiter: None for waiter in self._paused if waiter not in self._by_ask.get(waiter.streams, ())}
+        for waiter in [waiter for waiter in self._paused if waiter in self._by_ask.get(waiter.streams, ())]:
+            del self._paused[waiter]
+        for line in (*self._by_ask.values(), self._paused):
+            line.fail_fast = {waiter: None for waiter in line if waiter.fail_fast}
         self.length = sum(map(len, self._by_ask.values())) + len(self._paused)
         self.asked = sum(line.weight * len(line) for line in self._by_ask.values())
         self._deadlines = [(w.deadline, w.number, w) for w in self if w.deadline != math.inf]

@@ -12,7 +12,7 @@ At most a quarter of the pool is replaced at a time; successors that hang do not
 connection in service until its address may be dialled again.
 
 A lost connection is needed if calls are on it, or wait; if there are less than `min_size`; or if it is the only one to
-its address. One that is not needed is not reconnected either.
+its address. One that is not needed is not reconnected either; when it is due for a successor, it is closed instead.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Replacing:
         """Dials successors for the slots that are due, and evens out the addresses."""
         if not self._fleet.active or now < self._addresses.retry_at:
             return
-        due = [
-            slot for slot in self._slots.in_service() if slot.successor is None and self.due_at(slot, asked, now) <= now
-        ]
+        waiting = [slot for slot in self._slots.in_service() if slot.successor is None]
+        gone_at = self.gone_at(asked)
+        due = [slot for slot in waiting if self.due_at(slot, asked, now, gone_at) <= now]
         for slot in sorted(due, key=lambda slot: slot.retire_at):
             if not self.may_replace():
                 return
@@ -78,8 +78,15 @@ class Replacing:
             slot.reason = CloseReason.UNRESPONSIVE
             self._silence.succeed(slot, successor)
 
-    def retire_gone(self, asked: int, now: float) -> None:
-        """Drains connections to addresses that are gone, if the others are enough."""
+    def retire_due(self, asked: int, now: float) -> None:
+        """Drains connections that are to go, and need no successor.
+
+        These are the lost ones that are due and not needed. And those to addresses that are gone, if the others are
+        enough.
+        """
+        for slot in self._slots.in_state(SlotState.LOST) if self._slots.lost else ():
+            if slot.retire_at <= now and slot.successor is None and not self.is_needed(slot, asked, now):
+                self._fleet.retire(slot, slot.reason, now)
         gone = [slot for slot in self._slots.in_service() if self._addresses.is_gone(slot)]
         if gone and self._others(SlotState.READY) >= self._enough(asked):
             for slot in gone:
@@ -95,7 +102,8 @@ class Replacing:
 
     def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
         """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
-        at = self.due_at(slot, asked, now)
+        gone_at = self.gone_at(asked) if self._addresses.is_gone(slot) else math.inf
+        at = self.due_at(slot, asked, now, gone_at)
         if at <= now:
             self.rotate(asked, now)
         else:
@@ -120,10 +128,14 @@ class Replacing:
             fleet.lookups.in_use and self._addresses.covers(slot)
         )
 
-    def due_at(self, slot: Slot, asked: int, now: float) -> float:
-        """When a slot in service is due for a successor."""
+    def gone_at(self, asked: int) -> float:
+        """When those are due whose address is gone: at once, unless others are enough, or will be. For `due_at`."""
+        return math.inf if self._others(SlotState.READY, SlotState.OPENING) >= self._enough(asked) else -math.inf
+
+    def due_at(self, slot: Slot, asked: int, now: float, gone_at: float) -> float:
+        """When a slot in service is due for a successor; `gone_at` if its address is gone."""
         if self._addresses.is_gone(slot):
-            return math.inf if self._others(SlotState.READY, SlotState.OPENING) >= self._enough(asked) else -math.inf
+            return gone_at
         if slot.state is SlotState.LOST and self.is_needed(slot, asked, now):
             return min(slot.retire_at, slot.given_up_at)
         if slot.overdue and slot.state is SlotState.READY:
@@ -137,5 +149,4 @@ class Replacing:
         """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""
         if self._addresses.failures and self._slots.opening:
             return False
-        under_way = sum(slot.replaces is not None and not slot.hangs for slot in self._slots)
-        return under_way < max(1, -(-self._slots.connections // 4))
+        return self._slots.replacing < max(1, -(-self._slots.connections // 4))

@@ -4,7 +4,8 @@ A slot idle for `idle_timeout` closes, above `min_size`. And when for a whole `i
 have fitted on fewer slots at `target_streams` each, the least needed slot is drained and a new watch begins. While the
 pool is in use, one to each address is kept.
 
-Dials that hang, and those that were begun beside them, end when what is up is enough.
+Dials that hang, and those that were begun beside them, end when what is up is enough. A connection beyond `max_size`
+ends when it carries nothing any more, or one that is down or hangs does in its place.
 """
 
 from __future__ import annotations
@@ -57,8 +58,21 @@ class Shrinking:
             if self._fleet.addresses.several and not self._fleet.addresses.is_gone(slot):
                 continue  # It is to make its server one of those that are used.
             if (slot.hangs or slot.beside) and slot.replaces is None:
-                self._fleet.close(slot, CloseReason.SHRINK)
-                self._fleet.regauge(now)
+                self._fleet.retire(slot, CloseReason.SHRINK, now)
+
+    def end_overflow(self, slot: Slot, now: float) -> None:
+        """A connection beyond `max_size` carries nothing any more: it goes, or rather another that is of no use."""
+        while self._slots.connections > self._fleet.max_size and slot.state in (SlotState.READY, SlotState.LOST):
+            other = self._useless() if slot.state is SlotState.READY else None
+            if other is None:
+                self._fleet.retire(slot, CloseReason.OVERFLOW, now)
+            else:
+                self._fleet.retire(other, CloseReason.LOST, now)
+        slot.overflow = slot.state not in (SlotState.READY, SlotState.LOST)
+
+    def _useless(self) -> Slot | None:
+        """A connection that is down and carries nothing, or a dial that hangs."""
+        return next((slot for slot in self._slots if not slot.probes and _is_useless(slot)), None)
 
     def _dispensable(self, *, dialled: bool) -> Slot | None:
         """The least needed slot: opening (if `dialled`), then lost, then the least loaded where most lead.
@@ -75,3 +89,9 @@ class Shrinking:
             key=lambda slot: (rank[slot.state], slot.exclusive, -held[slot.address], slot.in_flight),
             default=None,
         )
+
+
+def _is_useless(slot: Slot) -> bool:
+    if slot.state is SlotState.LOST:
+        return not slot.in_flight
+    return slot.state is SlotState.OPENING and slot.hangs and slot.replaces is None

@@ -3,17 +3,32 @@
 `connections` is what `max_size` bounds: connections that are open or opening. A successor that is being opened counts
 together with the connection that it is to replace; a draining connection does not count.
 
+The table remembers how it has counted each slot. So what changes about one costs nothing for the others, and cannot be
+counted twice.
+
 Invariant: the counts are those of the slots held, and no slot held is closed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from .._values.slot_states import SlotState
 from .slot import Slot, SlotEvent
 
-_IN_SERVICE = (SlotState.READY, SlotState.LOST)
+IN_SERVICE = (SlotState.READY, SlotState.LOST)
+"""The states of connections that are in use, or are to come back."""
+
+
+class _Kind(NamedTuple):
+    """What a slot is counted by."""
+
+    state: SlotState
+    hangs: bool
+    succeeds: bool
+    probes: bool
 
 
 class SlotTable:
@@ -29,6 +44,7 @@ class SlotTable:
         lost: Connections in service, but known to be down.
         draining: Connections that take nothing new.
         successors: Connections being opened to replace one that is still in service.
+        replacing: Those of them that do not hang.
         connections: What counts against `max_size`.
     """
 
@@ -36,9 +52,10 @@ class SlotTable:
         """Creates an empty table."""
         self._slots: dict[int, Slot] = {}
         self._born = 0
+        self._counted: dict[Slot, _Kind] = {}
         self.all: tuple[Slot, ...] = ()
         self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
-        self.under_way = self.hanging = self.probing = 0
+        self.under_way = self.hanging = self.probing = self.replacing = 0
 
     def __len__(self) -> int:
         """How many connections are open or opening, draining ones included."""
@@ -54,7 +71,7 @@ class SlotTable:
 
     def in_service(self) -> list[Slot]:
         """The ready and the lost slots, oldest first."""
-        return [slot for slot in self.all if slot.state in _IN_SERVICE]
+        return [slot for slot in self.all if slot.state in IN_SERVICE]
 
     def in_state(self, state: SlotState) -> list[Slot]:
         """The slots in `state`, oldest first; without those that only find out whether a preferred target is up."""
@@ -67,40 +84,74 @@ class SlotTable:
         self._slots[slot.id] = slot
         if replaces is not None:
             slot.replaces, replaces.successor = replaces, slot
-        self.recount()
+        self.all = (*self.all, slot)
+        self.count(slot)
         return slot
 
     def move(self, slot: Slot, event: SlotEvent) -> None:
         """Moves `slot` to its next state. A closed slot stays here until `forget`."""
         slot.move(event)
-        self.recount()
+        self.count(slot)
 
     def forget(self, slot: Slot) -> None:
         """Removes a closed slot."""
         del self._slots[slot.id]
-        self.recount()
+        self.all = tuple(self._slots.values())
+        self._add(self._counted.pop(slot), -1)
 
     def part(self, successor: Slot) -> Slot | None:
         """Separates `successor` from the slot that it was to replace; returns that slot, if there is one."""
         replaced = successor.replaces
         if replaced is not None:
             successor.replaces = replaced.successor = None
-            self.recount()
+            self.count(successor)
         return replaced
 
-    def recount(self) -> None:
-        """Derives the counts from the slots. Slots change seldom, and the counts are read with every ask."""
-        self.all = tuple(self._slots.values())
-        # Those to targets that are not used count for nothing.
-        counted = [slot for slot in self.all if not slot.probes]
-        states = [slot.state for slot in counted]
-        self.probing = len(self.all) - len(counted)
-        self.opening = states.count(SlotState.OPENING)
-        self.ready = states.count(SlotState.READY)
-        self.lost = states.count(SlotState.LOST)
-        self.draining = states.count(SlotState.DRAINING)
-        self.successors = sum(slot.replaces is not None for slot in self.all)
-        opening = [slot for slot in counted if slot.state is SlotState.OPENING]
-        self.hanging = sum(slot.hangs for slot in opening)
-        self.under_way = sum(not slot.hangs and slot.replaces is None for slot in opening)
+    def hang(self, slot: Slot) -> None:
+        """The connection takes too long to open."""
+        slot.hangs, slot.hangs_at = True, math.inf
+        self.count(slot)
+
+    def count(self, slot: Slot) -> None:
+        """Counts the slot as what it is by now, and not as what it was before; does nothing if it is not in here."""
+        if slot not in self:
+            return
+        before = self._counted.get(slot)
+        kind = _Kind(slot.state, slot.hangs, slot.replaces is not None, slot.probes)
+        if before is not None:
+            self._add(before, -1)
+        self._counted[slot] = kind
+        self._add(kind, 1)
+
+    def _add(self, kind: _Kind, number: int) -> None:
+        if kind.succeeds:
+            self.successors += number
+            self.replacing += 0 if kind.hangs else number
+        if kind.probes:
+            # It leads to a target that is not used, and counts for nothing else.
+            self.probing += number
+        elif kind.state is SlotState.OPENING:
+            self._add_opening(kind, number)
+        elif kind.state is SlotState.READY:
+            self.ready += number
+        elif kind.state is SlotState.LOST:
+            self.lost += number
+        elif kind.state is SlotState.DRAINING:
+            self.draining += number
         self.connections = self.opening + self.ready + self.lost - self.successors
+
+    def _add_opening(self, kind: _Kind, number: int) -> None:
+        self.opening += number
+        if kind.hangs:
+            self.hanging += number
+        elif not kind.succeeds:
+            self.under_way += number
+
+    def recount(self) -> None:
+        """Counts all slots again, after a change was interrupted."""
+        self.all = tuple(self._slots.values())
+        self._counted = {}
+        self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
+        self.under_way = self.hanging = self.probing = self.replacing = 0
+        for slot in self.all:
+            self.count(slot)

@@ -119,7 +119,7 @@ class Driver(abc.ABC):
         """Primes the slot's connection, which is back, in the background; then calls `primed_again`."""
 
     @abc.abstractmethod
-    def look_up(self) -> None:
+    def look_up(self, number: int) -> None:
         """Looks up the target's addresses in the background, and reports the result to the machine."""
 
     @abc.abstractmethod
@@ -257,8 +257,8 @@ class Driver(abc.ABC):
                     waiter.started()
                 case Watch(slot=slot):
                     self.losses.lost(slot)
-                case Look():
-                    self.look_up()
+                case Look(number=number):
+                    self.look_up(number)
                 case _:
                     assert_never(act)
         except BaseException:

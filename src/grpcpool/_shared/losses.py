@@ -196,7 +196,8 @@ class LossWatch:
                 longer = min(2 * pause, _LONGEST_PAUSE)
                 self._suspect(slot, now + longer, longer)
                 found[slot] = slot.state is SlotState.READY or self._machine.outage.is_needed(slot, now)
-                if not found[slot] or (slot.state is SlotState.READY and longer > _SUSPECT_FOR):
+                # One that is lost stays among them, because it may be needed later.
+                if slot.state is SlotState.READY and longer > _SUSPECT_FOR:
                     self._forget(slot)
         return found
 
@@ -225,5 +226,4 @@ class LossWatch:
             self._forget(slot)
             self._back(slot)
         elif not up and (slot.state is SlotState.READY or slot.kept or slot.blocked):
-            self._forget(slot)
             self._report(self._machine.lost, slot, None)

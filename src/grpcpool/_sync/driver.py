@@ -97,25 +97,25 @@ class SyncDriver(Driver):
         else:
             self.tell(self.machine.opened, slot, channel)
 
-    def look_up(self) -> None:
+    def look_up(self, number: int) -> None:
         """On a thread of its own, which nothing waits for: a look-up may hang for minutes."""
         try:
-            start(new_thread(self._look_up, f"grpcpool-{self.name}-look-up"))
+            start(new_thread(partial(self._look_up, number), f"grpcpool-{self.name}-look-up"))
         except RuntimeError as error:
             if sys.is_finalizing():
                 # Nothing else runs any more, so that it holds up nothing.
-                self._look_up()
+                self._look_up(number)
             else:
-                self.tell(self.machine.look_failed, error)
+                self.tell(self.machine.look_failed, error, number)
 
-    def _look_up(self) -> None:
+    def _look_up(self, number: int) -> None:
         try:
             found = look_up_now(self.source(), self.machine.fleet.endpoint)
         except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything
             _forget_locals(error)
-            self.tell(self.machine.look_failed, error)
+            self.tell(self.machine.look_failed, error, number)
         else:
-            self.tell(self.machine.addresses, found)
+            self.tell(self.machine.addresses, found, number)
 
     def prime_again(self, slot: Slot) -> None:
         """On a thread of its own, because it may block."""
