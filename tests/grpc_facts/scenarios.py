@@ -130,6 +130,31 @@ def interrupted_start(target: str) -> Any:
         return replaced, repr(echo.future(b"ok").result(_LONG)) if replaced else ""
 
 
+def interrupted_count(target: str) -> Any:
+    """A handler raises as gRPC has begun a call, and not counted it; whether the connection is replaced."""
+
+    def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
+        if "integrated_call" not in frame.f_code.co_names or "managed_calls" not in frame.f_code.co_names:
+            return None
+        if event == "line" and "call" in frame.f_locals:
+            sys.settrace(None)
+            raise _SignalError
+        return interrupt
+
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        pool.open()
+        echo: Any = pool.unary_unary(support.UU)
+        raised = False
+        sys.settrace(interrupt)
+        try:
+            echo.future(b"ok")
+        except _SignalError:
+            raised = True
+        finally:
+            sys.settrace(None)
+        return raised, _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
+
+
 class _OtherCondition(threading.Condition):
     """As a later gRPC may use."""
 

@@ -74,6 +74,12 @@ def test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting(calls
     assert renamed("_run_channel_spin_thread").run("interrupted_start", calls.target).result == [False, ""]
 
 
+def test_a_signal_handler_that_keeps_a_call_from_being_counted(calls: CallServer) -> None:
+    """The connection is replaced; where calls are counted in another function, it stays in service."""
+    assert UNCHANGED.run("interrupted_count", calls.target).result == [True, True]
+    assert renamed("_channel_managed_call_management").run("interrupted_count", calls.target).result == [True, False]
+
+
 def test_a_signal_handler_that_raises_where_a_lock_is_taken(calls: CallServer) -> None:
     """A channel's lock has no such place; where it is of another class, it may have, and the pool warns."""
     assert UNCHANGED.run("interrupted_lock", calls.target, False).result == [False, True]

@@ -74,6 +74,15 @@ FACTS: Final = (
         f"{_SYNC}::test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting",
     ),
     Fact(
+        "_channel_managed_call_management",
+        "private name",
+        "1.60",
+        "counts the futures and streams of a channel: if a signal handler raises there, their thread may end too "
+        "early, and the connection is replaced",
+        "the connection stays in service; its futures and streams may never end",
+        f"{_SYNC}::test_a_signal_handler_that_keeps_a_call_from_being_counted",
+    ),
+    Fact(
         "Channel._get_registered_call_handle",
         "private name",
         "1.63",

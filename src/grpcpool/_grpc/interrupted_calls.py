@@ -21,6 +21,7 @@ _LOCKING = {threading.Condition.__enter__.__code__, threading.Condition.__exit__
 _USERS = ("grpc.", "grpcpool.")
 _PACKAGE = "grpc."
 _STARTS_THREAD = "_run_channel_spin_thread"
+_COUNTS_CALL = "_channel_managed_call_management"
 
 
 def _frames_of(error: BaseException | None) -> Iterator[types.FrameType]:
@@ -48,10 +49,13 @@ def was_raised_within(error: BaseException | None) -> bool:
 def may_lack_its_thread(error: BaseException | None) -> bool:
     """Whether `error` was raised while gRPC was starting the thread that serves the futures and streams of a channel.
 
-    They may never end then, and gRPC starts no other thread while it counts one as unfinished.
+    They may never end then, and gRPC starts no other thread while it counts one as unfinished. So it is if gRPC has
+    begun a call that it has not counted: the thread ends too early.
     """
-    names = (frame.f_code.co_name for frame in _frames_of(error) if _module_of(frame) in CLIENT_MODULES)
-    return _STARTS_THREAD in names
+    codes = [frame.f_code for frame in _frames_of(error) if _module_of(frame) in CLIENT_MODULES]
+    if any(code.co_name == _STARTS_THREAD for code in codes):
+        return True
+    return bool(codes) and codes[-1].co_qualname.startswith(f"{_COUNTS_CALL}.")
 
 
 def unlock_left_locked(error: BaseException | None) -> None:
