@@ -1,13 +1,17 @@
-"""Done-callbacks added after the end of a call; `test_queued` covers those added before."""
+"""Done-callbacks: those added after the end of a call, and those that make calls. `test_queued` covers others."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import threading
+from typing import Any, Literal
 
 import pytest
 
 from grpcpool import ChannelPool
 from support.call_server import UU, CallServer, new_tag
+from support.pools import PoolMaker, assert_at_rest
+from support.waiting import LONG, eventually
 from support.ways import NOT_BLOCKING, Way
 
 pytestmark = pytest.mark.timeout(60)
@@ -35,3 +39,41 @@ def test_a_callback_that_raises_after_the_end(single: ChannelPool, caplog: pytes
 
     call.add_done_callback(fail)
     assert "a callback of a call failed" in caplog.text
+
+
+@pytest.mark.parametrize("way", NOT_BLOCKING, ids=str)
+@pytest.mark.parametrize("on", ["pool", "lease"])
+def test_a_callback_that_waits_for_a_place(
+    calls: CallServer, make_pool: PoolMaker, on: Literal["pool", "lease"], way: Way
+) -> None:
+    """It gets the place of a call that ends meanwhile, though gRPC reports the ends of both on one thread."""
+    pool = make_pool(calls.channel, max_size=1, max_streams=2)
+    pool.open()
+
+    def hold() -> Any:
+        tag = new_tag()
+        with pool.acquire(timeout=LONG, streams=1) if on == "lease" else contextlib.nullcontext(pool) as channel:
+            call = way.begin(channel, f"hold:{tag}", timeout=LONG)
+        calls.wait_until_held(tag)
+        return call
+
+    first, second = hold(), hold()
+    called, is_full = threading.Event(), threading.Event()
+    answers: list[Any] = []
+
+    def call_again(_: Any) -> None:
+        called.set()
+        is_full.wait(LONG)
+        answers.append(pool.unary_unary(UU)(b"ok", timeout=LONG))
+
+    first.add_done_callback(call_again)
+    first.cancel()
+    assert called.wait(LONG)
+    # The first one's place was free before its callback was called, and goes to another.
+    third = hold()
+    is_full.set()
+    eventually(lambda: pool.stats().waiting == 1)
+    second.cancel()
+    eventually(lambda: answers == [b"0"])
+    third.cancel()
+    assert_at_rest(pool)

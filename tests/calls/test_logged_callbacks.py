@@ -17,6 +17,7 @@ from grpc.experimental import ChannelOptions
 import grpcpool
 from grpcpool import ChannelPool, PoolConfig
 from grpcpool._grpc.logged_callbacks import log_callbacks
+from grpcpool._sync.work_queue import run_logged
 from grpcpool.testing import FakeChannel, FakeFactory
 from support.call_server import SS, SU, UU, CallServer, new_tag
 from support.pools import PoolMaker, assert_at_rest
@@ -259,10 +260,10 @@ def test_what_cannot_be_changed_stays_as_it_is() -> None:
 
     for kind in (Slotted, Sealed, object):
         thing: Any = kind()
-        log_callbacks(thing)
+        log_callbacks(thing, run_logged)
         assert type(thing) in (kind, *kind.__subclasses__())
     slotted = Slotted()
-    log_callbacks(slotted)
+    log_callbacks(slotted, run_logged)
     assert slotted.add_callback(_raising(ArithmeticError))
 
 
@@ -272,8 +273,8 @@ def test_classes_of_interceptors_are_not_collected_without_end() -> None:
     for _ in range(100):
         kind = type("Call", (), {"add_callback": lambda self, callback: callback()})
         thing: Any = kind()
-        log_callbacks(thing)
-        log_callbacks(thing)
+        log_callbacks(thing, run_logged)
+        log_callbacks(thing, run_logged)
         gone.append(weakref.ref(kind))
         with pytest.raises(ArithmeticError):
             thing.add_callback(_raising(ArithmeticError))

@@ -18,7 +18,7 @@ from support.connections import addresses_of_connections_to, connections_to
 from support.pools import PoolMaker, assert_at_rest
 from support.servers import unary
 from support.waiting import LONG, eventually, together
-from support.ways import WAYS
+from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -264,3 +264,73 @@ def test_call_credentials_pass(credentials: grpc.ChannelCredentials) -> None:
                 answer = way.finish(way.begin(pool, "metadata", credentials=token))
                 text = answer if isinstance(answer, bytes) else answer[0]
                 assert b"Bearer secret" in text
+
+
+# --- what gRPC does not take ----------------------------------------------------------------------------------------
+
+
+def _raised_by(create: Any, *arguments: Any) -> tuple[type, str]:
+    with pytest.raises((TypeError, ValueError, OverflowError)) as caught:
+        create("127.0.0.1:1", *arguments)
+    return caught.type, str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([("a", None)],),
+        ([(1, 2)],),
+        ([("a", [1])],),
+        ([("a", object)],),
+        ([("a", float("nan"))],),
+        ([("a", "\ud800")],),
+        ([("\ud800", 1)],),
+        ([("a", 2**31)],),
+        ([("a", -(2**31) - 1)],),
+        (None, "gzip"),
+        (None, object),
+        (None, 2**31),
+    ],
+    ids=repr,
+)
+def test_what_grpc_does_not_take(arguments: tuple[Any, ...]) -> None:
+    """Options and a compression that no channel can be created with are refused at once, with gRPC's error."""
+    of_grpc = _raised_by(grpc.insecure_channel, *arguments)
+    for create in (grpcpool.insecure_channel, grpcpool.aio.insecure_channel, grpcpool.shared_channel):
+        # The third takes credentials before the options.
+        between = (None,) if create is grpcpool.shared_channel else ()
+        assert _raised_by(create, *between, *arguments) == of_grpc
+
+
+def test_what_grpc_takes(calls: CallServer) -> None:
+    """Whatever a channel can be created with is an option of a pool."""
+    options: Any = [("a", 1.5), ("b", True), (b"c", b"d"), (None, ""), ("e", 2**31 - 1), ("f", -(2**31))]
+    for create in (grpc.insecure_channel, grpcpool.insecure_channel):
+        compression: Any = 9
+        with create(calls.target, options, compression) as channel:
+            assert unary(channel, UU, b"ok") == b"0"
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"compression": "gzip"}, KeyError),
+        ({"compression": 9}, KeyError),
+        ({"compression": [1]}, TypeError),
+        ({"credentials": "token"}, AttributeError),
+        ({"credentials": grpc.local_channel_credentials()}, TypeError),
+    ],
+    ids=["text", "number", "list", "text-credentials", "channel-credentials"],
+)
+def test_arguments_of_a_call_that_waits(
+    calls: CallServer, make_pool: PoolMaker, way: Way, wrong: dict[str, Any], error: type[Exception]
+) -> None:
+    """What gRPC refuses when a call is begun is refused then, also where there is no place for the call yet."""
+    pool = make_pool(calls.channel, max_size=1, max_streams=1)
+    with calls.channel() as plain, pool.acquire(timeout=LONG):
+        for channel in (plain, pool):
+            with pytest.raises(error):
+                way.begin(channel, timeout=LONG, **wrong)
+        assert pool.stats().waiting == 0
+    assert_at_rest(pool)

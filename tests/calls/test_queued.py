@@ -583,7 +583,7 @@ def test_without_a_worker_a_waiting_call_ends_by_itself(
     calls: CallServer, make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, ask: str
 ) -> None:
     """At the limit of threads nothing ticks; the thread that waits for the call then does."""
-    monkeypatch.setattr(Worker, "_start", lambda _: None)
+    monkeypatch.setattr(Worker, "wake", lambda _: None)
     pool = make_pool(calls.channel, max_size=1, max_streams=1)
     pool.open()
     full = Full(pool)

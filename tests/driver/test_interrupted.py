@@ -379,6 +379,46 @@ def test_a_cancel_wakes_the_thread_that_waits_for_the_call() -> None:
         lease.release()
 
 
+def _cancel(calls: list[Any]) -> None:
+    calls[0].cancel()
+
+
+def _drop(calls: list[Any]) -> None:
+    calls.clear()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("end", [_cancel, _drop])
+def test_the_callbacks_of_a_call_that_never_starts(end: Callable[[list[Any]], None]) -> None:
+    """Wherever a handler raises while a queued call is cancelled or dropped, its callbacks are called, once each."""
+    for number in range(1, _MOST):
+        if not _is_interrupted_at_its_end(end, number):
+            return
+    pytest.fail("there is no end of it")
+
+
+def _is_interrupted_at_its_end(end: Callable[[list[Any]], None], number: int) -> bool:
+    """Ends a queued call that has callbacks, with a handler that raises at the point of that number."""
+    with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+        pool.open()
+        lease = pool.acquire()
+        calls = [_begin_future(pool)]
+        called: list[int] = []
+        # Those added by `add_done_callback` would keep the call.
+        for i in range(3):
+            calls[0].add_callback(partial(called.append, i))
+        handler = _Handler(number)
+        handler.interrupt(lambda: end(calls))
+        if calls:
+            calls[0].cancel()
+        # A call that was interrupted as it began to be dropped leaves the queue when its turn has come.
+        lease.release()
+        eventually(lambda: called == [0, 1, 2])
+        eventually(lambda: pool.stats().in_flight == 0)
+        assert called == [0, 1, 2]
+    return handler.raised
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_close_can_be_repeated() -> None:
     """Wherever a handler raises while a pool is closed, the next close ends, and nothing is left."""
@@ -457,6 +497,23 @@ def test_a_lock_within_which_a_handler_raises(method: str, event: str) -> None:
         was_free = _is_free(condition)
         unlock_left_locked(raised.value)
         assert _is_free(condition) == (was_free if module.startswith("users") else True)
+
+
+def test_a_lock_within_which_work_that_finalizers_left_is_interrupted() -> None:
+    """It is released, although the error is raised on without what its frames held."""
+    condition, use = _condition_of("grpc._cython.cygrpc")
+
+    def interrupt(frame: FrameType, what: str, _: object) -> None:
+        if what == "c_return" and frame.f_code is threading.Condition.__enter__.__code__:
+            sys.setprofile(None)
+            raise _TimeLimitError
+
+    sys.setprofile(interrupt)
+    with pytest.raises(_TimeLimitError) as raised:
+        do_left_work(deque([partial(use, condition)]), "orders")
+    # As for every error that a signal handler may have raised.
+    unlock_left_locked(raised.value)
+    assert _is_free(condition)
 
 
 def test_work_that_finalizers_left_is_interrupted(caplog: pytest.LogCaptureFixture) -> None:

@@ -171,3 +171,17 @@ def test_it_cannot_be_started(monkeypatch: pytest.MonkeyPatch, job: Job) -> None
     assert not job.thread.runs
     job.start()
     eventually(lambda: job.begun)
+
+
+def test_a_handler_that_raises_a_runtime_error(monkeypatch: pytest.MonkeyPatch, job: Job) -> None:
+    """It does not look like a thread that cannot be started: the error is raised, and the thread works."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RecursionError("as the test wants")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(RecursionError):
+        job.start()
+    eventually(lambda: job.begun)

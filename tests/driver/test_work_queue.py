@@ -319,6 +319,22 @@ def _at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thread_start, "sys", SimpleNamespace(is_finalizing=lambda: True))
 
 
+def test_a_handler_that_raises_a_runtime_error(monkeypatch: pytest.MonkeyPatch, starter: WorkQueue) -> None:
+    """It does not look like a thread that cannot be started: the error is raised, and a thread does the work."""
+    start = threading.Thread.start
+    done: list[int] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RecursionError("as the test wants")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(RecursionError):
+        starter.do(lambda: done.append(threading.get_ident()))
+    eventually(lambda: done)
+    assert done != [threading.get_ident()]
+
+
 @pytest.mark.parametrize("happens", [_at_the_limit, _at_the_end])
 def test_without_a_thread_it_is_done_at_once(
     monkeypatch: pytest.MonkeyPatch,

@@ -108,35 +108,16 @@ class _SignalError(Exception):
     """What a signal handler raises."""
 
 
-def interrupted_start(target: str) -> Any:
-    """A handler raises as the thread of a channel starts; whether the connection is replaced, and a future's answer."""
-
-    def interrupt(frame: types.FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code is threading.Thread.start.__code__:
-            sys.setprofile(None)
-            raise _SignalError
-
-    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
-        pool.open()
-        echo: Any = pool.unary_unary(support.UU)
-        sys.setprofile(interrupt)
-        try:
-            echo.future(b"ok")
-        except _SignalError:
-            pass
-        finally:
-            sys.setprofile(None)
-        replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
-        return replaced, repr(echo.future(b"ok").result(_LONG)) if replaced else ""
-
-
-def interrupted_count(target: str) -> Any:
-    """A handler raises as gRPC has begun a call, and not counted it; whether the connection is replaced."""
+def interrupted_start(target: str, before: str) -> Any:
+    """A handler raises while a future begins; whether the connection is replaced, and a later future's answer."""
 
     def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
-        if "integrated_call" not in frame.f_code.co_names or "managed_calls" not in frame.f_code.co_names:
-            return None
-        if event == "line" and "call" in frame.f_locals:
+        if before == "the thread is started":
+            is_there = event == "call" and frame.f_code is threading.Thread.start.__code__
+        else:
+            # gRPC's core has the call, which is counted next.
+            is_there = event == "line" and frame.f_code.co_name == "create" and "call" in frame.f_locals
+        if is_there:
             sys.settrace(None)
             raise _SignalError
         return interrupt
@@ -144,15 +125,15 @@ def interrupted_count(target: str) -> Any:
     with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
         pool.open()
         echo: Any = pool.unary_unary(support.UU)
-        raised = False
         sys.settrace(interrupt)
         try:
             echo.future(b"ok")
         except _SignalError:
-            raised = True
+            pass
         finally:
             sys.settrace(None)
-        return raised, _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
+        replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
+        return replaced, repr(echo.future(b"ok").result(_LONG)) if replaced else ""
 
 
 class _OtherCondition(threading.Condition):

@@ -16,12 +16,14 @@ from grpcpool import PoolConfig, PoolOpenError
 from grpcpool._demo import limit as demonstration
 from grpcpool._demo.threads import Threads
 from grpcpool._grpc import connectivity
-from grpcpool._grpc.release import GRPC_RELEASE, NOTICES_LOSSES, release_of
+from grpcpool._grpc.release import GRPC_RELEASE, NOTICES_LOSSES, REFUSES_METADATA, release_of
+from grpcpool._sync import arguments
 from support.aio_pools import at_rest
 from support.aio_ways import KINDS, STREAM, Way
 from support.call_server import UU, CallServer, new_tag
 from support.loops import in_loop, until
 from support.pools import PoolMaker
+from support.servers import ECHO, Server
 from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(120)
@@ -144,3 +146,20 @@ async def test_why_a_channel_does_not_connect_is_known_at_once_on_asyncio(dead: 
     async with grpcpool.aio.insecure_channel(dead, _OPTIONS, config=_CONFIG) as pool:
         with pytest.raises(PoolOpenError, match="failed to connect"):
             await pool.open(timeout=LONG)
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_metadata_that_cannot_be_sent(
+    server: Server, make_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    """A call that waits for a place is refused, or fails, as one that does not wait in the same release."""
+    monkeypatch.setattr(arguments, "REFUSES_METADATA", refuses)
+    pool: Any = make_pool(server.channel, max_size=1, max_streams=1)
+    wrong = (("Upper Case", "value"),)
+    with pool.acquire(timeout=LONG), pytest.raises((ValueError, grpc.RpcError)) as waits:
+        pool.unary_unary(ECHO)(b"", metadata=wrong, timeout=LONG)
+    assert isinstance(waits.value, ValueError) == refuses
+    if refuses == REFUSES_METADATA:
+        with pytest.raises((ValueError, grpc.RpcError)) as begins:
+            pool.unary_unary(ECHO)(b"", metadata=wrong, timeout=LONG)
+        assert isinstance(begins.value, ValueError) == refuses

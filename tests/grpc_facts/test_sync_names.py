@@ -68,16 +68,12 @@ def test_a_close_within_a_callback_does_not_wait_for_itself(calls: CallServer) -
         assert grpc.run("close_within_callback", calls.target).result is True
 
 
-def test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting(calls: CallServer) -> None:
-    """The connection is replaced; where the thread is started in another function, it stays in service."""
-    assert UNCHANGED.run("interrupted_start", calls.target).result == [True, "b'0'"]
-    assert renamed("_run_channel_spin_thread").run("interrupted_start", calls.target).result == [False, ""]
-
-
-def test_a_signal_handler_that_keeps_a_call_from_being_counted(calls: CallServer) -> None:
-    """The connection is replaced; where calls are counted in another function, it stays in service."""
-    assert UNCHANGED.run("interrupted_count", calls.target).result == [True, True]
-    assert renamed("_channel_managed_call_management").run("interrupted_count", calls.target).result == [True, False]
+@pytest.mark.parametrize("before", ["the thread is started", "the call is counted"])
+def test_a_signal_handler_that_raises_while_a_call_is_begun(calls: CallServer, before: str) -> None:
+    """The connection is replaced; where calls are begun in another function, it stays in service."""
+    assert UNCHANGED.run("interrupted_start", calls.target, before).result == [True, "b'0'"]
+    other = renamed("_channel_managed_call_management")
+    assert other.run("interrupted_start", calls.target, before).result == [False, ""]
 
 
 def test_a_signal_handler_that_raises_where_a_lock_is_taken(calls: CallServer) -> None:

@@ -65,22 +65,13 @@ FACTS: Final = (
         f"{_SYNC}::test_a_close_within_a_callback_does_not_wait_for_itself",
     ),
     Fact(
-        "_run_channel_spin_thread",
-        "private name",
-        "1.60",
-        "starts the thread that serves the futures and streams of a channel: if a signal handler raises there, it may "
-        "be missing, and the connection is replaced",
-        "the connection stays in service; its futures and streams may never end",
-        f"{_SYNC}::test_a_signal_handler_that_keeps_the_thread_of_a_channel_from_starting",
-    ),
-    Fact(
         "_channel_managed_call_management",
         "private name",
         "1.60",
-        "counts the futures and streams of a channel: if a signal handler raises there, their thread may end too "
-        "early, and the connection is replaced",
+        "contains the function that begins a future or stream, counts it, and starts the thread that serves them: if a "
+        "signal handler raises there, the thread may be missing or end too early, and the connection is replaced",
         "the connection stays in service; its futures and streams may never end",
-        f"{_SYNC}::test_a_signal_handler_that_keeps_a_call_from_being_counted",
+        f"{_SYNC}::test_a_signal_handler_that_raises_while_a_call_is_begun",
     ),
     Fact(
         "Channel._get_registered_call_handle",
@@ -123,8 +114,10 @@ FACTS: Final = (
         "private name",
         "1.60",
         "is the list to which a sync call adds its callbacks, under its `condition`: the pool replaces it by one that "
-        "logs what users' callbacks raise, because gRPC's thread would end of that",
-        "calls with a request stream and calls of leases are of a subclass of gRPC's class, which does the same",
+        "runs users' callbacks elsewhere, because gRPC's thread would wait for what they wait for, or end of what they "
+        "raise",
+        "calls with a request stream and calls of leases are of a subclass of gRPC's class, which logs what callbacks "
+        "raise; one that blocks keeps other calls on the connection from ending",
         f"{_SYNC}::test_callbacks_that_raise",
     ),
     Fact(
@@ -369,6 +362,14 @@ FACTS: Final = (
         "those of pools have a `_channel` of `None`",
         "the attribute is not read",
         "tests/aio_calls/test_abandoned.py::test_a_channel_closes_while_a_task_reads_a_call_of_a_pool",
+    ),
+    Fact(
+        "a call with metadata that cannot be sent fails with `INTERNAL`",
+        "release",
+        "1.81",
+        "before, it cannot be begun on threads: `ValueError`. A call that waits for a place does as its release does",
+        "such a call fails in the other way if it has to wait",
+        f"{_RELEASES}::test_metadata_that_cannot_be_sent",
     ),
     Fact(
         "a request of 256 KiB is not kept for another attempt",

@@ -3,8 +3,9 @@
 gRPC's channels and calls have locks of the type `threading.Condition`, whose methods are Python code. A signal handler
 that raises as such a method begins or ends keeps the lock from being released. The interrupted thread does not notice,
 because the lock is reentrant. All others wait for it forever: those that check the connection, and the thread that
-serves all futures and streams of the channel. That thread is started with the first of them, and may be missing if the
-handler raised then.
+serves all futures and streams of the channel. That thread is started with the first of them and ends with the last, by
+a count. A handler that raises while one is begun may keep the thread from being started, or the call from being counted
+so that the thread ends too early.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _LOCKING = {threading.Condition.__enter__.__code__, threading.Condition.__exit__
 # Beginnings of the names of the modules whose locks these are. The locks of others are not our concern.
 _USERS = ("grpc.", "grpcpool.")
 _PACKAGE = "grpc."
-_STARTS_THREAD = "_run_channel_spin_thread"
-_COUNTS_CALL = "_channel_managed_call_management"
+# The function within which gRPC begins and counts a future or stream, and starts the thread.
+_BEGINS = "_channel_managed_call_management."
 
 
 def _frames_of(error: BaseException | None) -> Iterator[types.FrameType]:
@@ -47,15 +48,12 @@ def was_raised_within(error: BaseException | None) -> bool:
 
 
 def may_lack_its_thread(error: BaseException | None) -> bool:
-    """Whether `error` was raised while gRPC was starting the thread that serves the futures and streams of a channel.
+    """Whether `error` was raised while gRPC was beginning a future or stream.
 
-    They may never end then, and gRPC starts no other thread while it counts one as unfinished. So it is if gRPC has
-    begun a call that it has not counted: the thread ends too early.
+    Those of the channel may never end then: their thread is missing, or ends while one of them runs.
     """
-    codes = [frame.f_code for frame in _frames_of(error) if _module_of(frame) in CLIENT_MODULES]
-    if any(code.co_name == _STARTS_THREAD for code in codes):
-        return True
-    return bool(codes) and codes[-1].co_qualname.startswith(f"{_COUNTS_CALL}.")
+    names = (frame.f_code.co_qualname for frame in _frames_of(error) if _module_of(frame) in CLIENT_MODULES)
+    return any(name.startswith(_BEGINS) for name in names)
 
 
 def unlock_left_locked(error: BaseException | None) -> None:
@@ -65,5 +63,8 @@ def unlock_left_locked(error: BaseException | None) -> None:
         if frame.f_code in _LOCKING and user.startswith(_USERS):
             # It is not held if the handler came before it was taken, or after it was released.
             with contextlib.suppress(RuntimeError):
-                frame.f_locals["self"].release()
+                # It is not there any more if the frame has been cleared.
+                lock = frame.f_locals.get("self")
+                if lock is not None:
+                    lock.release()
         user = _module_of(frame)

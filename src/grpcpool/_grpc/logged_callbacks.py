@@ -1,7 +1,9 @@
-"""Callbacks that users add to a call that gRPC, or an interceptor, has made: what they raise is logged.
+"""Callbacks that users add to a call that gRPC, or an interceptor, has made: none of them stops gRPC's thread.
 
 gRPC runs the callbacks of all calls of a channel on one thread. A callback that raises ends that thread, and with it
-every later `future()` and stream on the channel: they never end, and their places are lost.
+every later `future()` and stream on the channel: they never end, and their places are lost. So what it raises is
+logged. A callback that makes a call may wait for a place there, and that for the ends of calls that this very thread
+would report. So the pool runs it on another.
 
 A call of gRPC's stays as it is; its list of callbacks is replaced by one that wraps what is added. Any other call is
 changed to a subclass of its class. A method as an attribute of the call would not do: with the usual
@@ -14,9 +16,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
-from .client_modules import CLIENT_MODULES
+from .client_modules import CLIENT_MODULES, is_within_call
+from .failed_streams import runs_only_while_iterated
 from .missing import warn_of_missing
 
 _logger = logging.getLogger("grpcpool")
@@ -27,13 +31,25 @@ _MOST_CLASSES: Final = 64
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
 
 
-def log_callbacks(call: Any) -> None:
-    """From here on, what the callbacks that are added to `call` raise is logged."""
-    if not _replace_list(call):
-        _change_class(call)
+Run = Callable[[Callable[[], None]], object]
+"""Runs a callback, on another thread, and logs what it raises."""
 
 
-def _replace_list(call: Any) -> bool:
+def blocks_others(call: object) -> bool:
+    """Whether a callback of `call` that blocks here, where the call reports its end, keeps other calls from ending."""
+    return is_within_call() and not runs_only_while_iterated(call)
+
+
+def log_callbacks(call: Any, run: Run) -> None:
+    """From here on, what the callbacks that are added to `call` raise is logged.
+
+    A call of gRPC's own passes those that would hold up others to `run`.
+    """
+    if not _replace_list(call, run):
+        _change_class(call, run)
+
+
+def _replace_list(call: Any, run: Run) -> bool:
     """Replaces the list of a call of gRPC's; returns `False` if it has none that is known."""
     if type(call).__module__ not in CLIENT_MODULES or not hasattr(call, "_state"):
         return False
@@ -44,21 +60,24 @@ def _replace_list(call: Any) -> bool:
     with state.condition:
         # There is none any more when the call is over.
         if state.callbacks is not None:
-            state.callbacks = _Callbacks(state.callbacks)
+            callbacks = state.callbacks = _Callbacks(state.callbacks)
+            callbacks.run = None if runs_only_while_iterated(call) else run
     return True
 
 
 class _Callbacks(list[Callable[[], None]]):
     """The callbacks of a call of gRPC's. Those that are there already are the pool's, which do not raise."""
 
-    __slots__ = ()
+    __slots__ = ("run",)
+
+    run: Run | None
 
     def append(self, callback: Callable[[], None]) -> None:
         """Adds it; what it raises is logged."""
-        super().append(_Logged(callback, added_by=None))
+        super().append(_Logged(callback, added_by=None, run=self.run))
 
 
-def _change_class(call: Any) -> None:
+def _change_class(call: Any, run: Run) -> None:
     try:
         # Not by the `__setattr__` of its class, which may forbid changes.
         object.__setattr__(call, "__class__", _logging(call))
@@ -66,7 +85,7 @@ def _change_class(call: Any) -> None:
         # A proxy as of `wrapt`. Other objects stay as they are.
         inner = getattr(call, "__wrapped__", None)
         if inner is not None:
-            log_callbacks(inner)
+            log_callbacks(inner, run)
 
 
 def _logging(call: Any) -> type:
@@ -105,7 +124,7 @@ def _own(of_class: Any, name: str) -> Callable[..., Any]:
 
 def _add(add: Callable[..., Any], *given: Callable[..., None], **named: Callable[..., None]) -> Any:
     """Adds the callback, however it is passed."""
-    logged = [_Logged(callback, added_by=threading.get_ident()) for callback in (*given, *named.values())]
+    logged = [_Logged(callback, added_by=threading.get_ident(), run=None) for callback in (*given, *named.values())]
     try:
         return add(*logged[: len(given)], **dict(zip(named, logged[len(given) :], strict=True)))
     finally:
@@ -114,17 +133,30 @@ def _add(add: Callable[..., Any], *given: Callable[..., None], **named: Callable
 
 
 class _Logged:
-    """A callback. It runs on gRPC's thread; or, if the call is over, within the method that adds it, which raises."""
+    """A callback. It runs where the call reports its end; or, if that is over, within the method that adds it.
 
-    __slots__ = ("added_by", "callback")
+    That method raises what it raises.
+    """
 
-    def __init__(self, callback: Callable[..., None], *, added_by: int | None) -> None:
-        """Runs `callback`; `added_by`: the thread that is adding it, as long as it is."""
+    __slots__ = ("added_by", "callback", "run")
+
+    def __init__(self, callback: Callable[..., None], *, added_by: int | None, run: Run | None) -> None:
+        """Runs `callback`.
+
+        Args:
+            callback: A user's.
+            added_by: The thread that is adding it, as long as it is.
+            run: Runs it instead of gRPC's thread.
+        """
         self.callback = callback
         self.added_by = added_by
+        self.run = run
 
     def __call__(self, *arguments: Any) -> None:
         """Runs the callback."""
+        if self.run is not None and is_within_call():
+            self.run(partial(self.callback, *arguments))
+            return
         try:
             self.callback(*arguments)
         except BaseException:

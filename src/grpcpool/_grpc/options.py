@@ -33,6 +33,43 @@ _PROXIES, _NO_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_p
 
 _numbers = itertools.count(1)
 
+_SMALLEST_INT, _LARGEST_INT = -(2**31), 2**31 - 1
+
+
+def check_options(options: Iterable[tuple[Any, Any]], compression: Any) -> None:
+    """Checks options and the default compression of a channel as gRPC does when it creates one, with its texts.
+
+    Raises:
+        TypeError: A name is not text, or a value is neither text nor a number (nor what a pointer is for gRPC).
+        ValueError: The compression is not a number, or text cannot be encoded.
+        OverflowError: A number is too large.
+    """
+    for name, value in options:
+        if isinstance(name, str):
+            name.encode()
+        elif not (name is None or isinstance(name, bytes)):
+            raise TypeError(f"Expected str, not {type(name)}")
+        _check_value(value)
+    if compression:
+        _check_int(int(compression))
+
+
+def _check_value(value: Any) -> None:
+    if isinstance(value, int):
+        _check_int(value)
+    elif isinstance(value, str):
+        value.encode()
+    elif not isinstance(value, bytes):
+        if not hasattr(value, "__int__"):
+            raise TypeError(f"Expected int, bytes, or behavior, got {type(value)}")
+        # The address of a pointer.
+        int(value)
+
+
+def _check_int(value: int) -> None:
+    if not _SMALLEST_INT <= value <= _LARGEST_INT:
+        raise OverflowError("value too large to convert to int")
+
 
 def isolated(options: Iterable[tuple[str, Any]] = ()) -> Options:
     """Channel options that give one channel a connection of its own. Call it again for each channel.

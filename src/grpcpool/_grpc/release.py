@@ -29,5 +29,8 @@ Before, it does so only during a wait for a change, which takes some 2 ms howeve
 1.85).
 """
 
+REFUSES_METADATA: Final = GRPC_RELEASE < (1, 81)
+"""Whether threads cannot begin a call with metadata that gRPC cannot send; later such a call fails with `INTERNAL`."""
+
 SCALES_CONNECTIONS: Final = GRPC_RELEASE >= (1, 84)
 """Whether a channel can open further connections by itself (`connectionScaling` in its service config)."""

@@ -11,4 +11,6 @@ Arguments = tuple[Any, float | None, Any, Any, bool | None, Any]
 REQUEST: Final = 0
 TIMEOUT: Final = 1
 METADATA: Final = 2
+CREDENTIALS: Final = 3
 WAIT_FOR_READY: Final = 4
+COMPRESSION: Final = 5

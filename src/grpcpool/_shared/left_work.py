@@ -7,6 +7,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 
+from .._grpc.interrupted_calls import unlock_left_locked
 from .announcer import logger
 
 
@@ -24,6 +25,8 @@ def do_left_work(left: deque[Callable[[], object]], pool: str) -> None:
         try:
             work()
         except BaseException as error:
+            # While the frames still know the locks.
+            unlock_left_locked(error)
             # A log, or callers that keep the error, must not keep a place that has not been released.
             traceback.clear_frames(error.__traceback__)
             # If a signal handler has raised, the work is not done. To do it twice does no harm.
@@ -39,6 +42,7 @@ def _failure_of(work: Callable[[], object]) -> Exception | None:
     try:
         work()
     except Exception as error:  # noqa: BLE001 -- the thread that happens to be here is not concerned
+        unlock_left_locked(error)
         traceback.clear_frames(error.__traceback__)
         return error
     return None

@@ -11,6 +11,7 @@ import grpc
 
 from .._grpc.options import (
     Options,
+    check_options,
     has_retries,
     isolated,
     shared_out,
@@ -138,15 +139,19 @@ def recipe_of(
     """The recipe of a pool over a target, or several.
 
     Raises:
-        TypeError: A target is not a valid one. gRPC, too, raises at once. Or the options are not pairs.
-        ValueError: There is none, or one is empty or given twice.
+        TypeError: A target, an option or the compression is not a valid one. gRPC, too, raises at once.
+        ValueError: There is no target, or one is empty or given twice; an option is not a pair; or the compression is
+            not a number.
+        OverflowError: A number among the options is too large for gRPC.
     """
     if isinstance(options, PoolConfig):
         raise TypeError(f"options are gRPC's: pass the settings by name, as config={options!r}")
+    pairs = tuple(map(_pair, options or ()))
+    check_options(pairs, compression)
     return Recipe(
         targets=tuple(targets_of(target)),
         credentials=credentials,
-        options=tuple(map(_pair, options or ())),
+        options=pairs,
         compression=compression,
         config=config,
         name=name,
@@ -162,7 +167,9 @@ def _pair(option: object) -> tuple[str, Any]:
         parts = tuple(option)
         if len(parts) == _PAIR:
             return parts
-    raise TypeError(f"options must be pairs, such as [('grpc.keepalive_time_ms', 10_000)], not {option!r} in them")
+    # gRPC's types.
+    wrong = ValueError if isinstance(option, Iterable) else TypeError
+    raise wrong(f"options must be pairs, such as [('grpc.keepalive_time_ms', 10_000)], not {option!r} in them")
 
 
 def check_credentials(credentials: Credentials) -> None:

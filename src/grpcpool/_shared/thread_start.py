@@ -16,8 +16,19 @@ from types import FrameType
 # Between two looks at a thread that is being started.
 _LOOKS_EVERY = 0.001
 
+# How Python says that a thread cannot be started: "can't start new thread", or since 3.12 "can't create new thread at
+# interpreter shutdown".
+_CANNOT = "can't "
+
 # Those that could not be started.
 _failed: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+class NoThreadError(RuntimeError):
+    """A thread cannot be started: the process is at its limit, or the interpreter shuts down.
+
+    A type of its own: a signal handler may raise any `RuntimeError` while a thread is being started.
+    """
 
 
 def new_thread(work: Callable[[], object], name: str) -> threading.Thread:
@@ -29,16 +40,18 @@ def start(thread: threading.Thread) -> None:
     """Starts the thread.
 
     Raises:
-        RuntimeError: It cannot be started: the process is at its limit, or the interpreter shuts down.
+        NoThreadError: It cannot be started.
     """
     if sys.is_finalizing():
         # On some versions of Python it would never run, and starting it waits until it runs.
-        raise RuntimeError("the interpreter is shutting down")
+        raise NoThreadError("the interpreter is shutting down")
     try:
         thread.start()
-    except RuntimeError:
+    except RuntimeError as error:
+        if not str(error).startswith(_CANNOT):
+            raise
         _failed.add(thread)
-        raise
+        raise NoThreadError(str(error)) from error
 
 
 def is_being_started() -> bool:

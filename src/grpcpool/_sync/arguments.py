@@ -1,7 +1,7 @@
 """What takes the arguments of a call and runs it, and what gRPC rejects before it looks for a connection.
 
-A call that can never run must not wait for a place first. gRPC checks metadata when it starts a call. Here the same
-is checked, with the same texts, for calls that are not started at once.
+A call that can never run must not wait for a place first. gRPC checks metadata, credentials and compression when it
+starts a call. Here the same is checked, with the same texts, for calls that are not started at once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import grpc
 
+from .._grpc.release import REFUSES_METADATA
 from .._machine.slot import Slot
-from .._shared.arguments import METADATA, Arguments
+from .._shared.arguments import COMPRESSION, CREDENTIALS, METADATA, Arguments
 from .._shared.methods import Method
 from .driver import SyncDriver
 from .failed_call import CallNotStartedError, not_started
@@ -45,6 +46,8 @@ class Caller(Protocol):
         """Begins a call and returns its object."""
 
 
+_COMPRESSIONS = dict.fromkeys(map(int, grpc.Compression))
+
 # RFC 7540, 8.1.2, as gRPC applies it.
 _KEY = re.compile(rb"[0-9a-z_.-]+")
 _VALUE = re.compile(rb"[ -~]*")
@@ -62,17 +65,38 @@ def failure_of(arguments: Arguments) -> CallNotStartedError | None:
     """The error of a call with invalid metadata (which has been read); `None` if it is valid.
 
     Raises:
-        TypeError: It is not metadata; with gRPC's text.
+        TypeError: It is not metadata, or other arguments are not what gRPC takes; with gRPC's text.
         ValueError: Likewise.
+        AttributeError: Likewise, for credentials.
+        KeyError: Likewise, for compression.
     """
+    _check_compression(arguments[COMPRESSION])
+    _check_credentials(arguments[CREDENTIALS])
     for key, value in arguments[METADATA] or ():
         name = _bytes(key)
         binary = name.endswith(b"-bin")
         if binary and not isinstance(value, bytes):
             raise TypeError(f'Binary metadata key="{key}" expected bytes, got {type(value)}')
         if not _KEY.fullmatch(name) or not (binary or _VALUE.fullmatch(_bytes(value))):
+            if REFUSES_METADATA:
+                raise ValueError(f"metadata was invalid: {arguments[METADATA]}")
             return not_started(grpc.StatusCode.INTERNAL, "Invalid metadata", None)
     return None
+
+
+def _check_compression(compression: Any) -> None:
+    # As gRPC looks it up: numbers do as well.
+    if compression and compression not in _COMPRESSIONS:
+        raise KeyError(compression)
+
+
+def _check_credentials(credentials: Any) -> None:
+    if credentials is None or isinstance(credentials, grpc.CallCredentials):
+        return
+    kind = type(credentials).__name__
+    if isinstance(credentials, grpc.ChannelCredentials):
+        raise TypeError(f"Argument 'credentials' has incorrect type (expected CallCredentials, got {kind})")
+    raise AttributeError(f"{kind!r} object has no attribute '_credentials'")
 
 
 def _bytes(text: Any) -> bytes:

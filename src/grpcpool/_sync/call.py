@@ -34,10 +34,9 @@ from .._grpc.status import is_refused_stream, status_of
 from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
 from .._shared.finalizers import interrupts
 from .._shared.signals import may_be_a_signals
-from .._shared.waiting_for_ready import call_deadline
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, end_early, is_over, on_end
-from .call_stages import Change, Failed, Running, Stage, Waiting, asking
+from .call_stages import Change, Failed, Running, Stage, Waiting, asking, new_waiting
 from .channel import ChannelSurface
 from .driver import SyncDriver
 from .failed_call import CallAndError, call_error, closed_before_start, locally_cancelled
@@ -110,22 +109,11 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         self._arguments = with_metadata_read(self._arguments)
         failure = failure_of(self._arguments)
         if failure is None:
-            waiting = self._stage = self._new_waiting()
+            waiting = self._stage = new_waiting(self)
             self._driver.request(waiting)
         else:
             self._stage = Failed(failure)
             self._callbacks.close()
-
-    def _new_waiting(self, not_before: float = -math.inf) -> Waiting:
-        _, timeout, _, _, wait_for_ready, _ = self._arguments
-        driver = self._driver
-        deadline = call_deadline(driver.config, timeout, self._began, wait_for_ready=bool(wait_for_ready))
-        waiting = Waiting(
-            1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
-        )
-        waiting.driver, waiting.call = driver, weakref.ref(self)
-        waiting.done_callbacks, waiting.callers_wait, waiting.handed_over = self._callbacks, None, False
-        return waiting
 
     def _start_on(self, waiting: Waiting, place: Place) -> None:
         """The place is there: starts the native call, with the time that is left."""
@@ -152,8 +140,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def _begin(self, native: Any, place: Place, waiting: Waiting | None = None) -> None:
         """The native call runs on its place; `waiting`: the stage before, if the call waited."""
-        defer, waits = self._driver.defer, bool(self._arguments[WAIT_FOR_READY])
-        known = reference(native, self._driver.defer_apart)
+        driver = self._driver
+        known, waits = reference(native, driver.defer_apart), bool(self._arguments[WAIT_FOR_READY])
         end = End(place, known, self._pool, weakref.ref(self), self._callbacks, waits)
         running = Running(native, end, place._slot)
         # Before the native call can report its end.
@@ -161,9 +149,9 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
             self._stage = running
         elif not self._change(waiting, running):
             # Cancelled while it was being started.
-            end_early(on_end(native, end, defer))
+            end_early(on_end(native, end, driver))
             return
-        running.native = on_end(native, end, defer)
+        running.native = on_end(native, end, driver)
 
     def _end(self, end: End, place: Place, *, refused: bool) -> bool:
         """The native call of this `end`, on `place`, is over; returns whether it is sent again: it was refused."""
@@ -180,7 +168,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def _send_again(self, running: Running, not_before: float) -> None:
         self._resends += 1
-        waiting = self._new_waiting(not_before)
+        waiting = new_waiting(self, not_before)
         try:
             self._change(running, waiting)
             self._driver.request(waiting)
@@ -212,11 +200,16 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def _fail(self, waiting: Waiting, failed: Failed) -> bool:
         """The call is over before it was started; returns `False` if its stage is not `waiting` any more."""
-        if not self._change(waiting, failed):
-            return False
-        for callback in self._callbacks.close():
-            # One by one, so that one that raises does not keep the others from being called.
-            self._driver.callback_runner.do(callback)
+        try:
+            if not self._change(waiting, failed):
+                return False
+            if self._callbacks.close():
+                self._driver.callback_runner.do(self._callbacks.call)
+        except BaseException:
+            # A signal handler has raised. If the call is cancelled again, it is over already.
+            if self._stage is failed:
+                self._driver.defer(waiting.call_back)
+            raise
         return True
 
     def _change(self, before: Stage, after: Stage) -> bool:
@@ -324,10 +317,17 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
 
     def __del__(self) -> None:
         """Leaves the queue; as with gRPC, a call that is dropped is cancelled, and its callbacks are called."""
+        try:
+            self._leave()
+        except BaseException:
+            # A signal handler has raised: nothing else would do it.
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
         stage = getattr(self, "_stage", None)
         if isinstance(stage, Waiting):
-            self._driver.defer(partial(self._driver.withdraw, stage))
-            self._driver.defer(partial(self._driver.callback_runner.do, self._callbacks.call))
+            self._driver.defer(stage.dropped)
 
     # --- grpc.RpcContext ----------------------------------------------------------------------------------------
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._grpc.call_errors import has_answered_in_the_end
 from .._grpc.failed_streams import Defer, cancel_as_closed, end_when_it_fails, runs_only_while_iterated
-from .._grpc.logged_callbacks import log_callbacks
+from .._grpc.logged_callbacks import blocks_others, log_callbacks
 from .._grpc.unbroken_locks import secure_call_lock
 from .work_queue import run_logged
 
 if TYPE_CHECKING:
+    from .driver import SyncDriver
     from .place import Place
 
 
@@ -59,27 +60,24 @@ class Callbacks:
         """Adds `callback`; returns `False` if the call is over."""
         self._callbacks.append(callback)
         if self._closed:
-            # Either this removes it, or `close` has.
+            # Either this removes it, or `call` has.
             with contextlib.suppress(ValueError):
                 self._callbacks.remove(callback)
                 return False
         return True
 
-    def close(self) -> list[Callable[[], None]]:
-        """Removes and returns all callbacks. From here on none can be added."""
+    def close(self) -> bool:
+        """From here on none can be added; returns whether there are any to be called."""
         self._closed = True
-        callbacks: list[Callable[[], None]] = []
-        if not self._callbacks:
-            return callbacks
-        with contextlib.suppress(IndexError):
-            while self._callbacks:
-                callbacks.append(self._callbacks.pop(0))
-        return callbacks
+        return bool(self._callbacks)
 
     def call(self) -> None:
-        """Calls each of them, whatever they raise."""
-        for callback in self.close():
-            run_logged(callback)
+        """Calls each of them, once, whatever they raise."""
+        self._closed = True
+        # Another thread may do the same.
+        with contextlib.suppress(IndexError):
+            while self._callbacks:
+                run_logged(self._callbacks.pop(0))
 
 
 class End:
@@ -124,8 +122,8 @@ class End:
             refused = place.end(ended, self._may_repeat, waits=self._waits, can_wait=True)
             if refused is None:
                 place.driver.starter.do(partial(self._end_when_known, place, ended))
-            elif not self._is_sent_again(place, refused=refused):
-                self._callbacks.call()
+            elif not self._is_sent_again(place, refused=refused) and self._callbacks.close():
+                self._call_back(ended)
         except IndexError:
             if first:
                 raise
@@ -137,9 +135,15 @@ class End:
                 self._place.driver.starter.do(self)
             else:
                 self._place.release()
-                if not self._is_sent_again(self._place, refused=False):
-                    self._callbacks.call()
+                if not self._is_sent_again(self._place, refused=False) and self._callbacks.close():
+                    self._place.driver.callback_runner.do(self._callbacks.call)
             raise
+
+    def _call_back(self, ended: Any) -> None:
+        if blocks_others(ended):
+            self._place.driver.callback_runner.do(self._callbacks.call)
+        else:
+            self._callbacks.call()
 
     def _end_when_known(self, place: Place, ended: Any) -> None:
         """Waits until gRPC knows whether the server answered. Not on gRPC's thread, which would wait for itself."""
@@ -157,13 +161,15 @@ class End:
         return call is not None and call._end(self, place, refused=refused)
 
 
-def on_end(call: Any, end: Callable[[], None], defer: Defer, interrupted: Callable[[], object] | None = None) -> Any:
+def on_end(
+    call: Any, end: Callable[[], None], driver: SyncDriver, interrupted: Callable[[], object] | None = None
+) -> Any:
     """Calls `end` when `call` is over; at once if it is over already.
 
     Args:
         call: What gRPC, or an interceptor, returned for a call that runs.
         end: Must be short, call no gRPC, and never raise: gRPC's thread would die of it.
-        defer: See `Defer`.
+        driver: Of its pool.
         interrupted: Called if anything but an end is raised while its responses are read. `None` for a call that is
             within a `PoolCall`, which ends a stream that fails, and has callbacks of its own.
 
@@ -176,7 +182,7 @@ def on_end(call: Any, end: Callable[[], None], defer: Defer, interrupted: Callab
     if runs_only_while_iterated(call):
         # Its callbacks run on the thread that iterates, so they never run if it is dropped unfinished.
         end = Once(end)
-        weakref.finalize(call, defer, end).atexit = False
+        weakref.finalize(call, driver.defer, end).atexit = False
     # Rather than add_done_callback, which would keep a dropped stream alive, and running, forever.
     add = getattr(call, "add_callback", None)
     if add is not None:
@@ -186,12 +192,12 @@ def on_end(call: Any, end: Callable[[], None], defer: Defer, interrupted: Callab
         # What interceptors return may be a future only.
         call.add_done_callback(lambda _: end())
     elif hasattr(call, "__next__"):
-        return WatchedIterator(call, end, defer, interrupted)
+        return WatchedIterator(call, end, driver.defer, interrupted)
     else:
         # It does not report its end. A place that is released early is better than one that is never released.
         end()
     if interrupted is not None:
-        log_callbacks(call)
+        log_callbacks(call, driver.callback_runner.do)
     return call
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .._machine.queue import Waiter
+from .._shared.waiting_for_ready import call_deadline
 from .failed_call import not_started, traceback_of
 from .place import new_place
 from .sleeping import acquire_within
@@ -74,6 +75,7 @@ class Waiting(Waiter):
             call = self.call()
             if call is None:
                 place.release()
+                self.call_back()
             else:
                 call._start_on(self, place)
         except BaseException as error:
@@ -95,8 +97,33 @@ class Waiting(Waiter):
 
     def _refuse(self, error: PoolError) -> None:
         call = self.call()
-        if call is not None:
+        if call is None:
+            self.call_back()
+        else:
             call._refuse(self, error)
+
+    def dropped(self) -> None:
+        """The call has been dropped: leaves the queue."""
+        self.driver.withdraw(self)
+        self.call_back()
+
+    def call_back(self) -> None:
+        """Calls the callbacks, which are called once."""
+        if self.done_callbacks.close():
+            self.driver.callback_runner.do(self.done_callbacks.call)
+
+
+def new_waiting(call: Any, not_before: float = -math.inf) -> Waiting:
+    """The stage of a `PoolCall` that begins to wait for a place, and gets none before that moment."""
+    _, timeout, _, _, wait_for_ready, _ = call._arguments
+    driver = call._driver
+    deadline = call_deadline(driver.config, timeout, call._began, wait_for_ready=bool(wait_for_ready))
+    waiting = Waiting(
+        1, since=driver.monotonic(), deadline=deadline, fail_fast=not wait_for_ready, not_before=not_before
+    )
+    waiting.driver, waiting.call = driver, weakref.ref(call)
+    waiting.done_callbacks, waiting.callers_wait, waiting.handed_over = call._callbacks, None, False
+    return waiting
 
 
 class Change:

@@ -18,7 +18,7 @@ from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
 from .._shared.driver import Driver
-from .._shared.thread_start import is_being_started, new_thread, start
+from .._shared.thread_start import NoThreadError, is_being_started, new_thread, start
 from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
 from .._values.listener import Listener
@@ -56,8 +56,8 @@ class SyncDriver(Driver):
         self.threads = Threads(f"grpcpool-{name}", self.guard)
         queue = partial(WorkQueue, look_at=self._look_at, monotonic=self.monotonic, guard=self.guard)
         self.starter = queue(f"grpcpool-{name}-starter")
-        # Those of calls that failed before they were started. Not the starter: they may make calls and wait until these
-        # are started.
+        # Callbacks of calls, which may make calls and wait for them. Not gRPC's threads, which report the ends of calls
+        # that have the places; nor the starter, which starts those that wait.
         self.callback_runner = queue(f"grpcpool-{name}-callbacks", blocks_after=math.inf)
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
@@ -101,7 +101,7 @@ class SyncDriver(Driver):
         """On a thread of its own, which nothing waits for: a look-up may hang for minutes."""
         try:
             start(new_thread(partial(self._look_up, number), f"grpcpool-{self.name}-look-up"))
-        except RuntimeError as error:
+        except NoThreadError as error:
             if sys.is_finalizing():
                 # Nothing else runs any more, so that it holds up nothing.
                 self._look_up(number)
@@ -180,7 +180,7 @@ class SyncDriver(Driver):
         """Does `work` on another thread; on this one if none can be started, as when the interpreter shuts down."""
         try:
             self.threads.run(work, what)
-        except RuntimeError:
+        except NoThreadError:
             work()
 
     def interrupted(self, slot: Slot | None) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from .._shared.thread_start import join, new_thread, start
+from .._shared.thread_start import NoThreadError, join, new_thread, start
 
 
 class OneThread:
@@ -30,7 +30,7 @@ class OneThread:
         """Starts the thread, which does `work`, unless it runs or is not needed, which is asked under the guard.
 
         Raises:
-            RuntimeError: It cannot be started: the process is at its limit, or the interpreter shuts down.
+            NoThreadError: It cannot be started.
         """
         thread = None
         try:
@@ -46,7 +46,7 @@ class OneThread:
                     # If a signal handler has raised, it may still come: it ends at once then.
                     if self._coming is thread:
                         self._coming = None
-                if not isinstance(error, RuntimeError):
+                if not isinstance(error, NoThreadError):
                     # Others may have counted on it.
                     self.start(work, is_needed)
             raise

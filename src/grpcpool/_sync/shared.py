@@ -25,7 +25,7 @@ from .._shared.pool_base import CONFIGURED, Configured
 from .._shared.recipe import Credentials, Recipe
 from .._shared.sharing import LINGERS_FOR, Calls, HandleBase, Shared, SharedPools, is_in_use
 from .._shared.targets import check_credentials, recipe_of
-from .._shared.thread_start import new_thread, start
+from .._shared.thread_start import NoThreadError, new_thread, start
 from .._values.config import PoolConfig
 from .arguments import Caller
 from .call import PoolCall
@@ -333,7 +333,7 @@ class _Pools(SharedPools):
         except BaseException as error:
             if starts:
                 self._runs = False
-            if not isinstance(error, RuntimeError):
+            if not isinstance(error, NoThreadError):
                 raise
             # The interpreter shuts down, or the process is at its limit of threads.
             self._lingering.clear()

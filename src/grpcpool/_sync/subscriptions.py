@@ -14,6 +14,7 @@ import grpc
 
 from .._shared.announcer import logger
 from .._shared.driver import Driver
+from .._shared.thread_start import NoThreadError
 from .one_thread import OneThread
 
 Callback = Callable[[grpc.ChannelConnectivity], None]
@@ -79,7 +80,7 @@ class Subscriptions:
             self._changed.notify_all()
         try:
             self._thread.start(self._run, lambda: bool(self.subscribers) and not self.over)
-        except RuntimeError:
+        except NoThreadError:
             logger.exception("cannot start a thread for connectivity callbacks")
 
     def close(self, timeout: float) -> None:

@@ -23,7 +23,7 @@ class Threads:
         """Does `work`, which must not raise, on a thread of its own.
 
         Raises:
-            RuntimeError: No thread can be started (the process is at its limit, or the interpreter shuts down).
+            NoThreadError: No thread can be started.
         """
         thread = new_thread(work, f"{self._name}-{what}")
         # It is known before it runs, so that `is_current` and `join` find it. No thread removes itself: it would still

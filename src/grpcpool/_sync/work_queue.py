@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .._shared.announcer import logger
-from .._shared.thread_start import join, new_thread, start
+from .._shared.thread_start import NoThreadError, join, new_thread, start
 
 # A start that takes so long blocks. With each thread that a start keeps it takes longer to find that out: on a slow
 # machine many starts take long, and more threads would not make them faster.
@@ -84,17 +84,18 @@ class WorkQueue:
                 self._changed.notify()
             if taker is not None:
                 start(taker)
-        except BaseException as error:
+        except NoThreadError:
             self._does_not_come(taker)
-            if not isinstance(error, RuntimeError):
-                if taker is not None:
-                    # Others may have counted on it.
-                    self.do(nothing)
-                raise
             # Another thread may do the same.
             with contextlib.suppress(IndexError):
                 while True:
                     run_logged(self._work.popleft())
+        except BaseException:
+            self._does_not_come(taker)
+            if self._work:
+                # What has been queued is done: others may have counted on this thread, too.
+                self.do(nothing)
+            raise
 
     def take_over(self, now: float) -> None:
         """If a start blocks while work waits, another thread takes the work from here on."""
@@ -119,7 +120,7 @@ class WorkQueue:
                 if self._busy_since is not None:
                     self._busy_since = now
                 self._supervise()
-            if not isinstance(error, RuntimeError):
+            if not isinstance(error, NoThreadError):
                 raise
 
     def _supervise(self) -> None:

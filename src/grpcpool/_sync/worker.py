@@ -22,6 +22,7 @@ from typing import Protocol
 
 from .._shared.announcer import logger
 from .._shared.clock import Clock
+from .._shared.thread_start import NoThreadError
 from .one_thread import OneThread
 
 
@@ -78,7 +79,7 @@ class Worker:
             # The thread holds the driver, and the driver this object, which refers to the driver only weakly.
             work, is_needed = partial(self._run, driver), partial(_is_needed_by, driver)
             # If it cannot be started, the interpreter shuts down: no deadline will come.
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(NoThreadError):
                 self._thread.start(work, is_needed)
         if self._thread.runs:
             self.nudge()
