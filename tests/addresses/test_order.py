@@ -84,7 +84,12 @@ def test_open_uses_the_next(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("target", "match"),
-    [([], "must be different targets, at least one"), (["a:1", "a:1"], "must be different targets")],
+    [
+        ([], "must be different targets, at least one"),
+        (["a:1", "a:1"], "must be different targets"),
+        (["a:1", ""], "none of them empty"),
+        (["a:1", b""], "none of them empty"),
+    ],
 )
 def test_what_is_no_order(target: list[str], match: str) -> None:
     """No target at all, or the same twice, is refused at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from grpcpool.cli._errors import UsageError
 from grpcpool.cli._target import Address, parse_target
 
 
@@ -59,3 +60,10 @@ def test_a_name_resolves_to_each_address_once() -> None:
 def test_the_port_that_is_assumed_is_named(text: str, with_port: str) -> None:
     """Errors name the port that was tried, if the target does not."""
     assert parse_target(text).with_port == with_port
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_target_is_visible_in_its_error(text: str) -> None:
+    """The error quotes it."""
+    with pytest.raises(UsageError, match=r"^'\s*': the target is empty"):
+        parse_target(text)

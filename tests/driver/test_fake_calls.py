@@ -371,11 +371,41 @@ def test_a_handler_that_returns_a_message_is_corrected() -> None:
 
 
 @in_loop
-async def test_a_handler_that_returns_a_message_is_corrected_on_asyncio(caplog: pytest.LogCaptureFixture) -> None:
-    """The same, in the log: on asyncio the answer is `None`, as with gRPC."""
-    async with aio.FakeChannel({ECHO: lambda request: 5}) as channel:
-        assert await channel.unary_unary(ECHO, None, bytes.fromhex)(b"") is None
-    assert "must return bytes for the stub to deserialize, not int" in caplog.text
+async def test_a_handler_that_returns_a_message_is_corrected_on_asyncio() -> None:
+    """The same on asyncio, where the answer would be `None` if the stub's own code failed."""
+    async with aio.FakeChannel({ECHO: lambda request: 5, COUNT: lambda request: ["text"]}) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="must return bytes for the stub to deserialize, not int") as one:
+            await channel.unary_unary(ECHO, None, bytes.fromhex)(b"")
+        assert one.value.code() is Code.UNKNOWN
+        with pytest.raises(grpc.aio.AioRpcError, match="must return bytes for the stub to deserialize, not str"):
+            await channel.unary_stream(COUNT, None, bytes.decode)(b"").read()
+
+
+def test_a_held_call_shows_what_was_called() -> None:
+    """Its method, and the request that a handler would get: bytes, or an iterator of them."""
+    channel: Any = FakeChannel(holds_calls=True)
+    channel.unary_unary(ECHO, str.encode).future("42")
+    channel.unary_stream(COUNT, str.encode)("43")
+    channel.stream_stream(CHAT, str.encode)(iter(["44", "45"]))
+    one, two, three = channel.calls
+    assert [call.method for call in channel.calls] == [ECHO, COUNT, CHAT]
+    assert (one.request, two.request, list(three.request)) == (b"42", b"43", [b"44", b"45"])
+    assert (error(Code.INTERNAL).method, error(Code.INTERNAL).request) == ("", None)
+
+
+@in_loop
+async def test_a_held_call_shows_what_was_called_on_asyncio() -> None:
+    """The same on asyncio."""
+    async with aio.FakeChannel(holds_calls=True) as channel:
+        calls: list[Any] = [
+            channel.unary_unary(ECHO, str.encode)("42"),
+            channel.unary_stream(COUNT, str.encode)("43"),
+            channel.stream_stream(CHAT, str.encode)(iter(["44", "45"])),
+        ]
+        assert channel.calls == calls
+        assert [call.method for call in calls] == [ECHO, COUNT, CHAT]
+        assert [call.request for call in calls[:2]] == [b"42", b"43"]
+        assert [request async for request in calls[2].request] == [b"44", b"45"]
 
 
 @pytest.mark.parametrize("fakes", [grpcpool.testing, aio], ids=["sync", "aio"])

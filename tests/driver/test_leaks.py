@@ -102,3 +102,15 @@ def test_a_lease_that_is_held_does_not_delay_the_close(make_pool: PoolMaker, clo
     clock.advance(60)
     assert not recorder.of(Leaked)
     lease.release()
+
+
+def test_the_warning_of_a_dropped_lease_says_where_it_was_acquired(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """If the pool watches for leaks; a lease that has been reported is not described again."""
+    pool = make_pool(FakeFactory(), leak_threshold=60)
+    lease = _acquire_without_release(pool)
+    with pytest.warns(ResourceWarning, match=r"it was acquired here:\n(?s:.)*in _acquire_without_release"):
+        del lease
+    lease = _acquire_without_release(pool)
+    clock.advance(60)
+    with pytest.warns(ResourceWarning, match=r"was dropped without release\(\)$"):
+        del lease

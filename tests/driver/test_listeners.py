@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
+import signal
 import threading
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError, events
 from grpcpool._shared.announcer import Announcer
+from grpcpool._shared.signals import may_be_a_signals
 from grpcpool._values.listener import HOOKS
 from grpcpool._values.slot_states import CloseReason
 from grpcpool.events import Closed, Draining, Granted, Leaked, Opened, OpenFailed, Opening, Rejected, Released, TimedOut
@@ -324,3 +329,84 @@ def test_leaks_are_reported(make_pool: PoolMaker, clock: ManualClock) -> None:
     assert (leaked.pool, leaked.channel, leaked.held) == ("orders", 1, 61.0)
     assert "test_leaks_are_reported" in leaked.stack
     assert "watch_for_leak" not in leaked.stack
+
+
+class _TimeLimitError(Exception):
+    """As a soft time limit: raised by a signal handler."""
+
+
+@pytest.fixture
+def soft_limit() -> Iterator[None]:
+    """SIGUSR1 raises `_TimeLimitError` in the main thread."""
+
+    class Limit:
+        def __call__(self, *_: object) -> None:
+            raise _TimeLimitError
+
+    # Handlers may be functions, methods, objects and what `functools.partial` makes of them.
+    before = signal.signal(signal.SIGUSR1, partial(Limit(), 0))
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+class _Slow(Listener):
+    """Is interrupted in its hook, once."""
+
+    def __init__(self) -> None:
+        self.closed_channels: list[int] = []
+
+    def draining(self, event: Draining) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    def closed(self, event: Closed) -> None:
+        self.closed_channels.append(event.channel)
+
+
+@pytest.mark.usefixtures("soft_limit")
+def test_a_signal_handler_that_raises_in_a_hook(make_pool: PoolMaker, caplog: pytest.LogCaptureFixture) -> None:
+    """What it raises reaches the code that was interrupted. The events that follow are emitted."""
+    slow = _Slow()
+    pool = make_pool(FakeFactory(), max_size=1, listeners=[slow])
+    first, second = pool.acquire(streams=1), pool.acquire(streams=1)
+    with pytest.raises(_TimeLimitError):
+        first.discard()
+    second.release()
+    eventually(lambda: slow.closed_channels)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+class _SlowHandler(logging.Handler):
+    """Is interrupted as it writes the first line of the main thread."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if threading.current_thread() is threading.main_thread() and "opening" in record.getMessage():
+            logging.getLogger("grpcpool").removeHandler(self)
+            signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.mark.usefixtures("soft_limit")
+def test_a_signal_handler_that_raises_while_an_event_is_logged(make_pool: PoolMaker) -> None:
+    """What it raises reaches the code that was interrupted, and the connection is opened."""
+    logger = logging.getLogger("grpcpool")
+    handler, level = _SlowHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        pool = make_pool(FakeFactory())
+        with pytest.raises(_TimeLimitError):
+            pool.open()
+        pool.acquire(timeout=LONG).release()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def test_errors_that_no_signal_handler_raised(soft_limit: None) -> None:
+    """An error of foreign code is not a handler's; `KeyboardInterrupt` may be."""
+    for error in (ArithmeticError(), asyncio.CancelledError()):
+        assert not may_be_a_signals(error)
+    with pytest.raises(_TimeLimitError) as raised:
+        signal.raise_signal(signal.SIGUSR1)
+    assert may_be_a_signals(raised.value)
+    assert may_be_a_signals(KeyboardInterrupt())
+    assert not background(lambda: may_be_a_signals(raised.value)).result(LONG)

@@ -371,7 +371,7 @@ def test_without_a_thread_several_may_do_the_work(monkeypatch: pytest.MonkeyPatc
     """One that is done with it may find that another has taken the last piece."""
     starter = supervisor.make()
 
-    class TakenByOthers(deque[Callable[[], None]]):
+    class TakenByOthers(deque[Callable[[], object]]):
         def __bool__(self) -> bool:
             return True
 

@@ -110,34 +110,68 @@ class _SignalError(Exception):
 
 def interrupted_start(target: str, before: str) -> Any:
     """A handler raises while a future begins; whether the connection is replaced, and a later future's answer."""
-    starts_thread, unlocks = threading.Thread.start.__code__, threading.Condition.__exit__.__code__
 
-    def interrupt(frame: types.FrameType, event: str, _: Any) -> None:
+    def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
         if before == "the thread is started":
-            is_there = event == "call" and frame.f_code is starts_thread
+            is_there = event == "call" and frame.f_code is threading.Thread.start.__code__
         else:
             # gRPC's core has the call, which is counted next.
-            is_there = event == "c_return" and frame.f_code is unlocks and _name_of(frame.f_back) == "create"
+            is_there = event == "line" and frame.f_code.co_name == "create" and "call" in frame.f_locals
         if is_there:
-            sys.setprofile(None)
+            sys.settrace(None)
             raise _SignalError
+        return interrupt
 
     with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
         pool.open()
         echo: Any = pool.unary_unary(support.UU)
-        sys.setprofile(interrupt)
+        sys.settrace(interrupt)
         try:
             echo.future(b"ok")
         except _SignalError:
             pass
         finally:
-            sys.setprofile(None)
+            sys.settrace(None)
         replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
         return replaced, repr(echo.future(b"ok").result(_LONG)) if replaced else ""
 
 
-def _name_of(frame: types.FrameType | None) -> str:
-    return "" if frame is None else frame.f_code.co_name
+class _OtherCondition(threading.Condition):
+    """As a later gRPC may use."""
+
+
+def interrupted_lock(target: str, other_lock: bool) -> list[bool]:
+    """A handler raises as the lock of a channel is released. Whether it came to that; and if a future ends then."""
+    if other_lock:
+        compiled: Any = sys.modules["grpc._cython.cygrpc"]
+        compiled.threading = types.SimpleNamespace(**{**vars(threading), "Condition": _OtherCondition})
+    raised = []
+
+    def interrupt(frame: types.FrameType, event: str, _: Any) -> None:
+        user = frame.f_back and frame.f_back.f_globals.get("__name__")
+        if event == "call" and frame.f_code is threading.Condition.__exit__.__code__ and user == "grpc._channel":
+            raised.append(True)
+            sys.setprofile(None)
+            raise _SignalError
+
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool, pool.acquire() as lease:
+        streams: Any = lease.unary_stream(support.US)
+        call = streams(b"hold:interrupted", timeout=_LONG)
+        assert next(call) == b"0"
+        sys.setprofile(interrupt)
+        try:
+            call.cancel()
+        except _SignalError:
+            pass
+        finally:
+            sys.setprofile(None)
+        answers: list[bytes] = []
+        unary: Any = lease.unary_unary(support.UU)
+        thread = threading.Thread(
+            target=lambda: answers.append(unary.future(b"ok", timeout=_LONG).result()), daemon=True
+        )
+        thread.start()
+        return [bool(raised), _happens(lambda: bool(answers))]
 
 
 def _raise(_: Any) -> NoReturn:

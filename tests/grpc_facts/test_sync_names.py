@@ -76,6 +76,14 @@ def test_a_signal_handler_that_raises_while_a_call_is_begun(calls: CallServer, b
     assert other.run("interrupted_start", calls.target, before).result == [False, ""]
 
 
+def test_a_signal_handler_that_raises_where_a_lock_is_taken(calls: CallServer) -> None:
+    """A channel's lock has no such place; where it is of another class, it may have, and the pool warns."""
+    assert UNCHANGED.run("interrupted_lock", calls.target, False).result == [False, True]
+    ended = UNCHANGED.run("interrupted_lock", calls.target, True)
+    assert ended.result == [True, False]
+    assert ended.warned_of("_ChannelState.condition")
+
+
 def test_the_module_of_calls_has_another_name(calls: CallServer) -> None:
     """What is known of gRPC's own classes by their module is known under the new name: nothing is lost."""
     assert _MODULE_RENAMED.run("calls", calls.target).warnings == []

@@ -227,6 +227,9 @@ class World:
             return
         full = len(self.waiting) >= most_waiters(self)
         tries = not pause and self._tries_for_first_call()
+        # There is no channel on which the call could fail, and the factory makes some.
+        strands = fail_fast and not pause and not self.machine.fleet.slots.connections
+        strands = strands and self.machine.outage.makes_channels
         waiter = self.code.waiter(
             streams,
             since=self.now,
@@ -242,7 +245,10 @@ class World:
         if tries:
             (self.attempt,) = [slot for slot in self.machine.fleet.slots if slot.state == "opening" and slot.replaces]
             assert not any(type(effect).__name__ == "Grant" for effect in effects), "the attempt is not waited for"
-        self._step(effects, at_will=tries)
+        assert not strands or sum(type(effect).__name__ == "Open" for effect in effects) <= 1, (
+            "several dials for a call"
+        )
+        self._step(effects, at_will=tries or strands)
         assert waiter in self.waiting or self.answers[waiter] == 1, "no. 5: neither queued nor answered"
         assert patience > 0 or pause or waiter not in self.waiting, "a waiter without patience was queued"
         assert not full or pause or waiter not in self.waiting, (

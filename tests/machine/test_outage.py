@@ -199,6 +199,38 @@ def test_a_cause_ends_with_the_outage() -> None:
     assert play.refusal.cause is None
 
 
+def test_after_a_failed_open_a_call_gets_a_channel() -> None:
+    """`open()` has closed what did not connect. The first call has one dialled, and later ones get the same."""
+    play = Play(min_size=1, max_size=1)
+    play.open()
+    play.unreachable(1)
+    assert play.states() == {}
+    assert play.request(1, fail_fast=True) == ["open 2"]
+    assert play.request(1, fail_fast=True) == []
+    assert [word for word in play.unreachable(2) if "grant" in word] == ["grant 2", "grant 2"]
+    play.release(2, 1)
+    assert play.request(1, fail_fast=True) == ["grant 2"]
+
+
+def test_after_an_acquire_that_timed_out_a_call_gets_a_channel() -> None:
+    """Nothing but a lease was asked for, so that the channel was not kept."""
+    play = Play(min_size=0, max_size=1)
+    play.request(None, wait=1)
+    play.unreachable(1)
+    play.cancel()
+    assert play.request(1, fail_fast=True) == ["open 2"]
+    assert "grant 2" in play.unreachable(2)
+
+
+def test_without_a_channel_a_call_fails_while_dials_pause() -> None:
+    """Where the factory fails there is no channel on which the call could fail."""
+    play = Play(min_size=0, max_size=1)
+    play.request(None, wait=1)
+    play.failed(1)
+    play.cancel()
+    assert "refuse" in " ".join(play.request(1, fail_fast=True))
+
+
 # --- what is missed comes back --------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import time
 import grpc
 import pytest
 
+from grpcpool import PoolOpenError
 from resilience.worlds import World, failure_of
 from support.connections import connections_to
 from support.servers import ECHO, SLOW, Server
@@ -77,3 +78,16 @@ def test_a_pool_that_never_had_a_server_fails_promptly(world: World, mortal: Ser
             assert "refused" in str(error.details()).lower()
         mortal.start()
         assert waiting.result(30) == b"w"
+
+
+def test_a_failed_open_changes_nothing_for_calls(world: World, mortal: Server) -> None:
+    """Calls after it are made on a channel, as before it: gRPC fails them, and the pool's error is not their cause."""
+    mortal.kill()
+    with world.pool(mortal.target) as subject:
+        with pytest.raises(PoolOpenError):
+            subject.open()
+        for kind in subject.kinds:
+            error = failure_of(subject.begin(ECHO, b"a", kind=kind, timeout=30))
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert error.__cause__ is None

@@ -153,6 +153,14 @@ FACTS: Final = (
         f"{_SYNC}::test_a_failed_stream",
     ),
     Fact(
+        "_ChannelState.condition",
+        "private name",
+        "1.60",
+        "is the lock of a channel and its calls, which a signal handler that raises can leave locked",
+        "of the calls of leases, some that a signal handler interrupts leave the connection unusable",
+        f"{_SYNC}::test_a_signal_handler_that_raises_where_a_lock_is_taken",
+    ),
+    Fact(
         "_call",
         "private name",
         "1.60",

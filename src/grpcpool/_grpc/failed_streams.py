@@ -55,26 +55,35 @@ def reader_of(responses: Any) -> Callable[[], Any]:
     return read
 
 
-def end_when_it_fails(call: Any) -> None:
+def end_when_it_fails(call: Any, interrupted: Callable[[], object]) -> None:
     """If `call` is one of gRPC's own streams, it ends as soon as it fails for its reader.
 
     A proxy would cost more, and would not be gRPC's own.
+
+    Args:
+        call: What gRPC, or an interceptor, returned.
+        interrupted: Called if anything but the call's own end is raised while the stream is read.
     """
     if type(call).__module__ not in CLIENT_MODULES:
         return
     if hasattr(call, "_next"):
         # Not a reference that would keep it: a stream that is dropped is to be cancelled.
-        call._next = partial(_read, weakref.ref(call))
+        call._next = partial(_read, weakref.ref(call), interrupted)
     elif hasattr(call, "__next__"):
         warn_of_missing("_next")
 
 
-def _read(stream: Callable[[], Any]) -> Any:
+def _read(stream: Callable[[], Any], interrupted: Callable[[], object]) -> Any:
     call = stream()
     try:
         return type(call)._next(call)
     except grpc.RpcError:
         end_failed(call)
+        raise
+    except StopIteration:
+        raise
+    except BaseException:
+        interrupted()
         raise
 
 
@@ -132,7 +141,8 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     """A weak reference to `call`, for what waits for its end; if that never comes, the call's end comes by it.
 
     A stream whose deserializer raised is over for the caller, and runs on for ever for the server. Its callbacks hold
-    this reference. They are gone if it has ended well; otherwise they hear when it is dropped, and cancel it.
+    this reference. They are gone if it has ended well; otherwise they hear when it is dropped, and cancel it. `defer`
+    must allow for that this waits for locks of gRPC's.
     """
     # What others call `_call` is something else.
     is_grpcs = type(call).__module__ in CLIENT_MODULES

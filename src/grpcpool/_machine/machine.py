@@ -133,7 +133,7 @@ class PoolMachine:
                     self.settle(taken_back, now)
         elif self.grants.rejects():
             self.grants.reject(waiter, now)
-        elif waiter.fail_fast and self.outage.is_hopeless() and now < self.fleet.addresses.retry_at:
+        elif waiter.fail_fast and self.outage.is_hopeless() and not self.outage.dials_for_call(now):
             self.grants.refuse(waiter, Refusal.OPEN_FAILED, now)
             self.grants.fill(now)
         else:
@@ -279,14 +279,14 @@ class PoolMachine:
         self._reconcile(now, slot)
         self.shrinking.end_superfluous(self.queue.asked, now)
 
-    def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
-        """The slot's connection could not be made. Waiters that would rather fail do so, if nothing else is up."""
+    def open_failed(self, slot: Slot, error: BaseException, now: float, *, made: bool = False) -> None:
+        """The slot's connection could not be made; if `made`, its channel was. Some waiters fail: see `outage.py`."""
         if slot.state is not SlotState.OPENING:
             return
         if slot.probes:
             self.endpoints.open_failed(slot, error, now)
             return
-        self.outage.cause = error
+        self.outage.cause, self.outage.makes_channels = error, made
         if self.fleet.addresses.is_of_race(slot):
             self.openers.replaced(slot, self.fleet.dial_other_family(slot, now))
             self._reconcile(now)
@@ -304,7 +304,7 @@ class PoolMachine:
             or slot.probes
             or not self.outage.needs_channel(slot, now, awaited=self.openers.awaits(slot))
         ):
-            self.open_failed(slot, error, now)
+            self.open_failed(slot, error, now, made=channel is not None)
         elif slot.state is SlotState.OPENING:
             slot.channel = channel
             slot.down = True

@@ -42,6 +42,8 @@ class Outage:
         self._primes = primes
         # Why nothing is up, or why the last attempt failed: the cause of errors. `None` while all is well.
         self.cause: BaseException | None = None
+        # Whether the dial that failed last made a channel, so that only the server was not reached.
+        self.makes_channels = False
         # What is dialled for what is asked for first.
         self._attempt: Slot | None = None
 
@@ -122,6 +124,19 @@ class Outage:
             return False
         lost = self._slots.in_state(SlotState.LOST)
         return not any(slot.blocked for slot in lost) and (self._primes or all(slot.exclusive for slot in lost))
+
+    def dials_for_call(self, now: float) -> bool:
+        """A call that would rather fail finds nothing up or being dialled: returns whether it may wait for a dial.
+
+        If `open()` has closed all that it had opened, or nothing but leases was asked for, there is no channel that is
+        down. One is dialled for the call then, however long other dials have to pause; it is kept for later ones.
+        """
+        if now >= self._fleet.addresses.retry_at:
+            return True
+        if self._slots.connections or self._primes or not self.makes_channels:
+            return False
+        self._fleet.dial(now)
+        return True
 
     def _another_has_begun(self, slot: Slot, now: float) -> bool:
         """Whether another dial has just begun, and not because others hang. An older one hangs as well."""

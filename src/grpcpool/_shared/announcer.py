@@ -53,7 +53,9 @@ class Announcer:
         """Logs `event` and calls the hook for it on each listener."""
         try:
             self._log(event)
-        except Exception:
+        except Exception as error:
+            if may_be_a_signals(error):
+                raise
             logger.exception("pool %r: %s could not be logged", event.pool, type(event).__name__)
         hook = HOOKS[type(event)]
         for listener in self.listeners:

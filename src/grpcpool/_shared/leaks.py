@@ -53,6 +53,11 @@ class LeakWatch:
         self._held.pop(ticket, None)
         self._rearm()
 
+    def stack_of(self, ticket: object) -> str | None:
+        """Where a lease that has been neither returned nor reported was acquired. Without the lock: for finalizers."""
+        held = self._held.get(ticket)
+        return None if held is None else held.stack
+
     def overdue(self, now: float, pool: str) -> list[Leaked]:
         """Removes the leases of the pool of this name that have been held for too long; returns the events."""
         late: list[Leaked] = []

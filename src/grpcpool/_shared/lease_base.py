@@ -137,14 +137,22 @@ class LeaseBase:
         driver, slot = self._driver, self._slot
         if slot is None or driver.void:
             return
+        where = self._where_acquired()
         for end in self._at_release:
             driver.defer(end)
         if self._calls > 0 or not released:
             driver.defer(LeftPlace(driver, slot, self._streams))
         if not released:
             self._released = True
-            text = f"a lease of channel {slot.id} of pool {driver.name!r} was dropped without release()"
+            text = f"a lease of channel {slot.id} of pool {driver.name!r} was dropped without release(){where}"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+    def _where_acquired(self) -> str:
+        """For the warning: known if the pool watches for leaks, and has not reported this one."""
+        leaks = self._driver.leaks
+        tickets = (end.args[1] for end in self._at_release if isinstance(end, partial) and end.func is _forget_leak)
+        stack = None if leaks is None else leaks.stack_of(next(tickets, None))
+        return "" if stack is None else f"; it was acquired here:\n{stack}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leases do not pickle.

@@ -99,13 +99,14 @@ def targets_of(target: str | bytes | Sequence[str | bytes]) -> list[str]:
 
     Raises:
         TypeError: One of them is not a valid target. gRPC, too, raises at once.
-        ValueError: There is none, or one of them twice.
+        ValueError: There is none, or one is empty or given twice.
     """
     if isinstance(target, str | bytes) or not isinstance(target, Sequence):
         return [_text_of(target)]
     targets = [_text_of(each) for each in target]
-    if not targets or len(set(targets)) < len(targets):
-        raise ValueError(f"target = {target!r}: must be different targets, at least one, in an order of preference")
+    if not targets or not all(targets) or len(set(targets)) < len(targets):
+        rule = "must be different targets, at least one, none of them empty, in an order of preference"
+        raise ValueError(f"target = {target!r}: {rule}")
     return targets
 
 
@@ -139,8 +140,8 @@ def recipe_of(
 
     Raises:
         TypeError: A target, an option or the compression is not a valid one. gRPC, too, raises at once.
-        ValueError: There is no target, or one of them twice; an option is not a pair; or the compression is not a
-            number.
+        ValueError: There is no target, or one is empty or given twice; an option is not a pair; or the compression is
+            not a number.
         OverflowError: A number among the options is too large for gRPC.
     """
     if isinstance(options, PoolConfig):

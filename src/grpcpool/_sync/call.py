@@ -29,7 +29,6 @@ import grpc
 
 from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import end_failed, reader_of, reference, responses_of, take_note_of_metadata
-from .._grpc.interrupted_calls import unlock_left_locked
 from .._grpc.short_tracebacks import drop_frames_below
 from .._grpc.status import is_refused_stream, status_of
 from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
@@ -142,17 +141,17 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     def _begin(self, native: Any, place: Place, waiting: Waiting | None = None) -> None:
         """The native call runs on its place; `waiting`: the stage before, if the call waited."""
         driver = self._driver
-        waits = bool(self._arguments[WAIT_FOR_READY])
-        end = End(place, reference(native, driver.defer), self._pool, weakref.ref(self), self._callbacks, waits)
+        known, waits = reference(native, driver.defer_apart), bool(self._arguments[WAIT_FOR_READY])
+        end = End(place, known, self._pool, weakref.ref(self), self._callbacks, waits)
         running = Running(native, end, place._slot)
         # Before the native call can report its end.
         if waiting is None:
             self._stage = running
         elif not self._change(waiting, running):
             # Cancelled while it was being started.
-            end_early(on_end(native, end, driver, within=True))
+            end_early(on_end(native, end, driver))
             return
-        running.native = on_end(native, end, driver, within=True)
+        running.native = on_end(native, end, driver)
 
     def _end(self, end: End, place: Place, *, refused: bool) -> bool:
         """The native call of this `end`, on `place`, is over; returns whether it is sent again: it was refused."""
@@ -335,7 +334,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     def cancel(self) -> bool:
         """As gRPC's; a waiting call leaves the queue."""
         if interrupts(self._driver):
-            self._driver.defer(self.cancel)
+            self._driver.defer_apart(self.cancel)
             return not self.done()
         while True:
             stage = self._stage
@@ -407,8 +406,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
             except grpc.RpcError as error:
                 if not self._is_sent_again(stage, error):
                     raise
-            except BaseException as error:
-                unlock_left_locked(error)
+            except BaseException:
+                self._driver.interrupted(stage.slot)
                 raise
             else:
                 if not isinstance(outcome, grpc.RpcError) or not self._is_sent_again(stage, outcome):
@@ -457,8 +456,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
             raise
         except StopIteration:
             raise
-        except BaseException as error:
-            unlock_left_locked(error)
+        except BaseException:
+            self._driver.interrupted(self._slot)
             raise
         self._slot.heard += 1
         return response
@@ -478,8 +477,8 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
                 if not self._is_sent_again(stage, error):
                     end_failed(stage.native)
                     raise
-            except BaseException as error:
-                unlock_left_locked(error)
+            except BaseException:
+                self._driver.interrupted(stage.slot)
                 raise
             else:
                 # What has answered is not sent again: the stage stays.

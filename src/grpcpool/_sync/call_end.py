@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .._grpc.call_errors import has_answered_in_the_end
 from .._grpc.failed_streams import Defer, cancel_as_closed, end_when_it_fails, runs_only_while_iterated
 from .._grpc.logged_callbacks import blocks_others, log_callbacks
+from .._grpc.unbroken_locks import secure_call_lock
 from .work_queue import run_logged
 
 if TYPE_CHECKING:
@@ -160,20 +161,24 @@ class End:
         return call is not None and call._end(self, place, refused=refused)
 
 
-def on_end(call: Any, end: Callable[[], None], driver: SyncDriver, *, within: bool = False) -> Any:
+def on_end(
+    call: Any, end: Callable[[], None], driver: SyncDriver, interrupted: Callable[[], object] | None = None
+) -> Any:
     """Calls `end` when `call` is over; at once if it is over already.
 
     Args:
         call: What gRPC, or an interceptor, returned for a call that runs.
         end: Must be short, call no gRPC, and never raise: gRPC's thread would die of it.
         driver: Of its pool.
-        within: Whether it is within a `PoolCall`, which ends a stream that fails, and has callbacks of its own.
+        interrupted: Called if anything but an end is raised while its responses are read. `None` for a call that is
+            within a `PoolCall`, which ends a stream that fails, and has callbacks of its own.
 
     Returns:
         What the caller gets: the call itself, or a proxy of an iterator that does not report its end.
     """
-    if not within:
-        end_when_it_fails(call)
+    secure_call_lock(call)
+    if interrupted is not None:
+        end_when_it_fails(call, interrupted)
     if runs_only_while_iterated(call):
         # Its callbacks run on the thread that iterates, so they never run if it is dropped unfinished.
         end = Once(end)
@@ -187,11 +192,11 @@ def on_end(call: Any, end: Callable[[], None], driver: SyncDriver, *, within: bo
         # What interceptors return may be a future only.
         call.add_done_callback(lambda _: end())
     elif hasattr(call, "__next__"):
-        return WatchedIterator(call, end, driver.defer)
+        return WatchedIterator(call, end, driver.defer, interrupted)
     else:
         # It does not report its end. A place that is released early is better than one that is never released.
         end()
-    if not within:
+    if interrupted is not None:
         log_callbacks(call, driver.callback_runner.do)
     return call
 
@@ -222,9 +227,12 @@ def close_early(call: Any) -> None:
 class WatchedIterator:
     """A proxy of an interceptor's iterator or generator, which is over when it is exhausted, fails, or is dropped."""
 
-    def __init__(self, iterator: Any, end: Callable[[], None], defer: Defer) -> None:
-        """Reads `iterator`."""
+    def __init__(
+        self, iterator: Any, end: Callable[[], None], defer: Defer, interrupted: Callable[[], object] | None
+    ) -> None:
+        """Reads `iterator`; see `on_end`."""
         self._iterator = iterator
+        self._interrupted = interrupted
         self._end = Once(end)
         weakref.finalize(self, defer, self._end).atexit = False
 
@@ -248,6 +256,8 @@ class WatchedIterator:
         try:
             return next(self._iterator)
         except BaseException:
+            if self._interrupted is not None:
+                self._interrupted()
             self._end()
             raise
 

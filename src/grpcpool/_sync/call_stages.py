@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.interrupted_calls import unlock_left_locked
 from .._machine.queue import Waiter
 from .._shared.waiting_for_ready import call_deadline
 from .failed_call import not_started, traceback_of
@@ -210,8 +209,8 @@ def asking(name: str) -> Callable[[Any], Any]:
                 return getattr(stage.as_call(), name)()
             try:
                 answer = getattr(stage.native, name)()
-            except BaseException as error:
-                unlock_left_locked(error)
+            except BaseException:
+                self._driver.interrupted(stage.slot)
                 raise
             if not self._has_been_sent_again(stage):
                 return answer

@@ -266,7 +266,8 @@ def _release_at_end(native: Any, place: Place, pool: object) -> Any:
     A running call keeps its pool, as gRPC's calls keep their channel.
     """
     driver = place.driver
-    return on_end(native, partial(_end, place, reference(native, driver.defer), pool), driver)
+    end = partial(_end, place, reference(native, driver.defer_apart), pool)
+    return on_end(native, end, driver, partial(driver.interrupted, place._slot))
 
 
 def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:

@@ -172,6 +172,10 @@ class SyncDriver(Driver):
         self.deferred.append(work)
         self.worker.nudge()
 
+    def defer_apart(self, work: Callable[[], object]) -> None:
+        """As `defer`, for work that waits for a lock of gRPC's, maybe forever: it has a thread of its own then."""
+        self.defer(partial(self.checker.do, work))
+
     def _run(self, work: Callable[[], None], what: str) -> None:
         """Does `work` on another thread; on this one if none can be started, as when the interpreter shuts down."""
         try:
@@ -181,7 +185,7 @@ class SyncDriver(Driver):
 
     def interrupted(self, slot: Slot | None) -> None:
         """A call on the slot is raising no status: in the main thread, a signal handler may have raised within gRPC."""
-        if slot is None or threading.current_thread() is not threading.main_thread():
+        if slot is None or self.void or threading.current_thread() is not threading.main_thread():
             return
         error = sys.exception()
         unlock_left_locked(error)

@@ -8,6 +8,7 @@ import grpc
 
 from .._grpc.connectivity import Connectivity, connectivity_of, wait_until_ready
 from .._grpc.registered_methods import guard_registration
+from .._grpc.unbroken_locks import secure_channel_lock
 from .._shared.announcer import logger
 from .._shared.slot_channel import SlotChannel
 
@@ -18,6 +19,7 @@ class SyncSlotChannel(SlotChannel):
     def __init__(self, channel: grpc.Channel) -> None:
         """Takes over `channel`, which nothing else uses."""
         super().__init__(channel)
+        secure_channel_lock(channel)
         self._may_register = guard_registration(channel)
         self._connectivity: Connectivity | None = None
 

@@ -57,7 +57,7 @@ class WorkQueue:
         # Taken directly: if a signal handler raises while a condition is entered, its lock stays locked.
         self._guard = guard
         self._changed = threading.Condition(self._guard)
-        self._work: deque[Callable[[], None]] = deque()
+        self._work: deque[Callable[[], object]] = deque()
         # The thread that takes work now, and all.
         self._taker: threading.Thread | None = None
         self._threads: set[threading.Thread] = set()
@@ -70,7 +70,7 @@ class WorkQueue:
         # When `take_over` is due: while work waits for a start, when that start has taken too long.
         self.alarm = math.inf
 
-    def do(self, work: Callable[[], None]) -> None:
+    def do(self, work: Callable[[], object]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
         taker = None
         try:
@@ -183,7 +183,7 @@ class WorkQueue:
             run_logged(work)
             del work
 
-    def _next(self, me: threading.Thread) -> Callable[[], None] | None:
+    def _next(self, me: threading.Thread) -> Callable[[], object] | None:
         with self._guard:
             if self._taker is not me:
                 return None
@@ -202,7 +202,7 @@ def nothing() -> None:
     """Work that only wakes, or starts, a thread."""
 
 
-def run_logged(work: Callable[[], None]) -> None:
+def run_logged(work: Callable[[], object]) -> None:
     """Runs `work`, and logs what it raises."""
     try:
         work()

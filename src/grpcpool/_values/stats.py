@@ -29,7 +29,8 @@ class ChannelStats:
 
     Attributes:
         id: The connection's number in the pool, never reused.
-        state: `opening`, `ready`, `lost`, `draining` (compares equal to the string).
+        state: `opening`, `ready`, `lost`, `draining` (compares equal to the string). With targets in an order of
+            preference, a connection to a target that is on trial, or is kept while another is used, is `draining`.
         address: Where it leads, such as `10.0.0.7:50051`; `None` if that is not known.
         in_flight: Streams in flight on it: one for each call, and as many as it has for each lease; a whole-connection
             lease counts as one.
@@ -65,7 +66,8 @@ class PoolStats:
         lost: Connections in service that are down.
         avoided: Ready connections that rank behind others, because calls on them failed of late.
         opening: Connections being opened.
-        draining: Connections that take no new calls and close when their last call ends.
+        draining: Connections that take no new calls and close when their last call ends; also those to a target that
+            is on trial, or is kept while another is used.
         idle: Ready connections with nothing in flight.
         in_flight: Streams in flight: one for each call, and as many as it has for each lease; a whole-connection lease
             counts as one.

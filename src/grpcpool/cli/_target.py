@@ -80,6 +80,8 @@ def parse_target(text: str) -> Target:
     Raises:
         UsageError: The target is not valid, or has a scheme that only gRPC supports.
     """
+    if not text.strip():
+        raise UsageError(f"{text!r}: the target is empty: expected host:port, for example")
     match = _SCHEME.fullmatch(text)
     if match is None:
         if (other := _OTHER_SCHEME.match(text)) is not None:

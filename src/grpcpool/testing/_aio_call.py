@@ -68,6 +68,12 @@ class FakeCall(grpc.aio.Call):
 
     streams: ClassVar[tuple[bool, bool]]
 
+    method = ""
+    """The full name of the method that was called."""
+
+    request: Any = None
+    """What a handler would get: the request as bytes, or an iterator of the requests."""
+
     def __init__(self, timeout: float | None = None) -> None:
         """Starts the call; it runs until `finish` or `fail`, or for `timeout` seconds."""
         self._loop = asyncio.get_running_loop()
@@ -90,14 +96,17 @@ class FakeCall(grpc.aio.Call):
     # --- for tests ----------------------------------------------------------------------------------------------
 
     def send(self, response: Any) -> None:
-        """Delivers one response of a stream; the call continues."""
+        """Delivers one response of a stream, a message as the stub returns it; the call continues."""
         if self._status is None:
             self._responses.append(response)
             self._response_started.set()
             self._arrived.set()
 
     def finish(self, responses: Iterable[Any] = ()) -> None:
-        """Ends the call with OK and these responses (one, if the call has one response), after they have been read."""
+        """Ends the call with OK and these responses, as the stub returns them, after they have been read.
+
+        One, if the call has one response. They are messages, not bytes: the stub does not deserialize them.
+        """
         for response in responses:
             self.send(response)
         self._conclude(_OK)

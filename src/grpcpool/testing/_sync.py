@@ -70,11 +70,12 @@ class _Method:
             call.fail(grpc.StatusCode.INTERNAL, "Exception serializing request!")
             raise call from error
         call = self.channel.admit()
+        if streams_in:
+            sent = Requests(call, request, self._serialize)
+        call.method, call.request = self.method, sent
         call._begin(timeout, streams_out)
         if self.channel.holds_calls or not call.is_active():
             return call
-        if streams_in:
-            sent = Requests(call, request, self._serialize)
         handler = self.channel.handlers.get(self.method, DEFAULT_HANDLERS[streams_in, streams_out])
         if streams_out:
             # The caller may have to read a response before there are more requests or responses.

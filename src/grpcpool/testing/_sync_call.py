@@ -70,6 +70,12 @@ _DEADLINE_EXCEEDED = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceede
 class FakeCall(grpc.RpcError, grpc.Call, _Future):
     """A call, which is also its own future, its own iterator of responses, and the error that it fails with."""
 
+    method = ""
+    """The full name of the method that was called."""
+
+    request: Any = None
+    """What a handler would get: the request as bytes, or an iterator of the requests."""
+
     def __init__(self) -> None:
         """Starts the call; it runs until `finish` or `fail`."""
         super().__init__()
@@ -91,14 +97,17 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
     # --- for tests ----------------------------------------------------------------------------------------------
 
     def send(self, response: Any) -> None:
-        """Delivers one response of a stream; the call continues."""
+        """Delivers one response of a stream, a message as the stub returns it; the call continues."""
         with self._changed:
             if self._status is None:
                 self._responses.append(response)
                 self._changed.notify_all()
 
     def finish(self, responses: Iterable[Any] = ()) -> None:
-        """Ends the call with OK and these responses (one, if the call has one response); they can still be read."""
+        """Ends the call with OK and these responses, as the stub returns them; they can still be read.
+
+        One, if the call has one response. They are messages, not bytes: the stub does not deserialize them.
+        """
         self._end(OK, responses)
 
     def fail(self, code: grpc.StatusCode, details: str = "") -> None:

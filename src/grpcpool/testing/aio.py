@@ -39,7 +39,16 @@ from ._aio_call import (
     Requests,
     Status,
 )
-from ._shared import DEFAULT_HANDLERS, Codec, FakeConnection, FakeFactoryOf, Handler, codec, response_codec
+from ._shared import (
+    DEFAULT_HANDLERS,
+    Codec,
+    FakeConnection,
+    FakeFactoryOf,
+    Handler,
+    HandlerError,
+    codec,
+    response_codec,
+)
 
 __all__ = [
     "FakeCall",
@@ -93,10 +102,10 @@ class _Method:
 
     def begin(self, make: Callable[[], C], request: Callable[[C], Any]) -> C:
         call = self.channel.admit(make)
-        argument = request(call)
+        call.method, call.request = self.method, request(call)
         if not self.channel.holds_calls:
             handler = self.channel.handlers.get(self.method, _DEFAULT_HANDLERS[call.streams])
-            call.handle(self._respond(call, handler, argument))
+            call.handle(self._respond(call, handler, call.request))
         return call
 
     async def _respond(self, call: FakeCall, handler: Handler, argument: Any) -> None:
@@ -158,6 +167,9 @@ def _logging_errors(convert: Callable[[Any], Any], instead: Any) -> Callable[[An
     def converted(message: Any) -> Any:
         try:
             return convert(message)
+        except HandlerError:
+            # The mistake of the test, not of a codec.
+            raise
         except Exception:  # noqa: BLE001 -- whatever a codec raises
             _log.exception("A message could not be converted")
             return instead

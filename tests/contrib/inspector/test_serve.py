@@ -105,6 +105,27 @@ os.waitpid(child, 0)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_its_thread_imports_nothing() -> None:
+    """A fork while a thread imports a module would leave the child without it: all are imported before."""
+    program = """
+import sys, threading, urllib.request
+from grpcpool.contrib.inspector import Inspector, serve
+
+class Spy:
+    def find_spec(self, name, *_):
+        if threading.current_thread().name == "grpcpool-inspector":
+            print(name)
+
+sys.meta_path.insert(0, Spy())
+with serve(Inspector()) as served:
+    urllib.request.urlopen(served.url + "pools").close()
+"""
+    done = subprocess.run(  # noqa: S603 -- our own
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_without_uvicorn_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without uvicorn, the error says how to install it."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)

@@ -85,10 +85,15 @@ def serve(inspector: Inspector, port: int = 0, host: str = "127.0.0.1") -> Serve
         import uvicorn  # noqa: PLC0415 -- only this needs it
     except ImportError as error:
         raise ImportError("grpcpool.contrib.inspector.serve needs uvicorn: pip install uvicorn") from error
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family)
     # Blocks DNS rebinding: a foreign page whose name resolves to this machine must not read this one.
     app = TrustedHostMiddleware(inspector, allowed_hosts=_NAMES_OF_LOOPBACK) if host in _LOOPBACK else inspector
     # Logging is left to the program.
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    # What uvicorn imports only when it runs, it imports here: a fork while a thread imports leaves the child a module
+    # that is half there, or locked.
+    config.load()
+    if hasattr(config, "get_loop_factory"):
+        config.get_loop_factory()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family)
     return Served(uvicorn.Server(config), listener)

@@ -1,0 +1,56 @@
+"""Locks of gRPC's that no signal handler can leave locked.
+
+gRPC's channels and calls have locks of the type `threading.Condition`, whose methods are Python code. A signal handler
+that raises as such a method begins or ends keeps the lock from being released. The interrupted thread does not notice,
+because the lock is reentrant. All others wait for it forever: those that check the connection, and the thread that
+serves all futures and streams of the channel.
+
+Here these locks are given another class, whose methods are those of the lock within: functions of C, in which no
+handler runs. Where that is not possible, `interrupted_calls.py` repairs what it can.
+"""
+
+from __future__ import annotations
+
+import gc
+import operator
+import threading
+from typing import Any
+
+import grpc
+
+from .client_modules import CLIENT_MODULES, layers_of
+from .missing import warn_of_missing
+
+_COMPILED = "grpc._cython."
+
+
+class _Condition(threading.Condition):
+    """A condition that is entered and left by functions of C alone; so are those that look them up."""
+
+    __slots__ = ()
+
+    __enter__ = property(operator.attrgetter("_lock.__enter__"))
+    __exit__ = property(operator.attrgetter("_lock.__exit__"))
+
+
+def secure_channel_lock(channel: grpc.Channel) -> None:
+    """No signal handler leaves the lock of `channel` locked from here on, if it is one of gRPC's own."""
+    for layer in layers_of(channel):
+        if type(layer).__module__.startswith(_COMPILED):
+            # The state that a channel shares with its calls has no name in Python. It refers to its lock.
+            if not any(map(_secure, gc.get_referents(*gc.get_referents(layer)))):
+                warn_of_missing("_ChannelState.condition")
+            return
+
+
+def secure_call_lock(call: Any) -> None:
+    """No signal handler leaves the lock of `call` locked from here on, if it is one of gRPC's own."""
+    if type(call).__module__ in CLIENT_MODULES:
+        _secure(getattr(getattr(call, "_state", None), "condition", None))
+
+
+def _secure(lock: object) -> bool:
+    """Gives a condition its other class; returns whether it has it."""
+    if type(lock) is threading.Condition:
+        lock.__class__ = _Condition
+    return type(lock) is _Condition
