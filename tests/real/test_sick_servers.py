@@ -54,9 +54,12 @@ def test_a_connection_on_which_a_call_failed_is_avoided(make_pool: PoolMaker, fa
     with Server() as one, Server() as other:
         servers = itertools.cycle([one, other])
         pool = make_pool(
-            lambda: next(servers).channel(), min_size=2, max_size=2, picker=picker, avoid_after_failure=60.0
+            lambda: next(servers).channel(), min_size=1, max_size=2, picker=picker, avoid_after_failure=60.0
         )
+        # One after the other, so that the first leads to the first server.
         pool.open()
+        pool.resize(2, 2)
+        eventually(lambda: pool.stats().ready == 2)
         assert fail(pool) in {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
         eventually(lambda: pool.stats().avoided == 1)
         stats = pool.stats()
