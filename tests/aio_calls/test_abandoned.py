@@ -28,6 +28,7 @@ from support.aio_pools import at_rest
 from support.aio_ways import END_DROPPED, END_UNREAD, KINDS, STREAM, UNARY, WAYS, Way, outcome_of
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop, until
+from support.waiting import LONG
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -167,9 +168,10 @@ async def test_closing_ends_calls_that_nothing_holds(calls: CallServer, way: Way
         tag = new_tag()
         way.begin(pool, f"hold:{tag}")
         await at.until_held(tag)
-        closing = asyncio.create_task(pool.close(0.1))
-        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(pool.close(LONG))
+        await until(lambda: pool.closed)
         assert tag in await at.tell("held")
+        await pool.close(0.0)
         await closing
         await at.until_let_go(tag)
         await _released(pool)
