@@ -72,7 +72,7 @@ class FakeCall(grpc.aio.Call):
     """The full name of the method that was called."""
 
     request: Any = None
-    """What a handler would get: the request as bytes, or an iterator of the requests."""
+    """The request as bytes, or an iterator of the requests, as a handler gets it."""
 
     def __init__(self, timeout: float | None = None) -> None:
         """Starts the call; it runs until `finish` or `fail`, or for `timeout` seconds."""

@@ -74,7 +74,7 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
     """The full name of the method that was called."""
 
     request: Any = None
-    """What a handler would get: the request as bytes, or an iterator of the requests."""
+    """The request as bytes, or an iterator of the requests, as a handler gets it."""
 
     def __init__(self) -> None:
         """Starts the call; it runs until `finish` or `fail`."""
