@@ -28,7 +28,7 @@ from support.aio_pools import at_rest
 from support.aio_ways import END_DROPPED, END_UNREAD, KINDS, STREAM, UNARY, WAYS, Way, outcome_of
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop, until
-from support.waiting import LONG
+from support.waiting import LONG, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -527,3 +527,23 @@ async def test_at_the_end_of_the_loop(calls: CallServer) -> None:
         del made
         gc.collect()
         await at_rest(pool)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_nothing_holds_ends_with_the_loop(calls: CallServer, runs: bool) -> None:
+    """Calls that nothing holds, running or waiting for a place, keep neither their pool nor its driver."""
+    left: list[weakref.ref[Any]] = []
+
+    async def use() -> None:
+        pool = grpcpool.aio.insecure_channel(calls.target, config=PoolConfig(max_size=1, max_streams=1))
+        await pool.open()
+        left.extend([weakref.ref(pool), weakref.ref(pool._driver)])
+        blocker = None if runs else UNARY.begin(pool, f"hold:{new_tag()}")
+        UNARY.begin(pool, f"hold:{new_tag()}", timeout=3600)
+        await asyncio.sleep(0.01)
+        del pool, blocker
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use())
+    loop.close()
+    eventually(lambda: gc.collect() >= 0 and [each() for each in left] == [None, None])

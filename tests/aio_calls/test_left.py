@@ -16,7 +16,7 @@ import pytest
 
 from aio_calls.support import World, bad_requests, crowded, failing, world
 from support.aio_pools import at_rest
-from support.aio_ways import WAYS, Outcome, Way, status_of
+from support.aio_ways import END_DROPPED, END_UNREAD, WAYS, Outcome, Way, status_of
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop, settle, until
 
@@ -173,7 +173,7 @@ async def test_a_stream_dropped_with_a_callback_while_it_waits(calls: CallServer
         assert (len(told), told[0].done(), told[0].cancelled()) == (1, True, True)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", END_DROPPED, ids=str)
 @in_loop
 async def test_dropped_while_it_waits(calls: CallServer, way: Way) -> None:
     """A dropped waiting call leaves the queue and never reaches the server; later waiters move up."""
@@ -188,6 +188,23 @@ async def test_dropped_while_it_waits(calls: CallServer, way: Way) -> None:
         full.make_room()
         await way.use(kept, "note:kept")
         assert await at.tell("notes") == ["kept"]
+
+
+@pytest.mark.parametrize("way", END_UNREAD, ids=str)
+@in_loop
+async def test_one_that_ends_by_itself_is_dropped_while_it_waits(calls: CallServer, way: Way) -> None:
+    """It stays in the queue, and reaches the server when its turn has come."""
+    async with world(calls) as at:
+        full = await at.full()
+        await at.tell("notes")
+        dropped = way.begin(full.pool, "note:dropped")
+        kept = way.begin(full.pool, "note:kept")
+        del dropped
+        await settle()
+        assert full.waiting == 2
+        full.make_room()
+        await way.use(kept, "note:kept")
+        assert await at.tell("notes") == ["dropped", "kept"]
 
 
 # --- what gRPC itself cannot send -----------------------------------------------------------------------------------

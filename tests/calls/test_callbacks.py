@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
+import weakref
 from typing import Any, Literal
 
+import grpc
 import pytest
 
-from grpcpool import ChannelPool
+import grpcpool
+from grpcpool import ChannelPool, PoolConfig
 from support.call_server import UU, CallServer, new_tag
 from support.pools import PoolMaker, assert_at_rest
+from support.programs import run_python
 from support.waiting import LONG, eventually
 from support.ways import NOT_BLOCKING, Way
 
@@ -77,3 +82,33 @@ def test_a_callback_that_waits_for_a_place(
     eventually(lambda: answers == [b"0"])
     third.cancel()
     assert_at_rest(pool)
+
+
+def test_those_of_calls_that_ended_as_the_program_ends(calls: CallServer) -> None:
+    """They are called although the pool is not closed, as gRPC's thread calls them."""
+    program = """
+import sys, time
+import grpcpool
+
+pool = grpcpool.insecure_channel(sys.argv[1])
+futures = [pool.unary_unary(sys.argv[2]).future(b"ok") for _ in range(5)]
+for number, future in enumerate(futures):
+    future.add_done_callback(lambda _, number=number: (time.sleep(0.05), print(number, flush=True)))
+for future in futures:
+    future.result(20)
+"""
+    assert sorted(run_python(program, calls.target, UU).stdout.split()) == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("way", [way for way in NOT_BLOCKING if way.streams_out], ids=str)
+def test_a_stream_of_a_lease_that_is_over_keeps_no_connection(calls: CallServer, way: Way) -> None:
+    """A caller may keep it for long after the pool has been closed."""
+    with grpcpool.insecure_channel(calls.target, config=PoolConfig(max_size=1)) as pool:
+        with pool.acquire(timeout=LONG) as lease:
+            call = way.begin(lease)
+            assert list(call)
+        (slot,) = pool._driver.machine.fleet.slots
+        left = weakref.ref(pool._driver), weakref.ref(slot.channel)
+    del slot, lease, pool
+    eventually(lambda: gc.collect() >= 0 and [each() for each in left] == [None, None])
+    assert call.code() is grpc.StatusCode.OK

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc.experimental import ChannelOptions
 
 import grpcpool
 from grpcpool import PoolConfig, isolated
@@ -305,6 +306,8 @@ def test_what_grpc_does_not_take(arguments: tuple[Any, ...]) -> None:
 def test_what_grpc_takes(calls: CallServer) -> None:
     """Whatever a channel can be created with is an option of a pool."""
     options: Any = [("a", 1.5), ("b", True), (b"c", b"d"), (None, ""), ("e", 2**31 - 1), ("f", -(2**31))]
+    # gRPC never looks at its value.
+    options.append((ChannelOptions.SingleThreadedUnaryStream, None))
     for create in (grpc.insecure_channel, grpcpool.insecure_channel):
         compression: Any = 9
         with create(calls.target, options, compression) as channel:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from grpcpool._sync.one_thread import OneThread
+from support.signals import raising
 from support.waiting import LONG, background, eventually, together
 
 pytestmark = pytest.mark.timeout(60)
@@ -179,9 +180,9 @@ def test_a_handler_that_raises_a_runtime_error(monkeypatch: pytest.MonkeyPatch, 
 
     def interrupted(thread: threading.Thread) -> None:
         monkeypatch.setattr(threading.Thread, "start", start)
-        raise RecursionError("as the test wants")
+        interrupt()
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    with pytest.raises(RecursionError):
+    with raising(RecursionError) as interrupt, pytest.raises(RecursionError):
         job.start()
     eventually(lambda: job.begun)

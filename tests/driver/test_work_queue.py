@@ -15,7 +15,8 @@ import pytest
 
 from grpcpool._shared import thread_start
 from grpcpool._sync.work_queue import WorkQueue
-from support.waiting import LONG, eventually
+from support.signals import raising
+from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -326,10 +327,10 @@ def test_a_handler_that_raises_a_runtime_error(monkeypatch: pytest.MonkeyPatch, 
 
     def interrupted(thread: threading.Thread) -> None:
         monkeypatch.setattr(threading.Thread, "start", start)
-        raise RecursionError("as the test wants")
+        interrupt()
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    with pytest.raises(RecursionError):
+    with raising(RecursionError) as interrupt, pytest.raises(RecursionError):
         starter.do(lambda: done.append(threading.get_ident()))
     eventually(lambda: done)
     assert done != [threading.get_ident()]
@@ -397,6 +398,34 @@ def test_without_another_thread_the_first_goes_on(monkeypatch: pytest.MonkeyPatc
         gate.opened.set()
         eventually(lambda: len(done) == 10)
     assert done == list(range(10))
+
+
+def test_where_threads_are_forbidden_in_other_words(monkeypatch: pytest.MonkeyPatch, starter: WorkQueue) -> None:
+    """Whatever the words, no thread can be started: the work is done at once."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("threads are not allowed here")
+
+    done: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        starter.do(lambda: done.append(threading.get_ident()))
+    assert done == [threading.get_ident()]
+
+
+def test_join_waits_as_long_as_work_goes_on(monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor) -> None:
+    """Its timeout is for the piece of work that is being done, not for all that is queued."""
+    starter, gates = supervisor.make(), [Gate() for _ in range(3)]
+    monkeypatch.setattr(starter, "_blocks_after", math.inf)
+    for gate in gates:
+        starter.do(gate)
+    joining = background(lambda: starter.join(LONG))
+    for gate in gates:
+        assert gate.begun.wait(LONG)
+        assert not joining.done()
+        gate.opened.set()
+    joining.result(LONG)
+    assert all(gate.passed for gate in gates)
 
 
 def test_a_thread_that_could_not_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch, starter: WorkQueue) -> None:

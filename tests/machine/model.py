@@ -492,6 +492,8 @@ class World:
             either = slot.overflow and not [waiter for waiter in asking(self) if waiter.fail_fast]
             # Or it is one too many at the end of a watch.
             either = either or self.machine.fleet.watch_ends_at <= self.now
+            # Or it is to be replaced, and nothing asks for it now.
+            either = either or slot.retire_at <= self.now
             alive = slot.state == "opening"
             effects = self.recorder.effects(self.machine.unreachable, slot, object(), ConnectionError("no"), self.now)
             kept = slot.state != "closed"
@@ -608,7 +610,10 @@ class World:
         at_will = at_will or bool(self.possible)
         assert dialled <= 1 or at_will or not backoff.failures, "several attempts while failing"
         assert dialled == 0 or at_will or self.now >= backoff.retry_at, "dialled before the backoff has ended"
-        self.failing = any(type(effect).__name__ == "Close" for effect in effects)
+        self.failing = any(
+            type(effect).__name__ == "Close" or type(getattr(effect, "event", None)).__name__ == "OpenFailed"
+            for effect in effects
+        )
         for effect in effects:
             name = type(effect).__name__
             assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
@@ -646,7 +651,9 @@ class World:
         for began_at, endpoint in self.looks.values():
             assert self.now >= began_at + timeout or endpoint != fleet.endpoint, "two look-ups at once"
         assert len(self.looks) < _MOST_LOOKS, "too many look-ups hang"
-        self.looks[effect.number] = self.now, fleet.endpoint
+        # The machine may have come to another target since it asked: then the answer is of no use, and it asks again.
+        stale = effect.number < fleet.lookups._used_from
+        self.looks[effect.number] = self.now, -1 if stale else fleet.endpoint
 
     def _do_close(self, effect: Close) -> None:
         slot = effect.slot

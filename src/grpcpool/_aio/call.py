@@ -103,14 +103,14 @@ class CallProxy:
             if self._callbacks is not None:
                 end_if_not_sent(self._stage.native)
                 if self._ends_unread:
-                    running.kept = self
+                    running.keep(self)
             waiting.left()
 
     def _wait(self, waiting: Waiting) -> None:
         """The call waits for a place, at first or again."""
         self._stage = waiting
         if self._ends_unread:
-            waiting.kept = self
+            waiting.keep(self)
 
     def _fail(self, waiting: Waiting, failed: Failed) -> None:
         """The call is over, and was never started."""
@@ -190,12 +190,15 @@ class CallProxy:
         if stage.over and (_get_running_loop() is driver.loop or driver.is_at_home()):
             # Would be a cycle: the native call holds the stage, by its callbacks.
             stage.native = None
-        elif isinstance(stage, Running) and driver.is_orphan():
+        elif driver.is_orphan():
             # As gRPC does when its own call is dropped.
             with contextlib.suppress(RuntimeError):
-                stage.native.cancel()
+                if isinstance(stage, Waiting):
+                    stage.left()
+                else:
+                    stage.native.cancel()
             stage.drop()
-        elif self._ends_unread and isinstance(stage, Running) and stage.kept is None and stage.runs():
+        elif self._ends_unread and isinstance(stage, Running) and not stage.kept and stage.runs():
             self._go_on(stage)
         else:
             driver.defer(partial(drop, driver, stage, self._callbacks))
@@ -205,11 +208,11 @@ class CallProxy:
         heir = type(self)()
         heir.__dict__.update(self.__dict__)
         heir._stage = running
-        running.call, running.kept = weakref.ref(heir), heir
+        running.call = weakref.ref(heir)
         followed_in = self._followed_in
         if followed_in is not None:
             followed_in.add(weakref.ref(heir, followed_in.discard))
-        self._driver.defer(partial(end_unheld, running))
+        self._driver.defer(partial(end_unheld, running, heir))
 
     def __repr__(self) -> str:
         native = self._stage.native
@@ -257,7 +260,7 @@ class CallProxy:
             if self._ends_unread:
                 # The callback is called even if the call is dropped, as with gRPC. A stream of responses has no end
                 # unless it is read: one that is dropped is cancelled.
-                stage.kept = self
+                stage.keep(self)
         self._callbacks.append(callback)
 
     async def _ask(self, name: str) -> Any:
@@ -427,14 +430,14 @@ class StreamUnaryCall(_ManyRequests, _OneResponse, _StreamUnaryCall):
         """Its requests are written. If it is dropped, it does not end: nothing can write the last one."""
         self._ends_unread = False
         if isinstance(self._stage, Waiting):
-            self._stage.kept = None
+            self._stage.keep(None)
 
     def _mark_complete(self) -> None:
         """The last request has been written: from here on it ends by itself."""
         self._ends_unread = True
         stage = self._stage
         if self._callbacks is not None and not isinstance(stage, Failed):
-            stage.kept = self
+            stage.keep(self)
 
     async def done_writing(self) -> None:
         await super().done_writing()

@@ -30,7 +30,6 @@ class Waiting(Waiter):
     Attributes:
         start: Starts the call on the slot that has been granted.
         asking: Whether the machine is being asked, by the caller of the call.
-        kept: The call, if it ends by itself: one that is dropped still begins.
         sent: What it sends, if it had to be serialized.
         awaiting_start: Wakes coroutines when the call is no longer in this stage.
     """
@@ -43,7 +42,6 @@ class Waiting(Waiter):
         "call",
         "context",
         "driver",
-        "kept",
         "sent",
         "start",
     )
@@ -61,12 +59,16 @@ class Waiting(Waiter):
     sent: Sent | None
     asking: bool
     began: float
-    kept: Any
     awaiting_start: list[asyncio.Future[None]]
+
+    def keep(self, call: Any) -> None:
+        """Holds the call, or no longer if it is `None`. Not by itself: its queue outlives the loop."""
+        self.driver.keep(self, call)
 
     def granted(self, slot: Slot) -> None:
         """Starts the call, as if it were started where it was made."""
-        call, self.kept = self.call(), None
+        call = self.call()
+        self.keep(None)
         if self._released:
             # Cancelled while the grant was on its way.
             return
@@ -83,7 +85,8 @@ class Waiting(Waiter):
             self._fail(error)
 
     def _fail(self, error: PoolError) -> None:
-        call, self.kept = self.call(), None
+        call = self.call()
+        self.keep(None)
         if call is not None and call._stage is self:
             call._fail(self, failed_by(error, own_deadline=self.arguments[TIMEOUT] is not None))
 
@@ -97,8 +100,12 @@ class Waiting(Waiter):
         for future in awaiting:
             if not future.done():
                 future.set_result(None)
-        self.kept = self.start = self.sent = self.context = None
+        self.keep(None)
+        self.start = self.sent = self.context = None
         self.arguments = (None,) * 6
+
+    def drop(self) -> None:
+        """The call has been dropped, and its loop is closed: nothing is left to do."""
 
     @property
     def own_deadline(self) -> float | None:
@@ -122,7 +129,8 @@ class Running:
         placed_at: When it began, or got its place if it waited for it.
         sent: What has been sent, for sending it again.
         refused: Whether the machine knows that the server refused the call.
-        kept: The call, if it ends by itself, and a done callback waits for its end or nothing else holds it.
+        kept: Whether the call is held, because it ends by itself, and a done callback waits for its end or nothing else
+            does.
     """
 
     __slots__ = (
@@ -156,7 +164,7 @@ class Running:
     placed_at: float
     sent: Sent | None
     refused: bool
-    kept: Any
+    kept: bool
     calls: int
 
     def runs(self) -> bool:
@@ -173,7 +181,8 @@ class Running:
                 # Else the pool was dropped, and its loop has ended.
                 channel.running.discard(native)
             caller.ended(native, self)
-            self.kept = None
+            if self.kept:
+                self.keep_no_longer()
 
     def end_call(self) -> None:
         """The native call is over for good: ends the call, or breaks the cycle of the two if the call was dropped."""
@@ -182,6 +191,17 @@ class Running:
             self.native = None
         else:
             call._end(self)
+
+    def keep(self, call: Any) -> None:
+        """Holds the call until it is over. As in `Waiting`."""
+        self.kept = True
+        call._driver.keep(self, call)
+
+    def keep_no_longer(self) -> None:
+        """The call is over."""
+        call, self.kept = self.call(), False
+        if call is not None:
+            call._driver.keep(self, None)
 
     def drop(self) -> None:
         """The call has been dropped: breaks the cycle of this and the native call, if that is over."""
@@ -205,7 +225,7 @@ def new_running(
     running.began = running.placed_at = began
     running.sent = None
     running.refused = False
-    running.kept = None
+    running.kept = False
     return running
 
 

@@ -68,7 +68,8 @@ class RunningInPool(Running):
                 call._run_callbacks()
         else:
             caller.failed(native, self)
-        self.kept = None
+        if self.kept:
+            self.keep_no_longer()
 
 
 class PoolCaller:
@@ -217,7 +218,6 @@ class PoolCaller:
         waiting.driver = driver
         waiting.start = self.start
         waiting.call = weakref.ref(call)
-        waiting.kept = None
         waiting.awaiting_start = []
         waiting.arguments = arguments
         waiting.context = context

@@ -5,7 +5,7 @@ There is no ``await`` between an event and its effects. What happens on another 
 bounds) is reported to the machine there, under the lock; the effects are carried out on the loop.
 
 Each connection is opened by one task (`opening.py`) and closed by another. An idle pool has no task, and one timer for
-the next deadline. Nothing of gRPC is created before a loop runs, because a channel binds to the loop that creates it.
+the next deadline; another one holds calls that nothing else does. Nothing of gRPC is created before a loop runs, because a channel binds to the loop that creates it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import math
 import threading
 import traceback
 import warnings
+import weakref
 from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
@@ -45,9 +47,18 @@ _JOIN_TIMEOUT = 2.0
 # A wait for a change also checks the clock this often, because the clock may be a test's.
 _CHECKS_EVERY = 0.05
 
+# Seconds for which a timer is set that only holds something. asyncio waits for a day at most.
+_DAY = 86_400.0
+
 # A look-up that others have cancelled is reported so many seconds later. A loop that cancels all tasks because it ends
 # is closed by then.
 _IF_IT_GOES_ON = 0.1
+
+
+class Kept(dict[Any, Any]):
+    """Calls that go on although nothing else holds them, by their stages."""
+
+    __slots__ = ("__weakref__",)
 
 
 class AioDriver(Driver):
@@ -81,6 +92,9 @@ class AioDriver(Driver):
         # The look-ups that have not returned, by number.
         self._look_ups: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        # Only the loop holds it: it ends with the loop. The finalizer of the pool holds this driver, and the calls hold
+        # the pool, so that nothing would be freed otherwise.
+        self._kept: Callable[[], Kept | None] = _nothing
         self._awaits_change: set[asyncio.Future[None]] = set()
         # The tasks that run interceptors.
         self._chains: set[asyncio.Task[Any]] = set()
@@ -233,7 +247,8 @@ class AioDriver(Driver):
     async def _look_up(self, number: int) -> None:
         try:
             thread = f"grpcpool-{self.name}-look-up"
-            found = await look_up_now(self.source(), self.machine.fleet.endpoint, thread)
+            source = self.source()
+            found = await look_up_now(source, self.machine.fleet.endpoint, thread)
         except GeneratorExit:
             # This coroutine is collected together with its loop.
             raise
@@ -252,6 +267,9 @@ class AioDriver(Driver):
                 raise
         else:
             self.tell(self.machine.addresses, found, number)
+            if not inspect.iscoroutinefunction(source.addresses):
+                # A thread cannot be cancelled, and counts among those that hang until it has ended.
+                return
             for other, task in tuple(self._look_ups.items()):
                 if other < number:
                     task.cancel()
@@ -315,6 +333,21 @@ class AioDriver(Driver):
             await asyncio.wait([future], timeout=within)
         finally:
             self._awaits_change.discard(future)
+
+    def keep(self, stage: Any, call: Any) -> None:
+        """Holds `call` in this stage, or no longer if it is `None`; at most until the loop is closed."""
+        kept = self._kept()
+        if call is None:
+            if kept is not None:
+                kept.pop(stage, None)
+            return
+        if kept is None:
+            if self.void:
+                return
+            kept = Kept()
+            self._kept = weakref.ref(kept)
+            _hold(self.loop, kept)
+        kept[stage] = call
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -441,6 +474,21 @@ class AioDriver(Driver):
         for slot in tuple(self.machine.fleet.slots.all):
             if slot.channel is not None and is_of_grpc(slot.channel.channel):
                 slot.channel = None
+
+
+def _nothing() -> None:
+    return None
+
+
+def _hold(loop: asyncio.AbstractEventLoop, kept: Kept) -> None:
+    """The loop holds `kept` until it is closed, or until a day has passed in which nothing is kept."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_later(_DAY, _hold_on, loop, kept, context=contextvars.Context())
+
+
+def _hold_on(loop: asyncio.AbstractEventLoop, kept: Kept) -> None:
+    if kept:
+        _hold(loop, kept)
 
 
 def _is_cancelled() -> bool:

@@ -34,13 +34,11 @@ def drop(driver: AioDriver, stage: Waiting | Running, callbacks: list[Callable[[
         call_all(callbacks, native, driver.loop)
 
 
-def end_unheld(running: Running) -> None:
-    """Ensures that a dropped call which goes on ends. On the loop, as `drop`."""
+def end_unheld(running: Running, heir: Any) -> None:
+    """Ensures that a dropped call which goes on is held, and ends. On the loop, as `drop`."""
     if running.runs():
+        running.keep(heir)
         end_if_not_sent(running.native)
-    else:
-        # It ended before it was held.
-        running.kept = None
 
 
 def end_if_not_sent(native: Any) -> None:

@@ -58,6 +58,8 @@ class _Last(
         # Begun by the chain itself, also at once when it was created; else by a task of an interceptor's.
         own = self._chain is None or task is self._chain
         held = partial(_same, call) if call._ends_unread else weakref.ref(call)
+        # Those that are over need not be cancelled: an interceptor may make thousands.
+        self._begun = [(held, task) for held, task in self._begun if not _is_over(held())]
         self._begun.append((held, None if own or task is None else weakref.ref(task)))
         return call
 
@@ -92,6 +94,10 @@ class _Last(
 
 def _same(call: Any) -> Any:
     return call
+
+
+def _is_over(call: Any) -> bool:
+    return call is None or bool(call.done())
 
 
 def _cancel(call: Any) -> None:

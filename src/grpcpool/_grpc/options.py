@@ -33,6 +33,9 @@ _PROXIES, _NO_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_p
 
 _numbers = itertools.count(1)
 
+# gRPC takes this one out by its name, and never looks at the value.
+_OF_PYTHON = "SingleThreadedUnaryStream"
+
 _SMALLEST_INT, _LARGEST_INT = -(2**31), 2**31 - 1
 
 
@@ -45,6 +48,8 @@ def check_options(options: Iterable[tuple[Any, Any]], compression: Any) -> None:
         OverflowError: A number is too large.
     """
     for name, value in options:
+        if name == _OF_PYTHON:
+            continue
         if isinstance(name, str):
             name.encode()
         elif not (name is None or isinstance(name, bytes)):

@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable
 from types import FrameType
 
+from .signals import may_be_a_signals
+
 # Between two looks at a thread that is being started.
 _LOOKS_EVERY = 0.001
 
@@ -48,7 +50,7 @@ def start(thread: threading.Thread) -> None:
     try:
         thread.start()
     except RuntimeError as error:
-        if not str(error).startswith(_CANNOT):
+        if not str(error).startswith(_CANNOT) and may_be_a_signals(error):
             raise
         _failed.add(thread)
         raise NoThreadError(str(error)) from error

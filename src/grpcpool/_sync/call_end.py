@@ -140,7 +140,8 @@ class End:
             raise
 
     def _call_back(self, ended: Any) -> None:
-        if blocks_others(ended):
+        # One that was dropped is ended on any thread, as the worker's, on which deadlines depend.
+        if ended is None or blocks_others(ended):
             self._place.driver.callback_runner.do(self._callbacks.call)
         else:
             self._callbacks.call()

@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -58,7 +59,7 @@ class SyncDriver(Driver):
         self.starter = queue(f"grpcpool-{name}-starter")
         # Callbacks of calls, which may make calls and wait for them. Not gRPC's threads, which report the ends of calls
         # that have the places; nor the starter, which starts those that wait.
-        self.callback_runner = queue(f"grpcpool-{name}-callbacks", blocks_after=math.inf)
+        self.callback_runner = queue(f"grpcpool-{name}-callbacks", blocks_after=math.inf, at_exit=True)
         self.subscriptions = Subscriptions(self, f"grpcpool-{name}")
         # It stays for longer than the pause between two checks.
         self.checker = queue(f"grpcpool-{name}-checks", lingers_for=1.5)
@@ -183,6 +184,10 @@ class SyncDriver(Driver):
         except NoThreadError:
             work()
 
+    def watcher(self, slot: Slot | None) -> Callable[[], object]:
+        """`interrupted`, for a stream: a caller may keep one that is over, which keeps neither pool nor channel."""
+        return partial(_interrupted, weakref.ref(self), weakref.ref(slot.channel) if slot is not None else _none)
+
     def interrupted(self, slot: Slot | None) -> None:
         """A call on the slot is raising no status: in the main thread, a signal handler may have raised within gRPC."""
         if slot is None or self.void or threading.current_thread() is not threading.main_thread():
@@ -284,6 +289,20 @@ class SyncDriver(Driver):
         self.checker.join(0.0)
         self.callback_runner.join(0.0)
         self.unsubscribe()
+
+
+def _none() -> None:
+    return None
+
+
+def _interrupted(driver: Callable[[], SyncDriver | None], channel: Callable[[], SyncSlotChannel | None]) -> None:
+    of_pool, of_slot = driver(), channel()
+    if of_pool is None or of_slot is None:
+        return
+    with of_pool.lock:
+        slots = [slot for slot in of_pool.machine.fleet.slots if slot.channel is of_slot]
+    for slot in slots:
+        of_pool.interrupted(slot)
 
 
 def _forget_locals(error: BaseException) -> None:

@@ -24,7 +24,8 @@ class OneThread:
     @property
     def runs(self) -> bool:
         """Whether it works or is being started. Safe in finalizers."""
-        return self._works or self._coming is not None
+        # In this order: the new thread sets the one before it clears the other.
+        return self._coming is not None or self._works
 
     def start(self, work: Callable[[], None], is_needed: Callable[[], bool]) -> None:
         """Starts the thread, which does `work`, unless it runs or is not needed, which is asked under the guard.

@@ -9,10 +9,13 @@ of work that block, and one. All end when they have been idle for a while.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -23,8 +26,15 @@ from .._shared.thread_start import NoThreadError, join, new_thread, start
 # machine many starts take long, and more threads would not make them faster.
 _BLOCKS_AFTER = 0.02
 
+# At the end of the process, what is queued is waited for, but work that takes longer than this is left.
+_EXITS_AFTER = 2.0
+
 # Starting a thread costs as much as a hundred starts. A busy pool keeps it.
 _LINGERS_FOR = 0.5
+
+
+# Those whose work is to be done before the interpreter ends.
+_at_exit: weakref.WeakSet[WorkQueue] = weakref.WeakSet()
 
 
 class WorkQueue:
@@ -39,6 +49,7 @@ class WorkQueue:
         *,
         blocks_after: float = _BLOCKS_AFTER,
         lingers_for: float = _LINGERS_FOR,
+        at_exit: bool = False,
     ) -> None:
         """Starts no thread yet.
 
@@ -50,6 +61,7 @@ class WorkQueue:
             blocks_after: The seconds after which work that is still being done no longer holds up what comes after it.
                 If infinite, one thread does all.
             lingers_for: The seconds after which a thread that is idle ends.
+            at_exit: Whether what is queued is done before the interpreter ends, as gRPC's thread does it at once.
         """
         self._name = name
         self._look_at = look_at
@@ -69,6 +81,11 @@ class WorkQueue:
         self._lingers_for = lingers_for
         # When `take_over` is due: while work waits for a start, when that start has taken too long.
         self.alarm = math.inf
+        # How much has been begun.
+        self._begun = 0
+        if at_exit:
+            self._process = os.getpid()
+            _at_exit.add(self)
 
     def do(self, work: Callable[[], object]) -> None:
         """Queues `work`. If no thread can be started, as at the end of the process, runs it before it returns."""
@@ -125,7 +142,7 @@ class WorkQueue:
 
     def _supervise(self) -> None:
         """Asks for a look at the start that is being done, if work waits for it, when it has taken too long."""
-        if not self._work:
+        if not self._work or self._blocks_after == math.inf:
             self.alarm = math.inf
         elif self._busy_since is not None and self.alarm == math.inf:
             self.alarm = self._blocks_at(self._busy_since)
@@ -139,8 +156,8 @@ class WorkQueue:
         return threading.current_thread() in self._threads
 
     def join(self, timeout: float) -> None:
-        """Waits until the queued work is done and the threads have ended."""
-        deadline = time.monotonic() + timeout
+        """Waits until the queued work is done and the threads have ended, or no more work begins within `timeout`."""
+        begun, deadline = self._begun, time.monotonic() + timeout
         with self._guard:
             self._lingers_for = 0.0
             self._changed.notify()
@@ -148,7 +165,10 @@ class WorkQueue:
         while threads := self._others_alive():
             left = deadline - time.monotonic()
             if left <= 0:
-                return
+                if not timeout or begun == self._begun:
+                    return
+                begun, left = self._begun, timeout
+                deadline = time.monotonic() + timeout
             join(threads[0], left)
 
     def _others_alive(self) -> list[threading.Thread]:
@@ -194,8 +214,17 @@ class WorkQueue:
                 return None
             self._busy_since = self._monotonic()
             work = self._work.popleft()
+            self._begun += 1
             self._supervise()
             return work
+
+
+@atexit.register
+def _finish() -> None:
+    for queue in list(_at_exit):
+        # In a forked child the threads are the parent's.
+        if queue._process == os.getpid():
+            queue.join(_EXITS_AFTER)
 
 
 def nothing() -> None:
