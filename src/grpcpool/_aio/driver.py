@@ -5,7 +5,8 @@ There is no ``await`` between an event and its effects. What happens on another 
 bounds) is reported to the machine there, under the lock; the effects are carried out on the loop.
 
 Each connection is opened by one task (`opening.py`) and closed by another. An idle pool has no task, and one timer for
-the next deadline; another one holds calls that nothing else does. Nothing of gRPC is created before a loop runs, because a channel binds to the loop that creates it.
+the next deadline; another one holds calls that nothing else does. Nothing of gRPC is created before a loop runs,
+because a channel binds to the loop that creates it.
 """
 
 from __future__ import annotations
