@@ -30,6 +30,8 @@ def test_it_is_logged_with_the_stack_that_acquired_it(
         clock.advance(60)
         clock.advance(60)
         clock.advance(600)
+        # The thread that has opened the connection may emit it.
+        eventually(lambda: caplog.records)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "pool 'orders': a lease of channel 1 has been held for 60.0 s; it was acquired here:" in record.message
