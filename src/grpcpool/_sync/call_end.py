@@ -140,9 +140,11 @@ class End:
             raise
 
     def _call_back(self, ended: Any) -> None:
-        # One that was dropped is ended on any thread, as the worker's, on which deadlines depend.
-        if ended is None or blocks_others(ended):
-            self._place.driver.callback_runner.do(self._callbacks.call)
+        driver = self._place.driver
+        # One that was dropped is ended on any thread, as the worker's, on which deadlines depend. One that is over as
+        # soon as it is started comes after those that have ended before it.
+        if ended is None or blocks_others(ended) or driver.starter.is_current():
+            driver.callback_runner.do(self._callbacks.call)
         else:
             self._callbacks.call()
 
