@@ -28,6 +28,7 @@ from grpcpool._shared.finalizers import LeftPlace
 from grpcpool._shared.left_work import do_left_work
 from grpcpool.testing import FakeChannel, FakeFactory
 from support.servers import COUNT, ECHO
+from support.signals import RaisesAt, TimeLimitError
 from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,32 +38,18 @@ _MOST = 500
 _REFUSED = "Received RST_STREAM with error code 7"
 
 
-class _TimeLimitError(Exception):
-    """Raised by the handler."""
-
-
-class _Handler:
+class _Handler(RaisesAt):
     """Raises at the point with that number."""
 
     def __init__(self, number: int) -> None:
-        self._left = number
-        self.raised = False
-
-    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        if event not in ("call", "c_return") or not _is_ours(frame):
-            return
-        self._left -= 1
-        if not self._left:
-            self.raised = True
-            sys.setprofile(None)
-            raise _TimeLimitError
+        super().__init__(number, _is_ours)
 
     def interrupt(self, work: Callable[[], object]) -> None:
         """Runs `work` with this handler active."""
         sys.setprofile(self)
         try:
             work()
-        except _TimeLimitError:
+        except TimeLimitError:
             pass
         finally:
             sys.setprofile(None)
@@ -487,12 +474,12 @@ def test_a_lock_within_which_a_handler_raises(method: str, event: str) -> None:
     def interrupt(frame: FrameType, what: str, _: object) -> None:
         if what == event and frame.f_code is getattr(threading.Condition, method).__code__:
             sys.setprofile(None)
-            raise _TimeLimitError
+            raise TimeLimitError
 
     for module in ("grpc._channel", "grpc._cython.cygrpc", "grpcpool._grpc.logged_callbacks", "users.module"):
         condition, use = _condition_of(module)
         sys.setprofile(interrupt)
-        with pytest.raises(_TimeLimitError) as raised:
+        with pytest.raises(TimeLimitError) as raised:
             use(condition)
         was_free = _is_free(condition)
         unlock_left_locked(raised.value)
@@ -506,10 +493,10 @@ def test_a_lock_within_which_work_that_finalizers_left_is_interrupted() -> None:
     def interrupt(frame: FrameType, what: str, _: object) -> None:
         if what == "c_return" and frame.f_code is threading.Condition.__enter__.__code__:
             sys.setprofile(None)
-            raise _TimeLimitError
+            raise TimeLimitError
 
     sys.setprofile(interrupt)
-    with pytest.raises(_TimeLimitError) as raised:
+    with pytest.raises(TimeLimitError) as raised:
         do_left_work(deque([partial(use, condition)]), "orders")
     # As for every error that a signal handler may have raised.
     unlock_left_locked(raised.value)
@@ -523,14 +510,14 @@ def test_work_that_finalizers_left_is_interrupted(caplog: pytest.LogCaptureFixtu
     def interrupted_once() -> None:
         tries.append("once")
         if tries.count("once") == 1:
-            raise _TimeLimitError
+            raise TimeLimitError
 
     def impossible() -> None:
         tries.append("impossible")
         raise ArithmeticError
 
     left: deque[Callable[[], object]] = deque([impossible, interrupted_once, interrupted_once])
-    with pytest.raises(_TimeLimitError):
+    with pytest.raises(TimeLimitError):
         do_left_work(left, "orders")
     do_left_work(left, "orders")
     assert tries == ["impossible"] * 2 + ["once"] * 3

@@ -20,6 +20,7 @@ from grpc.experimental import ChannelOptions
 from grpcpool import ChannelPool, isolated
 from support.pools import PoolMaker
 from support.servers import CHAT, COLLECT, COUNT, ECHO, Server
+from support.signals import RaisesAt, TimeLimitError
 from support.waiting import LONG, background, eventually
 
 pytestmark = [
@@ -39,27 +40,6 @@ _SECONDS = 5.0
 def _finalizers_that_are_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is raised in a finalizer ends only that finalizer. To report it would keep the call."""
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-
-
-class _TimeLimitError(Exception):
-    """Raised by the handler."""
-
-
-class _Handler:
-    """Raises at the point of that number within gRPC's modules, and in the locks that these use."""
-
-    def __init__(self, number: int) -> None:
-        self._left = number
-        self.raised = False
-
-    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        if event not in ("call", "c_return") or not _is_grpcs(frame):
-            return
-        self._left -= 1
-        if not self._left:
-            self.raised = True
-            sys.setprofile(None)
-            raise _TimeLimitError
 
 
 def _is_grpcs(frame: FrameType | None) -> bool:
@@ -153,7 +133,7 @@ def _use_at_each_point(
 ) -> None:
     pool.open()
     for number in range(1, _MOST):
-        handler = _Handler(number)
+        handler = RaisesAt(number, _is_grpcs)
         _use(pool, lease, begin, use, handler)
         gc.collect()
         background(lambda: _works(pool)).result(LONG)
@@ -168,7 +148,7 @@ def _use(
     lease: Callable[[ChannelPool], Any],
     begin: Callable[[Any], Any],
     use: Callable[[Any], object],
-    handler: _Handler,
+    handler: RaisesAt,
 ) -> None:
     """Uses a call over a lease, or over the pool, with the handler active."""
     channel = lease(pool)
@@ -178,11 +158,11 @@ def _use(
         use(call)
         # Within the finalizer of the call.
         del call
-    except _TimeLimitError:
+    except TimeLimitError:
         pass
     except RuntimeError as error:
         # In CPython itself, a condition whose `wait` is interrupted as it gives its lock up fails to release it.
-        assert isinstance(error.__context__, _TimeLimitError)  # noqa: PT017 -- it may also succeed
+        assert isinstance(error.__context__, TimeLimitError)  # noqa: PT017 -- it may also succeed
     finally:
         sys.setprofile(None)
         if channel is not pool:
