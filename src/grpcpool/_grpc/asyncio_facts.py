@@ -7,7 +7,7 @@ from typing import Final
 from .fact import Fact
 
 _AIO = "tests/grpc_facts/test_aio_names.py"
-_LEAN = "tests/grpc_facts/test_lean_multicallables.py"
+_LEAN = "tests/grpc_facts/test_lean_aio_multicallables.py"
 _CHAIN = "tests/grpc_facts/test_interceptor_chain.py"
 
 ASYNCIO_FACTS: Final = (
