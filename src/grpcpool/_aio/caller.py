@@ -63,7 +63,7 @@ class RunningInPool(Running):
             self.over = True
             call = self.call()
             if call is None:
-                self.native = None
+                self.leave_native()
             elif call._callbacks is not None:
                 call._run_callbacks()
         else:

@@ -14,6 +14,7 @@ from weakref import ref
 
 import grpc
 
+from .._grpc.aio_calls import is_over
 from .._shared.arguments import Arguments
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import Configured
@@ -216,7 +217,7 @@ class PoolHandle(HandleBase, ChannelPool):
         return bool(
             self._waiting
             or self._other_chains()
-            or self._calls.in_flight(_is_over)
+            or self._calls.in_flight(is_over)
             or self._leases.in_flight(_is_released)
         )
 
@@ -237,16 +238,12 @@ class PoolHandle(HandleBase, ChannelPool):
                 opener.refused(self._closed_error())
         for chain in self._other_chains():
             chain.cancel()
-        for call in self._calls.in_flight(_is_over):
+        for call in self._calls.in_flight(is_over):
             with contextlib.suppress(Exception):
                 # What an interceptor returned may raise anything.
                 call.cancel()
         for lease in self._leases.in_flight(_is_released):
             lease.release()
-
-
-def _is_over(call: Any) -> bool:
-    return bool(call.done())
 
 
 def _is_released(lease: Lease) -> bool:

@@ -1,8 +1,9 @@
-"""What is private in gRPC's asyncio calls."""
+"""What is private in gRPC's asyncio calls, and what those of others may leave out."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +31,27 @@ def when_over(call: Any, callback: Callable[[], None]) -> None:
 
 def _call_without(callback: Callable[[], None], call: object) -> None:  # noqa: ARG001 -- gRPC passes it
     callback()
+
+
+def is_over(call: Any) -> bool:
+    """Whether a call is over, or does not say: what gRPC makes of an interceptor's own answer may not."""
+    try:
+        return bool(call.done())
+    except Exception:  # noqa: BLE001 -- as above
+        return True
+
+
+def is_being_read(call: Any) -> bool:
+    """Whether a coroutine reads the responses of `call`, whose class reads them by a generator, as gRPC's own does not.
+
+    Another that tries to read gets a `RuntimeError`, by which the call does not end.
+    """
+    if is_grpcs_own(call):
+        return False
+    with contextlib.suppress(Exception):
+        # What an interceptor returned may raise anything.
+        return bool(aiter(call).ag_running)
+    return False
 
 
 def sending_of(call: Any) -> asyncio.Task[Any] | None:
