@@ -11,6 +11,8 @@ from typing import Any
 from .missing import warn_of_missing
 
 _MODULE = "grpc.aio._call"
+# The method of the call below that its task runs.
+_AWAITS_STATUS = "_handle_status_once_received"
 
 
 def is_grpcs_own(call: object) -> bool:
@@ -60,6 +62,12 @@ def sending_of(call: Any) -> asyncio.Task[Any] | None:
     if sending is None and is_grpcs_own(call):
         warn_of_missing("_preparation" if hasattr(call, "__aiter__") else "_call_response")
     return sending
+
+
+def awaiting_status(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+    """GRPC's tasks that wait for the status of a stream. As long as one does, the connection is open."""
+    coroutines = ((task, task.get_coro()) for task in asyncio.all_tasks(loop))
+    return [task for task, coroutine in coroutines if getattr(coroutine, "__name__", None) == _AWAITS_STATUS]
 
 
 def has_done_writing(call: Any) -> bool:
