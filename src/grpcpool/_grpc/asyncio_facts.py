@@ -53,6 +53,14 @@ ASYNCIO_FACTS: Final = (
         f"{_AIO}::test_calls_that_cannot_be_sent",
     ),
     Fact(
+        "_handle_status_once_received",
+        "private name",
+        "1.60",
+        "runs in the task that waits for the status of a stream: one that begins as its loop ends is waited for",
+        "the connection of a stream that began as its loop ended may stay open until the process ends",
+        "tests/grpc_facts/test_aio_tasks.py::test_of_a_stream_that_is_cancelled",
+    ),
+    Fact(
         "_done_writing_flag",
         "private name",
         "1.60",
