@@ -380,7 +380,7 @@ FACTS: Final = (
         "before, it looks for them in all tasks, and fails at a call that has neither `_channel` nor `_cython_call`: "
         "those of pools have a `_channel` of `None`",
         "the attribute is not read",
-        "tests/aio_calls/test_abandoned.py::test_a_channel_closes_while_a_task_reads_a_call_of_a_pool",
+        "tests/aio_calls/test_nothing_is_left.py::test_a_channel_closes_while_a_task_reads_a_call_of_a_pool",
     ),
     Fact(
         "a call with metadata that cannot be sent fails with `INTERNAL`",
