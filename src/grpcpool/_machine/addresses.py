@@ -91,6 +91,8 @@ class Addresses:
         self._used: dict[str | None, Address] = {}
         # Whether the family is decided, and is IPv6.
         self._is_ipv6: bool | None = None
+        # Where connections led that were not needed, and have been closed since it was last of interest what is wanted.
+        self._left: set[str | None] = set()
         self._set(leads.addresses or [None])
 
     # --- what is known ------------------------------------------------------------------------------------------
@@ -107,9 +109,11 @@ class Addresses:
 
     def update(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """The target has these addresses now; returns which are new, and which are gone."""
-        before = self.names
+        before = dict.fromkeys(self.names)
         self._set(dict.fromkeys(names) or [None])
-        return [name for name in self.names if name not in before], [name for name in before if name not in names]
+        return [name for name in self.names if name not in before], [
+            name for name in before if name not in self._listed
+        ]
 
     def _set(self, names: Sequence[str | None] | dict[str, None]) -> None:
         known = self._listed
@@ -186,11 +190,11 @@ class Addresses:
             self._choose_family()
         return delay
 
-    def has_better(self, slot: Slot, now: float) -> bool:
-        """Whether another address may be dialled where nothing is known to be wrong."""
+    def without_trouble(self, now: float) -> set[str | None]:
+        """Those of several addresses that may be dialled, and where nothing is known to be wrong."""
         if not self.several:
-            return False
-        return any(each.name != slot.address and not each.backoff.failures for each in self._reachable(now))
+            return set()
+        return {each.name for each in self._reachable(now) if not each.backoff.failures}
 
     def is_last_hope(self, slot: Slot) -> bool:
         """Whether the dials to all other addresses have failed."""
@@ -246,10 +250,11 @@ class Addresses:
 
     def uncovered(self, now: float) -> list[str | None]:
         """The addresses that are to have a connection, and have none, in the order of their ranks."""
-        if not self.several or self._is_undecided():
+        if self._is_undecided():
             return []
         held = self._held()
-        least = [each for each in self._reachable(now) if each.wanted and not held[each.name]]
+        missing = {each for each in self._wanted() if not held[each.name]}
+        least = [each for each in self._reachable(now) if each in missing] if missing else []
         if max(held.values(), default=0) > 1:
             # Of those that were away; they get a connection that another gives up.
             least = [each for each in least if not each.backoff.failures]
@@ -267,7 +272,8 @@ class Addresses:
         if held[fullest.name] - held[emptiest.name] < 2:  # noqa: PLR2004 -- what it gives up must make a difference
             return None
         able = [slot for slot in self._slots.in_service() if slot.address == fullest.name and slot.successor is None]
-        slot = min(able, key=lambda slot: (slot.exclusive, slot.in_flight), default=None)
+        # Not one beyond `max_size`: what replaces it would end as soon as it is up.
+        slot = min(able, key=lambda slot: (slot.overflow, slot.exclusive, slot.in_flight), default=None)
         return None if slot is None else (slot, emptiest.name)
 
     def _reachable(self, now: float) -> list[Address]:
@@ -284,11 +290,7 @@ class Addresses:
 
     def _held(self) -> Counter[str | None]:
         """How many connections lead to each; one that is being replaced is not counted."""
-        return Counter(
-            slot.address
-            for slot in self._slots
-            if slot.successor is None and slot.state not in (SlotState.DRAINING, SlotState.CLOSED)
-        )
+        return Counter(slot.address for slot in self._slots if _is_held(slot))
 
     def _troubled(self) -> set[str | None]:
         troubled = {slot.address for slot in self._slots if _is_troubled(slot)}
@@ -298,27 +300,39 @@ class Addresses:
 
     def want_all(self) -> None:
         """The pool comes into use: each address is to have a connection."""
+        self._left.clear()
         for each in self._listed.values():
             each.wanted = True
 
     def not_wanted(self, slot: Slot) -> None:
-        """The slot is closed because it was not needed: its address needs no connection of its own."""
-        address = self._used.get(slot.address)
-        if address is not None and not self._held()[slot.address]:
-            address.wanted = False
+        """The slot is closed because it was not needed: if it is the last to its address, that needs none."""
+        self._left.add(slot.address)
+
+    def _wanted(self) -> list[Address]:
+        """The wanted ones of several addresses."""
+        if not self.several:
+            return []
+        if self._left:
+            for name in self._left - self._held().keys():
+                if name in self._used:
+                    self._used[name].wanted = False
+            self._left.clear()
+        return [each for each in self._used.values() if each.wanted]
 
     def keeps(self) -> int:
         """How many connections are kept so that each wanted address has one."""
-        if not self.several:
-            return 0
-        return sum(each.wanted and not each.backoff.failures for each in self._used.values())
+        return sum(not each.backoff.failures for each in self._wanted())
 
-    def covers(self, slot: Slot) -> bool:
-        """Whether the slot's address is wanted, and no ready connection leads there."""
-        address = self._used.get(slot.address)
-        if not self.several or address is None or not address.wanted:
-            return False
-        return all(other.address != slot.address for other in self._slots.in_state(SlotState.READY))
+    def unserved(self) -> set[str | None]:
+        """Those of several addresses that are wanted, and to which no ready connection leads."""
+        if not self.several:
+            return set()
+        ready = {slot.address for slot in self._slots.in_state(SlotState.READY)}
+        return {name for name, each in self._used.items() if each.wanted and name not in ready}
+
+
+def _is_held(slot: Slot) -> bool:
+    return slot.successor is None and slot.state not in (SlotState.DRAINING, SlotState.CLOSED)
 
 
 def _is_troubled(slot: Slot) -> bool:

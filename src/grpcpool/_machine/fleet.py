@@ -463,37 +463,29 @@ class Fleet:
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def tick(self, slot: Slot, now: float) -> None:
-        """Closes a slot in service that has been idle for too long, or a draining one that is overdue."""
-        if slot.state is SlotState.OPENING:
-            if slot.held and slot.hangs_at <= now:
+    def hang(self, now: float) -> None:
+        """Notes which dials take too long. If they keep others out that could be ready soon, they fail at once."""
+        hanging = [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.hangs_at <= now < slot.deadline]
+        for slot in hanging:
+            if slot.held:
+                # All of them.
                 self.direct_held(now)
             elif slot.hangs_at <= now:
                 self.slots.hang(slot)
-                if self.slots.connections >= self.max_size and self.addresses.has_better(slot, now):
-                    # It counts against `max_size`, and keeps out one that could be ready soon.
+        if hanging and self.slots.connections >= self.max_size:
+            better = self.addresses.without_trouble(now)
+            for slot in hanging:
+                if slot.hangs and better - {slot.address}:
                     slot.deadline = now
                     self.alarm_at(now)
-        elif slot.state is SlotState.DRAINING:
-            if slot.kept and slot.kept_until <= now:
-                self.keep_no_longer(slot, CloseReason.IDLE, now)
-            elif slot.deadline <= now:
-                self.close(slot, slot.reason)
-        elif self.may_idle_out(slot) and self.idle_at(slot) <= now:
-            down = slot.state is SlotState.LOST
-            self.retire(slot, CloseReason.LOST if down else CloseReason.IDLE, now)
+
+    def end_drain(self, slot: Slot, now: float) -> None:
+        """Closes a draining slot that is overdue; one that has been kept for long enough is not kept any more."""
+        if slot.kept and slot.kept_until <= now:
+            self.keep_no_longer(slot, CloseReason.IDLE, now)
+        elif slot.deadline <= now:
+            self.close(slot, slot.reason)
 
     def alarm_at(self, at: float) -> None:
         """Brings the next deadline forward to `at`, if it is later."""
         self.alarm = min(self.alarm, at)
-
-    def may_idle_out(self, slot: Slot) -> bool:
-        """Whether the slot may be closed when it has been idle for long enough."""
-        spare = self.slots.ready if slot.state is SlotState.READY else self.slots.connections
-        return spare > self.min_size and slot.successor is None
-
-    def idle_at(self, slot: Slot) -> float:
-        """When a slot in service has been idle for long enough to be closed."""
-        if self.config.idle_timeout is None or slot.in_flight:
-            return math.inf
-        return max(slot.idle_since(), slot.back_at) + self.config.idle_timeout

@@ -253,6 +253,10 @@ class Slot(Link):
         """Since when a slot with nothing in flight has been idle."""
         return self.used_at if self.calls else self.unused_since
 
+    def rests_since(self) -> float:
+        """The same, as far as it counts towards `idle_timeout`."""
+        return max(self.idle_since(), self.back_at)
+
     def __repr__(self) -> str:
         """The slot at a glance, for debugging the machine."""
         how = " exclusive" if self.exclusive else ""
