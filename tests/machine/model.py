@@ -1165,6 +1165,14 @@ def the_counts_are_right(world: World) -> None:
     assert fleet.slots.hanging == sum(kind[:2] == (True, True) for kind in kinds), "miscounted: hanging"
     assert fleet.slots.under_way == kinds.count((True, False, False)), "miscounted: under way"
     assert fleet.slots.replacing == kinds.count((True, False, True)), "miscounted: replacing"
+    in_use = [slot for slot in world.slots if slot.state in ("opening", "ready", "lost")]
+    assert fleet.slots.held == collections.Counter(slot.address for slot in in_use if not slot.successor), (
+        "miscounted: held"
+    )
+    hang = [slot for slot in in_use if slot.state == "lost" or (slot.state == "opening" and slot.hangs)]
+    assert fleet.slots.troubled == collections.Counter(slot.address for slot in hang), "miscounted: troubled"
+    opening = in_state(world, "opening")
+    assert fleet.slots.tried == collections.Counter(slot.address for slot in opening), "miscounted: tried"
     for slot in successors:
         assert slot.state == "opening", f"{slot} is still a successor"
         assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} replaces nothing"  # noqa: PT018

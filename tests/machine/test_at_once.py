@@ -77,6 +77,7 @@ def test_what_is_moved_to_another_address_is_not_beyond_max_size() -> None:
     for number in (1, 1, 2):
         play.request(1)
         play[number].address = A
+        play.machine.fleet.slots.count(play[number])
         play.opened(number)
     play.tick()
     (successor,) = [slot for slot in play.slots.values() if slot.replaces is not None]

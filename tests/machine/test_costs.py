@@ -142,6 +142,22 @@ def _cost(event: Callable[..., object], *arguments: Any) -> int:
     return calls.python.total()
 
 
+def test_connections_to_known_addresses_cost_as_much_for_each() -> None:
+    """All of them are dialled in one step, and later replaced, a quarter in one step."""
+
+    def costs(number: int) -> tuple[int, int]:
+        leads = Leads(addresses=[f"10.0.0.{each}:1" for each in range(8)], every=1e6)
+        play = Play(min_size=number, max_size=number, leads=leads, random=lambda: 0.5)
+        connecting = _cost(play.machine.connect, play.now)
+        for slot in play.machine.fleet.slots:
+            play.machine.opened(slot, object(), play.now)
+        return connecting, _cost(play.machine.refresh, play.now)
+
+    (few_dialled, few_replaced), (many_dialled, many_replaced) = costs(_FEW), costs(_MANY)
+    assert many_dialled <= _TWICE * few_dialled
+    assert many_replaced <= _TWICE * few_replaced
+
+
 def test_fewer_connections_cost_as_much_for_each() -> None:
     """A pool is resized to one connection."""
 

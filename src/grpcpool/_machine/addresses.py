@@ -91,8 +91,6 @@ class Addresses:
         self._used: dict[str | None, Address] = {}
         # Whether the family is decided, and is IPv6.
         self._is_ipv6: bool | None = None
-        # Where connections led that were not needed, and have been closed since it was last of interest what is wanted.
-        self._left: set[str | None] = set()
         self._set(leads.addresses or [None])
 
     # --- what is known ------------------------------------------------------------------------------------------
@@ -213,13 +211,13 @@ class Addresses:
         """The address for the next connection."""
         if not self.several:
             return next(iter(self._used))
-        return min(self._used.values(), key=self._order(self._held(), now)).name
+        return min(self._used.values(), key=self._order(self._slots.held, now)).name
 
     def deal(self, now: float) -> Iterator[str | None]:
         """The addresses for the next connections, without end, if nothing changes but that these are dialled."""
         if not self.several:
             yield from itertools.repeat(next(iter(self._used)))
-        held = self._held()
+        held = self._slots.held.copy()
         order = self._order(held, now)
         heap = [(order(each), number, each) for number, each in enumerate(self._used.values())]
         heapq.heapify(heap)
@@ -231,13 +229,14 @@ class Addresses:
 
     def _order(self, held: Counter[str | None], now: float) -> Callable[[Address], tuple[bool, bool, bool, int, float]]:
         """The order in which addresses are dialled, if so many connections are `held` to each."""
-        troubled = self._troubled()
+        troubled = self._slots.troubled
         first = next(iter(self._used.values())).is_ipv6
 
         def order(address: Address) -> tuple[bool, bool, bool, int, float]:
             pauses = address.backoff.retry_at > now
             other_family = self._either_family and address.is_ipv6 is not first
-            return pauses, address.name in troubled, other_family, held[address.name], address.rank
+            has_trouble = address.backoff.failures > 0 or address.name in troubled
+            return pauses, has_trouble, other_family, held[address.name], address.rank
 
         return order
 
@@ -250,11 +249,10 @@ class Addresses:
 
     def uncovered(self, now: float) -> list[str | None]:
         """The addresses that are to have a connection, and have none, in the order of their ranks."""
-        if self._is_undecided():
+        if not self.several or self._is_undecided():
             return []
-        held = self._held()
-        missing = {each for each in self._wanted() if not held[each.name]}
-        least = [each for each in self._reachable(now) if each in missing] if missing else []
+        held = self._slots.held
+        least = [each for each in self._reachable(now) if each.wanted and not held[each.name]]
         if max(held.values(), default=0) > 1:
             # Of those that were away; they get a connection that another gives up.
             least = [each for each in least if not each.backoff.failures]
@@ -264,7 +262,7 @@ class Addresses:
         """The slot that is to be replaced by one to another address, and that address; `None` if all are even."""
         if not self.several or self._is_undecided():
             return None
-        held = self._held()
+        held = self._slots.held
         emptiest = min(self._reachable(now), key=lambda each: (held[each.name], each.rank), default=None)
         if emptiest is None:
             return None
@@ -278,50 +276,33 @@ class Addresses:
 
     def _reachable(self, now: float) -> list[Address]:
         """Those that may be dialled now, as far as is known: no attempt hangs, and no connection is lost."""
-        troubled = {slot.address for slot in self._slots if _is_troubled(slot)}
-        tried = {slot.address for slot in self._slots.in_state(SlotState.OPENING)}
+        slots = self._slots
         return [
             each
             for each in self._used.values()
             if each.backoff.retry_at <= now
-            and each.name not in troubled
-            and not (each.backoff.failures and each.name in tried)
+            and each.name not in slots.troubled
+            and not (each.backoff.failures and each.name in slots.tried)
         ]
-
-    def _held(self) -> Counter[str | None]:
-        """How many connections lead to each; one that is being replaced is not counted."""
-        return Counter(slot.address for slot in self._slots if _is_held(slot))
-
-    def _troubled(self) -> set[str | None]:
-        troubled = {slot.address for slot in self._slots if _is_troubled(slot)}
-        return troubled | {each.name for each in self._used.values() if each.backoff.failures}
 
     # --- which keep a connection --------------------------------------------------------------------------------
 
     def want_all(self) -> None:
         """The pool comes into use: each address is to have a connection."""
-        self._left.clear()
         for each in self._listed.values():
             each.wanted = True
 
     def not_wanted(self, slot: Slot) -> None:
-        """The slot is closed because it was not needed: if it is the last to its address, that needs none."""
-        self._left.add(slot.address)
-
-    def _wanted(self) -> list[Address]:
-        """The wanted ones of several addresses."""
-        if not self.several:
-            return []
-        if self._left:
-            for name in self._left - self._held().keys():
-                if name in self._used:
-                    self._used[name].wanted = False
-            self._left.clear()
-        return [each for each in self._used.values() if each.wanted]
+        """The slot is closed because it was not needed: its address needs no connection of its own."""
+        address = self._used.get(slot.address)
+        if address is not None and not self._slots.held[slot.address]:
+            address.wanted = False
 
     def keeps(self) -> int:
         """How many connections are kept so that each wanted address has one."""
-        return sum(not each.backoff.failures for each in self._wanted())
+        if not self.several:
+            return 0
+        return sum(each.wanted and not each.backoff.failures for each in self._used.values())
 
     def unserved(self) -> set[str | None]:
         """Those of several addresses that are wanted, and to which no ready connection leads."""
@@ -329,11 +310,3 @@ class Addresses:
             return set()
         ready = {slot.address for slot in self._slots.in_state(SlotState.READY)}
         return {name for name, each in self._used.items() if each.wanted and name not in ready}
-
-
-def _is_held(slot: Slot) -> bool:
-    return slot.successor is None and slot.state not in (SlotState.DRAINING, SlotState.CLOSED)
-
-
-def _is_troubled(slot: Slot) -> bool:
-    return slot.state is SlotState.LOST or (slot.state is SlotState.OPENING and slot.hangs)

@@ -200,6 +200,7 @@ class Endpoints:
             # One that found out whether the target is up leads there.
             for slot in self._slots.in_service():
                 slot.address = slot.address or names[0]
+                self._slots.count(slot)
         new, gone = fleet.addresses.update(names)
         if new or gone:
             event = AddressesChanged(pool=fleet.name, addresses=tuple(names), new=tuple(new), gone=tuple(gone))

@@ -222,6 +222,7 @@ class Fleet:
         """Decides where a connection leads, unless that is still being looked up."""
         if not slot.held:
             slot.address = self.addresses.choose(now) if address is None else address
+            self.slots.count(slot)
             self.outbox.append(Open(slot))
         # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
         patience = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
