@@ -1166,8 +1166,8 @@ def the_counts_are_right(world: World) -> None:
     assert fleet.slots.under_way == kinds.count((True, False, False)), "miscounted: under way"
     assert fleet.slots.replacing == kinds.count((True, False, True)), "miscounted: replacing"
     in_use = [slot for slot in world.slots if slot.state in ("opening", "ready", "lost")]
-    assert fleet.slots.held == collections.Counter(slot.address for slot in in_use if not slot.successor), (
-        "miscounted: held"
+    assert fleet.slots.leading == collections.Counter(slot.address for slot in in_use if not slot.successor), (
+        "miscounted: leading"
     )
     hang = [slot for slot in in_use if slot.state == "lost" or (slot.state == "opening" and slot.hangs)]
     assert fleet.slots.troubled == collections.Counter(slot.address for slot in hang), "miscounted: troubled"

@@ -130,8 +130,8 @@ MUTANTS = (
     Mutant(
         "uneven addresses stay uneven",
         "addresses",
-        "held[emptiest.name] < 2:",
-        "held[emptiest.name] < 3:",
+        "leading[emptiest.name] < 2:",
+        "leading[emptiest.name] < 3:",
         "a difference of two looks small",
     ),
     Mutant(
@@ -221,8 +221,8 @@ MUTANTS = (
     Mutant(
         "no attempt is made for the first call",
         "outage",
-        "        if self._replacing.want(now) and pause and not self._slots.opening:\n",
-        "        if not self._replacing.want(now) and pause and not self._slots.opening:\n",
+        "        is_first = self._replacing.want(now)\n",
+        "        is_first = not self._replacing.want(now)\n",
         "attempts are made anyway, after a pause",
     ),
     Mutant(
@@ -314,8 +314,8 @@ MUTANTS = (
     Mutant(
         "a lost connection is never given up",
         "replacing",
-        "            return min(slot.retire_at, slot.given_up_at)\n",
-        "            return slot.retire_at\n",
+        "                at = min(at, slot.given_up_at)\n",
+        "                pass\n",
         "gRPC reconnects by itself",
     ),
     Mutant(
@@ -503,8 +503,8 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "        self._stays(slot)\n        self.handicaps.enter(slot)\n",
-        "        self._stays(slot)\n",
+        "        self._forget_reason(slot)\n        self.handicaps.enter(slot)\n",
+        "        self._forget_reason(slot)\n",
         "the state and the picker are updated separately",
     ),
     Mutant(
@@ -531,7 +531,7 @@ MUTANTS = (
     Mutant(
         "a failed successor stays linked",
         "fleet",
-        "        self._stays(self.slots.part(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
+        "        self._forget_reason(self.slots.part(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "it is easily forgotten that a failed attempt may have been a successor",
     ),
@@ -658,7 +658,7 @@ MUTANTS = (
         "what is idle closes wherever it leads",
         "shrinking",
         "        return _least_needed_first(idle, slots)[:spare]\n",
-        "        return sorted(idle, key=Slot.rests_since)[:spare]\n",
+        "        return sorted(idle, key=Slot.counts_as_idle_since)[:spare]\n",
         "what has been idle for longest is needed least",
     ),
     Mutant(

@@ -216,6 +216,19 @@ def test_waiters_that_are_refused_cost_the_same_in_a_large_pool(event: str) -> N
     assert cost(_MANY) <= _TWICE * cost(_FEW)
 
 
+def test_connections_that_are_all_silent_cost_as_much_for_each() -> None:
+    """On each of them, several calls have run into their deadlines."""
+
+    def cost(number: int) -> int:
+        play = _ready(number)
+        for slot in play.slots.values():
+            for _ in range(3):
+                play.machine.unanswered(slot, None, play.now, play.now)
+        return _cost(play.machine.tick, play.now + 30.0)
+
+    assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
 def test_a_failed_dial_costs_as_much_for_each_connection() -> None:
     """Half of the servers are down: their connections are lost."""
 

@@ -211,24 +211,26 @@ class Addresses:
         """The address for the next connection."""
         if not self.several:
             return next(iter(self._used))
-        return min(self._used.values(), key=self._order(self._slots.held, now)).name
+        return min(self._used.values(), key=self._order(self._slots.leading, now)).name
 
     def deal(self, now: float) -> Iterator[str | None]:
         """The addresses for the next connections, without end, if nothing changes but that these are dialled."""
         if not self.several:
             yield from itertools.repeat(next(iter(self._used)))
-        held = self._slots.held.copy()
-        order = self._order(held, now)
+        leading = self._slots.leading.copy()
+        order = self._order(leading, now)
         heap = [(order(each), number, each) for number, each in enumerate(self._used.values())]
         heapq.heapify(heap)
         while True:
             _, number, address = heap[0]
             yield address.name
-            held[address.name] += 1
+            leading[address.name] += 1
             heapq.heapreplace(heap, (order(address), number, address))
 
-    def _order(self, held: Counter[str | None], now: float) -> Callable[[Address], tuple[bool, bool, bool, int, float]]:
-        """The order in which addresses are dialled, if so many connections are `held` to each."""
+    def _order(
+        self, leading: Counter[str | None], now: float
+    ) -> Callable[[Address], tuple[bool, bool, bool, int, float]]:
+        """The order in which addresses are dialled, if this many connections are `leading` to each."""
         troubled = self._slots.troubled
         first = next(iter(self._used.values())).is_ipv6
 
@@ -236,7 +238,7 @@ class Addresses:
             pauses = address.backoff.retry_at > now
             other_family = self._either_family and address.is_ipv6 is not first
             has_trouble = address.backoff.failures > 0 or address.name in troubled
-            return pauses, has_trouble, other_family, held[address.name], address.rank
+            return pauses, has_trouble, other_family, leading[address.name], address.rank
 
         return order
 
@@ -251,9 +253,9 @@ class Addresses:
         """The addresses that are to have a connection, and have none, in the order of their ranks."""
         if not self.several or self._is_undecided():
             return []
-        held = self._slots.held
-        least = [each for each in self._reachable(now) if each.wanted and not held[each.name]]
-        if max(held.values(), default=0) > 1:
+        leading = self._slots.leading
+        least = [each for each in self._reachable(now) if each.wanted and not leading[each.name]]
+        if max(leading.values(), default=0) > 1:
             # Of those that were away; they get a connection that another gives up.
             least = [each for each in least if not each.backoff.failures]
         return [each.name for each in sorted(least, key=lambda each: each.rank)]
@@ -262,12 +264,12 @@ class Addresses:
         """The slot that is to be replaced by one to another address, and that address; `None` if all are even."""
         if not self.several or self._is_undecided():
             return None
-        held = self._slots.held
-        emptiest = min(self._reachable(now), key=lambda each: (held[each.name], each.rank), default=None)
+        leading = self._slots.leading
+        emptiest = min(self._reachable(now), key=lambda each: (leading[each.name], each.rank), default=None)
         if emptiest is None:
             return None
-        fullest = max(self._used.values(), key=lambda each: (held[each.name], each.rank))
-        if held[fullest.name] - held[emptiest.name] < 2:  # noqa: PLR2004 -- what it gives up must make a difference
+        fullest = max(self._used.values(), key=lambda each: (leading[each.name], each.rank))
+        if leading[fullest.name] - leading[emptiest.name] < 2:  # noqa: PLR2004 -- what it gives up must make a difference
             return None
         able = [slot for slot in self._slots.in_service() if slot.address == fullest.name and slot.successor is None]
         # Not one beyond `max_size`: what replaces it would end as soon as it is up.
@@ -295,7 +297,7 @@ class Addresses:
     def not_wanted(self, slot: Slot) -> None:
         """The slot is closed because it was not needed: its address needs no connection of its own."""
         address = self._used.get(slot.address)
-        if address is not None and not self._slots.held[slot.address]:
+        if address is not None and not self._slots.leading[slot.address]:
             address.wanted = False
 
     def keeps(self) -> int:

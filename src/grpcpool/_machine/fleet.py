@@ -1,6 +1,7 @@
-"""Which connections exist: dialling, growing, shrinking, replacing, retiring. Their use is decided elsewhere.
+"""Which connections exist: dialling, growing, retiring, closing. Their use is decided elsewhere.
 
-The fleet is the half of the machine that knows slots but no waiters. It is as pure as the machine.
+The fleet is the half of the machine that knows slots but no waiters. When there are too many slots is decided in
+`shrinking.py`, when they are replaced in `replacing.py`.
 
 Growth. `fill` dials what waiters and `min_size` need; `grow` dials ahead of need when every ready slot carries
 `target_streams`, one evaluation at a time and at most doubling. A slot that drains only because there were too many
@@ -11,8 +12,6 @@ the others that are not needed then.
 Several addresses. While the pool is in use, `cover` dials to each that is wanted, see `addresses.py`.
 
 Outages. A lost connection is left to gRPC's own reconnecting while it is needed; one that is not is not reconnected.
-
-When there are too many is decided in `shrinking.py`, when they are replaced in `replacing.py`.
 """
 
 from __future__ import annotations
@@ -263,7 +262,7 @@ class Fleet:
         # In this order: it has the handicap of the one that it replaces.
         self.handicaps.enter(slot)
         self.succeed(slot, now)
-        self._stay(slot, now)
+        self._end_successor(slot, now)
 
     def begin_to_age(self, slot: Slot, now: float) -> None:
         """A connection is up: decides when it is to be replaced."""
@@ -283,7 +282,7 @@ class Fleet:
 
     def open_failed(self, slot: Slot, now: float) -> float:
         """Removes a connection that could not be made; returns the seconds until the next attempt."""
-        self._stays(self.slots.part(slot))
+        self._forget_reason(self.slots.part(slot))
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
         self.gone(slot)
         self.regauge(now)
@@ -327,7 +326,7 @@ class Fleet:
         """Takes a draining connection into service again."""
         self.slots.move(slot, SlotEvent.RESTORED)
         slot.kept, slot.back_at = False, now
-        self._stays(slot)
+        self._forget_reason(slot)
         self.handicaps.enter(slot)
         self.regauge(now)
         # For a tick, which derives when the slot is due for something.
@@ -448,16 +447,16 @@ class Fleet:
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)
         self.handicaps.enter(slot)
-        self._stay(slot, now)
+        self._end_successor(slot, now)
 
-    def _stay(self, slot: Slot, now: float) -> None:
+    def _end_successor(self, slot: Slot, now: float) -> None:
         """The slot is up: a successor that is on its way because it was not is not needed any more."""
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
-            self._stays(self.slots.part(successor))
+            self._forget_reason(self.slots.part(successor))
             self.close(successor, CloseReason.LOST)
 
-    def _stays(self, slot: Slot | None) -> None:
+    def _forget_reason(self, slot: Slot | None) -> None:
         """The slot stays in service after all: why it was to leave is forgotten."""
         if slot is not None:
             slot.reason = CloseReason.AGE if slot.retire_at > -math.inf else CloseReason.REFRESH

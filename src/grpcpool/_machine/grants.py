@@ -114,7 +114,7 @@ class Grants:
             if not slot.has_room(1):
                 return
 
-    def take_back(self, slot: Slot, waiter: Waiter | None) -> None:
+    def uncount(self, slot: Slot, waiter: Waiter | None) -> None:
         """A place on `slot` that has just been taken, by a waiter or without a wait, does not count as acquired."""
         slot.calls -= 1
         if waiter is not None and waiter.waited is not None:

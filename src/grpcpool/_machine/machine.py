@@ -28,9 +28,10 @@ The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on
 (`places.py`) have the order of its *picker*: which slot serves next (`pickers.py`). An *ask* is for some streams of one
 slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), which get their answers in
 `grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`).
-How many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`, when they are
-replaced in `replacing.py`. Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick
-servers. Which target is used is decided in `endpoints.py`. Here all are put together. `__init__.py` has the invariants.
+How many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`, when there are
+too many in `shrinking.py`, when they are replaced in `replacing.py`. Those with a *handicap* (`handicaps.py`), or
+without an answer (`silence.py`), lead to sick servers. Which target is used is decided in `endpoints.py`. Here all are
+put together. `__init__.py` has the invariants.
 """
 
 from __future__ import annotations
@@ -344,7 +345,7 @@ class PoolMachine:
 
     def unfit(self, slot: Slot, streams: int | None, holder: Holder, waiter: Waiter | None, now: float) -> None:
         """The slot just granted turned out to be down: releases the place, as if it had not been granted."""
-        self.grants.take_back(slot, waiter)
+        self.grants.uncount(slot, waiter)
         self.lost(slot, None, now)
         self.release(slot, streams, holder, now)
 

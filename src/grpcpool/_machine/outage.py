@@ -32,7 +32,7 @@ _MAY_BE_QUICK = 1.0
 
 
 class Outage:
-    """Answers for one pool, also while there is no outage."""
+    """Decides what the calls of one pool get while no connection is up, and keeps the reason why none is."""
 
     def __init__(self, fleet: Fleet, replacing: Replacing, queue: WaitQueue, outbox: Outbox, *, primes: bool) -> None:
         """For the connections of `fleet` and the waiters in `queue`; `primes`: the pool has a `prime`."""
@@ -74,10 +74,12 @@ class Outage:
                 self._fleet.retire(other, CloseReason.LOST, now)
 
     def want(self, now: float) -> None:
-        """Something is asked for, and nothing is up."""
+        """Something is asked for, and nothing is up: an attempt to connect is made for what is asked for first."""
         lost = self._slots.in_state(SlotState.LOST)
-        pause = not self.recall(now) and all(slot.been_up and slot.pauses for slot in lost)
-        if self._replacing.want(now) and pause and not self._slots.opening:
+        is_recalled = self.recall(now)
+        is_first = self._replacing.want(now)
+        all_pause = all(slot.been_up and slot.pauses for slot in lost)
+        if is_first and all_pause and not (is_recalled or self._slots.opening):
             self._attempt = self._fleet.dial(now, replaces=min(lost, key=lambda slot: slot.in_flight))
 
     def recall(self, now: float) -> bool:

@@ -102,9 +102,10 @@ class Replacing:
 
     def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
         """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
-        at = self._due_at(slot, bool, now)
         if self._addresses.is_gone(slot):
             at = self._gone_at(asked)
+        else:
+            at = min(slot.retire_at, self._silent_until(slot, now))
         if at <= now:
             self.rotate(asked, now)
         else:
@@ -140,26 +141,33 @@ class Replacing:
     def _due(self, asked: int, now: float) -> Iterator[tuple[Slot, float]]:
         """When each slot in service without a successor is due for one."""
         waiting = [slot for slot in self._slots.in_service() if slot.successor is None]
+        # What takes a look at all slots is found out once for all of them.
         gone = set(filter(self._addresses.is_gone, waiting))
         gone_at = self._gone_at(asked) if gone else math.inf
-        is_needed = self.which_are_needed(asked, now) if self._slots.lost else bool
+        lost = [slot for slot in waiting if slot.state is SlotState.LOST]
+        needed = set(filter(self.which_are_needed(asked, now), lost)) if lost else set()
+        overdue = {slot for slot in waiting if slot.overdue and slot.state is SlotState.READY}
+        suspected = overdue if overdue and not self._silence.are_all_silent() else set()
         for slot in waiting:
-            yield slot, gone_at if slot in gone else self._due_at(slot, is_needed, now)
+            at = slot.retire_at
+            if slot in gone:
+                at = gone_at
+            elif slot in needed:
+                at = min(at, slot.given_up_at)
+            elif slot in suspected:
+                at = min(at, self._silence.ends_at(slot, now))
+            yield slot, at
 
     def _gone_at(self, asked: int) -> float:
         """When those are due whose address is gone: at once, unless others are enough, or will be."""
         return math.inf if self._others(SlotState.READY, SlotState.OPENING) >= self._enough(asked) else -math.inf
 
-    def _due_at(self, slot: Slot, is_needed: Callable[[Slot], bool], now: float) -> float:
-        """When a slot in service is due whose address is not gone; `is_needed`: whether it is, if it is lost."""
-        if slot.state is SlotState.LOST and is_needed(slot):
-            return min(slot.retire_at, slot.given_up_at)
-        if slot.overdue and slot.state is SlotState.READY:
-            return min(slot.retire_at, self._silence.ends_at(slot, now))
-        return slot.retire_at
-
     def _is_unresponsive(self, slot: Slot, now: float) -> bool:
-        return slot.state is SlotState.READY and now < slot.retire_at and self._silence.ends_at(slot, now) <= now
+        return slot.state is SlotState.READY and now < slot.retire_at and self._silent_until(slot, now) <= now
+
+    def _silent_until(self, slot: Slot, now: float) -> float:
+        at = self._silence.ends_at(slot, now)
+        return at if at < math.inf and not self._silence.are_all_silent() else math.inf
 
     def may_replace(self) -> bool:
         """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""

@@ -19,6 +19,9 @@ from .._values.slot_states import CloseReason, SlotState
 from .fleet import Fleet
 from .slot import Slot
 
+# What has the smallest number is needed least.
+_RANKS = {SlotState.OPENING: 0, SlotState.LOST: 1, SlotState.READY: 2}
+
 
 class Shrinking:
     """Reduces the number of connections of one pool."""
@@ -53,13 +56,15 @@ class Shrinking:
             self._fleet.begin_watch(now, self._fleet.config.idle_timeout)
 
     def end_idle(self, now: float) -> None:
-        """Closes what has been idle for `idle_timeout`, above `min_size`."""
+        """Closes what has been idle for `idle_timeout`, above `min_size`.
+
+        What is due waits while another idle one is to close before it, because more connections lead where that does.
+        """
         for slot in self._idle(SlotState.LOST):
             if self._ends_at(slot) <= now:
                 self._fleet.retire(slot, CloseReason.LOST, now)
         for slot in self._idle(SlotState.READY):
             if self._ends_at(slot) > now:
-                # Others have been idle for longer, but more connections lead there.
                 return
             self._fleet.retire(slot, CloseReason.IDLE, now)
 
@@ -70,7 +75,7 @@ class Shrinking:
 
     def _ends_at(self, slot: Slot) -> float:
         idle_timeout = self._fleet.config.idle_timeout
-        return math.inf if idle_timeout is None else slot.rests_since() + idle_timeout
+        return math.inf if idle_timeout is None else slot.counts_as_idle_since() + idle_timeout
 
     def _idle(self, state: SlotState) -> list[Slot]:
         """The idle slots in this state that `min_size` does not need, in the order in which they are to close."""
@@ -79,6 +84,9 @@ class Shrinking:
             return []
         slots = self._slots.in_state(state)
         idle = [slot for slot in slots if not slot.in_flight and slot.successor is None]
+        if state is SlotState.LOST:
+            # Wherever they lead: they serve nothing there.
+            return sorted(idle, key=Slot.counts_as_idle_since)[:spare]
         return _least_needed_first(idle, slots)[:spare]
 
     def end_superfluous(self, asked: int, now: float) -> None:
@@ -113,23 +121,22 @@ class Shrinking:
         return _least_needed_first(slots, slots)
 
 
-# What has the smallest number is needed least.
-_RANKS = {SlotState.OPENING: 0, SlotState.LOST: 1, SlotState.READY: 2}
-
-
 def _least_needed_first(slots: Sequence[Slot], others: Sequence[Slot]) -> list[Slot]:
     """Sorts `slots`: opening ones, then lost ones, then the least loaded where most of the `others` lead.
 
-    Of several addresses, that with the most connections gives one up, each time. Of slots that are needed equally
-    little, that comes first which has been idle for longest.
+    Each that goes leaves one less that leads there. Of equals, what has been idle for longest comes first.
     """
-    held = Counter(slot.address for slot in others)
+    leading = Counter(slot.address for slot in others)
     ordered = []
-    for slot in sorted(slots, key=lambda slot: (*_rank(slot), slot.in_flight, slot.rests_since())):
-        ordered.append((*_rank(slot), -held[slot.address], slot.in_flight, slot.rests_since(), slot.id, slot))
-        held[slot.address] -= 1
-    # Each has a number of its own: slots are never compared.
+    for slot in sorted(slots, key=lambda slot: (*_rank(slot), *_use(slot))):
+        # With its number, which differs, so that slots are never compared.
+        ordered.append((*_rank(slot), -leading[slot.address], *_use(slot), slot.id, slot))
+        leading[slot.address] -= 1
     return [slot for *_, slot in sorted(ordered)]
+
+
+def _use(slot: Slot) -> tuple[int, float]:
+    return slot.in_flight, slot.counts_as_idle_since()
 
 
 def _rank(slot: Slot) -> tuple[int, bool]:

@@ -49,7 +49,7 @@ class SlotTable:
         successors: Connections being opened to replace one that is still in service.
         replacing: Those of them that do not hang.
         connections: What counts against `max_size`.
-        held: How many lead to each address, or are to; of one that is being replaced and its successor, the latter.
+        leading: How many lead to each address, or are to; of one that is being replaced and its successor, the latter.
         troubled: How many are lost, or hang, to each address.
         tried: How many are being opened to each address.
     """
@@ -65,7 +65,7 @@ class SlotTable:
         self._counted: dict[Slot, _Kind] = {}
         self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
         self.under_way = self.hanging = self.probing = self.replacing = 0
-        self.held: Counter[str | None] = Counter()
+        self.leading: Counter[str | None] = Counter()
         self.troubled: Counter[str | None] = Counter()
         self.tried: Counter[str | None] = Counter()
 
@@ -172,7 +172,7 @@ class SlotTable:
     def _add_to_address(self, kind: _Kind, number: int) -> None:
         opens, is_lost = kind.state is SlotState.OPENING, kind.state is SlotState.LOST
         if (opens or is_lost or kind.state is SlotState.READY) and not kind.is_succeeded:
-            _add(self.held, kind.address, number)
+            _add(self.leading, kind.address, number)
         if is_lost or (opens and kind.hangs):
             _add(self.troubled, kind.address, number)
         if opens and not kind.probes:
