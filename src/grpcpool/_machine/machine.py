@@ -156,7 +156,7 @@ class PoolMachine:
             if self.closing:
                 self.deadlines.rearm(now)  # Otherwise the end would wait for a deadline that is gone.
         elif slot.overflow and slot.state is not SlotState.CLOSED:
-            self.shrinking.end_overflow(slot, now)
+            self.shrinking.end_overflow(slot, self.queue.asked, now)
             self.grants.fill(now)
 
     def refused_stream(self, slot: Slot, holder: Holder, began: float, now: float) -> bool:

@@ -6,7 +6,7 @@ fitted on fewer slots at `target_streams` each, the least needed slot is drained
 is in use, one to each address is kept.
 
 Dials that hang, and those that were begun beside them, end when what is up is enough. A connection beyond `max_size`
-ends when it carries nothing any more, or one that is down or hangs does in its place.
+ends when it carries nothing any more, or rather one that is down, or a dial that nothing waits for.
 """
 
 from __future__ import annotations
@@ -100,19 +100,19 @@ class Shrinking:
             if (slot.hangs or slot.beside) and slot.replaces is None:
                 self._fleet.retire(slot, CloseReason.SHRINK, now)
 
-    def end_overflow(self, slot: Slot, now: float) -> None:
+    def end_overflow(self, slot: Slot, asked: int, now: float) -> None:
         """A connection beyond `max_size` carries nothing any more: it goes, or rather another that is of no use."""
         while self._slots.connections > self._fleet.max_size and slot.state in (SlotState.READY, SlotState.LOST):
-            other = self._useless() if slot.state is SlotState.READY else None
+            other = self._useless(asked) if slot.state is SlotState.READY else None
             if other is None:
                 self._fleet.retire(slot, CloseReason.OVERFLOW, now)
             else:
                 self._fleet.retire(other, CloseReason.LOST, now)
         slot.overflow = slot.state not in (SlotState.READY, SlotState.LOST)
 
-    def _useless(self) -> Slot | None:
-        """A connection that is down and carries nothing, or a dial that hangs."""
-        return next((slot for slot in self._slots if not slot.probes and _is_useless(slot)), None)
+    def _useless(self, asked: int) -> Slot | None:
+        """A connection that is down and carries nothing, or a dial that hangs, or that nothing waits for."""
+        return next((slot for slot in self._slots if not slot.probes and _is_useless(slot, asked)), None)
 
     def _least_needed(self, *, dialled: bool) -> list[Slot]:
         """The slots in service, and those that are opening (if `dialled`), the least needed first."""
@@ -143,7 +143,7 @@ def _rank(slot: Slot) -> tuple[int, bool]:
     return _RANKS[slot.state], slot.exclusive
 
 
-def _is_useless(slot: Slot) -> bool:
+def _is_useless(slot: Slot, asked: int) -> bool:
     if slot.state is SlotState.LOST:
         return not slot.in_flight
-    return slot.state is SlotState.OPENING and slot.hangs and slot.replaces is None
+    return slot.state is SlotState.OPENING and slot.replaces is None and (slot.hangs or not asked)
