@@ -1169,10 +1169,11 @@ def the_counts_are_right(world: World) -> None:
     assert fleet.slots.leading == collections.Counter(slot.address for slot in in_use if not slot.successor), (
         "miscounted: leading"
     )
-    hang = [slot for slot in in_use if slot.state == "lost" or (slot.state == "opening" and slot.hangs)]
-    assert fleet.slots.troubled == collections.Counter(slot.address for slot in hang), "miscounted: troubled"
-    opening = in_state(world, "opening")
-    assert fleet.slots.tried == collections.Counter(slot.address for slot in opening), "miscounted: tried"
+    by_state = {state: in_state(world, state) for state in ("ready", "lost", "opening")}
+    by_state["hanging"] = [slot for slot in in_use if slot.state == "opening" and slot.hangs]
+    for state, slots in by_state.items():
+        leading = collections.Counter(slot.address for slot in slots)
+        assert getattr(fleet.slots, f"{state}_to") == leading, f"miscounted: {state}, by address"
     for slot in successors:
         assert slot.state == "opening", f"{slot} is still a successor"
         assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} replaces nothing"  # noqa: PT018

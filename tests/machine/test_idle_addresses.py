@@ -118,6 +118,18 @@ def test_what_becomes_busy_holds_nothing_up() -> None:
     assert play.states()[last] == "ready"
 
 
+def test_a_lost_connection_that_nothing_needs_keeps_no_other_from_its_server() -> None:
+    """Another to the same server is ready: that is well again, and gets its share of what is dialled."""
+    play = busy(min_size=0)
+    play.resize(0, 6)
+    play.machine.opened(play.machine.fleet.dial(play.now, address=B), object(), play.now)
+    released(play, A)
+    (down,) = [slot.id for slot in play.slots.values() if slot.address == A and not slot.in_flight]
+    play.lost(down)
+    assert not play.machine.outage.is_needed(play[down], play.now)
+    assert play.machine.fleet.dial(play.now).address == A
+
+
 def test_a_lost_connection_closes_wherever_it_leads() -> None:
     """One that is down serves nothing: it closes when it has been idle for long enough."""
     play = busy(min_size=1)

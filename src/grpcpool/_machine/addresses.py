@@ -15,7 +15,8 @@ more. The same evens out what shrinking, or a server that was away, has left une
 Gone. Connections to an address that is not among the target's any more drain, see `replacing.py`.
 
 Unreachable. An address whose dials fail backs off on its own, and others get the connections that it would have. When
-its pause is over, one dial at a time tries it. An address where a dial hangs, or a connection is lost, comes last.
+its pause is over, one dial at a time tries it. An address where a dial hangs, or a connection is lost and none is
+ready, comes last.
 
 Families. A name may stand for IPv6 and IPv4 addresses of the same servers. The family that comes first is tried first.
 The family of the first connection that succeeds is used; the other is tried again if no address of the first answers.
@@ -231,13 +232,12 @@ class Addresses:
         self, leading: Counter[str | None], now: float
     ) -> Callable[[Address], tuple[bool, bool, bool, int, float]]:
         """The order in which addresses are dialled, if this many connections are `leading` to each."""
-        troubled = self._slots.troubled
         first = next(iter(self._used.values())).is_ipv6
 
         def order(address: Address) -> tuple[bool, bool, bool, int, float]:
             pauses = address.backoff.retry_at > now
             other_family = self._either_family and address.is_ipv6 is not first
-            has_trouble = address.backoff.failures > 0 or address.name in troubled
+            has_trouble = address.backoff.failures > 0 or self._is_in_trouble(address)
             return pauses, has_trouble, other_family, leading[address.name], address.rank
 
         return order
@@ -277,15 +277,19 @@ class Addresses:
         return None if slot is None else (slot, emptiest.name)
 
     def _reachable(self, now: float) -> list[Address]:
-        """Those that may be dialled now, as far as is known: no attempt hangs, and no connection is lost."""
-        slots = self._slots
+        """Those that may be dialled now, and where nothing is known to be wrong, or one attempt is due."""
         return [
             each
             for each in self._used.values()
             if each.backoff.retry_at <= now
-            and each.name not in slots.troubled
-            and not (each.backoff.failures and each.name in slots.tried)
+            and not self._is_in_trouble(each)
+            and not (each.backoff.failures and each.name in self._slots.opening_to)
         ]
+
+    def _is_in_trouble(self, address: Address) -> bool:
+        """Whether a dial hangs there, or a connection is lost and none is ready."""
+        name, slots = address.name, self._slots
+        return name in slots.hanging_to or (name in slots.lost_to and name not in slots.ready_to)
 
     # --- which keep a connection --------------------------------------------------------------------------------
 
@@ -310,5 +314,4 @@ class Addresses:
         """Those of several addresses that are wanted, and to which no ready connection leads."""
         if not self.several:
             return set()
-        ready = {slot.address for slot in self._slots.in_state(SlotState.READY)}
-        return {name for name, each in self._used.items() if each.wanted and name not in ready}
+        return {name for name, each in self._used.items() if each.wanted and name not in self._slots.ready_to}

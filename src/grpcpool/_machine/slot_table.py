@@ -50,8 +50,7 @@ class SlotTable:
         replacing: Those of them that do not hang.
         connections: What counts against `max_size`.
         leading: How many lead to each address, or are to; of one that is being replaced and its successor, the latter.
-        troubled: How many are lost, or hang, to each address.
-        tried: How many are being opened to each address.
+        ready_to, lost_to, opening_to, hanging_to: How many are ready, and so on, to each address.
     """
 
     def __init__(self) -> None:
@@ -66,8 +65,10 @@ class SlotTable:
         self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
         self.under_way = self.hanging = self.probing = self.replacing = 0
         self.leading: Counter[str | None] = Counter()
-        self.troubled: Counter[str | None] = Counter()
-        self.tried: Counter[str | None] = Counter()
+        self.ready_to: Counter[str | None] = Counter()
+        self.lost_to: Counter[str | None] = Counter()
+        self.opening_to: Counter[str | None] = Counter()
+        self.hanging_to: Counter[str | None] = Counter()
 
     def __len__(self) -> int:
         """How many connections are open or opening, draining ones included."""
@@ -170,13 +171,17 @@ class SlotTable:
             self.under_way += number
 
     def _add_to_address(self, kind: _Kind, number: int) -> None:
-        opens, is_lost = kind.state is SlotState.OPENING, kind.state is SlotState.LOST
-        if (opens or is_lost or kind.state is SlotState.READY) and not kind.is_succeeded:
-            _add(self.leading, kind.address, number)
-        if is_lost or (opens and kind.hangs):
-            _add(self.troubled, kind.address, number)
-        if opens and not kind.probes:
-            _add(self.tried, kind.address, number)
+        match kind.state:
+            case SlotState.OPENING:
+                _add(self.opening_to, kind.address, 0 if kind.probes else number)
+                _add(self.hanging_to, kind.address, number if kind.hangs else 0)
+            case SlotState.READY:
+                _add(self.ready_to, kind.address, number)
+            case SlotState.LOST:
+                _add(self.lost_to, kind.address, number)
+            case _:
+                return
+        _add(self.leading, kind.address, 0 if kind.is_succeeded else number)
 
     def recount(self) -> None:
         """Counts all slots again, after a change was interrupted."""
