@@ -220,7 +220,7 @@ def test_what_is_taken_back_shows_no_counter_that_goes_back(
     registry.register(PoolCollector(pool))
     lease = pool.acquire()
     assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == 1
-    pool._driver.machine.grants.take_back(lease._slot, None)
+    pool._driver.machine.grants.uncount(lease._slot, None)
     assert pool.stats().acquired == 0
     assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == 1
     lease.release()

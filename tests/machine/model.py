@@ -186,6 +186,8 @@ class World:
         self.kept: Slot | None = None
         self.kept_for: Waiter | None = None
         self.granted: list[tuple[Slot, Waiter]] = []
+        # What has been closed in this step because it was idle.
+        self.idled: list[Slot] = []
         # Known to be down; released to be closed. A grant must use neither while a better slot is ready.
         self.down: set[Slot] = set()
         self.unwanted: set[Slot] = set()
@@ -628,11 +630,24 @@ class World:
         )
         self.kept, self.kept_for = (reservation := self.machine.grants.reservation).slot, reservation._waiter
         self.granted.clear()
+        if self.idled:
+            self._check_idled()
         self.found = {}
         for invariant in INVARIANTS:
             invariant(self)
         self.found = None
         self.broken = False
+
+    def _check_idled(self) -> None:
+        """What was idle has been closed where most lead: no idle one that stays leads where more do than there."""
+        ready = in_state(self, "ready")
+        leading = collections.Counter(slot.address for slot in ready)
+        stays = [slot for slot in ready if not slot.in_flight and slot.successor is None]
+        fullest = max([leading[slot.address] for slot in stays], default=0)
+        emptiest = min(leading[slot.address] for slot in self.idled)
+        # One that leaves had as many beside it as any that stays.
+        assert fullest <= emptiest + 1, f"no. 13: idle connections have closed unevenly: {leading}"
+        self.idled.clear()
 
     def _do_open(self, effect: Open) -> None:
         assert effect.slot not in self.dials, "dialled twice"
@@ -727,6 +742,7 @@ class World:
         elif name == "Closed":
             self.counts[f"closed {event.reason}"] += next(s for s in self.slots if s.id == event.channel).been_up
             assert event.reason != "age" or self.config.max_age is not None, "closed for an age that is allowed"
+            self.idled += [slot for slot in self.slots if slot.id == event.channel and event.reason == "idle"]
         self.counts["open_failures"] += name == "OpenFailed"
         self.counts["losses"] += name == "Lost"
 
@@ -1017,11 +1033,8 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
         assert slot.deadline > world.now or again, f"no. 8: {slot} is overdue"
     for slot in in_state(world, "opening"):
         assert slot.hangs or slot.hangs_at > world.now or again, f"no. 8: {slot} hangs, and still counts"
-    ready = in_state(world, "ready")
-    idle_timeout = world.config.idle_timeout or math.inf
-    for slot in ready:
-        idle = not slot.in_flight and slot.idle_since() + idle_timeout <= world.now and slot.successor is None
-        assert again or not idle or len(ready) <= world.min_size, f"no. 8: {slot} is idle for too long"
+    if not again:
+        _no_8_nothing_is_idle_for_too_long(world)
     for slot in in_state(world, "ready", "lost"):
         assert slot.avoided_until > world.now, f"no. 11: the handicap of {slot} does not end"
         assert slot.limit_grows_at > world.now, f"no. 8: the limit of {slot} should have grown"
@@ -1032,6 +1045,20 @@ def _no_8_nothing_is_overdue(world: World, *, again: bool) -> None:
     surge = max(1, -(-connections(world) // 4))
     successors = sum(slot.replaces is not None for slot in world.slots)
     assert again or not due or not calm or successors >= surge, f"no. 8: nothing replaces {due}"
+
+
+def _no_8_nothing_is_idle_for_too_long(world: World) -> None:
+    """What `min_size` does not need is not idle for `idle_timeout`, unless another idle one is to close before it."""
+    ready = in_state(world, "ready")
+    if world.config.idle_timeout is None or len(ready) <= world.min_size:
+        return
+    leading = collections.Counter(slot.address for slot in ready)
+    idle = [slot for slot in ready if not slot.in_flight and slot.successor is None]
+    for slot in idle:
+        ends_at = max(slot.idle_since(), slot.back_at) + world.config.idle_timeout
+        fuller = [other for other in idle if leading[other.address] > leading[slot.address]]
+        assert fuller or ends_at > world.now, f"no. 8: {slot} is idle for too long"
+        assert fuller or world.machine.next_deadline() <= ends_at, f"no. 8: {slot} will be idle for too long"
 
 
 def _is_missed(world: World, slot: Slot) -> bool:
@@ -1138,6 +1165,15 @@ def the_counts_are_right(world: World) -> None:
     assert fleet.slots.hanging == sum(kind[:2] == (True, True) for kind in kinds), "miscounted: hanging"
     assert fleet.slots.under_way == kinds.count((True, False, False)), "miscounted: under way"
     assert fleet.slots.replacing == kinds.count((True, False, True)), "miscounted: replacing"
+    in_use = [slot for slot in world.slots if slot.state in ("opening", "ready", "lost")]
+    assert fleet.slots.leading == collections.Counter(slot.address for slot in in_use if not slot.successor), (
+        "miscounted: leading"
+    )
+    by_state = {state: in_state(world, state) for state in ("ready", "lost", "opening")}
+    by_state["hanging"] = [slot for slot in in_use if slot.state == "opening" and slot.hangs]
+    for state, slots in by_state.items():
+        leading = collections.Counter(slot.address for slot in slots)
+        assert getattr(fleet.slots, f"{state}_to") == leading, f"miscounted: {state}, by address"
     for slot in successors:
         assert slot.state == "opening", f"{slot} is still a successor"
         assert slot.replaces is not None and slot.replaces.successor is slot, f"{slot} replaces nothing"  # noqa: PT018

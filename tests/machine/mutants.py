@@ -130,8 +130,8 @@ MUTANTS = (
     Mutant(
         "uneven addresses stay uneven",
         "addresses",
-        "held[emptiest.name] < 2:",
-        "held[emptiest.name] < 3:",
+        "leading[emptiest.name] < 2:",
+        "leading[emptiest.name] < 3:",
         "a difference of two looks small",
     ),
     Mutant(
@@ -151,7 +151,7 @@ MUTANTS = (
     Mutant(
         "after a look-up that failed, dials go on waiting for its answer",
         "machine",
-        "            for slot in self.fleet.held():\n                self.open_failed(slot, error, now)\n",
+        "            for slot in self.fleet.held():\n                self._fails(slot, error, now)\n",
         "",
         "the next look-up may succeed",
     ),
@@ -200,15 +200,15 @@ MUTANTS = (
     Mutant(
         "a limit that grows serves no waiter",
         "machine",
-        "                if self.fleet.limits.grow(slot, now):\n                    self.grants.serve(slot, now)\n",
-        "                self.fleet.limits.grow(slot, now)\n",
+        "            if self.fleet.limits.grow(slot, now):\n                self.grants.serve(slot, now)\n",
+        "            self.fleet.limits.grow(slot, now)\n",
         "it is easily forgotten that a higher limit means new room",
     ),
     Mutant(
         "the first call waits for no attempt",
         "outage",
-        "        if self._awaits_attempt():\n            return False\n",
-        "",
+        " or self._primes or self._awaits_attempt():\n",
+        " or self._primes:\n",
         "most calls in an outage are to fail at once",
     ),
     Mutant(
@@ -221,8 +221,8 @@ MUTANTS = (
     Mutant(
         "no attempt is made for the first call",
         "outage",
-        "        if self._replacing.want(now) and pause and not self._slots.opening:\n",
-        "        if not self._replacing.want(now) and pause and not self._slots.opening:\n",
+        "        is_first = self._replacing.want(now)\n",
+        "        is_first = not self._replacing.want(now)\n",
         "attempts are made anyway, after a pause",
     ),
     Mutant(
@@ -300,8 +300,8 @@ MUTANTS = (
     Mutant(
         "a call is put on a lost slot while another is up",
         "outage",
-        "slot.state is not SlotState.LOST or self._slots.ready or",
-        "slot.state is not SlotState.LOST or",
+        "        if self._slots.ready or self._primes or",
+        "        if self._primes or",
         "having no room is confused with having nothing up",
     ),
     Mutant(
@@ -314,15 +314,15 @@ MUTANTS = (
     Mutant(
         "a lost connection is never given up",
         "replacing",
-        "            return min(slot.retire_at, slot.given_up_at)\n",
-        "            return slot.retire_at\n",
+        "                at = min(at, slot.given_up_at)\n",
+        "                pass\n",
         "gRPC reconnects by itself",
     ),
     Mutant(
         "an unreachable channel is thrown away although calls need it",
         "machine",
-        "not self.outage.needs_channel(slot,",
-        "self.outage.needs_channel(slot,",
+        "and self.outage.needs_channel(slot,",
+        "and not self.outage.needs_channel(slot,",
         "a failed dial was always thrown away",
     ),
     Mutant(
@@ -363,8 +363,8 @@ MUTANTS = (
     Mutant(
         "rearming forgets the waiters' deadlines",
         "deadlines",
-        "self._endpoints.next_at(now), waiting)",
-        "self._endpoints.next_at(now))",
+        "            self._queue.next_deadline(),\n",
+        "",
         "the slots' deadlines are computed in another module",
     ),
     Mutant(
@@ -503,8 +503,8 @@ MUTANTS = (
     Mutant(
         "a restored slot is not picked",
         "fleet",
-        "        self._stays(slot)\n        self.handicaps.enter(slot)\n",
-        "        self._stays(slot)\n",
+        "        self._forget_reason(slot)\n        self.handicaps.enter(slot)\n",
+        "        self._forget_reason(slot)\n",
         "the state and the picker are updated separately",
     ),
     Mutant(
@@ -531,15 +531,15 @@ MUTANTS = (
     Mutant(
         "a failed successor stays linked",
         "fleet",
-        "        self._stays(self.slots.part(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
+        "        self._forget_reason(self.slots.part(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "it is easily forgotten that a failed attempt may have been a successor",
     ),
     Mutant(
         "draining slots are cut off late",
         "fleet",
-        "            elif slot.deadline <= now:\n",
-        "            elif slot.deadline < now:\n",
+        "        elif slot.deadline <= now:\n",
+        "        elif slot.deadline < now:\n",
         "the alarm rings at the deadline, not after it",
     ),
     Mutant(
@@ -573,8 +573,8 @@ MUTANTS = (
     Mutant(
         "the alarm forgets the end of a handicap",
         "deadlines",
-        "        at = min(slot.limit_grows_at, slot.avoided_until)\n",
-        "        at = slot.limit_grows_at\n",
+        "    return min(slot.limit_grows_at, slot.avoided_until)\n",
+        "    return slot.limit_grows_at\n",
         "there are other deadlines, most of the time",
     ),
     Mutant(
@@ -646,6 +646,20 @@ MUTANTS = (
         "if not enough and self._slots.lost:",
         "if False:",
         "they have been opened",
+    ),
+    Mutant(
+        "the alarm forgets what is idle",
+        "deadlines",
+        "            self._shrinking.next_end(),\n",
+        "",
+        "the end of the watch is another deadline",
+    ),
+    Mutant(
+        "what is idle closes wherever it leads",
+        "shrinking",
+        "        return _least_needed_first(idle, slots)[:spare]\n",
+        "        return sorted(idle, key=Slot.counts_as_idle_since)[:spare]\n",
+        "what has been idle for longest is needed least",
     ),
     Mutant(
         "a dial that hangs is counted on",

@@ -78,6 +78,8 @@ class Simulation:
         # What the network has already dealt with: dials, and grants that carry calls.
         self._seen_dials: set[Slot] = set()
         self._seen_held: set[Held] = set()
+        # Those whose calls the server runs.
+        self._accepted: set[Held] = set()
         self.healed = False
         log(str(settings))
 
@@ -205,10 +207,6 @@ class Simulation:
             used = self.world.machine.fleet.addresses._used
             held = [slot.address for slot in self.world.slots if slot.state != "draining" and slot.successor is None]
             assert {*held} <= used.keys(), f"no. 13: {held} of {used.keys()}"
-            fleet = self.world.machine.fleet
-            if len(held) <= fleet.min_size and not fleet.lookups.in_use:
-                # At rest, what has been idle for longest has closed, wherever it led.
-                return
             numbers = [held.count(name) for name in used]
             assert max(numbers) - min(numbers) <= 1, f"no. 13: {numbers}"
 
@@ -232,7 +230,11 @@ class Simulation:
     def _carries(self, held: Held) -> None:
         """A grant ends by itself, is refused by the server, or fails with it."""
         backend = self.backend_of[held.slot]
-        refuses = held.streams == 1 and held.slot.in_flight > backend.limit
+        self._accepted = {one for one in self._accepted if one in self.world.held}
+        running = sum(one.streams or 1 for one in self._accepted if one.slot is held.slot)
+        refuses = held.streams == 1 and running >= backend.limit
+        if not refuses:
+            self._accepted.add(held)
         if refuses and held.slot.state == "ready":
             self.at(0.002, lambda: self._is_refused(held))
         elif not backend.up or held.slot.state == "lost":

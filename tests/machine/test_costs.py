@@ -7,6 +7,10 @@ every call of a pool of a thousand for a second.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from bench_gates.counting import Calls
 from grpcpool._machine.addresses import Leads
@@ -116,5 +120,125 @@ def test_a_step_costs_as_much_for_each_address_that_is_gone() -> None:
         with Calls() as calls:
             play.machine.opened(dialled[0].slot, object(), play.now)
         return calls.python.total()
+
+    assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
+def _ready(number: int, **config: Any) -> Play:
+    """A pool with this many ready connections, to half as many addresses."""
+    leads = Leads(addresses=[f"10.0.0.{each}:1" for each in range(number // 2)], every=1e6)
+    play = Play(min_size=number, max_size=number, leads=leads, random=lambda: 0.5, **config)
+    play.open()
+    for each in [*play.slots]:
+        play.machine.opened(play[each], object(), play.now)
+    play.recorder.take()
+    return play
+
+
+def _cost(event: Callable[..., object], *arguments: Any) -> int:
+    """How often functions are called in one step, and loops of these repeat."""
+    with Calls() as calls:
+        event(*arguments)
+    return calls.python.total()
+
+
+def test_connections_to_known_addresses_cost_as_much_for_each() -> None:
+    """All of them are dialled in one step, and later replaced, a quarter in one step."""
+
+    def costs(number: int) -> tuple[int, int]:
+        leads = Leads(addresses=[f"10.0.0.{each}:1" for each in range(8)], every=1e6)
+        play = Play(min_size=number, max_size=number, leads=leads, random=lambda: 0.5)
+        connecting = _cost(play.machine.connect, play.now)
+        for slot in play.machine.fleet.slots:
+            play.machine.opened(slot, object(), play.now)
+        return connecting, _cost(play.machine.refresh, play.now)
+
+    (few_dialled, few_replaced), (many_dialled, many_replaced) = costs(_FEW), costs(_MANY)
+    assert many_dialled <= _TWICE * few_dialled
+    assert many_replaced <= _TWICE * few_replaced
+
+
+def test_fewer_connections_cost_as_much_for_each() -> None:
+    """A pool is resized to one connection."""
+
+    def cost(number: int) -> int:
+        play = _ready(number)
+        cost = _cost(play.machine.resize, 1, 1, play.now)
+        assert play.stats.size == 1
+        return cost
+
+    assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
+def test_idle_connections_cost_as_much_for_each() -> None:
+    """All of a pool have been idle for long enough."""
+
+    def cost(number: int) -> int:
+        play = _ready(number, idle_timeout=10.0)
+        play.resize(2, number)
+        play.now += 10.0
+        cost = _cost(play.machine.tick, play.now)
+        assert play.stats.size == 2
+        return cost
+
+    assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
+@pytest.mark.parametrize("after", [1.0, 10.0])
+def test_dials_that_take_too_long_cost_as_much_for_each(after: float) -> None:
+    """All of them hang, or all are late."""
+
+    def cost(number: int) -> int:
+        leads = Leads(addresses=[f"10.0.0.{each}:1" for each in range(number)], every=1e6)
+        play = Play(min_size=number, max_size=number, leads=leads, random=lambda: 0.5)
+        play.machine.connect(play.now)
+        play.now += after
+        return _cost(play.machine.tick, play.now)
+
+    assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
+@pytest.mark.parametrize("event", ["tick", "close"])
+def test_waiters_that_are_refused_cost_the_same_in_a_large_pool(event: str) -> None:
+    """Those whose time has come, and those of a pool that is closed: their errors share what must be summed up."""
+
+    def cost(number: int) -> int:
+        play = _ready(number)
+        for _ in range(number):
+            assert play.acquire(None) is not None
+        for _ in range(10 * number):
+            play.machine.request(Waiter(None, since=play.now, deadline=play.now + 5.0), play.now)
+        play.now += 5.0
+        cost = _cost(play.machine.tick, play.now) if event == "tick" else _cost(play.close)
+        assert play.stats.waiting == 0
+        return cost
+
+    assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
+def test_connections_that_are_all_silent_cost_as_much_for_each() -> None:
+    """On each of them, several calls have run into their deadlines."""
+
+    def cost(number: int) -> int:
+        play = _ready(number)
+        for slot in play.slots.values():
+            for _ in range(3):
+                play.machine.unanswered(slot, None, play.now, play.now)
+        return _cost(play.machine.tick, play.now + 30.0)
+
+    assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
+def test_a_failed_dial_costs_as_much_for_each_connection() -> None:
+    """Half of the servers are down: their connections are lost."""
+
+    def cost(number: int) -> int:
+        play = _ready(number)
+        play.resize(0, number + 1)
+        for each in range(1, number, 2):
+            play.machine.lost(play[each], None, play.now)
+        play.recorder.take()
+        dialled = play.machine.fleet.dial(play.now)
+        return _cost(play.machine.open_failed, dialled, ConnectionError("refused"), play.now)
 
     assert cost(_MANY) <= _TWICE * cost(_FEW)

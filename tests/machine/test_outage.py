@@ -298,6 +298,18 @@ def test_an_extra_connection_stays_instead_of_a_dial_that_hangs() -> None:
     assert play.states() == {2: "ready"}
 
 
+def test_an_extra_connection_stays_instead_of_a_dial_that_nothing_waits_for() -> None:
+    """It was ready first, and served both callers. The next one finds it ready."""
+    play = Play(max_size=1, mode=Mode.LOOSE)
+    assert play.request(None) == ["open 1"]
+    assert play.request(None) == ["open 2"]
+    assert play.opened(2) == ["grant 2"]
+    assert play.release(2) == ["grant 2"]
+    assert play.release(2) == ["close 1"]
+    assert play.states() == {2: "ready"}
+    assert play.request(None) == ["grant 2"]
+
+
 def test_an_extra_connection_goes_if_the_other_still_carries_calls() -> None:
     """What is lost may carry calls that wait for it to come back: nobody is cut off."""
     play = Play(min_size=1, max_size=1, mode=Mode.LOOSE)

@@ -15,7 +15,8 @@ more. The same evens out what shrinking, or a server that was away, has left une
 Gone. Connections to an address that is not among the target's any more drain, see `replacing.py`.
 
 Unreachable. An address whose dials fail backs off on its own, and others get the connections that it would have. When
-its pause is over, one dial at a time tries it. An address where a dial hangs, or a connection is lost, comes last.
+its pause is over, one dial at a time tries it. An address where a dial hangs, or a connection is lost and none is
+ready, comes last.
 
 Families. A name may stand for IPv6 and IPv4 addresses of the same servers. The family that comes first is tried first.
 The family of the first connection that succeeds is used; the other is tried again if no address of the first answers.
@@ -107,9 +108,11 @@ class Addresses:
 
     def update(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """The target has these addresses now; returns which are new, and which are gone."""
-        before = self.names
+        before = dict.fromkeys(self.names)
         self._set(dict.fromkeys(names) or [None])
-        return [name for name in self.names if name not in before], [name for name in before if name not in names]
+        return [name for name in self.names if name not in before], [
+            name for name in before if name not in self._listed
+        ]
 
     def _set(self, names: Sequence[str | None] | dict[str, None]) -> None:
         known = self._listed
@@ -186,11 +189,11 @@ class Addresses:
             self._choose_family()
         return delay
 
-    def has_better(self, slot: Slot, now: float) -> bool:
-        """Whether another address may be dialled where nothing is known to be wrong."""
+    def without_trouble(self, now: float) -> set[str | None]:
+        """Those of several addresses that may be dialled, and where nothing is known to be wrong."""
         if not self.several:
-            return False
-        return any(each.name != slot.address and not each.backoff.failures for each in self._reachable(now))
+            return set()
+        return {each.name for each in self._reachable(now) if not each.backoff.failures}
 
     def is_last_hope(self, slot: Slot) -> bool:
         """Whether the dials to all other addresses have failed."""
@@ -209,31 +212,33 @@ class Addresses:
         """The address for the next connection."""
         if not self.several:
             return next(iter(self._used))
-        return min(self._used.values(), key=self._order(self._held(), now)).name
+        return min(self._used.values(), key=self._order(self._slots.leading, now)).name
 
     def deal(self, now: float) -> Iterator[str | None]:
         """The addresses for the next connections, without end, if nothing changes but that these are dialled."""
         if not self.several:
             yield from itertools.repeat(next(iter(self._used)))
-        held = self._held()
-        order = self._order(held, now)
+        leading = self._slots.leading.copy()
+        order = self._order(leading, now)
         heap = [(order(each), number, each) for number, each in enumerate(self._used.values())]
         heapq.heapify(heap)
         while True:
             _, number, address = heap[0]
             yield address.name
-            held[address.name] += 1
+            leading[address.name] += 1
             heapq.heapreplace(heap, (order(address), number, address))
 
-    def _order(self, held: Counter[str | None], now: float) -> Callable[[Address], tuple[bool, bool, bool, int, float]]:
-        """The order in which addresses are dialled, if so many connections are `held` to each."""
-        troubled = self._troubled()
+    def _order(
+        self, leading: Counter[str | None], now: float
+    ) -> Callable[[Address], tuple[bool, bool, bool, int, float]]:
+        """The order in which addresses are dialled, if this many connections are `leading` to each."""
         first = next(iter(self._used.values())).is_ipv6
 
         def order(address: Address) -> tuple[bool, bool, bool, int, float]:
             pauses = address.backoff.retry_at > now
             other_family = self._either_family and address.is_ipv6 is not first
-            return pauses, address.name in troubled, other_family, held[address.name], address.rank
+            has_trouble = address.backoff.failures > 0 or self._is_in_trouble(address)
+            return pauses, has_trouble, other_family, leading[address.name], address.rank
 
         return order
 
@@ -248,9 +253,9 @@ class Addresses:
         """The addresses that are to have a connection, and have none, in the order of their ranks."""
         if not self.several or self._is_undecided():
             return []
-        held = self._held()
-        least = [each for each in self._reachable(now) if each.wanted and not held[each.name]]
-        if max(held.values(), default=0) > 1:
+        leading = self._slots.leading
+        least = [each for each in self._reachable(now) if each.wanted and not leading[each.name]]
+        if max(leading.values(), default=0) > 1:
             # Of those that were away; they get a connection that another gives up.
             least = [each for each in least if not each.backoff.failures]
         return [each.name for each in sorted(least, key=lambda each: each.rank)]
@@ -259,40 +264,32 @@ class Addresses:
         """The slot that is to be replaced by one to another address, and that address; `None` if all are even."""
         if not self.several or self._is_undecided():
             return None
-        held = self._held()
-        emptiest = min(self._reachable(now), key=lambda each: (held[each.name], each.rank), default=None)
+        leading = self._slots.leading
+        emptiest = min(self._reachable(now), key=lambda each: (leading[each.name], each.rank), default=None)
         if emptiest is None:
             return None
-        fullest = max(self._used.values(), key=lambda each: (held[each.name], each.rank))
-        if held[fullest.name] - held[emptiest.name] < 2:  # noqa: PLR2004 -- what it gives up must make a difference
+        fullest = max(self._used.values(), key=lambda each: (leading[each.name], each.rank))
+        if leading[fullest.name] - leading[emptiest.name] < 2:  # noqa: PLR2004 -- what it gives up must make a difference
             return None
         able = [slot for slot in self._slots.in_service() if slot.address == fullest.name and slot.successor is None]
-        slot = min(able, key=lambda slot: (slot.exclusive, slot.in_flight), default=None)
+        # Not one beyond `max_size`: what replaces it would end as soon as it is up.
+        slot = min(able, key=lambda slot: (slot.overflow, slot.exclusive, slot.in_flight), default=None)
         return None if slot is None else (slot, emptiest.name)
 
     def _reachable(self, now: float) -> list[Address]:
-        """Those that may be dialled now, as far as is known: no attempt hangs, and no connection is lost."""
-        troubled = {slot.address for slot in self._slots if _is_troubled(slot)}
-        tried = {slot.address for slot in self._slots.in_state(SlotState.OPENING)}
+        """Those that may be dialled now, and where nothing is known to be wrong, or one attempt is due."""
         return [
             each
             for each in self._used.values()
             if each.backoff.retry_at <= now
-            and each.name not in troubled
-            and not (each.backoff.failures and each.name in tried)
+            and not self._is_in_trouble(each)
+            and not (each.backoff.failures and each.name in self._slots.opening_to)
         ]
 
-    def _held(self) -> Counter[str | None]:
-        """How many connections lead to each; one that is being replaced is not counted."""
-        return Counter(
-            slot.address
-            for slot in self._slots
-            if slot.successor is None and slot.state not in (SlotState.DRAINING, SlotState.CLOSED)
-        )
-
-    def _troubled(self) -> set[str | None]:
-        troubled = {slot.address for slot in self._slots if _is_troubled(slot)}
-        return troubled | {each.name for each in self._used.values() if each.backoff.failures}
+    def _is_in_trouble(self, address: Address) -> bool:
+        """Whether a dial hangs there, or a connection is lost and none is ready."""
+        name, slots = address.name, self._slots
+        return name in slots.hanging_to or (name in slots.lost_to and name not in slots.ready_to)
 
     # --- which keep a connection --------------------------------------------------------------------------------
 
@@ -304,7 +301,7 @@ class Addresses:
     def not_wanted(self, slot: Slot) -> None:
         """The slot is closed because it was not needed: its address needs no connection of its own."""
         address = self._used.get(slot.address)
-        if address is not None and not self._held()[slot.address]:
+        if address is not None and not self._slots.leading[slot.address]:
             address.wanted = False
 
     def keeps(self) -> int:
@@ -313,13 +310,8 @@ class Addresses:
             return 0
         return sum(each.wanted and not each.backoff.failures for each in self._used.values())
 
-    def covers(self, slot: Slot) -> bool:
-        """Whether the slot's address is wanted, and no ready connection leads there."""
-        address = self._used.get(slot.address)
-        if not self.several or address is None or not address.wanted:
-            return False
-        return all(other.address != slot.address for other in self._slots.in_state(SlotState.READY))
-
-
-def _is_troubled(slot: Slot) -> bool:
-    return slot.state is SlotState.LOST or (slot.state is SlotState.OPENING and slot.hangs)
+    def unserved(self) -> set[str | None]:
+        """Those of several addresses that are wanted, and to which no ready connection leads."""
+        if not self.several:
+            return set()
+        return {name for name, each in self._used.items() if each.wanted and name not in self._slots.ready_to}

@@ -15,8 +15,8 @@ from .fleet import Fleet
 from .open_queue import OpenQueue
 from .queue import WaitQueue
 from .replacing import Replacing
+from .shrinking import Shrinking
 from .slot import Slot
-from .slot_table import IN_SERVICE
 
 # How long an opening may take after the loop or the process stood still.
 _ONCE_MORE = 1.0
@@ -26,10 +26,17 @@ class Deadlines:
     """The deadlines of one pool."""
 
     def __init__(
-        self, fleet: Fleet, replacing: Replacing, endpoints: Endpoints, queue: WaitQueue, openers: OpenQueue
+        self,
+        fleet: Fleet,
+        shrinking: Shrinking,
+        replacing: Replacing,
+        endpoints: Endpoints,
+        queue: WaitQueue,
+        openers: OpenQueue,
     ) -> None:
         """For the connections of `fleet`, and those that wait for a place, or in `open()`."""
         self._fleet = fleet
+        self._shrinking = shrinking
         self._replacing = replacing
         self._addresses = fleet.addresses
         self._endpoints = endpoints
@@ -39,23 +46,25 @@ class Deadlines:
     def rearm(self, now: float) -> None:
         """Derives the next deadline."""
         fleet, asked = self._fleet, self._queue.asked
-        waiting = min(self._queue.next_deadline(), self._openers.next_deadline())
-        fleet.alarm = min(fleet.watch_ends_at, fleet.lookups.next_at(), self._endpoints.next_at(now), waiting)
         retry_at, in_doubt_until = self._addresses.retry_at, fleet.limits.in_doubt_until
-        replaces = fleet.active and self._replacing.may_replace()
-        gone_at = self._replacing.gone_at(asked) if replaces else math.inf
-        for slot in fleet.slots.all:
-            at = self._attention(slot, now)
-            if replaces and slot.successor is None and slot.state in IN_SERVICE:
-                at = min(at, max(self._replacing.due_at(slot, asked, now, gone_at), retry_at))
-            fleet.alarm_at(at if at > -math.inf else now)
+        deadlines = [
+            fleet.watch_ends_at,
+            fleet.lookups.next_at(),
+            self._endpoints.next_at(now),
+            self._queue.next_deadline(),
+            self._openers.next_deadline(),
+            self._shrinking.next_end(),
+            min(map(_attention, fleet.slots.all), default=math.inf),
+        ]
+        if fleet.active and self._replacing.may_replace():
+            deadlines.append(max(self._replacing.next_due(asked, now), retry_at))
         # In doubt about a limit, `min_size` alone is filled.
         at = retry_at if fleet.shortage(0) > 0 else max(retry_at, in_doubt_until)
         if at > now and fleet.shortage(asked) > 0:
-            fleet.alarm_at(at)
+            deadlines.append(at)
         if fleet.lookups.in_use:
-            fleet.alarm_at(self._addresses.next_retry(now))
-        fleet.alarm = max(fleet.alarm, now)
+            deadlines.append(self._addresses.next_retry(now))
+        fleet.alarm = max(min(deadlines), now)
 
     def late(self, slot: Slot) -> TimeoutError:
         """Why an opening whose deadline has come has failed."""
@@ -79,12 +88,9 @@ class Deadlines:
             # What is overdue stays so.
             self._fleet.alarm_at(slot.deadline)
 
-    def _attention(self, slot: Slot, now: float) -> float:
-        """When the slot itself needs a tick. A busy one is checked after `idle_timeout`, so that no release has to."""
-        if slot.state in (SlotState.OPENING, SlotState.DRAINING):
-            return min(slot.deadline, slot.hangs_at, slot.kept_until if slot.kept else math.inf)
-        at = min(slot.limit_grows_at, slot.avoided_until)
-        idle_timeout = self._fleet.config.idle_timeout
-        if idle_timeout is not None and self._fleet.may_idle_out(slot):
-            at = min(at, now + idle_timeout if slot.in_flight else self._fleet.idle_at(slot))
-        return at
+
+def _attention(slot: Slot) -> float:
+    """When the slot itself needs a tick."""
+    if slot.state in (SlotState.OPENING, SlotState.DRAINING):
+        return min(slot.deadline, slot.hangs_at, slot.kept_until if slot.kept else math.inf)
+    return min(slot.limit_grows_at, slot.avoided_until)

@@ -38,13 +38,17 @@ class Endpoints:
     """The targets of one pool, numbered from 0 in order of preference."""
 
     def __init__(
-        self, fleet: Fleet, random: Callable[[], float], number: int, is_needed: Callable[[Slot, float], bool]
+        self,
+        fleet: Fleet,
+        random: Callable[[], float],
+        number: int,
+        which_are_needed: Callable[[float], Callable[[Slot], bool]],
     ) -> None:
-        """For `number` targets; `is_needed`: whether a lost connection is to come back."""
+        """For `number` targets; `which_are_needed` as in `Outage`."""
         self._fleet = fleet
         self._slots = fleet.slots
         self._random = random
-        self._is_needed = is_needed
+        self._which_are_needed = which_are_needed
         self._backoffs = [Backoff(random) for _ in range(number)]
         # Since when the target that is used has had no ready connection.
         self._none_since = math.inf
@@ -97,7 +101,8 @@ class Endpoints:
     def _trying_since(self, now: float) -> float:
         """Since when a connection to the target that is used is being made, or is missed; `math.inf` if none is."""
         dials = [slot.opened_at for slot in self._slots.in_state(SlotState.OPENING) if not slot.probes]
-        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.missed or self._is_needed(slot, now)]
+        is_needed = self._which_are_needed(now)
+        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.missed or is_needed(slot)]
         return min(dials + [slot.lost_at if slot.been_up else slot.unused_since for slot in lost], default=math.inf)
 
     def _forget_once(self) -> None:
@@ -195,6 +200,7 @@ class Endpoints:
             # One that found out whether the target is up leads there.
             for slot in self._slots.in_service():
                 slot.address = slot.address or names[0]
+                self._slots.count(slot)
         new, gone = fleet.addresses.update(names)
         if new or gone:
             event = AddressesChanged(pool=fleet.name, addresses=tuple(names), new=tuple(new), gone=tuple(gone))

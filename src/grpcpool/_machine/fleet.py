@@ -1,6 +1,7 @@
-"""Which connections exist: dialling, growing, shrinking, replacing, retiring. Their use is decided elsewhere.
+"""Which connections exist: dialling, growing, retiring, closing. Their use is decided elsewhere.
 
-The fleet is the half of the machine that knows slots but no waiters. It is as pure as the machine.
+The fleet is the half of the machine that knows slots but no waiters. When there are too many slots is decided in
+`shrinking.py`, when they are replaced in `replacing.py`.
 
 Growth. `fill` dials what waiters and `min_size` need; `grow` dials ahead of need when every ready slot carries
 `target_streams`, one evaluation at a time and at most doubling. A slot that drains only because there were too many
@@ -11,8 +12,6 @@ the others that are not needed then.
 Several addresses. While the pool is in use, `cover` dials to each that is wanted, see `addresses.py`.
 
 Outages. A lost connection is left to gRPC's own reconnecting while it is needed; one that is not is not reconnected.
-
-When there are too many is decided in `shrinking.py`, when they are replaced in `replacing.py`.
 """
 
 from __future__ import annotations
@@ -222,6 +221,7 @@ class Fleet:
         """Decides where a connection leads, unless that is still being looked up."""
         if not slot.held:
             slot.address = self.addresses.choose(now) if address is None else address
+            self.slots.count(slot)
             self.outbox.append(Open(slot))
         # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
         patience = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
@@ -262,7 +262,7 @@ class Fleet:
         # In this order: it has the handicap of the one that it replaces.
         self.handicaps.enter(slot)
         self.succeed(slot, now)
-        self._stay(slot, now)
+        self._end_successor(slot, now)
 
     def begin_to_age(self, slot: Slot, now: float) -> None:
         """A connection is up: decides when it is to be replaced."""
@@ -282,7 +282,7 @@ class Fleet:
 
     def open_failed(self, slot: Slot, now: float) -> float:
         """Removes a connection that could not be made; returns the seconds until the next attempt."""
-        self._stays(self.slots.part(slot))
+        self._forget_reason(self.slots.part(slot))
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
         self.gone(slot)
         self.regauge(now)
@@ -326,7 +326,7 @@ class Fleet:
         """Takes a draining connection into service again."""
         self.slots.move(slot, SlotEvent.RESTORED)
         slot.kept, slot.back_at = False, now
-        self._stays(slot)
+        self._forget_reason(slot)
         self.handicaps.enter(slot)
         self.regauge(now)
         # For a tick, which derives when the slot is due for something.
@@ -447,53 +447,45 @@ class Fleet:
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)
         self.handicaps.enter(slot)
-        self._stay(slot, now)
+        self._end_successor(slot, now)
 
-    def _stay(self, slot: Slot, now: float) -> None:
+    def _end_successor(self, slot: Slot, now: float) -> None:
         """The slot is up: a successor that is on its way because it was not is not needed any more."""
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
-            self._stays(self.slots.part(successor))
+            self._forget_reason(self.slots.part(successor))
             self.close(successor, CloseReason.LOST)
 
-    def _stays(self, slot: Slot | None) -> None:
+    def _forget_reason(self, slot: Slot | None) -> None:
         """The slot stays in service after all: why it was to leave is forgotten."""
         if slot is not None:
             slot.reason = CloseReason.AGE if slot.retire_at > -math.inf else CloseReason.REFRESH
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def tick(self, slot: Slot, now: float) -> None:
-        """Closes a slot in service that has been idle for too long, or a draining one that is overdue."""
-        if slot.state is SlotState.OPENING:
-            if slot.held and slot.hangs_at <= now:
+    def hang(self, now: float) -> None:
+        """Notes which dials take too long. If they keep others out that could be ready soon, they fail at once."""
+        hanging = [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.hangs_at <= now < slot.deadline]
+        for slot in hanging:
+            if slot.held:
+                # All of them.
                 self.direct_held(now)
             elif slot.hangs_at <= now:
                 self.slots.hang(slot)
-                if self.slots.connections >= self.max_size and self.addresses.has_better(slot, now):
-                    # It counts against `max_size`, and keeps out one that could be ready soon.
+        if hanging and self.slots.connections >= self.max_size:
+            better = self.addresses.without_trouble(now)
+            for slot in hanging:
+                if slot.hangs and better - {slot.address}:
                     slot.deadline = now
                     self.alarm_at(now)
-        elif slot.state is SlotState.DRAINING:
-            if slot.kept and slot.kept_until <= now:
-                self.keep_no_longer(slot, CloseReason.IDLE, now)
-            elif slot.deadline <= now:
-                self.close(slot, slot.reason)
-        elif self.may_idle_out(slot) and self.idle_at(slot) <= now:
-            down = slot.state is SlotState.LOST
-            self.retire(slot, CloseReason.LOST if down else CloseReason.IDLE, now)
+
+    def end_drain(self, slot: Slot, now: float) -> None:
+        """Closes a draining slot that is overdue; one that has been kept for long enough is not kept any more."""
+        if slot.kept and slot.kept_until <= now:
+            self.keep_no_longer(slot, CloseReason.IDLE, now)
+        elif slot.deadline <= now:
+            self.close(slot, slot.reason)
 
     def alarm_at(self, at: float) -> None:
         """Brings the next deadline forward to `at`, if it is later."""
         self.alarm = min(self.alarm, at)
-
-    def may_idle_out(self, slot: Slot) -> bool:
-        """Whether the slot may be closed when it has been idle for long enough."""
-        spare = self.slots.ready if slot.state is SlotState.READY else self.slots.connections
-        return spare > self.min_size and slot.successor is None
-
-    def idle_at(self, slot: Slot) -> float:
-        """When a slot in service has been idle for long enough to be closed."""
-        if self.config.idle_timeout is None or slot.in_flight:
-            return math.inf
-        return max(slot.idle_since(), slot.back_at) + self.config.idle_timeout

@@ -6,6 +6,9 @@ the two is repaired.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 from .._values.errors import Figures, Refusal, describe_ask
 from .._values.events import Granted, Rejected, TimedOut
 from .._values.slot_states import SlotState
@@ -58,7 +61,7 @@ class Grants:
         self._fleet.alarm_at(waiter.deadline)
         self.fill(now, behind=behind)
         if waiter.deadline <= now and waiter.queued:
-            self.expire(waiter, now)
+            self.expire(now)
 
     def fill(self, now: float, *, behind: bool = False, least: int = 0) -> None:
         """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up.
@@ -84,8 +87,7 @@ class Grants:
         for slot in self._slots.in_state(SlotState.LOST):
             self.serve(slot, now)
         if self._outage.is_hopeless():
-            for waiter in self._queue.fail_fast():
-                self.refuse(waiter, Refusal.OPEN_FAILED, now)
+            self.refuse_all(self._queue.fail_fast(), Refusal.OPEN_FAILED, now)
 
     def serve(self, slot: Slot, now: float) -> None:
         """Grants to waiters, in turn, what the slot has room for."""
@@ -112,7 +114,7 @@ class Grants:
             if not slot.has_room(1):
                 return
 
-    def take_back(self, slot: Slot, waiter: Waiter | None) -> None:
+    def uncount(self, slot: Slot, waiter: Waiter | None) -> None:
         """A place on `slot` that has just been taken, by a waiter or without a wait, does not count as acquired."""
         slot.calls -= 1
         if waiter is not None and waiter.waited is not None:
@@ -158,30 +160,48 @@ class Grants:
             self.refuse(waiter, Refusal.EXHAUSTED, now)
             self._outbox.append(Notify(Rejected(pool=self._name, waiting=self._queue.length)))
 
-    def expire(self, waiter: Waiter, now: float) -> None:
-        """The waiter's deadline has come."""
-        self._counters.timeouts += 1
-        self.refuse(waiter, Refusal.TIMEOUT, now)
-        self._outbox.append(Notify(TimedOut(pool=self._name, waited=_waited(waiter, now))))
+    def expire(self, now: float) -> None:
+        """Refuses the waiters whose deadlines have come."""
+        if self._queue.first_expired(now) is None:
+            return
+        figures = self.figures()
+        while (waiter := self._queue.first_expired(now)) is not None:
+            self._counters.timeouts += 1
+            self._refuse(waiter, Refusal.TIMEOUT, figures, now)
+            self._outbox.append(Notify(TimedOut(pool=self._name, waited=_waited(waiter, now))))
+        self.review(now)
 
     def refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, now: float) -> None:
-        """Decides that the waiter gets nothing. As with a grant, it leaves last."""
+        """Decides that the waiter gets nothing."""
+        self.refuse_all([waiter], refusal, now)
+
+    def refuse_all(self, waiters: Sequence[Waiter | OpenWaiter], refusal: Refusal, now: float) -> None:
+        """Decides that these waiters get nothing."""
+        figures = self.figures()
+        for waiter in waiters:
+            self._refuse(waiter, refusal, figures, now)
+        self.review(now)
+
+    def _refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, figures: Figures, now: float) -> None:
+        """As with a grant, it leaves last."""
         waiter.refusal = refusal
         arrives = isinstance(waiter, Waiter) and not waiter.queued
-        figures = self.figures_for(waiter, waiter.since if arrives else now)
+        figures = self.figures_for(waiter, waiter.since if arrives else now, figures)
         self._outbox.append(Refuse(waiter, refusal, figures, self._outage.cause))
         if isinstance(waiter, Waiter):
             self._queue.remove(waiter)
-            self.review(now)
 
-    def figures_for(self, waiter: Waiter | OpenWaiter, now: float) -> Figures:
+    def figures(self) -> Figures:
+        """What errors report, whatever was asked for: summed up once for all that are refused in one step."""
+        return figures_of(self._slots, max_size=self._fleet.max_size, waiting=self._queue.length)
+
+    def figures_for(self, waiter: Waiter | OpenWaiter, now: float, figures: Figures | None = None) -> Figures:
         """The numbers that the error of this waiter reports; it does not count among those that wait."""
         asked, waiting = "", self._queue.length
         if isinstance(waiter, Waiter):
             asked = describe_ask(waiter.streams, is_call=waiter.is_call)
             waiting -= waiter.queued
-        waited = _waited(waiter, now)
-        return figures_of(self._slots, max_size=self._fleet.max_size, waiting=waiting, waited=waited, asked=asked)
+        return dataclasses.replace(figures or self.figures(), waiting=waiting, waited=_waited(waiter, now), asked=asked)
 
 
 def _waited(waiter: Waiter | OpenWaiter, now: float) -> float:

@@ -111,12 +111,12 @@ class Limits:
         slot.refused_alone_at = now
         if slot.refused_alone >= _LONE_REFUSALS:
             self.sheds_until = now + _SHEDS_FOR
-            self._take_back()
+            self._lift_all()
 
-    def _take_back(self) -> None:
+    def _lift_all(self) -> None:
         """The server sheds load: its connections may carry what they may without a limit of its own."""
         for slot in self._slots.in_state(SlotState.READY):
-            self._raise(slot, self._max_streams, math.inf)
+            self._raise_to(slot, self._max_streams, math.inf)
 
     def limit_as_others(self, slot: Slot, now: float) -> None:
         """A new connection may carry what others may, if the server has refused calls on all of these."""
@@ -143,10 +143,10 @@ class Limits:
             return False
         most = self._max_streams
         limit = min(most, slot.limit + max(1, most // 20))
-        self._raise(slot, limit, now + _GROWS_AFTER if limit < most else math.inf)
+        self._raise_to(slot, limit, now + _GROWS_AFTER if limit < most else math.inf)
         return True
 
-    def _raise(self, slot: Slot, limit: int, grows_at: float) -> None:
+    def _raise_to(self, slot: Slot, limit: int, grows_at: float) -> None:
         slot.limit, slot.limit_grows_at = limit, grows_at
         if slot.state is SlotState.READY:
             self._places.refresh(slot)

@@ -28,9 +28,10 @@ The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on
 (`places.py`) have the order of its *picker*: which slot serves next (`pickers.py`). An *ask* is for some streams of one
 slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), which get their answers in
 `grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`).
-How many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`, when they are
-replaced in `replacing.py`. Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick
-servers. Which target is used is decided in `endpoints.py`. Here all are put together. `__init__.py` has the invariants.
+How many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`, when there are
+too many in `shrinking.py`, when they are replaced in `replacing.py`. Those with a *handicap* (`handicaps.py`), or
+without an answer (`silence.py`), lead to sick servers. Which target is used is decided in `endpoints.py`. Here all are
+put together. `__init__.py` has the invariants.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from .._values.events import Opened, OpenFailed, Recovered
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
 from .addresses import Leads
-from .counters import figures_of, pool_stats
+from .counters import pool_stats
 from .deadlines import Deadlines
 from .effects import Close, Grant, Notify, Outbox, Watch
 from .endpoints import Endpoints
@@ -99,8 +100,8 @@ class PoolMachine:
         self.outage = Outage(self.fleet, self.replacing, self.queue, self.outbox, primes=primes)
         self.grants = Grants(self.fleet, self.queue, self.outage)
         self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self.grants.refuse)
-        self.endpoints = Endpoints(self.fleet, random, leads.endpoints, self.outage.is_needed)
-        self.deadlines = Deadlines(self.fleet, self.replacing, self.endpoints, self.queue, self.openers)
+        self.endpoints = Endpoints(self.fleet, random, leads.endpoints, self.outage.which_are_needed)
+        self.deadlines = Deadlines(self.fleet, self.shrinking, self.replacing, self.endpoints, self.queue, self.openers)
         self._repair = Repair(self.fleet, self.queue, self.grants, self.openers)
         self.closing = False
         # When what is left of a closing pool is cut off.
@@ -155,7 +156,7 @@ class PoolMachine:
             if self.closing:
                 self.deadlines.rearm(now)  # Otherwise the end would wait for a deadline that is gone.
         elif slot.overflow and slot.state is not SlotState.CLOSED:
-            self.shrinking.end_overflow(slot, now)
+            self.shrinking.end_overflow(slot, self.queue.asked, now)
             self.grants.fill(now)
 
     def refused_stream(self, slot: Slot, holder: Holder, began: float, now: float) -> bool:
@@ -279,44 +280,42 @@ class PoolMachine:
         self._reconcile(now, slot)
         self.shrinking.end_superfluous(self.queue.asked, now)
 
-    def open_failed(self, slot: Slot, error: BaseException, now: float, *, made: bool = False) -> None:
-        """The slot's connection could not be made; if `made`, its channel was. Some waiters fail: see `outage.py`."""
-        if slot.state is not SlotState.OPENING:
-            return
-        if slot.probes:
-            self.endpoints.open_failed(slot, error, now)
-            return
-        self.outage.cause, self.outage.makes_channels = error, made
-        if self.fleet.addresses.is_of_race(slot):
-            self.openers.replaced(slot, self.fleet.dial_other_family(slot, now))
+    def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
+        """The slot's connection could not be made. Some waiters fail: see `outage.py`."""
+        if self._fails(slot, error, now):
             self._reconcile(now)
-        else:
-            self._open_failed(slot, error, self.fleet.open_failed(slot, now), now)
 
     def unreachable(self, slot: Slot, channel: object, error: BaseException, now: float) -> None:
         """The slot's channel does not connect: as `open_failed`, unless calls need it, see `outage.py`."""
         if slot.state is SlotState.CLOSED:
             slot.channel = channel
             self.outbox.append(Close(slot))
-        elif (
-            channel is None
-            or self.closing
-            or slot.probes
-            or not self.outage.needs_channel(slot, now, awaited=self.openers.awaits(slot))
-        ):
-            self.open_failed(slot, error, now, made=channel is not None)
-        elif slot.state is SlotState.OPENING:
-            slot.channel = channel
-            slot.down = True
-            self.outage.cause = error
-            self._open_failed(slot, error, self.fleet.unreachable(slot, now), now)
-            # What it was opened for may not ask yet, or not any more.
-            self.settle(slot, now)
+        elif self._fails(slot, error, now, channel):
+            self._reconcile(now, slot)
 
-    def _open_failed(self, slot: Slot, error: BaseException, retry_in: float, now: float) -> None:
+    def _fails(self, slot: Slot, error: BaseException, now: float, channel: object = None) -> bool:
+        """A dial has failed, maybe with a `channel` that does not connect; returns whether `_reconcile` has to follow.
+
+        The slot may have been kept, with room for calls.
+        """
+        if slot.state is not SlotState.OPENING:
+            return False
+        if slot.probes:
+            self.endpoints.open_failed(slot, error, now)
+            return False
+        self.outage.cause = error
+        if channel is not None and not self.closing and self.outage.needs_channel(slot, now, self.openers.awaits):
+            slot.channel, slot.down = channel, True
+            retry_in = self.fleet.unreachable(slot, now)
+        else:
+            self.outage.makes_channels = channel is not None
+            if self.fleet.addresses.is_of_race(slot):
+                self.openers.replaced(slot, self.fleet.dial_other_family(slot, now))
+                return True
+            retry_in = self.fleet.open_failed(slot, now)
         self.outbox.append(Notify(OpenFailed(pool=self.name, channel=slot.id, error=error, retry_in=retry_in)))
         self.openers.open_failed(slot, now)
-        self._reconcile(now)
+        return True
 
     def lost(self, slot: Slot, error: BaseException | None, now: float) -> None:
         """The slot's connection is down, by `error`: it gets nothing while another is up, and keeps what it carries."""
@@ -346,7 +345,7 @@ class PoolMachine:
 
     def unfit(self, slot: Slot, streams: int | None, holder: Holder, waiter: Waiter | None, now: float) -> None:
         """The slot just granted turned out to be down: releases the place, as if it had not been granted."""
-        self.grants.take_back(slot, waiter)
+        self.grants.uncount(slot, waiter)
         self.lost(slot, None, now)
         self.release(slot, streams, holder, now)
 
@@ -379,7 +378,7 @@ class PoolMachine:
         """That look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
         if not self.closing and self.endpoints.look_failed(error, number, now):
             for slot in self.fleet.held():
-                self.open_failed(slot, error, now)
+                self._fails(slot, error, now)
             self._reconcile(now)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
@@ -417,8 +416,7 @@ class PoolMachine:
 
     def _shut(self, now: float) -> None:
         self.grants.reservation.close()
-        for waiter in self.queue:
-            self.grants.refuse(waiter, Refusal.CLOSED, now)
+        self.grants.refuse_all([*self.queue], Refusal.CLOSED, now)
         self.openers.close(now)
         for slot in self._slots:
             if slot.kept:
@@ -436,30 +434,29 @@ class PoolMachine:
 
     def tick(self, now: float) -> None:
         """Does what has fallen due."""
-        while (waiter := self.queue.first_expired(now)) is not None:
-            self.grants.expire(waiter, now)
+        self.grants.expire(now)
         if self.fleet.lookups.next_at() <= now and not self.closing:
             self.fleet.look(now)
         if self.openers.next_deadline() <= now:
             self.outage.cause = self.outage.cause or TimeoutError("not ready within the timeout of open()")
             self.openers.expire(now)
-        for slot in self._slots.all:
-            if slot.state is SlotState.CLOSED:
-                continue  # By what has just been done for another.
-            if slot.state is SlotState.OPENING and slot.deadline <= now:
-                error = self.deadlines.late(slot)
-                self.unreachable(slot, slot.channel, error, now)
-            else:
-                self.fleet.tick(slot, now)
-                self.fleet.handicaps.end(slot, now)
-                if self.fleet.limits.grow(slot, now):
-                    self.grants.serve(slot, now)
+        late = [slot for slot in self._slots if slot.state is SlotState.OPENING and slot.deadline <= now]
+        for slot in late:
+            self._fails(slot, self.deadlines.late(slot), now, slot.channel)
+        self.fleet.hang(now)
+        for slot in self._slots:
+            if slot.state is SlotState.DRAINING:
+                self.fleet.end_drain(slot, now)
+            self.fleet.handicaps.end(slot, now)
+            if self.fleet.limits.grow(slot, now):
+                self.grants.serve(slot, now)
+        self.shrinking.end_idle(now)
         if rested := self.queue.rested(now):
             # Maybe the first to ask, or the first since a failed `open()`.
             self.fleet.activate(now)
             for waiter in rested:
                 self.grants.wake(waiter, now)
-        self._reconcile(now)
+        self._reconcile(now, *(slot for slot in late if slot.state is SlotState.LOST))
 
     # --- after a step -------------------------------------------------------------------------------------------
 
@@ -494,4 +491,4 @@ class PoolMachine:
 
     def figures(self) -> Figures:
         """The numbers that an error reports."""
-        return figures_of(self._slots, max_size=self.fleet.max_size, waiting=self.queue.length)
+        return self.grants.figures()

@@ -87,21 +87,21 @@ class OpenQueue:
 
         If another address has not failed, they wait for a connection to that.
         """
-        addresses = self._fleet.addresses
-        hopeless = addresses.failures or not addresses.several
         other = None
         for opener in self:
             if slot not in opener.pending or opener.patient:
                 continue
-            if other is None and not hopeless and self._fleet.active and self._has_room():
+            if other is None and self._may_try_another():
                 other = self._fleet.dial(now)
             if other is None:
                 self._fail(opener, now)
                 continue
             self._replace(opener, slot, other)
 
-    def _has_room(self) -> bool:
-        return self._slots.connections < self._fleet.max_size
+    def _may_try_another(self) -> bool:
+        fleet, addresses = self._fleet, self._fleet.addresses
+        is_free = fleet.active and self._slots.connections < fleet.max_size
+        return is_free and addresses.several and not addresses.failures
 
     def awaits(self, slot: Slot) -> bool:
         """Whether an opener waits for the slot."""

@@ -14,6 +14,8 @@ no channel that gRPC may connect for them. They fail at once when there is nothi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .._values.events import Lost
 from .._values.slot_states import CloseReason, SlotState
 from .effects import Notify, Outbox, Watch
@@ -30,7 +32,7 @@ _MAY_BE_QUICK = 1.0
 
 
 class Outage:
-    """Answers for one pool, also while there is no outage."""
+    """Decides what the calls of one pool get while no connection is up, and keeps the reason why none is."""
 
     def __init__(self, fleet: Fleet, replacing: Replacing, queue: WaitQueue, outbox: Outbox, *, primes: bool) -> None:
         """For the connections of `fleet` and the waiters in `queue`; `primes`: the pool has a `prime`."""
@@ -72,15 +74,18 @@ class Outage:
                 self._fleet.retire(other, CloseReason.LOST, now)
 
     def want(self, now: float) -> None:
-        """Something is asked for, and nothing is up."""
+        """Something is asked for, and nothing is up: an attempt to connect is made for what is asked for first."""
         lost = self._slots.in_state(SlotState.LOST)
-        pause = not self.recall(now) and all(slot.been_up and slot.pauses for slot in lost)
-        if self._replacing.want(now) and pause and not self._slots.opening:
+        is_recalled = self.recall(now)
+        is_first = self._replacing.want(now)
+        all_pause = all(slot.been_up and slot.pauses for slot in lost)
+        if is_first and all_pause and not (is_recalled or self._slots.opening):
             self._attempt = self._fleet.dial(now, replaces=min(lost, key=lambda slot: slot.in_flight))
 
     def recall(self, now: float) -> bool:
         """Lost connections that were not needed are to come back; returns whether there are any."""
-        idle = [slot for slot in self._slots.in_state(SlotState.LOST) if not self.is_needed(slot, now)]
+        is_needed = self.which_are_needed(now)
+        idle = [slot for slot in self._slots.in_state(SlotState.LOST) if not is_needed(slot)]
         for slot in idle:
             self._outbox.append(Watch(slot))
             self._fleet.alarm_at(max(slot.given_up_at, now))
@@ -92,15 +97,20 @@ class Outage:
         slot = self._attempt
         return slot is not None and slot.state is SlotState.OPENING and not slot.hangs
 
+    def which_are_needed(self, now: float) -> Callable[[Slot], bool]:
+        """Which lost connections should be made to connect again, see `Replacing.which_are_needed`."""
+        return self._replacing.which_are_needed(self._queue.asked, now)
+
     def is_needed(self, slot: Slot, now: float) -> bool:
-        """Whether a lost connection should be made to connect again."""
-        return self._replacing.is_needed(slot, self._queue.asked, now)
+        """The same for one of them."""
+        return self.which_are_needed(now)(slot)
 
     def takes_calls(self, slot: Slot) -> bool:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
-        if slot.state is not SlotState.LOST or self._slots.ready or self._primes or slot.blocked:
-            return False
-        if self._awaits_attempt():
+        return slot.state is SlotState.LOST and not slot.blocked and self._lets_calls_fail()
+
+    def _lets_calls_fail(self) -> bool:
+        if self._slots.ready or self._primes or self._awaits_attempt():
             return False
         # Of several addresses, another may be reachable, until all have failed.
         addresses = self._fleet.addresses
@@ -108,9 +118,9 @@ class Outage:
 
     def slot_for(self, waiter: Waiter) -> Slot | None:
         """The slot on which the call may fail, if it would rather do so; `None` if there is none with room."""
-        if not waiter.fail_fast or self._slots.ready:
+        if not waiter.fail_fast or not self._lets_calls_fail():
             return None
-        down = [slot for slot in self._slots.in_state(SlotState.LOST) if self.takes_calls(slot)]
+        down = [slot for slot in self._slots.in_state(SlotState.LOST) if not slot.blocked]
         roomy = [slot for slot in down if slot.has_room(waiter.streams)]
         return min(roomy, key=lambda slot: slot.in_flight, default=None)
 
@@ -143,20 +153,19 @@ class Outage:
         others = (other for other in self._slots.in_state(SlotState.OPENING) if other is not slot)
         return any(not other.beside and now < other.opened_at + _MAY_BE_QUICK for other in others)
 
-    def needs_channel(self, slot: Slot, now: float, *, awaited: bool) -> bool:
+    def needs_channel(self, slot: Slot, now: float, is_awaited: Callable[[Slot], bool]) -> bool:
         """Whether calls wait that would rather fail, and could do so on the channel of `slot`, and on no other.
 
-        Or whether gRPC watches health on it: the server may just not be ready to serve. But `open()`, if that has
-        `awaited` the slot, rather waits for another.
+        Or whether gRPC watches health on it: the server may just not be ready to serve. But `open()`, if the slot
+        `is_awaited` by that, rather waits for another.
         """
         if self._fleet.watches_health:
             addresses = self._fleet.addresses
             better = slot.overflow or addresses.is_of_race(slot) or addresses.is_gone(slot)
-            return slot.replaces is None and not (better or awaited)
-        if self._primes or slot.replaces is not None:
+            return slot.replaces is None and not (better or is_awaited(slot))
+        if self._primes or slot.replaces is not None or not self._queue.has_fail_fast():
             return False
         if self._slots.ready or self._another_has_begun(slot, now) or not self._fleet.addresses.is_last_hope(slot):
             return False
         lost = self._slots.in_state(SlotState.LOST)
-        taken = all(other.exclusive or other.blocked for other in lost)
-        return taken and self._queue.has_fail_fast()
+        return all(other.exclusive or other.blocked for other in lost)

@@ -18,6 +18,7 @@ its address. One that is not needed is not reconnected either; when it is due fo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 from .._values.slot_states import CloseReason, SlotState
 from .fleet import Fleet
@@ -50,9 +51,7 @@ class Replacing:
         """Dials successors for the slots that are due, and evens out the addresses."""
         if not self._fleet.active or now < self._addresses.retry_at:
             return
-        waiting = [slot for slot in self._slots.in_service() if slot.successor is None]
-        gone_at = self.gone_at(asked)
-        due = [slot for slot in waiting if self.due_at(slot, asked, now, gone_at) <= now]
+        due = [slot for slot, at in self._due(asked, now) if at <= now]
         for slot in sorted(due, key=lambda slot: slot.retire_at):
             if not self.may_replace():
                 return
@@ -84,8 +83,9 @@ class Replacing:
         These are the lost ones that are due and not needed. And those to addresses that are gone, if the others are
         enough.
         """
-        for slot in self._slots.in_state(SlotState.LOST) if self._slots.lost else ():
-            if slot.retire_at <= now and slot.successor is None and not self.is_needed(slot, asked, now):
+        lost = self._slots.in_state(SlotState.LOST) if self._slots.lost else ()
+        for slot in [slot for slot in lost if slot.retire_at <= now and slot.successor is None]:
+            if not self.which_are_needed(asked, now)(slot):
                 self._fleet.retire(slot, slot.reason, now)
         gone = [slot for slot in self._slots.in_service() if self._addresses.is_gone(slot)]
         if gone and self._others(SlotState.READY) >= self._enough(asked):
@@ -102,8 +102,10 @@ class Replacing:
 
     def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
         """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
-        gone_at = self.gone_at(asked) if self._addresses.is_gone(slot) else math.inf
-        at = self.due_at(slot, asked, now, gone_at)
+        if self._addresses.is_gone(slot):
+            at = self._gone_at(asked)
+        else:
+            at = min(slot.retire_at, self._silent_until(slot, now))
         if at <= now:
             self.rotate(asked, now)
         else:
@@ -119,31 +121,53 @@ class Replacing:
         """Lost connections are missed: what asks for a place may have gone before they are back."""
         self._recalled_until = now + _WANTED_FOR
 
-    def is_needed(self, slot: Slot, asked: int, now: float) -> bool:
-        """Whether a lost connection should come back: because of the calls on it, or because it is missed."""
-        fleet = self._fleet
-        if (fleet.active and self._slots.ready < fleet.min_size) or slot.in_flight or asked:
-            return True
-        return now < max(self._wanted_until, self._recalled_until) or (
-            fleet.lookups.in_use and self._addresses.covers(slot)
-        )
+    def which_are_needed(self, asked: int, now: float) -> Callable[[Slot], bool]:
+        """Which lost connections should come back: because of the calls on them, or because they are missed.
 
-    def gone_at(self, asked: int) -> float:
-        """When those are due whose address is gone: at once, unless others are enough, or will be. For `due_at`."""
+        Returns:
+            Whether one of them should. It is of use only as long as nothing changes.
+        """
+        fleet = self._fleet
+        are_missed = (fleet.active and self._slots.ready < fleet.min_size) or asked
+        if are_missed or now < max(self._wanted_until, self._recalled_until):
+            return lambda _: True
+        unserved = self._addresses.unserved() if fleet.lookups.in_use else set()
+        return lambda slot: slot.in_flight > 0 or slot.address in unserved
+
+    def next_due(self, asked: int, now: float) -> float:
+        """When the next slot is due for a successor, if it may have one."""
+        return min((at for _, at in self._due(asked, now)), default=math.inf)
+
+    def _due(self, asked: int, now: float) -> Iterator[tuple[Slot, float]]:
+        """When each slot in service without a successor is due for one."""
+        waiting = [slot for slot in self._slots.in_service() if slot.successor is None]
+        # What takes a look at all slots is found out once for all of them.
+        gone = set(filter(self._addresses.is_gone, waiting))
+        gone_at = self._gone_at(asked) if gone else math.inf
+        lost = [slot for slot in waiting if slot.state is SlotState.LOST]
+        needed = set(filter(self.which_are_needed(asked, now), lost)) if lost else set()
+        overdue = {slot for slot in waiting if slot.overdue and slot.state is SlotState.READY}
+        suspected = overdue if overdue and not self._silence.are_all_silent() else set()
+        for slot in waiting:
+            at = slot.retire_at
+            if slot in gone:
+                at = gone_at
+            elif slot in needed:
+                at = min(at, slot.given_up_at)
+            elif slot in suspected:
+                at = min(at, self._silence.ends_at(slot, now))
+            yield slot, at
+
+    def _gone_at(self, asked: int) -> float:
+        """When those are due whose address is gone: at once, unless others are enough, or will be."""
         return math.inf if self._others(SlotState.READY, SlotState.OPENING) >= self._enough(asked) else -math.inf
 
-    def due_at(self, slot: Slot, asked: int, now: float, gone_at: float) -> float:
-        """When a slot in service is due for a successor; `gone_at` if its address is gone."""
-        if self._addresses.is_gone(slot):
-            return gone_at
-        if slot.state is SlotState.LOST and self.is_needed(slot, asked, now):
-            return min(slot.retire_at, slot.given_up_at)
-        if slot.overdue and slot.state is SlotState.READY:
-            return min(slot.retire_at, self._silence.ends_at(slot, now))
-        return slot.retire_at
-
     def _is_unresponsive(self, slot: Slot, now: float) -> bool:
-        return slot.state is SlotState.READY and now < slot.retire_at and self._silence.ends_at(slot, now) <= now
+        return slot.state is SlotState.READY and now < slot.retire_at and self._silent_until(slot, now) <= now
+
+    def _silent_until(self, slot: Slot, now: float) -> float:
+        at = self._silence.ends_at(slot, now)
+        return at if at < math.inf and not self._silence.are_all_silent() else math.inf
 
     def may_replace(self) -> bool:
         """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""

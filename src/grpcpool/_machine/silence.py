@@ -62,13 +62,17 @@ class Silence:
         slot.silent_at, slot.heard_before = slot.used_at, slot.heard
 
     def ends_at(self, slot: Slot, now: float) -> float:
-        """When a ready slot that stays silent is to be replaced; `math.inf` if it is not suspected."""
+        """When a ready slot that stays silent is to be replaced, unless all are; `math.inf` if it is not suspected."""
         if slot.overdue < _OVERDUE:
             return math.inf
         self._listen(slot, now)
-        if slot.overdue < _OVERDUE or all(map(self._is_silent, self._slots.in_state(SlotState.READY))):
+        if slot.overdue < _OVERDUE:
             return math.inf
         return slot.answered_at + slot.patience * self._after
+
+    def are_all_silent(self) -> bool:
+        """Whether every ready slot is silent."""
+        return all(map(self._is_silent, self._slots.in_state(SlotState.READY)))
 
     def _is_silent(self, slot: Slot) -> bool:
         return slot.overdue > 0 and slot.used_at == slot.silent_at and slot.heard == slot.heard_before

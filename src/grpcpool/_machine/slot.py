@@ -182,15 +182,17 @@ class Slot(Link):
         self.back_at = -math.inf
         # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
         self.deadline = deadline
+        # When it is due for a successor, by its age or because of a refresh.
         self.retire_at = math.inf
         # While LOST: since when; whether gRPC could not reconnect it, and pauses until it tries again (set by the
-        # driver); when it is replaced if it is needed and not back.
+        # driver); when it is replaced if it is needed and not back; whether a call has shown that it is down.
         self.lost_at = math.inf
-        # Whether a call has shown that it is down.
-        self.missed = False
         self.pauses = False
         self.given_up_at = math.inf
+        self.missed = False
+        # Why it is to be replaced, or drains.
         self.reason = CloseReason.AGE
+        # Whether it is beyond `max_size`.
         self.overflow = False
         # Whether gRPC may hold the lock of its channel for ever: then no call is made on it.
         self.blocked = False
@@ -198,6 +200,7 @@ class Slot(Link):
         self.announced = True
         # Last known to be down, whatever its state.
         self.down = False
+        # What is dialled to replace it, and what it was dialled to replace.
         self.successor: Slot | None = None
         self.replaces: Slot | None = None
         # Calls on it that failed as calls do on a sick server: in all, and of late, until that is forgotten.
@@ -252,6 +255,10 @@ class Slot(Link):
     def idle_since(self) -> float:
         """Since when a slot with nothing in flight has been idle."""
         return self.used_at if self.calls else self.unused_since
+
+    def counts_as_idle_since(self) -> float:
+        """Since when it counts as idle towards `idle_timeout`: what has been taken back begins again."""
+        return max(self.idle_since(), self.back_at)
 
     def __repr__(self) -> str:
         """The slot at a glance, for debugging the machine."""

@@ -1,4 +1,4 @@
-"""The slots of a pool, counted by state as they move.
+"""The slots of a pool, counted by state and by address as they move.
 
 `connections` is what `max_size` bounds: connections that are open or opening. A successor that is being opened counts
 together with the connection that it is to replace; a draining connection does not count.
@@ -12,6 +12,7 @@ Invariant: the counts are those of the slots held, and no slot held is closed.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,7 +29,9 @@ class _Kind(NamedTuple):
     state: SlotState
     hangs: bool
     succeeds: bool
+    is_succeeded: bool
     probes: bool
+    address: str | None
 
 
 class SlotTable:
@@ -46,16 +49,26 @@ class SlotTable:
         successors: Connections being opened to replace one that is still in service.
         replacing: Those of them that do not hang.
         connections: What counts against `max_size`.
+        leading: How many lead to each address, or are to; of one that is being replaced and its successor, the latter.
+        ready_to, lost_to, opening_to, hanging_to: How many are ready, and so on, to each address.
     """
 
     def __init__(self) -> None:
         """Creates an empty table."""
         self._slots: dict[int, Slot] = {}
         self._born = 0
-        self._counted: dict[Slot, _Kind] = {}
         self.all: tuple[Slot, ...] = ()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._counted: dict[Slot, _Kind] = {}
         self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
         self.under_way = self.hanging = self.probing = self.replacing = 0
+        self.leading: Counter[str | None] = Counter()
+        self.ready_to: Counter[str | None] = Counter()
+        self.lost_to: Counter[str | None] = Counter()
+        self.opening_to: Counter[str | None] = Counter()
+        self.hanging_to: Counter[str | None] = Counter()
 
     def __len__(self) -> int:
         """How many connections are open or opening, draining ones included."""
@@ -84,6 +97,7 @@ class SlotTable:
         self._slots[slot.id] = slot
         if replaces is not None:
             slot.replaces, replaces.successor = replaces, slot
+            self.count(replaces)
         self.all = (*self.all, slot)
         self.count(slot)
         return slot
@@ -105,6 +119,7 @@ class SlotTable:
         if replaced is not None:
             successor.replaces = replaced.successor = None
             self.count(successor)
+            self.count(replaced)
         return replaced
 
     def hang(self, slot: Slot) -> None:
@@ -117,7 +132,14 @@ class SlotTable:
         if slot not in self:
             return
         before = self._counted.get(slot)
-        kind = _Kind(slot.state, slot.hangs, slot.replaces is not None, slot.probes)
+        kind = _Kind(
+            slot.state,
+            hangs=slot.hangs,
+            succeeds=slot.replaces is not None,
+            is_succeeded=slot.successor is not None,
+            probes=slot.probes,
+            address=slot.address,
+        )
         if before is not None:
             self._add(before, -1)
         self._counted[slot] = kind
@@ -139,6 +161,7 @@ class SlotTable:
         elif kind.state is SlotState.DRAINING:
             self.draining += number
         self.connections = self.opening + self.ready + self.lost - self.successors
+        self._add_to_address(kind, number)
 
     def _add_opening(self, kind: _Kind, number: int) -> None:
         self.opening += number
@@ -147,11 +170,29 @@ class SlotTable:
         elif not kind.succeeds:
             self.under_way += number
 
+    def _add_to_address(self, kind: _Kind, number: int) -> None:
+        match kind.state:
+            case SlotState.OPENING:
+                _add(self.opening_to, kind.address, 0 if kind.probes else number)
+                _add(self.hanging_to, kind.address, number if kind.hangs else 0)
+            case SlotState.READY:
+                _add(self.ready_to, kind.address, number)
+            case SlotState.LOST:
+                _add(self.lost_to, kind.address, number)
+            case _:
+                return
+        _add(self.leading, kind.address, 0 if kind.is_succeeded else number)
+
     def recount(self) -> None:
         """Counts all slots again, after a change was interrupted."""
         self.all = tuple(self._slots.values())
-        self._counted = {}
-        self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
-        self.under_way = self.hanging = self.probing = self.replacing = 0
+        self._reset()
         for slot in self.all:
             self.count(slot)
+
+
+def _add(counts: Counter[str | None], address: str | None, number: int) -> None:
+    counts[address] += number
+    if not counts[address]:
+        # Addresses come and go.
+        del counts[address]

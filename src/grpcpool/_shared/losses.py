@@ -189,13 +189,14 @@ class LossWatch:
 
     def _due_suspects(self, now: float) -> dict[Slot, bool]:
         found: dict[Slot, bool] = {}
+        is_needed = self._machine.outage.which_are_needed(now)
         for slot, (at, pause) in tuple(self._suspects.items()):
             if slot.state not in (SlotState.LOST, SlotState.READY):
                 self._forget(slot)
             elif at <= now:
                 longer = min(2 * pause, _LONGEST_PAUSE)
                 self._suspect(slot, now + longer, longer)
-                found[slot] = slot.state is SlotState.READY or self._machine.outage.is_needed(slot, now)
+                found[slot] = slot.state is SlotState.READY or is_needed(slot)
                 # One that is lost stays among them, because it may be needed later.
                 if slot.state is SlotState.READY and longer > _SUSPECT_FOR:
                     self._forget(slot)
