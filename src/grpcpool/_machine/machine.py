@@ -336,7 +336,7 @@ class PoolMachine:
         self.grants.fill(now)
 
     def blocked(self, slot: Slot, now: float, *, for_good: bool = False) -> None:
-        """GRPC was interrupted on the slot's channel: out of service until it is checked, or `for_good`, but not lost."""
+        """GRPC was interrupted on the slot's channel: out of service until a check, or `for_good`; not called lost."""
         slot.blocked = True
         if slot.state is SlotState.READY:
             self.fleet.lost(slot, now)
