@@ -526,7 +526,8 @@ class World:
         if slot := self._some([slot for slot in self.slots if slot.state != "opening"], index):
             self.broken = True
             self.down |= {slot} if slot.state == "ready" else set()
-            self._step(self.recorder.effects(self.machine.blocked, slot, self.now))
+            event = functools.partial(self.machine.blocked, for_good=index % 3 == 0)
+            self._step(self.recorder.effects(event, slot, self.now))
 
     def call_failed(self, index: int) -> None:
         """A call shows that one of the connections is down."""

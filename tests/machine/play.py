@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from grpcpool import PoolConfig, PoolStats
@@ -118,9 +119,10 @@ class Play:
         """That slot is down."""
         return self.did(self.recorder.effects(self.machine.lost, self[number], None, self.now))
 
-    def blocked(self, number: int) -> list[str]:
-        """A signal handler has raised in gRPC on that slot."""
-        return self.did(self.recorder.effects(self.machine.blocked, self[number], self.now))
+    def blocked(self, number: int, *, for_good: bool = False) -> list[str]:
+        """A signal handler has raised in gRPC on that slot, which does not come back if that is `for_good`."""
+        event = partial(self.machine.blocked, for_good=for_good)
+        return self.did(self.recorder.effects(event, self[number], self.now))
 
     def unfit(self, number: int, streams: int | None = None, waiter: Waiter | None = None) -> list[str]:
         """That slot, just granted, maybe to a waiter, turns out to be down."""

@@ -104,6 +104,38 @@ def test_a_connection_whose_check_does_not_end_gets_a_successor() -> None:
     assert "grant 2" in play.opened(2)
 
 
+def test_a_connection_that_is_blocked_for_good_gets_a_successor_at_once() -> None:
+    """It is not checked, so that nothing is to be waited for."""
+    play = _idle()
+    play.blocked(1, for_good=True)
+    play.request(1, fail_fast=True)
+    assert "open 2 for 1" in play.tick()
+    assert "grant 2" in play.opened(2)
+
+
+def test_a_connection_with_a_health_watch_that_is_blocked_gets_a_successor() -> None:
+    """While gRPC watches health, one that is down is not replaced: its server may not serve. This one may be up."""
+    play = Play(min_size=1, max_size=1, health_service="")
+    play.request(1)
+    play.opened(1)
+    play.blocked(1)
+    play.request(1, fail_fast=True)
+    play.now += 2
+    assert "open 2 for 1" in play.tick()
+
+
+def test_a_connection_with_a_health_watch_that_was_blocked_and_is_down_stays() -> None:
+    """The check has ended: the server does not serve."""
+    play = Play(min_size=1, max_size=1, health_service="")
+    play.request(1)
+    play.opened(1)
+    play.blocked(1)
+    play.lost(1)
+    play.request(1)
+    play.now += 2
+    assert play.tick() == []
+
+
 def test_a_connection_that_is_checked_is_said_to_be_lost_when_it_is() -> None:
     """A signal handler that raised causes neither event nor count, unless the check finds the connection down."""
     play = _idle()

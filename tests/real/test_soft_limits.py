@@ -190,3 +190,16 @@ def test_a_cancel_that_waits_for_a_lock_holds_up_nothing_else(server: Server, ma
             pool._driver.defer(done.set)
             assert done.wait(LONG)
     eventually(lambda: pool.stats().in_flight == 0)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_connection_that_may_lack_its_thread_is_replaced_at_once(server: Server, make_pool: PoolMaker) -> None:
+    """A call waits for nothing but the new connection: the clock stands still."""
+    pool = make_pool(server.channel, max_size=1)
+    pool.open()
+    handler = RaisesAt(1, lambda frame: frame.f_code.co_qualname.startswith("_channel_managed_call_management."))
+    sys.setprofile(handler)
+    with pytest.raises(TimeLimitError):
+        _future(pool)
+    assert background(lambda: pool.unary_unary(ECHO)(b"a")).result(LONG) == b"a"
+    assert pool.stats().opened == 2

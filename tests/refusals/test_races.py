@@ -17,7 +17,7 @@ from grpcpool.testing import ManualClock
 from refusals.conftest import PoolOpener
 from refusals.test_calls import STEP, assert_refused
 from refusals.test_waiting_again import RETURNED_EARLY
-from refusals.uses import USES, Use
+from refusals.uses import USES, UU, Use
 from support.pools import PoolMaker, Recorder, assert_at_rest
 from support.refusing_server import RefusingServer
 from support.waiting import LONG, background, eventually
@@ -167,3 +167,33 @@ def test_closed_in_between(refusing: RefusingServer, pool: ChannelPool, slow: _S
     closing.result(LONG)
     error: Any = call.exception(LONG)
     assert (error.code(), error.details()) == (grpc.StatusCode.CANCELLED, "Channel closed!")
+
+
+class _Late(grpc.UnaryUnaryClientInterceptor):
+    """An interceptor of a channel whose callbacks keep gRPC's thread from reporting the ends of calls."""
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """Adds the callback to the call."""
+        call = continuation(client_call_details, request)
+        call.add_callback(lambda: self.goes_on.wait(LONG))
+        return call
+
+
+def test_no_callback_is_called_within_a_method_of_its_call(refusing: RefusingServer, make_pool: PoolMaker) -> None:
+    """The caller may hold a lock that the callback needs, also if `result()` notices the end before gRPC's thread."""
+    late = _Late()
+    pool = make_pool(lambda: grpc.intercept_channel(refusing.channel(), late), max_size=1, max_resends=0)
+    pool.open()
+    refusing.begin(open=0, held=True)
+    call = pool.unary_unary(UU).future(b"ok", timeout=LONG)
+    called_on: list[threading.Thread] = []
+    call.add_done_callback(lambda _: called_on.append(threading.current_thread()))
+    refusing.let_go("refusals")
+    with pytest.raises(grpc.RpcError, match="error code 7"):
+        call.result(LONG)
+    late.goes_on.set()
+    eventually(lambda: called_on)
+    assert threading.current_thread() not in called_on

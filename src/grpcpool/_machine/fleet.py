@@ -42,7 +42,7 @@ _MOST_DOUBLINGS = 20
 _HANGS_AFTER_IN_RACE = 0.25
 
 # How long gRPC may take to reconnect.
-_GIVEN_UP_AFTER = 2.0
+GIVEN_UP_AFTER = 2.0
 
 # Reasons that a slot has unless another was given, and those for which its address needs no connection.
 _NO_REASON = (CloseReason.AGE, CloseReason.SHRINK)
@@ -434,7 +434,7 @@ class Fleet:
         self.alarm_at(now)
         slot.lost_at, slot.pauses, slot.announced = now, False, False
         if not self.watches_health:
-            slot.given_up_at = now + _GIVEN_UP_AFTER
+            slot.given_up_at = now + GIVEN_UP_AFTER
         self.lookups.want(now)
         self.outbox.append(Watch(slot))
 

@@ -328,19 +328,20 @@ class PoolMachine:
             self.fleet.lost(slot, now)
         elif slot.state is not SlotState.LOST or not slot.blocked:
             return
-        slot.blocked = False
+        self.outage.is_blocked_no_more(slot)
         self.outage.announce(slot, error)
         if error is not None:
             self.outage.retire_rested(slot, now)
         self.grants.fill(now)
 
-    def blocked(self, slot: Slot, now: float) -> None:
-        """GRPC was interrupted on the slot's channel: it is out of service until it is checked, but not called lost."""
+    def blocked(self, slot: Slot, now: float, *, for_good: bool = False) -> None:
+        """GRPC was interrupted on the slot's channel: out of service until a check, or `for_good`; not called lost."""
         slot.blocked = True
         if slot.state is SlotState.READY:
             self.fleet.lost(slot, now)
         elif slot.state is SlotState.LOST:
             self.outbox.append(Watch(slot))
+        self.outage.is_blocked(slot, now, for_good=for_good)
         self.grants.fill(now)
 
     def unfit(self, slot: Slot, streams: int | None, holder: Holder, waiter: Waiter | None, now: float) -> None:

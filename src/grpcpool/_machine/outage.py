@@ -14,12 +14,13 @@ no channel that gRPC may connect for them. They fail at once when there is nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from .._values.events import Lost
 from .._values.slot_states import CloseReason, SlotState
 from .effects import Notify, Outbox, Watch
-from .fleet import Fleet
+from .fleet import GIVEN_UP_AFTER, Fleet
 from .queue import Waiter, WaitQueue
 from .replacing import Replacing
 from .slot import Slot
@@ -53,6 +54,18 @@ class Outage:
         """If nothing is down or being opened, and no dial has failed last, the cause is one of earlier times."""
         if not (self._slots.lost or self._slots.opening or self._fleet.addresses.failures):
             self.cause = None
+
+    def is_blocked(self, slot: Slot, now: float, *, for_good: bool) -> None:
+        """A connection that is blocked is replaced in time, or at once, also where gRPC watches health on it."""
+        if slot.state is SlotState.LOST:
+            slot.given_up_at = min(slot.given_up_at, now if for_good else now + GIVEN_UP_AFTER)
+            self._fleet.alarm_at(now)
+
+    def is_blocked_no_more(self, slot: Slot) -> None:
+        """The check of a connection has ended: it is down like any other."""
+        if slot.blocked and self._fleet.watches_health:
+            slot.given_up_at = math.inf
+        slot.blocked = False
 
     def announce(self, slot: Slot, error: BaseException | None) -> None:
         """The slot's connection is known to be down: says so, once."""

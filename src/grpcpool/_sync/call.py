@@ -151,7 +151,9 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
             # Cancelled while it was being started.
             end_early(on_end(native, end, driver))
             return
+        end.apart = True  # If it is over already.
         running.native = on_end(native, end, driver)
+        end.apart = False
 
     def _end(self, end: End, place: Place, *, refused: bool) -> bool:
         """The native call of this `end`, on `place`, is over; returns whether it is sent again: it was refused."""
@@ -196,7 +198,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         if not self._fail(waiting, Failed(error)):
             stage = self._stage
             if isinstance(stage, Running):
-                stage.end()
+                stage.end.is_noticed()
 
     def _fail(self, waiting: Waiting, failed: Failed) -> bool:
         """The call is over before it was started; returns `False` if its stage is not `waiting` any more."""
@@ -302,8 +304,7 @@ class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
         """Whether the call is sent again after its native call has failed with `error`."""
         if not (self._may_repeat and (is_refused_stream(error) or status_of(error).unreached is not None)):
             return False
-        # gRPC's thread may come to this only later, and for some streams never does.
-        running.end()
+        running.end.is_noticed()
         while True:
             with self._lock:
                 change = self._next_change()

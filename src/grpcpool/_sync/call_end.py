@@ -83,7 +83,7 @@ class Callbacks:
 class End:
     """What the native call of a `PoolCall` calls when it is over. Acts once, as `Once` does."""
 
-    __slots__ = ("_callbacks", "_is_first", "_native", "_place", "_pool", "_pool_call", "_waits")
+    __slots__ = ("_callbacks", "_is_first", "_native", "_place", "_pool", "_pool_call", "_waits", "apart")
 
     def __init__(
         self,
@@ -112,6 +112,14 @@ class End:
         self._pool_call = call
         self._callbacks = callbacks
         self._waits = waits
+        # Whether this thread may be a caller's that is within a method of the call, where gRPC calls no callbacks: it
+        # may hold a lock that they need.
+        self.apart = False
+
+    def is_noticed(self) -> None:
+        """A method of the call has noticed the end. gRPC's thread may report it only later, for some streams never."""
+        self.apart = True
+        self()
 
     def __call__(self) -> None:
         """Releases the place, and calls the callbacks unless the call is sent again. Raises nothing of its own."""
@@ -143,7 +151,8 @@ class End:
         driver = self._place.driver
         # One that was dropped is ended on any thread, as the worker's, on which deadlines depend. One that is over as
         # soon as it is started comes after those that have ended before it.
-        if ended is None or blocks_others(ended) or driver.starter.is_current():
+        apart = self.apart and not runs_only_while_iterated(ended)
+        if ended is None or apart or blocks_others(ended) or driver.starter.is_current():
             driver.callback_runner.do(self._callbacks.call)
         else:
             self._callbacks.call()

@@ -196,7 +196,7 @@ class SyncDriver(Driver):
         unlock_left_locked(error)
         if was_raised_within(error):
             slot.channel.broken = slot.channel.broken or may_lack_its_thread(error)
-            self.tell(self.machine.blocked, slot)
+            self.tell(partial(self.machine.blocked, for_good=slot.channel.broken), slot)
 
     # --- calls --------------------------------------------------------------------------------------------------
 
