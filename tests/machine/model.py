@@ -227,9 +227,9 @@ class World:
             return
         full = len(self.waiting) >= most_waiters(self)
         tries = not pause and self._tries_for_first_call()
-        # There is no channel on which the call could fail, and the factory makes some.
+        # There is no channel on which the call could fail, and the factory makes some. Dials have to pause.
         strands = fail_fast and not pause and not self.machine.fleet.slots.connections
-        strands = strands and self.machine.outage.makes_channels
+        strands = strands and self.machine.outage.makes_channels and self.now < self.machine.fleet.addresses.retry_at
         waiter = self.code.waiter(
             streams,
             since=self.now,

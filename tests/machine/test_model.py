@@ -6,7 +6,7 @@ import math
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from machine.model import Settings, World, dice, random_settings, walk
@@ -18,6 +18,8 @@ SLOW = settings(
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
+    # To explain a failure, each step would be traced: on Python 3.11 that takes minutes.
+    phases=(Phase.generate, Phase.shrink),
 )
 
 INDEX = st.integers(0, 15)
@@ -170,7 +172,8 @@ class PoolModel(RuleBasedStateMachine):
             self.world.finish()
 
 
-TestPoolModel = PoolModel.TestCase
+# A failing history is shortened for up to five minutes. A timeout meanwhile would hide it.
+TestPoolModel = pytest.mark.timeout(600)(PoolModel.TestCase)
 TestPoolModel.settings = SLOW
 
 
@@ -179,6 +182,24 @@ def test_walk(seed: int) -> None:
     """The invariants hold on long random walks, twenty for each of these seeds."""
     for each in range(seed, seed + 20):
         walk(each, 150)
+
+
+def test_a_call_after_the_pause_of_dials_may_open_all_that_the_pool_needs() -> None:
+    """Only while dials have to pause is there one dial for a call. Afterwards the pool opens `min_size`."""
+    world = World(Settings(min_size=2, max_size=2), seed=1)
+    world.request(1, patience=1.0, fail_fast=True)
+    while world.slots:
+        world.tick_in_time()
+    while world.dials:
+        world.open_failed(0)
+    world.advance(5.0)
+    # It closes all that it has opened, although a dial has succeeded.
+    world.open(patience=0.0)
+    world.opened(0)
+    world.tick()
+    assert not world.slots
+    world.request(1, patience=1.0, fail_fast=True)
+    assert len(world.slots) == 2
 
 
 def test_a_quiet_pool_comes_to_rest() -> None:
