@@ -197,7 +197,10 @@ class PoolBase(abc.ABC):
         return self
 
     def stats(self) -> PoolStats:
-        """A snapshot of one consistent moment; in a finalizer that interrupts the pool, of that moment."""
+        """Returns a snapshot of one consistent moment.
+
+        In a finalizer that interrupts the pool it may be inconsistent: the pool may be in the midst of a change.
+        """
         driver = self._driver
         driver.check_use(anywhere=True)
         with self._stands_still():

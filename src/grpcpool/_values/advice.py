@@ -38,7 +38,7 @@ _TOLERATED_FAILURES = 0.05
 
 
 class Verdict(enum.StrEnum):
-    """The result of `advise`."""
+    """What limits a pool, in a few words."""
 
     NO_LOAD = "no load"
     CONNECTIONS_LOST = "connections lost"
@@ -86,7 +86,7 @@ class Advice:
 
 
 def advise(before: PoolStats, after: PoolStats) -> Advice:
-    """Returns whether a pool is too small, too large, limited by something else or sick servers, or not the bottleneck.
+    """Says what limits a pool: its size, the server, connecting, or nothing.
 
     Args:
         before: A snapshot of the pool (`stats()`).

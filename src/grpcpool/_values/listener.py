@@ -73,7 +73,7 @@ class Listener:
         """An acquire or call failed at once because the queue was full."""
 
     def refused_stream(self, event: RefusedStream) -> None:
-        """A server refused a call at its stream limit."""
+        """A server refused a call, at its stream limit or to shed load."""
 
     def released(self, event: Released) -> None:
         """A lease was released. The pool measures this only if a listener overrides this hook."""
