@@ -199,7 +199,7 @@ class PoolBase(abc.ABC):
     def stats(self) -> PoolStats:
         """Returns a snapshot of one consistent moment.
 
-        In a finalizer that interrupts the pool it may be inconsistent: the pool may be in the midst of a change.
+        In a finalizer that interrupts a change of the pool, it may contain half of that change.
         """
         driver = self._driver
         driver.check_use(anywhere=True)
