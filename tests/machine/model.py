@@ -648,8 +648,10 @@ class World:
 
     def _do_look(self, effect: Look) -> None:
         fleet, timeout = self.machine.fleet, self.config.connect_timeout
-        for began_at, endpoint in self.looks.values():
-            assert self.now >= began_at + timeout or endpoint != fleet.endpoint, "two look-ups at once"
+        for number, (began_at, endpoint) in self.looks.items():
+            # If the target was left meanwhile, the answer is of no use, also when the target is used again.
+            left = endpoint != fleet.endpoint or number < fleet.lookups._used_from
+            assert left or self.now >= began_at + timeout, "two look-ups at once"
         assert len(self.looks) < _MOST_LOOKS, "too many look-ups hang"
         # The machine may have come to another target since it asked: then the answer is of no use, and it asks again.
         stale = effect.number < fleet.lookups._used_from

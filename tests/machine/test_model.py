@@ -202,6 +202,23 @@ def test_a_call_after_the_pause_of_dials_may_open_all_that_the_pool_needs() -> N
     assert len(world.slots) == 2
 
 
+def test_a_target_that_is_used_again_is_looked_up_again() -> None:
+    """Although the look-up from before it was left has not returned: its answer is of no use."""
+    world = World(Settings(min_size=1, max_size=1, addresses=1, endpoints=2), seed=1)
+    world.connect()
+    world.tick()
+    world.open_failed(0)
+    # Its last look-up begins a second before the target is left.
+    for seconds in (2.0, 7.0, 1.0):
+        world.advance(seconds)
+        world.connect()
+        world.tick()
+    assert world.machine.fleet.endpoint == 1
+    world.opened(-1)
+    assert world.machine.fleet.endpoint == 0
+    world.tick()
+
+
 def test_a_quiet_pool_comes_to_rest() -> None:
     """Without events a pool settles: after ticks at each deadline, `min_size` connections and no deadline remain."""
     world = World(Settings(min_size=1, max_size=4, target_streams=1, max_streams=2), seed=1)
