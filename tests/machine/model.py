@@ -198,6 +198,8 @@ class World:
         self.attempt: Any = None
         # What has been looked up while the invariants are checked, which change nothing.
         self.found: dict[Any, Any] | None = None
+        # What is still to be carried out in this step.
+        self.to_come: Sequence[Effect] = ()
         # Set while a step runs. A failed step leaves it set, and later checks of such a world mean nothing.
         self.broken = False
 
@@ -426,6 +428,7 @@ class World:
         lookups = self.machine.fleet.lookups
         hung = not lookups.under_way or number < lookups._begun
         known = self.machine.fleet.addresses.names
+        waited = [slot for slot in self.slots if slot.held]
         if names:
             self._step(self.recorder.effects(self.machine.addresses, names, number, self.now))
             is_older = number < self.found_by
@@ -438,9 +441,12 @@ class World:
             assert fails, "a dial failed that gRPC could look up"
         # Else the answer was for a target that is not used any more.
         again = lookups.next_at() <= self.now
-        assert self.closing or hung or again or not [slot for slot in self.slots if slot.held], (
+        wait = [slot for slot in self.slots if slot.held]
+        assert self.closing or hung or again or not [slot for slot in wait if slot in waited], (
             "a dial still waits for addresses"
         )
+        # One that was begun now waits for the next look-up.
+        assert not wait or self.closing or lookups.next_at() < math.inf, "a dial waits for addresses for ever"
 
     # --- connections --------------------------------------------------------------------------------------------
 
@@ -614,8 +620,9 @@ class World:
             type(effect).__name__ == "Close" or type(getattr(effect, "event", None)).__name__ == "OpenFailed"
             for effect in effects
         )
-        for effect in effects:
+        for number, effect in enumerate(effects, 1):
             name = type(effect).__name__
+            self.to_come = effects[number:]
             assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
             getattr(self, f"_do_{name.lower()}")(effect)
         # These are dialled when the addresses are known.
@@ -737,7 +744,11 @@ class World:
         assert waiter in self.waiting or waiter in self.openers, "no. 5: answered twice, or never requested"
 
     def _check_usable(self, slot: Slot) -> None:
-        assert slot.state == "ready", f"granted on {slot}"
+        # With what has been granted, fewer connections may be needed: then what leads to an address that is gone goes.
+        events: list[Any] = [getattr(effect, "event", None) for effect in self.to_come]
+        gone = [event.channel for event in events if getattr(event, "reason", None) == "address_gone"]
+        drains = slot.state == "draining" and slot.id in gone
+        assert slot.state == "ready" or drains, f"granted on {slot}"
         assert slot not in self.down, f"granted on {slot}, which is down"
         assert slot not in self.unwanted, f"granted on {slot}, which was discarded"
 

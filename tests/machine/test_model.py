@@ -219,6 +219,47 @@ def test_a_target_that_is_used_again_is_looked_up_again() -> None:
     world.tick()
 
 
+def test_a_dial_that_begins_when_a_look_up_fails_waits_for_the_next() -> None:
+    """Only what had waited for it fails with it. The next one begins within a second."""
+    settings = Settings(min_size=0, max_size=1, addresses=1)
+    # Only look-ups find addresses: each dial needs one.
+    world = World(settings, seed=2)
+    assert world.discovered
+    world.request(1, patience=math.inf)
+    world.advance(5.0)
+    world.tick()
+    world.advance(0.25)
+    world.open(patience=3.0)
+    world.looked_up([])
+    (slot,) = world.slots
+    assert slot.held
+    world.tick_in_time()
+    world.looked_up(world.possible)
+    assert not slot.held
+
+
+def test_what_a_waiter_gets_may_drain_in_the_same_step() -> None:
+    """With its grant, fewer connections are needed, and those to an address that is gone go. The call goes on."""
+    settings = Settings(min_size=0, max_size=2, target_streams=1, max_streams=1, addresses=2, idle_timeout=None)
+    world = World(settings, seed=1)
+    world.request(1, patience=math.inf)
+    world.tick()
+    world.looked_up(world.possible)
+    while world.dials:
+        world.opened(0)
+    world.request(1, patience=math.inf)
+    world.advance(6.0)
+    world.tick()
+    world.looked_up(world.possible[1:])
+    world.request(1, patience=math.inf, pause=0.5)
+    world.release(0)
+    world.release(0)
+    world.advance(1.0)
+    world.tick()
+    (held,) = world.held
+    assert (held.slot.state, held.slot.address) == ("draining", world.possible[0])
+
+
 def test_a_quiet_pool_comes_to_rest() -> None:
     """Without events a pool settles: after ticks at each deadline, `min_size` connections and no deadline remain."""
     world = World(Settings(min_size=1, max_size=4, target_streams=1, max_streams=2), seed=1)
