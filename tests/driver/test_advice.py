@@ -133,6 +133,21 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
         Verdict.LIMITED_BY_CONNECTING,
         "7 attempts to connect failed, 0 connections are ready",
     ),
+    "calls fail because nothing was ever up": (
+        {"ready": 0, "failures": 9000, "open_failures": 3},
+        Verdict.LIMITED_BY_CONNECTING,
+        "3 attempts to connect failed, 0 connections are ready. A larger pool does not help",
+    ),
+    "calls failed before the server could not be reached": (
+        {"ready": 0, "failures": 9000, "open_failures": 3, "opened": 5},
+        Verdict.SICK_SERVER,
+        "3 attempts to connect failed meanwhile.",
+    ),
+    "many wait for one": (
+        {"waited": 5010, "wait_seconds": 501.0, "size": 1, "max_size": 1, "channels": (_CHANNEL,)},
+        Verdict.TOO_SMALL,
+        "with the only connection open. Set max_size to ",
+    ),
     "sick": (
         {"failures": 1000, "avoided": 1, "channels": (_CHANNEL, _SICK)},
         Verdict.SICK_SERVER,
