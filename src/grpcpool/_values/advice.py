@@ -238,10 +238,14 @@ def _sick_server(seen: _Observation) -> tuple[Verdict, str]:
     if worst is not None and worst.failures:
         address = f" to {worst.address}" if worst.address else ""
         where = f" The most on one connection are {worst.failures}, on {worst.id}{address}."
+    if seen.waits:
+        # Those that waited for long may have failed at their deadlines because of that.
+        remedy = f"{seen.waiters()}: check the servers, the deadlines of the calls, and whether max_size is too low"
+    else:
+        remedy = "A larger pool does not help: check the servers, and the deadlines of the calls"
     text = (
         f"{100 * seen.failed:.1f} % of the calls ({seen.failures}) failed as calls do on a sick server, and "
-        f"{_connections(after.avoided)} avoided now.{where} A larger pool does not help: check the "
-        "servers, and the deadlines of the calls."
+        f"{_connections(after.avoided)} avoided now.{where} {remedy}."
     )
     return Verdict.SICK_SERVER, text
 
