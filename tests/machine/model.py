@@ -500,8 +500,10 @@ class World:
             either = either or self.machine.fleet.watch_ends_at <= self.now
             # Or it is to be replaced, and nothing asks for it now.
             either = either or slot.retire_at <= self.now
-            alive = slot.state == "opening"
+            alive, endpoint = slot.state == "opening", self.machine.fleet.endpoint
             effects = self.recorder.effects(self.machine.unreachable, slot, object(), ConnectionError("no"), self.now)
+            # Or its target is left in this very step.
+            either = either or self.machine.fleet.endpoint != endpoint
             kept = slot.state != "closed"
             assert not alive or either or kept == bool(stranded), "an unreachable channel was kept without need"
             self._step(effects)

@@ -260,6 +260,22 @@ def test_what_a_waiter_gets_may_drain_in_the_same_step() -> None:
     assert (held.slot.state, held.slot.address) == ("draining", world.possible[0])
 
 
+def test_a_channel_for_calls_may_go_because_its_target_is_left() -> None:
+    """A dial that ends late may be the one after which the next target is used."""
+    settings = Settings(min_size=0, max_size=1, addresses=2, endpoints=2, idle_timeout=None)
+    world = World(settings, seed=1)
+    world.request(1, patience=math.inf, fail_fast=True)
+    world.tick()
+    world.looked_up(world.possible)
+    for _ in range(2):
+        world.advance(1.0)
+        world.open_failed(0)
+        world.tick()
+    world.advance(9.0)
+    world.unreachable(0)
+    assert world.machine.fleet.endpoint == 1
+
+
 def test_a_quiet_pool_comes_to_rest() -> None:
     """Without events a pool settles: after ticks at each deadline, `min_size` connections and no deadline remain."""
     world = World(Settings(min_size=1, max_size=4, target_streams=1, max_streams=2), seed=1)
