@@ -689,7 +689,7 @@ class World:
             assert not slot.blocked, "put on a slot that is blocked"
             assert not in_state(self, "ready"), "put on a lost slot while another is up"
             equal = [other for other in equal if other.fail_fast]
-        else:
+        elif not (waiter.fail_fast and slot in self.down and self._drains_next(slot)):
             self._check_usable(slot)
         assert not equal, "no. 4: overtook an earlier equal request"
         self._hold(slot, waiter.streams)
@@ -745,12 +745,16 @@ class World:
         self.answers[waiter] += 1
         assert waiter in self.waiting or waiter in self.openers, "no. 5: answered twice, or never requested"
 
-    def _check_usable(self, slot: Slot) -> None:
-        # With what has been granted, fewer connections may be needed: then what leads to an address that is gone goes.
+    def _drains_next(self, slot: Slot) -> bool:
+        """Whether the slot begins to drain in what is left of this step.
+
+        What has been granted may make it superfluous, and so may what else is due, such as another target.
+        """
         events: list[Any] = [getattr(effect, "event", None) for effect in self.to_come]
-        gone = [event.channel for event in events if getattr(event, "reason", None) == "address_gone"]
-        drains = slot.state == "draining" and slot.id in gone
-        assert slot.state == "ready" or drains, f"granted on {slot}"
+        return slot.id in [event.channel for event in events if type(event).__name__ == "Draining"]
+
+    def _check_usable(self, slot: Slot) -> None:
+        assert slot.state == "ready" or self._drains_next(slot), f"granted on {slot}"
         assert slot not in self.down, f"granted on {slot}, which is down"
         assert slot not in self.unwanted, f"granted on {slot}, which was discarded"
 
