@@ -494,8 +494,8 @@ class World:
                 awaited = any(slot in opener.pending for opener in self.openers)
                 stranded = slot.replaces is None and not (better or awaited)
             stranded = stranded and not slot.probes
-            # One above `max_size` is kept only if a call is put on it at once.
-            either = slot.overflow and not [waiter for waiter in asking(self) if waiter.fail_fast]
+            # One above `max_size` is kept only if a call is put on it at once; none is while another address is tried.
+            either = slot.overflow
             # Or it is one too many at the end of a watch.
             either = either or self.machine.fleet.watch_ends_at <= self.now
             # Or it is to be replaced, and nothing asks for it now.
@@ -506,6 +506,8 @@ class World:
             either = either or self.machine.fleet.endpoint != endpoint
             kept = slot.state != "closed"
             assert not alive or either or kept == bool(stranded), "an unreachable channel was kept without need"
+            used = slot.in_flight or not (alive and kept and slot.overflow)
+            assert used, "a channel above max_size was kept for no call"
             self._step(effects)
 
     def not_late(self, index: int) -> None:

@@ -184,6 +184,12 @@ def test_walk(seed: int) -> None:
         walk(each, 150)
 
 
+@pytest.mark.parametrize("seed", [1003608, 1004316, 2000852, 2010279, 2016393, 2025981, 6019727, 6026684])
+def test_rare_walk(seed: int) -> None:
+    """Histories that one walk in thousands has: several targets, late ticks, and channels that connect late."""
+    walk(seed, 150)
+
+
 def test_a_call_after_the_pause_of_dials_may_open_all_that_the_pool_needs() -> None:
     """Only while dials have to pause is there one dial for a call. Afterwards the pool opens `min_size`."""
     world = World(Settings(min_size=2, max_size=2), seed=1)
