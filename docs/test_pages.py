@@ -163,11 +163,30 @@ def test_the_experiments_table_is_that_of_its_data() -> None:
     with (DOCS / "experiments" / "one_channel.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     shown = re.findall(r"^\| (\d+) \| ([^|]+) \| ([\d.]+) \|", read("explanation/why.md"), re.MULTILINE)
-    assert len(shown) == 20
+    assert len(shown) == 24
     for load, way, percent in shown:
         rounds = [row for row in rows if (row["concurrent"], row["way"]) == (load, way)]
         failed = sum(int(row["failed"]) for row in rounds)
         assert percent == f"{100 * failed / (failed + sum(int(row['completed']) for row in rounds)):.1f}"
+
+
+def test_the_simulated_figures_are_the_same_on_both_pages() -> None:
+    """The guide to Kubernetes has the 99th percentiles of the page on cost, rounded."""
+    found = {}
+    for kind, clients, ours, base in re.findall(
+        r"^\| simulated, (.+), clients: (\d+), p99 \| ([\d,]+) ms \| round robin \| ([\d,]+) ms \|",
+        read("explanation/cost.md"),
+        re.MULTILINE,
+    ):
+        found[kind, clients] = [
+            f"{each} ms" if each < 1000 else f"{each / 1000:.2g} s"
+            for each in (int(each.replace(",", "")) for each in (base, ours))
+        ]
+    rows = re.findall(r"^\| (\d+) \| (.+) \| (.+) \| (\d s), .+ \| (.+) \|$", read("howto/kubernetes.md"), re.MULTILINE)
+    assert len(rows) == 3
+    for clients, *shown in rows:
+        equal, unequal = found["four equal servers", clients], found["one of four servers five times slower", clients]
+        assert [*equal, *unequal] == shown
 
 
 EXPERIMENTS = sorted(page.stem for page in (DOCS / "explanation" / "experiments").glob("*.md"))

@@ -3,7 +3,8 @@
 python examples/blue_green.py BLUE GREEN    # two addresses
 
 The factory decides where new connections go. `refresh()` opens a successor for each old connection, which closes when
-its last call has ended. (If the same name moves to other servers, in DNS or a balancer, `refresh()` alone is enough.)
+its last call has ended. (A pool for a name follows it by itself when it moves in DNS. If it moves behind a balancer,
+`refresh()` alone is enough.)
 """
 
 from __future__ import annotations

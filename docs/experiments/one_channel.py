@@ -219,7 +219,7 @@ def table() -> str:
     ]
     found: dict[str, Any] = medians()
     for number, load in enumerate(LOADS):
-        if load not in (50, 100, 150, 200, 400):
+        if load not in (50, 100, 150, 200, 300, 400):
             continue
         for way in WAYS:
             point = found[way][number]

@@ -57,6 +57,12 @@ def test_help_has_examples(command: Commands, name: str, words: list[str]) -> No
         assert word in result.out
 
 
+def test_paragraphs_of_help_are_as_wide_as_the_terminal(command: Commands) -> None:
+    """No line of a help text ends where one of the source does."""
+    shown = command("demo", "--help").out
+    assert " Takes about fifteen seconds, longer on a busy machine. Exits with 0 if nothing was lost. " in shown
+
+
 def test_an_unknown_option(command: Commands) -> None:
     """An unknown option exits with 2."""
     assert command("probe", "localhost:1", "--nonsense").code == 2

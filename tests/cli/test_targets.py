@@ -62,6 +62,12 @@ def test_the_port_that_is_assumed_is_named(text: str, with_port: str) -> None:
     assert parse_target(text).with_port == with_port
 
 
+def test_a_port_alone_is_not_a_target() -> None:
+    """It is not taken for an IPv6 address."""
+    with pytest.raises(UsageError, match=r"^:50051: not a valid target"):
+        parse_target(":50051")
+
+
 @pytest.mark.parametrize("text", ["", "  "])
 def test_an_empty_target_is_visible_in_its_error(text: str) -> None:
     """The error quotes it."""

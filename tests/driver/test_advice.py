@@ -133,10 +133,30 @@ _CASES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
         Verdict.LIMITED_BY_CONNECTING,
         "7 attempts to connect failed, 0 connections are ready",
     ),
+    "calls fail because nothing was ever up": (
+        {"ready": 0, "failures": 9000, "open_failures": 3},
+        Verdict.LIMITED_BY_CONNECTING,
+        "3 attempts to connect failed, 0 connections are ready. A larger pool does not help",
+    ),
+    "calls failed before the server could not be reached": (
+        {"ready": 0, "failures": 9000, "open_failures": 3, "opened": 5},
+        Verdict.SICK_SERVER,
+        "3 attempts to connect failed meanwhile.",
+    ),
+    "many wait for one": (
+        {"waited": 5010, "wait_seconds": 501.0, "size": 1, "max_size": 1, "channels": (_CHANNEL,)},
+        Verdict.TOO_SMALL,
+        "with the only connection open. Set max_size to ",
+    ),
     "sick": (
         {"failures": 1000, "avoided": 1, "channels": (_CHANNEL, _SICK)},
         Verdict.SICK_SERVER,
         "and 1 connection is avoided now. The most on one connection are 990, on 7 to 10.0.0.7:50051. A larger pool",
+    ),
+    "sick, or too small": (
+        {"failures": 1000, "waited": 5010, "wait_seconds": 501.0},
+        Verdict.SICK_SERVER,
+        "50.0 % of the callers waited, 100.0 ms on average: check the servers, the deadlines of the calls, and whether",
     ),
     "all calls of leases fail": ({"failures": 90_000}, Verdict.SICK_SERVER, "100.0 % of the calls (90000) failed"),
     "few fail": (

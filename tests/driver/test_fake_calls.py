@@ -363,24 +363,6 @@ async def test_a_handler_may_raise_any_error_on_asyncio(
             assert tuple(await call.trailing_metadata()) == trailing
 
 
-def test_a_handler_that_returns_a_message_is_corrected() -> None:
-    """If the stub deserializes, the error says that handlers return bytes."""
-    channel: Any = FakeChannel({ECHO: lambda request: "text"})
-    with pytest.raises(grpc.RpcError, match="must return bytes for the stub to deserialize, not str"):
-        channel.unary_unary(ECHO, None, bytes.decode)(b"")
-
-
-@in_loop
-async def test_a_handler_that_returns_a_message_is_corrected_on_asyncio() -> None:
-    """The same on asyncio, where the answer would be `None` if the stub's own code failed."""
-    async with aio.FakeChannel({ECHO: lambda request: 5, COUNT: lambda request: ["text"]}) as channel:
-        with pytest.raises(grpc.aio.AioRpcError, match="must return bytes for the stub to deserialize, not int") as one:
-            await channel.unary_unary(ECHO, None, bytes.fromhex)(b"")
-        assert one.value.code() is Code.UNKNOWN
-        with pytest.raises(grpc.aio.AioRpcError, match="must return bytes for the stub to deserialize, not str"):
-            await channel.unary_stream(COUNT, None, bytes.decode)(b"").read()
-
-
 def test_a_held_call_shows_what_was_called() -> None:
     """Its method, and the request that a handler would get: bytes, or an iterator of them."""
     channel: Any = FakeChannel(holds_calls=True)
@@ -406,15 +388,6 @@ async def test_a_held_call_shows_what_was_called_on_asyncio() -> None:
         assert [call.method for call in calls] == [ECHO, COUNT, CHAT]
         assert [call.request for call in calls[:2]] == [b"42", b"43"]
         assert [request async for request in calls[2].request] == [b"44", b"45"]
-
-
-@pytest.mark.parametrize("fakes", [grpcpool.testing, aio], ids=["sync", "aio"])
-def test_first_mistakes_with_fakes_are_explained(fakes: Any) -> None:
-    """A handler for half a method name, and a channel in the place of a function that creates some."""
-    with pytest.raises(ValueError, match=r"full method names, such as '/shop.Orders/Get', not 'shop.Orders/Get'"):
-        fakes.FakeChannel({"shop.Orders/Get": bytes})
-    with pytest.raises(TypeError, match="a function that creates channels, such as lambda: <"):
-        fakes.FakeFactory(fakes.FakeChannel())
 
 
 def test_a_thread_that_reads_is_woken_by_the_end() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import grpcpool.aio
 from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError, events
 from grpcpool._shared.announcer import Announcer
 from grpcpool._shared.signals import may_be_a_signals
@@ -20,7 +21,7 @@ from grpcpool._values.listener import HOOKS
 from grpcpool._values.slot_states import CloseReason
 from grpcpool.events import Closed, Draining, Granted, Leaked, Opened, OpenFailed, Opening, Rejected, Released, TimedOut
 from grpcpool.testing import ManualClock
-from support.fakes import FakeFactory, failing_factory
+from support.fakes import FakeFactory, aio, failing_factory
 from support.pools import PoolMaker, Recorder
 from support.waiting import LONG, background, eventually
 
@@ -55,6 +56,15 @@ def test_one_may_be_added_later(make_pool: PoolMaker) -> None:
     pool.close()
     eventually(lambda: late.of(Closed) == early.of(Closed) != [])
     assert not late.of(Opened)
+
+
+@pytest.mark.parametrize("listeners", [Recorder(), None, [object()]])
+def test_what_are_no_listeners(listeners: Any) -> None:
+    """A listener alone, and what is none, is refused when a pool is created."""
+    with pytest.raises(TypeError, match=r"listeners must be a list of grpcpool\.Listener objects, not "):
+        grpcpool.insecure_channel("localhost:1", listeners=listeners)
+    with pytest.raises(TypeError, match=r"listeners must be a list of grpcpool\.Listener objects, not "):
+        grpcpool.aio.ChannelPool(aio.FakeFactory(), listeners=listeners)
 
 
 def test_the_first_that_is_added_hears_grants(make_pool: PoolMaker) -> None:

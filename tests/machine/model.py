@@ -200,6 +200,8 @@ class World:
         self.attempt: Any = None
         # What has been looked up while the invariants are checked, which change nothing.
         self.found: dict[Any, Any] | None = None
+        # What is still to be carried out in this step.
+        self.to_come: Sequence[Effect] = ()
         # Set while a step runs. A failed step leaves it set, and later checks of such a world mean nothing.
         self.broken = False
 
@@ -229,9 +231,9 @@ class World:
             return
         full = len(self.waiting) >= most_waiters(self)
         tries = not pause and self._tries_for_first_call()
-        # There is no channel on which the call could fail, and the factory makes some.
+        # There is no channel on which the call could fail, and the factory makes some. Dials have to pause.
         strands = fail_fast and not pause and not self.machine.fleet.slots.connections
-        strands = strands and self.machine.outage.makes_channels
+        strands = strands and self.machine.outage.makes_channels and self.now < self.machine.fleet.addresses.retry_at
         waiter = self.code.waiter(
             streams,
             since=self.now,
@@ -428,6 +430,7 @@ class World:
         lookups = self.machine.fleet.lookups
         hung = not lookups.under_way or number < lookups._begun
         known = self.machine.fleet.addresses.names
+        waited = [slot for slot in self.slots if slot.held]
         if names:
             self._step(self.recorder.effects(self.machine.addresses, names, number, self.now))
             is_older = number < self.found_by
@@ -440,9 +443,12 @@ class World:
             assert fails, "a dial failed that gRPC could look up"
         # Else the answer was for a target that is not used any more.
         again = lookups.next_at() <= self.now
-        assert self.closing or hung or again or not [slot for slot in self.slots if slot.held], (
+        wait = [slot for slot in self.slots if slot.held]
+        assert self.closing or hung or again or not [slot for slot in wait if slot in waited], (
             "a dial still waits for addresses"
         )
+        # One that was begun now waits for the next look-up.
+        assert not wait or self.closing or lookups.next_at() < math.inf, "a dial waits for addresses for ever"
 
     # --- connections --------------------------------------------------------------------------------------------
 
@@ -490,16 +496,20 @@ class World:
                 awaited = any(slot in opener.pending for opener in self.openers)
                 stranded = slot.replaces is None and not (better or awaited)
             stranded = stranded and not slot.probes
-            # One above `max_size` is kept only if a call is put on it at once.
-            either = slot.overflow and not [waiter for waiter in asking(self) if waiter.fail_fast]
+            # One above `max_size` is kept only if a call is put on it at once; none is while another address is tried.
+            either = slot.overflow
             # Or it is one too many at the end of a watch.
             either = either or self.machine.fleet.watch_ends_at <= self.now
             # Or it is to be replaced, and nothing asks for it now.
             either = either or slot.retire_at <= self.now
-            alive = slot.state == "opening"
+            alive, endpoint = slot.state == "opening", self.machine.fleet.endpoint
             effects = self.recorder.effects(self.machine.unreachable, slot, object(), ConnectionError("no"), self.now)
+            # Or its target is left in this very step.
+            either = either or self.machine.fleet.endpoint != endpoint
             kept = slot.state != "closed"
             assert not alive or either or kept == bool(stranded), "an unreachable channel was kept without need"
+            used = slot.in_flight or not (alive and kept and slot.overflow)
+            assert used, "a channel above max_size was kept for no call"
             self._step(effects)
 
     def not_late(self, index: int) -> None:
@@ -617,8 +627,9 @@ class World:
             type(effect).__name__ == "Close" or type(getattr(effect, "event", None)).__name__ == "OpenFailed"
             for effect in effects
         )
-        for effect in effects:
+        for number, effect in enumerate(effects, 1):
             name = type(effect).__name__
+            self.to_come = effects[number:]
             assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
             getattr(self, f"_do_{name.lower()}")(effect)
         # These are dialled when the addresses are known.
@@ -664,8 +675,10 @@ class World:
 
     def _do_look(self, effect: Look) -> None:
         fleet, timeout = self.machine.fleet, self.config.connect_timeout
-        for began_at, endpoint in self.looks.values():
-            assert self.now >= began_at + timeout or endpoint != fleet.endpoint, "two look-ups at once"
+        for number, (began_at, endpoint) in self.looks.items():
+            # If the target was left meanwhile, the answer is of no use, also when the target is used again.
+            left = endpoint != fleet.endpoint or number < fleet.lookups._used_from
+            assert left or self.now >= began_at + timeout, "two look-ups at once"
         assert len(self.looks) < _MOST_LOOKS, "too many look-ups hang"
         # The machine may have come to another target since it asked: then the answer is of no use, and it asks again.
         stale = effect.number < fleet.lookups._used_from
@@ -694,7 +707,7 @@ class World:
             assert not slot.blocked, "put on a slot that is blocked"
             assert not in_state(self, "ready"), "put on a lost slot while another is up"
             equal = [other for other in equal if other.fail_fast]
-        else:
+        elif not (waiter.fail_fast and slot in self.down and self._drains_next(slot)):
             self._check_usable(slot)
         assert not equal, "no. 4: overtook an earlier equal request"
         self._hold(slot, waiter.streams)
@@ -751,8 +764,16 @@ class World:
         self.answers[waiter] += 1
         assert waiter in self.waiting or waiter in self.openers, "no. 5: answered twice, or never requested"
 
+    def _drains_next(self, slot: Slot) -> bool:
+        """Whether the slot begins to drain in what is left of this step.
+
+        What has been granted may make it superfluous, and so may what else is due, such as another target.
+        """
+        events: list[Any] = [getattr(effect, "event", None) for effect in self.to_come]
+        return slot.id in [event.channel for event in events if type(event).__name__ == "Draining"]
+
     def _check_usable(self, slot: Slot) -> None:
-        assert slot.state == "ready", f"granted on {slot}"
+        assert slot.state == "ready" or self._drains_next(slot), f"granted on {slot}"
         assert slot not in self.down, f"granted on {slot}, which is down"
         assert slot not in self.unwanted, f"granted on {slot}, which was discarded"
 

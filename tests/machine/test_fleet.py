@@ -338,6 +338,19 @@ def test_a_draining_connection_is_restored_before_another_is_dialled() -> None:
     assert play.states() == {1: "ready", 2: "ready"}
 
 
+def test_a_channel_that_was_never_up_is_not_restored() -> None:
+    """One that was kept for calls, which may fail on it, and drains: that it connects late does not make it ready."""
+    play = Play(min_size=2, max_size=2, max_streams=1)
+    play.request(1, fail_fast=True)
+    play.tick(1.5)
+    assert play.unreachable(1) == ["watch 1", "grant 1"]
+    play.opened(2)
+    assert "draining 1: shrink" in play.resize(0, 1)
+    play.recovered(1)
+    assert play.resize(2, 2) == ["open 4"]
+    assert play.states() == {1: "draining", 2: "ready", 4: "opening"}
+
+
 def test_growth_restores_too() -> None:
     """Growth ahead of need restores a draining connection, without any effect."""
     play = calls(3, 1)

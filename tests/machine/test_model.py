@@ -6,7 +6,7 @@ import math
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from machine.model import Settings, World, dice, random_settings, walk
@@ -18,6 +18,8 @@ SLOW = settings(
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
+    # To explain a failure, each step would be traced: on Python 3.11 that takes minutes.
+    phases=(Phase.generate, Phase.shrink),
 )
 
 INDEX = st.integers(0, 15)
@@ -170,7 +172,8 @@ class PoolModel(RuleBasedStateMachine):
             self.world.finish()
 
 
-TestPoolModel = PoolModel.TestCase
+# A failing history is shortened for up to five minutes. A timeout meanwhile would hide it.
+TestPoolModel = pytest.mark.timeout(600)(PoolModel.TestCase)
 TestPoolModel.settings = SLOW
 
 
@@ -179,6 +182,104 @@ def test_walk(seed: int) -> None:
     """The invariants hold on long random walks, twenty for each of these seeds."""
     for each in range(seed, seed + 20):
         walk(each, 150)
+
+
+@pytest.mark.parametrize("seed", [1003608, 1004316, 2000852, 2010279, 2016393, 2025981, 6019727, 6026684])
+def test_rare_walk(seed: int) -> None:
+    """Histories that one walk in thousands has: several targets, late ticks, and channels that connect late."""
+    walk(seed, 150)
+
+
+def test_a_call_after_the_pause_of_dials_may_open_all_that_the_pool_needs() -> None:
+    """Only while dials have to pause is there one dial for a call. Afterwards the pool opens `min_size`."""
+    world = World(Settings(min_size=2, max_size=2), seed=1)
+    world.request(1, patience=1.0, fail_fast=True)
+    while world.slots:
+        world.tick_in_time()
+    while world.dials:
+        world.open_failed(0)
+    world.advance(5.0)
+    # It closes all that it has opened, although a dial has succeeded.
+    world.open(patience=0.0)
+    world.opened(0)
+    world.tick()
+    assert not world.slots
+    world.request(1, patience=1.0, fail_fast=True)
+    assert len(world.slots) == 2
+
+
+def test_a_target_that_is_used_again_is_looked_up_again() -> None:
+    """Although the look-up from before it was left has not returned: its answer is of no use."""
+    world = World(Settings(min_size=1, max_size=1, addresses=1, endpoints=2), seed=1)
+    world.connect()
+    world.tick()
+    world.open_failed(0)
+    # Its last look-up begins a second before the target is left.
+    for seconds in (2.0, 7.0, 1.0):
+        world.advance(seconds)
+        world.connect()
+        world.tick()
+    assert world.machine.fleet.endpoint == 1
+    world.opened(-1)
+    assert world.machine.fleet.endpoint == 0
+    world.tick()
+
+
+def test_a_dial_that_begins_when_a_look_up_fails_waits_for_the_next() -> None:
+    """Only what had waited for it fails with it. The next one begins within a second."""
+    settings = Settings(min_size=0, max_size=1, addresses=1)
+    # Only look-ups find addresses: each dial needs one.
+    world = World(settings, seed=2)
+    assert world.discovered
+    world.request(1, patience=math.inf)
+    world.advance(5.0)
+    world.tick()
+    world.advance(0.25)
+    world.open(patience=3.0)
+    world.looked_up([])
+    (slot,) = world.slots
+    assert slot.held
+    world.tick_in_time()
+    world.looked_up(world.possible)
+    assert not slot.held
+
+
+def test_what_a_waiter_gets_may_drain_in_the_same_step() -> None:
+    """With its grant, fewer connections are needed, and those to an address that is gone go. The call goes on."""
+    settings = Settings(min_size=0, max_size=2, target_streams=1, max_streams=1, addresses=2, idle_timeout=None)
+    world = World(settings, seed=1)
+    world.request(1, patience=math.inf)
+    world.tick()
+    world.looked_up(world.possible)
+    while world.dials:
+        world.opened(0)
+    world.request(1, patience=math.inf)
+    world.advance(6.0)
+    world.tick()
+    world.looked_up(world.possible[1:])
+    world.request(1, patience=math.inf, pause=0.5)
+    world.release(0)
+    world.release(0)
+    world.advance(1.0)
+    world.tick()
+    (held,) = world.held
+    assert (held.slot.state, held.slot.address) == ("draining", world.possible[0])
+
+
+def test_a_channel_for_calls_may_go_because_its_target_is_left() -> None:
+    """A dial that ends late may be the one after which the next target is used."""
+    settings = Settings(min_size=0, max_size=1, addresses=2, endpoints=2, idle_timeout=None)
+    world = World(settings, seed=1)
+    world.request(1, patience=math.inf, fail_fast=True)
+    world.tick()
+    world.looked_up(world.possible)
+    for _ in range(2):
+        world.advance(1.0)
+        world.open_failed(0)
+        world.tick()
+    world.advance(9.0)
+    world.unreachable(0)
+    assert world.machine.fleet.endpoint == 1
 
 
 def test_a_quiet_pool_comes_to_rest() -> None:

@@ -18,7 +18,10 @@ from grpcpool import Listener, PoolConfig
 from grpcpool._shared.recipe import Recipe
 from grpcpool._shared.targets import recipe_of
 from sharing import parts
+from support.fakes import FakeChannel, FakeFactory, aio
+from support.loops import in_loop
 from support.programs import run_python
+from support.servers import ECHO
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -280,3 +283,36 @@ def test_a_lease_is_not_sent() -> None:
         lease._pool, lease._released = pool, True
         with pytest.raises(TypeError, match="a lease cannot be copied or sent"):
             pickle.dumps(lease)
+
+
+def _is_not_sent(call: Any) -> None:
+    for attempt in (pickle.dumps, cloudpickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="a call cannot be copied or sent to another process"):
+            attempt(call)
+
+
+@pytest.mark.parametrize("streams_in", [False, True], ids=["unary", "stream"])
+@pytest.mark.parametrize("streams_out", [False, True], ids=["unary", "stream"])
+def test_a_call_is_not_sent(*, streams_in: bool, streams_out: bool) -> None:
+    """It raises where it is pickled: a process pool whose result cannot be read in the parent waits for it forever."""
+    with grpcpool.ChannelPool(FakeFactory(lambda: FakeChannel(holds_calls=True)), PoolConfig(max_streams=1)) as pool:
+        make: Any = getattr(pool, f"{'stream' if streams_in else 'unary'}_{'stream' if streams_out else 'unary'}")(ECHO)
+        begin = make if streams_out else make.future
+        running, waiting = [begin(iter([b""]) if streams_in else b"") for _ in range(2)]
+        _is_not_sent(running)
+        _is_not_sent(waiting)
+
+
+@in_loop
+async def test_a_call_is_not_sent_on_asyncio() -> None:
+    """A copy would end the call when it is dropped."""
+    async with grpcpool.aio.ChannelPool(aio.FakeFactory(lambda: aio.FakeChannel(holds_calls=True))) as pool:
+        calls: list[Any] = [
+            pool.unary_unary(ECHO)(b""),
+            pool.unary_stream(ECHO)(b""),
+            pool.stream_unary(ECHO)(iter([b""])),
+            pool.stream_stream(ECHO)(iter([b""])),
+        ]
+        for call in calls:
+            _is_not_sent(call)
+            call.cancel()

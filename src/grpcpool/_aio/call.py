@@ -36,6 +36,7 @@ from .._grpc.cancel_messages import NEED_NO_HELP, keeping_message, restore_kept
 from .._grpc.status import is_refused_stream
 from .._shared.arguments import REQUEST
 from .._shared.finalizers import interrupts
+from .._shared.stays import Stays
 from .call_stages import Running, Stage, Waiting
 from .endings import call_all, drop, end_if_not_sent, end_unheld
 from .failed_call import Failed, locally_cancelled
@@ -68,7 +69,7 @@ MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RP
 _DROPPED = locally_cancelled()
 
 
-class CallProxy:
+class CallProxy(Stays):
     """What the four kinds of call share."""
 
     # Until `_begin` or `_wait` sets it, there is nothing that would have to end.

@@ -81,7 +81,7 @@ def _conclusion(restarts: Restarts) -> str:
     if sum(spread) < CALLS or min(spread) * SERVERS < _IN_USE * CALLS:
         return "This machine was too busy to show how calls are spread."
     balancer, pool = (restarts.counters[name].failed for name in (ROUND_ROBIN, POOL))
-    failed = f"Of its calls {_number(pool)} failed, of those of {ROUND_ROBIN} {_number(balancer)}."
+    failed = f"{_number(pool).capitalize()} of its calls failed, and {_number(balancer)} of {ROUND_ROBIN}'s."
     reason = " A call that reaches a server just as it stops may fail." if pool or balancer else ""
     return f"The pool connected to each server again and used all of them, as {ROUND_ROBIN} did. {failed}{reason}"
 

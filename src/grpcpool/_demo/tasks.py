@@ -22,7 +22,6 @@ class Tasks(World):
     """Workers are tasks."""
 
     workers = "tasks"
-    channel_type = "grpc.aio.Channel"
 
     def channel(self, target: str, options: Options = ()) -> grpc.aio.Channel:
         """Creates a plain gRPC channel."""

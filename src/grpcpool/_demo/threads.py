@@ -24,7 +24,6 @@ class Threads(World):
     """Workers are threads."""
 
     workers = "threads"
-    channel_type = "grpc.Channel"
 
     def channel(self, target: str, options: Options = ()) -> grpc.Channel:
         """Creates a plain gRPC channel."""

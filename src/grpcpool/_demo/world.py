@@ -43,8 +43,6 @@ class World(abc.ABC):
 
     workers: str
     """The name of what makes the calls."""
-    channel_type: str
-    """The name of gRPC's channel type."""
 
     @abc.abstractmethod
     def channel(self, target: str, options: Options = ()) -> Any:

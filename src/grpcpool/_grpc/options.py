@@ -86,7 +86,7 @@ def isolated(options: Iterable[tuple[str, Any]] = ()) -> Options:
         options: Further options, passed on. They may be of an earlier call: what that has added is replaced.
 
     Returns:
-        The options, for `grpc.insecure_channel` and its sisters.
+        The options, for any of gRPC's constructors of channels.
     """
     # If there are several of one name, gRPC goes by the first.
     others = (option for option in options if option[0] != _CONNECTION)

@@ -317,7 +317,7 @@ class Fleet:
             if len(restored) >= wanted or self.slots.connections >= self.max_size:
                 break
             is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
-            if is_spare and not (slot.down or slot.blocked or self.addresses.is_gone(slot)):
+            if is_spare and slot.been_up and not (slot.down or slot.blocked or self.addresses.is_gone(slot)):
                 self.take_back(slot, now)
                 restored.append(slot)
         return restored

@@ -268,8 +268,8 @@ def patched(config: PoolConfig | None = None, *, targets: Targets = None, shared
 
     Args:
         config: The settings of the pools.
-        targets: Which targets get a pool: globs such as ``["*.internal:*"]``, a callable that gets the target and
-            returns whether, or its settings, or a mapping from globs to settings. The first glob that fits counts.
+        targets: Which targets get a pool: globs such as ``["*.internal:*"]``; or a mapping from globs to settings; or
+            a callable that gets the target and returns `True`, `False` or settings. The first glob that fits counts.
             In a glob, ``*`` stands for any text and ``?`` for one character; brackets stand for themselves, as in
             ``"[::1]:*"``. `None`: all.
         shared: Whether channels with equal arguments are handles on one pool, see `shared_channel`. `False`: each is a

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from .._values.config import PoolConfig, is_count, is_seconds
-from .._values.listener import Listener
+from .._values.listener import Listener, checked_listeners
 from .._values.stats import PoolStats
 from .channel_source import ChannelSource
 from .finalizers import interrupts_package
@@ -31,12 +31,6 @@ class Configured:
 CONFIGURED: Final = Configured()
 
 _unnamed = itertools.count(1)
-
-
-def _checked(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
-    if not all(isinstance(listener, Listener) for listener in listeners):
-        raise TypeError(f"listeners must be grpcpool.Listener objects, not {listeners!r}")
-    return listeners
 
 
 class PoolBase(abc.ABC):
@@ -69,7 +63,7 @@ class PoolBase(abc.ABC):
             rule = "has no effect on a factory: needs a pool made by insecure_channel or secure_channel"
             raise ValueError(f"PoolConfig.health_service = {self._config.health_service!r}: {rule}")
         self._name = name if name is not None else f"pool-{next(_unnamed)}"
-        self._listeners = _checked(tuple(listeners))
+        self._listeners = checked_listeners(listeners)
         self._recipe = Recipe(factory=factory, config=config, name=name, listeners=self._listeners)
         self._begin()
         watch_for_fork(self)
@@ -186,7 +180,8 @@ class PoolBase(abc.ABC):
         Raises:
             TypeError: It is not a `Listener`.
         """
-        _checked((listener,))
+        if not isinstance(listener, Listener):
+            raise TypeError(f"listener must be a grpcpool.Listener, not {listener!r}")
         if all(other is not listener for other in self._listeners):
             self._listeners = (*self._listeners, listener)
             self._driver.set_listeners(self._listeners)
@@ -202,7 +197,10 @@ class PoolBase(abc.ABC):
         return self
 
     def stats(self) -> PoolStats:
-        """A snapshot of one consistent moment; in a finalizer that interrupts the pool, of that moment."""
+        """Returns a snapshot of one consistent moment.
+
+        In a finalizer that interrupts a change of the pool, it may contain half of that change.
+        """
         driver = self._driver
         driver.check_use(anywhere=True)
         with self._stands_still():

@@ -20,6 +20,7 @@ from .._grpc.options import (
     with_attempts_within,
 )
 from .._values.config import PoolConfig
+from .._values.listener import Listener, checked_listeners
 from .constructors import Constructor
 from .destination import AddressSource, address_of, destination_of, target_to
 from .recipe import Credentials, Recipe
@@ -132,20 +133,20 @@ def recipe_of(
     *,
     config: PoolConfig | None,
     name: str | None,
-    listeners: Any = (),
+    listeners: Iterable[Listener] = (),
     addresses: AddressSource | None = None,
     constructor: Callable[..., Any] | None = None,
 ) -> Recipe:
     """The recipe of a pool over a target, or several.
 
     Raises:
-        TypeError: A target, an option or the compression is not a valid one. gRPC, too, raises at once.
+        TypeError: A target, a listener, an option or the compression is not a valid one. gRPC, too, raises at once.
         ValueError: There is no target, or one is empty or given twice; an option is not a pair; or the compression is
             not a number.
         OverflowError: A number among the options is too large for gRPC.
     """
     if isinstance(options, PoolConfig):
-        raise TypeError(f"options are gRPC's: pass the settings by name, as config={options!r}")
+        raise TypeError("options are gRPC's: pass the settings by name, as in config=PoolConfig(...)")
     pairs = tuple(map(_pair, options or ()))
     check_options(pairs, compression)
     return Recipe(
@@ -155,7 +156,7 @@ def recipe_of(
         compression=compression,
         config=config,
         name=name,
-        listeners=tuple(listeners),
+        listeners=checked_listeners(listeners),
         addresses=addresses,
         constructor=constructor,
     )

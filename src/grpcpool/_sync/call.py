@@ -34,6 +34,7 @@ from .._grpc.status import is_refused_stream, status_of
 from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
 from .._shared.finalizers import interrupts
 from .._shared.signals import may_be_a_signals
+from .._shared.stays import Stays
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, end_early, is_over, on_end
 from .call_stages import Change, Failed, Running, Stage, Waiting, asking, new_waiting
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from .arguments import Start
 
 
-class PoolCall(CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
+class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     """A call over a pool, other than a blocking one."""
 
     # An error has its attributes in a dictionary, which costs each read of a stream.

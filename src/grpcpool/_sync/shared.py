@@ -74,8 +74,8 @@ def shared_channel(
 
     Returns:
         A `ChannelPool`, and so a `grpc.Channel`. Its `close()` refuses its own further calls, cancels those in flight,
-        and releases its own leases; other handles go on. When the last handle has been closed, or collected, for two
-        seconds, so is the pool.
+        and releases its own leases; other handles go on. The pool is closed two seconds after its last handle has been
+        closed or collected.
     """
     if credentials is not None:
         check_credentials(credentials)

@@ -10,7 +10,7 @@ The verdicts, in the order in which they are checked; the first that fits is ret
 no load               there were no calls or leases, and none waits
 connections lost      connections that were in service are down
 limited by streams    the server refused calls: its stream limit is below `max_streams`, or it sheds load
-sick server           more than one in twenty calls failed as calls do on a sick server
+sick server           more than one in twenty calls failed as calls do on a sick server, and connections were up
 limited by connecting no connection is up and none opens, or callers wait for connections below `max_size`
 too small             callers wait although the pool has `max_size` connections and all places are taken
 too large             almost no caller waited, and most of the connections are idle
@@ -38,7 +38,7 @@ _TOLERATED_FAILURES = 0.05
 
 
 class Verdict(enum.StrEnum):
-    """The result of `advise`."""
+    """What limits a pool, in a few words."""
 
     NO_LOAD = "no load"
     CONNECTIONS_LOST = "connections lost"
@@ -86,7 +86,7 @@ class Advice:
 
 
 def advise(before: PoolStats, after: PoolStats) -> Advice:
-    """Returns whether a pool is too small, too large, limited by something else or sick servers, or not the bottleneck.
+    """Says what limits a pool: its size, the server, connecting, or nothing.
 
     Args:
         before: A snapshot of the pool (`stats()`).
@@ -197,9 +197,10 @@ def _judge(seen: _Observation) -> tuple[Verdict, str]:
         return Verdict.NO_LOAD, "the pool had no calls and no leases."
     if seen.refused_streams:
         return _limited_by_streams(seen)
-    if seen.failed > _TOLERATED_FAILURES:
+    cannot_connect = seen.open_failures and not seen.after.ready and not seen.rests
+    if seen.failed > _TOLERATED_FAILURES and not (cannot_connect and not seen.opened):
         return _sick_server(seen)
-    if seen.waits or (seen.open_failures and not seen.after.ready and not seen.rests):
+    if seen.waits or cannot_connect:
         return _with_waiters(seen)
     return _without_waiters(seen)
 
@@ -237,10 +238,14 @@ def _sick_server(seen: _Observation) -> tuple[Verdict, str]:
     if worst is not None and worst.failures:
         address = f" to {worst.address}" if worst.address else ""
         where = f" The most on one connection are {worst.failures}, on {worst.id}{address}."
+    if seen.waits:
+        # Those that waited for long may have failed at their deadlines because of that.
+        remedy = f"{seen.waiters()}: check the servers, the deadlines of the calls, and whether max_size is too low"
+    else:
+        remedy = "A larger pool does not help: check the servers, and the deadlines of the calls"
     text = (
         f"{100 * seen.failed:.1f} % of the calls ({seen.failures}) failed as calls do on a sick server, and "
-        f"{_connections(after.avoided)} avoided now.{where} A larger pool does not help: check the "
-        "servers, and the deadlines of the calls."
+        f"{_connections(after.avoided)} avoided now.{where} {remedy}."
     )
     return Verdict.SICK_SERVER, text
 
@@ -284,7 +289,8 @@ def _with_waiters(seen: _Observation) -> tuple[Verdict, str]:
     after = seen.after
     if seen.open_failures and after.ready < after.max_size:
         failures = f"{_attempts(seen.open_failures)} to connect failed, {_connections(after.ready)} ready"
-        text = f"{failures}; {seen.waiters()}. A larger pool does not help: check server, network and log."
+        waiters = f"; {seen.waiters()}" if seen.waits else ""
+        text = f"{failures}{waiters}. A larger pool does not help: check server, network and log."
         return Verdict.LIMITED_BY_CONNECTING, text
     # What is being opened may also be a successor, or find out whether a target is up.
     if after.size - after.draining - after.opening < after.max_size:
@@ -297,9 +303,10 @@ def _with_waiters(seen: _Observation) -> tuple[Verdict, str]:
         )
         return Verdict.LIMITED_BY_CONNECTING, text
     larger = max(seen.needed, after.max_size + 1)
+    which = f"all {after.max_size} connections" if after.max_size > 1 else "the only connection"
     text = (
-        f"{seen.waiters()}, with all {after.max_size} connections open. Set max_size to {larger} or more if the server "
-        "has spare capacity; otherwise calls would wait there instead."
+        f"{seen.waiters()}, with {which} open. Set max_size to {larger} or more if the server has spare capacity; "
+        "otherwise calls would wait there instead."
     )
     return Verdict.TOO_SMALL, text
 

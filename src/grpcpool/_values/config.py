@@ -74,7 +74,7 @@ class PoolConfig:
             server (`UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNKNOWN`, `RESOURCE_EXHAUSTED`). `None`: it does
             not.
         unresponsive_after: How long a connection may answer nothing while calls on it run into their deadlines, before
-            it is replaced. `None`: for ever.
+            it is replaced. `None`: no limit.
         health_service: The service whose health gRPC watches on each connection, by `grpc.health.v1` (`""`: that of the
             server as a whole). A connection to a server that is not healthy is lost until it is. Needs a target whose
             addresses the pool deals out. `None`: health is not watched.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .events import (
     AddressesChanged,
     Avoided,
@@ -71,7 +73,7 @@ class Listener:
         """An acquire or call failed at once because the queue was full."""
 
     def refused_stream(self, event: RefusedStream) -> None:
-        """A server refused a call at its stream limit."""
+        """A server refused a call, at its stream limit or to shed load."""
 
     def released(self, event: Released) -> None:
         """A lease was released. The pool measures this only if a listener overrides this hook."""
@@ -99,6 +101,18 @@ HOOKS: dict[type[PoolEvent], str] = {
     Leaked: "leaked",
 }
 """The hook for each event."""
+
+
+def checked_listeners(listeners: object) -> tuple[Listener, ...]:
+    """Returns the listeners of a pool.
+
+    Raises:
+        TypeError: It is a single listener, or one of them is something else.
+    """
+    given = tuple(listeners) if isinstance(listeners, Iterable) else None
+    if given is None or not all(isinstance(listener, Listener) for listener in given):
+        raise TypeError(f"listeners must be a list of grpcpool.Listener objects, not {listeners!r}")
+    return given
 
 
 def hears_releases(listener: Listener) -> bool:

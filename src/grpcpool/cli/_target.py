@@ -125,7 +125,7 @@ def _of_path(text: str, path: str) -> Target:
 
 def _split(text: str, host_and_port: str) -> tuple[str, int]:
     """Returns host and port of ``host``, ``host:port``, ``[v6]``, ``[v6]:port`` or a bare v6 address."""
-    match = re.fullmatch(r"\[([^\]]+)\](?::(.*))?|([^:]+)(?::(.*))?|([0-9A-Fa-f:.%]+)", host_and_port)
+    match = re.fullmatch(r"\[([^\]]+)\](?::(.*))?|([^:]+)(?::(.*))?|((?=.*:.*:)[0-9A-Fa-f:.%]+)", host_and_port)
     if match is None:
         raise UsageError(f"{text}: not a valid target: expected host:port, dns:///host:port, ipv4:, ipv6: or unix:")
     host = match[1] or match[3] or match[5]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -30,6 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _TLS = "TLS"
 _LOAD = "Load"
@@ -92,6 +95,18 @@ def _examples(*lines: str) -> str:
     return "\n\n".join(["[bold]Examples[/bold]", *(f"[green]$ {line}[/green]" for line in lines), _EXIT_CODES])
 
 
+def _command(summary: str, *examples: str) -> Callable[[F], F]:
+    """Makes a function a command, whose help is its docstring."""
+
+    def register(function: F) -> F:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        # Typer would keep the line breaks of all paragraphs but the first.
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        return app.command(help=text, epilog=_examples(*examples), short_help=summary)(function)
+
+    return register
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"grpcpool {__version__}")
@@ -108,10 +123,7 @@ def main(
     del version
 
 
-@app.command(
-    epilog=_examples("grpcpool demo", "grpcpool demo --aio"),
-    short_help="Shows what a pool does, on local servers that it starts.",
-)
+@_command("Shows what a pool does, on local servers that it starts.", "grpcpool demo", "grpcpool demo --aio")
 def demo(
     aio: Annotated[bool, typer.Option("--aio", help="Use asyncio: tasks, grpc.aio and grpcpool.aio.")] = False,
 ) -> None:
@@ -125,14 +137,12 @@ def demo(
         raise typer.Exit(run_demo(sys.stdout, aio=aio))
 
 
-@app.command(
-    epilog=_examples(
-        "grpcpool probe localhost:50051",
-        "grpcpool probe dns:///orders.internal:443 --tls --in-flight 2000",
-        "grpcpool probe ipv4:10.0.0.7:8443 --ca ca.pem --authority orders.internal",
-        "grpcpool probe unix:/run/orders.sock --json",
-    ),
-    short_help="Inspects a server, and recommends a configuration for a pool.",
+@_command(
+    "Inspects a server, and recommends a configuration for a pool.",
+    "grpcpool probe localhost:50051",
+    "grpcpool probe dns:///orders.internal:443 --tls --in-flight 2000",
+    "grpcpool probe ipv4:10.0.0.7:8443 --ca ca.pem --authority orders.internal",
+    "grpcpool probe unix:/run/orders.sock --json",
 )
 def probe(
     target: TargetOf,
@@ -158,15 +168,13 @@ def probe(
         run(target, options, timeout=timeout, in_flight=in_flight, with_json=with_json, console=new_console())
 
 
-@app.command(
-    epilog=_examples(
-        "grpcpool bench localhost:50051 shop.Orders/Get --data '{\"id\": 7}'",
-        "grpcpool bench localhost:50051 shop.Orders/Get --concurrency 1,50,400 --report report.html",
-        "grpcpool bench localhost:50051 shop.Orders/Get --rate 50%,90%,120% -H 'authorization: Bearer ...'",
-        "grpcpool bench localhost:50051 shop.Orders/List --proto shop.proto --compare bare,pool",
-        "grpcpool bench dns:///orders:443 shop.Orders/Get --data @request.json --tls --json",
-    ),
-    short_help="Measures calls: one channel, gRPC's own scaling, a pool.",
+@_command(
+    "Measures calls: one channel, gRPC's own scaling, a pool.",
+    "grpcpool bench localhost:50051 shop.Orders/Get --data '{\"id\": 7}'",
+    "grpcpool bench localhost:50051 shop.Orders/Get --concurrency 1,50,400 --report report.html",
+    "grpcpool bench localhost:50051 shop.Orders/Get --rate 50%,90%,120% -H 'authorization: Bearer ...'",
+    "grpcpool bench localhost:50051 shop.Orders/List --proto shop.proto --compare bare,pool",
+    "grpcpool bench dns:///orders:443 shop.Orders/Get --data @request.json --tls --json",
 )
 def bench(
     context: typer.Context,

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import grpc
 from grpc.aio import EOF, AioRpcError, Metadata, UsageError
 
-from ._shared import UNREAD_LIMIT, failure_of
+from ._shared import UNREAD_LIMIT, checked_code, checked_responses, failure_of
 
 _log = logging.getLogger("grpcpool.testing")
 
@@ -107,13 +107,13 @@ class FakeCall(grpc.aio.Call):
 
         One, if the call has one response. They are messages, not bytes: the stub does not deserialize them.
         """
-        for response in responses:
+        for response in checked_responses(responses, streams=self.streams[1]):
             self.send(response)
         self._conclude(_OK)
 
     def fail(self, code: grpc.StatusCode, details: str = "") -> None:
         """Ends the call with an error, at once; unread responses are lost."""
-        self._end(Status(code, details))
+        self._end(Status(checked_code(code), details))
 
     def handle(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs the handler, which ends the call; cancels it if the call ends in another way."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -71,14 +71,42 @@ def failure_of(raised: Exception, unexpected: str) -> tuple[grpc.StatusCode, str
         return code, details_of(raised), ()
 
 
+def checked_responses(responses: Iterable[Any], *, streams: bool) -> list[Any]:
+    """Returns the responses that a test ends a call with, if the call may have as many.
+
+    Raises:
+        TypeError: It is one text, which would be as many responses as characters.
+        ValueError: There are several, and the call has no stream of responses.
+    """
+    if isinstance(responses, str | bytes):
+        raise TypeError(f"responses must be a list: finish([{responses!r}])")
+    found = list(responses)
+    if len(found) > 1 and not streams:
+        raise ValueError(f"the call has one response, not {len(found)}")
+    return found
+
+
+def checked_code(code: grpc.StatusCode) -> grpc.StatusCode:
+    """Returns the code.
+
+    Raises:
+        TypeError: It is not a `grpc.StatusCode`.
+    """
+    if not isinstance(code, grpc.StatusCode):
+        raise TypeError(f"code must be a grpc.StatusCode, not {code!r}")
+    return code
+
+
 class FakeConnection:
     """The part of a fake channel that tests control, in both worlds."""
 
     def __init__(self, handlers: Mapping[str, Handler] | None, *, connects: bool, holds_calls: bool) -> None:
         """Starts in state `IDLE`."""
-        for method in handlers or ():
+        for method, handler in (handlers or {}).items():
             if not method.startswith("/"):
                 raise ValueError(f"handlers need full method names, such as '/shop.Orders/Get', not {method!r}")
+            if not callable(handler):
+                raise TypeError(f"the handler of {method} must be a function of the request, not {handler!r}")
         self.handlers = dict(handlers or {})
         self.holds_calls = holds_calls
         self.closed = 0
@@ -133,7 +161,7 @@ class FakeFactoryOf(Generic[C]):
     def __init__(self, make: Callable[[], C], *, fails: int) -> None:
         """Creates channels with `make`, after the first `fails` calls have failed."""
         if not callable(make):
-            raise TypeError(f"a FakeFactory needs a function that creates channels, such as lambda: {make!r}")
+            raise TypeError(f"a FakeFactory needs a function such as lambda: FakeChannel(handlers), not {make!r}")
         self._make = make
         self._fails = fails
         self._lock = threading.Lock()

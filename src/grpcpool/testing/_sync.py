@@ -16,6 +16,7 @@ from ._shared import (
     FakeFactoryOf,
     Handler,
     HandlerError,
+    checked_code,
     codec,
     response_codec,
 )
@@ -338,7 +339,7 @@ def error(
 ) -> FakeCall:
     """Returns an error for a handler to raise."""
     call = FakeCall()
-    call._conclude(Status(code, details, tuple(trailing_metadata)))
+    call._conclude(Status(checked_code(code), details, tuple(trailing_metadata)))
     return call
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import grpc
 
-from ._shared import UNREAD_LIMIT, failure_of
+from ._shared import UNREAD_LIMIT, checked_code, checked_responses, failure_of
 
 if TYPE_CHECKING:
     # gRPC's class takes no type parameters at run time; the messages are of the user's types.
@@ -108,11 +108,11 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
 
         One, if the call has one response. They are messages, not bytes: the stub does not deserialize them.
         """
-        self._end(OK, responses)
+        self._end(OK, checked_responses(responses, streams=self._streams))
 
     def fail(self, code: grpc.StatusCode, details: str = "") -> None:
         """Ends the call with an error, at once; unread responses are lost."""
-        self._end(Status(code, details))
+        self._end(Status(checked_code(code), details))
 
     def _end(self, status: Status, responses: Iterable[Any] = (), *, cancelled: bool = False) -> bool:
         with self._changed:
@@ -333,10 +333,13 @@ class FakeCall(grpc.RpcError, grpc.Call, _Future):
             raise status.raised
         return status
 
-    def __str__(self) -> str:
-        """Returns code and details as text."""
-        status = self._status
-        return f"<{type(self).__name__}: {status and status.code}, {status.details if status else ''!r}>"
+    def __repr__(self) -> str:
+        """Returns how the call ended."""
+        how = "running" if self._status is None else f"{self._status.code.name} {self._status.details!r}"
+        return f"<{type(self).__name__}: {how}>"
+
+    # Otherwise the text would be that of the arguments of the error, which has none.
+    __str__ = __repr__
 
 
 def _nothing() -> None:

@@ -46,6 +46,7 @@ from ._shared import (
     FakeFactoryOf,
     Handler,
     HandlerError,
+    checked_code,
     codec,
     response_codec,
 )
@@ -88,7 +89,8 @@ def error(
 ) -> AioRpcError:
     """Returns an error for a handler to raise."""
     trailing = Metadata(*trailing_metadata)
-    return AioRpcError(code, Metadata(), trailing, details, Status(code, details).debug_error_string())
+    text = Status(checked_code(code), details).debug_error_string()
+    return AioRpcError(code, Metadata(), trailing, details, text)
 
 
 class _Method:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import httpx2
 import pytest
@@ -57,6 +58,13 @@ def test_an_asyncio_pool_is_shown_from_another_thread(server: Server) -> None:
             await pool.unary_unary(ECHO)(b"2")
 
     asyncio.run(live())
+
+
+def test_a_pool_is_not_an_inspector() -> None:
+    """The error names the remedy: otherwise each request would fail."""
+    pool: Any = grpcpool.insecure_channel("localhost:1")
+    with pytest.raises(TypeError, match=r"for a pool, serve\(Inspector\(pool\)\)"):
+        serve(pool)
 
 
 def test_a_port_in_use_raises_at_once() -> None:

@@ -99,10 +99,10 @@ def describe_by_reflection(
     except CommandError:
         raise
     except grpc.RpcError as error:
-        code, details = error.code(), error.details()
+        code, details = error.code(), f": {error.details()}" if error.details() else ""
         if code is grpc.StatusCode.UNIMPLEMENTED:
             raise CommandError("the server does not support reflection: describe the method with --proto") from error
-        raise CommandError(f"reflection failed: {code.name}: {details}") from error
+        raise CommandError(f"reflection failed: {code.name}{details}") from error
     except Exception as error:  # protobuf and the client raise many kinds for what a server may send
         raise CommandError(f"the server's reflection is not valid: {type(error).__name__}: {error}") from error
 

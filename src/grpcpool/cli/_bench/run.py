@@ -122,9 +122,8 @@ def _call_once(channel: grpc.Channel, method: Method, timeout: float, metadata: 
     try:
         call_once(channel, method, timeout, metadata)
     except grpc.RpcError as error:
-        raise CommandError(
-            f"the first call of {method.path} failed: {failure_name(error)}: {error.details()}"
-        ) from error
+        details = f": {error.details()}" if error.details() else ""
+        raise CommandError(f"the first call of {method.path} failed: {failure_name(error)}{details}") from error
 
 
 def _check_sizes(levels: Iterable[Level], plan: Plan) -> None:

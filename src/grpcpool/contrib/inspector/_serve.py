@@ -78,9 +78,12 @@ def serve(inspector: Inspector, port: int = 0, host: str = "127.0.0.1") -> Serve
         The running server, with its ``url`` and ``close()``.
 
     Raises:
+        TypeError: `inspector` is not an `Inspector`.
         ImportError: uvicorn is not installed.
         OSError: The port is in use, or the address does not belong to this machine.
     """
+    if not isinstance(inspector, Inspector):
+        raise TypeError(f"inspector must be an Inspector, not {inspector!r}; for a pool, serve(Inspector(pool))")
     try:
         import uvicorn  # noqa: PLC0415 -- only this needs it
     except ImportError as error:
