@@ -153,8 +153,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
             end_early(on_end(native, end, driver))
             return
         end.apart = True  # If it is over already.
-        running.native = on_end(native, end, driver)
-        end.apart = False
+        running.native, end.apart = on_end(native, end, driver), False
 
     def _end(self, end: End, place: Place, *, refused: bool) -> bool:
         """The native call of this `end`, on `place`, is over; returns whether it is sent again: it was refused."""
