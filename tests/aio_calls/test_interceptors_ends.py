@@ -18,6 +18,7 @@ from aio_calls.support_interceptors import (
     intercepted,
     native,
     passes,
+    raises,
     wraps_responses,
 )
 from grpcpool._grpc.release import GRPC_RELEASE
@@ -244,3 +245,22 @@ async def _close_with_two(at: World, pool: Any) -> None:
     assert await running == ("cancelled",)
     assert await waiting == ("error", grpc.StatusCode.CANCELLED, "Channel closed!")
     assert (pool.stats().in_flight, pool.stats().waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("place", ["argument", "native"])
+@pytest.mark.parametrize("way", KINDS, ids=str)
+@in_loop
+async def test_what_interceptors_raise_is_not_reported_as_unseen(calls: CallServer, place: Any, way: Way) -> None:
+    """A call that is dropped leaves no "Task exception was never retrieved", however its interceptors end."""
+    reported: list[Any] = []
+    async with world(calls) as at:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+        channel: Any = native(at, raises) if place == "native" else await intercepted(at, place, raises)
+        call = way.begin(channel)
+        await until(call.done)
+        del call
+        way.begin(channel)
+        await settle(10)
+        gc.collect()
+        await settle(10)
+    assert "Task exception was never retrieved" not in reported

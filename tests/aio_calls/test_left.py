@@ -15,6 +15,8 @@ import grpc
 import pytest
 
 from aio_calls.support import World, bad_requests, crowded, failing, world
+from grpcpool.aio import ChannelPool
+from grpcpool.testing.aio import FakeChannel, FakeFactory
 from support.aio_pools import at_rest
 from support.aio_ways import END_DROPPED, END_UNREAD, WAYS, Outcome, Way, status_of
 from support.call_server import CallServer, new_tag
@@ -261,4 +263,63 @@ async def test_invalid_metadata_of_a_dropped_call(calls: CallServer, way: Way, i
         told: list[Any] = []
         way.begin(pool, metadata=_INVALID[invalid], timeout=None).add_done_callback(told.append)
         await until(lambda: told, timeout=5)
+        await at_rest(pool)
+
+
+# --- ended while it is dropped --------------------------------------------------------------------------------------
+
+
+class _Cancels:
+    """Cancels its call when it is collected, which it is together with the call."""
+
+    def __init__(self) -> None:
+        self.call: Any = None
+        self._itself = self
+
+    def __del__(self) -> None:
+        self.call.cancel()
+
+
+@pytest.mark.parametrize("lease", [False, True], ids=["pool", "lease"])
+@pytest.mark.parametrize("way", _KINDS, ids=str)
+@in_loop
+async def test_cancelled_by_what_is_collected_with_it(calls: CallServer, way: Way, lease: bool) -> None:
+    """The callbacks of the call get a call that is cancelled."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        channel: Any = await pool.acquire() if lease else pool
+        told: list[Any] = []
+        tag = new_tag()
+        # It is older than the call, and so finalized first.
+        holder = _Cancels()
+        gc.collect()
+        call = way.begin(channel, f"hold:{tag}")
+        await way.send(call, f"hold:{tag}")
+        await at.until_held(tag)
+        call.add_done_callback(told.append)
+        holder.call = call
+        del call, holder
+        gc.collect()
+        await until(lambda: told)
+        assert [one.cancelled() for one in told] == [True]
+        if lease:
+            channel.release()
+        await at_rest(pool)
+
+
+@pytest.mark.parametrize("way", [way for way in _KINDS if way.streams_out], ids=str)
+@in_loop
+async def test_ended_as_it_is_dropped(way: Way) -> None:
+    """A stream that ends well after it was dropped, and before it is cancelled for that, calls its callbacks."""
+    factory = FakeFactory(lambda: FakeChannel(holds_calls=True))
+    async with ChannelPool(factory) as pool:
+        await pool.open()
+        told: list[Any] = []
+        call = way.begin(pool)
+        call.add_done_callback(told.append)
+        (below,) = factory.made[0].calls
+        del call
+        below.finish([])
+        await settle()
+        assert [await one.code() for one in told] == [grpc.StatusCode.OK]
         await at_rest(pool)

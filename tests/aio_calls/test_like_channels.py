@@ -13,11 +13,11 @@ import pytest
 
 import grpcpool
 from aio_calls.support import Full, World, begun, world
-from aio_calls.support_interceptors import of_all_kinds, passes
+from aio_calls.support_interceptors import intercepted, native, of_all_kinds, passes
 from grpcpool import PoolConfig, isolated
 from grpcpool._aio.interceptors import add_interceptors
 from grpcpool._grpc.release import GRPC_RELEASE
-from support.aio_ways import STREAM, UNARY, outcome_of
+from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of
 from support.call_server import SS, US, CallServer, new_tag
 from support.loops import in_loop, run, settle
 
@@ -221,6 +221,42 @@ async def test_a_call_has_one_iterator(calls: CallServer, over: str) -> None:
         call.cancel()
 
 
+@pytest.mark.parametrize("over", ["bare", "pool", "wait"])
+@in_loop
+async def test_an_iterator_is_closed_while_it_is_read(calls: CallServer, over: str) -> None:
+    """That raises, and affects neither the call nor what reads it."""
+    async with world(calls) as at:
+        pool = await at.pool()
+        channel: Any = await _channel(at, "bare") if over == "bare" else pool
+        full = await Full.of(pool)
+        if over != "wait":
+            full.make_room()
+        call = STREAM.begin(channel)
+        responses: Any = aiter(call)
+        first, early = asyncio.create_task(anext(responses)), anext(responses)
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="already running"):
+            await responses.aclose()
+        full.make_room()
+        assert await first == b"0"
+        # One that was asked for before, and is awaited only now.
+        assert await early == b"1"
+        assert [response async for response in call] == [b"2"]
+
+
+@pytest.mark.parametrize("over", ["bare", "channels"])
+@in_loop
+async def test_a_call_with_interceptors_is_read_twice_at_once(calls: CallServer, over: str) -> None:
+    """The second raises, and the call goes on, where the interceptors are those of the channels, too."""
+    async with world(calls) as at:
+        channel: Any = native(at, passes) if over == "bare" else await intercepted(at, "channels", passes)
+        call = channel.unary_stream(US)(b"ok")
+        first, second = [asyncio.create_task(outcome_of(call.read())) for _ in range(2)]
+        assert (await second)[0] is RuntimeError
+        assert await first == ("answer", b"0")
+        assert [await call.read() for _ in range(3)] == [b"1", b"2", grpc.aio.EOF]
+
+
 @in_loop
 async def test_a_loop_over_responses_is_continued(calls: CallServer) -> None:
     """A second loop over a call goes on where the first was left."""
@@ -245,6 +281,19 @@ async def test_a_stream_that_never_began_raises_once(calls: CallServer, ends: st
             call.cancel()
         assert (await outcome_of(STREAM.take(call)))[0] == ("cancelled" if ends == "cancelled" else "error")
         assert await outcome_of(STREAM.take(call)) == ("answer", [])
+
+
+@pytest.mark.parametrize("ask", ["write", "done_writing"])
+@pytest.mark.parametrize("way", [way for way in WAYS if "iterator" in way.gives], ids=str)
+@in_loop
+async def test_writing_to_a_call_with_an_iterator_that_never_began(calls: CallServer, way: Way, ask: str) -> None:
+    """It raises `UsageError`, as on any call with an iterator, whether that is over or not."""
+    async with world(calls) as at:
+        full = await at.full()
+        for call in (way.begin(at.plain), way.begin(full.pool)):
+            call.cancel()
+            with pytest.raises(grpc.aio.UsageError):
+                await (call.write(b"") if ask == "write" else call.done_writing())
 
 
 # --- answered by an interceptor -------------------------------------------------------------------------------------

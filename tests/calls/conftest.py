@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
 
+from calls.full import Full, MakeFull
 from grpcpool import ChannelPool
 from support.call_server import CallServer
 from support.connections import assert_no_connections
-from support.pools import PoolMaker
+from support.pools import PoolMaker, assert_at_rest
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +42,28 @@ def plain(calls: CallServer) -> Iterator[grpc.Channel]:
     """The reference: gRPC's own channel to the same server."""
     with calls.channel() as channel:
         yield channel
+
+
+@pytest.fixture
+def full(single: ChannelPool) -> Iterator[Full]:
+    """A full pool; afterwards it is at rest."""
+    made = Full(single)
+    yield made
+    made.make_room()
+    assert_at_rest(single)
+
+
+@pytest.fixture
+def make_full(calls: CallServer, make_pool: PoolMaker) -> Iterator[MakeFull]:
+    """Makes full pools with a test's configuration; afterwards they are at rest."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**config: Any) -> Full:
+            pool = make_pool(calls.channel, max_size=1, max_streams=1, **config)
+            pool.open()
+            full = Full(pool)
+            stack.callback(assert_at_rest, pool)
+            stack.callback(full.make_room)
+            return full
+
+        yield make

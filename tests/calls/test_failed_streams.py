@@ -13,6 +13,7 @@ import pytest
 from grpc.experimental import ChannelOptions
 
 from grpcpool import ChannelPool, isolated
+from grpcpool._grpc.failed_streams import reference
 from support.call_server import SS, US, CallServer, new_tag
 from support.pools import PoolMaker
 from support.waiting import background, eventually
@@ -88,3 +89,18 @@ def test_read_by_its_reader_alone(calls: CallServer, make_pool: PoolMaker) -> No
     held = _fail_to_read(calls, pool, _WAYS[0], told.append)
     eventually(lambda: told == [held])
     assert pool.stats().in_flight == 0
+
+
+@pytest.mark.parametrize("way", _WAYS, ids=str)
+def test_nothing_is_left_to_do_for_a_stream_that_is_over(calls: CallServer, plain: grpc.Channel, way: Way) -> None:
+    """One that is dropped wakes a thread, to be cancelled, only if it is not over."""
+    woken: list[Any] = []
+    for command, expected in (("ok", 0), (f"hold:{new_tag()}", 1)):
+        call = way.begin(plain, command)
+        known = reference(call, woken.append)
+        assert next(call) == b"0"
+        if not expected:
+            assert list(call) == [b"1", b"2"]
+        del call
+        eventually(lambda: known() is None)  # noqa: B023 -- called within this turn
+        assert len(woken) == expected

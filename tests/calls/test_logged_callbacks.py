@@ -292,4 +292,4 @@ def test_a_fake_call(make_pool: PoolMaker, caplog: pytest.LogCaptureFixture) -> 
         eventually(lambda: channel.calls)
         getattr(call, adder)(_raising(SystemExit))
         channel.calls.pop().finish([b"1"])
-    assert _logged(caplog) == [SystemExit] * 2
+    eventually(lambda: _logged(caplog) == [SystemExit] * 2)

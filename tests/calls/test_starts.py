@@ -14,14 +14,13 @@ from grpcpool import ChannelPool
 from support.call_server import UU, CallServer, new_tag
 from support.pools import PoolMaker, assert_at_rest
 from support.waiting import LONG, background, eventually, is_inside
-from support.ways import NOT_BLOCKING, Way
+from support.ways import FUTURES, NOT_BLOCKING, Way
 
 pytestmark = pytest.mark.timeout(60)
 
 Hook = Callable[[str], None]
 """Is called with the request of a call that is being started, on the thread that starts it."""
 
-FUTURES = tuple(way for way in NOT_BLOCKING if way.how == "future")
 
 # gRPC's stubs need type parameters that its classes do not accept at run time.
 _KINDS: tuple[Any, ...] = (

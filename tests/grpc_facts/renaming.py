@@ -18,7 +18,7 @@ import pathlib
 import re
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 NEW = "renamed_"
@@ -118,13 +118,21 @@ class _Warnings(logging.Handler):
         self.said.append(record.getMessage())
 
 
+def _scenario(name: str) -> Callable[..., Any]:
+    """The scenario of that name, of either world."""
+    for module in ("grpc_facts.scenarios", "grpc_facts.aio_scenarios"):
+        scenario: Callable[..., Any] | None = getattr(importlib.import_module(module), name, None)
+        if scenario is not None:
+            return scenario
+    raise LookupError(name)
+
+
 def run(what: dict[str, Any]) -> NoReturn:
     """Runs the scenario, prints what it returns and what the pool has warned of, and ends the process."""
     install(what["patterns"], what["modules"], what["hidden"])
     warnings = _Warnings()
     logging.getLogger("grpcpool").addHandler(warnings)
-    scenario = getattr(importlib.import_module("grpc_facts.scenarios"), what["scenario"])
-    result = scenario(*what["arguments"])
+    result = _scenario(what["scenario"])(*what["arguments"])
     sys.stdout.write(json.dumps({"result": result, "warnings": warnings.said}) + "\n")
     sys.stdout.flush()
     # gRPC itself may wait for a call that is left.

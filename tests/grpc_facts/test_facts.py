@@ -29,7 +29,9 @@ _OURS = {("_aio/lease.py", "lease._channel"), ("_sync/lease.py", "lease._channel
 # What is private, and not gRPC's, in the folder of the facts.
 # They are attributes of these.
 _CLASSES = {fact.name.rpartition(".")[0] for fact in FACTS} - {""}
-_OTHERS = {"sys._getframe", "sys._current_frames", "kind._kind", "future._asyncio_future_blocking"}
+_OTHERS = {"sys._getframe", "sys._current_frames", "kind._kind", "future._asyncio_future_blocking", "lock._is_owned"}
+# Attributes of Python's conditions.
+_OF_CONDITIONS = {"_is_owned", "_lock", "_waiters"}
 
 
 def _sources() -> Iterator[tuple[str, str]]:
@@ -127,7 +129,8 @@ def test_what_the_folder_uses_has_a_row() -> None:
                 case ast.Attribute(attr=name) if name.startswith("_") and not name.startswith("__"):
                     known = name in _WORDS or _is_own(node) or ast.unparse(node) in _OTHERS
                 case ast.Constant(value=str(name)) if re.fullmatch(r"_[A-Za-z]\w+|grpc(\.\w+)*\._\w+", name):
-                    known = name in _WORDS | _CLASSES | _MODULES | _OFFERED | {"_running", "grpc._cython"}
+                    others = _OF_CONDITIONS | {"_running", "grpc._cython"}
+                    known = name in _WORDS | _CLASSES | _MODULES | _OFFERED | others
                 case _:
                     continue
             if not known:

@@ -75,6 +75,8 @@ WAYS = (
     Way("stream_stream", "__call__", SS),
 )
 NOT_BLOCKING = tuple(way for way in WAYS if not way.blocks)
+FUTURES = tuple(way for way in NOT_BLOCKING if way.how == "future")
+STREAMS = tuple(way for way in NOT_BLOCKING if way.streams_out)
 
 
 def outcome_of(work: Callable[[], Any]) -> tuple[Any, ...]:

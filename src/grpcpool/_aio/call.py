@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.aio_calls import has_done_writing, when_over
+from .._grpc.aio_calls import has_done_writing, is_being_read, is_over, when_over
 from .._grpc.cancel_messages import NEED_NO_HELP, keeping_message, restore_kept
 from .._grpc.status import is_refused_stream
 from .._shared.arguments import REQUEST
 from .._shared.finalizers import interrupts
 from .call_stages import Running, Stage, Waiting
-from .endings import call_all, drop, end_if_not_sent, end_unheld, is_over
+from .endings import call_all, drop, end_if_not_sent, end_unheld
 from .failed_call import Failed, locally_cancelled
 from .responses import NOWHERE, Responses
 
@@ -367,6 +367,8 @@ class _ManyResponses(CallProxy):
                 # Until the request is sent, a cancellation ends the sending, and its message is lost.
                 message = await (native.read() if self._has_responded else keeping_message(native.read()))
             except BaseException as error:
+                if isinstance(error, RuntimeError) and is_being_read(native):
+                    raise
                 if not self._is_sent_again(native, error):
                     raise
             else:
@@ -378,12 +380,18 @@ class _ManyRequests(CallProxy):
     """A call with a stream of requests; never sent again."""
 
     _may_repeat = False
+    # Whether its requests are written; known if it has failed before it began.
+    _is_written = True
 
     @property
     def _done_writing_flag(self) -> bool:
         """GRPC's own interceptors read it."""
         native = self._stage.native
         return native is not None and has_done_writing(native)
+
+    def _fail(self, waiting: Waiting, failed: Failed) -> None:
+        self._is_written = waiting.arguments[REQUEST] is None
+        super()._fail(waiting, failed)
 
     async def write(self, request: Any) -> None:
         native = await self._begun_for_writing()
@@ -400,10 +408,10 @@ class _ManyRequests(CallProxy):
     async def _begun_for_writing(self) -> Any:
         """As `_begun`. As with gRPC, a coroutine that is cancelled while it waits to write does not cancel the call."""
         stage = self._stage
+        if not (stage.arguments[REQUEST] is None if isinstance(stage, Waiting) else self._is_written):
+            raise grpc.aio.UsageError(MIXED_STYLES)
         if not isinstance(stage, Waiting):
             return stage.native
-        if stage.arguments[REQUEST] is not None:
-            raise grpc.aio.UsageError(MIXED_STYLES)
         native = await self._begun()
         if isinstance(native, Failed):
             # It failed while this waited: raises that error, and not that the call was over before.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._machine.queue import Waiter
@@ -118,6 +119,10 @@ class Waiting(Waiter):
         return None if deadline is None else max(0.0, deadline - self.driver.monotonic())
 
 
+def nobody() -> None:
+    """Stands for the reference to a call that has been dropped, and will not be asked for any more."""
+
+
 class Running:
     """The native call runs, or is over for good. At its end it calls `ended`; this has all that the end needs.
 
@@ -154,7 +159,7 @@ class Running:
     native: Any
     over: bool
     _caller: Any
-    call: weakref.ref[Any]
+    call: Callable[[], Any]
     # Not set until the place is taken. A call on a lease holds no place, but runs on a slot as well.
     _slot: Any
     _released: bool
@@ -185,12 +190,17 @@ class Running:
                 self.keep_no_longer()
 
     def end_call(self) -> None:
-        """The native call is over for good: ends the call, or breaks the cycle of the two if the call was dropped."""
+        """The native call is over for good: ends the call."""
         call = self.call()
-        if call is None:
-            self.native = None
-        else:
+        if call is not None:
             call._end(self)
+        else:
+            self.leave_native()
+
+    def leave_native(self) -> None:
+        """The native call is over, and the call is gone: breaks the cycle, unless `drop` is still to come."""
+        if self.call is nobody:
+            self.native = None
 
     def keep(self, call: Any) -> None:
         """Holds the call until it is over. As in `Waiting`."""
@@ -204,9 +214,14 @@ class Running:
             call._driver.keep(self, None)
 
     def drop(self) -> None:
-        """The call has been dropped: breaks the cycle of this and the native call, if that is over."""
+        """The call has been dropped: breaks the cycle of this and the native call, now or when that is over.
+
+        Not before: the callbacks of a call that was dropped get the native one.
+        """
         if self._caller is None:
             self.native = None
+        else:
+            self.call = nobody
 
 
 def new_running(

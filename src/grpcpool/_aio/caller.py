@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
 import weakref
@@ -63,7 +64,7 @@ class RunningInPool(Running):
             self.over = True
             call = self.call()
             if call is None:
-                self.native = None
+                self.leave_native()
             elif call._callbacks is not None:
                 call._run_callbacks()
         else:
@@ -241,6 +242,10 @@ class PoolCaller:
             driver.release(slot, 1, waiting)
             call._fail(waiting, Failed(grpc.StatusCode.INTERNAL, str(error), error, raises=error))
             return
+        if (task := asyncio.current_task(driver.loop)) is not None and task.cancelling():
+            with contextlib.suppress(TypeError):
+                # What an interceptor returned may not be referred to weakly.
+                driver.begun_late.add(native)
         running = new_running(RunningInPool, self, call, arguments, waiting.context, waiting.began)
         running._slot, running._released = slot, False
         running.placed_at = driver.monotonic()

@@ -25,6 +25,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
+from .._grpc.aio_calls import is_over
 from .._grpc.client_modules import is_of_grpc
 from .._machine.queue import Waiter
 from .._machine.slot import Slot
@@ -38,7 +39,9 @@ from .._values.config import PoolConfig
 from .._values.errors import PoolError, Refusal, WrongEventLoopError, refusal_error
 from .._values.listener import Listener
 from .._values.slot_states import SlotState
+from .kept import Kept
 from .looking_up import look_up_now
+from .loop_end import LoopEnd, at_end_of, end_late, forget
 from .opening import open_channel, prime
 from .slot_channel import AioSlotChannel
 
@@ -48,18 +51,9 @@ _JOIN_TIMEOUT = 2.0
 # A wait for a change also checks the clock this often, because the clock may be a test's.
 _CHECKS_EVERY = 0.05
 
-# Seconds for which a timer is set that only holds something. asyncio waits for a day at most.
-_DAY = 86_400.0
-
 # A look-up that others have cancelled is reported so many seconds later. A loop that cancels all tasks because it ends
 # is closed by then.
 _IF_IT_GOES_ON = 0.1
-
-
-class Kept(dict[Any, Any]):
-    """Calls that go on although nothing else holds them, by their stages."""
-
-    __slots__ = ("__weakref__",)
 
 
 class AioDriver(Driver):
@@ -96,6 +90,9 @@ class AioDriver(Driver):
         # Only the loop holds it: it ends with the loop. The finalizer of the pool holds this driver, and the calls hold
         # the pool, so that nothing would be freed otherwise.
         self._kept: Callable[[], Kept | None] = _nothing
+        self._loop_end: LoopEnd | None = None
+        # gRPC's calls that began as others were cancelled, which may be because the loop ends.
+        self.begun_late: weakref.WeakSet[Any] = weakref.WeakSet()
         self._awaits_change: set[asyncio.Future[None]] = set()
         # The tasks that run interceptors.
         self._chains: set[asyncio.Task[Any]] = set()
@@ -134,6 +131,7 @@ class AioDriver(Driver):
             if running is None:
                 raise RuntimeError(f"pool {self.name!r}: must first be used in a running event loop")
             self.loop, self._thread = running, threading.get_ident()
+            self._loop_end = at_end_of(running, partial(_end_calls, weakref.ref(self)))
         elif running is None and self.loop.is_running():
             raise self._wrong_loop()
 
@@ -345,9 +343,8 @@ class AioDriver(Driver):
         if kept is None:
             if self.void:
                 return
-            kept = Kept()
+            kept = Kept.by(self.loop)
             self._kept = weakref.ref(kept)
-            _hold(self.loop, kept)
         kept[stage] = call
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -438,6 +435,8 @@ class AioDriver(Driver):
         for task in tuple(self._look_ups.values()):
             task.cancel()
         self.finished.set()
+        if self._loop_end is not None:
+            forget(self._loop_end)
         self.changed()
         self._stop_timer()
         self.unsubscribe()
@@ -481,15 +480,15 @@ def _nothing() -> None:
     return None
 
 
-def _hold(loop: asyncio.AbstractEventLoop, kept: Kept) -> None:
-    """The loop holds `kept` until it is closed, or until a day has passed in which nothing is kept."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_later(_DAY, _hold_on, loop, kept, context=contextvars.Context())
+async def _end_calls(reference: Callable[[], AioDriver | None]) -> None:
+    """The loop ends, and has cancelled all tasks, gRPC's too. Calls that waited for places would begin at that.
 
-
-def _hold_on(loop: asyncio.AbstractEventLoop, kept: Kept) -> None:
-    if kept:
-        _hold(loop, kept)
+    asyncio would report their tasks as destroyed, and gRPC would keep their connections open.
+    """
+    driver = reference()
+    if driver is not None and not driver.void:
+        driver.refuse_all([waiter for waiter in driver.machine.queue if waiter.is_call], driver.closed_error)
+        await end_late([call for call in driver.begun_late if not is_over(call)])
 
 
 def _is_cancelled() -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .._grpc.aio_calls import sending_of
+from .._grpc.aio_calls import is_over, sending_of
 from .call_stages import Running, Waiting
 from .failed_call import locally_cancelled
 
@@ -23,9 +23,7 @@ def drop(driver: AioDriver, stage: Waiting | Running, callbacks: list[Callable[[
         native = locally_cancelled()
     else:
         native = stage.native
-        if stage.over:
-            callbacks = None
-        elif is_over(native):
+        if is_over(native):
             stage.ended()
         else:
             native.cancel()
@@ -58,14 +56,6 @@ def call_all(callbacks: Iterable[Callable[[Any], None]], call: Any, loop: asynci
             loop.call_soon(_raise, stop)
         except BaseException as error:  # noqa: BLE001 -- a user's callback may raise anything
             loop.call_exception_handler({"message": "a done callback of a call failed", "exception": error})
-
-
-def is_over(native: Any) -> bool:
-    """Whether a call is over, or does not say: what gRPC makes of an interceptor's own answer may not."""
-    try:
-        return bool(native.done())
-    except Exception:  # noqa: BLE001 -- as above
-        return True
 
 
 def _raise(error: BaseException) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from .._grpc.aio_calls import is_over
 from .._grpc.interceptor_chain import chain_of
 from .arguments import as_metadata, check_compression
 
@@ -59,7 +60,7 @@ class _Last(
         own = self._chain is None or task is self._chain
         held = partial(_same, call) if call._ends_unread else weakref.ref(call)
         # Those that are over need not be cancelled: an interceptor may make thousands.
-        self._begun = [(held, task) for held, task in self._begun if not _is_over(held())]
+        self._begun = [(held, task) for held, task in self._begun if _runs(held())]
         self._begun.append((held, None if own or task is None else weakref.ref(task)))
         return call
 
@@ -77,6 +78,9 @@ class _Last(
                 # One that a running task has begun goes on with that: others may wait for it.
                 if task is None or (other := task()) is None or other.done():
                     _cancel(call())
+        else:
+            # Otherwise asyncio reports what it raised as unseen if the call is dropped. GRPC's own call prevents that.
+            chain.exception()
         self._caller.end_chain()
 
     def mark_complete(self) -> None:
@@ -96,8 +100,8 @@ def _same(call: Any) -> Any:
     return call
 
 
-def _is_over(call: Any) -> bool:
-    return call is None or bool(call.done())
+def _runs(call: Any) -> bool:
+    return call is not None and not is_over(call)
 
 
 def _cancel(call: Any) -> None:

@@ -22,6 +22,8 @@ class Responses(AsyncIterator[Any]):
     def __init__(self, call: Any) -> None:
         self._call = call
         self._iterator: AsyncIterator[Any] | None = call._iterator
+        # Whether the first response is being read.
+        self._reads_first = False
         # Whose connection delivers the responses.
         self._slot: Any = NOWHERE if self._iterator is None else call._delivers()
 
@@ -31,10 +33,22 @@ class Responses(AsyncIterator[Any]):
     def __anext__(self) -> Any:
         # A call that has responded is not sent again: from here on the native iterator serves.
         if self._iterator is None:
-            return self._first()
+            return self._first_or_next()
         # It has delivered the one before.
         self._slot.heard += 1
         return self._iterator.__anext__()
+
+    async def _first_or_next(self) -> Any:
+        if self._iterator is not None:
+            # It has been read since this was made.
+            return await anext(self)
+        if self._reads_first:
+            raise RuntimeError("anext(): asynchronous generator is already running")
+        self._reads_first = True
+        try:
+            return await self._first()
+        finally:
+            self._reads_first = False
 
     async def _first(self) -> Any:
         call = self._call
@@ -64,6 +78,8 @@ class Responses(AsyncIterator[Any]):
     async def aclose(self) -> None:
         """As of the asynchronous generator that gRPC returns."""
         if self._iterator is None:
+            if self._reads_first:
+                raise RuntimeError("aclose(): asynchronous generator is already running")
             self._iterator = self._call._iterator = _closed()
         close = getattr(self._iterator, "aclose", None)
         if close is not None:

@@ -7,13 +7,14 @@ import contextlib
 import time
 import weakref
 from asyncio import _get_running_loop
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 import grpc
 
+from .._grpc.aio_calls import is_over
 from .._shared.arguments import Arguments
 from .._shared.fork import watch_for_fork
 from .._shared.pool_base import Configured
@@ -25,6 +26,7 @@ from .arguments import Caller
 from .factories import pool_of
 from .interceptors import add_interceptors
 from .lease import Lease
+from .loop_end import LoopEnd, at_end_of, forget
 from .pool import ChannelPool
 from .waiter import AwaitedOpenWaiter, AwaitedWaiter
 
@@ -216,7 +218,7 @@ class PoolHandle(HandleBase, ChannelPool):
         return bool(
             self._waiting
             or self._other_chains()
-            or self._calls.in_flight(_is_over)
+            or self._calls.in_flight(is_over)
             or self._leases.in_flight(_is_released)
         )
 
@@ -237,16 +239,12 @@ class PoolHandle(HandleBase, ChannelPool):
                 opener.refused(self._closed_error())
         for chain in self._other_chains():
             chain.cancel()
-        for call in self._calls.in_flight(_is_over):
+        for call in self._calls.in_flight(is_over):
             with contextlib.suppress(Exception):
                 # What an interceptor returned may raise anything.
                 call.cancel()
         for lease in self._leases.in_flight(_is_released):
             lease.release()
-
-
-def _is_over(call: Any) -> bool:
-    return bool(call.done())
 
 
 def _is_released(lease: Lease) -> bool:
@@ -363,19 +361,12 @@ class _Pools(SharedPools):
         No task does this: one that begins while the loop ends would not end with it.
         """
         loop: Any = shared.pool._driver.loop
-        if loop is None or loop.is_closed() or _get_running_loop() is not loop:
-            return
-        if getattr(loop, "_asyncgens_shutdown_called", False):
-            # The loop ends, and asyncio would warn. Nothing holds the pool then.
-            return
-        end = self._until_the_loop_ends(shared)
-        with contextlib.suppress(StopIteration):
-            # It comes to its `yield` at once.
-            end.__anext__().send(None)
-        driver: AioDriver = shared.pool._driver
-        driver.loop.call_later(LINGERS_FOR, self._expired, shared, shared.releases, end)
+        end = at_end_of(loop, partial(self._loop_ends, shared))
+        # If the loop is at its end, nothing holds the pool.
+        if end is not None:
+            loop.call_later(LINGERS_FOR, self._expired, shared, shared.releases, end)
 
-    def _expired(self, shared: Shared, releases: int, end: AsyncGenerator[None, None]) -> None:
+    def _expired(self, shared: Shared, releases: int, end: LoopEnd) -> None:
         driver: AioDriver = shared.pool._driver
         # One with calls of handles that were dropped is collected after these.
         ends = self.expire(shared, releases) and not is_in_use(shared.pool)
@@ -383,17 +374,12 @@ class _Pools(SharedPools):
             driver.close(0.0)
         if ends and not driver.is_gone():
             driver.loop.call_later(_LOOKS_EVERY, self._expired, shared, releases, end)
-        elif not end.ag_running:  # type: ignore[attr-defined]  # every generator has it
-            with contextlib.suppress(StopIteration):
-                # It has nothing to wait for.
-                end.aclose().send(None)
+        else:
+            forget(end)
 
-    async def _until_the_loop_ends(self, shared: Shared) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            if self.expire(shared, shared.releases) and not is_in_use(shared.pool):
-                await shared.pool.close(0.0)
+    async def _loop_ends(self, shared: Shared) -> None:
+        if self.expire(shared, shared.releases) and not is_in_use(shared.pool):
+            await shared.pool.close(0.0)
 
 
 def _dropped(reference: Callable[[], Shared | None], token: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.lean_multicallables import also_cancel, by_position, make_lean, start_of
+from .._grpc.lean_aio_multicallables import also_cancel, by_position, make_lean, start_of
 from .._shared.announcer import logger
 from .._shared.slot_channel import SlotChannel
 from .._values.errors import ConnectError

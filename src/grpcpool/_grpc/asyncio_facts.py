@@ -7,7 +7,7 @@ from typing import Final
 from .fact import Fact
 
 _AIO = "tests/grpc_facts/test_aio_names.py"
-_LEAN = "tests/grpc_facts/test_lean_multicallables.py"
+_LEAN = "tests/grpc_facts/test_lean_aio_multicallables.py"
 _CHAIN = "tests/grpc_facts/test_interceptor_chain.py"
 
 ASYNCIO_FACTS: Final = (
@@ -51,6 +51,14 @@ ASYNCIO_FACTS: Final = (
         "the same for a call with a stream of responses",
         "a call that gRPC cannot send, and that is not awaited, keeps its place until it is dropped",
         f"{_AIO}::test_calls_that_cannot_be_sent",
+    ),
+    Fact(
+        "_handle_status_once_received",
+        "private name",
+        "1.60",
+        "runs in the task that waits for the status of a stream: one that begins as its loop ends is waited for",
+        "the connection of a stream that began as its loop ended may stay open until the process ends",
+        "tests/grpc_facts/test_aio_tasks.py::test_of_a_stream_that_is_cancelled",
     ),
     Fact(
         "_done_writing_flag",

@@ -137,6 +137,11 @@ def _cancel(cancel: Callable[..., object], why: str) -> None:
         warn_of_missing("_call")
 
 
+def _dropped(cancel: Callable[..., object], due: object, defer: Defer, _: object) -> None:
+    if due:
+        defer(partial(_cancel, cancel, "Cancelled upon garbage collection!"))
+
+
 def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     """A weak reference to `call`, for what waits for its end; if that never comes, the call's end comes by it.
 
@@ -147,10 +152,10 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     # What others call `_call` is something else.
     is_grpcs = type(call).__module__ in CLIENT_MODULES
     cancel = getattr(getattr(call, "_call", None), "cancel", None) if is_grpcs else None
+    # Empty once the call is over: its callbacks may be about to run. Not the state, which holds them.
+    due = getattr(getattr(call, "_state", None), "due", True)
     try:
-        if cancel is None:
-            return weakref.ref(call)
-        return weakref.ref(call, lambda _: defer(partial(_cancel, cancel, "Cancelled upon garbage collection!")))
+        return weakref.ref(call) if cancel is None else weakref.ref(call, partial(_dropped, cancel, due, defer))
     except TypeError:
         # It cannot be referred to weakly: how it ends stays unknown.
         return object

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from .._grpc.connectivity import Connectivity, connectivity_of, wait_until_ready
+from .._grpc.lean_blocking_multicallables import make_lean
 from .._grpc.registered_methods import guard_registration
 from .._grpc.unbroken_locks import secure_channel_lock
 from .._shared.announcer import logger
 from .._shared.slot_channel import SlotChannel
+
+if TYPE_CHECKING:
+    from .._shared.methods import Method
 
 
 class SyncSlotChannel(SlotChannel):
@@ -22,6 +27,13 @@ class SyncSlotChannel(SlotChannel):
         secure_channel_lock(channel)
         self._may_register = guard_registration(channel)
         self._connectivity: Connectivity | None = None
+
+    def make(self, method: Method) -> Any:
+        """A multicallable of the channel for `method`, which is not kept."""
+        multicallable = super().make(method)
+        if self.is_plain:
+            make_lean(multicallable)
+        return multicallable
 
     def connect(self, timeout: float, given_up: Callable[[], bool]) -> None:
         """Connects the channel, and waits until it is ready; raises as `wait_until_ready`."""

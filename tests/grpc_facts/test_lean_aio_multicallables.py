@@ -10,8 +10,8 @@ import pytest
 
 from aio_calls.support import cancelled, world
 from grpc_facts.programs import UNCHANGED, Changed, renamed
-from grpcpool._grpc import lean_multicallables
-from grpcpool._grpc.lean_multicallables import make_lean
+from grpcpool._grpc import lean_aio_multicallables
+from grpcpool._grpc.lean_aio_multicallables import make_lean
 from grpcpool._grpc.release import GRPC_RELEASE
 from support import call_server
 from support.aio_pools import at_rest
@@ -65,8 +65,8 @@ def test_without_grpcs_code(
     calls: CallServer, monkeypatch: pytest.MonkeyPatch, way: Way, name: str, value: Any
 ) -> None:
     """Calls work, and keep the messages of cancellations, if gRPC's code has other arguments or another class."""
-    monkeypatch.setattr(lean_multicallables, name, value)
-    lean_multicallables._changed.cache_clear()
+    monkeypatch.setattr(lean_aio_multicallables, name, value)
+    lean_aio_multicallables._changed.cache_clear()
 
     @in_loop
     async def test() -> None:
@@ -78,7 +78,7 @@ def test_without_grpcs_code(
             await at_rest(pool)
 
     test()
-    lean_multicallables._changed.cache_clear()
+    lean_aio_multicallables._changed.cache_clear()
 
 
 class _Traced:

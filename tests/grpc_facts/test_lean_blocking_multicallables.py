@@ -1,0 +1,179 @@
+"""Pools spare their blocking calls some of what gRPC does for each; where its code is other code, they do not."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from grpc_facts.programs import UNCHANGED, Changed, renamed
+from grpcpool._grpc.lean_blocking_multicallables import _flags, make_lean
+from grpcpool._grpc.unbroken_locks import _CallLock, _Condition, call_lock_like
+from support import call_server
+from support.call_server import CallServer
+from support.waiting import eventually
+from support.ways import WAYS, Way
+
+pytestmark = pytest.mark.timeout(120)
+
+_CHANGES = {
+    "as it is": UNCHANGED,
+    **{name: renamed(name) for name in ("_RPCState", "_InitialMetadataFlags", "with_wait_for_ready", "_prepare")},
+    "another condition": Changed({r"= threading\.Condition\(\)": "= __import__('threading').Condition()"}),
+    "other flags": Changed({r"(def with_wait_for_ready)": r"def other(self): ...\n\n    \1"}),
+}
+
+
+@pytest.fixture
+def channel(calls: CallServer) -> Iterator[grpc.Channel]:
+    """One of gRPC's own."""
+    with grpc.insecure_channel(calls.target) as channel:
+        yield channel
+
+
+@pytest.fixture
+def unary(channel: grpc.Channel) -> Any:
+    """A lean multicallable."""
+    multicallable: Any = channel.unary_unary(call_server.UU)
+    make_lean(multicallable)
+    return multicallable
+
+
+@pytest.mark.parametrize("changed", _CHANGES.values(), ids=_CHANGES)
+def test_with_other_code(calls: CallServer, changed: Changed) -> None:
+    """Calls of all kinds work, without a warning."""
+    assert changed.run("calls", calls.target).warnings == []
+    assert changed.run("errors", calls.target).warnings == []
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_lean_multicallable_makes_the_same_calls(channel: grpc.Channel, way: Way) -> None:
+    """Its answers and their classes are gRPC's, its locks are the pool's."""
+    plain = way.finish(way.begin(channel))
+
+    class Lean:
+        def __getattr__(self, name: str) -> Any:
+            def make(*arguments: Any, **named: Any) -> Any:
+                multicallable = getattr(channel, name)(*arguments, **named)
+                own = type(multicallable)
+                make_lean(multicallable)
+                assert type(multicallable) is not own
+                assert isinstance(multicallable, own)
+                assert repr(type(multicallable)) == repr(own)
+                return multicallable
+
+            return make
+
+    lean: Any = Lean()
+    call = way.begin(lean)
+    lock = getattr(getattr(call, "_state", None), "condition", None)
+    assert lock is None or type(lock) is _CallLock
+    ours = way.finish(call)
+    if way.how == "with_call":
+        assert (ours[0], type(ours[1]), ours[1].code()) == (plain[0], type(plain[1]), plain[1].code())
+    else:
+        assert ours == plain
+
+
+def test_the_flags_of_calls() -> None:
+    """They are gRPC's, whatever the argument is."""
+    own: Any = sys.modules["grpc._channel"]._InitialMetadataFlags
+    make = _flags(own)
+    for waits in (None, False, True, 0, 1, "", "yes", 0.5):
+        assert make().with_wait_for_ready(waits) == own().with_wait_for_ready(waits)
+    assert make() == own()
+
+
+def test_a_call_that_waits(unary: Any) -> None:
+    """It and one that does not are answered."""
+    assert [unary(b"ok", wait_for_ready=waits, timeout=60) for waits in (True, False)] == [b"0", b"0"]
+
+
+def test_what_a_tracer_puts_in_the_place_of_grpcs_code(channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is run, also if a pool has made calls before."""
+    kind: Any = type(channel.unary_stream(call_server.US))
+    own = kind.__call__
+    traced = []
+
+    @functools.wraps(own)
+    def traces(self: Any, *arguments: Any, **named: Any) -> Any:
+        traced.append(self)
+        return own(self, *arguments, **named)
+
+    for expected in (0, 1):
+        stream: Any = channel.unary_stream(call_server.US)
+        make_lean(stream)
+        assert list(stream(b"ok")) == [b"0", b"1", b"2"]
+        assert len(traced) == expected
+        monkeypatch.setattr(kind, "__call__", traces)
+
+
+def test_a_multicallable_goes_with_its_last_reference(channel: grpc.Channel) -> None:
+    """There is nothing by which it would hold itself."""
+    multicallable: Any = channel.unary_unary(call_server.UU)
+    make_lean(multicallable)
+    assert multicallable(b"ok") == b"0"
+    gone = weakref.ref(multicallable)
+    del multicallable
+    assert gone() is None
+
+
+# --- the lock ---------------------------------------------------------------------------------------------------------
+
+
+def _has_more(condition: Any) -> Any:
+    condition.more = None
+    return condition
+
+
+@pytest.fixture(params=[_CallLock, call_lock_like(_has_more(threading.Condition()))], ids=["known", "unknown"])
+def make_lock(request: pytest.FixtureRequest) -> Callable[[], Any]:
+    """Makes the lock of a call."""
+    made: Callable[[], Any] = request.param
+    return made
+
+
+def test_which_lock_is_made() -> None:
+    """The quick one stands for conditions as this Python makes them; others are made by Python's own code."""
+    assert call_lock_like(threading.Condition()) is _CallLock
+    assert call_lock_like(_has_more(threading.Condition())) is _Condition
+
+
+def test_a_lock_is_a_condition(make_lock: Callable[[], Any]) -> None:
+    """It is held by one thread, reentrantly; waits and notifies."""
+    lock = make_lock()
+    assert isinstance(lock, threading.Condition)
+    seen: list[object] = []
+    waits = threading.Event()
+
+    def wait() -> None:
+        with lock:
+            waits.set()
+            seen.append(lock.wait(60))
+            seen.append(lock.wait_for(lambda: len(seen) > 1, 60))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert waits.wait(60)
+    with lock, lock:
+        lock.notify()
+    eventually(lambda: len(seen) == 1)
+    with lock:
+        seen.append("changed")
+        lock.notify_all()
+    thread.join(60)
+    assert seen == [True, "changed", True]
+    assert lock.acquire(blocking=False)
+    lock.release()
+    with pytest.raises(RuntimeError):
+        lock.notify()
+    with pytest.raises(RuntimeError):
+        lock.wait()
+    with lock:
+        assert not lock.wait(0)
