@@ -13,7 +13,6 @@ import math
 import sys
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -23,9 +22,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, Lease, PoolConfig, PoolTimeoutError
-from grpcpool._grpc.interrupted_calls import unlock_left_locked
 from grpcpool._shared.finalizers import LeftPlace
-from grpcpool._shared.left_work import do_left_work
 from grpcpool.testing import FakeChannel, FakeFactory
 from support.servers import COUNT, ECHO
 from support.signals import RaisesAt, TimeLimitError
@@ -33,7 +30,9 @@ from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
+
 _MOST = 500
+
 
 _REFUSED = "Received RST_STREAM with error code 7"
 
@@ -445,85 +444,3 @@ def test_a_place_that_a_dropped_lease_left(lost: bool, caplog: pytest.LogCapture
                 left()
         eventually(lambda: pool.stats().in_flight == 0)
     assert not caplog.records or {record.levelname for record in caplog.records} == {"INFO"}
-
-
-def _condition_of(module: str) -> Any:
-    """A condition, and a function of that module that enters and leaves it."""
-    namespace: dict[str, Any] = {"__name__": module}
-    exec("def use(condition):\n    with condition:\n        pass", namespace)  # noqa: S102 -- the text is here
-    return threading.Condition(), namespace["use"]
-
-
-def _is_free(condition: threading.Condition) -> bool:
-    """Whether another thread gets its lock."""
-
-    def takes() -> bool:
-        taken = condition.acquire(blocking=False)
-        if taken:
-            condition.release()
-        return taken
-
-    return bool(background(takes).result(LONG))
-
-
-@pytest.mark.parametrize("method", ["__enter__", "__exit__"])
-@pytest.mark.parametrize("event", ["call", "c_call", "c_return"])
-def test_a_lock_within_which_a_handler_raises(method: str, event: str) -> None:
-    """It is released, wherever in taking or releasing it that was. The locks of others are left alone."""
-
-    def interrupt(frame: FrameType, what: str, _: object) -> None:
-        if what == event and frame.f_code is getattr(threading.Condition, method).__code__:
-            sys.setprofile(None)
-            raise TimeLimitError
-
-    for module in ("grpc._channel", "grpc._cython.cygrpc", "grpcpool._grpc.logged_callbacks", "users.module"):
-        condition, use = _condition_of(module)
-        sys.setprofile(interrupt)
-        with pytest.raises(TimeLimitError) as raised:
-            use(condition)
-        was_free = _is_free(condition)
-        unlock_left_locked(raised.value)
-        assert _is_free(condition) == (was_free if module.startswith("users") else True)
-
-
-def test_a_lock_within_which_work_that_finalizers_left_is_interrupted() -> None:
-    """It is released, although the error is raised on without what its frames held."""
-    condition, use = _condition_of("grpc._cython.cygrpc")
-
-    def interrupt(frame: FrameType, what: str, _: object) -> None:
-        if what == "c_return" and frame.f_code is threading.Condition.__enter__.__code__:
-            sys.setprofile(None)
-            raise TimeLimitError
-
-    sys.setprofile(interrupt)
-    with pytest.raises(TimeLimitError) as raised:
-        do_left_work(deque([partial(use, condition)]), "orders")
-    # As for every error that a signal handler may have raised.
-    unlock_left_locked(raised.value)
-    assert _is_free(condition)
-
-
-def test_work_that_finalizers_left_is_interrupted(caplog: pytest.LogCaptureFixture) -> None:
-    """It is done, and the thread that the handler interrupted gets the error. What cannot be done is logged."""
-    tries: list[str] = []
-
-    def interrupted_once() -> None:
-        tries.append("once")
-        if tries.count("once") == 1:
-            raise TimeLimitError
-
-    def impossible() -> None:
-        tries.append("impossible")
-        raise ArithmeticError
-
-    left: deque[Callable[[], object]] = deque([impossible, interrupted_once, interrupted_once])
-    with pytest.raises(TimeLimitError):
-        do_left_work(left, "orders")
-    do_left_work(left, "orders")
-    assert tries == ["impossible"] * 2 + ["once"] * 3
-    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ArithmeticError]
-    tries.clear()
-    # Handlers do not run on other threads.
-    left.append(interrupted_once)
-    background(lambda: do_left_work(left, "orders")).result(LONG)
-    assert tries == ["once"] * 2
