@@ -203,3 +203,15 @@ class Play:
     def states(self) -> dict[int, str]:
         """The states of the open and opening slots, by number."""
         return {slot.id: str(slot.state) for slot in self.machine.fleet.slots}
+
+
+def calls(*loads: int, **config: Any) -> Play:
+    """A pool whose connections carry these numbers of calls; `max_streams` is 8 and `target_streams` 4."""
+    play = Play(**({"max_size": len(loads), "max_streams": 8, "target_streams": 4} | config))
+    play.filled(*[None for _ in loads])
+    for number in range(1, len(loads) + 1):
+        play.release(number)
+    for number, load in enumerate(loads, 1):
+        for _ in range(load):
+            play.machine.places.acquire(1, Holding(), play[number])
+    return play

@@ -2,146 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import pytest
 
-from grpcpool import Mode, PoolConfig
-from grpcpool._machine.addresses import Leads
-from grpcpool._machine.effects import Close, Grant, Look, Notify, Open, Refuse, Started, Watch
-from grpcpool._machine.machine import PoolMachine
-from grpcpool._machine.openers import OpenWaiter
-from grpcpool._machine.places import Holding
+from grpcpool import Mode
+from grpcpool._machine.effects import Refuse, Started
 from grpcpool._machine.queue import Waiter
-from grpcpool._machine.slot import Slot
-from machine.drive import Recorder
-
-START = 1000.0
-
-
-class Ordered:
-    """A pool with several targets. Each has one address, which a look-up finds at once."""
-
-    def __init__(self, targets: int = 2, **settings: Any) -> None:
-        """With these settings."""
-        leads = Leads(looks=True, every=30.0, endpoints=targets)
-        self.machine = PoolMachine(PoolConfig(**settings), name="pool", random=lambda: 0.0, leads=leads)
-        self.recorder = Recorder(self.machine)
-        self.now = START
-        self.slots: dict[int, Slot] = {}
-        self.granted: list[int] = []
-        self.answers: list[type] = []
-        self.closed: set[int] = set()
-
-    def commit(self) -> None:
-        """Carries out what the machine asks for, and ticks it."""
-        while True:
-            for effect in self.recorder.take():
-                match effect:
-                    case Open(slot=slot):
-                        self.slots[slot.id] = slot
-                    case Close(slot=slot):
-                        self.closed.add(slot.id)
-                    case Grant(slot=slot):
-                        self.granted.append(slot.id)
-                    case Refuse() | Started():
-                        self.answers.append(type(effect))
-                    case Look(number=number):
-                        self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], number, self.now)
-                    case Notify() | Watch():
-                        pass
-                    case _:
-                        raise AssertionError(effect)
-            if self.machine.next_deadline() > self.now and not self.recorder._effects:
-                return
-            self.machine.tick(self.now)
-
-    def advance(self, seconds: float) -> None:
-        """Time passes, and the machine is ticked in time."""
-        end = self.now + seconds
-        while (alarm := self.machine.next_deadline()) <= end:
-            self.now = max(self.now, alarm)
-            self.commit()
-        self.now = end
-        self.commit()
-
-    def call(self) -> int | None:
-        """A call: the number of its slot; `None` if it waits or fails."""
-        before = len(self.granted)
-        self.machine.request(Waiter(1, since=self.now, deadline=self.now + 60), self.now)
-        self.commit()
-        return self.granted[-1] if len(self.granted) > before else None
-
-    def open(self, patience: float = 60.0) -> None:
-        """A caller calls `open()`."""
-        self.machine.open(OpenWaiter(since=self.now, deadline=self.now + patience), self.now)
-        self.commit()
-
-    def discard(self, number: int) -> None:
-        """What is held on the slot is released, and its connection is not to be used again."""
-        self.machine.discard(self.slots[number], 1, Holding(self.slots[number]), self.now)
-        self.commit()
-
-    def refresh(self) -> None:
-        """All connections are to be replaced."""
-        self.machine.refresh(self.now)
-        self.commit()
-
-    def end(self, number: int) -> None:
-        """A call on the slot ends."""
-        self.machine.release(self.slots[number], 1, Holding(self.slots[number]), self.now)
-        self.commit()
-
-    def opened(self, number: int) -> None:
-        """The slot's connection is up."""
-        self.machine.opened(self.slots[number], object(), self.now)
-        self.commit()
-
-    def failed(self, number: int) -> None:
-        """The slot's connection could not be made."""
-        self.machine.open_failed(self.slots[number], ConnectionError("refused"), self.now)
-        self.commit()
-
-    def lost(self, number: int) -> None:
-        """The slot's connection is down."""
-        self.machine.lost(self.slots[number], ConnectionError("reset"), self.now)
-        self.commit()
-
-    @property
-    def endpoint(self) -> int:
-        """The target that is used."""
-        return self.machine.fleet.endpoint
-
-    def opening(self, endpoint: int) -> list[int]:
-        """The connections to a target that are being opened."""
-        return [s.id for s in self.machine.fleet.slots if s.state == "opening" and s.endpoint == endpoint]
-
-    def refuse(self, seconds: int) -> None:
-        """The first target refuses connections for that time."""
-        for _ in range(seconds):
-            for number in self.opening(0):
-                self.failed(number)
-            self.advance(1.0)
-
-    def fail_over(self) -> None:
-        """The first target cannot be reached for long enough; the second can."""
-        self.call()
-        self.refuse(12)
-        for number in self.opening(0):
-            self.failed(number)
-        assert self.endpoint == 1
-        self.opened(self.opening(1)[0])
-
-    def come_back(self) -> int:
-        """The first target can be reached again, and is used; returns the number of its connection."""
-        while not self.opening(0):
-            self.advance(1.0)
-        (probe,) = self.opening(0)
-        self.opened(probe)
-        self.advance(6.0)
-        assert self.endpoint == 0
-        return probe
+from machine.ordered import Ordered
 
 
 def test_the_first_is_used_and_no_other_is_connected() -> None:
@@ -204,65 +70,6 @@ def test_the_next_is_opened_once_the_first_has_failed_for_long_enough() -> None:
     assert pool.opening(0)
     pool.opened(*pool.opening(1))
     assert pool.answers[10:] == [Started]
-
-
-def test_open_goes_on_to_the_next() -> None:
-    """`open()` dials the first target again, with backoff, and after 10 seconds the next."""
-    pool = Ordered()
-    pool.open(30.0)
-    dials = 0
-    while pool.endpoint == 0:
-        for number in pool.opening(0):
-            pool.failed(number)
-            dials += 1
-        pool.advance(0.1)
-    assert 10.0 <= pool.now - START < 10.2
-    assert 4 <= dials <= 12
-    assert pool.answers == []
-    pool.opened(*pool.opening(1))
-    assert pool.answers == [Started]
-
-
-def test_open_goes_on_after_a_dial_that_hangs() -> None:
-    """A dial to the first target that hangs is given up for the next, which does not count as opened."""
-    pool = Ordered(connect_timeout=60.0)
-    pool.open(30.0)
-    pool.advance(10.1)
-    assert pool.endpoint == 1
-    assert pool.answers == []
-    pool.opened(*pool.opening(1))
-    assert pool.answers == [Started]
-
-
-@pytest.mark.parametrize("patience", [3.0, math.inf])
-def test_open_of_several_targets_fails_at_its_deadline(patience: float) -> None:
-    """Without a timeout that is `connect_timeout`. Nothing of it is left: the pool is as before."""
-    pool = Ordered(connect_timeout=3.0)
-    pool.open(patience)
-    end = START + 3.0
-    while pool.now < end - 0.05:
-        for number in pool.opening(0):
-            pool.failed(number)
-        assert pool.answers == []
-        pool.advance(0.1)
-    pool.advance(0.1)
-    assert pool.answers == [Refuse]
-    assert not len(pool.machine.fleet.slots)
-    assert str(pool.machine.outage.cause) == "refused"
-    dialled = len(pool.slots)
-    pool.advance(60.0)
-    assert len(pool.slots) == dialled
-
-
-def test_open_of_a_target_that_comes_up() -> None:
-    """If the first target can be reached in time, `open()` succeeds there."""
-    pool = Ordered()
-    pool.open()
-    pool.failed(*pool.opening(0))
-    pool.advance(1.0)
-    pool.opened(*pool.opening(0))
-    assert pool.answers == [Started]
-    assert pool.endpoint == 0
 
 
 def test_a_preferred_target_is_used_again_once_it_has_been_up() -> None:
@@ -596,17 +403,6 @@ def test_a_connection_that_is_not_needed_is_not_missed() -> None:
     assert pool.endpoint == 0
     pool.call()
     assert pool.endpoint == 0
-
-
-def test_an_open_of_several_targets_closes_nothing_of_others() -> None:
-    """What calls, or `min_size`, have dialled stays, also if the opener is patient."""
-    pool = Ordered(min_size=2)
-    pool.call()
-    dials = pool.opening(0)
-    pool.open(0.3)
-    pool.advance(0.5)
-    assert pool.answers == [Refuse]
-    assert pool.opening(0) == dials
 
 
 def test_what_rested_while_it_was_kept_is_suspected_together() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from machine import mutants_of_connections, mutants_of_waiters
 from machine.model import Code, walk
-from machine.mutants import MUTANTS, Mutant, loaded, patched
+from machine.mutation import Mutant, loaded, patched
+
+MUTANTS = (*mutants_of_waiters.MUTANTS, *mutants_of_connections.MUTANTS)
 
 WALKS = 400
 STEPS = 100
