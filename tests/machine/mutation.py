@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpcpool
-from machine.model import Code
+from machine.settings import Code
 
 SOURCE = Path(grpcpool.__file__).parent
 

@@ -4,7 +4,7 @@ Servers die, come back, freeze, refuse streams, and move: in half of the lives e
 of them a look-up finds changes, or it fails, or hangs. Connecting takes time, fails, or hangs. Callers come and go with
 deadlines of their own, give up, and discard what they hold; the pool is resized and refreshed. The simulated network
 reports what a driver would see, in order of time, and ticks the machine exactly when it asks for a tick. The records
-and the invariants are those of the model (`model.py`), checked after every step. In addition, no waiter waits past its
+and the invariants are those of the model (`invariants.py`), checked after every step. In addition, no waiter waits past its
 deadline, and once the network has recovered, every remaining waiter is served.
 
 ``python tests/machine/simulation.py SEED`` replays a seed and prints its story.
@@ -24,7 +24,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from grpcpool._machine.slot import Slot
-from machine.model import REAL, Code, Held, Settings, World, dice
+from machine.settings import REAL, Code, Held, Settings, dice
+from machine.world import World
 
 # Seconds of trouble, then seconds of quiet in which everything must come to rest.
 _TROUBLE, _QUIET = 40.0, 150.0

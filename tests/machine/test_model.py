@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from machine.model import Settings, World, dice, random_settings, walk
+from machine.settings import Settings, dice
+from machine.walk import random_settings, walk
+from machine.world import World
 
 # For two slow cores: no deadline and few examples, because `test_walk` covers more at a tenth of the cost.
 SLOW = settings(

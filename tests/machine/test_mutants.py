@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from machine import mutants_of_connections, mutants_of_waiters
-from machine.model import Code, walk
 from machine.mutation import Mutant, loaded, patched
+from machine.settings import Code
+from machine.walk import walk
 
 MUTANTS = (*mutants_of_waiters.MUTANTS, *mutants_of_connections.MUTANTS)
 

@@ -18,7 +18,7 @@ from grpcpool._machine.queue import WaitQueue
 from grpcpool._machine.slot import Slot, SlotEvent
 from grpcpool._machine.slot_table import SlotTable
 from grpcpool._values.config import PickerName
-from machine.model import dice
+from machine.settings import dice
 
 ALL: list[PickerName] = ["least_loaded", "fill", "round_robin"]
 
