@@ -4,8 +4,8 @@ Servers die, come back, freeze, refuse streams, and move: in half of the lives e
 of them a look-up finds changes, or it fails, or hangs. Connecting takes time, fails, or hangs. Callers come and go with
 deadlines of their own, give up, and discard what they hold; the pool is resized and refreshed. The simulated network
 reports what a driver would see, in order of time, and ticks the machine exactly when it asks for a tick. The records
-and the invariants are those of the model (`invariants.py`), checked after every step. In addition, no waiter waits past its
-deadline, and once the network has recovered, every remaining waiter is served.
+and the invariants are those of the model (`invariants.py`), checked after every step. In addition, no waiter waits past
+its deadline, and once the network has recovered, every remaining waiter is served.
 
 ``python tests/machine/simulation.py SEED`` replays a seed and prints its story.
 """
