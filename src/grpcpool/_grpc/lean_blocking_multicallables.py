@@ -26,7 +26,7 @@ Functions = frozenset[tuple[str, types.FunctionType]]
 def make_lean(multicallable: Any) -> None:
     """Makes the calls of a multicallable of a channel without interceptors cheaper.
 
-    It becomes one of a subclass, in whose methods, which are gRPC's code, other objects stand for two names.
+    It becomes one of a subclass, whose methods are gRPC's code, in which other objects stand for two names.
     """
     own: Any = type(multicallable)
     lean = _lean(own, frozenset((name, of) for name, of in vars(own).items() if type(of) is types.FunctionType))
@@ -38,18 +38,20 @@ def make_lean(multicallable: Any) -> None:
 def _lean(own: Any, functions: Functions) -> Any:
     """The subclass of `own`; `None` if none of its functions use what others can stand for.
 
-    What tracers put in the place of gRPC's functions uses nothing of the kind, and stays.
+    What tracers put in the place of gRPC's functions stays.
     """
-    stand_ins = _stand_ins(vars(sys.modules[own.__module__]))
-    uses = stand_ins.keys()
-    changed = {name: _with(stand_ins, of) for name, of in functions if not uses.isdisjoint(of.__code__.co_names)}
-    return _subclass(own, changed) if changed else None
+    module = vars(sys.modules[own.__module__])
+    stand_ins = _stand_ins(module)
+    grpcs = {name: of for name, of in functions if of.__globals__ is module}
+    if all(stand_ins.keys().isdisjoint(of.__code__.co_names) for of in grpcs.values()):
+        return None
+    return _subclass(own, {name: _with(stand_ins, of) for name, of in grpcs.items()})
 
 
-def _stand_ins(names: dict[str, Any]) -> dict[str, Any]:
-    """What stands for which of gRPC's names."""
+def _stand_ins(module: dict[str, Any]) -> dict[str, Any]:
+    """What stands for which of the module's names."""
     found: dict[str, Any] = {}
-    state, flags = names.get(_STATE), names.get(_FLAGS)
+    state, flags = module.get(_STATE), module.get(_FLAGS)
     make = getattr(state, "__init__", None)
     if isinstance(state, type) and isinstance(make, types.FunctionType):
         found[_STATE] = _subclass(state, {"__init__": _with({"threading": _threading()}, make)})
@@ -81,8 +83,9 @@ def _flags(own: Any) -> Callable[[], Any]:
 
 def _with(stand_ins: dict[str, Any], own: types.FunctionType) -> types.FunctionType:
     """The same code, in which other objects stand for some global names."""
-    names = {**own.__globals__, **stand_ins}
-    changed = types.FunctionType(own.__code__, names, own.__name__, own.__defaults__, own.__closure__)
+    # A copy: Python notes in code what it has found by its names, and would look again at each change of their values.
+    code, names = own.__code__.replace(), {**own.__globals__, **stand_ins}
+    changed = types.FunctionType(code, names, own.__name__, own.__defaults__, own.__closure__)
     changed.__kwdefaults__ = own.__kwdefaults__
     return changed
 
