@@ -247,6 +247,7 @@ async def _close_with_two(at: World, pool: Any) -> None:
     assert (pool.stats().in_flight, pool.stats().waiting) == (0, 0)
 
 
+@pytest.mark.skipif(GRPC_RELEASE < (1, 83), reason="gRPC itself reports what interceptors raise")
 @pytest.mark.parametrize("place", ["argument", "native"])
 @pytest.mark.parametrize("way", KINDS, ids=str)
 @in_loop
