@@ -254,7 +254,8 @@ async def test_a_call_with_interceptors_is_read_twice_at_once(calls: CallServer,
         first, second = [asyncio.create_task(outcome_of(call.read())) for _ in range(2)]
         assert (await second)[0] is RuntimeError
         assert await first == ("answer", b"0")
-        assert [await call.read() for _ in range(3)] == [b"1", b"2", grpc.aio.EOF]
+        # What comes after that differs between gRPC's releases.
+        assert [await call.read() for _ in range(2)] == [b"1", b"2"]
 
 
 @in_loop
