@@ -108,6 +108,23 @@ def test_a_loop_that_ends_as_its_pool_does(calls: CallServer, monkeypatch: pytes
 
 
 @in_loop
+async def test_a_pool_lingers_from_its_last_release(calls: CallServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handles that came and went before do not shorten that."""
+    first = grpcpool.aio.shared_channel(calls.target)
+    assert await _call(first) == b"0"
+    pool = _shared(first).pool
+    await first.close()
+    monkeypatch.setattr(shared, "LINGERS_FOR", 600.0)
+    second = grpcpool.aio.shared_channel(calls.target)
+    assert _shared(second).pool is pool
+    await second.close()
+    # The moment of the first has passed then.
+    await asyncio.sleep(0.2)
+    assert not pool.closed
+    await pool.close()
+
+
+@in_loop
 async def test_the_last_close_closes_the_pool(calls: CallServer) -> None:
     """Some seconds later: a handle that comes meanwhile finds the connection."""
     handle = grpcpool.aio.shared_channel(calls.target)

@@ -486,7 +486,8 @@ async def _end_calls(reference: Callable[[], AioDriver | None]) -> None:
     asyncio would report their tasks as destroyed, and gRPC would keep their connections open.
     """
     driver = reference()
-    if driver is not None and not driver.void:
+    # A pool that has been closed ends its calls itself.
+    if driver is not None and not driver.void and not driver.finished.is_set():
         driver.refuse_all([waiter for waiter in driver.machine.queue if waiter.is_call], driver.closed_error)
         await end_late([call for call in driver.begun_late if not is_over(call)])
 

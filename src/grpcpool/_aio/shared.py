@@ -361,10 +361,11 @@ class _Pools(SharedPools):
         No task does this: one that begins while the loop ends would not end with it.
         """
         loop: Any = shared.pool._driver.loop
-        end = at_end_of(loop, partial(self._loop_ends, shared))
+        releases = shared.releases
+        end = at_end_of(loop, partial(self._loop_ends, shared, releases))
         # If the loop is at its end, nothing holds the pool.
         if end is not None:
-            loop.call_later(LINGERS_FOR, self._expired, shared, shared.releases, end)
+            loop.call_later(LINGERS_FOR, self._expired, shared, releases, end)
 
     def _expired(self, shared: Shared, releases: int, end: LoopEnd) -> None:
         driver: AioDriver = shared.pool._driver
@@ -377,8 +378,8 @@ class _Pools(SharedPools):
         else:
             forget(end)
 
-    async def _loop_ends(self, shared: Shared) -> None:
-        if self.expire(shared, shared.releases) and not is_in_use(shared.pool):
+    async def _loop_ends(self, shared: Shared, releases: int) -> None:
+        if self.expire(shared, releases) and not is_in_use(shared.pool):
             await shared.pool.close(0.0)
 
 
