@@ -61,14 +61,21 @@ class Driver(Records):
         self.broken = False
 
     def _check_idled(self) -> None:
-        """What was idle has been closed where most lead: no idle one that stays leads where more do than there."""
+        """What was idle has been closed where most lead: no idle one that stays leads where more do than there.
+
+        Or it has waited for those that do as long again, they have been used meanwhile, and `min_size` needs not all.
+        """
         ready = in_state(self, "ready")
         leading = collections.Counter(slot.address for slot in ready)
         stays = [slot for slot in ready if not slot.in_flight and slot.successor is None]
-        fullest = max([leading[slot.address] for slot in stays], default=0)
-        emptiest = min(leading[slot.address] for slot in self.idled)
-        # One that leaves had as many beside it as any that stays.
-        assert fullest <= emptiest + 1, f"no. 13: idle connections have closed unevenly: {leading}"
+        timeout = self.config.idle_timeout or math.inf
+        for closed in self.idled:
+            # One that leaves had as many beside it as any that stays.
+            fuller = [slot for slot in stays if leading[slot.address] > leading[closed.address] + 1]
+            waited = closed.counts_as_idle_since() + timeout + timeout <= self.now
+            used = all(slot.counts_as_idle_since() + timeout > self.now for slot in fuller)
+            waited = waited and used and len(ready) > self.min_size
+            assert waited or not fuller, f"no. 13: idle connections have closed unevenly: {leading}"
         self.idled.clear()
 
     def _do_open(self, effect: Open) -> None:

@@ -242,3 +242,18 @@ def test_a_failed_dial_costs_as_much_for_each_connection() -> None:
         return _cost(play.machine.open_failed, dialled, ConnectionError("refused"), play.now)
 
     assert cost(_MANY) <= _TWICE * cost(_FEW)
+
+
+@pytest.mark.parametrize("config", [{}, {"max_waiters": 0}])
+def test_what_asks_once_pays_for_its_numbers_once(config: dict[str, Any]) -> None:
+    """A pool under overload refuses most of what is asked for: the numbers of each error are made once."""
+    play = Play(min_size=1, max_size=1, max_streams=1, **config)
+    play.open()
+    play.opened(1)
+    play.acquire(None)
+    waiter = Waiter(1, since=play.now, deadline=play.now)
+    with Calls() as calls:
+        play.machine.request(waiter, play.now)
+    assert waiter.refusal is not None
+    # None are copied.
+    assert (calls.python["figures_of"], calls.inside("dataclasses.py")) == (1, 0)

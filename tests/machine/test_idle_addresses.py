@@ -118,6 +118,31 @@ def test_what_becomes_busy_holds_nothing_up() -> None:
     assert play.states()[last] == "ready"
 
 
+def test_what_waits_for_others_that_are_used_again_and_again_closes_in_the_end() -> None:
+    """Two to one address are used every second; the only one to the other waits for as long again, and no longer."""
+    leads = Leads(addresses=[A, B], every=1000.0)
+    play = Play(min_size=3, max_size=3, idle_timeout=10.0, picker="fill", leads=leads, random=lambda: 0.5)
+    play.open()
+    play.opened(*play.slots)
+    for _ in range(3):
+        play.acquire(2)
+    play.resize(0, 3)
+    fullest = led(play).most_common(1)[0][0]
+    (only,) = [number for number, slot in play.slots.items() if slot.address != fullest]
+    used = [number for number in play.slots if number != only]
+    play.release(only, 2)
+    for second in range(1, 21):
+        for number in used:
+            play.release(number, 2)
+        play.now += 1.0
+        if play.machine.next_deadline() <= play.now:
+            play.tick()
+        assert (only in play.states()) == (second < 20)
+        for _ in used:
+            play.acquire(2)
+    assert all(play.states()[number] == "ready" for number in used)
+
+
 def test_a_lost_connection_that_nothing_needs_keeps_no_other_from_its_server() -> None:
     """Another to the same server is ready: that is well again, and gets its share of what is dialled."""
     play = busy(min_size=0)

@@ -98,8 +98,8 @@ def pool_stats(
     )
 
 
-def figures_of(slots: SlotTable, *, max_size: int, waiting: int) -> Figures:
-    """Returns the numbers of an error that are the same for each waiter."""
+def figures_of(slots: SlotTable, *, max_size: int, waiting: int, waited: float = 0.0, asked: str = "") -> Figures:
+    """Returns the numbers of an error, for a waiter that asked for `asked` and has `waited` so many seconds."""
     return Figures(
         open=slots.ready + slots.lost,
         lost=slots.lost,
@@ -108,7 +108,7 @@ def figures_of(slots: SlotTable, *, max_size: int, waiting: int) -> Figures:
         max_size=max_size,
         in_flight=sum(slot.in_flight for slot in slots),
         waiting=waiting,
-        waited=0.0,
+        waited=waited,
         exclusive=sum(slot.exclusive for slot in slots),
-        asked="",
+        asked=asked,
     )

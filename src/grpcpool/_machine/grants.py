@@ -61,7 +61,8 @@ class Grants:
         self._fleet.alarm_at(waiter.deadline)
         self.fill(now, behind=behind)
         if waiter.deadline <= now and waiter.queued:
-            self.expire(now)
+            self._expire(waiter, None, now)
+            self.review(now)
 
     def fill(self, now: float, *, behind: bool = False, least: int = 0) -> None:
         """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up.
@@ -166,14 +167,18 @@ class Grants:
             return
         figures = self.figures()
         while (waiter := self._queue.first_expired(now)) is not None:
-            self._counters.timeouts += 1
-            self._refuse(waiter, Refusal.TIMEOUT, figures, now)
-            self._outbox.append(Notify(TimedOut(pool=self._name, waited=_waited(waiter, now))))
+            self._expire(waiter, figures, now)
         self.review(now)
+
+    def _expire(self, waiter: Waiter, figures: Figures | None, now: float) -> None:
+        self._counters.timeouts += 1
+        self._refuse(waiter, Refusal.TIMEOUT, figures, now)
+        self._outbox.append(Notify(TimedOut(pool=self._name, waited=_waited(waiter, now))))
 
     def refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, now: float) -> None:
         """Decides that the waiter gets nothing."""
-        self.refuse_all([waiter], refusal, now)
+        self._refuse(waiter, refusal, None, now)
+        self.review(now)
 
     def refuse_all(self, waiters: Sequence[Waiter | OpenWaiter], refusal: Refusal, now: float) -> None:
         """Decides that these waiters get nothing."""
@@ -182,8 +187,8 @@ class Grants:
             self._refuse(waiter, refusal, figures, now)
         self.review(now)
 
-    def _refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, figures: Figures, now: float) -> None:
-        """As with a grant, it leaves last."""
+    def _refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, figures: Figures | None, now: float) -> None:
+        """As with a grant, it leaves last. `figures` of others that are refused in this step, if there are any."""
         waiter.refusal = refusal
         arrives = isinstance(waiter, Waiter) and not waiter.queued
         figures = self.figures_for(waiter, waiter.since if arrives else now, figures)
@@ -201,7 +206,11 @@ class Grants:
         if isinstance(waiter, Waiter):
             asked = describe_ask(waiter.streams, is_call=waiter.is_call)
             waiting -= waiter.queued
-        return dataclasses.replace(figures or self.figures(), waiting=waiting, waited=_waited(waiter, now), asked=asked)
+        waited = _waited(waiter, now)
+        if figures is None:
+            # Rather than to make them twice: a pool under overload refuses most of what is asked for.
+            return figures_of(self._slots, max_size=self._fleet.max_size, waiting=waiting, waited=waited, asked=asked)
+        return dataclasses.replace(figures, waiting=waiting, waited=waited, asked=asked)
 
 
 def _waited(waiter: Waiter | OpenWaiter, now: float) -> float:

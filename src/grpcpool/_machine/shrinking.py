@@ -58,24 +58,32 @@ class Shrinking:
     def end_idle(self, now: float) -> None:
         """Closes what has been idle for `idle_timeout`, above `min_size`.
 
-        What is due waits while another idle one is to close before it, because more connections lead where that does.
+        What is due waits while another idle one is to close before it, because more connections lead where that does:
+        for one more `idle_timeout` at most, because that may be in use again and again.
         """
         for slot in self._idle(SlotState.LOST):
             if self._ends_at(slot) <= now:
                 self._fleet.retire(slot, CloseReason.LOST, now)
+        waits = False
         for slot in self._idle(SlotState.READY):
-            if self._ends_at(slot) > now:
-                return
-            self._fleet.retire(slot, CloseReason.IDLE, now)
+            if self._ends_at(slot, waits=waits) <= now:
+                self._fleet.retire(slot, CloseReason.IDLE, now)
+            else:
+                waits = True
 
     def next_end(self) -> float:
         """When `end_idle` is due. What is busy now is looked at again at the end of the watch, at the latest."""
-        next_ones = [*self._idle(SlotState.LOST), *self._idle(SlotState.READY)[:1]]
-        return min(map(self._ends_at, next_ones), default=math.inf)
+        ends = [self._ends_at(slot) for slot in self._idle(SlotState.LOST)]
+        ends += [self._ends_at(slot, waits=number > 0) for number, slot in enumerate(self._idle(SlotState.READY))]
+        return min(ends, default=math.inf)
 
-    def _ends_at(self, slot: Slot) -> float:
+    def _ends_at(self, slot: Slot, *, waits: bool = False) -> float:
+        """When an idle slot closes; one that `waits` for another to close before it, at the latest."""
         idle_timeout = self._fleet.config.idle_timeout
-        return math.inf if idle_timeout is None else slot.counts_as_idle_since() + idle_timeout
+        if idle_timeout is None:
+            return math.inf
+        ends_at = slot.counts_as_idle_since() + idle_timeout
+        return ends_at + idle_timeout if waits else ends_at
 
     def _idle(self, state: SlotState) -> list[Slot]:
         """The idle slots in this state that `min_size` does not need, in the order in which they are to close."""
