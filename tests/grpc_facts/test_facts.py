@@ -29,9 +29,15 @@ _OURS = {("_aio/lease.py", "lease._channel"), ("_sync/lease.py", "lease._channel
 # What is private, and not gRPC's, in the folder of the facts.
 # They are attributes of these.
 _CLASSES = {fact.name.rpartition(".")[0] for fact in FACTS} - {""}
-_OTHERS = {"sys._getframe", "sys._current_frames", "kind._kind", "future._asyncio_future_blocking", "lock._is_owned"}
-# Attributes of Python's conditions.
-_OF_CONDITIONS = {"_is_owned", "_lock", "_waiters"}
+# Attributes of Python's conditions, and of their locks.
+_OF_CONDITIONS = {"_acquire_restore", "_is_owned", "_lock", "_release_save", "_waiters"}
+_OTHERS = {
+    "sys._getframe",
+    "sys._current_frames",
+    "kind._kind",
+    "future._asyncio_future_blocking",
+    *(f"lock.{name}" for name in _OF_CONDITIONS),
+}
 
 
 def _sources() -> Iterator[tuple[str, str]]:

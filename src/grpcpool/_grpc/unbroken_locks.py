@@ -38,19 +38,18 @@ class _Condition(threading.Condition):
 class _CallLock(_Condition):
     """One that is made in half the time: Python's copies more of its lock's methods into the object."""
 
-    __slots__ = ("__enter__", "__exit__", "_is_owned", "_lock", "_waiters")
+    __slots__ = ("__enter__", "__exit__", "_acquire_restore", "_is_owned", "_lock", "_release_save", "_waiters")
 
     acquire: Any = property(operator.attrgetter("_lock.acquire"))
     release: Any = property(operator.attrgetter("_lock.release"))
-    _release_save: Any = property(operator.attrgetter("_lock._release_save"))
-    _acquire_restore: Any = property(operator.attrgetter("_lock._acquire_restore"))
 
     def __init__(self) -> None:
         lock: Any = threading.RLock()
         self._lock = lock
         self._waiters: collections.deque[Any] = collections.deque()
-        # Those that streams use most.
+        # Those that streams use.
         self.__enter__, self.__exit__ = lock.__enter__, lock.__exit__
+        self._release_save, self._acquire_restore = lock._release_save, lock._acquire_restore
         self._is_owned = lock._is_owned
 
 
