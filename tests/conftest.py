@@ -159,6 +159,12 @@ def clock() -> Iterator[ManualClock]:
 
 
 @pytest.fixture
+def not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost connection is not replaced, however long its server takes to come back."""
+    monkeypatch.setattr("grpcpool._machine.fleet.GIVEN_UP_AFTER", 600.0)
+
+
+@pytest.fixture
 def make_pool() -> Iterator[PoolMaker]:
     """Makes pools, which are closed when the test is over."""
     with contextlib.ExitStack() as stack:

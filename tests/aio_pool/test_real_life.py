@@ -291,6 +291,7 @@ async def test_the_first_calls_to_a_server_that_is_back_succeed() -> None:
 
 
 @_each_loop
+@pytest.mark.usefixtures("not_given_up")
 @pytest.mark.parametrize("streams", [None, 1])
 @in_loop
 async def test_a_connection_that_is_down_is_not_leased_while_another_is_up(streams: int | None) -> None:
@@ -331,6 +332,7 @@ async def test_the_state_follows_loss_and_recovery() -> None:
             assert await _works(pool)
 
 
+@pytest.mark.usefixtures("not_given_up")
 @in_loop
 async def test_a_lease_held_through_the_loss_works_again() -> None:
     """A lost connection is left to gRPC's own reconnecting, not closed."""

@@ -71,6 +71,7 @@ def test_the_first_calls_to_a_server_that_is_back_succeed(make_pool: PoolMaker) 
         assert len(list(chat)) == 1
 
 
+@pytest.mark.usefixtures("not_given_up")
 def test_a_server_that_comes_back_is_used_again(make_pool: PoolMaker) -> None:
     """A lost connection recovers by itself, and gets its share of calls."""
     with Server() as mortal, Server() as other:
@@ -91,6 +92,7 @@ def test_a_server_that_comes_back_is_used_again(make_pool: PoolMaker) -> None:
         assert pool.stats().opened == 2
 
 
+@pytest.mark.usefixtures("not_given_up")
 def test_a_call_on_a_lost_connection_is_not_torn_down(make_pool: PoolMaker) -> None:
     """A lease held through the loss works again once gRPC has reconnected."""
     with Server() as server:
