@@ -137,6 +137,19 @@ def test_relayed_words_cost_one_connection_a_moment(make_pool: PoolMaker, clock:
     assert pool.stats().opened == 2
 
 
+def test_a_connection_lost_by_the_word_of_a_call_is_not_back_at_once(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """When the others are checked, a moment later, gRPC may not have noticed yet what the call said."""
+    pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: _reset})), min_size=2, max_size=2)
+    pool.open()
+    with pytest.raises(grpc.RpcError):
+        pool.unary_unary(FAIL)(b"")
+    for _ in range(9):
+        clock.advance(0.002)
+        assert pool.stats().ready == 1
+    clock.advance(0.003)
+    assert pool.stats().ready == 2
+
+
 def test_a_connection_that_is_not_missed_is_not_reconnected(make_pool: PoolMaker, clock: ManualClock) -> None:
     """A lost connection that carries nothing, above `min_size`, is left alone; the next ask gets a successor."""
     factory = FakeFactory(lambda: FakeChannel({ECHO: bytes}))

@@ -109,7 +109,8 @@ class LossWatch:
         """The slot's connection is down: checks it from now on, and the others for a while."""
         now = self._monotonic()
         wait = random.random() * _SPREAD * max(0, self._slots.lost - 1)  # noqa: S311 -- no secret
-        self._suspect(slot, now + _FIRST_PAUSE + wait)
+        # Until gRPC has noticed what a call said, it would look well.
+        self._suspect(slot, now + wait + (_NOTICED_WITHIN if slot in self._on_word else _FIRST_PAUSE))
         self._all_suspect_until = now + _SUSPECT_FOR
         self._check_all(max(now + _FIRST_PAUSE, self._checked_all_at + self._pause_of_all()))
 
@@ -154,8 +155,6 @@ class LossWatch:
         if status.tells_of_loss and self._may_trust(self._monotonic()):
             self._on_word.add(slot)
             self._report(self._machine.lost, slot, ConnectError(status.details))
-            at, pause = self._suspects.get(slot, (0.0, _FIRST_PAUSE))
-            self._suspect(slot, max(at, self._monotonic() + _NOTICED_WITHIN), pause)
         elif slot not in self._suspects:
             self._suspect(slot, self._monotonic() + _FIRST_PAUSE)
         return True
@@ -176,7 +175,8 @@ class LossWatch:
                 self._checked_all_at = now
                 self._checks_all_at = now + (self._pause_of_all() if now < self._all_suspect_until else _CHECKS_EVERY)
                 for slot in self._slots:
-                    if slot.state is SlotState.READY or slot.state is SlotState.LOST or slot.kept:
+                    in_service = slot.state is SlotState.READY or slot.state is SlotState.LOST
+                    if (in_service or slot.kept) and slot not in self._on_word:
                         # Without reconnecting, which should not happen to all at once.
                         found.setdefault(slot, False)
             self.next_check = min([self._checks_all_at, *(at for at, _ in self._suspects.values())])
