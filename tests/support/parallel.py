@@ -9,8 +9,8 @@ import pytest
 
 from support.bytecode import share_compiled
 
-# Most tests wait for servers: three processes keep two cores busy.
-_PROCESSES = 3
+# Most tests wait for servers: four processes keep two cores busy.
+_PROCESSES = 4
 
 
 @pytest.hookimpl(tryfirst=True)
