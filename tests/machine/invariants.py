@@ -332,18 +332,19 @@ def the_counts_are_right(world: Records) -> None:
 
 def _leading(world: Records) -> dict[str, dict[str | None, int]]:
     """How many connections lead to each address, by the names that the table has for these counts."""
-    by_name: dict[str, dict[str | None, int]] = {f"{state}_to": {} for state in ("opening", "hanging", "ready", "lost")}
-    leading = by_name["leading"] = {}
+    leading: dict[str | None, int] = {}
+    by_name = {"leading": leading}
     for slot in world.slots:
-        state, address = slot.state, slot.address
-        if state in ("opening", "ready", "lost"):
-            to = by_name[f"{state}_to"]
-            to[address] = to.get(address, 0) + 1
-            if not slot.successor:
-                leading[address] = leading.get(address, 0) + 1
-            if state == "opening" and slot.hangs:
-                hanging = by_name["hanging_to"]
-                hanging[address] = hanging.get(address, 0) + 1
+        if slot.state in ("opening", "ready", "lost") and not slot.successor:
+            leading[slot.address] = leading.get(slot.address, 0) + 1
+    opening = in_state(world, "opening")
+    hanging = [slot for slot in opening if slot.hangs]
+    ready, lost = in_state(world, "ready"), in_state(world, "lost")
+    for name, slots in (("opening", opening), ("hanging", hanging), ("ready", ready), ("lost", lost)):
+        to: dict[str | None, int] = {}
+        by_name[f"{name}_to"] = to
+        for slot in slots:
+            to[slot.address] = to.get(slot.address, 0) + 1
     return by_name
 
 
