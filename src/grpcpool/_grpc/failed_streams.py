@@ -152,8 +152,9 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     # What others call `_call` is something else.
     is_grpcs = type(call).__module__ in CLIENT_MODULES
     cancel = getattr(getattr(call, "_call", None), "cancel", None) if is_grpcs else None
-    # Empty once the call is over: its callbacks may be about to run. Not the state, which holds them.
-    due = getattr(getattr(call, "_state", None), "due", True)
+    # Empty once gRPC's thread has seen the end: callbacks may be about to run. Not the state, which holds them.
+    watched = type(call).__name__ == _READ_BY_A_THREAD
+    due = getattr(getattr(call, "_state", None), "due", True) if watched else True
     try:
         return weakref.ref(call) if cancel is None else weakref.ref(call, partial(_dropped, cancel, due, defer))
     except TypeError:
