@@ -285,7 +285,7 @@ def test_a_call_that_waits_for_the_only_server(
             servers[0].kill()
             method, request = (COUNT, b"1,0") if kind == "stream" else (PID, b"")
             calls = [subject.begin(method, request, kind=kind, wait_for_ready=True) for _ in range(20)]
-            eventually(lambda: subject.stats().lost)
+            eventually(lambda: subject.stats().ready == 0)
             # These begin when it is known that the connection is gone.
             waiting = [subject.begin(method, request, kind=kind, wait_for_ready=True) for _ in range(5)]
             late = subject.begin(method, request, kind=kind, wait_for_ready=True, timeout=0.3)
