@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import threading
@@ -11,9 +12,10 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc._observability import ObservabilityPlugin, observability_deinit, observability_init
 
 from grpc_facts.programs import UNCHANGED, Changed, renamed
-from grpcpool._grpc.lean_blocking_multicallables import _flags, make_lean
+from grpcpool._grpc.lean_blocking_multicallables import _flags, _lean_observability, _module_like, make_lean
 from grpcpool._grpc.unbroken_locks import _CallLock, _Condition, call_lock_like
 from support import call_server
 from support.call_server import CallServer
@@ -22,9 +24,15 @@ from support.ways import WAYS, Way
 
 pytestmark = pytest.mark.timeout(120)
 
+_NAMES = ["_RPCState", "_InitialMetadataFlags", "with_wait_for_ready", "_prepare", "_handle_event", "_event_handler"]
+_NAMES += ["maybe_record_rpc_latency", "_OBSERVABILITY_PLUGIN"]
 _CHANGES = {
     "as it is": UNCHANGED,
-    **{name: renamed(name) for name in ("_RPCState", "_InitialMetadataFlags", "with_wait_for_ready", "_prepare")},
+    **{name: renamed(name) for name in _NAMES},
+    "_observability": Changed({r"\b_observability\.maybe": "__import__('grpc')._observability.maybe"}),
+    "get_plugin": Changed(
+        {r"\bdef set_plugin": "other = get_plugin\n\ndef set_plugin", r"with get_plugin\(": "with other("}
+    ),
     "another condition": Changed({r"= threading\.Condition\(\)": "= __import__('threading').Condition()"}),
     "other flags": Changed({r"(def with_wait_for_ready)": r"def other(self): ...\n\n    \1"}),
 }
@@ -93,6 +101,59 @@ def test_the_flags_of_calls() -> None:
 def test_a_call_that_waits(unary: Any) -> None:
     """It and one that does not are answered."""
     assert [unary(b"ok", wait_for_ready=waits, timeout=60) for waits in (True, False)] == [b"0", b"0"]
+
+
+class _Plugin(ObservabilityPlugin[Any, Any]):
+    """Records how calls ended, and nothing else."""
+
+    observability_enabled = False
+    stats_enabled = True
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[str, grpc.StatusCode]] = []
+
+    def record_rpc_latency(self, method: str, *more: Any) -> None:
+        *_target, milliseconds, code = more
+        assert 0 < milliseconds < 60_000
+        self.recorded.append((method, code))
+
+
+# The rest of it depends on gRPC's release, and is not called.
+_Plugin.__abstractmethods__ = frozenset()
+
+
+@pytest.fixture
+def plugin() -> Iterator[_Plugin]:
+    """What gRPC's own observability registers, after a pool has made calls without it."""
+    make: Any = _Plugin
+    yield make()
+    observability_deinit()
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_the_latency_of_calls_is_recorded(make_pool: Any, calls: CallServer, plugin: _Plugin, way: Way) -> None:
+    """From when gRPC's plugin is registered until it is gone, also of calls that fail."""
+    pool = make_pool(lambda: grpc.insecure_channel(calls.target), max_size=1)
+    way.finish(way.begin(pool))
+    observability_init(plugin)
+    way.finish(way.begin(pool))
+    with pytest.raises(grpc.RpcError):
+        way.finish(way.begin(pool, "fail"))
+    observability_deinit()
+    way.finish(way.begin(pool))
+    codes = [grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED]
+    assert plugin.recorded == [(way.method, code) for code in codes]
+
+
+def test_who_observes_calls_is_asked_as_grpc_asks() -> None:
+    """If gRPC's code for that is other code, it is run."""
+    own = sys.modules["grpc._observability"]
+    assert _lean_observability(own)
+    for changed in ({"get_plugin": contextlib.nullcontext}, {"maybe_record_rpc_latency": print}):
+        assert not _lean_observability(_module_like(own, **changed))
+    records: Any = _module_like(own, maybe_record_rpc_latency=lambda state: state.records())
+    assert not _lean_observability(records)
+    assert not _lean_observability(None)
 
 
 def test_what_a_tracer_puts_in_the_place_of_grpcs_code(channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch) -> None:

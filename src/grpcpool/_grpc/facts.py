@@ -49,6 +49,47 @@ FACTS: Final = (
         "each blocking call costs a hundredth more",
         f"{_LEAN}::test_with_other_code",
     ),
+    Fact(
+        "_observability.maybe_record_rpc_latency",
+        "private name",
+        "1.60",
+        "is run at the end of each call that is not on asyncio. It takes a lock for the whole process, by a generator, "
+        "to find that no plugin is registered: where it does no more than that, the pool looks for the plugin first",
+        "each blocking call costs eight hundredths more",
+        f"{_LEAN}::test_with_other_code",
+    ),
+    Fact(
+        "_observability._OBSERVABILITY_PLUGIN",
+        "private name",
+        "1.60",
+        "what records the latency of calls, or `None`",
+        "each blocking call costs eight hundredths more",
+        f"{_LEAN}::test_with_other_code",
+    ),
+    Fact(
+        "_observability._SERVICES_TO_EXCLUDE",
+        "private name",
+        "1.60",
+        "the services whose latency is not recorded; one of the names by which the code that records is known",
+        "each blocking call costs eight hundredths more",
+        f"{_LEAN}::test_with_other_code",
+    ),
+    Fact(
+        "_handle_event",
+        "private name",
+        "1.60",
+        "notes the end of a call, and records its latency: its code is run with other names",
+        "each blocking call costs eight hundredths more",
+        f"{_LEAN}::test_with_other_code",
+    ),
+    Fact(
+        "_event_handler",
+        "private name",
+        "1.60",
+        "the same for streams and futures",
+        "each of them costs that much more",
+        f"{_LEAN}::test_with_other_code",
+    ),
     # --- channels -----------------------------------------------------------------------------------------------
     Fact(
         "Channel._channel",

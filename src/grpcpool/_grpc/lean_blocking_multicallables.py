@@ -1,7 +1,7 @@
 """What gRPC's blocking multicallables do for each call although a pool does not need it, and what takes its place.
 
-Together it is three hundredths of a unary call: a lock that is made by code of Python, which copies five methods into
-it, and an object for two flags.
+Together it is an eighth of a unary call: a lock that is made by code of Python, which copies five methods into it, an
+object for two flags, and a lock for the whole process to find that nobody observes calls.
 """
 
 from __future__ import annotations
@@ -19,14 +19,35 @@ from .unbroken_locks import call_lock_like
 _STATE = "_RPCState"
 _FLAGS = "_InitialMetadataFlags"
 _WITH = "with_wait_for_ready"
+_OBSERVABILITY = "_observability"
+_RECORD = "maybe_record_rpc_latency"
+_PLUGIN = "_OBSERVABILITY_PLUGIN"
+
+# The functions that multicallables call with what has another object in its place, the called before the calling.
+_CALLED = ("_handle_event", "_event_handler")
+
+# All that gRPC uses to record the latency of a call, which it does if there is a plugin.
+_RECORDING = {
+    "_SERVICES_TO_EXCLUDE",
+    "method",
+    "encode",
+    "get_plugin",
+    "stats_enabled",
+    "rpc_end_time",
+    "rpc_start_time",
+    "record_rpc_latency",
+    "target",
+    "code",
+}
 
 Functions = frozenset[tuple[str, types.FunctionType]]
+Names = dict[str, Any]
 
 
 def make_lean(multicallable: Any) -> None:
     """Makes the calls of a multicallable of a channel without interceptors cheaper.
 
-    It becomes one of a subclass, whose methods are gRPC's code, in which other objects stand for two names.
+    It becomes one of a subclass, whose methods are gRPC's code, in which other objects stand for some names.
     """
     own: Any = type(multicallable)
     lean = _lean(own, frozenset((name, of) for name, of in vars(own).items() if type(of) is types.FunctionType))
@@ -41,29 +62,59 @@ def _lean(own: Any, functions: Functions) -> Any:
     What tracers put in the place of gRPC's functions stays.
     """
     module = vars(sys.modules[own.__module__])
-    stand_ins = _stand_ins(module)
-    grpcs = {name: of for name, of in functions if of.__globals__ is module}
-    if all(stand_ins.keys().isdisjoint(of.__code__.co_names) for of in grpcs.values()):
+    names = _names(own.__module__)
+    stand_ins = {name for name, of in names.items() if module.get(name) is not of}
+    grpcs = {name: of for name, of in functions if _is_of(module, of)}
+    if all(stand_ins.isdisjoint(of.__code__.co_names) for of in grpcs.values()):
         return None
-    return _subclass(own, {name: _with(stand_ins, of) for name, of in grpcs.items()})
+    return _subclass(own, {name: _with(names, of) for name, of in grpcs.items()})
 
 
-def _stand_ins(module: dict[str, Any]) -> dict[str, Any]:
-    """What stands for which of the module's names."""
-    found: dict[str, Any] = {}
-    state, flags = module.get(_STATE), module.get(_FLAGS)
-    make = getattr(state, "__init__", None)
-    if isinstance(state, type) and isinstance(make, types.FunctionType):
-        found[_STATE] = _subclass(state, {"__init__": _with({"threading": _threading()}, make)})
-    if isinstance(flags, type) and [name for name in vars(flags) if not name.startswith("__")] == [_WITH]:
-        found[_FLAGS] = _flags(flags)
-    return found
+@functools.cache
+def _names(module: str) -> Names:
+    """The global names of a module of gRPC's, in which other objects stand for some.
+
+    One dictionary for all functions: what they look up is in the processor's caches more often.
+    """
+    own = vars(sys.modules[module])
+    names = dict(own)
+    names.update(_lean_flags(own.get(_FLAGS)), **_lean_observability(own.get(_OBSERVABILITY)))
+    state: Any = own.get(_STATE)
+    make: Any = getattr(state, "__init__", None)
+    if isinstance(state, type) and _is_of(own, make):
+        # Its conditions are those of calls.
+        names["threading"] = _module_like(threading, Condition=call_lock_like(threading.Condition()))
+        names[_STATE] = _subclass(state, {"__init__": _with(names, make)})
+    names.update((name, _with(names, own[name])) for name in _CALLED if _is_of(own, own.get(name)))
+    return names
 
 
-def _threading() -> types.ModuleType:
-    """As the module, but its conditions are those of calls."""
-    module = types.ModuleType(threading.__name__)
-    vars(module).update(vars(threading), Condition=call_lock_like(threading.Condition()))
+def _is_of(module: Names, function: Any) -> bool:
+    """Whether it is a function of the module, not what a tracer has put in its place."""
+    return isinstance(function, types.FunctionType) and function.__globals__ is module
+
+
+def _lean_observability(own: Any) -> Names:
+    """Asks whether there is a plugin before all else; without one, gRPC takes a lock to find that out."""
+    record, find = getattr(own, _RECORD, None), getattr(own, "get_plugin", None)
+    found = getattr(getattr(find, "__wrapped__", None), "__code__", None)
+    if not (isinstance(record, types.FunctionType) and _RECORDING.issuperset(record.__code__.co_names)):
+        return {}
+    if found is None or found.co_names[1:] != (_PLUGIN,):
+        return {}
+    names = vars(own)
+
+    def record_if_observed(state: Any) -> None:
+        if names[_PLUGIN] is not None:
+            record(state)
+
+    return {_OBSERVABILITY: _module_like(own, **{_RECORD: record_if_observed})}
+
+
+def _module_like(own: types.ModuleType, **changed: Any) -> types.ModuleType:
+    """A module with the same names, except these."""
+    module = types.ModuleType(own.__name__)
+    vars(module).update(vars(own), **changed)
     return module
 
 
@@ -74,6 +125,12 @@ class _FlagsOf(dict[Any, Any]):
         return self[bool(waits)]
 
 
+def _lean_flags(own: Any) -> Names:
+    if not (isinstance(own, type) and [name for name in vars(own) if not name.startswith("__")] == [_WITH]):
+        return {}
+    return {_FLAGS: _flags(own)}
+
+
 def _flags(own: Any) -> Callable[[], Any]:
     """Returns an object that looks flags up, always the same, instead of one that derives them."""
     flags = _FlagsOf((waits, own().with_wait_for_ready(waits)) for waits in (None, False, True))
@@ -81,11 +138,10 @@ def _flags(own: Any) -> Callable[[], Any]:
     return itertools.repeat(_subclass(own, {_WITH: flags.__getitem__})()).__next__
 
 
-def _with(stand_ins: dict[str, Any], own: types.FunctionType) -> types.FunctionType:
-    """The same code, in which other objects stand for some global names."""
+def _with(names: Names, own: types.FunctionType) -> types.FunctionType:
+    """The same code, with other global names."""
     # A copy: Python notes in code what it has found by its names, and would look again at each change of their values.
-    code, names = own.__code__.replace(), {**own.__globals__, **stand_ins}
-    changed = types.FunctionType(code, names, own.__name__, own.__defaults__, own.__closure__)
+    changed = types.FunctionType(own.__code__.replace(), names, own.__name__, own.__defaults__, own.__closure__)
     changed.__kwdefaults__ = own.__kwdefaults__
     return changed
 
