@@ -107,6 +107,12 @@ def test_every_guide_is_on_the_index() -> None:
         assert f"\nhowto/{guide.stem}\n" in index, guide.name
 
 
+def test_every_link_has_a_text() -> None:
+    """A link without a text is one in the built pages only: where the files themselves are shown, it is invisible."""
+    for page in DOCS.rglob("*.md"):
+        assert "[](" not in page.read_text(encoding="utf-8"), page
+
+
 def test_messages_in_the_guide_are_those_of_the_package() -> None:
     """Each phrase of a message under "Messages of the pool" is in the package's source."""
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / "src").rglob("*.py"))
