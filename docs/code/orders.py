@@ -67,7 +67,9 @@ def start(port: str = "0", *files: str) -> tuple[grpc.Server, str]:
         "Import": grpc.stream_unary_rpc_method_handler(import_, bytes.decode, str.encode),
         "Track": grpc.stream_stream_rpc_method_handler(track, bytes.decode, str.encode),
     }
-    server = grpc.server(ThreadPoolExecutor(512), options=[("grpc.max_concurrent_streams", 100)])
+    # Otherwise two servers could share a port without a word, and each would get some of the connections.
+    options = [("grpc.max_concurrent_streams", 100), ("grpc.so_reuseport", 0)]
+    server = grpc.server(ThreadPoolExecutor(512), options=options)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Orders", handlers)])
     address = f"127.0.0.1:{port}"
     if files:

@@ -358,7 +358,7 @@ def test_a_dropped_pool_is_not_collected(registry: CollectorRegistry, url: str) 
 def test_an_object_that_is_not_a_pool_is_rejected() -> None:
     """The error names the expected type."""
     not_a_pool: Any = object()
-    with pytest.raises(TypeError, match="ChannelPool"):
+    with pytest.raises(TypeError, match=r"^pool must be a grpcpool\.ChannelPool or a grpcpool\.aio\.ChannelPool"):
         PoolCollector(not_a_pool)
 
 

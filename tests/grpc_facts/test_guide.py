@@ -97,6 +97,11 @@ def url() -> str:
     return said_of(grpc.insecure_channel("http://localhost:50051"))
 
 
+def no_target() -> str:
+    """Of an empty target, as from an environment variable that is not set."""
+    return said_of(grpc.insecure_channel(""))
+
+
 def unknown_name() -> str:
     """Of a name that cannot be resolved."""
     return said_of(grpc.insecure_channel("orders.invalid:50051"))
@@ -198,6 +203,7 @@ _FAILURES: list[tuple[Callable[[], str], str]] = [
     (no_answer, "not ready within connect_timeout"),
     (not_opened, "not ready within connect_timeout"),
     (url, "Misformatted domain name"),
+    (no_target, "Misformatted domain name"),
     (unknown_name, "errors resolving"),
     (another_authority, "CERTIFICATE_VERIFY_FAILED"),
     (another_name, "CERTIFICATE_VERIFY_FAILED"),

@@ -47,13 +47,13 @@ class Prompt:
         self._terminal.expect_exact(">>> ")
         self._pasted = 0
 
-    def paste(self, block: str) -> list[str]:
+    def paste(self, block: str, enters: int = 1) -> list[str]:
         """Pastes a block, presses Enter, and returns the lines that are on the screen when it has been executed."""
         self._pasted += 1
         pasted = f"\x1b[200~{block}\x1b[201~" if _TAKES_PASTE else block
         # The sum distinguishes what it prints from what was typed. All of it is typed while Python waits for it: what
         # comes while a statement is executed is shown at once, in the middle of a line that the statement prints.
-        self._terminal.send(f'{pasted}{_ENTER}print("pasted block", 1000 + {self._pasted}){_ENTER}')
+        self._terminal.send(f'{pasted}{_ENTER * enters}print("pasted block", 1000 + {self._pasted}){_ENTER}')
         self._terminal.expect_exact(f"pasted block {1000 + self._pasted}")
         shown = _ESCAPES.sub("", self._terminal.before or "").splitlines()
         self._terminal.expect_exact(">>> ")
@@ -75,8 +75,12 @@ def addresses(tmp_path: pathlib.Path) -> Iterator[Addresses]:
         yield Addresses(stack.enter_context(serving()), tmp_path, stack)
 
 
-def test_the_tutorial_at_the_prompt(tmp_path: pathlib.Path, addresses: Addresses) -> None:
-    """Each block is accepted as it was pasted, prints what the page says, and Python ends quietly."""
+@pytest.mark.parametrize("whole", [True, False], ids=["whole blocks", "without the last newline"])
+def test_the_tutorial_at_the_prompt(tmp_path: pathlib.Path, addresses: Addresses, *, whole: bool) -> None:
+    """Each block is accepted as it was pasted, prints what the page says, and Python ends quietly.
+
+    Copied by hand it often lacks its last newline: then `>>>` is shown again after one Enter more.
+    """
     (tmp_path / "orders.py").write_text(ORDERS.read_text(encoding="utf-8"), encoding="utf-8")
     prompt = Prompt(tmp_path)
     shown: list[str] = []
@@ -84,7 +88,8 @@ def test_the_tutorial_at_the_prompt(tmp_path: pathlib.Path, addresses: Addresses
         if skipped:
             continue
         if language == "python":
-            shown = prompt.paste(addresses.replace(block))
+            source = addresses.replace(block)
+            shown = prompt.paste(source) if whole else prompt.paste(source.removesuffix("\n"), enters=2)
             assert not [line for line in shown if _FAILED.match(line)], shown
         elif language == "console":
             commands = re.findall(r"^\$ (.*)$", block, re.MULTILINE)

@@ -50,6 +50,10 @@ def insecure_channel(
 
     Returns:
         A pool, which is a `grpc.aio.Channel`. It connects at first use, and is bound to the event loop of that.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A target or an option is not valid, or `config` needs addresses that the pool does not deal out.
     """
     caller = calling_code()
     if _INSECURE.is_creating():
@@ -89,6 +93,10 @@ def secure_channel(
 
     Returns:
         A pool, which is a `grpc.aio.Channel`. It connects at first use, and is bound to the event loop of that.
+
+    Raises:
+        TypeError: As for `insecure_channel`, or `credentials` are something else.
+        ValueError: As for `insecure_channel`.
     """
     caller = calling_code()
     if _SECURE.is_creating():

@@ -217,6 +217,9 @@ class ChannelPool(PoolBase, ChannelSurface):
             PoolOpenError: A connection could not be opened in time, or at all, which its cause explains. What had
                 been opened is closed again, and the pool is as before.
             PoolClosedError: The pool is closed.
+            WrongEventLoopError: The pool is bound to another event loop.
+            PoolForkedError: The pool was used before a fork.
+            ValueError: `timeout` is negative.
         """
         driver = self._driver
         driver.enter()
@@ -234,6 +237,11 @@ class ChannelPool(PoolBase, ChannelSurface):
 
         Args:
             grace: Seconds; `math.inf` waits without limit; `PoolConfig.close_grace` if not given.
+
+        Raises:
+            WrongEventLoopError: The pool is bound to another event loop.
+            PoolForkedError: The pool was used before a fork.
+            ValueError: `grace` is negative.
         """
         driver = self._driver
         if driver.is_gone():

@@ -45,6 +45,10 @@ def insecure_channel(
     Returns:
         A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
         ``gunicorn --preload``, gRPC has not even been started.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A target or an option is not valid, or `config` needs addresses that the pool does not deal out.
     """
     caller = calling_code()
     if INSECURE.is_creating():
@@ -83,6 +87,10 @@ def secure_channel(
     Returns:
         A pool, which is a `grpc.Channel`. It connects at first use: in a process that is forked before that, as under
         ``gunicorn --preload``, gRPC has not even been started.
+
+    Raises:
+        TypeError: As for `insecure_channel`, or `credentials` are something else.
+        ValueError: As for `insecure_channel`.
     """
     caller = calling_code()
     if SECURE.is_creating():

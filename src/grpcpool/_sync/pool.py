@@ -170,7 +170,8 @@ class ChannelPool(PoolBase, ChannelSurface):
 
         This is optional: a pool opens at first use. It shows early whether the server can be reached, and does not
         wait for one that is down: it fails as soon as an attempt to connect has failed at each address. With several
-        targets it goes on until its timeout. A call with `wait_for_ready` waits for the server.
+        targets, or while a connection is lost, it goes on until its timeout. A call with `wait_for_ready` waits for
+        the server.
 
         Args:
             timeout: Seconds that this may take; `None`: only `PoolConfig.connect_timeout` limits it.
@@ -179,6 +180,7 @@ class ChannelPool(PoolBase, ChannelSurface):
             PoolOpenError: A connection could not be opened in time, or at all, which its cause explains. What had
                 been opened is closed again, and the pool is as before.
             PoolClosedError: The pool is closed.
+            ValueError: `timeout` is negative.
         """
         driver = self._driver
         now = driver.monotonic()
@@ -193,6 +195,9 @@ class ChannelPool(PoolBase, ChannelSurface):
 
         Args:
             grace: Seconds; `math.inf` waits without limit; `PoolConfig.close_grace` if not given.
+
+        Raises:
+            ValueError: `grace` is negative.
         """
         driver, seconds = self._driver, self._grace(grace)
         if interrupts(driver, MAY_BE_OTHERS):

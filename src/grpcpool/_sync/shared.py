@@ -76,6 +76,10 @@ def shared_channel(
         A `ChannelPool`, and so a `grpc.Channel`. Its `close()` refuses its own further calls, cancels those in flight,
         and releases its own leases; other handles go on. The pool is closed two seconds after its last handle has been
         closed or collected.
+
+    Raises:
+        TypeError: As for `secure_channel`.
+        ValueError: As for `insecure_channel`.
     """
     if credentials is not None:
         check_credentials(credentials)

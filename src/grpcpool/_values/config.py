@@ -137,8 +137,8 @@ class PoolConfig:
             cap: Maximum number of connections (`max_size`), beyond which `LOOSE` opens extra ones.
 
         Returns:
-            A configuration that closes idle connections after 10 s, replaces connections after 60 s, and gives calls
-            10 s at `close()`.
+            A configuration with `Mode.LOOSE` that closes idle connections after 10 s, replaces connections after 60 s,
+            and gives calls 10 s at `close()`.
         """
         return cls(
             min_size=init,
@@ -155,8 +155,8 @@ class PoolConfig:
         """Returns a configuration from a mapping, for example from a settings file.
 
         Args:
-            settings: Values by field name. A value may be text: a number, `none`, or the name of a mode or picker.
-                Missing fields have their defaults.
+            settings: Values by field name. A value may be text: a number, `true`, `false`, `none`, or the name of a
+                mode or picker. Missing fields have their defaults.
 
         Raises:
             ValueError: The message names each unknown key, and each wrong value with the rule.

@@ -49,9 +49,7 @@ class PoolSet:
         Raises:
             TypeError: `pool` is not a pool.
         """
-        if not isinstance(pool, PoolBase):
-            raise TypeError(f"must be a ChannelPool, not {pool!r}")
-        self._pools.add(pool._observed)
+        self._pools.add(checked(pool)._observed)
 
     def _counted(self) -> set[PoolBase]:
         """Returns the pools, each once: an asyncio handle may find its pool when it is first used."""
@@ -157,6 +155,17 @@ def _counters_of(stats: PoolStats, more: PoolStats) -> PoolStats:
 def label_of(name: str) -> str:
     """Returns a pool's name as a label, which is sent as UTF-8: what UTF-8 cannot encode is escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def checked(pool: object) -> PoolBase:
+    """Returns `pool`.
+
+    Raises:
+        TypeError: It is not a pool.
+    """
+    if not isinstance(pool, PoolBase):
+        raise TypeError(f"pool must be a grpcpool.ChannelPool or a grpcpool.aio.ChannelPool, not {pool!r}")
+    return pool
 
 
 def stats_if_usable(pool: PoolBase) -> PoolStats | None:

@@ -28,7 +28,7 @@ from ..._shared.pool_base import PoolBase
 from ..._sync.pool import ChannelPool
 from ..._values.config import is_seconds
 from ..._values.stats import PoolStats
-from .._pool_set import stats_if_usable
+from .._pool_set import checked, stats_if_usable
 from ._document import (
     PoolDocument,
     PoolsDocument,
@@ -147,9 +147,7 @@ class Inspector:
         Raises:
             TypeError: `pool` is not a pool.
         """
-        if not isinstance(pool, PoolBase):
-            raise TypeError(f"pool must be a grpcpool.ChannelPool or a grpcpool.aio.ChannelPool, not {pool!r}")
-        observed = pool._observed
+        observed = checked(pool)._observed
         if any(inspected.observed() is observed for inspected in self._all()):
             return
         number = next(self._numbers)
