@@ -13,8 +13,10 @@ import pathlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+import typer
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
@@ -22,6 +24,7 @@ from prometheus_client import CollectorRegistry
 import grpcpool
 import grpcpool.aio
 from grpcpool import events
+from grpcpool.cli.app import app
 from grpcpool.contrib.opentelemetry import instrument
 from grpcpool.contrib.prometheus import PoolCollector
 from grpcpool.testing import FakeFactory
@@ -111,6 +114,15 @@ def test_every_link_has_a_text() -> None:
     """A link without a text is one in the built pages only: where the files themselves are shown, it is invisible."""
     for page in DOCS.rglob("*.md"):
         assert "[](" not in page.read_text(encoding="utf-8"), page
+
+
+def test_every_option_is_in_the_page_on_the_command() -> None:
+    """The page on the command names each option that `--help` shows, and no other."""
+    group: Any = typer.main.get_command(app)
+    commands = [group, *group.commands.values()]
+    options = {option for command in commands for each in command.params for option in each.opts if option[:2] == "--"}
+    page = read("reference/command.md").replace("\n", " ")
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) == options | {"--help"}
 
 
 def test_messages_in_the_guide_are_those_of_the_package() -> None:

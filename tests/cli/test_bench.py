@@ -175,7 +175,9 @@ def test_either_version_of_reflection_works(command: Commands) -> None:
 def test_methods_that_do_not_exist(command: Commands, port: int) -> None:
     """A nonexistent method and an invalid name end with one line."""
     arguments = ("bench", f"127.0.0.1:{port}")
-    assert "service nobody.Nothing not found" in command(*arguments, "nobody.Nothing/Do").line
+    missing = command(*arguments, "nobody.Nothing/Do").line
+    assert "service nobody.Nothing not found in the server's reflection, which has: " in missing
+    assert "grpc.health.v1.Health" in missing
     assert "has no method Chek; it has: Check" in command(*arguments, "grpc.health.v1.Health/Chek").line
     assert "expected package.Service/Method" in command(*arguments, "Check").line
 
@@ -210,6 +212,7 @@ def test_an_unreachable_server(command: Commands) -> None:
         result = command("bench", f"127.0.0.1:{port}", CHECK)
     assert result.code == 1
     assert "reflection failed: UNAVAILABLE" in result.line
+    assert result.line.endswith("; try grpcpool probe")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ class Tls:
 
     Attributes:
         wanted: Whether ``--tls`` was given; `ca` and `cert` imply it.
-        ca: File with the certificates to trust; `None` trusts those of the system.
+        ca: File with the certificates to trust; `None` trusts those of the system, or
+            in gRPC those that it comes with.
         cert: File with the client certificate (and its chain up to the root).
         key: File with the key of `cert`.
         authority: Name that the certificate must match, and the ``:authority`` of calls; `None`: the target's.

@@ -48,7 +48,9 @@ TlsOf = Annotated[bool, typer.Option("--tls", help="Use TLS.", rich_help_panel=_
 CaOf = Annotated[
     Path | None,
     typer.Option(
-        "--ca", help="Certificates to trust, PEM. Default: the system's. Implies --tls.", rich_help_panel=_TLS
+        "--ca",
+        help="Certificates to trust, PEM. Default: the system's in probe, gRPC's in bench. Implies --tls.",
+        rich_help_panel=_TLS,
     ),
 ]
 CertOf = Annotated[

@@ -94,17 +94,24 @@ def describe_by_reflection(
         with warnings.catch_warnings():
             # protobuf warns of conflicting descriptions, and quotes the server.
             warnings.simplefilter("ignore")
-            pool = reflected_pool(channel, service_name, Deadline(timeout), metadata)
-            return describe(name, data, pool, "the server's reflection")
+            pool, services = reflected_pool(channel, service_name, Deadline(timeout), metadata)
+            return describe(name, data, pool, f"the server's reflection, which has: {', '.join(services)}")
     except CommandError:
         raise
     except grpc.RpcError as error:
-        code, details = error.code(), f": {error.details()}" if error.details() else ""
+        code = error.code()
         if code is grpc.StatusCode.UNIMPLEMENTED:
             raise CommandError("the server does not support reflection: describe the method with --proto") from error
-        raise CommandError(f"reflection failed: {code.name}{details}") from error
+        raise CommandError(f"reflection failed: {explain(error, code.name)}") from error
     except Exception as error:  # protobuf and the client raise many kinds for what a server may send
         raise CommandError(f"the server's reflection is not valid: {type(error).__name__}: {error}") from error
+
+
+def explain(error: grpc.RpcError, name: str) -> str:
+    """Says how a call failed: the name of its failure, gRPC's details and, if there is no connection, what to try."""
+    details = f": {error.details()}" if error.details() else ""
+    more = "; try grpcpool probe" if error.code() is grpc.StatusCode.UNAVAILABLE else ""
+    return f"{name}{details}{more}"
 
 
 def pool_of_files(files: Sequence[pathlib.Path]) -> DescriptorPool:

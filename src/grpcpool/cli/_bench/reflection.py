@@ -7,7 +7,7 @@ alone an interceptor replaces the path.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -40,8 +40,12 @@ class _VersionInterceptor(grpc.StreamStreamClientInterceptor):
         return continuation(details, request_iterator)
 
 
-def reflected_pool(channel: grpc.Channel, service: str, deadline: Deadline, metadata: Metadata = ()) -> DescriptorPool:
-    """Returns a pool that loads descriptors on demand, while `channel` is open; those of `service` are loaded now.
+def reflected_pool(
+    channel: grpc.Channel, service: str, deadline: Deadline, metadata: Metadata = ()
+) -> tuple[DescriptorPool, Sequence[str]]:
+    """Returns a pool that loads descriptors on demand, while `channel` is open, and the names of all services.
+
+    The descriptors of `service` are loaded now.
 
     A server may describe files that need ever more files: all are loaded by `deadline`, or it fails.
 
@@ -53,12 +57,12 @@ def reflected_pool(channel: grpc.Channel, service: str, deadline: Deadline, meta
         intercepted = grpc.intercept_channel(channel, _VersionInterceptor(version, deadline, metadata))
         database = ProtoReflectionDescriptorDatabase(intercepted)
         try:
-            database.get_services()
+            services = database.get_services()
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED or version == _VERSIONS[-1]:
                 raise
         else:
-            return _with_service(DescriptorPool(database), service)
+            return _with_service(DescriptorPool(database), service), services
     raise AssertionError(_VERSIONS)
 
 

@@ -19,7 +19,7 @@ from .levels import Level
 from .load import call_once
 from .measure import measure, measure_capacity
 from .metadata import Metadata, parse_metadata
-from .methods import Method, describe, describe_by_reflection, pool_of_files, split_name
+from .methods import Method, describe, describe_by_reflection, explain, pool_of_files, split_name
 from .options import BenchOptions
 from .report import write_report
 from .result import MAX_IN_FLIGHT, BenchRun, Plan, Result
@@ -122,8 +122,8 @@ def _call_once(channel: grpc.Channel, method: Method, timeout: float, metadata: 
     try:
         call_once(channel, method, timeout, metadata)
     except grpc.RpcError as error:
-        details = f": {error.details()}" if error.details() else ""
-        raise CommandError(f"the first call of {method.path} failed: {failure_name(error)}{details}") from error
+        failure = explain(error, failure_name(error))
+        raise CommandError(f"the first call of {method.path} failed: {failure}") from error
 
 
 def _check_sizes(levels: Iterable[Level], plan: Plan) -> None:
