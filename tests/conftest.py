@@ -53,14 +53,16 @@ _LONG_LOOPS = ("[debug", "[uvloop", "[eager", "-debug", "-uvloop", "-eager")
 
 @functools.cache
 def _all_long(path: pathlib.Path) -> bool:
-    """Whether all tests of a file are long."""
+    """Whether all tests of a file are long. None of those of the documentation is."""
+    if _HERE not in path.parents:
+        return False
     name = path.relative_to(_HERE).as_posix()
     return name in _LONG or name.startswith(_LONG_FOLDERS)
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
     """By default, files of long tests are not even imported: each process would import them all."""
-    left_out = config.option.markexpr == "not long" and _HERE in collection_path.parents and _all_long(collection_path)
+    left_out = config.option.markexpr == "not long" and _all_long(collection_path)
     return True if left_out else None
 
 
