@@ -142,6 +142,8 @@ def test_messages_in_the_guide_are_those_of_the_package() -> None:
     }
     assert len(phrases) > 10
     others = {"Cannot invoke RPC on closed channel"}
+    # Python's own; tests/aio_pool/test_mixed_up.py provokes them.
+    others |= {"t be used in", "expression", "context manager protocol", "object has no attribute", "was never awaited"}
     assert {phrase for phrase in phrases if phrase not in sources} <= others
 
 
