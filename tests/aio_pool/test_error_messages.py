@@ -29,7 +29,7 @@ async def test_a_timeout_says_how_full_the_pool_is(clock: ManualClock) -> None:
     assert str(caught.value) == (
         "pool 'orders': timed out waiting for a place "
         "(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
-        "release leases sooner, raise max_size or max_streams, or wait longer"
+        "release leases sooner, raise max_size, or wait longer"
     )
     assert caught.value.__cause__ is None
 

@@ -63,7 +63,7 @@ def test_a_timeout_says_how_full_the_pool_is(make_pool: PoolMaker, clock: Manual
     assert str(caught.value) == (
         "pool 'orders': timed out waiting for a place "
         "(asked for a whole connection; 1 of 1 connections open, 1 in flight, 0 waiting, waited 2.500 s); "
-        "release leases sooner, raise max_size or max_streams, or wait longer"
+        "release leases sooner, raise max_size, or wait longer"
     )
     assert caught.value.__cause__ is None
 
@@ -177,6 +177,16 @@ def test_a_released_lease_says_so(make_pool: PoolMaker) -> None:
         r"acquire a new one",
         str(caught.value),
     )
+
+
+def test_more_streams_are_a_remedy_where_streams_are_shared(make_pool: PoolMaker) -> None:
+    """To raise `max_streams` is advised unless each connection is leased as a whole: then it changes nothing."""
+    pool = make_pool(FakeFactory(), name="orders", max_size=1, max_streams=1)
+    pool.open()
+    for streams, bounds in ((1, "max_size or max_streams,"), (None, "max_size,")):
+        with pool.acquire(streams=streams), pytest.raises(PoolTimeoutError) as caught:
+            pool.acquire(timeout=0, streams=1)
+        assert str(caught.value).endswith(f"; release leases sooner, raise {bounds} or wait longer")
 
 
 def test_a_lease_that_calls_kept_from_a_connection_says_so(clock: ManualClock, make_pool: PoolMaker) -> None:

@@ -127,6 +127,9 @@ _WHOLE = "a whole connection"
 # What to do if none is up, and none has failed to open yet.
 _NOT_YET = "no connection is up yet: call open() before, wait longer, or check the target"
 
+# What to do if each connection is leased as a whole.
+_ALL_LEASED = "release leases sooner, raise max_size, or wait longer"
+
 # What to do if there are connections, but none with the room that was asked for.
 _WITHOUT_ROOM = {
     _WHOLE: "none became free of calls; use a pool of its own for exclusive leases, or ask for streams",
@@ -164,8 +167,9 @@ def refusal_error(pool: str, refusal: Refusal, figures: Figures, cause: BaseExce
     what, remedy = _MESSAGES[refusal]
     if refusal is Refusal.CLOSED:
         figures = dataclasses.replace(figures, asked="")
-    if refusal is Refusal.TIMEOUT and figures.exclusive < figures.open:
-        remedy = _WITHOUT_ROOM.get(figures.asked, remedy)
+    if refusal is Refusal.TIMEOUT:
+        is_leased = figures.exclusive >= figures.open
+        remedy = _ALL_LEASED if is_leased else _WITHOUT_ROOM.get(figures.asked, remedy)
     last_error = ""
     if cause is not None and refusal is not Refusal.CLOSED:
         last_error = f"; last connect error: {brief(cause)}"
