@@ -116,6 +116,33 @@ def test_what_fails_while_others_rest_is_not_alone(make_pool: PoolMaker, clock: 
     assert factory.calls == 5
 
 
+@pytest.mark.parametrize("streams", [None, 1])
+def test_what_fails_on_a_lease_while_others_rest_is_not_alone(
+    make_pool: PoolMaker, clock: ManualClock, streams: int | None
+) -> None:
+    """The same when the call that fails is on a lease."""
+    pool = make_pool(FakeFactory(lambda: FakeChannel({ECHO: _reset})), min_size=3, max_size=3)
+    pool.open()
+    clock.advance(2.0)
+    with pool.acquire(streams=streams) as lease, pytest.raises(grpc.RpcError):
+        lease.unary_unary(ECHO)(b"")
+    eventually(lambda: pool.stats().ready >= 2)
+    assert pool.stats().closed["lost"] == 2
+
+
+def test_what_fails_on_a_lease_that_was_in_use_is_alone(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """A call on a lease that fails just after another was answered says nothing of connections that rested."""
+    pool = make_pool(FakeFactory(lambda: FakeChannel({ECHO: lambda request: request, FAIL: _reset})), min_size=3)
+    pool.open()
+    clock.advance(2.0)
+    with pool.acquire() as lease:
+        clock.advance(2.0)
+        lease.unary_unary(ECHO)(b"")
+        with pytest.raises(grpc.RpcError):
+            lease.unary_unary(FAIL)(b"")
+    assert pool.stats().closed["lost"] == 0
+
+
 def _reset(_: bytes) -> bytes:
     raise error(grpc.StatusCode.UNAVAILABLE, "Connection reset")
 

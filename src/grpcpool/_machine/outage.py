@@ -80,7 +80,7 @@ class Outage:
 
         A NAT or a load balancer forgets all connections that have been idle for as long, and notifies none of them.
         """
-        if slot.in_flight > 1 or slot.exclusive or now - slot.used_at < _REST:
+        if slot.in_flight > 1 or now - slot.used_at < _REST:
             return
         for other in self._slots.in_state(SlotState.READY):
             if not other.in_flight and other.idle_since() < slot.used_at + _REST:
