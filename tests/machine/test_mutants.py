@@ -15,7 +15,7 @@ WALKS = 400
 STEPS = 100
 # Some mutants fail on a few walks in a hundred only. These walks are taken first: together they catch all mutants that
 # there were when they were chosen, and each catches some that those before it do not.
-FIRST = (46, 348, 100, 98, 130, 49, 358, 35, 117, 99, 44, 496)
+FIRST = (46, 98, 394, 496, 130, 233, 168, 308, 35, 45, 61, 99, 154, 173, 191, 198, 246)
 ORDER = (*FIRST, *(seed for seed in range(WALKS) if seed not in FIRST))
 
 
