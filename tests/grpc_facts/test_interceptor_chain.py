@@ -30,7 +30,7 @@ from grpc_facts.programs import UNCHANGED, Changed, renamed
 from grpcpool._grpc import interceptor_chain
 from grpcpool._grpc.own_chain import OWN_CHAINS, OwnCall
 from support.aio_pools import at_rest
-from support.aio_ways import KINDS, STREAM, UNARY, WAYS, Way, outcome_of
+from support.aio_ways import END_UNREAD, KINDS, STREAM, UNARY, WAYS, Way, outcome_of
 from support.call_server import CallServer, new_tag
 from support.loops import in_loop, settle, until
 
@@ -161,7 +161,7 @@ async def test_answering(calls: CallServer) -> None:
 @pytest.mark.parametrize("way", KINDS, ids=str)
 @in_loop
 async def test_cancelling(calls: CallServer, way: Way) -> None:
-    """A call is cancelled while an interceptor holds it, while it waits, and while it runs; and when it is dropped."""
+    """A call is cancelled while an interceptor holds it, while it waits, and while it runs."""
 
     async def sleeps(go_on: Any, details: Any, request: Any) -> Any:
         await asyncio.sleep(30)
@@ -179,20 +179,47 @@ async def test_cancelling(calls: CallServer, way: Way) -> None:
         assert await call.code() is grpc.StatusCode.CANCELLED
         assert ended == [call]
         pool = await intercepted(at, "argument", passes)
-        for how in ("cancel", "drop"):
-            tag = new_tag()
-            call = way.begin(pool, f"hold:{tag}")
-            await at.until_held(tag)
-            if how == "cancel":
-                call.add_done_callback(ended.append)
-                assert call.cancel()
-                await until(lambda: len(ended) == 2)
-                assert call.cancelled()
-            del call
-            ended.clear()
-            gc.collect()
-            await at.until_let_go(tag)
-            ended.append(None)
+        tag = new_tag()
+        call = way.begin(pool, f"hold:{tag}")
+        await at.until_held(tag)
+        call.add_done_callback(ended.append)
+        assert call.cancel()
+        await until(lambda: len(ended) == 2)
+        assert call.cancelled()
+        await at.until_let_go(tag)
+        await at_rest(pool)
+
+
+@own_chain
+@pytest.mark.parametrize("way", KINDS, ids=str)
+@in_loop
+async def test_dropping(calls: CallServer, way: Way) -> None:
+    """A stream of responses that is dropped is cancelled. A call with one response goes on, until the pool closes."""
+    async with world(calls) as at:
+        pool = await intercepted(at, "argument", passes)
+        tag = new_tag()
+        call = way.begin(pool, f"hold:{tag}")
+        await at.until_held(tag)
+        del call
+        gc.collect()
+        if way.ends_unread:
+            assert tag in await at.tell("held")
+            await pool.close(0)
+        await at.until_let_go(tag)
+        await at_rest(pool)
+
+
+@own_chain
+@pytest.mark.parametrize("way", END_UNREAD, ids=str)
+@in_loop
+async def test_dropped_at_once(calls: CallServer, way: Way) -> None:
+    """A call with one response that nothing holds is made, and ends by itself."""
+    async with world(calls) as at:
+        pool = await intercepted(at, "argument", passes)
+        tag = new_tag()
+        way.begin(pool, f"note:{tag}")
+        while tag not in await at.tell("notes"):  # noqa: ASYNC110 -- the server is asked
+            await asyncio.sleep(0.002)
         await at_rest(pool)
 
 
