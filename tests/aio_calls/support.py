@@ -64,6 +64,10 @@ class World:
         while tag in await self.tell("held"):  # noqa: ASYNC110 -- as above
             await asyncio.sleep(0.002)
 
+    async def let_go(self, tag: str) -> None:
+        """A call ``hold:tag``, which runs, is answered."""
+        await unary(self._asks, TELL, tag.encode())
+
     async def close(self) -> None:
         """Closes gRPC's own channels."""
         await self.plain.close()

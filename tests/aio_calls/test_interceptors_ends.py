@@ -163,16 +163,36 @@ async def test_streams_that_are_dropped(
 @pytest.mark.parametrize("way", [way for way in KINDS if not way.streams_out], ids=str)
 @in_loop
 async def test_calls_that_are_dropped(calls: CallServer, place: Place, way: Way) -> None:
-    """An intercepted call with one response that is dropped, running or waiting, releases its place."""
+    """An intercepted call with one response that is dropped, running or waiting, goes on and releases its place."""
     async with world(calls) as at:
         pool = await intercepted(at, place, passes)
         tag = new_tag()
         call, queued = way.begin(pool, f"hold:{tag}"), way.begin(pool)
         await at.until_held(tag)
         await until(lambda: pool.stats().waiting == 1)
-        del queued
+        del call, queued
+        gc.collect()
+        await settle(10)
+        assert (pool.stats().in_flight, pool.stats().waiting) == (1, 1)
+        await at.let_go(tag)
         await until(lambda: pool.stats().waiting == 0)
-        del call
+        await at_rest(pool)
+        await at.until_let_go(tag)
+
+
+@inside_and_around
+@pytest.mark.parametrize("way", [way for way in KINDS if not way.streams_out], ids=str)
+@in_loop
+async def test_calls_that_are_dropped_end_at_their_deadline(calls: CallServer, place: Place, way: Way) -> None:
+    """The same two calls release their places when their deadlines pass."""
+    async with world(calls) as at:
+        pool = await intercepted(at, place, passes)
+        tag = new_tag()
+        call, queued = (way.begin(pool, f"hold:{tag}", timeout=0.5) for _ in range(2))
+        await settle(10)
+        assert (pool.stats().in_flight, pool.stats().waiting) == (1, 1)
+        del call, queued
+        await until(lambda: pool.stats().waiting == 0)
         await at_rest(pool)
         await at.until_let_go(tag)
 

@@ -23,9 +23,9 @@ class CallServer(ServerProcess):
     """A server with four methods, which do what the request says; if requests are streamed, what the first one says.
 
     ``ok`` answers ``0`` (a stream: ``0``, ``1``, ``2``) with metadata before and after; ``none`` answers an empty
-    stream; ``fail`` fails ``PERMISSION_DENIED``; ``hold:tag`` runs until the call ends for other reasons (a stream
-    sends ``0`` first); ``left`` answers the time remaining; ``note:text`` records the text; ``work:ms`` runs that long,
-    and is counted; ``metadata`` and ``peer`` answer what the server sees; anything else is echoed.
+    stream; ``fail`` fails ``PERMISSION_DENIED``; ``hold:tag`` runs until the call ends for other reasons, or is let go
+    (a stream sends ``0`` first); ``left`` answers the time remaining; ``note:text`` records the text; ``work:ms`` runs
+    that long, and is counted; ``metadata`` and ``peer`` answer what the server sees; anything else is echoed.
     """
 
     script = _HERE / "call_server_script.py"
