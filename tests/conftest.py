@@ -17,6 +17,7 @@ import pytest
 
 from grpcpool import ChannelPool, Listener, PoolConfig
 from grpcpool.testing import ManualClock, manual_clock
+from support.bytecode import first_alone, pytest_configure  # noqa: F401 -- the latter is a hook
 from support.connections import assert_no_connections
 from support.garbage import ASIDE
 from support.parallel import pytest_cmdline_main  # noqa: F401 -- a hook
@@ -75,11 +76,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """While tests are imported, nothing looks for garbage: there is little, and what is alive grows with each file."""
     gc.disable()
     try:
-        return (yield)
+        with first_alone(session.config):
+            return (yield)
     finally:
         ASIDE.now()
         gc.enable()

@@ -42,9 +42,14 @@ def _size(fails: Callable[[], object]) -> tuple[int, int]:
 
 @pytest.mark.parametrize("begin", [_blocking, _with_call, _future])
 def test_a_failed_call_has_about_the_traceback_of_grpcs_own(
-    calls: CallServer, plain: grpc.Channel, begin: Callable[[Any], Callable[[], object]]
+    calls: CallServer,
+    plain: grpc.Channel,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: Callable[[Any], Callable[[], object]],
 ) -> None:
     """The pool, a lease and a handle chain no other error, and add at most half as much again."""
+    # The pool of the handle ends with it.
+    monkeypatch.setattr("grpcpool._sync.shared.LINGERS_FOR", 0.0)
     frames, lines = _size(begin(plain))
     pool = grpcpool.ChannelPool(calls.channel)
     handle = grpcpool.shared_channel(calls.target)

@@ -1,32 +1,41 @@
-"""Lets the programs that tests start share compiled modules, also where Python is not to write any.
+"""Lets the processes of a test run share what they compile.
 
-`PYTHONDONTWRITEBYTECODE` keeps Python from writing beside the sources. Each of the hundreds of programs would compile
-the whole project again, which takes longer than most of them run.
+`PYTHONDONTWRITEBYTECODE` keeps Python from writing beside the sources. Each of the hundreds of programs that tests
+start would compile the whole project again, which takes longer than most of them run.
+
+The processes of pytest-xdist import all tests at the same time. Each would compile them all if nothing is compiled yet.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-import shutil
 import sys
-import tempfile
+from collections.abc import Iterator
 
 import pytest
 
 
-def share_compiled(config: pytest.Config) -> None:
-    """Until pytest ends, programs that it starts keep what they compile in a folder of its own."""
-    if not sys.dont_write_bytecode or "PYTHONDONTWRITEBYTECODE" not in os.environ:
+def pytest_configure(config: pytest.Config) -> None:
+    """Until pytest ends, programs that it starts keep what they compile in pytest's cache, also for the next run."""
+    if not (sys.dont_write_bytecode and "PYTHONDONTWRITEBYTECODE" in os.environ and hasattr(config, "cache")):
         return
-    folder, process = tempfile.mkdtemp(prefix="grpcpool-compiled-"), os.getpid()
     patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
     patch.delenv("PYTHONDONTWRITEBYTECODE")
-    patch.setenv("PYTHONPYCACHEPREFIX", folder)
+    patch.setenv("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("compiled")))
 
-    def end() -> None:
-        # Processes that are forked from this one end in the same way.
-        if os.getpid() == process:
-            patch.undo()
-            shutil.rmtree(folder, ignore_errors=True)
 
-    config.add_cleanup(end)
+@contextlib.contextmanager
+def first_alone(config: pytest.Config) -> Iterator[None]:
+    """One of the processes runs the block first; the others wait for that, and then run it at the same time."""
+    if not (hasattr(config, "workerinput") and hasattr(config, "cache")):
+        yield
+        return
+    with (config.cache.mkdir("compiled") / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield

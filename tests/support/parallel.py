@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import pytest
 
-from support.bytecode import share_compiled
-
 # Most tests wait for servers: four processes keep two cores busy.
 _PROCESSES = 4
 
@@ -19,7 +17,6 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     # The processes that pytest-xdist starts have none of their own; and without it there is no such option.
     if hasattr(config, "workerinput"):
         return
-    share_compiled(config)
     if not hasattr(config.option, "numprocesses"):
         return
     if config.option.numprocesses is None and not config.option.tx:
