@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pathlib
 import sys
 from collections.abc import Iterator
 
@@ -19,23 +20,34 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Until pytest ends, programs that it starts keep what they compile in pytest's cache, also for the next run."""
-    if not (sys.dont_write_bytecode and "PYTHONDONTWRITEBYTECODE" in os.environ and hasattr(config, "cache")):
+    folder = _folder(config)
+    if folder is None or not (sys.dont_write_bytecode and "PYTHONDONTWRITEBYTECODE" in os.environ):
         return
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     patch.delenv("PYTHONDONTWRITEBYTECODE")
-    patch.setenv("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("compiled")))
+    patch.setenv("PYTHONPYCACHEPREFIX", str(folder))
 
 
 @contextlib.contextmanager
 def first_alone(config: pytest.Config) -> Iterator[None]:
     """One of the processes runs the block first; the others wait for that, and then run it at the same time."""
-    if not (hasattr(config, "workerinput") and hasattr(config, "cache")):
+    folder = _folder(config) if hasattr(config, "workerinput") else None
+    if folder is None:
         yield
         return
-    with (config.cache.mkdir("compiled") / "lock").open("w") as lock:
+    with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield
+
+
+def _folder(config: pytest.Config) -> pathlib.Path | None:
+    """The folder in pytest's cache; `None` if there is no cache, or if it cannot be written."""
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    try:
+        return None if cache is None else cache.mkdir("compiled")
+    except OSError:
+        return None
