@@ -245,8 +245,10 @@ def no_10_exclusive_is_alone(world: Records) -> None:
 def no_11_a_handicap_has_an_end(world: Records) -> None:
     """A slot has a handicap exactly until it ends."""
     for slot in world.slots:
-        assert (slot.avoided_for > 0) == (slot.avoided_until < math.inf), f"no. 11: the handicap of {slot} has no end"
-        assert not slot.avoided_for or world.config.avoid_after_failure is not None, f"no. 11: {slot} is avoided"
+        assert (slot.recent_failures > 0) == (slot.avoided_until < math.inf), (
+            f"no. 11: the handicap of {slot} has no end"
+        )
+        assert not slot.recent_failures or world.config.avoid_after_failure is not None, f"no. 11: {slot} is avoided"
 
 
 def no_12_the_oldest_large_ask_has_a_slot(world: Records) -> None:
@@ -367,7 +369,7 @@ def the_picker_holds_the_slots_with_room(world: Records) -> None:
     roomy = {slot for slot in ready if slot.in_flight < slot.limit and not slot.exclusive}
     for slot in world.slots:
         assert (slot in places) == (slot in roomy), f"{slot} is in the order, or is not, and should"
-    assert places._avoided == {slot for slot in in_state(world, "ready") if slot.avoided_for}, "avoids others"
+    assert places._avoided == {slot for slot in in_state(world, "ready") if slot.recent_failures}, "avoids others"
     lightest = places.lightest()
     assert (lightest is None) == (not roomy), f"the lightest is {lightest} of {roomy}"
     assert lightest is None or lightest.in_flight == min(slot.in_flight for slot in roomy), "the lightest is wrong"
@@ -403,7 +405,7 @@ def the_stats_agree(world: Records) -> None:
     ready = in_state(world, "ready")
     assert stats.idle == len([slot for slot in ready if slot not in by_slot]), "stats: wrong idle"
     assert stats.waiting == len(world.waiting), "stats: wrong waiting"
-    assert stats.avoided == len([slot for slot in ready if slot.avoided_for > 0]), "stats: wrong avoided"
+    assert stats.avoided == len([slot for slot in ready if slot.recent_failures > 0]), "stats: wrong avoided"
     assert (stats.min_size, stats.max_size) == (world.min_size, world.max_size), "stats: wrong bounds"
     counts, were = world.counts.get, _counted_in(stats)
     numbers = tuple([counts(name, 0) for name in _COUNTED])

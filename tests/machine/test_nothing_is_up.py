@@ -150,7 +150,7 @@ def test_a_lone_call_that_is_refused_lowers_no_limit() -> None:
     play = Play(max_size=2, target_streams=2)
     play.filled(1)
     play.refused_stream(1)
-    assert (play[1].limit, play[1].avoided_for, play.stats.refused_streams) == (2, 1, 1)
+    assert (play[1].limit, play[1].recent_failures, play.stats.refused_streams) == (2, 1, 1)
     assert play.request(1) == ["grant 1"]
 
 

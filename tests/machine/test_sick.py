@@ -61,11 +61,11 @@ def test_a_handicap_lasts_until_nothing_has_failed_for_long_enough() -> None:
     play.tick(4.0)
     fail(play, 1)
     assert not events(play, Avoided)
-    assert (play[1].avoided_for, play.stats.avoided, play.stats.failures, play[1].failures) == (2, 1, 2, 2)
+    assert (play[1].recent_failures, play.stats.avoided, play.stats.failures, play[1].failures) == (2, 1, 2, 2)
     play.tick(4.5)
-    assert play[1].avoided_for == 2
+    assert play[1].recent_failures == 2
     play.tick(0.5)
-    assert (play[1].avoided_for, play.stats.avoided, play.stats.failures) == (0, 0, 2)
+    assert (play[1].recent_failures, play.stats.avoided, play.stats.failures) == (0, 0, 2)
     assert play.machine.next_deadline() == math.inf
 
 
@@ -84,7 +84,7 @@ def test_a_new_connection_to_a_sick_address_is_avoided_as_long_as_the_others() -
         play.opened(number)
     for number in (number for number, state in play.states().items() if state == "ready"):
         sick = play[number].address == play[1].address
-        assert play[number].avoided_for == (3 if sick else 0)
+        assert play[number].recent_failures == (3 if sick else 0)
         assert play[number].avoided_until == (START + 5.0 if sick else math.inf)
     play.tick(4.0)
     assert not play.stats.avoided
@@ -95,7 +95,7 @@ def test_what_fails_on_a_connection_that_is_down_is_only_counted() -> None:
     play = two()
     play.lost(1)
     fail(play, 1)
-    assert (play[1].avoided_for, play.stats.failures, play.stats.lost, play.stats.losses) == (0, 1, 1, 1)
+    assert (play[1].recent_failures, play.stats.failures, play.stats.lost, play.stats.losses) == (0, 1, 1, 1)
 
 
 def test_a_loss_and_a_recovery_are_events() -> None:

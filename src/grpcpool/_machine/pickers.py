@@ -108,7 +108,7 @@ class _Buckets(Places):
 
     def _bucket(self, slot: Slot, load: int) -> Link:
         """The bucket of the slot for a load for which it has none yet."""
-        handicap = self._handicap(slot.avoided_for)
+        handicap = self._handicap(slot.recent_failures)
         made = len(self._buckets)
         missing = handicap + load + 1 - made
         if missing > 0:
@@ -186,7 +186,7 @@ class _Buckets(Places):
     def rank(self, slot: Slot) -> None:
         here = slot in self
         self.remove(slot)
-        handicap = self._handicap(slot.avoided_for)
+        handicap = self._handicap(slot.recent_failures)
         self._assign(slot, handicap, slot.in_flight)
         if handicap and slot.state is _READY:
             self._avoided.add(slot)
@@ -377,7 +377,7 @@ class RoundRobin(Places):
 
     def rank(self, slot: Slot) -> None:
         """A slot with a handicap keeps its turn, and is passed over."""
-        if slot.avoided_for and slot.state is _READY:
+        if slot.recent_failures and slot.state is _READY:
             self._avoided.add(slot)
         else:
             self._avoided.discard(slot)

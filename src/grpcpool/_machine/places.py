@@ -175,7 +175,7 @@ class Places(abc.ABC):
 
     @abc.abstractmethod
     def rank(self, slot: Slot) -> None:
-        """The handicap of a slot (`Slot.avoided_for`) has changed, or may have since it was in service last."""
+        """The handicap of a slot (`Slot.recent_failures`) has changed, or may have since it was in service last."""
 
     def enter(self, slot: Slot) -> None:
         """Adds a slot that comes into service, if it has room."""

@@ -83,7 +83,6 @@ class Slot(Link):
         "address",
         "announced",
         "answered_at",
-        "avoided_for",
         "avoided_until",
         "back_at",
         "been_up",
@@ -118,6 +117,7 @@ class Slot(Link):
         "pauses",
         "probes",
         "reason",
+        "recent_failures",
         "refused_alone",
         "refused_alone_at",
         "refused_at",
@@ -205,7 +205,7 @@ class Slot(Link):
         self.replaces: Slot | None = None
         # Calls on it that failed as calls do on a sick server: in all, and of late, until that is forgotten.
         self.failures = 0
-        self.avoided_for = 0
+        self.recent_failures = 0
         self.avoided_until = math.inf
         # Messages that streams on it have received (counted by the driver), and how many at the last look; when it last
         # answered, as far as that is known; when the last call ended without an answer; how many have ended at their
