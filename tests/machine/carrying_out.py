@@ -43,7 +43,7 @@ class Driver(Records):
             assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
             getattr(self, f"_do_{name.lower()}")(effect)
         # These are dialled when the addresses are known.
-        self.slots |= {slot: None for slot in self.machine.fleet.slots if slot.held}
+        self.slots |= {slot: None for slot in self.machine.fleet.slots if slot.awaits_address}
         self.ticked = ticked
         passed = [waiter for slot, waiter in self.granted if slot is self.kept and waiter is not self.kept_for]
         in_service = self.kept is not None and self.kept.state == "ready"

@@ -253,7 +253,7 @@ class World(Driver):
         lookups = self.machine.fleet.lookups
         hung = not lookups.under_way or number < lookups._begun
         known = self.machine.fleet.addresses.names
-        waited = [slot for slot in self.slots if slot.held]
+        waited = [slot for slot in self.slots if slot.awaits_address]
         if names:
             self._step(self.recorder.effects(self.machine.addresses, names, number, self.now))
             is_older = number < self.found_by
@@ -266,7 +266,7 @@ class World(Driver):
             assert fails, "a dial failed that gRPC could look up"
         # Else the answer was for a target that is not used any more.
         again = lookups.next_at() <= self.now
-        wait = [slot for slot in self.slots if slot.held]
+        wait = [slot for slot in self.slots if slot.awaits_address]
         assert self.closing or hung or again or not [slot for slot in wait if slot in waited], (
             "a dial still waits for addresses"
         )

@@ -69,7 +69,7 @@ class Deadlines:
     def late(self, slot: Slot) -> TimeoutError:
         """Why an opening whose deadline has come has failed."""
         connect_timeout = self._fleet.config.connect_timeout
-        if slot.held and self._fleet.lookups.discovered:
+        if slot.awaits_address and self._fleet.lookups.discovered:
             return self._fleet.lookups.late()
         # As when it was dialled, to the last digit.
         if slot.deadline < slot.opened_at + connect_timeout:

@@ -205,7 +205,7 @@ class Endpoints:
         if new or gone:
             event = AddressesChanged(pool=fleet.name, addresses=tuple(names), new=tuple(new), gone=tuple(gone))
             fleet.outbox.append(Notify(event))
-        fleet.direct_held(now)
+        fleet.direct_awaiting(now)
         return True
 
     def look_failed(self, error: BaseException, number: int, now: float) -> bool:
@@ -215,7 +215,7 @@ class Endpoints:
             return False
         fleet.outbox.append(Notify(LookUpFailed(pool=fleet.name, error=error)))
         if not fleet.lookups.awaited:
-            fleet.direct_held(now)
+            fleet.direct_awaiting(now)
         return True
 
     # --- changing over ------------------------------------------------------------------------------------------

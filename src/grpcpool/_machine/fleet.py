@@ -138,8 +138,8 @@ class Fleet:
         if self.lookups.tick(acquired, now, idle=not self.places.load):
             self.addresses.want_all()
         if not self.lookups.awaited:
-            self.direct_held(now)
-        elif any(slot.deadline > now for slot in self.held()):
+            self.direct_awaiting(now)
+        elif any(slot.deadline > now for slot in self.awaiting_address()):
             self.lookups.want_first(now)
         if not len(self.slots):
             self.lookups.rest()
@@ -207,8 +207,8 @@ class Fleet:
         slot = self.slots.add(limit=self.config.max_streams, now=now, deadline=deadline, replaces=replaces)
         slot.overflow = overflow
         slot.beside = self.slots.hanging > 0
-        slot.held = self.lookups.awaited
-        if slot.held:
+        slot.awaits_address = self.lookups.awaited
+        if slot.awaits_address:
             self.lookups.want_first(now)
         slot.endpoint = self.endpoint
         self.regauge(now)
@@ -219,13 +219,13 @@ class Fleet:
 
     def _direct(self, slot: Slot, address: str | None, now: float) -> None:
         """Decides where a connection leads, unless that is still being looked up."""
-        if not slot.held:
+        if not slot.awaits_address:
             slot.address = self.addresses.choose(now) if address is None else address
             self.slots.count(slot)
             self.outbox.append(Open(slot))
         # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
         patience = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
-        if slot.held and self.lookups.discovered:
+        if slot.awaits_address and self.lookups.discovered:
             # Another dial would wait as well.
             patience = math.inf
         slot.hangs_at = now + patience * 2.0 ** min(self.slots.hanging, _MOST_DOUBLINGS)
@@ -238,16 +238,16 @@ class Fleet:
         self.close(slot, CloseReason.SHRINK)
         return self.dial(now, replaces=replaced)
 
-    def direct_held(self, now: float) -> None:
+    def direct_awaiting(self, now: float) -> None:
         """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
         self.lookups.awaited = False
-        for slot, address in zip(self.held(), self.addresses.deal(now), strict=False):
-            slot.held = False
+        for slot, address in zip(self.awaiting_address(), self.addresses.deal(now), strict=False):
+            slot.awaits_address = False
             self._direct(slot, address, now)
 
-    def held(self) -> list[Slot]:
+    def awaiting_address(self) -> list[Slot]:
         """The connections that wait for the first addresses."""
-        return [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.held]
+        return [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.awaits_address]
 
     def opened(self, slot: Slot, now: float) -> None:
         """Takes a connection into service; the one that it replaces, if any, retires."""
@@ -301,7 +301,7 @@ class Fleet:
     def _not_opened(self, slot: Slot, now: float) -> float:
         self.counters.open_failures += 1
         self.failed_at = now
-        if not slot.held:
+        if not slot.awaits_address:
             # Its server may have moved.
             self.lookups.want(now)
         return self.addresses.failed(slot, now)
@@ -467,9 +467,9 @@ class Fleet:
         """Notes which dials take too long. If they keep others out that could be ready soon, they fail at once."""
         hanging = [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.hangs_at <= now < slot.deadline]
         for slot in hanging:
-            if slot.held:
+            if slot.awaits_address:
                 # All of them.
-                self.direct_held(now)
+                self.direct_awaiting(now)
             elif slot.hangs_at <= now:
                 self.slots.hang(slot)
         if hanging and self.slots.connections >= self.max_size:

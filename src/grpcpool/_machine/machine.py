@@ -378,7 +378,7 @@ class PoolMachine:
     def look_failed(self, error: BaseException, number: int, now: float) -> None:
         """That look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
         if not self.closing and self.endpoints.look_failed(error, number, now):
-            for slot in self.fleet.held():
+            for slot in self.fleet.awaiting_address():
                 self._fails(slot, error, now)
             self._reconcile(now)
 

@@ -48,7 +48,7 @@ class Repair:
                 case SlotState.CLOSED:
                     self._places.drop(slot)
                     self._fleet.gone(slot)
-                case SlotState.OPENING if not slot.dialled and not slot.held:
+                case SlotState.OPENING if not slot.dialled and not slot.awaits_address:
                     self._outbox.append(Open(slot))
                 case SlotState.LOST:
                     self._outbox.append(Watch(slot))

@@ -84,6 +84,7 @@ class Slot(Link):
         "announced",
         "answered_at",
         "avoided_until",
+        "awaits_address",
         "back_at",
         "been_up",
         "beside",
@@ -102,7 +103,6 @@ class Slot(Link):
         "hangs_at",
         "heard",
         "heard_before",
-        "held",
         "id",
         "in_flight",
         "kept",
@@ -158,9 +158,9 @@ class Slot(Link):
         self.calls = 0
         # Belongs to the driver: a grpc.Channel, a grpc.aio.Channel, or a fake. The machine only carries it.
         self.channel: Any = None
-        # Where it leads; `None` if that is not known. While it is held, the addresses are still being looked up.
+        # Where it leads; `None` if that is not known. Whether it waits for a look-up to be dialled.
         self.address: str | None = None
-        self.held = False
+        self.awaits_address = False
         # Of targets in an order of preference: which of them; whether this finds out if a preferred one is up; whether
         # it is kept while another is used, and until when.
         self.endpoint = 0
