@@ -130,7 +130,7 @@ def test_a_cancelled_call_is_no_answer_and_no_timeout() -> None:
     play.now += 1.0
     for _ in range(4):
         time_out(play, 1, began=math.inf)
-    assert play[1].overdue == 0
+    assert play[1].overdue_calls == 0
     for _ in range(3):
         time_out(play, 1, began=START + 0.5)
         time_out(play, 1, began=math.inf)
@@ -146,7 +146,7 @@ def test_the_end_of_a_lease_is_no_answer(streams: int) -> None:
         play.machine.unanswered(play[1], None, START + 0.5, play.now)
         play.now += 0.5
         play.machine.places.release_unanswered(play[1], streams, play.now, Holding(play[1]))
-    assert play[1].overdue == 3
+    assert play[1].overdue_calls == 3
     assert play.tick(0.0) == []
     assert play.machine.next_deadline() == START + 20.0
 
@@ -162,7 +162,7 @@ def test_a_call_on_a_lease_may_be_an_answer() -> None:
     play[1].used_at = play.now
     play.machine.places.release_unanswered(play[1], 1, play.now, Holding(play[1]))
     assert play.tick(100.0) == []
-    assert play[1].overdue == 0
+    assert play[1].overdue_calls == 0
 
 
 def test_a_message_of_a_stream_is_an_answer() -> None:
@@ -191,7 +191,7 @@ def test_a_successor_has_twice_as_long_until_one_answers() -> None:
         play.request(1)
         assert play.tick() == [f"open {successor} for {number}"]
         play.opened(successor)
-    assert (play[4].patience, play[2].patience) == (4, 1)
+    assert (play[4].silence_factor, play[2].silence_factor) == (4, 1)
 
 
 def test_a_successor_that_fails_leaves_no_reason() -> None:
@@ -212,14 +212,14 @@ def test_a_successor_that_fails_leaves_no_reason() -> None:
 def test_an_answer_ends_the_patience() -> None:
     """A connection that has answered has no longer to answer than others."""
     play = two()
-    play[1].patience = 4
+    play[1].silence_factor = 4
     time_out(play, 1, began=play.now)
-    assert play[1].patience == 4
+    assert play[1].silence_factor == 4
     play.now += 1.0
     play.release(1, 1)
     play.now += 1.0
     time_out(play, 1, began=play.now)
-    assert play[1].patience == 1
+    assert play[1].silence_factor == 1
 
 
 def test_without_the_setting_nothing_is_replaced() -> None:

@@ -102,7 +102,7 @@ class Endpoints:
         """Since when a connection to the target that is used is being made, or is missed; `math.inf` if none is."""
         dials = [slot.opened_at for slot in self._slots.in_state(SlotState.OPENING) if not slot.probes]
         is_needed = self._which_are_needed(now)
-        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.missed or is_needed(slot)]
+        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.lost_by_call or is_needed(slot)]
         return min(dials + [slot.lost_at if slot.been_up else slot.unused_since for slot in lost], default=math.inf)
 
     def _forget_once(self) -> None:

@@ -224,11 +224,11 @@ class Fleet:
             self.slots.count(slot)
             self.outbox.append(Open(slot))
         # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
-        patience = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
+        hangs_after = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
         if slot.awaits_address and self.lookups.discovered:
             # Another dial would wait as well.
-            patience = math.inf
-        slot.hangs_at = now + patience * 2.0 ** min(self.slots.hanging, _MOST_DOUBLINGS)
+            hangs_after = math.inf
+        slot.hangs_at = now + hangs_after * 2.0 ** min(self.slots.hanging, _MOST_DOUBLINGS)
         self.alarm_at(min(slot.hangs_at, slot.deadline))
 
     def dial_other_family(self, slot: Slot, now: float) -> Slot:
@@ -442,7 +442,7 @@ class Fleet:
         """Takes a lost connection into service again."""
         self.slots.move(slot, SlotEvent.RECOVERED)
         slot.given_up_at = math.inf
-        slot.missed = False
+        slot.lost_by_call = False
         self.silence.begin_again(slot, now)
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)

@@ -205,7 +205,7 @@ class PoolMachine:
             slot.used_at = now
         if holder is not None and not holder._released:
             self.release(slot, 1, holder, now)
-        if slot.overdue and slot.state is SlotState.READY:
+        if slot.overdue_calls and slot.state is SlotState.READY:
             self.replacing.watch_silence(slot, self.queue.asked, now)
 
     def discard(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
@@ -319,7 +319,7 @@ class PoolMachine:
 
     def lost(self, slot: Slot, error: BaseException | None, now: float) -> None:
         """The slot's connection is down, by `error`: it gets nothing while another is up, and keeps what it carries."""
-        slot.down, slot.missed = True, error is not None
+        slot.down, slot.lost_by_call = True, error is not None
         if slot.kept:
             self.endpoints.lost(slot, now)
             return

@@ -88,7 +88,7 @@ class Places(abc.ABC):
                 return None
         if slot.state is _READY:
             try:
-                self.reload(slot, slot.takes if streams is None else slot.in_flight + streams)
+                self.reload(slot, slot.takes_up_to if streams is None else slot.in_flight + streams)
             except BaseException:
                 self.rebuild()
                 raise
@@ -171,7 +171,7 @@ class Places(abc.ABC):
 
     def refresh(self, slot: Slot) -> None:
         """What a ready slot may carry has changed. Adds or removes it."""
-        self.reload(slot, slot.takes if slot.exclusive else slot.in_flight)
+        self.reload(slot, slot.takes_up_to if slot.exclusive else slot.in_flight)
 
     @abc.abstractmethod
     def rank(self, slot: Slot) -> None:

@@ -146,7 +146,7 @@ class Replacing:
         gone_at = self._gone_at(asked) if gone else math.inf
         lost = [slot for slot in waiting if slot.state is SlotState.LOST]
         needed = set(filter(self.which_are_needed(asked, now), lost)) if lost else set()
-        overdue = {slot for slot in waiting if slot.overdue and slot.state is SlotState.READY}
+        overdue = {slot for slot in waiting if slot.overdue_calls and slot.state is SlotState.READY}
         suspected = overdue if overdue and not self._silence.are_all_silent() else set()
         for slot in waiting:
             at = slot.retire_at

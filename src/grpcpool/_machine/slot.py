@@ -109,11 +109,10 @@ class Slot(Link):
         "kept_until",
         "limit_grows_at",
         "lost_at",
-        "missed",
+        "lost_by_call",
         "opened_at",
-        "overdue",
+        "overdue_calls",
         "overflow",
-        "patience",
         "pauses",
         "probes",
         "reason",
@@ -124,10 +123,11 @@ class Slot(Link):
         "replaces",
         "reserved",
         "retire_at",
+        "silence_factor",
         "silent_at",
         "state",
         "successor",
-        "takes",
+        "takes_up_to",
         "unused_since",
         "used_at",
     )
@@ -189,7 +189,7 @@ class Slot(Link):
         self.lost_at = math.inf
         self.pauses = False
         self.given_up_at = math.inf
-        self.missed = False
+        self.lost_by_call = False
         # Why it is to be replaced, or drains.
         self.reason = CloseReason.AGE
         # Whether it is beyond `max_size`.
@@ -213,8 +213,8 @@ class Slot(Link):
         self.heard = self.heard_before = 0
         self.answered_at = now
         self.silent_at = -math.inf
-        self.overdue = 0
-        self.patience = 1
+        self.overdue_calls = 0
+        self.silence_factor = 1
         # Its neighbours in the picker's ring, `None` if it is in none; and where it belongs, by what it carries.
         self.next = self.previous = None
         self.buckets: Sequence[Link] = ()
@@ -228,7 +228,7 @@ class Slot(Link):
     def limit(self, limit: int) -> None:
         self._limit = limit
         # Up to how many streams it takes new ones: what a picker has to know.
-        self.takes = 0 if self.reserved else limit
+        self.takes_up_to = 0 if self.reserved else limit
 
     def reserve(self, *, reserved: bool) -> None:
         """Keeps what becomes free for one waiter, or ends that. `Places.refresh` has to follow."""
