@@ -232,8 +232,8 @@ MUTANTS = (
     Mutant(
         "a failed successor stays linked",
         "fleet",
-        "        self._forget_reason(self.slots.part(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
-        "        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
+        "self._forget_reason(self.slots.separate(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
+        "self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "it is easily forgotten that a failed attempt may have been a successor",
     ),
     Mutant(
@@ -295,8 +295,8 @@ MUTANTS = (
     Mutant(
         "a dial that hangs is counted on",
         "slot_table",
-        "        elif not kind.succeeds:\n",
-        "        if not kind.succeeds:\n",
+        "        elif not kind.is_successor:\n",
+        "        if not kind.is_successor:\n",
         "it ends in time",
     ),
 )

@@ -177,7 +177,7 @@ class Endpoints:
         fleet.alarm_at(now + retry_in)
         slot.probes = False
         self._slots.move(slot, SlotEvent.OPEN_FAILED)
-        fleet.gone(slot)
+        fleet.forget(slot)
         fleet.counters.open_failures += 1
         fleet.outbox.append(Notify(OpenFailed(pool=fleet.name, channel=slot.id, error=error, retry_in=retry_in)))
 
@@ -243,7 +243,7 @@ class Endpoints:
                 self._slots.count(slot)
         fleet.addresses.update(())
         fleet.lookups.switch(now)
-        fleet.regauge(now)
+        fleet.size_changed(now)
         return back
 
     def _leave(self, slot: Slot, now: float) -> None:

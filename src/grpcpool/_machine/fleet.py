@@ -122,14 +122,14 @@ class Fleet:
         """From here on, `min_size` connections are kept."""
         if not self.active:
             self.active = True
-            self.regauge(now)
+            self.size_changed(now)
         self.use(now)
 
     def use(self, now: float) -> None:
         """The pool is being used. After a rest each address is wanted again."""
         if self.lookups.used(now):
             self.addresses.want_all()
-            self.regauge(now)
+            self.size_changed(now)
             self.alarm_at(now)
 
     def look(self, now: float) -> None:
@@ -143,7 +143,7 @@ class Fleet:
             self.lookups.want_first(now)
         if not len(self.slots):
             self.lookups.rest()
-        self.regauge(now)
+        self.size_changed(now)
 
     def needed(self, asked: int) -> int:
         """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
@@ -211,7 +211,7 @@ class Fleet:
         if slot.awaits_address:
             self.lookups.want_first(now)
         slot.endpoint = self.endpoint
-        self.regauge(now)
+        self.size_changed(now)
         old = replaces.id if replaces is not None else None
         self._direct(slot, address, now)
         self.outbox.append(Notify(Opening(pool=self.name, channel=slot.id, replaces=old)))
@@ -234,7 +234,7 @@ class Fleet:
     def dial_other_family(self, slot: Slot, now: float) -> Slot:
         """Of a name with IPv6 and IPv4 addresses, one cannot be reached: tries another, and counts no failure yet."""
         self.addresses.failed(slot, now)
-        replaced = self.slots.part(slot)
+        replaced = self.slots.separate(slot)
         self.close(slot, CloseReason.SHRINK)
         return self.dial(now, replaces=replaced)
 
@@ -261,7 +261,7 @@ class Fleet:
         self.limits.limit_as_others(slot, now)
         # In this order: it has the handicap of the one that it replaces.
         self.handicaps.enter(slot)
-        self.succeed(slot, now)
+        self.retire_replaced(slot, now)
         self._end_successor(slot, now)
 
     def begin_to_age(self, slot: Slot, now: float) -> None:
@@ -269,23 +269,23 @@ class Fleet:
         if self.config.max_age is not None and slot.retire_at == math.inf:
             slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
 
-    def succeed(self, slot: Slot, now: float) -> None:
+    def retire_replaced(self, slot: Slot, now: float) -> None:
         """The connection that `slot` was opened to replace, if any, retires."""
         replaced = slot.replaces
         if replaced is not None:
             # Otherwise nothing would ever be idle long enough in a pool whose max_age is below its idle_timeout.
             if not replaced.in_flight:
                 slot.unused_since = replaced.idle_since()
-            self.slots.part(slot)
+            self.slots.separate(slot)
             given_up = replaced.state is SlotState.LOST and replaced.retire_at > now and replaced.reason in _NO_REASON
             self.retire(replaced, CloseReason.LOST if given_up else replaced.reason, now)
 
     def open_failed(self, slot: Slot, now: float) -> float:
         """Removes a connection that could not be made; returns the seconds until the next attempt."""
-        self._forget_reason(self.slots.part(slot))
+        self._forget_reason(self.slots.separate(slot))
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
-        self.gone(slot)
-        self.regauge(now)
+        self.forget(slot)
+        self.size_changed(now)
         return self._not_opened(slot, now)
 
     def unreachable(self, slot: Slot, now: float) -> float:
@@ -328,7 +328,7 @@ class Fleet:
         slot.kept, slot.back_at = False, now
         self._forget_reason(slot)
         self.handicaps.enter(slot)
-        self.regauge(now)
+        self.size_changed(now)
         # For a tick, which derives when the slot is due for something.
         self.alarm_at(now)
 
@@ -351,7 +351,7 @@ class Fleet:
         elif slot.reason is CloseReason.SHRINK:
             slot.reason = reason
 
-    def regauge(self, now: float) -> None:
+    def size_changed(self, now: float) -> None:
         """The number of connections, or a bound, has changed: decides when to consider growing and shrinking."""
         self.places.growth_load = self.target if self.slots.connections < self.max_size else NEVER
         if self.lookups.rests and self.active:
@@ -381,12 +381,12 @@ class Fleet:
         self.alarm_at(now)
         if slot.successor is not None:
             successor = slot.successor
-            self.slots.part(successor)
+            self.slots.separate(successor)
             if reason is not CloseReason.DISCARDED:
                 self.close(successor, reason)
         if slot.state is SlotState.OPENING:
             self.close(slot, reason)
-            self.regauge(now)
+            self.size_changed(now)
             return
         slot.reason = reason
         slot.deadline = now + self.config.drain_timeout if deadline is None else deadline
@@ -394,7 +394,7 @@ class Fleet:
         self.slots.move(slot, SlotEvent.RETIRED)
         if reason in _NOT_NEEDED:
             self.addresses.not_wanted(slot)
-        self.regauge(now)
+        self.size_changed(now)
         if slot.in_flight == 0 and not slot.kept:
             self.close(slot, reason)
         elif slot.in_flight > leaving:
@@ -408,12 +408,12 @@ class Fleet:
             self.counters.closed[reason] += slot.been_up
             closed = Closed(pool=self.name, channel=slot.id, reason=reason, cancelled=slot.in_flight)
             self.outbox.append(Notify(closed))
-        self.slots.part(slot)
+        self.slots.separate(slot)
         self.slots.move(slot, SlotEvent.CLOSED)
         self.places.drop(slot)
-        self.gone(slot)
+        self.forget(slot)
 
-    def gone(self, slot: Slot) -> None:
+    def forget(self, slot: Slot) -> None:
         """Closes what there is of a closed slot's channel, and forgets the slot."""
         self.outbox.append(Close(slot))
         self.counters.acquired_of_closed += slot.calls
@@ -453,7 +453,7 @@ class Fleet:
         """The slot is up: a successor that is on its way because it was not is not needed any more."""
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
-            self._forget_reason(self.slots.part(successor))
+            self._forget_reason(self.slots.separate(successor))
             self.close(successor, CloseReason.LOST)
 
     def _forget_reason(self, slot: Slot | None) -> None:
@@ -463,7 +463,7 @@ class Fleet:
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def hang(self, now: float) -> None:
+    def mark_hanging(self, now: float) -> None:
         """Notes which dials take too long. If they keep others out that could be ready soon, they fail at once."""
         hanging = [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.hangs_at <= now < slot.deadline]
         for slot in hanging:
@@ -471,7 +471,7 @@ class Fleet:
                 # All of them.
                 self.direct_awaiting(now)
             elif slot.hangs_at <= now:
-                self.slots.hang(slot)
+                self.slots.mark_hanging(slot)
         if hanging and self.slots.connections >= self.max_size:
             better = self.addresses.without_trouble(now)
             for slot in hanging:

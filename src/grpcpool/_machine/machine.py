@@ -444,7 +444,7 @@ class PoolMachine:
         late = [slot for slot in self._slots if slot.state is SlotState.OPENING and slot.deadline <= now]
         for slot in late:
             self._fails(slot, self.deadlines.late(slot), now, slot.channel)
-        self.fleet.hang(now)
+        self.fleet.mark_hanging(now)
         for slot in self._slots:
             if slot.state is SlotState.DRAINING:
                 self.fleet.end_drain(slot, now)

@@ -75,7 +75,7 @@ class Replacing:
             slot.reason = CloseReason.ADDRESS_GONE
         elif unresponsive:
             slot.reason = CloseReason.UNRESPONSIVE
-            self._silence.succeed(slot, successor)
+            self._silence.allow_longer(successor, slot)
 
     def retire_due(self, asked: int, now: float) -> None:
         """Drains connections that are to go, and need no successor.

@@ -37,7 +37,7 @@ class Shrinking:
         # A successor goes with the slot that it was to replace, and does not count: each of these is one less.
         for slot in self._least_needed(dialled=True)[: max(0, self._slots.connections - max_size)]:
             self._fleet.retire(slot, CloseReason.SHRINK, now)
-        self._fleet.regauge(now)
+        self._fleet.size_changed(now)
 
     def shrink(self, asked: int, now: float) -> None:
         """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""

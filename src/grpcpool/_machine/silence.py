@@ -77,6 +77,6 @@ class Silence:
     def _is_silent(self, slot: Slot) -> bool:
         return slot.overdue_calls > 0 and slot.used_at == slot.silent_at and slot.heard == slot.heard_before
 
-    def succeed(self, slot: Slot, successor: Slot) -> None:
-        """A silent slot is replaced: its successor has longer to answer."""
-        successor.silence_factor = 2 * slot.silence_factor
+    def allow_longer(self, successor: Slot, replaced: Slot) -> None:
+        """The slot that is `replaced` was silent: its successor has twice as long to answer."""
+        successor.silence_factor = 2 * replaced.silence_factor
