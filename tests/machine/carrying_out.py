@@ -139,7 +139,7 @@ class Driver(Records):
         )
         checked = [slot for slot in in_state(self, "lost") if slot.blocked]
         assert reason != "OPEN_FAILED" or waiter in self.openers or not checked, "refused while a check may end well"
-        if reason == "OPEN_FAILED" and waiter in self.openers and self.machine.fleet.has_spare:
+        if reason == "OPEN_FAILED" and waiter in self.openers and self.machine.fleet.has_other_targets:
             assert waiter.deadline <= self.now, "open() failed before the next target had its chance"
         self.counts["timeouts"] += reason == "TIMEOUT" and waiter in self.waiting
         self.counts["rejected"] += reason == "EXHAUSTED"

@@ -57,8 +57,8 @@ MUTANTS = (
     Mutant(
         "no attempt is made for the first call",
         "outage",
-        "        is_first = self._replacing.want(now)\n",
-        "        is_first = not self._replacing.want(now)\n",
+        "        is_first = self._replacing.note_ask(now)\n",
+        "        is_first = not self._replacing.note_ask(now)\n",
         "attempts are made anyway, after a pause",
     ),
     Mutant(
@@ -171,7 +171,7 @@ MUTANTS = (
     Mutant(
         "the alarm forgets the end of a pause",
         "queue",
-        "        return min(rested, self._next_refusal())\n",
+        "        return min(wakes_at, self._next_refusal())\n",
         "        return self._next_refusal()\n",
         "a pausing waiter has a deadline, too",
     ),

@@ -75,9 +75,9 @@ class PoolModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.held)
     @rule(index=INDEX)
-    def crowded(self, index: int) -> None:
+    def note_refusal(self, index: int) -> None:
         """A server refuses a call made on a lease."""
-        self.world.crowded(index)
+        self.world.note_refusal(index)
 
     @precondition(lambda self: self.world.held)
     @rule(index=INDEX)

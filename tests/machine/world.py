@@ -136,14 +136,14 @@ class World(Driver):
             self._step(self.recorder.effects(self.machine.refused_stream, slot, Holding(slot), began, self.now))
             self._check_limit(slot, limit if sheds else others, sheds=sheds)
 
-    def crowded(self, index: int) -> None:
+    def note_refusal(self, index: int) -> None:
         """The server refuses a call on one of the grants held, and the grant is kept."""
         if held := self._some([held for held in self.held if held.slot in self.slots], index):
             self.broken = True
             self.counts["refused_streams"] += 1
             slot = held.slot
             sheds, limit = self._sheds(slot, self.now), slot.limit
-            self._step(self.recorder.effects(self.machine.crowded, slot, 1, self.now, self.now))
+            self._step(self.recorder.effects(self.machine.note_refusal, slot, 1, self.now, self.now))
             self._check_limit(slot, limit if sheds else slot.in_flight, sheds=sheds)
 
     def _sheds(self, slot: Slot, began: float) -> bool:
@@ -335,11 +335,11 @@ class World(Driver):
             assert used, "a channel above max_size was kept for no call"
             self._step(effects)
 
-    def not_late(self, index: int) -> None:
+    def extend_opening(self, index: int) -> None:
         """One of the dials turns out not to be late: the driver stood still."""
         if slot := self._some(self.dials, index):
             self.broken = True
-            self._step(self.recorder.effects(self.machine.not_late, slot, self.now))
+            self._step(self.recorder.effects(self.machine.extend_opening, slot, self.now))
             most = slot.opened_at + self.config.connect_timeout + 1.0
             assert slot.state != "opening" or slot.deadline <= max(most, self.now + 1.0), "an opening has no end"
 

@@ -178,7 +178,7 @@ class CallProxy(Stays):
             running.refused = True
             # Its place may have been released by now, so that the slot has been used since it began.
             driver = self._driver
-            driver.tell(driver.machine.crowded, running._slot, 1, driver.monotonic())
+            driver.tell(driver.machine.note_refusal, running._slot, 1, driver.monotonic())
 
     def __del__(self) -> None:
         stage = self._stage

@@ -170,7 +170,7 @@ class LeaseCaller:
             answered = not status.is_unanswered
             if has_been_refused(native, status):
                 running.refused = True
-                driver.tell(driver.machine.crowded, running._slot, running.calls, running.placed_at)
+                driver.tell(driver.machine.note_refusal, running._slot, running.calls, running.placed_at)
             else:
                 driver.call_failed(running._slot, None, running.placed_at, status)
         lease._end_call(answered=answered)

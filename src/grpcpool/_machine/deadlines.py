@@ -19,7 +19,7 @@ from .shrinking import Shrinking
 from .slot import Slot
 
 # How long an opening may take after the loop or the process stood still.
-_ONCE_MORE = 1.0
+_EXTENSION = 1.0
 
 
 class Deadlines:
@@ -77,14 +77,14 @@ class Deadlines:
             return TimeoutError(f"not ready within {allowed:.1f} s, and another address may be")
         return TimeoutError(f"not ready within connect_timeout, {connect_timeout} s")
 
-    def spare(self, slot: Slot, now: float) -> None:
+    def extend_opening(self, slot: Slot, now: float) -> None:
         """An opening is late because the loop or the process has stood still: it has a second more, once.
 
         By its state it is connected, or it had no time to connect.
         """
         config = self._fleet.config
         if slot.state is SlotState.OPENING and slot.deadline <= slot.opened_at + config.connect_timeout:
-            slot.deadline = now + _ONCE_MORE
+            slot.deadline = now + _EXTENSION
             # What is overdue stays so.
             self._fleet.alarm_at(slot.deadline)
 

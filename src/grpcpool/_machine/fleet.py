@@ -97,7 +97,7 @@ class Fleet:
         )
         self.silence = Silence(config.unresponsive_after, self.slots)
         # Of targets in an order of preference: whether there are several, and the one that is used.
-        self.has_spare = leads.endpoints > 1
+        self.has_other_targets = leads.endpoints > 1
         self.endpoint = 0
         # When a dial has failed last.
         self.failed_at = -math.inf
@@ -140,7 +140,7 @@ class Fleet:
         if not self.lookups.awaited:
             self.direct_awaiting(now)
         elif any(slot.deadline > now for slot in self.awaiting_address()):
-            self.lookups.want_first(now)
+            self.lookups.look_first(now)
         if not len(self.slots):
             self.lookups.rest()
         self.size_changed(now)
@@ -209,7 +209,7 @@ class Fleet:
         slot.beside = self.slots.hanging > 0
         slot.awaits_address = self.lookups.awaited
         if slot.awaits_address:
-            self.lookups.want_first(now)
+            self.lookups.look_first(now)
         slot.endpoint = self.endpoint
         self.size_changed(now)
         old = replaces.id if replaces is not None else None
@@ -303,7 +303,7 @@ class Fleet:
         self.failed_at = now
         if not slot.awaits_address:
             # Its server may have moved.
-            self.lookups.want(now)
+            self.lookups.look_soon(now)
         return self.addresses.failed(slot, now)
 
     def _may_open(self, now: float, bound: int) -> int:
@@ -435,7 +435,7 @@ class Fleet:
         slot.lost_at, slot.pauses, slot.announced = now, False, False
         if not self.watches_health:
             slot.given_up_at = now + GIVEN_UP_AFTER
-        self.lookups.want(now)
+        self.lookups.look_soon(now)
         self.outbox.append(Watch(slot))
 
     def recovered(self, slot: Slot, now: float) -> None:

@@ -135,7 +135,7 @@ class Grants:
 
     # --- refusing -----------------------------------------------------------------------------------------------
 
-    def rejects(self) -> bool:
+    def is_full(self) -> bool:
         """Whether one more waiter is rejected.
 
         What waits for connections that are still to come is not overload: each of these adds what it may carry, and as

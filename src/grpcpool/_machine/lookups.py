@@ -96,7 +96,7 @@ class LookUps:
             return False
         self.in_use = True
         self._used_at = now
-        self.want(now)
+        self.look_soon(now)
         return True
 
     @property
@@ -104,18 +104,18 @@ class LookUps:
         """Whether the next use is to be reported."""
         return not self.in_use and self._every != math.inf
 
-    def want(self, now: float) -> None:
-        """Looks up soon."""
+    def look_soon(self, now: float) -> None:
+        """Looks up at once, or as soon as a look-up is allowed."""
         if self._every == math.inf:
             return
         self._wanted = True
         self._due_at = min(self._due_at, max(now, self._next_allowed_at()))
         self._alarm_at(self._due_at)
 
-    def want_first(self, now: float) -> None:
+    def look_first(self, now: float) -> None:
         """A connection waits for the first answer."""
         if not self.under_way:
-            self.want(now)
+            self.look_soon(now)
 
     def tick(self, acquired: int, now: float, *, idle: bool) -> bool:
         """Looks up, if that is due; returns whether the pool has come into use.

@@ -124,7 +124,7 @@ class PoolMachine:
         if not self.fleet.active or self.fleet.lookups.rests:
             self.fleet.activate(now)
         if self._slots.lost and not self._slots.ready:
-            self.outage.want(now)
+            self.outage.connect_for_ask(now)
         slot = self.places.pick(waiter.streams) or self.outage.slot_for(waiter)
         if slot is not None:
             self.places.acquire(waiter.streams, waiter, slot)
@@ -132,9 +132,9 @@ class PoolMachine:
             if waiter.streams is not None:
                 for taken_back in self.fleet.grow(now):
                     self.settle(taken_back, now)
-        elif self.grants.rejects():
+        elif self.grants.is_full():
             self.grants.reject(waiter, now)
-        elif waiter.fail_fast and self.outage.is_hopeless() and not self.outage.dials_for_call(now):
+        elif waiter.fail_fast and self.outage.is_hopeless() and not self.outage.dial_for_call(now):
             self.grants.refuse(waiter, Refusal.OPEN_FAILED, now)
             self.grants.fill(now)
         else:
@@ -176,8 +176,8 @@ class PoolMachine:
             self.grants.serve_all(now)
         return sheds and answers
 
-    def crowded(self, slot: Slot, calls: int, began: float, now: float) -> None:
-        """As `refused_stream`, for one of the `calls` on a lease, which keeps what it has."""
+    def note_refusal(self, slot: Slot, calls: int, began: float, now: float) -> None:
+        """As `refused_stream`, but releases nothing: for one of the `calls` on a lease, or one without a place."""
         if slot.state is SlotState.CLOSED:
             return
         if self.fleet.limits.refused(slot, began, now, calls=calls):
@@ -331,7 +331,7 @@ class PoolMachine:
         self.outage.is_blocked_no_more(slot)
         self.outage.announce(slot, error)
         if error is not None:
-            self.outage.retire_rested(slot, now)
+            self.outage.retire_unused_as_long(slot, now)
         self.grants.fill(now)
 
     def blocked(self, slot: Slot, now: float, *, for_good: bool = False) -> None:
@@ -364,9 +364,9 @@ class PoolMachine:
             self.outbox.append(Notify(Recovered(pool=self.name, channel=slot.id, seconds=now - slot.lost_at)))
         self._reconcile(now, slot)
 
-    def not_late(self, slot: Slot, now: float) -> None:
-        """The deadline of an opening has come, but the loop or the process has stood still, see `Deadlines.spare`."""
-        self.deadlines.spare(slot, now)
+    def extend_opening(self, slot: Slot, now: float) -> None:
+        """The loop or the process has stood still until the deadline of an opening: extends it, see `deadlines.py`."""
+        self.deadlines.extend_opening(slot, now)
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
@@ -452,10 +452,10 @@ class PoolMachine:
             if self.fleet.limits.grow(slot, now):
                 self.grants.serve(slot, now)
         self.shrinking.end_idle(now)
-        if rested := self.queue.rested(now):
-            # Maybe the first to ask, or the first since a failed `open()`.
+        if waiters := self.queue.to_wake(now):
+            # Maybe they are the first to ask, or the first since a failed `open()`.
             self.fleet.activate(now)
-            for waiter in rested:
+            for waiter in waiters:
                 self.grants.wake(waiter, now)
         self._reconcile(now, *(slot for slot in late if slot.state is SlotState.LOST))
 

@@ -38,7 +38,7 @@ from .._values.slot_states import SlotState
 from .announcer import Announcer, logger
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
-from .lateness import not_late
+from .lateness import openings_to_extend
 from .leaks import LeakWatch
 from .left_work import do_left_work
 from .losses import LossWatch
@@ -469,8 +469,8 @@ class Driver(abc.ABC):
         self.do_deferred()
         now = self.monotonic()
         if self.machine.fleet.alarm <= now:
-            for slot in not_late(self.machine.fleet.slots, self.clock, now):
-                self.tell(self.machine.not_late, slot)
+            for slot in openings_to_extend(self.machine.fleet.slots, self.clock, now):
+                self.tell(self.machine.extend_opening, slot)
             self.tell(self.machine.tick)
         if self.losses.next_check <= now:
             self.check_slots(self.losses.to_check(now))

@@ -16,7 +16,7 @@ from .slot_channel import SlotChannel
 _STOOD_STILL = 0.1
 
 
-def not_late(slots: SlotTable, clock: Clock, now: float) -> Iterator[Slot]:
+def openings_to_extend(slots: SlotTable, clock: Clock, now: float) -> Iterator[Slot]:
     """Yields the slots whose opening is due to be given up, but is not late."""
     for slot in slots.in_state(SlotState.OPENING):
         stood_still = clock.late_by(slot.deadline) > _STOOD_STILL

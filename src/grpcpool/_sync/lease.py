@@ -179,7 +179,7 @@ class LeaseCaller:
             return True
         driver, slot, status = self._lease._driver, self._lease._slot, Status(code, details_of(call))
         if is_refused_stream(call):
-            driver.tell(driver.machine.crowded, slot, calls, began)
+            driver.tell(driver.machine.note_refusal, slot, calls, began)
         else:
             driver.call_failed(slot, None, began, status)
         return not status.is_unanswered
