@@ -151,7 +151,7 @@ def test_a_lost_connection_that_nothing_needs_keeps_no_other_from_its_server() -
     released(play, A)
     (down,) = [slot.id for slot in play.slots.values() if slot.address == A and not slot.in_flight]
     play.lost(down)
-    assert not play.machine.outage.is_needed(play[down], play.now)
+    assert not play.machine.outage.which_are_needed(play.now)(play[down])
     assert play.machine.fleet.dial(play.now).address == A
 
 

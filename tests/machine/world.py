@@ -88,8 +88,8 @@ class World(Driver):
         if self.closing or not lost or in_state(self, "ready"):
             return False
         asked_at, self.asked_in_outage_at = self.asked_in_outage_at, self.now
-        needed = self.machine.outage.is_needed
-        pause = all(slot.been_up and slot.pauses and needed(slot, self.now) for slot in lost)
+        needed = self.machine.outage.which_are_needed(self.now)
+        pause = all(slot.been_up and slot.pauses and needed(slot) for slot in lost)
         return pause and self.now >= asked_at + 10 and not in_state(self, "opening")
 
     def release(self, index: int) -> None:
@@ -214,8 +214,8 @@ class World(Driver):
         assert self.slots or self.closing or not due, "connect() did not dial"
         if self.closing or in_state(self, "ready"):
             return
-        lost, needed = in_state(self, "lost"), self.machine.outage.is_needed
-        assert all(needed(slot, self.now) for slot in lost), "connect() does not reconnect what is lost"
+        lost, needed = in_state(self, "lost"), self.machine.outage.which_are_needed(self.now)
+        assert all(needed(slot) for slot in lost), "connect() does not reconnect what is lost"
         under_way = [slot for slot in in_state(self, "opening") if not slot.hangs]
         full = connections(self) >= bound(self)
         assert lost or under_way or full or self.possible or not due, "connect() did not dial beside what hangs"

@@ -119,14 +119,10 @@ class Fleet:
     # --- growing ------------------------------------------------------------------------------------------------
 
     def activate(self, now: float) -> None:
-        """From here on, `min_size` connections are kept."""
+        """The pool is used: from here on, `min_size` connections are kept. After a rest each address is wanted."""
         if not self.active:
             self.active = True
             self.size_changed(now)
-        self.use(now)
-
-    def use(self, now: float) -> None:
-        """The pool is being used. After a rest each address is wanted again."""
         if self.lookups.used(now):
             self.addresses.want_all()
             self.size_changed(now)

@@ -114,10 +114,6 @@ class Outage:
         """Which lost connections should be made to connect again, see `Replacing.which_are_needed`."""
         return self._replacing.which_are_needed(self._queue.asked, now)
 
-    def is_needed(self, slot: Slot, now: float) -> bool:
-        """The same for one of them."""
-        return self.which_are_needed(now)(slot)
-
     def takes_calls(self, slot: Slot) -> bool:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
         return slot.state is SlotState.LOST and not slot.blocked and self._lets_calls_fail()
