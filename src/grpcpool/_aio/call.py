@@ -75,7 +75,7 @@ class CallProxy(Stays):
     # Until `_begin` or `_wait` sets it, there is nothing that would have to end.
     _stage: Stage = _DROPPED
     # Whether it may be sent again: its request is not an iterator.
-    _may_repeat = True
+    _may_resend = True
     # How often it has been sent again.
     _resends = 0
     # Whether a response has been read: then it is not sent again.
@@ -167,7 +167,7 @@ class CallProxy(Stays):
                 self.cancel()
         elif not isinstance(error, _HARMLESS) and not is_over(native):
             self.cancel()
-        elif isinstance(error, grpc.RpcError) and not self._may_repeat and is_refused_stream(error):
+        elif isinstance(error, grpc.RpcError) and not self._may_resend and is_refused_stream(error):
             # For a call that writes, gRPC first reports only that it failed.
             self._report_refusal()
         return False
@@ -380,7 +380,7 @@ class _ManyResponses(CallProxy):
 class _ManyRequests(CallProxy):
     """A call with a stream of requests; never sent again."""
 
-    _may_repeat = False
+    _may_resend = False
     # Whether its requests are written; known if it has failed before it began.
     _is_written = True
 

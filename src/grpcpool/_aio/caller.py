@@ -263,7 +263,7 @@ class PoolCaller:
         if has_been_refused(native, status):
             running.refused = True
             at_once = driver.tell(driver.machine.refused_stream, slot, running, running.placed_at)
-            if call is not None and self._method.may_repeat and not call._has_responded:
+            if call is not None and self._method.may_resend and not call._has_responded:
                 at = driver.resend_at(call._resends, at_once=at_once)
                 if at is not None:
                     self._send_again(call, running, at)
@@ -276,7 +276,7 @@ class PoolCaller:
 
     def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, status: Status) -> bool:
         """Sends a call again that was never sent, because its connection is down, if another is up."""
-        if call is None or not self._method.may_repeat or call._has_responded or status.unreached is None:
+        if call is None or not self._method.may_resend or call._has_responded or status.unreached is None:
             return False
         driver, slot, waits = self._pool._driver, running._slot, bool(running.arguments[WAIT_FOR_READY])
         at = driver.resend_at(call._resends, at_once=True, waits=waits)

@@ -379,7 +379,7 @@ class Driver(abc.ABC):
 
     # --- calls --------------------------------------------------------------------------------------------------
 
-    def may_send_again(self, resends: int) -> bool:
+    def has_resends_left(self, resends: int) -> bool:
         """Whether a call that has been sent again so often may be sent once more."""
         return resends < self.config.max_resends
 
@@ -391,7 +391,7 @@ class Driver(abc.ABC):
             at_once: Whether the first time needs no pause, see `PoolMachine.refused_stream`.
             waits: Whether it was not refused, but waits for ready. That needs no pause.
         """
-        if not self.may_send_again(resends):
+        if not self.has_resends_left(resends):
             return None
         if waits or (at_once and not resends):
             return -math.inf

@@ -61,7 +61,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
         "_caller",
         "_driver",
         "_lock",
-        "_may_repeat",
+        "_may_resend",
         "_native",
         "_pool",
         "_read",
@@ -75,7 +75,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
     _resends = 0
 
     def __init__(
-        self, pool: ChannelSurface, start: Start, arguments: Arguments, began: float, *, may_repeat: bool
+        self, pool: ChannelSurface, start: Start, arguments: Arguments, began: float, *, may_resend: bool
     ) -> None:
         """Sets no stage: `_begin` or `_wait` does.
 
@@ -84,7 +84,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
             start: Starts the native call on a slot.
             arguments: Of the call; the timeout among them includes the wait.
             began: When it began.
-            may_repeat: Whether it is sent again if a server refuses it for its limit of streams.
+            may_resend: Whether it is sent again if a server refuses it for its limit of streams.
         """
         # An error would show the arguments. To call `super().__init__` without them costs more.
         self.args = ()
@@ -92,7 +92,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
         self._driver: SyncDriver = pool._driver
         self._start = start
         self._arguments = arguments
-        self._may_repeat = may_repeat
+        self._may_resend = may_resend
         self._began = began
         self._lock = threading.Lock()
         # Set at the next change of the stage, or when it is over.
@@ -160,7 +160,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
         running = self._stage
         if not isinstance(running, Running) or running.end is not end:
             return True  # It has been, or was cancelled.
-        if refused and self._may_repeat and has_answered(running.native) is False:
+        if refused and self._may_resend and has_answered(running.native) is False:
             at = place.resend_at(self._resends)
             if at is not None:
                 self._send_again(running, at)
@@ -302,7 +302,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
 
     def _is_sent_again(self, running: Running, error: grpc.RpcError) -> bool:
         """Whether the call is sent again after its native call has failed with `error`."""
-        if not (self._may_repeat and (is_refused_stream(error) or status_of(error).unreached is not None)):
+        if not (self._may_resend and (is_refused_stream(error) or status_of(error).unreached is not None)):
             return False
         running.end.is_noticed()
         while True:
@@ -314,7 +314,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
 
     def _has_been_sent_again(self, running: Running) -> bool:
         """Whether the server has refused the native call, so that the call is sent again."""
-        return self._may_repeat and is_over(running.native) and self._is_sent_again(running, running.native)
+        return self._may_resend and is_over(running.native) and self._is_sent_again(running, running.native)
 
     def __del__(self) -> None:
         """Leaves the queue; as with gRPC, a call that is dropped is cancelled, and its callbacks are called."""
@@ -483,7 +483,7 @@ class PoolCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call 
                 raise
             else:
                 # What has answered is not sent again: the stage stays.
-                self._may_repeat = False
+                self._may_resend = False
                 stage.slot.heard += 1
                 self._slot, self._native, self._read = stage.slot, stage.native, reader_of(responses)
                 return response

@@ -61,7 +61,7 @@ class Place:
         self.release()
 
     def end(
-        self, ended: Any, may_repeat: Callable[[], bool] = bool, *, waits: bool = False, can_wait: bool = False
+        self, ended: Any, may_resend: Callable[[], bool] = bool, *, waits: bool = False, can_wait: bool = False
     ) -> bool | None:
         """Releases the place of the call, or error, that `ended`; returns whether it may be sent again.
 
@@ -69,7 +69,7 @@ class Place:
 
         Args:
             ended: The call or error; `None` for a stream that was dropped.
-            may_repeat: Whether it is sent again, if the server has not executed it. Asked only for one that failed;
+            may_resend: Whether it is sent again, if the server has not executed it. Asked only for one that failed;
                 by default `False`.
             waits: Whether the call waits for ready.
             can_wait: Whether to release nothing, and to return `None`, while gRPC does not know yet what the server
@@ -87,7 +87,7 @@ class Place:
                     self.waits = False
                     self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                     return True
-                if may_repeat() and driver.could_not_send(slot, self, self.began, status, waits=waits):
+                if may_resend() and driver.could_not_send(slot, self, self.began, status, waits=waits):
                     self.at_once, self.waits = True, waits
                     return True
             driver.call_failed(slot, self, self.began, status)
