@@ -372,7 +372,7 @@ class AioDriver(Driver):
             logger.exception("pool %r: a tick failed", self.name)
         finally:
             # A signal handler may have raised a `BaseException`, and the loop survives most of these.
-            self.see_to_alarm()
+            self.ensure_tick()
 
     def _tick_at_home(self) -> None:
         """A test has set the clock."""

@@ -220,7 +220,7 @@ class Driver(abc.ABC):
             self.leaks = None  # Leases that are still held have no connection any more.
             self.finish()
         if self.machine.fleet.alarm < self.wakes_at or self.losses.next_check < self.wakes_at:
-            self.see_to_alarm()
+            self.ensure_tick()
 
     def _carry_out(self, queue: EffectQueue[T], carry_out_next: Callable[[EffectQueue[T]], None]) -> None:
         """Carries out a queue of effects in its order, unless another thread, or a caller of this one, is doing so.
@@ -300,7 +300,7 @@ class Driver(abc.ABC):
             text = "pool %r: connection %d is back, but prime failed: %s: %s"
             logger.warning(text, self.name, slot.id, type(error).__name__, plain(str(error)))
             self.losses.lost_again(slot)
-            self.see_to_alarm()
+            self.ensure_tick()
 
     def check_slots_now(self, slots: list[tuple[Slot, bool]]) -> None:
         """Checks whether each slot's connection is up, and makes it connect if that is asked for."""
@@ -428,7 +428,7 @@ class Driver(abc.ABC):
         # Before the release: a slot that carries less because a call failed on it is the more attractive.
         if status.is_of_sick_server:
             if self.losses.call_failed(slot, status):
-                self.see_to_alarm()
+                self.ensure_tick()
             self.tell(self.machine.failed, slot, status.code)
         if status.is_unanswered:
             overdue = status.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -458,7 +458,7 @@ class Driver(abc.ABC):
         alarm = min(self.machine.fleet.alarm, self.losses.next_check)
         return alarm if (leaks := self.leaks) is None else min(alarm, leaks.next_deadline())
 
-    def see_to_alarm(self) -> None:
+    def ensure_tick(self) -> None:
         """Ensures that `tick` is called in time. The alarm is read first, as `_sync/worker.py` explains."""
         alarm = self.due_at()
         if alarm < self.wakes_at:

@@ -164,7 +164,7 @@ class SyncDriver(Driver):
     def wake_at(self, alarm: float) -> None:  # noqa: ARG002 -- the worker reads it itself
         """Wakes the worker."""
         if self.guard._is_owned():
-            self.defer(self.see_to_alarm)
+            self.defer(self.ensure_tick)
         else:
             self.worker.wake()
 
