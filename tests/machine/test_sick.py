@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Notify
 from grpcpool._machine.places import Holding
 from grpcpool._machine.slot import Slot
@@ -71,7 +71,7 @@ def test_a_handicap_lasts_until_nothing_has_failed_for_long_enough() -> None:
 
 def test_a_new_connection_to_a_sick_address_is_avoided_as_long_as_the_others() -> None:
     """A successor has the handicap of its address, and no call has to fail on it; one to another address has none."""
-    play = Play(min_size=2, max_size=2, avoid_after_failure=5.0, leads=Leads(looks=True, every=30.0))
+    play = Play(min_size=2, max_size=2, avoid_after_failure=5.0, addressing=Addressing(looked_up=True, every=30.0))
     play.open()
     play.found("10.0.0.1:1", "10.0.0.2:1")
     play.opened(1, 2)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from .._values.config import Mode, PoolConfig
 from .._values.events import Closed, Draining, Opening
 from .._values.slot_states import CloseReason, SlotState
-from .addresses import Addresses, Leads
+from .addresses import Addresses, Addressing
 from .counters import Counters
 from .effects import Close, Notify, Open, Outbox, Watch
 from .handicaps import Handicaps
@@ -60,7 +60,7 @@ class Fleet:
         *,
         name: str,
         random: Callable[[], float],
-        leads: Leads,
+        addressing: Addressing,
     ) -> None:
         """Creates a fleet without connections; see `PoolMachine` for the arguments."""
         self.config = config
@@ -74,8 +74,8 @@ class Fleet:
         self.outbox = outbox
         self.slots = places.slots
         self.target = places.target
-        self.addresses = Addresses(self.slots, random, leads)
-        self.lookups = LookUps(outbox, random, self.alarm_at, leads, name=name, timeout=config.connect_timeout)
+        self.addresses = Addresses(self.slots, random, addressing)
+        self.lookups = LookUps(outbox, random, self.alarm_at, addressing, name=name, timeout=config.connect_timeout)
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
@@ -97,7 +97,7 @@ class Fleet:
         )
         self.silence = Silence(config.unresponsive_after, self.slots)
         # Of targets in an order of preference: whether there are several, and the one that is used.
-        self.has_other_targets = leads.endpoints > 1
+        self.has_other_targets = addressing.endpoints > 1
         self.endpoint = 0
         # When a dial has failed last.
         self.failed_at = -math.inf

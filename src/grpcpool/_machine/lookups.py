@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable
 
 from .._values.events import LookUpFailed
-from .addresses import Leads
+from .addresses import Addressing
 from .effects import Look, Notify, Outbox
 
 # Between two look-ups.
@@ -43,7 +43,7 @@ class LookUps:
         outbox: Outbox,
         random: Callable[[], float],
         alarm_at: Callable[[float], None],
-        leads: Leads,
+        addressing: Addressing,
         *,
         name: str,
         timeout: float,
@@ -54,7 +54,7 @@ class LookUps:
             outbox: For the effect.
             random: Returns a float from 0 to below 1.
             alarm_at: Brings the pool's next deadline forward.
-            leads: How often to look up. If addresses are not looked up, only whether the pool is in use is of interest.
+            addressing: Whether and how often to look up. Without look-ups this only knows whether the pool is in use.
             name: The pool's.
             timeout: How long a look-up may take, in seconds: `connect_timeout`.
         """
@@ -63,12 +63,12 @@ class LookUps:
         self._outbox = outbox
         self._random = random
         self._alarm_at = alarm_at
-        self._every = math.inf if leads.every is None else leads.every
-        self._looks = leads.looks
-        self.discovered = leads.discovered
+        self._every = math.inf if addressing.every is None else addressing.every
+        self._looked_up = addressing.looked_up
+        self.discovered = addressing.discovered
         self.under_way = False
         # Whether connections wait for the first answer; for the first addresses, if these are `discovered`.
-        self.awaited = leads.looks
+        self.awaited = addressing.looked_up
         self.in_use = False
         # The number of the last that has begun. Results of those with smaller numbers than the other are of no use any
         # more: a later one has succeeded, or they are for a target that is not used now.
@@ -140,7 +140,7 @@ class LookUps:
         self.in_use = used or (self._wanted and self.in_use and lately)
         self._wanted = False
         self._due_at = now + self._pause()
-        if looks and self._looks:
+        if looks and self._looked_up:
             self._looked_at = now
             self._hangs_at = now + self._timeout
             self._begun += 1
@@ -212,7 +212,7 @@ class LookUps:
         self._hung = 0
         if len(self._hanging) <= _MANY:
             self._looked_at = -math.inf
-        self.awaited = self._looks
+        self.awaited = self._looked_up
         self._wanted = True
         self._due_at = max(now, self._next_allowed_at())
         self._alarm_at(self._due_at)

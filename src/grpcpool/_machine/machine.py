@@ -46,7 +46,7 @@ from .._values.errors import Figures, Refusal
 from .._values.events import Opened, OpenFailed, Recovered
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
-from .addresses import Leads
+from .addresses import Addressing
 from .counters import pool_stats
 from .deadlines import Deadlines
 from .effects import Close, Grant, Notify, Outbox, Watch
@@ -76,7 +76,7 @@ class PoolMachine:
         name: str,
         random: Callable[[], float],
         primes: bool = False,
-        leads: Leads = Leads(),  # noqa: B008 -- it is immutable
+        addressing: Addressing = Addressing(),  # noqa: B008 -- it is immutable
     ) -> None:
         """Creates an empty pool, which opens nothing before its first use.
 
@@ -85,7 +85,7 @@ class PoolMachine:
             name: The pool's name in events and errors.
             random: Returns a float from 0 to below 1.
             primes: Whether connections are primed, also when they come back. Until then they get no calls.
-            leads: Where connections lead; by default that is not known.
+            addressing: How the addresses are known to which connections lead; by default they are not.
         """
         self.config = config
         self.name = name
@@ -93,14 +93,14 @@ class PoolMachine:
         self.queue = WaitQueue(config.resolved_target_streams)
         self._slots = SlotTable()
         self.places = make_places(config, self._slots, self.queue, random)
-        self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random, leads=leads)
+        self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random, addressing=addressing)
         self.replacing = Replacing(self.fleet)
         self.shrinking = Shrinking(self.fleet)
         self.counters = self.fleet.counters
         self.outage = Outage(self.fleet, self.replacing, self.queue, self.outbox, primes=primes)
         self.grants = Grants(self.fleet, self.queue, self.outage)
         self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self.grants.refuse)
-        self.endpoints = Endpoints(self.fleet, random, leads.endpoints, self.outage.which_are_needed)
+        self.endpoints = Endpoints(self.fleet, random, addressing.endpoints, self.outage.which_are_needed)
         self.deadlines = Deadlines(self.fleet, self.shrinking, self.replacing, self.endpoints, self.queue, self.openers)
         self._repair = Repair(self.fleet, self.queue, self.grants, self.openers)
         self.closing = False

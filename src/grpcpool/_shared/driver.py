@@ -93,8 +93,10 @@ class Driver(abc.ABC):
         # Where a finalizer has last interrupted a thread that held the lock of the machine, see `interrupts`.
         self.interrupted_at: tuple[int, int] | None = None
         self.primes = config.prime is not None
-        leads = source.leads._replace(seed=hash((_SEED, os.getpid())))
-        self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes, leads=leads)
+        addressing = source.addressing._replace(seed=hash((_SEED, os.getpid())))
+        self.machine = PoolMachine(
+            self.config, name=name, random=random.random, primes=self.primes, addressing=addressing
+        )
         self.places = self.machine.places
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.announcer = Announcer()
