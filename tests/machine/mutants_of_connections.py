@@ -210,8 +210,8 @@ MUTANTS = (
     ),
     Mutant(
         "too many slots are restored",
-        "fleet",
-        "if len(restored) >= wanted or self.slots.connections >= self.max_size:",
+        "growing",
+        "if len(restored) >= wanted or self._slots.connections >= self._fleet.max_size:",
         "if len(restored) >= wanted:",
         "a connection that is already open seems to cost nothing",
     ),

@@ -8,7 +8,7 @@ MUTANTS = (
     Mutant(
         "an address that is new gets no connection",
         "machine",
-        "        self.fleet.cover(now)\n",
+        "        self.growing.cover(now)\n",
         "",
         "the pool grows by its load in any case",
     ),

@@ -12,6 +12,7 @@ import math
 from .._values.slot_states import SlotState
 from .endpoints import Endpoints
 from .fleet import Fleet
+from .growing import Growing
 from .open_queue import OpenQueue
 from .queue import WaitQueue
 from .replacing import Replacing
@@ -28,6 +29,7 @@ class Deadlines:
     def __init__(
         self,
         fleet: Fleet,
+        growing: Growing,
         shrinking: Shrinking,
         replacing: Replacing,
         endpoints: Endpoints,
@@ -36,6 +38,7 @@ class Deadlines:
     ) -> None:
         """For the connections of `fleet`, and those that wait for a place, or in `open()`."""
         self._fleet = fleet
+        self._growing = growing
         self._shrinking = shrinking
         self._replacing = replacing
         self._addresses = fleet.addresses
@@ -59,8 +62,8 @@ class Deadlines:
         if fleet.active and self._replacing.may_replace():
             deadlines.append(max(self._replacing.next_due(asked, now), retry_at))
         # In doubt about a limit, `min_size` alone is filled.
-        at = retry_at if fleet.shortage(0) > 0 else max(retry_at, in_doubt_until)
-        if at > now and fleet.shortage(asked) > 0:
+        at = retry_at if self._growing.shortage(0) > 0 else max(retry_at, in_doubt_until)
+        if at > now and self._growing.shortage(asked) > 0:
             deadlines.append(at)
         if fleet.lookups.in_use:
             deadlines.append(self._addresses.next_retry(now))

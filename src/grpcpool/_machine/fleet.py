@@ -1,15 +1,8 @@
-"""Which connections exist: dialling, growing, retiring, closing. Their use is decided elsewhere.
+"""Which connections exist: they are dialled, taken into service, lost, retired and closed here.
 
-The fleet is the half of the machine that knows slots but no waiters. When there are too many slots is decided in
-`shrinking.py`, when they are replaced in `replacing.py`.
-
-Growth. `fill` dials what waiters and `min_size` need; `grow` dials ahead of need when every ready slot carries
-`target_streams`, one evaluation at a time and at most doubling. A slot that drains only because there were too many
-is taken back before anything is dialled. After a failure there is one attempt at a time, with backoff. A dial that is
-not ready after a second counts no longer as one under way: another is begun beside it. Whichever is ready first ends
-the others that are not needed then.
-
-Several addresses. While the pool is in use, `cover` dials to each that is wanted, see `addresses.py`.
+The fleet is the half of the machine that knows slots but no waiters. What leads to these steps is decided elsewhere:
+when connections are opened in `growing.py`, when there are too many in `shrinking.py`, when they are replaced in
+`replacing.py`.
 
 Outages. A lost connection is left to gRPC's own reconnecting while it is needed; one that is not is not reconnected.
 """
@@ -19,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .._values.config import Mode, PoolConfig
+from .._values.config import PoolConfig
 from .._values.events import Closed, Draining, Opening
 from .._values.slot_states import CloseReason, SlotState
 from .addresses import Addresses, Addressing
@@ -69,7 +62,6 @@ class Fleet:
         self.watches_health = config.health_service is not None
         self.min_size = config.min_size
         self.max_size = config.max_size
-        self._max_overflow = config.max_overflow if config.mode is Mode.LOOSE else 0
         self.places = places
         self.outbox = outbox
         self.slots = places.slots
@@ -105,8 +97,6 @@ class Fleet:
         self.active = False
         # The end of the watch, see `shrinking.py`.
         self.watch_ends_at = math.inf
-        # The number of connections that was too small the last time the pool grew, and the load that showed it.
-        self.outgrown, self.outgrown_at = 0, math.inf
         # The next deadline, see `deadlines.py`.
         self.alarm = math.inf
         self._random = random
@@ -116,7 +106,7 @@ class Fleet:
         """`min_size` and `max_size`, as they are now."""
         return self.min_size, self.max_size
 
-    # --- growing ------------------------------------------------------------------------------------------------
+    # --- in use -------------------------------------------------------------------------------------------------
 
     def activate(self, now: float) -> None:
         """The pool is used: from here on, `min_size` connections are kept. After a rest each address is wanted."""
@@ -145,56 +135,7 @@ class Fleet:
         """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
         return max(self.min_size, -(-(self.places.load + asked) // self.target))
 
-    def shortage(self, asked: int, least: int = 0) -> int:
-        """How many more connections are needed: for `asked` streams that wait, and for `min_size`, or `least`."""
-        if not self.active:
-            return 0
-        hanging = self.slots.opening - self.slots.successors - self.slots.under_way
-        missing = max(self.min_size, least) - (self.slots.connections - hanging)
-        return max(-(-asked // self.target) - self.slots.under_way, missing)
-
-    def fill(self, asked: int, has_stream_asks: Callable[[], bool], now: float, least: int = 0) -> list[Slot]:
-        """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead.
-
-        These carry calls. If only whole connections are asked for, they are taken back for nothing but `min_size`.
-        """
-        bound = self.max_size + self._max_overflow
-        if self.slots.connections >= bound:
-            return []
-        shortage = self.shortage(asked, least)
-        if shortage > 0 and now < self.limits.in_doubt_until:
-            self.alarm_at(self.limits.in_doubt_until)
-            shortage = self.shortage(0, least)
-        if shortage <= 0:
-            return []
-        restored = self._restore(shortage if has_stream_asks() else self.shortage(0, least), now)
-        for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
-            self.dial(now)
-        if self.addresses.retry_at > now:
-            self.alarm_at(self.addresses.retry_at)
-        return restored
-
-    def cover(self, now: float) -> None:
-        """Dials to each address that is wanted and has no connection, as far as there may be more."""
-        if self.active and self.lookups.in_use:
-            for address in self.addresses.uncovered(now)[: max(0, self.max_size - self.slots.connections)]:
-                self.dial(now, address=address)
-
-    def grow(self, now: float) -> list[Slot]:
-        """Dials ahead of need, if every ready slot carries the target; returns draining slots taken back instead."""
-        lightest = self.places.lightest()
-        ready = self.slots.ready
-        if self.slots.under_way or not ready or (lightest is not None and lightest.in_flight < self.target):
-            return []
-        self.outgrown, self.outgrown_at = ready, self.places.load
-        # Without what draining ones carry: they were enough for that.
-        used = self.slots.in_state(SlotState.READY)
-        step = sum(self.target if slot.exclusive else slot.in_flight for slot in used) // self.target + 1 - ready
-        step = min(max(1, min(step, ready)), self.max_size - self.slots.connections)
-        restored = self._restore(step, now)
-        for _ in range(min(step - len(restored), self._may_open(now, self.max_size))):
-            self.dial(now)
-        return restored
+    # --- opening ------------------------------------------------------------------------------------------------
 
     def dial(self, now: float, replaces: Slot | None = None, address: str | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` and to `address`, if these are given."""
@@ -301,22 +242,6 @@ class Fleet:
             # Its server may have moved.
             self.lookups.look_soon(now)
         return self.addresses.failed(slot, now)
-
-    def _may_open(self, now: float, bound: int) -> int:
-        """How many connections may be dialled now, if there may be `bound` of them."""
-        return int(min(bound - self.slots.connections, self.addresses.attempts(now)))
-
-    def _restore(self, wanted: int, now: float) -> list[Slot]:
-        """Takes back up to `wanted` connections that drain only because there were too many."""
-        restored: list[Slot] = []
-        for slot in self.slots.in_state(SlotState.DRAINING) if self.slots.draining else ():
-            if len(restored) >= wanted or self.slots.connections >= self.max_size:
-                break
-            is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
-            if is_spare and slot.been_up and not (slot.down or slot.blocked or self.addresses.is_gone(slot)):
-                self.take_back(slot, now)
-                restored.append(slot)
-        return restored
 
     def take_back(self, slot: Slot, now: float) -> None:
         """Takes a draining connection into service again."""

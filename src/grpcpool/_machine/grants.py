@@ -15,6 +15,7 @@ from .._values.slot_states import SlotState
 from .counters import figures_of
 from .effects import Grant, Notify, Refuse
 from .fleet import Fleet
+from .growing import Growing
 from .openers import OpenWaiter
 from .outage import Outage
 from .queue import Waiter, WaitQueue
@@ -28,9 +29,10 @@ _READY = SlotState.READY
 class Grants:
     """Answers the waiters of one pool."""
 
-    def __init__(self, fleet: Fleet, queue: WaitQueue, outage: Outage) -> None:
+    def __init__(self, fleet: Fleet, growing: Growing, queue: WaitQueue, outage: Outage) -> None:
         """For the waiters in `queue` and the connections of `fleet`."""
         self._fleet = fleet
+        self._growing = growing
         self._slots = fleet.slots
         self._places = fleet.places
         self._queue = queue
@@ -73,7 +75,7 @@ class Grants:
                 `reservation.py`.
             least: There are to be so many connections, although none is asked for.
         """
-        while restored := self._fleet.fill(self._queue.asked, self._queue.has_stream_asks, now, least):
+        while restored := self._growing.fill(self._queue.asked, self._queue.has_stream_asks, now, least):
             behind = False
             for slot in restored:
                 self.serve(slot, now)

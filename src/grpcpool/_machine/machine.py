@@ -28,10 +28,11 @@ The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on
 (`places.py`) have the order of its *picker*: which slot serves next (`pickers.py`). An *ask* is for some streams of one
 slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), which get their answers in
 `grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`).
-How many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`, when there are
-too many in `shrinking.py`, when they are replaced in `replacing.py`. Those with a *handicap* (`handicaps.py`), or
-without an answer (`silence.py`), lead to sick servers. Which target is used is decided in `endpoints.py`. Here all are
-put together. `__init__.py` has the invariants.
+When they are opened is decided in `growing.py`, when there are too many in `shrinking.py`, when they are replaced in
+`replacing.py`; how many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`.
+Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which target is
+used is decided in `endpoints.py`, what calls get while nothing is up in `outage.py`. Here all are put together.
+`__init__.py` has the invariants.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from .effects import Close, Grant, Notify, Outbox, Watch
 from .endpoints import Endpoints
 from .fleet import Fleet
 from .grants import Grants
+from .growing import Growing
 from .open_queue import OpenQueue
 from .openers import OpenWaiter
 from .outage import Outage
@@ -95,13 +97,16 @@ class PoolMachine:
         self.places = make_places(config, self._slots, self.queue, random)
         self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random, addressing=addressing)
         self.replacing = Replacing(self.fleet)
-        self.shrinking = Shrinking(self.fleet)
+        self.growing = Growing(self.fleet)
+        self.shrinking = Shrinking(self.fleet, self.growing)
         self.counters = self.fleet.counters
         self.outage = Outage(self.fleet, self.replacing, self.queue, self.outbox, primes=primes)
-        self.grants = Grants(self.fleet, self.queue, self.outage)
+        self.grants = Grants(self.fleet, self.growing, self.queue, self.outage)
         self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self.grants.refuse)
         self.endpoints = Endpoints(self.fleet, random, addressing.endpoints, self.outage.which_are_needed)
-        self.deadlines = Deadlines(self.fleet, self.shrinking, self.replacing, self.endpoints, self.queue, self.openers)
+        self.deadlines = Deadlines(
+            self.fleet, self.growing, self.shrinking, self.replacing, self.endpoints, self.queue, self.openers
+        )
         self._repair = Repair(self.fleet, self.queue, self.grants, self.openers)
         self.closing = False
         # When what is left of a closing pool is cut off.
@@ -130,7 +135,7 @@ class PoolMachine:
             self.places.acquire(waiter.streams, waiter, slot)
             self.outbox.append(Grant(waiter, slot))
             if waiter.streams is not None:
-                for taken_back in self.fleet.grow(now):
+                for taken_back in self.growing.grow(now):
                     self.settle(taken_back, now)
         elif self.grants.is_full():
             self.grants.reject(waiter, now)
@@ -471,7 +476,7 @@ class PoolMachine:
         self.shrinking.shrink(self.queue.asked, now)
         for slot in (*self.endpoints.review(now), *slots):
             self.settle(slot, now)
-        self.fleet.cover(now)
+        self.growing.cover(now)
         self.replacing.rotate(self.queue.asked, now)
         self.grants.fill(now)
         self.deadlines.rearm(now)
