@@ -282,7 +282,7 @@ class PoolCaller:
         at = driver.resend_at(call._resends, at_once=True, waits=waits)
         if at is None or not is_done_without_metadata(native):
             return False
-        if not driver.could_not_send(slot, running, running.placed_at, status, waits=waits):
+        if not driver.release_unsent(slot, running, running.placed_at, status, waits=waits):
             return False
         running.refused = True
         self._send_again(call, running, at)

@@ -400,13 +400,13 @@ class Driver(abc.ABC):
         # Jitter: the server has refused many calls at once.
         return self.monotonic() + _FIRST_PAUSE * 2.0**resends * (1 - random.random() / 2)  # noqa: S311 -- no secret
 
-    def could_not_send(self, slot: Slot, holder: Holder, began: float, status: Status, *, waits: bool) -> bool:
-        """A call failed. If it was never sent, because its connection is down, and another is up: releases its place.
+    def release_unsent(self, slot: Slot, holder: Holder, began: float, status: Status, *, waits: bool) -> bool:
+        """Releases the place of a call that failed, if it was never sent and is to be sent on another connection.
 
-        A call that `waits` for ready need not find another up. The server of the call has sent no metadata.
+        Its own connection is down. Another is up, unless the call `waits` for ready. The server has sent no metadata.
 
         Returns:
-            Whether the place was released; then the call may be sent on another connection.
+            Whether the place was released.
         """
         channel: SlotChannel = slot.channel
         # gRPC holds a call that waits and that it cannot send. One that failed was therefore sent.

@@ -87,7 +87,7 @@ class Place:
                     self.waits = False
                     self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                     return True
-                if may_resend() and driver.could_not_send(slot, self, self.began, status, waits=waits):
+                if may_resend() and driver.release_unsent(slot, self, self.began, status, waits=waits):
                     self.at_once, self.waits = True, waits
                     return True
             driver.call_failed(slot, self, self.began, status)
