@@ -1,8 +1,8 @@
-"""What both drivers of a pool share: one lock around the machine, and the order in which its effects are carried out.
+"""What both drivers of a pool share: one lock around the machine, and what the operations of a pool do with it.
 
-Every change goes the same way: take the lock, report the event to the machine, release the lock, carry out the effects
-(`commit`). No foreign code (factory, prime, listeners, gRPC) runs with the lock held. The asyncio driver has a lock as
-well: a lease may be dropped, and a snapshot taken, on any thread.
+Every change goes the same way: take the lock, report the event to the machine, release the lock (`tell`), carry out the
+effects (`commit`, see `carrying_out.py`). No foreign code (factory, prime, listeners, gRPC) runs with the lock held.
+The asyncio driver has a lock as well: a lease may be dropped, and a snapshot taken, on any thread.
 
 A driver adds how connections are opened and closed, what calls `tick`, and how the end is awaited (`_sync/driver.py`,
 `_aio/driver.py`). It does not know the pool that it serves, so that a pool without references is collected although its
@@ -19,12 +19,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
 import grpc
 
 from .._grpc.status import Status
-from .._machine.effects import Act, Close, EffectQueue, Grant, Look, Notify, Open, Refuse, Started, Watch
+from .._machine.effects import Notify
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
 from .._machine.places import Holder
@@ -36,6 +36,7 @@ from .._values.listener import Listener
 from .._values.plain_text import plain
 from .._values.slot_states import SlotState
 from .announcer import Announcer, logger
+from .carrying_out import CarryingOut
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
 from .lateness import openings_to_extend
@@ -56,7 +57,7 @@ _SEED = random.getrandbits(64)
 _FIRST_PAUSE = 0.01
 
 
-class Driver(abc.ABC):
+class Driver(CarryingOut):
     """What acts for one pool."""
 
     # Seconds for which a connection that was seen up is leased without another check, which costs as much as half an
@@ -113,20 +114,8 @@ class Driver(abc.ABC):
     # --- what a driver adds -------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def open_channel(self, slot: Slot) -> None:
-        """Opens the slot's connection in the background, once, and reports the result to the machine."""
-
-    @abc.abstractmethod
     def prime_again(self, slot: Slot) -> None:
         """Primes the slot's connection, which is back, in the background; then calls `primed_again`."""
-
-    @abc.abstractmethod
-    def look_up(self, number: int) -> None:
-        """Looks up the target's addresses in the background, and reports the result to the machine."""
-
-    @abc.abstractmethod
-    def close_channel(self, slot: Slot) -> None:
-        """Closes the slot's channel in the background, and ends what is still being done to open it."""
 
     @abc.abstractmethod
     def check_slots(self, slots: list[tuple[Slot, bool]]) -> None:
@@ -223,67 +212,6 @@ class Driver(abc.ABC):
             self.finish()
         if self.machine.fleet.alarm < self.wakes_at or self.losses.next_check < self.wakes_at:
             self.ensure_tick()
-
-    def _carry_out(self, queue: EffectQueue[T], carry_out_next: Callable[[EffectQueue[T]], None]) -> None:
-        """Carries out a queue of effects in its order, unless another thread, or a caller of this one, is doing so.
-
-        The thread looks at the queue once more after it has left it, so that nothing added meanwhile stays in it.
-        """
-        while queue:
-            mine = False
-            try:
-                with self.lock:
-                    if not queue.claimed:
-                        queue.claimed = mine = True
-                if not mine:
-                    return
-                queue.drain(carry_out_next)
-            finally:
-                if mine:
-                    queue.claimed = False
-
-    def _act(self, queue: EffectQueue[Act]) -> None:
-        """Carries out the first act, and removes it then: one that was interrupted is carried out once more."""
-        act = queue[0]
-        again = queue.tried is act
-        queue.tried = None if again else act
-        try:
-            match act:
-                case Grant(waiter=waiter, slot=slot):
-                    waiter.granted(slot)
-                case Close(slot=slot):
-                    self.close_channel(slot)
-                case Refuse(waiter=waiter):
-                    waiter.refused(refusal_error(self.name, act.refusal, act.figures, act.cause))
-                case Started(waiter=waiter):
-                    waiter.started()
-                case Watch(slot=slot):
-                    self.losses.lost(slot)
-                case Look(number=number):
-                    self.look_up(number)
-                case _:
-                    assert_never(act)
-        except BaseException:
-            if again:
-                queue.popleft()
-            raise
-        queue.popleft()
-        queue.tried = None
-
-    def _emit(self, queue: EffectQueue[Notify]) -> None:
-        """Emits the first event, once, whatever listeners raise."""
-        event = queue[0].event
-        try:
-            queue.popleft()
-        finally:
-            self.announcer.emit(event)
-
-    def _dial(self, queue: EffectQueue[Open]) -> None:
-        """Opens the first connection. If that is interrupted, it is asked for again; `open_channel` opens it once."""
-        slot = queue[0].slot
-        self.open_channel(slot)
-        queue.popleft()
-        self.losses.begin()
 
     def _back(self, slot: Slot) -> None:
         """A lost connection is up again."""
