@@ -1,8 +1,7 @@
 """The asyncio driver of a pool: carries out the machine's effects, in the tasks that they need.
 
-The machine's effects are carried out on the event loop that the pool is bound to, which is the loop of its first use.
-There is no ``await`` between an event and its effects. What happens on another thread (a finalizer, a change of the
-bounds) is reported to the machine there, under the lock; the effects are carried out on the loop.
+The machine's effects are carried out on the event loop that the pool is bound to, see `loop_bound.py`. There is no
+``await`` between an event and its effects.
 
 Each connection is opened by one task (`opening.py`) and closed by another. An idle pool has no task, and one timer for
 the next deadline; another one holds calls that nothing else does. Nothing of gRPC is created before a loop runs,
@@ -12,15 +11,11 @@ because a channel binds to the loop that creates it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import inspect
 import math
-import threading
 import traceback
 import warnings
 import weakref
-from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
@@ -32,15 +27,14 @@ from .._machine.slot import Slot
 from .._shared.announcer import logger
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
-from .._shared.driver import Driver
-from .._shared.token_lock import token_lock
 from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
-from .._values.errors import PoolError, Refusal, WrongEventLoopError, refusal_error
+from .._values.errors import PoolError, Refusal, refusal_error
 from .._values.listener import Listener
 from .._values.slot_states import SlotState
 from .kept import Kept
 from .looking_up import look_up_now
+from .loop_bound import LoopBound
 from .loop_end import LoopEnd, at_end_of, end_late, forget
 from .opening import open_channel, prime
 from .slot_channel import AioSlotChannel
@@ -56,7 +50,7 @@ _CHECKS_EVERY = 0.05
 _IF_IT_GOES_ON = 0.1
 
 
-class AioDriver(Driver):
+class AioDriver(LoopBound):
     """What the tasks of a pool share."""
 
     trusted_for = 0.01
@@ -73,15 +67,9 @@ class AioDriver(Driver):
     ) -> None:
         """Creates the driver of an empty pool, not bound to a loop yet; see `ChannelPool` for the arguments."""
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
-        # In a forked child, an object that equals no loop.
-        self.loop: Any = None
-        # That of the first use.
-        self._thread = 0
         self.finished = asyncio.Event()
         # Whether the pool is about to be closed.
         self.leaving = False
-        # Not that of the task that happens to make the pool open a connection, whose deadline and trace are its own.
-        self._context = contextvars.Context()
         self._openings: dict[Slot, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # The look-ups that have not returned, by number.
@@ -98,108 +86,9 @@ class AioDriver(Driver):
         self._chains: set[asyncio.Task[Any]] = set()
         self.unsubscribe = clock.subscribe(self._tick_at_home)
 
-    # --- where it may be used -----------------------------------------------------------------------------------
-
-    def check_use(self, *, anywhere: bool = False) -> None:
-        """Raises an error where the pool may not be used; `anywhere`: also by threads and loops it is not bound to.
-
-        Raises:
-            PoolForkedError: This is a forked child.
-            WrongEventLoopError: The pool is bound to another loop than the one that runs here.
-        """
-        if self.void:
-            raise self.forked_error("used in the parent")
-        if anywhere or self.loop is None:
-            return
-        running = _get_running_loop()
-        if self.loop.is_closed() or (running is not None and running is not self.loop):
-            raise self._wrong_loop()
-
-    def enter(self) -> None:
-        """Called before each use of the loop: binds the pool to the running loop, if it is not bound yet.
-
-        Raises:
-            PoolForkedError: This is a forked child.
-            WrongEventLoopError: The pool is bound to another loop.
-            RuntimeError: The pool is not bound, and no loop runs.
-        """
-        running = _get_running_loop()
-        if running is not None and running is self.loop:
-            return
-        self.check_use()
-        if self.loop is None:
-            if running is None:
-                raise RuntimeError(f"pool {self.name!r}: must first be used in a running event loop")
-            self.loop, self._thread = running, threading.get_ident()
-            self._loop_end = at_end_of(running, partial(_end_calls, weakref.ref(self)))
-        elif running is None and self.loop.is_running():
-            raise self._wrong_loop()
-
-    def _wrong_loop(self) -> WrongEventLoopError:
-        state = "closed" if self.loop.is_closed() else "another one"
-        bound = f"pool {self.name!r}: bound to the event loop of its first use, which is {state}"
-        return WrongEventLoopError(f"{bound} ({self.machine.figures()}); create a pool for each loop")
-
-    def is_at_home(self) -> bool:
-        """Whether this is the pool's loop or, while that does not run, the thread where it was bound."""
-        running = _get_running_loop()
-        if running is not None:
-            return running is self.loop
-        return self._thread == threading.get_ident() and (self.void or not self.loop.is_running())
-
-    def is_orphan(self) -> bool:
-        """Whether its loop is closed, so that nothing that is deferred will be done."""
-        return self.loop is not None and not self.void and self.loop.is_closed()
-
-    def commit(self) -> None:
-        """Carries out what the machine asked for; on the loop, if there is one.
-
-        What is asked for meanwhile is carried out afterwards, not nested: a place that a thousand waiters in turn do
-        not need would otherwise be released a thousand calls deep.
-        """
-        if self.loop is None:
-            super().commit()
-        elif self.void or self.loop.is_closed():
-            # No waiter can be notified, and no channel can be closed.
-            return
-        elif self.is_at_home():
-            super().commit()
-        else:
-            self._call_soon(self._commit_at_home)
-
-    def _commit_at_home(self) -> None:
-        try:
-            self.commit()
-        except BaseException:
-            self._call_soon(self.commit)
-            raise
-
-    def _call_soon(self, work: Callable[[], object]) -> None:
-        # A closed loop has nothing more to do.
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(work, context=self._context)
-
-    def defer(self, work: Callable[[], object]) -> None:
-        """Queues `work` for the next operation, or for the loop."""
-        self.deferred.append(work)
-        self.call_soon(self.do_deferred)
-
-    def call_soon(self, work: Callable[[], object]) -> None:
-        """Does `work` on the loop, if the pool has one that is not closed. Safe in finalizers."""
-        if self.loop is not None and not self.void:
-            self._call_soon(work)
-
-    def do_deferred(self) -> None:
-        """Does the work that finalizers left, unless this is another thread or loop: it is of calls, and gRPC's."""
-        if self.loop is None or self.is_at_home():
-            super().do_deferred()
-
-    def become_void(self) -> None:
-        """In a forked child: this is not used any more."""
-        self.void = True
-        self.loop = object()
-        # The old one may have been held by a thread of the parent.
-        self.lock = token_lock()
+    def bound(self) -> None:
+        """Notices when the loop ends."""
+        self._loop_end = at_end_of(self.loop, partial(_end_calls, weakref.ref(self)))
 
     # --- what the machine asks for ------------------------------------------------------------------------------
 
