@@ -107,7 +107,7 @@ class PoolCaller:
     def end_chain(self) -> None:
         """The interceptors of a call are done: nothing to do."""
 
-    def call(self, arguments: Arguments, chain: object = None) -> Any:
+    def begin(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call. If there is no place for it, returns a call that begins when there is.
 
         Raises:

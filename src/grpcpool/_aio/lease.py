@@ -137,7 +137,7 @@ class LeaseCaller:
         """The interceptors of a call are done; what they began is counted by itself."""
         self._lease._end_call()
 
-    def call(self, arguments: Arguments, chain: object = None) -> Any:
+    def begin(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call, which the lease counts until its end.
 
         Raises:

@@ -304,7 +304,7 @@ class HandleCaller:
         """The interceptors of a call are done."""
         self._caller.end_chain()
 
-    def call(self, arguments: Arguments, chain: object = None) -> Any:
+    def begin(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call.
 
         Raises:
@@ -313,7 +313,7 @@ class HandleCaller:
         if self._handle._closed and chain is None:
             raise grpc.aio.UsageError("Channel is closed.")
         caller = self._caller if self._is_settled else self._current()
-        call = caller.call(arguments, chain)
+        call = caller.begin(arguments, chain)
         # As `Calls.add` does, which would cost as much again to call.
         call._followed_in = begun = self._begun
         begun.add(ref(call, begun.discard))

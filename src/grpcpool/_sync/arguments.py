@@ -42,7 +42,7 @@ class Caller(Protocol):
     ) -> Any:
         """Runs a call until it is over; `how` names the method of gRPC's multicallable."""
 
-    def run(self, how: str, arguments: Arguments) -> Any:
+    def begin(self, how: str, arguments: Arguments) -> Any:
         """Begins a call and returns its object."""
 
 

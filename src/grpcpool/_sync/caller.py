@@ -153,7 +153,7 @@ class PoolCaller:
         at = place.resend_at(resends)
         return math.inf if at is None else at
 
-    def run(self, how: str, arguments: Arguments) -> Any:
+    def begin(self, how: str, arguments: Arguments) -> Any:
         """Begins a call. If there is no place for it, returns a call that begins when there is."""
         driver = self._pool._driver
         if self._may_resend and arguments[METADATA] is not None:

@@ -145,7 +145,7 @@ class LeaseCaller:
         finally:
             lease._end_call(answered=answered)
 
-    def run(self, how: str, arguments: Arguments) -> Any:
+    def begin(self, how: str, arguments: Arguments) -> Any:
         """Begins a call, which the lease counts until its end."""
         lease = self._lease
         calls = lease._begin_call()
