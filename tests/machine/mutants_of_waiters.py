@@ -241,8 +241,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved for the first that waits",
         "grants",
-        "        behind = self._queue.push(waiter)",
-        "        behind = self._queue.push(waiter) or True",
+        "        reserves_nothing = self._queue.push(waiter)",
+        "        reserves_nothing = self._queue.push(waiter) or True",
         "most waiters queue behind others",
     ),
     Mutant(

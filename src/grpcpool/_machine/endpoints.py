@@ -41,15 +41,15 @@ class Endpoints:
         self,
         fleet: Fleet,
         random: Callable[[], float],
-        number: int,
+        count: int,
         which_are_needed: Callable[[float], Callable[[Slot], bool]],
     ) -> None:
-        """For `number` targets; `which_are_needed` as in `Outage`."""
+        """For `count` targets; `which_are_needed` as in `Outage`."""
         self._fleet = fleet
         self._slots = fleet.slots
         self._random = random
         self._which_are_needed = which_are_needed
-        self._backoffs = [Backoff(random) for _ in range(number)]
+        self._backoffs = [Backoff(random) for _ in range(count)]
         # Since when the target that is used has had no ready connection.
         self._none_since = math.inf
         # When it was last found to be tried, or to have failed.
