@@ -27,7 +27,7 @@ import grpc
 from .._grpc.aio_calls import is_over, when_over
 from .._grpc.status import is_refused_stream
 from .._shared.finalizers import interrupts
-from .._shared.stays import Stays
+from .._shared.unpicklable import Unpicklable
 from .call_stages import Running, Stage, Waiting
 from .endings import call_all, drop, end_if_not_sent, end_unheld
 from .failed_call import Failed, locally_cancelled
@@ -43,7 +43,7 @@ _HARMLESS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError, Gene
 _DROPPED = locally_cancelled()
 
 
-class StagedCall(Stays):
+class StagedCall(Unpicklable):
     """A call without what its caller uses of it."""
 
     # Until `_begin` or `_wait` sets it, there is nothing that would have to end.

@@ -39,9 +39,9 @@ from .announcer import Announcer, logger
 from .carrying_out import CarryingOut
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
+from .deferred_work import do_deferred_work
 from .lateness import openings_to_extend
 from .leaks import LeakWatch
-from .left_work import do_left_work
 from .losses import LossWatch
 from .methods import Methods
 from .pool_state import pool_state
@@ -106,7 +106,7 @@ class Driver(CarryingOut):
         # Slots that are being primed again.
         self.priming: set[Slot] = set()
         self.losses = LossWatch(self.machine, self.tell, self._back, self.monotonic)
-        # Work that finalizers leave, because they must not take the lock.
+        # Work of finalizers, which must not take the lock.
         self.deferred: deque[Callable[[], object]] = deque()
         # Set on the parent's driver in a forked child, where it is never used again.
         self.void = False
@@ -374,12 +374,12 @@ class Driver(CarryingOut):
         states = [(state, channel.state() if channel is not None else None) for state, channel in slots]
         return pool_state(states, failing=failing, closing=closing)
 
-    # --- what finalizers leave ----------------------------------------------------------------------------------
+    # --- what finalizers defer ----------------------------------------------------------------------------------
 
     def do_deferred(self) -> None:
-        """Does the work that finalizers left."""
+        """Does the work that finalizers have deferred."""
         if self.deferred:
-            do_left_work(self.deferred, self.name)
+            do_deferred_work(self.deferred, self.name)
 
     # --- time ---------------------------------------------------------------------------------------------------
 

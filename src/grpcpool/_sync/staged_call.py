@@ -28,7 +28,7 @@ from .._grpc.failed_streams import reference
 from .._grpc.status import is_refused_stream, status_of
 from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
 from .._shared.signals import may_be_a_signals
-from .._shared.stays import Stays
+from .._shared.unpicklable import Unpicklable
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, end_early, is_over, on_end
 from .call_stages import Change, Failed, Running, Stage, Waiting, new_waiting
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .arguments import Start
 
 
-class StagedCall(Stays, CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
+class StagedCall(Unpicklable, CallAndError):  # noqa: N818 -- like gRPC's, it is a call first
     """A call over a pool, other than a blocking one, without what its caller uses of it."""
 
     # An error has its attributes in a dictionary, which costs each read of a stream.
