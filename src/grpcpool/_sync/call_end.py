@@ -116,7 +116,7 @@ class End:
         # may hold a lock that they need.
         self.apart = False
 
-    def is_noticed(self) -> None:
+    def notice(self) -> None:
         """A method of the call has noticed the end. gRPC's thread may report it only later, for some streams never."""
         self.apart = True
         self()

@@ -267,7 +267,7 @@ def _release_at_end(native: Any, place: Place, pool: object) -> Any:
     """
     driver = place.driver
     end = partial(_end, place, reference(native, driver.defer_apart), pool)
-    return on_end(native, end, driver, driver.watcher(place._slot))
+    return on_end(native, end, driver, driver.when_interrupted(place._slot))
 
 
 def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:

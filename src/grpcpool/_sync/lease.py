@@ -157,7 +157,7 @@ class LeaseCaller:
             raise
         driver = lease._driver
         over = partial(self._over, reference(call, driver.defer_apart), calls, driver.monotonic())
-        return on_end(call, over, driver, driver.watcher(lease._slot))
+        return on_end(call, over, driver, driver.when_interrupted(lease._slot))
 
     def _over(self, call: Callable[[], Any], calls: int, began: float) -> None:
         """A call that was returned is over. Never raises."""

@@ -191,7 +191,7 @@ class StagedCall(Unpicklable, CallAndError):  # noqa: N818 -- like gRPC's, it is
         if not self._fail(waiting, Failed(error)):
             stage = self._stage
             if isinstance(stage, Running):
-                stage.end.is_noticed()
+                stage.end.notice()
 
     def _fail(self, waiting: Waiting, failed: Failed) -> bool:
         """The call is over before it was started; returns `False` if its stage is not `waiting` any more."""
@@ -243,11 +243,11 @@ class StagedCall(Unpicklable, CallAndError):  # noqa: N818 -- like gRPC's, it is
         """
         until = None if timeout is None else time.monotonic() + timeout
         while isinstance(stage := self._stage, Waiting):
-            if not self._leaves(stage, until):
+            if not self._wait_until_left(stage, until):
                 raise grpc.FutureTimeoutError
         return stage
 
-    def _leaves(self, waiting: Waiting, until: float | None) -> bool:
+    def _wait_until_left(self, waiting: Waiting, until: float | None) -> bool:
         """Waits until the call leaves the stage `waiting`; returns whether it did so in time."""
         try:
             with self._lock:
@@ -257,12 +257,12 @@ class StagedCall(Unpicklable, CallAndError):  # noqa: N818 -- like gRPC's, it is
                 if threading.get_ident() == self._caller:
                     waiting.callers_wait = change
             changed = waiting.wait_for(change, math.inf if until is None else max(0.0, until - time.monotonic()))
-            if self._takes_over(waiting):
+            if self._take_over(waiting):
                 waiting.start()
                 waiting.handed_over = False
         except BaseException:
             # A signal handler may have raised.
-            if self._takes_over(waiting):
+            if self._take_over(waiting):
                 # Again, if it has been begun here: a call is started once.
                 self._driver.starter.do(waiting.start)
                 waiting.handed_over = False
@@ -285,8 +285,8 @@ class StagedCall(Unpicklable, CallAndError):  # noqa: N818 -- like gRPC's, it is
             waiting.callers_wait = None
         return True
 
-    def _takes_over(self, waiting: Waiting) -> bool:
-        """This thread waits no longer; returns whether the start was handed over to it."""
+    def _take_over(self, waiting: Waiting) -> bool:
+        """This thread waits no longer; returns whether it has to start the call: that was handed over to it."""
         if threading.get_ident() != self._caller:
             return False
         with self._lock:
@@ -297,7 +297,7 @@ class StagedCall(Unpicklable, CallAndError):  # noqa: N818 -- like gRPC's, it is
         """Whether the call is sent again after its native call has failed with `error`."""
         if not (self._may_resend and (is_refused_stream(error) or status_of(error).unreached is not None)):
             return False
-        running.end.is_noticed()
+        running.end.notice()
         while True:
             with self._lock:
                 change = self._next_change()
