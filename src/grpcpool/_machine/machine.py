@@ -31,15 +31,14 @@ slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.
 When they are opened is decided in `growing.py`, when there are too many in `shrinking.py`, when they are replaced in
 `replacing.py`; how many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`.
 Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which target is
-used is decided in `endpoints.py`, what calls get while nothing is up in `outage.py`. Here all are put together.
-`__init__.py` has the invariants.
+used is decided in `endpoints.py`, what calls get while nothing is up in `outage.py`, and how a pool ends in
+`closing.py`. Here all are put together. `__init__.py` has the invariants.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import enum
-import math
 from collections.abc import Callable, Sequence
 
 from .._values.config import PoolConfig, check_size
@@ -48,6 +47,7 @@ from .._values.events import Opened, OpenFailed, Recovered
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
 from .addresses import Addressing
+from .closing import Closing
 from .counters import pool_stats
 from .deadlines import Deadlines
 from .effects import Close, Grant, Notify, Outbox, Watch
@@ -108,9 +108,8 @@ class PoolMachine:
             self.fleet, self.growing, self.shrinking, self.replacing, self.endpoints, self.queue, self.openers
         )
         self._repair = Repair(self.fleet, self.queue, self.grants, self.openers)
+        self._closing = Closing(self.fleet, self.queue, self.grants, self.openers)
         self.closing = False
-        # When what is left of a closing pool is cut off.
-        self._closes_at = math.inf
 
     # --- asking and releasing -----------------------------------------------------------------------------------
 
@@ -413,24 +412,11 @@ class PoolMachine:
 
         A later `close` can only bring the end forward.
         """
-        self._closes_at = min(self._closes_at, deadline)
+        # First: if this is interrupted, `repair` goes on from here.
+        self._closing.deadline = min(self._closing.deadline, deadline)
         self.closing = True
-        self.fleet.active = False
-        self.fleet.lookups.close()
-        self._shut(now)
+        self._closing.begin(now)
         self.tick(now)
-
-    def _shut(self, now: float) -> None:
-        self.grants.reservation.close()
-        self.grants.refuse_all([*self.queue], Refusal.CLOSED, now)
-        self.openers.close(now)
-        for slot in self._slots:
-            if slot.kept:
-                self.fleet.keep_no_longer(slot, CloseReason.POOL_CLOSED, now)
-            if slot.state is SlotState.DRAINING:
-                slot.deadline = min(slot.deadline, self._closes_at)
-            elif slot.state is not SlotState.CLOSED:
-                self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, deadline=self._closes_at)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -485,7 +471,7 @@ class PoolMachine:
         """An exception has ended a step halfway: makes everything fit what is certain, and completes it."""
         self._repair.complete(now)
         if self.closing:
-            self._shut(now)
+            self._closing.go_on(now)
         self._reconcile(now, *(slot for slot in self._slots if slot.state is not SlotState.OPENING))
 
     # --- what others are shown ------------------------------------------------------------------------------------
