@@ -28,13 +28,9 @@ class Closing:
         self.deadline = math.inf
 
     def begin(self, now: float) -> None:
-        """Ends the pool, at the deadline at the latest."""
+        """Ends the pool, at the deadline at the latest. Done again, it does what an interruption has left out."""
         self._fleet.active = False
         self._fleet.lookups.close()
-        self.go_on(now)
-
-    def go_on(self, now: float) -> None:
-        """Does what is left of the beginning, after it was interrupted; otherwise changes nothing."""
         self._grants.reservation.close()
         self._grants.refuse_all([*self._queue], Refusal.CLOSED, now)
         self._openers.close(now)

@@ -471,7 +471,7 @@ class PoolMachine:
         """An exception has ended a step halfway: makes everything fit what is certain, and completes it."""
         self._repair.complete(now)
         if self.closing:
-            self._closing.go_on(now)
+            self._closing.begin(now)
         self._reconcile(now, *(slot for slot in self._slots if slot.state is not SlotState.OPENING))
 
     # --- what others are shown ------------------------------------------------------------------------------------
