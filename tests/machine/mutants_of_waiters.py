@@ -15,7 +15,7 @@ MUTANTS = (
     Mutant(
         "after a look-up that failed, dials go on waiting for its answer",
         "machine",
-        "            for slot in self.fleet.awaiting_address():\n                self._fails(slot, error, now)\n",
+        "            for slot in self.fleet.awaiting_address():\n                self._dial_failed(slot, error, now)\n",
         "",
         "the next look-up may succeed",
     ),

@@ -45,7 +45,7 @@ class Ordered:
                     case Refuse() | Started():
                         self.answers.append(type(effect))
                     case Look(number=number):
-                        self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], number, self.now)
+                        self.machine.addresses_found([f"10.0.0.{self.machine.fleet.endpoint}:1"], number, self.now)
                     case Notify() | Watch():
                         pass
                     case _:

@@ -143,12 +143,12 @@ class Play:
 
     def found(self, *names: str, look: int | None = None) -> list[str]:
         """The last look-up, or another one, has found these addresses."""
-        return self.did(self.recorder.effects(self.machine.addresses, names, look or self.look, self.now))
+        return self.did(self.recorder.effects(self.machine.addresses_found, names, look or self.look, self.now))
 
     def look_failed(self, look: int | None = None) -> list[str]:
         """The last look-up, or another one, has failed."""
         error = OSError("no such name")
-        return self.did(self.recorder.effects(self.machine.look_failed, error, look or self.look, self.now))
+        return self.did(self.recorder.effects(self.machine.look_up_failed, error, look or self.look, self.now))
 
     def open(self, *, wait: float = math.inf) -> OpenWaiter:
         """A caller calls `open()`."""

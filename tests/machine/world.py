@@ -255,13 +255,13 @@ class World(Driver):
         known = self.machine.fleet.addresses.names
         waited = [slot for slot in self.slots if slot.awaits_address]
         if names:
-            self._step(self.recorder.effects(self.machine.addresses, names, number, self.now))
+            self._step(self.recorder.effects(self.machine.addresses_found, names, number, self.now))
             is_older = number < self.found_by
             assert not is_older or self.machine.fleet.addresses.names == known, "what an older look-up found is used"
             self.found_by = max(number, self.found_by)
         else:
             failures = self.machine.counters.open_failures
-            self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), number, self.now))
+            self._step(self.recorder.effects(self.machine.look_up_failed, OSError("no such name"), number, self.now))
             fails = self.discovered or self.machine.counters.open_failures == failures
             assert fails, "a dial failed that gRPC could look up"
         # Else the answer was for a target that is not used any more.

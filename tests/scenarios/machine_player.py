@@ -152,9 +152,11 @@ class MachinePlayer:
 
     def _look_up(self, number: int) -> None:
         if self._addresses:
-            self._commit(self._recorder.effects(self._machine.addresses, self._addresses, number, self._now))
+            self._commit(self._recorder.effects(self._machine.addresses_found, self._addresses, number, self._now))
         else:
-            self._commit(self._recorder.effects(self._machine.look_failed, OSError("no such name"), number, self._now))
+            self._commit(
+                self._recorder.effects(self._machine.look_up_failed, OSError("no such name"), number, self._now)
+            )
 
     def _close(self, slot: Slot) -> None:
         self._open.discard(slot.id)

@@ -145,16 +145,16 @@ class AioDriver(LoopBound):
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 if not self.finished.is_set():
                     # Not at once: all tasks are cancelled when the loop ends, and then this is not called any more.
-                    self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_failed, error, number)
+                    self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_up_failed, error, number)
                 raise
             # As in `_open`: what they hold must not live on with the error.
             traceback.clear_frames(error.__traceback__)
-            self.tell(self.machine.look_failed, error, number)
+            self.tell(self.machine.look_up_failed, error, number)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 # The program should end.
                 raise
         else:
-            self.tell(self.machine.addresses, found, number)
+            self.tell(self.machine.addresses_found, found, number)
             if not inspect.iscoroutinefunction(source.addresses):
                 # A thread cannot be cancelled, and counts among those that hang until it has ended.
                 return

@@ -208,7 +208,7 @@ class Endpoints:
         fleet.direct_awaiting(now)
         return True
 
-    def look_failed(self, error: BaseException, number: int, now: float) -> bool:
+    def look_up_failed(self, error: BaseException, number: int, now: float) -> bool:
         """That look-up has failed; returns whether it was counted on. Known addresses stay."""
         fleet = self._fleet
         if not fleet.lookups.failed(number, now):

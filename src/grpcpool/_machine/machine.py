@@ -286,7 +286,7 @@ class PoolMachine:
 
     def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
         """The slot's connection could not be made. Some waiters fail: see `outage.py`."""
-        if self._fails(slot, error, now):
+        if self._dial_failed(slot, error, now):
             self._reconcile(now)
 
     def unreachable(self, slot: Slot, channel: object, error: BaseException, now: float) -> None:
@@ -294,10 +294,10 @@ class PoolMachine:
         if slot.state is SlotState.CLOSED:
             slot.channel = channel
             self.outbox.append(Close(slot))
-        elif self._fails(slot, error, now, channel):
+        elif self._dial_failed(slot, error, now, channel):
             self._reconcile(now, slot)
 
-    def _fails(self, slot: Slot, error: BaseException, now: float, channel: object = None) -> bool:
+    def _dial_failed(self, slot: Slot, error: BaseException, now: float, channel: object = None) -> bool:
         """A dial has failed, maybe with a `channel` that does not connect; returns whether `_reconcile` has to follow.
 
         The slot may have been kept, with room for calls.
@@ -374,16 +374,16 @@ class PoolMachine:
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def addresses(self, names: Sequence[str], number: int, now: float) -> None:
+    def addresses_found(self, names: Sequence[str], number: int, now: float) -> None:
         """That look-up has found these addresses, at least one: text such as `10.0.0.7:50051` or `[::1]:50051`."""
         if not self.closing and self.endpoints.found(names, number, now):
             self._reconcile(now)
 
-    def look_failed(self, error: BaseException, number: int, now: float) -> None:
+    def look_up_failed(self, error: BaseException, number: int, now: float) -> None:
         """That look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
-        if not self.closing and self.endpoints.look_failed(error, number, now):
+        if not self.closing and self.endpoints.look_up_failed(error, number, now):
             for slot in self.fleet.awaiting_address():
-                self._fails(slot, error, now)
+                self._dial_failed(slot, error, now)
             self._reconcile(now)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
@@ -434,7 +434,7 @@ class PoolMachine:
             self.openers.expire(now)
         late = [slot for slot in self._slots if slot.state is SlotState.OPENING and slot.deadline <= now]
         for slot in late:
-            self._fails(slot, self.deadlines.late(slot), now, slot.channel)
+            self._dial_failed(slot, self.deadlines.late(slot), now, slot.channel)
         self.fleet.mark_hanging(now)
         for slot in self._slots:
             if slot.state is SlotState.DRAINING:

@@ -107,16 +107,16 @@ class SyncDriver(Driver):
                 # Nothing else runs any more, so that it holds up nothing.
                 self._look_up(number)
             else:
-                self.tell(self.machine.look_failed, error, number)
+                self.tell(self.machine.look_up_failed, error, number)
 
     def _look_up(self, number: int) -> None:
         try:
             found = look_up_now(self.source(), self.machine.fleet.endpoint)
         except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything
             _forget_locals(error)
-            self.tell(self.machine.look_failed, error, number)
+            self.tell(self.machine.look_up_failed, error, number)
         else:
-            self.tell(self.machine.addresses, found, number)
+            self.tell(self.machine.addresses_found, found, number)
 
     def prime_again(self, slot: Slot) -> None:
         """On a thread of its own, because it may block."""
