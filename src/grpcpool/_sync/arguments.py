@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from .._grpc.release import REFUSES_METADATA
+from .._grpc.version import REFUSES_METADATA
 from .._machine.slot import Slot
 from .._shared.arguments import COMPRESSION, CREDENTIALS, METADATA, Arguments
 from .._shared.methods import Method
