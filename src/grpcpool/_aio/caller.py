@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.status import Status, has_been_refused, has_succeeded, is_done_without_metadata, status_of_done
+from .._grpc.status import Status, has_succeeded, is_done_refused, is_done_without_metadata, status_of_done
 from .._shared.arguments import COMPRESSION, METADATA, REQUEST, WAIT_FOR_READY, Arguments
 from .._shared.methods import SENDING, failed_to_serialize
 from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
@@ -260,7 +260,7 @@ class PoolCaller:
         """A native call failed: releases its place. A call that the server refused is sent again, if it may be."""
         driver, slot, call = self._pool._driver, running._slot, running.call()
         status = status_of_done(native)
-        if has_been_refused(native, status):
+        if is_done_refused(native, status):
             running.refused = True
             at_once = driver.tell(driver.machine.refused_stream, slot, running, running.placed_at)
             if call is not None and self._method.may_resend and not call._has_responded:

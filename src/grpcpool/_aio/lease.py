@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._grpc.status import has_been_refused, has_succeeded, status_of_done
+from .._grpc.status import has_succeeded, is_done_refused, status_of_done
 from .._shared.arguments import Arguments
 from .._shared.lease_base import LeaseBase
 from .arguments import Caller
@@ -168,7 +168,7 @@ class LeaseCaller:
         if not answered:
             status = status_of_done(native)
             answered = not status.is_unanswered
-            if has_been_refused(native, status):
+            if is_done_refused(native, status):
                 running.refused = True
                 driver.tell(driver.machine.note_refusal, running._slot, running.calls, running.placed_at)
             else:

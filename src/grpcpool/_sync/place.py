@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from .._grpc.call_errors import is_answer_pending
-from .._grpc.status import Status, code_of, details_of, is_refused, is_without_metadata
+from .._grpc.status import Status, code_of, details_of, is_without_metadata, says_refused
 from .._machine.slot import Slot
 from .._shared.finalizers import LeftPlace
 from .driver import SyncDriver
@@ -79,7 +79,7 @@ class Place:
         code = code_of(ended)
         if code is not _OK and slot is not None and not self._released:
             status = Status(code, details_of(ended))
-            refused = is_refused(*status)
+            refused = says_refused(*status)
             if (refused or status.unreached is not None) and is_without_metadata(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
