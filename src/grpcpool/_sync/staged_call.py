@@ -27,7 +27,7 @@ from .._grpc.call_errors import has_answered
 from .._grpc.failed_streams import reference
 from .._grpc.status import is_refused_stream, status_of
 from .._shared.arguments import TIMEOUT, WAIT_FOR_READY, Arguments
-from .._shared.signals import may_be_a_signals
+from .._shared.signal_handlers import may_be_of_handler
 from .._shared.unpicklable import Unpicklable
 from .arguments import failure_of, with_metadata_read
 from .call_end import Callbacks, End, end_early, is_over, on_end
@@ -123,7 +123,7 @@ class StagedCall(Unpicklable, CallAndError):  # noqa: N818 -- like gRPC's, it is
             place.interrupted()
             closed = isinstance(error, ValueError) and driver.machine.closing
             self._fail(waiting, Failed(closed_before_start(error) if closed else error))
-            if may_be_a_signals(error):
+            if may_be_of_handler(error):
                 raise
             return
         try:
