@@ -316,7 +316,7 @@ def the_counts_are_right(world: Records) -> None:
     kinds = [kind for slot, kind in counted.items() if not slot.probes]
     assert fleet.slots.hanging == sum(kind[:2] == (True, True) for kind in kinds), "miscounted: hanging"
     assert fleet.slots.under_way == kinds.count((True, False, False)), "miscounted: under way"
-    assert fleet.slots.replacing == kinds.count((True, False, True)), "miscounted: replacing"
+    assert fleet.slots.successors_under_way == kinds.count((True, False, True)), "miscounted: replacing"
     for name, leading in _leading(world).items():
         # A counter's own comparison takes several times as long.
         assert dict.__eq__(getattr(fleet.slots, name), leading), f"miscounted: {name}"
@@ -329,7 +329,7 @@ def the_counts_are_right(world: Records) -> None:
     target = world.config.resolved_target_streams
     load = sum(target if slot.exclusive else slot.in_flight for slot in world.slots)
     assert world.machine.places.load == load, f"miscounted: the load is {world.machine.places.load}, not {load}"
-    assert world.machine.places.peak >= load or fleet.watch_ends_at == math.inf, "the peak is below the load"
+    assert world.machine.places.peak >= load or fleet.peak_watch_ends_at == math.inf, "the peak is below the load"
 
 
 def _leading(world: Records) -> dict[str, dict[str | None, int]]:
@@ -359,7 +359,7 @@ def growth_and_shrinking_are_planned(world: Records) -> None:
         expected = 0
     assert world.machine.places.growth_load == expected or not connections(world), "the growth threshold is wrong"
     watch = world.config.idle_timeout is not None and connections(world) > world.min_size
-    assert (fleet.watch_ends_at < math.inf) == watch, "the shrink watch is wrong"
+    assert (fleet.peak_watch_ends_at < math.inf) == watch, "the shrink watch is wrong"
 
 
 def the_picker_holds_the_slots_with_room(world: Records) -> None:

@@ -322,7 +322,7 @@ class World(Driver):
             # One above `max_size` is kept only if a call is put on it at once; none is while another address is tried.
             either = slot.overflow
             # Or it is one too many at the end of a watch.
-            either = either or self.machine.fleet.watch_ends_at <= self.now
+            either = either or self.machine.fleet.peak_watch_ends_at <= self.now
             # Or it is to be replaced, and nothing asks for it now.
             either = either or slot.retire_at <= self.now
             alive, endpoint = slot.state == "opening", self.machine.fleet.endpoint

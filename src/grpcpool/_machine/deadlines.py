@@ -51,7 +51,7 @@ class Deadlines:
         fleet, asked = self._fleet, self._queue.asked
         retry_at, in_doubt_until = self._addresses.retry_at, fleet.limits.in_doubt_until
         deadlines = [
-            fleet.watch_ends_at,
+            fleet.peak_watch_ends_at,
             fleet.lookups.next_at(),
             self._endpoints.next_at(now),
             self._queue.next_deadline(),

@@ -96,7 +96,7 @@ class Fleet:
         # From first use on, until close, `min_size` connections are kept.
         self.active = False
         # The end of the watch, see `shrinking.py`.
-        self.watch_ends_at = math.inf
+        self.peak_watch_ends_at = math.inf
         # The next deadline, see `deadlines.py`.
         self.alarm = math.inf
         self._random = random
@@ -279,9 +279,9 @@ class Fleet:
             # The next call is reported.
             self.places.growth_load = 0
         if self.config.idle_timeout is None or self.slots.connections <= self.min_size:
-            self.watch_ends_at = math.inf
-        elif self.watch_ends_at == math.inf:
-            self.begin_watch(now, self.config.idle_timeout)
+            self.peak_watch_ends_at = math.inf
+        elif self.peak_watch_ends_at == math.inf:
+            self.begin_peak_watch(now, self.config.idle_timeout)
 
     # --- retiring -----------------------------------------------------------------------------------------------
 
@@ -340,11 +340,11 @@ class Fleet:
         self.counters.acquired_of_closed += slot.calls
         self.slots.forget(slot)
 
-    def begin_watch(self, now: float, idle_timeout: float) -> None:
+    def begin_peak_watch(self, now: float, idle_timeout: float) -> None:
         """From now on, the peak of the load is watched, see `shrinking.py`."""
         self.places.peak = self.places.load
-        self.watch_ends_at = now + idle_timeout
-        self.alarm_at(self.watch_ends_at)
+        self.peak_watch_ends_at = now + idle_timeout
+        self.alarm_at(self.peak_watch_ends_at)
 
     # --- outages ------------------------------------------------------------------------------------------------
 

@@ -210,7 +210,7 @@ class PoolMachine:
         if holder is not None and not holder._released:
             self.release(slot, 1, holder, now)
         if slot.overdue_calls and slot.state is SlotState.READY:
-            self.replacing.watch_silence(slot, self.queue.asked, now)
+            self.replacing.review_silence(slot, self.queue.asked, now)
 
     def discard(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """Releases a place and closes its connection: at once, or when the calls of others on it have ended."""

@@ -100,7 +100,7 @@ class Replacing:
     def _enough(self, asked: int) -> int:
         return max(1, self._fleet.needed(asked))
 
-    def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
+    def review_silence(self, slot: Slot, asked: int, now: float) -> None:
         """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
         if self._addresses.is_gone(slot):
             at = self._gone_at(asked)
@@ -173,4 +173,4 @@ class Replacing:
         """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""
         if self._addresses.failures and self._slots.opening:
             return False
-        return self._slots.replacing < max(1, -(-self._slots.connections // 4))
+        return self._slots.successors_under_way < max(1, -(-self._slots.connections // 4))

@@ -43,7 +43,7 @@ class Shrinking:
 
     def shrink(self, asked: int, now: float) -> None:
         """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""
-        if self._fleet.config.idle_timeout is None or now < self._fleet.watch_ends_at:
+        if self._fleet.config.idle_timeout is None or now < self._fleet.peak_watch_ends_at:
             return
         most = max(self._fleet.places.peak, self._fleet.places.load + asked)
         needed = max(self._fleet.min_size, -(-most // self._fleet.target))
@@ -54,8 +54,8 @@ class Shrinking:
             needed = max(needed, self._growing.outgrown + 1)
         if len(self._slots.in_service()) > needed and (slots := self._least_needed(dialled=False)):
             self._fleet.retire(slots[0], CloseReason.SHRINK, now)
-        if self._fleet.watch_ends_at <= now:
-            self._fleet.begin_watch(now, self._fleet.config.idle_timeout)
+        if self._fleet.peak_watch_ends_at <= now:
+            self._fleet.begin_peak_watch(now, self._fleet.config.idle_timeout)
 
     def end_idle(self, now: float) -> None:
         """Closes what has been idle for `idle_timeout`, above `min_size`.

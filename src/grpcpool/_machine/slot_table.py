@@ -47,7 +47,7 @@ class SlotTable:
         lost: Connections in service, but known to be down.
         draining: Connections that take nothing new.
         successors: Connections being opened to replace one that is still in service.
-        replacing: Those of them that do not hang.
+        successors_under_way: Those of them that do not hang.
         connections: What counts against `max_size`.
         leading: How many lead to each address, or are to; of one that is being replaced and its successor, the latter.
         ready_to, lost_to, opening_to, hanging_to: How many are ready, and so on, to each address.
@@ -63,7 +63,7 @@ class SlotTable:
     def _reset(self) -> None:
         self._counted: dict[Slot, _Kind] = {}
         self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
-        self.under_way = self.hanging = self.probing = self.replacing = 0
+        self.under_way = self.hanging = self.probing = self.successors_under_way = 0
         self.leading: Counter[str | None] = Counter()
         self.ready_to: Counter[str | None] = Counter()
         self.lost_to: Counter[str | None] = Counter()
@@ -148,7 +148,7 @@ class SlotTable:
     def _add(self, kind: _Kind, number: int) -> None:
         if kind.is_successor:
             self.successors += number
-            self.replacing += 0 if kind.hangs else number
+            self.successors_under_way += 0 if kind.hangs else number
         if kind.probes:
             # It leads to a target that is not used, and counts for nothing else.
             self.probing += number
