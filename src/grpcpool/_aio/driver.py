@@ -35,7 +35,7 @@ from .._values.slot_states import SlotState
 from .kept import Kept
 from .looking_up import look_up_now
 from .loop_bound import LoopBound
-from .loop_end import LoopEnd, at_end_of, end_late, forget
+from .loop_end import LoopEnd, at_end_of, end_late, end_now
 from .opening import open_channel, prime
 from .slot_channel import AioSlotChannel
 
@@ -325,7 +325,7 @@ class AioDriver(LoopBound):
             task.cancel()
         self.finished.set()
         if self._loop_end is not None:
-            forget(self._loop_end)
+            end_now(self._loop_end)
         self.changed()
         self._stop_timer()
         self.unsubscribe()

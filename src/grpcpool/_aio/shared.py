@@ -26,7 +26,7 @@ from .arguments import Caller
 from .factories import pool_of
 from .interceptors import add_interceptors
 from .lease import Lease
-from .loop_end import LoopEnd, at_end_of, forget
+from .loop_end import LoopEnd, at_end_of, end_now
 from .pool import ChannelPool
 from .waiter import AwaitedOpenWaiter, AwaitedWaiter
 
@@ -376,7 +376,7 @@ class _Pools(SharedPools):
         if ends and not driver.is_gone():
             driver.loop.call_later(_LOOKS_EVERY, self._expired, shared, releases, end)
         else:
-            forget(end)
+            end_now(end)
 
     async def _loop_ends(self, shared: Shared, releases: int) -> None:
         if self.expire(shared, releases) and not is_in_use(shared.pool):
