@@ -57,7 +57,7 @@ MUTANTS = (
     Mutant(
         "what an older look-up finds is used",
         "lookups",
-        "        if number < self._used_from:\n",
+        "        if number < self._valid_from:\n",
         "        if False:\n",
         "it has just been found",
     ),

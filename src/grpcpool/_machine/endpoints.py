@@ -7,6 +7,11 @@ has no connection.
 
 The connections to the other target take no new calls then. They drain, but are kept for 15 minutes, and taken back if
 their target is used again. Calls in flight stay where they are.
+
+A pool that is not used, or whose `open()` has failed, does not try its target. So the 10 seconds must end within as
+many after a failure, or in an attempt that has lasted as long. If the target was not tried for a minute, they begin
+again, but only once until a connection is ready: a pool that tries every few minutes, and always fails, comes to the
+next target as well.
 """
 
 from __future__ import annotations
@@ -52,9 +57,9 @@ class Endpoints:
         self._backoffs = [Backoff(random) for _ in range(count)]
         # Since when the target that is used has had no ready connection.
         self._none_since = math.inf
-        # When it was last found to be tried, or to have failed.
+        # When the target that is used was last known to be tried, or to have failed.
         self._tried_at = -math.inf
-        # Whether an outage that was long ago has been forgotten since a connection was last ready.
+        # Whether `_none_since` has begun again after a long time without a try, since a connection was last ready.
         self._has_forgotten = False
         # When the target of a connection that stands by is used again.
         self._returns_at: dict[Slot, float] = {}
@@ -106,7 +111,7 @@ class Endpoints:
         return min(dials + [slot.lost_at if slot.been_up else slot.unused_since for slot in lost], default=math.inf)
 
     def _forget_once(self) -> None:
-        """What failed long ago says nothing, unless what was tried since has failed as well."""
+        """It was not tried for long: what failed before says nothing, unless that was so before already."""
         if self._none_since < math.inf and not self._has_forgotten:
             self._none_since, self._has_forgotten = math.inf, True
 

@@ -70,9 +70,9 @@ class LookUps:
         # Whether connections wait for the first answer; for the first addresses, if these are `discovered`.
         self.awaited = addressing.looked_up
         self.in_use = False
-        # The number of the last that has begun. Results of those with smaller numbers than the other are of no use any
-        # more: a later one has succeeded, or they are for a target that is not used now.
-        self._begun = self._used_from = 0
+        # The number of the last that has begun, and of the first whose result is still of use: for those before it, a
+        # later one has succeeded, or their target is not used now.
+        self._begun = self._valid_from = 0
         # When the one under way hangs; those that hang; and how many have in a row.
         self._hangs_at = math.inf
         self._hanging: set[int] = set()
@@ -151,9 +151,9 @@ class LookUps:
     def answered(self, number: int, now: float) -> bool:
         """That look-up has an answer; returns whether it is to be used."""
         counted_on = self._returned(number)
-        if number < self._used_from:
+        if number < self._valid_from:
             return False
-        self._used_from = number
+        self._valid_from = number
         self._failures = self._hung = 0
         self.awaited = False
         if counted_on or not self.under_way:
@@ -205,7 +205,7 @@ class LookUps:
 
     def switch(self, now: float) -> None:
         """Another target is used: what is looked up for the one before is of no use."""
-        self._used_from = self._begun + 1
+        self._valid_from = self._begun + 1
         if self.under_way:
             self._hanging.add(self._begun)
             self.under_way = False
