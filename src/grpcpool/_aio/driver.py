@@ -18,7 +18,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from .._grpc.aio_calls import is_over
 from .._grpc.client_modules import is_of_grpc
@@ -38,6 +38,8 @@ from .loop_bound import LoopBound
 from .loop_end import LoopEnd, at_end_of, end_late, end_now
 from .opening import open_channel, prime
 from .slot_channel import AioSlotChannel
+
+T = TypeVar("T")
 
 # Tasks of a closed pool have nothing left to do. One that a foreign coroutine blocks is not waited for longer.
 _JOIN_TIMEOUT = 2.0
@@ -101,30 +103,20 @@ class AioDriver(LoopBound):
         task.add_done_callback(lambda _: self._openings.pop(slot, None))
 
     async def _open(self, slot: Slot) -> None:
-        try:
-            channel = await open_channel(self, slot)
-        except GeneratorExit:
-            # This coroutine is collected together with its loop.
-            raise
-        except BaseException as error:
-            # Foreign code may raise anything, `CancelledError` included; the waiters get it as a cause.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
-            # The machine keeps the error; a call in its frames would keep the connection of its channel open.
-            traceback.clear_frames(error.__traceback__)
-            # From here on the task ends anyway: closing the slot must not cancel it.
-            self._openings.pop(slot, None)
-            if isinstance(error, UnreachableError):
-                traceback.clear_frames(error.reason.__traceback__)
-                self.tell(self.machine.unreachable, slot, error.channel, error.reason)
-            else:
-                self.tell(self.machine.open_failed, slot, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                # The program should end.
-                raise
+        await _report(open_channel(self, slot), partial(self._opened, slot), partial(self._open_failed, slot))
+
+    def _opened(self, slot: Slot, channel: AioSlotChannel) -> None:
+        # From here on the task ends anyway: closing the slot must not cancel it.
+        self._openings.pop(slot, None)
+        self.tell(self.machine.opened, slot, channel)
+
+    def _open_failed(self, slot: Slot, error: BaseException) -> None:
+        self._openings.pop(slot, None)
+        if isinstance(error, UnreachableError):
+            traceback.clear_frames(error.reason.__traceback__)
+            self.tell(self.machine.unreachable, slot, error.channel, error.reason)
         else:
-            self._openings.pop(slot, None)
-            self.tell(self.machine.opened, slot, channel)
+            self.tell(self.machine.open_failed, slot, error)
 
     def look_up(self, number: int) -> None:
         """In a task of its own, which `finish` cancels, and the answer of a later one: it may hang for minutes."""
@@ -133,34 +125,35 @@ class AioDriver(LoopBound):
             task.add_done_callback(lambda _: self._look_ups.pop(number, None))
 
     async def _look_up(self, number: int) -> None:
-        try:
-            thread = f"grpcpool-{self.name}-look-up"
-            source = self.source()
-            found = await look_up_now(source, self.machine.fleet.endpoint, thread)
-        except GeneratorExit:
-            # This coroutine is collected together with its loop.
-            raise
-        except BaseException as error:
-            # Foreign code may raise anything, and cancel any task. A look-up that is not reported would be the last.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                if not self.finished.is_set():
-                    # Not at once: all tasks are cancelled when the loop ends, and then this is not called any more.
-                    self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_up_failed, error, number)
-                raise
-            # As in `_open`: what they hold must not live on with the error.
-            traceback.clear_frames(error.__traceback__)
-            self.tell(self.machine.look_up_failed, error, number)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                # The program should end.
-                raise
-        else:
-            self.tell(self.machine.addresses_found, found, number)
-            if not inspect.iscoroutinefunction(source.addresses):
-                # A thread cannot be cancelled, and counts among those that hang until it has ended.
-                return
-            for other, task in tuple(self._look_ups.items()):
-                if other < number:
-                    task.cancel()
+        await _report(
+            self._addresses(),
+            partial(self._found, number),
+            partial(self._look_up_failed, number),
+            partial(self._look_up_cancelled, number),
+        )
+
+    async def _addresses(self) -> tuple[list[str], bool]:
+        """The addresses, and whether a look-up for them can be cancelled."""
+        source = self.source()
+        found = await look_up_now(source, self.machine.fleet.endpoint, f"grpcpool-{self.name}-look-up")
+        return found, inspect.iscoroutinefunction(source.addresses)
+
+    def _found(self, number: int, answer: tuple[list[str], bool]) -> None:
+        found, can_be_cancelled = answer
+        self.tell(self.machine.addresses_found, found, number)
+        # A thread cannot be cancelled, and counts among those that hang until it has ended.
+        for other, task in tuple(self._look_ups.items()) if can_be_cancelled else ():
+            if other < number:
+                task.cancel()
+
+    def _look_up_failed(self, number: int, error: BaseException) -> None:
+        # One that is not reported would be the last.
+        self.tell(self.machine.look_up_failed, error, number)
+
+    def _look_up_cancelled(self, number: int, error: BaseException) -> None:
+        if not self.finished.is_set():
+            # Not at once: all tasks are cancelled when the loop ends, and then this is not called any more.
+            self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_up_failed, error, number)
 
     def prime_again(self, slot: Slot) -> None:
         """In a task of its own, which closing the slot cancels."""
@@ -168,22 +161,12 @@ class AioDriver(LoopBound):
         task.add_done_callback(lambda _: self._openings.pop(slot, None))
 
     async def _prime_again(self, slot: Slot) -> None:
-        try:
-            await prime(self, slot.channel)
-        except GeneratorExit:
-            # This coroutine is collected together with its loop.
-            raise
-        except BaseException as error:
-            # As in `_open`.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                self.priming.discard(slot)
-                raise
-            self.primed_again(slot, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                # The program should end.
-                raise
-        else:
-            self.primed_again(slot, None)
+        await _report(
+            prime(self, slot.channel),
+            lambda _: self.primed_again(slot, None),
+            partial(self.primed_again, slot),
+            lambda _: self.priming.discard(slot),
+        )
 
     def close_channel(self, slot: Slot) -> None:
         """In a task of its own; an opening that is under way is cancelled."""
@@ -379,6 +362,40 @@ async def _end_calls(reference: Callable[[], AioDriver | None]) -> None:
     if driver is not None and not driver.void and not driver.finished.is_set():
         driver.refuse_all([waiter for waiter in driver.machine.queue if waiter.is_call], driver.closed_error)
         await end_late([call for call in driver.begun_late if not is_over(call)])
+
+
+async def _report(
+    work: Coroutine[Any, Any, T],
+    done: Callable[[T], object],
+    failed: Callable[[BaseException], object],
+    cancelled: Callable[[BaseException], object] | None = None,
+) -> None:
+    """Does `work`, which is or calls foreign code, and says how it ended.
+
+    Args:
+        work: What is awaited.
+        done: Is called with the result.
+        failed: Is called with whatever was raised: foreign code may raise anything, `CancelledError` included.
+        cancelled: Is called instead if this task itself was cancelled.
+    """
+    try:
+        result = await work
+    except GeneratorExit:
+        # This coroutine is collected together with its loop.
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if cancelled is not None:
+                cancelled(error)
+            raise
+        # The machine keeps the error; a call in its frames would keep the connection of its channel open.
+        traceback.clear_frames(error.__traceback__)
+        failed(error)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            # The program should end.
+            raise
+    else:
+        done(result)
 
 
 def _is_cancelled() -> bool:
