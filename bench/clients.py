@@ -25,7 +25,7 @@ from _common import footer
 from _results import Row, keep
 from grpcpool import PoolConfig
 from grpcpool._demo.screen import Screen
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
@@ -79,7 +79,7 @@ class LeastLoaded(Client):
             PoolConfig(min_size=servers, max_size=servers, idle_timeout=None),
             name="pool",
             random=_dice(seed).random,
-            leads=Leads(addresses=addresses, seed=seed),
+            addressing=Addressing(addresses=addresses, seed=seed),
         )
         self._machine.open(OpenWaiter(since=0.0, deadline=_PATIENCE), 0.0)
         opens = self._machine.outbox.opens

@@ -26,7 +26,7 @@ import grpcpool.aio
 from _common import ECHO, Block, Measured, compare, fast_server, isolated_channel, print_rows, rows_of
 from _results import Row, keep
 from grpcpool import testing
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.places import Holding
@@ -54,7 +54,7 @@ def machine(connections: int, addresses: int) -> PoolMachine:
         grpcpool.PoolConfig(min_size=connections, max_size=connections, idle_timeout=None),
         name="pool",
         random=random.Random(0).random,  # noqa: S311 -- no secret
-        leads=Leads(addresses=[f"10.0.0.{number}:50051" for number in range(addresses)]),
+        addressing=Addressing(addresses=[f"10.0.0.{number}:50051" for number in range(addresses)]),
     )
     made.open(OpenWaiter(since=0.0, deadline=_PATIENCE), 0.0)
     opens = made.outbox.opens

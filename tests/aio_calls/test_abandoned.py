@@ -18,7 +18,7 @@ from aio_calls.support_refusing import refusing
 from grpcpool import PoolConfig
 from grpcpool._aio.call_stages import Waiting
 from grpcpool._aio.interceptors import add_interceptors
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from grpcpool.aio import ChannelPool
 from support.aio_ways import END_DROPPED, END_UNREAD, KINDS, UNARY, WAYS, Way
 from support.call_server import CallServer, new_tag

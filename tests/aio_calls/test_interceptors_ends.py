@@ -21,7 +21,7 @@ from aio_calls.support_interceptors import (
     raises,
     wraps_responses,
 )
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.aio_pools import at_rest
 from support.aio_ways import KINDS, UNARY, WAYS, Way, outcome_of
 from support.call_server import CallServer, new_tag

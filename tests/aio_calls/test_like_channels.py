@@ -16,7 +16,7 @@ from aio_calls.support import Full, World, begun, world
 from aio_calls.support_interceptors import intercepted, native, of_all_kinds, passes
 from grpcpool import PoolConfig, isolated
 from grpcpool._aio.interceptors import add_interceptors
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of
 from support.call_server import SS, US, CallServer, new_tag
 from support.loops import in_loop, run, settle

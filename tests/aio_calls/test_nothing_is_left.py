@@ -20,7 +20,7 @@ from aio_calls.test_abandoned import _released
 from grpcpool import PoolConfig, isolated
 from grpcpool._aio.call_stages import Waiting
 from grpcpool._grpc.cancel_messages import keeping_message
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.aio_pools import at_rest
 from support.aio_ways import STREAM, UNARY, WAYS, Way, outcome_of
 from support.call_server import CallServer, new_tag

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.programs import run_python
 from support.servers import Server
 

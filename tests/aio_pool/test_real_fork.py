@@ -12,7 +12,7 @@ import os
 import pytest
 
 from aio_pool.programs import run_program
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.servers import Server
 
 pytestmark = [

@@ -52,4 +52,5 @@ class Calls:
     @property
     def made_effects(self) -> bool:
         """Whether the machine returned effects, or the driver looked for effects to carry out."""
-        return "Driver.commit" in self.python or any(path.name == "_effects.py" for path in self._by_file)
+        files = {path.name for path in self._by_file}
+        return "Driver.commit" in self.python or not files.isdisjoint({"effects.py", "carrying_out.py"})

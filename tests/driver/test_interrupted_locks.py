@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from grpcpool._grpc.interrupted_calls import unlock_left_locked
-from grpcpool._shared.left_work import do_left_work
+from grpcpool._shared.deferred_work import do_deferred_work
 from support.signals import TimeLimitError
 from support.waiting import LONG, background
 
@@ -70,7 +70,7 @@ def test_a_lock_within_which_work_that_finalizers_left_is_interrupted() -> None:
 
     sys.setprofile(interrupt)
     with pytest.raises(TimeLimitError) as raised:
-        do_left_work(deque([partial(use, condition)]), "orders")
+        do_deferred_work(deque([partial(use, condition)]), "orders")
     # As for every error that a signal handler may have raised.
     unlock_left_locked(raised.value)
     assert _is_free(condition)
@@ -91,12 +91,12 @@ def test_work_that_finalizers_left_is_interrupted(caplog: pytest.LogCaptureFixtu
 
     left: deque[Callable[[], object]] = deque([impossible, interrupted_once, interrupted_once])
     with pytest.raises(TimeLimitError):
-        do_left_work(left, "orders")
-    do_left_work(left, "orders")
+        do_deferred_work(left, "orders")
+    do_deferred_work(left, "orders")
     assert tries == ["impossible"] * 2 + ["once"] * 3
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ArithmeticError]
     tries.clear()
     # Handlers do not run on other threads.
     left.append(interrupted_once)
-    background(lambda: do_left_work(left, "orders")).result(LONG)
+    background(lambda: do_deferred_work(left, "orders")).result(LONG)
     assert tries == ["once"] * 2

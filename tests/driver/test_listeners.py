@@ -16,7 +16,7 @@ import pytest
 import grpcpool.aio
 from grpcpool import ChannelPool, Listener, Mode, PoolExhaustedError, PoolTimeoutError, events
 from grpcpool._shared.announcer import Announcer
-from grpcpool._shared.signals import may_be_a_signals
+from grpcpool._shared.signal_handlers import may_be_of_handler
 from grpcpool._values.listener import HOOKS
 from grpcpool._values.slot_states import CloseReason
 from grpcpool.events import Closed, Draining, Granted, Leaked, Opened, OpenFailed, Opening, Rejected, Released, TimedOut
@@ -414,9 +414,9 @@ def test_a_signal_handler_that_raises_while_an_event_is_logged(make_pool: PoolMa
 def test_errors_that_no_signal_handler_raised(soft_limit: None) -> None:
     """An error of foreign code is not a handler's; `KeyboardInterrupt` may be."""
     for error in (ArithmeticError(), asyncio.CancelledError()):
-        assert not may_be_a_signals(error)
+        assert not may_be_of_handler(error)
     with pytest.raises(_TimeLimitError) as raised:
         signal.raise_signal(signal.SIGUSR1)
-    assert may_be_a_signals(raised.value)
-    assert may_be_a_signals(KeyboardInterrupt())
-    assert not background(lambda: may_be_a_signals(raised.value)).result(LONG)
+    assert may_be_of_handler(raised.value)
+    assert may_be_of_handler(KeyboardInterrupt())
+    assert not background(lambda: may_be_of_handler(raised.value)).result(LONG)

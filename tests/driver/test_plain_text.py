@@ -18,7 +18,7 @@ from grpcpool._aio.failed_call import Failed
 from grpcpool._shared.announcer import logger
 from grpcpool._shared.event_text import describe
 from grpcpool._shared.plain_tracebacks import PlainTracebacks, plain_traceback
-from grpcpool._shared.rpc_status import status_of
+from grpcpool._shared.status_of_pool_errors import status_of_pool_error
 from grpcpool._sync.failed_call import call_error, not_started
 from grpcpool._sync.work_queue import run_logged
 from grpcpool._values.errors import ConnectError, PoolError
@@ -146,7 +146,7 @@ def test_a_failed_asyncio_calls_details_are_the_servers() -> None:
     """The same on asyncio, for the error and for the call."""
     open_error = PoolOpenError("no connection could be opened")
     open_error.__cause__ = ServersError(HOSTILE)
-    failed = Failed(*status_of(open_error, own_deadline=False), open_error)
+    failed = Failed(*status_of_pool_error(open_error, own_deadline=False), open_error)
 
     async def fail() -> None:
         await failed

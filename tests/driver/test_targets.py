@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(30)
 def test_literal_addresses_need_no_look_up(target: str, addresses: list[str]) -> None:
     """IP addresses with a port are known."""
     destination = destination_of(target, (), None, spread=True)
-    assert (list(destination.leads.addresses), destination.leads.looks) == (addresses, False)
+    assert (list(destination.addressing.addresses), destination.addressing.looked_up) == (addresses, False)
     assert not destination.is_left_to_grpc
 
 
@@ -77,8 +77,8 @@ def test_health_is_watched_on_every_channel(targets: list[str], address: str | N
 def test_names_are_looked_up(target: str, host: str, port: str) -> None:
     """A name is looked up, with gRPC's default port. The server's name stays that in the target."""
     destination = destination_of(target, (), None, spread=True)
-    assert destination.leads.looks
-    assert destination.leads.either_family
+    assert destination.addressing.looked_up
+    assert destination.addressing.either_family
     assert (destination.host, destination.port) == (host, port)
     assert destination.authority == target.removeprefix("dns:///").removeprefix("DNS:///").removeprefix("dns:")
 
@@ -124,7 +124,7 @@ def test_spread_may_be_switched_off() -> None:
     """With `spread=False` only a single address is known."""
     assert destination_of("orders:5", (), None, spread=False).is_left_to_grpc
     assert destination_of("ipv4:1.2.3.4:5,1.2.3.5:5", (), None, spread=False).is_left_to_grpc
-    assert destination_of("1.2.3.4:5", (), None, spread=False).leads.addresses == ("1.2.3.4:5",)
+    assert destination_of("1.2.3.4:5", (), None, spread=False).addressing.addresses == ("1.2.3.4:5",)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from aio_calls.support import cancelled, world
 from grpc_facts.programs import UNCHANGED, Changed, renamed
 from grpcpool._grpc import lean_aio_multicallables
 from grpcpool._grpc.lean_aio_multicallables import make_lean
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support import call_server
 from support.aio_pools import at_rest
 from support.aio_ways import UNARY, WAYS, Way

@@ -120,7 +120,7 @@ def test_a_deadline_in_other_words(
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     eventually(lambda: pool.stats().in_flight == 0)
     (slot,) = pool._driver.machine.fleet.slots
-    assert slot.overdue == (words.fullmatch("Deadline Exceeded") is not None)
+    assert slot.overdue_calls == (words.fullmatch("Deadline Exceeded") is not None)
     assert pool.stats().failures == 1
 
 

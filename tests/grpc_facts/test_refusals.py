@@ -12,7 +12,7 @@ import pytest
 
 from grpc_facts.programs import UNCHANGED, Changed, renamed
 from grpcpool._grpc.call_errors import has_answered, has_answered_in_the_end
-from grpcpool._grpc.status import is_refused, is_refused_stream
+from grpcpool._grpc.status import is_refused_stream, says_refused
 from grpcpool.testing import FakeChannel, aio, error
 from support.pools import PoolMaker
 from support.refusing_server import RefusingServer
@@ -179,8 +179,8 @@ def test_what_is_unknown_is_not_refused() -> None:
     unknown: Any = None
     for initial, trailing in ((unknown, empty), (empty, unknown), (grpc.aio.Metadata(("a", "b")), empty)):
         assert not is_refused_stream(grpc.aio.AioRpcError(unavailable, initial, trailing, _WORDS))
-    assert is_refused(unavailable, _WORDS, (), ())
-    assert not is_refused(unavailable, _WORDS, None, ())
+    assert says_refused(unavailable, _WORDS, (), ())
+    assert not says_refused(unavailable, _WORDS, None, ())
 
 
 def test_fakes_have_what_real_calls_have() -> None:

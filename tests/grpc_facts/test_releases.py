@@ -16,7 +16,7 @@ from grpcpool import PoolConfig, PoolOpenError
 from grpcpool._demo import limit as demonstration
 from grpcpool._demo.threads import Threads
 from grpcpool._grpc import connectivity
-from grpcpool._grpc.release import GRPC_RELEASE, NOTICES_LOSSES, REFUSES_METADATA, release_of
+from grpcpool._grpc.version import GRPC_RELEASE, NOTICES_LOSSES, REFUSES_METADATA, release_of
 from grpcpool._sync import arguments
 from support.aio_pools import at_rest
 from support.aio_ways import KINDS, STREAM, Way

@@ -43,7 +43,7 @@ class Driver(Records):
             assert not after_close or name in ("Close", "Refuse", "Notify"), f"no. 9: {name} after close"
             getattr(self, f"_do_{name.lower()}")(effect)
         # These are dialled when the addresses are known.
-        self.slots |= {slot: None for slot in self.machine.fleet.slots if slot.held}
+        self.slots |= {slot: None for slot in self.machine.fleet.slots if slot.awaits_address}
         self.ticked = ticked
         passed = [waiter for slot, waiter in self.granted if slot is self.kept and waiter is not self.kept_for]
         in_service = self.kept is not None and self.kept.state == "ready"
@@ -94,11 +94,11 @@ class Driver(Records):
         fleet, timeout = self.machine.fleet, self.config.connect_timeout
         for number, (began_at, endpoint) in self.looks.items():
             # If the target was left meanwhile, the answer is of no use, also when the target is used again.
-            left = endpoint != fleet.endpoint or number < fleet.lookups._used_from
+            left = endpoint != fleet.endpoint or number < fleet.lookups._valid_from
             assert left or self.now >= began_at + timeout, "two look-ups at once"
         assert len(self.looks) < MOST_LOOKS, "too many look-ups hang"
         # The machine may have come to another target since it asked: then the answer is of no use, and it asks again.
-        stale = effect.number < fleet.lookups._used_from
+        stale = effect.number < fleet.lookups._valid_from
         self.looks[effect.number] = self.now, -1 if stale else fleet.endpoint
 
     def _do_close(self, effect: Close) -> None:
@@ -139,7 +139,7 @@ class Driver(Records):
         )
         checked = [slot for slot in in_state(self, "lost") if slot.blocked]
         assert reason != "OPEN_FAILED" or waiter in self.openers or not checked, "refused while a check may end well"
-        if reason == "OPEN_FAILED" and waiter in self.openers and self.machine.fleet.has_spare:
+        if reason == "OPEN_FAILED" and waiter in self.openers and self.machine.fleet.has_other_targets:
             assert waiter.deadline <= self.now, "open() failed before the next target had its chance"
         self.counts["timeouts"] += reason == "TIMEOUT" and waiter in self.waiting
         self.counts["rejected"] += reason == "EXHAUSTED"

@@ -101,18 +101,18 @@ def ranks(world: Records) -> dict[Slot, tuple[int, int]]:
 def _rank(world: Records, slot: Slot) -> tuple[int, int]:
     if world.config.picker == "least_loaded":
         return slot.in_flight + handicap(world, slot), 0
-    if world.config.picker == "fill" and not slot.avoided_for:
+    if world.config.picker == "fill" and not slot.recent_failures:
         below = slot.in_flight < world.config.resolved_target_streams
         return 0, -slot.in_flight if below else slot.in_flight
-    return int(slot.avoided_for > 0), 0
+    return int(slot.recent_failures > 0), 0
 
 
 def handicap(world: Records, slot: Slot) -> int:
     """As how many calls the slot's failures of late count."""
     worst = -(-world.config.max_streams // 10) * 10
     if world.config.picker == "fill":
-        return worst if slot.avoided_for else 0
-    return min(10 * slot.avoided_for, worst)
+        return worst if slot.recent_failures else 0
+    return min(10 * slot.recent_failures, worst)
 
 
 def fits(world: Records, slot: Slot, streams: int | None) -> bool:

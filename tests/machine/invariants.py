@@ -245,8 +245,10 @@ def no_10_exclusive_is_alone(world: Records) -> None:
 def no_11_a_handicap_has_an_end(world: Records) -> None:
     """A slot has a handicap exactly until it ends."""
     for slot in world.slots:
-        assert (slot.avoided_for > 0) == (slot.avoided_until < math.inf), f"no. 11: the handicap of {slot} has no end"
-        assert not slot.avoided_for or world.config.avoid_after_failure is not None, f"no. 11: {slot} is avoided"
+        assert (slot.recent_failures > 0) == (slot.avoided_until < math.inf), (
+            f"no. 11: the handicap of {slot} has no end"
+        )
+        assert not slot.recent_failures or world.config.avoid_after_failure is not None, f"no. 11: {slot} is avoided"
 
 
 def no_12_the_oldest_large_ask_has_a_slot(world: Records) -> None:
@@ -314,7 +316,7 @@ def the_counts_are_right(world: Records) -> None:
     kinds = [kind for slot, kind in counted.items() if not slot.probes]
     assert fleet.slots.hanging == sum(kind[:2] == (True, True) for kind in kinds), "miscounted: hanging"
     assert fleet.slots.under_way == kinds.count((True, False, False)), "miscounted: under way"
-    assert fleet.slots.replacing == kinds.count((True, False, True)), "miscounted: replacing"
+    assert fleet.slots.successors_under_way == kinds.count((True, False, True)), "miscounted: replacing"
     for name, leading in _leading(world).items():
         # A counter's own comparison takes several times as long.
         assert dict.__eq__(getattr(fleet.slots, name), leading), f"miscounted: {name}"
@@ -327,7 +329,7 @@ def the_counts_are_right(world: Records) -> None:
     target = world.config.resolved_target_streams
     load = sum(target if slot.exclusive else slot.in_flight for slot in world.slots)
     assert world.machine.places.load == load, f"miscounted: the load is {world.machine.places.load}, not {load}"
-    assert world.machine.places.peak >= load or fleet.watch_ends_at == math.inf, "the peak is below the load"
+    assert world.machine.places.peak >= load or fleet.peak_watch_ends_at == math.inf, "the peak is below the load"
 
 
 def _leading(world: Records) -> dict[str, dict[str | None, int]]:
@@ -357,7 +359,7 @@ def growth_and_shrinking_are_planned(world: Records) -> None:
         expected = 0
     assert world.machine.places.growth_load == expected or not connections(world), "the growth threshold is wrong"
     watch = world.config.idle_timeout is not None and connections(world) > world.min_size
-    assert (fleet.watch_ends_at < math.inf) == watch, "the shrink watch is wrong"
+    assert (fleet.peak_watch_ends_at < math.inf) == watch, "the shrink watch is wrong"
 
 
 def the_picker_holds_the_slots_with_room(world: Records) -> None:
@@ -367,7 +369,7 @@ def the_picker_holds_the_slots_with_room(world: Records) -> None:
     roomy = {slot for slot in ready if slot.in_flight < slot.limit and not slot.exclusive}
     for slot in world.slots:
         assert (slot in places) == (slot in roomy), f"{slot} is in the order, or is not, and should"
-    assert places._avoided == {slot for slot in in_state(world, "ready") if slot.avoided_for}, "avoids others"
+    assert places._avoided == {slot for slot in in_state(world, "ready") if slot.recent_failures}, "avoids others"
     lightest = places.lightest()
     assert (lightest is None) == (not roomy), f"the lightest is {lightest} of {roomy}"
     assert lightest is None or lightest.in_flight == min(slot.in_flight for slot in roomy), "the lightest is wrong"
@@ -403,7 +405,7 @@ def the_stats_agree(world: Records) -> None:
     ready = in_state(world, "ready")
     assert stats.idle == len([slot for slot in ready if slot not in by_slot]), "stats: wrong idle"
     assert stats.waiting == len(world.waiting), "stats: wrong waiting"
-    assert stats.avoided == len([slot for slot in ready if slot.avoided_for > 0]), "stats: wrong avoided"
+    assert stats.avoided == len([slot for slot in ready if slot.recent_failures > 0]), "stats: wrong avoided"
     assert (stats.min_size, stats.max_size) == (world.min_size, world.max_size), "stats: wrong bounds"
     counts, were = world.counts.get, _counted_in(stats)
     numbers = tuple([counts(name, 0) for name in _COUNTED])

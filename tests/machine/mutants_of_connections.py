@@ -29,7 +29,7 @@ MUTANTS = (
     Mutant(
         "after a look-up that failed, dials fail that gRPC could look up",
         "endpoints",
-        "error=error)))\n        if not fleet.lookups.awaited:\n            fleet.direct_held(now)\n",
+        "error=error)))\n        if not fleet.lookups.awaited:\n            fleet.direct_awaiting(now)\n",
         "error=error)))\n",
         "there are no addresses",
     ),
@@ -57,7 +57,7 @@ MUTANTS = (
     Mutant(
         "what an older look-up finds is used",
         "lookups",
-        "        if number < self._used_from:\n",
+        "        if number < self._valid_from:\n",
         "        if False:\n",
         "it has just been found",
     ),
@@ -210,8 +210,8 @@ MUTANTS = (
     ),
     Mutant(
         "too many slots are restored",
-        "fleet",
-        "if len(restored) >= wanted or self.slots.connections >= self.max_size:",
+        "growing",
+        "if len(restored) >= wanted or self._slots.connections >= self._fleet.max_size:",
         "if len(restored) >= wanted:",
         "a connection that is already open seems to cost nothing",
     ),
@@ -232,8 +232,8 @@ MUTANTS = (
     Mutant(
         "a failed successor stays linked",
         "fleet",
-        "        self._forget_reason(self.slots.part(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
-        "        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
+        "self._forget_reason(self.slots.separate(slot))\n        self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
+        "self.slots.move(slot, SlotEvent.OPEN_FAILED)\n",
         "it is easily forgotten that a failed attempt may have been a successor",
     ),
     Mutant(
@@ -295,8 +295,8 @@ MUTANTS = (
     Mutant(
         "a dial that hangs is counted on",
         "slot_table",
-        "        elif not kind.succeeds:\n",
-        "        if not kind.succeeds:\n",
+        "        elif not kind.is_successor:\n",
+        "        if not kind.is_successor:\n",
         "it ends in time",
     ),
 )

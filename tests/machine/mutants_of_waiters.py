@@ -8,14 +8,14 @@ MUTANTS = (
     Mutant(
         "an address that is new gets no connection",
         "machine",
-        "        self.fleet.cover(now)\n",
+        "        self.growing.cover(now)\n",
         "",
         "the pool grows by its load in any case",
     ),
     Mutant(
         "after a look-up that failed, dials go on waiting for its answer",
         "machine",
-        "            for slot in self.fleet.held():\n                self._fails(slot, error, now)\n",
+        "            for slot in self.fleet.awaiting_address():\n                self._dial_failed(slot, error, now)\n",
         "",
         "the next look-up may succeed",
     ),
@@ -57,8 +57,8 @@ MUTANTS = (
     Mutant(
         "no attempt is made for the first call",
         "outage",
-        "        is_first = self._replacing.want(now)\n",
-        "        is_first = not self._replacing.want(now)\n",
+        "        is_first = self._replacing.note_ask(now)\n",
+        "        is_first = not self._replacing.note_ask(now)\n",
         "attempts are made anyway, after a pause",
     ),
     Mutant(
@@ -114,23 +114,23 @@ MUTANTS = (
     ),
     Mutant(
         "close forgets the waiters in open()",
-        "machine",
-        "        self.openers.close(now)\n",
+        "closing",
+        "        self._openers.close(now)\n",
         "",
         "open() has separate waiters",
     ),
     Mutant(
         "close leaves draining slots their later deadline",
-        "machine",
-        "slot.deadline = min(slot.deadline, self._closes_at)",
-        "slot.deadline = max(slot.deadline, self._closes_at)",
+        "closing",
+        "slot.deadline = min(slot.deadline, self.deadline)",
+        "slot.deadline = max(slot.deadline, self.deadline)",
         "min and max are confused",
     ),
     Mutant(
         "close gives drain_timeout as grace",
-        "machine",
-        "self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, deadline=self._closes_at)",
-        "self.fleet.retire(slot, CloseReason.POOL_CLOSED, now)",
+        "closing",
+        "self._fleet.retire(slot, CloseReason.POOL_CLOSED, now, deadline=self.deadline)",
+        "self._fleet.retire(slot, CloseReason.POOL_CLOSED, now)",
         "an optional argument is left out",
     ),
     Mutant(
@@ -171,7 +171,7 @@ MUTANTS = (
     Mutant(
         "the alarm forgets the end of a pause",
         "queue",
-        "        return min(rested, self._next_refusal())\n",
+        "        return min(wakes_at, self._next_refusal())\n",
         "        return self._next_refusal()\n",
         "a pausing waiter has a deadline, too",
     ),
@@ -241,8 +241,8 @@ MUTANTS = (
     Mutant(
         "nothing is reserved for the first that waits",
         "grants",
-        "        behind = self._queue.push(waiter)",
-        "        behind = self._queue.push(waiter) or True",
+        "        reserves_nothing = self._queue.push(waiter)",
+        "        reserves_nothing = self._queue.push(waiter) or True",
         "most waiters queue behind others",
     ),
     Mutant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from grpcpool import PoolConfig
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Close, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
@@ -22,8 +22,8 @@ class Ordered:
 
     def __init__(self, targets: int = 2, **settings: Any) -> None:
         """With these settings."""
-        leads = Leads(looks=True, every=30.0, endpoints=targets)
-        self.machine = PoolMachine(PoolConfig(**settings), name="pool", random=lambda: 0.0, leads=leads)
+        addressing = Addressing(looked_up=True, every=30.0, endpoints=targets)
+        self.machine = PoolMachine(PoolConfig(**settings), name="pool", random=lambda: 0.0, addressing=addressing)
         self.recorder = Recorder(self.machine)
         self.now = START
         self.slots: dict[int, Slot] = {}
@@ -45,7 +45,7 @@ class Ordered:
                     case Refuse() | Started():
                         self.answers.append(type(effect))
                     case Look(number=number):
-                        self.machine.addresses([f"10.0.0.{self.machine.fleet.endpoint}:1"], number, self.now)
+                        self.machine.addresses_found([f"10.0.0.{self.machine.fleet.endpoint}:1"], number, self.now)
                     case Notify() | Watch():
                         pass
                     case _:

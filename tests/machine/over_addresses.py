@@ -6,7 +6,7 @@ import enum
 from collections import Counter
 from typing import Any
 
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Notify
 from machine.play import Play
 
@@ -27,13 +27,13 @@ class Status(enum.Enum):
 
 def over(*names: str, seed: int = 0, **config: Any) -> Play:
     """A pool whose addresses are known."""
-    return Play(leads=Leads(addresses=names, every=EVERY, seed=seed), random=lambda: 0.5, **config)
+    return Play(addressing=Addressing(addresses=names, every=EVERY, seed=seed), random=lambda: 0.5, **config)
 
 
 def looking(*, either_family: bool = False, discovered: bool = False, **config: Any) -> Play:
     """A pool whose addresses are looked up, exactly every 30 seconds; if they are `discovered`, only so."""
-    leads = Leads(looks=True, every=EVERY, either_family=either_family, discovered=discovered)
-    return Play(leads=leads, random=lambda: 0.5, **config)
+    addressing = Addressing(looked_up=True, every=EVERY, either_family=either_family, discovered=discovered)
+    return Play(addressing=addressing, random=lambda: 0.5, **config)
 
 
 def held(play: Play) -> Counter[str | None]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from grpcpool import PoolConfig, PoolStats
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Close, Effect, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
@@ -21,7 +21,7 @@ from machine.drive import Recorder
 
 START = 1000.0
 
-ANYWHERE = Leads()
+ANYWHERE = Addressing()
 """It is not known where connections lead."""
 
 
@@ -54,10 +54,12 @@ def words(effects: Sequence[Effect]) -> list[str]:
 class Play:
     """A machine, the current time, and every slot ever dialled, by number."""
 
-    def __init__(self, *, random: Callable[[], float] = lambda: 0.0, leads: Leads = ANYWHERE, **config: Any) -> None:
+    def __init__(
+        self, *, random: Callable[[], float] = lambda: 0.0, addressing: Addressing = ANYWHERE, **config: Any
+    ) -> None:
         """Creates an unused pool with this `PoolConfig`; by default `max_streams` is 2 and `target_streams` is 1."""
         settings = {"max_streams": 2, "target_streams": 1, "min_size": 0, "max_size": 3, "idle_timeout": None}
-        self.machine = PoolMachine(PoolConfig(**(settings | config)), name="pool", random=random, leads=leads)
+        self.machine = PoolMachine(PoolConfig(**(settings | config)), name="pool", random=random, addressing=addressing)
         self.recorder = Recorder(self.machine)
         self.now = START
         self.slots: dict[int, Slot] = {}
@@ -141,12 +143,12 @@ class Play:
 
     def found(self, *names: str, look: int | None = None) -> list[str]:
         """The last look-up, or another one, has found these addresses."""
-        return self.did(self.recorder.effects(self.machine.addresses, names, look or self.look, self.now))
+        return self.did(self.recorder.effects(self.machine.addresses_found, names, look or self.look, self.now))
 
     def look_failed(self, look: int | None = None) -> list[str]:
         """The last look-up, or another one, has failed."""
         error = OSError("no such name")
-        return self.did(self.recorder.effects(self.machine.look_failed, error, look or self.look, self.now))
+        return self.did(self.recorder.effects(self.machine.look_up_failed, error, look or self.look, self.now))
 
     def open(self, *, wait: float = math.inf) -> OpenWaiter:
         """A caller calls `open()`."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Effect
 from grpcpool._machine.openers import OpenWaiter
 from grpcpool._machine.queue import Waiter
@@ -27,12 +27,14 @@ class Records:
             f"10.0.0.{i}:1" if i % 2 or not settings.either_family else f"[::{i}]:1" for i in range(settings.addresses)
         ]
         looks = bool(self.possible)
-        leads = Leads(looks=looks, every=5.0 if looks else None, either_family=settings.either_family, seed=seed)
-        leads = leads._replace(endpoints=settings.endpoints if looks else 1)
+        addressing = Addressing(
+            looked_up=looks, every=5.0 if looks else None, either_family=settings.either_family, seed=seed
+        )
+        addressing = addressing._replace(endpoints=settings.endpoints if looks else 1)
         # Whether only look-ups find addresses.
-        self.discovered = looks and seed % 2 == 0 and leads.endpoints == 1 and not settings.either_family
-        leads = leads._replace(discovered=self.discovered)
-        self.machine = code.machine(self.config, name="pool", random=dice(seed).random, leads=leads)
+        self.discovered = looks and seed % 2 == 0 and addressing.endpoints == 1 and not settings.either_family
+        addressing = addressing._replace(discovered=self.discovered)
+        self.machine = code.machine(self.config, name="pool", random=dice(seed).random, addressing=addressing)
         # The look-ups that have not returned, by number: when each began, and for which target.
         self.looks: dict[int, tuple[float, int]] = {}
         # The latest that has found addresses.

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool.events import AddressesChanged
 from machine.over_addresses import V6, A, B, C, D, Status, all_opened, events, held, looking, opened, over
 from machine.play import Play
@@ -57,7 +57,7 @@ def test_without_known_addresses_there_is_one() -> None:
 
 def test_a_single_address_is_not_looked_up() -> None:
     """There is nothing to look up, and nothing to even out."""
-    play = opened(Play(leads=Leads(addresses=(A,)), min_size=2))
+    play = opened(Play(addressing=Addressing(addresses=(A,)), min_size=2))
     assert held(play) == {A: 2}
     assert play.machine.next_deadline() == math.inf
 
@@ -295,7 +295,7 @@ def test_a_handicap_is_that_of_the_address() -> None:
     play = opened(over(A, B, min_size=4, max_size=4, target_streams=2))
     sick = play[1].address
     play.did(play.recorder.effects(play.machine.failed, play[1], Status.INTERNAL, play.now))
-    avoided = {slot.address for slot in play.machine.fleet.slots if slot.avoided_for}
+    avoided = {slot.address for slot in play.machine.fleet.slots if slot.recent_failures}
     assert avoided == {sick}
     assert play.stats.avoided == 2
     for _ in range(4):
@@ -305,9 +305,9 @@ def test_a_handicap_is_that_of_the_address() -> None:
 
 def test_a_handicap_over_a_single_address_is_that_of_the_connection() -> None:
     """It may be a balancer's, with many servers behind it."""
-    play = opened(Play(leads=Leads(addresses=(A,)), min_size=3))
+    play = opened(Play(addressing=Addressing(addresses=(A,)), min_size=3))
     play.did(play.recorder.effects(play.machine.failed, play[1], Status.INTERNAL, play.now))
-    assert [slot.id for slot in play.machine.fleet.slots if slot.avoided_for] == [1]
+    assert [slot.id for slot in play.machine.fleet.slots if slot.recent_failures] == [1]
 
 
 # --- addresses without a connection -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from grpcpool import Mode
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from machine.play import Play
 
 A, B, C = (f"10.0.0.{i}:1" for i in range(1, 4))
@@ -13,7 +13,7 @@ A, B, C = (f"10.0.0.{i}:1" for i in range(1, 4))
 
 def over(*addresses: str, **config: object) -> Play:
     """A pool whose addresses are known."""
-    return Play(leads=Leads(addresses=addresses, every=1000.0), random=lambda: 0.5, **config)
+    return Play(addressing=Addressing(addresses=addresses, every=1000.0), random=lambda: 0.5, **config)
 
 
 def test_waiters_whose_time_has_come_are_refused_before_others_are_served() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench_gates.counting import Calls
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Open
 from grpcpool._machine.queue import Waiter
 from machine.play import Play
@@ -92,7 +92,7 @@ def test_the_first_addresses_cost_as_much_for_each_connection() -> None:
     """All connections have waited for the first look-up, and are dialled in one step."""
 
     def cost(number: int) -> int:
-        play = Play(min_size=number, max_size=number, leads=Leads(looks=True, every=30.0))
+        play = Play(min_size=number, max_size=number, addressing=Addressing(looked_up=True, every=30.0))
         play.request(1)
         play.tick()
         with Calls() as calls:
@@ -107,8 +107,8 @@ def test_a_step_costs_as_much_for_each_address_that_is_gone() -> None:
     """All addresses of a pool are replaced by others: what follows looks at each connection a few times."""
 
     def cost(number: int) -> int:
-        leads = Leads(looks=True, every=30.0)
-        play = Play(min_size=number, max_size=number, leads=leads, random=lambda: 0.5)
+        addressing = Addressing(looked_up=True, every=30.0)
+        play = Play(min_size=number, max_size=number, addressing=addressing, random=lambda: 0.5)
         play.request(1)
         play.found(*(f"10.0.0.{each}:1" for each in range(number)))
         for each in [*play.slots]:
@@ -126,8 +126,8 @@ def test_a_step_costs_as_much_for_each_address_that_is_gone() -> None:
 
 def _ready(number: int, **config: Any) -> Play:
     """A pool with this many ready connections, to half as many addresses."""
-    leads = Leads(addresses=[f"10.0.0.{each}:1" for each in range(number // 2)], every=1e6)
-    play = Play(min_size=number, max_size=number, leads=leads, random=lambda: 0.5, **config)
+    addressing = Addressing(addresses=[f"10.0.0.{each}:1" for each in range(number // 2)], every=1e6)
+    play = Play(min_size=number, max_size=number, addressing=addressing, random=lambda: 0.5, **config)
     play.open()
     for each in [*play.slots]:
         play.machine.opened(play[each], object(), play.now)
@@ -146,8 +146,8 @@ def test_connections_to_known_addresses_cost_as_much_for_each() -> None:
     """All of them are dialled in one step, and later replaced, a quarter in one step."""
 
     def costs(number: int) -> tuple[int, int]:
-        leads = Leads(addresses=[f"10.0.0.{each}:1" for each in range(8)], every=1e6)
-        play = Play(min_size=number, max_size=number, leads=leads, random=lambda: 0.5)
+        addressing = Addressing(addresses=[f"10.0.0.{each}:1" for each in range(8)], every=1e6)
+        play = Play(min_size=number, max_size=number, addressing=addressing, random=lambda: 0.5)
         connecting = _cost(play.machine.connect, play.now)
         for slot in play.machine.fleet.slots:
             play.machine.opened(slot, object(), play.now)
@@ -189,8 +189,8 @@ def test_dials_that_take_too_long_cost_as_much_for_each(after: float) -> None:
     """All of them hang, or all are late."""
 
     def cost(number: int) -> int:
-        leads = Leads(addresses=[f"10.0.0.{each}:1" for each in range(number)], every=1e6)
-        play = Play(min_size=number, max_size=number, leads=leads, random=lambda: 0.5)
+        addressing = Addressing(addresses=[f"10.0.0.{each}:1" for each in range(number)], every=1e6)
+        play = Play(min_size=number, max_size=number, addressing=addressing, random=lambda: 0.5)
         play.machine.connect(play.now)
         play.now += after
         return _cost(play.machine.tick, play.now)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from machine.play import Play
 
 A, B = "10.0.0.1:1", "10.0.0.2:1"
@@ -14,8 +14,8 @@ A, B = "10.0.0.1:1", "10.0.0.2:1"
 
 def busy(*, min_size: int) -> Play:
     """A pool with two connections to each of two addresses, each with one call; `min_size` connections stay."""
-    leads = Leads(addresses=[A, B], every=1000.0)
-    play = Play(min_size=4, max_size=4, max_streams=1, idle_timeout=10.0, leads=leads, random=lambda: 0.5)
+    addressing = Addressing(addresses=[A, B], every=1000.0)
+    play = Play(min_size=4, max_size=4, max_streams=1, idle_timeout=10.0, addressing=addressing, random=lambda: 0.5)
     play.open()
     play.opened(*play.slots)
     for _ in range(4):
@@ -120,8 +120,8 @@ def test_what_becomes_busy_holds_nothing_up() -> None:
 
 def test_what_waits_for_others_that_are_used_again_and_again_closes_in_the_end() -> None:
     """Two to one address are used every second; the only one to the other waits for as long again, and no longer."""
-    leads = Leads(addresses=[A, B], every=1000.0)
-    play = Play(min_size=3, max_size=3, idle_timeout=10.0, picker="fill", leads=leads, random=lambda: 0.5)
+    addressing = Addressing(addresses=[A, B], every=1000.0)
+    play = Play(min_size=3, max_size=3, idle_timeout=10.0, picker="fill", addressing=addressing, random=lambda: 0.5)
     play.open()
     play.opened(*play.slots)
     for _ in range(3):
@@ -151,7 +151,7 @@ def test_a_lost_connection_that_nothing_needs_keeps_no_other_from_its_server() -
     released(play, A)
     (down,) = [slot.id for slot in play.slots.values() if slot.address == A and not slot.in_flight]
     play.lost(down)
-    assert not play.machine.outage.is_needed(play[down], play.now)
+    assert not play.machine.outage.which_are_needed(play.now)(play[down])
     assert play.machine.fleet.dial(play.now).address == A
 
 

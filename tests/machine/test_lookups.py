@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool.events import LookUpFailed
 from machine.over_addresses import EVERY, A, B, C, all_opened, events, held, looking, over
 from machine.play import START, Play
@@ -216,8 +216,8 @@ def _silent(play: Play, until: float) -> list[str]:
 @pytest.mark.parametrize("connect_timeout", [0.5, 1.0, 3.0, 10.0])
 def test_a_call_fails_with_the_dial_to_a_silent_address(names: tuple[str, ...], connect_timeout: float) -> None:
     """A call that would rather fail gets its channel at `connect_timeout`, whatever is dialled beside it."""
-    leads = Leads(addresses=names, every=EVERY if len(names) > 1 else None)
-    play = Play(leads=leads, random=lambda: 0.5, min_size=1, max_streams=9, connect_timeout=connect_timeout)
+    addressing = Addressing(addresses=names, every=EVERY if len(names) > 1 else None)
+    play = Play(addressing=addressing, random=lambda: 0.5, min_size=1, max_streams=9, connect_timeout=connect_timeout)
     play.request(1, fail_fast=True)
     assert not any("grant" in word for word in _silent(play, START + connect_timeout - 0.01))
     assert any("grant" in word for word in _silent(play, START + connect_timeout))
@@ -384,7 +384,9 @@ def test_a_loss_does_not_wait_for_a_look_up_that_hangs() -> None:
 
 def test_the_next_target_does_not_wait_for_the_look_up_of_the_one_before() -> None:
     """Its own begins at once, whatever hangs; what that finds in the end is not used."""
-    play = Play(leads=Leads(looks=True, every=EVERY, endpoints=2), random=lambda: 0.5, connect_timeout=10.0)
+    play = Play(
+        addressing=Addressing(looked_up=True, every=EVERY, endpoints=2), random=lambda: 0.5, connect_timeout=10.0
+    )
     play.request(1)
     play.tick()
     looks = 1

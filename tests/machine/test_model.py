@@ -75,9 +75,9 @@ class PoolModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.held)
     @rule(index=INDEX)
-    def crowded(self, index: int) -> None:
+    def note_refusal(self, index: int) -> None:
         """A server refuses a call made on a lease."""
-        self.world.crowded(index)
+        self.world.note_refusal(index)
 
     @precondition(lambda self: self.world.held)
     @rule(index=INDEX)
@@ -240,10 +240,10 @@ def test_a_dial_that_begins_when_a_look_up_fails_waits_for_the_next() -> None:
     world.open(patience=3.0)
     world.looked_up([])
     (slot,) = world.slots
-    assert slot.held
+    assert slot.awaits_address
     world.tick_in_time()
     world.looked_up(world.possible)
-    assert not slot.held
+    assert not slot.awaits_address
 
 
 def test_what_a_waiter_gets_may_drain_in_the_same_step() -> None:

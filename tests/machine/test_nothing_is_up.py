@@ -150,7 +150,7 @@ def test_a_lone_call_that_is_refused_lowers_no_limit() -> None:
     play = Play(max_size=2, target_streams=2)
     play.filled(1)
     play.refused_stream(1)
-    assert (play[1].limit, play[1].avoided_for, play.stats.refused_streams) == (2, 1, 1)
+    assert (play[1].limit, play[1].recent_failures, play.stats.refused_streams) == (2, 1, 1)
     assert play.request(1) == ["grant 1"]
 
 
@@ -248,7 +248,7 @@ def test_the_limit_of_a_channel_that_carried_calls_before_it_was_up() -> None:
     """A new connection gets the limit of the others, but never less than the calls that it carries already."""
     play = Play(max_size=2, max_streams=4, target_streams=4)
     play.filled(None)
-    play.did(play.recorder.effects(play.machine.crowded, play[1], 2, play.now, play.now))
+    play.did(play.recorder.effects(play.machine.note_refusal, play[1], 2, play.now, play.now))
     play.lost(1)
     for _ in range(3):
         play.request(1, fail_fast=True)

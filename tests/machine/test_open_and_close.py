@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Notify
 from grpcpool._values.errors import Refusal
 from grpcpool.events import Granted, Opened, OpenFailed, Opening, Rejected, TimedOut
@@ -295,6 +296,23 @@ def test_a_later_close_only_brings_the_end_forward() -> None:
     assert play.machine.next_deadline() == START + 5.0
     assert play.close() == ["closed 1: pool_closed", "close 1"]
     assert play.close() == []
+
+
+def test_a_close_that_was_interrupted_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise as the look-ups are ended: then they are ended by the repair, and no tick is due."""
+    play = Play(addressing=Addressing(addresses=["10.0.0.1:1", "10.0.0.2:1"], every=30.0), max_size=1)
+    play.filled(None)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(play.machine.fleet.lookups, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            play.machine.close(START + 60.0, START)
+    play.machine.repair(START)
+    play.machine.tick(START)
+    assert play.machine.next_deadline() == START + 60.0
 
 
 def test_nothing_begins_after_close() -> None:

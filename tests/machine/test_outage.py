@@ -198,7 +198,7 @@ def test_what_was_asked_for_comes_back_although_that_has_gone(wait: float) -> No
     assert "watch 2" in play.request(1, wait=wait)
     if wait:
         assert play.release(1) == ["grant 1"]
-    assert play.machine.outage.is_needed(play[2], play.now)
+    assert play.machine.outage.which_are_needed(play.now)(play[2])
     # The next that asks does not begin all over again.
     assert "watch 2" not in play.request(1, wait=wait)
     assert play.tick(0.0) == ["open 3 for 2"]
@@ -213,7 +213,7 @@ def test_what_is_rejected_brings_back_connections() -> None:
     play.tick(60.0)
     play.machine.fleet.config = play.machine.config.replace(max_waiters=0)
     assert play.request(1) == ["watch 2", "refuse exhausted"]
-    assert play.machine.outage.is_needed(play[2], play.now)
+    assert play.machine.outage.which_are_needed(play.now)(play[2])
 
 
 def test_a_cause_ends_with_the_outage() -> None:
@@ -273,7 +273,7 @@ def _unneeded(**config: Any) -> Play:
     play.release(1)
     play.lost(1)
     play.tick(60.0)
-    assert not play.machine.outage.is_needed(play[1], play.now)
+    assert not play.machine.outage.which_are_needed(play.now)(play[1])
     return play
 
 
@@ -296,7 +296,7 @@ def test_a_lost_connection_comes_back_when_it_is_missed(how: str) -> None:
             play.unfit(2)
         case _:
             play.resize(2, 2)
-    assert play.machine.outage.is_needed(play[1], play.now)
+    assert play.machine.outage.which_are_needed(play.now)(play[1])
     # It has had its time, so that it gets a successor at once.
     assert play.machine.next_deadline() == play.now
     assert play.tick() == ["open 3 for 1"]
@@ -357,7 +357,7 @@ def test_connect_brings_back_what_was_lost() -> None:
     play.discard(2)
     play.tick()
     assert _connect(play) == ["watch 1"]
-    assert play.machine.outage.is_needed(play[1], play.now)
+    assert play.machine.outage.which_are_needed(play.now)(play[1])
     assert play.tick() == ["open 3 for 1"]
     assert _connect(play) == []
     play.opened(3)

@@ -334,7 +334,7 @@ def test_a_limit_that_is_none_costs_nothing(name: PickerName) -> None:
         bench = Bench(name, 4, limit=1_000_000, target=500_000)
         for failures in range(1, 101):
             for slot in bench.slots:
-                slot.avoided_for = failures
+                slot.recent_failures = failures
                 bench.places.rank(slot)
         whole = [bench.take(None) for _ in bench.slots]
         with Calls() as calls:
@@ -371,7 +371,7 @@ def test_loads_beyond_the_first_buckets(name: PickerName) -> None:
 
 def _fail(bench: Bench, slot: Slot, times: int = 1) -> None:
     """Calls on the slot have failed of late."""
-    slot.avoided_for += times
+    slot.recent_failures += times
     bench.places.rank(slot)
 
 
@@ -389,7 +389,7 @@ def test_a_handicap_that_has_ended_is_forgotten(name: PickerName) -> None:
     """A slot whose handicap has ended is picked like others."""
     bench = Bench(name, 2)
     _fail(bench, bench.slots[0])
-    bench.slots[0].avoided_for = 0
+    bench.slots[0].recent_failures = 0
     bench.places.rank(bench.slots[0])
     assert {bench.take(), bench.take(None)} == set(bench.slots)
 

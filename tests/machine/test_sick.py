@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Notify
 from grpcpool._machine.places import Holding
 from grpcpool._machine.slot import Slot
@@ -61,17 +61,17 @@ def test_a_handicap_lasts_until_nothing_has_failed_for_long_enough() -> None:
     play.tick(4.0)
     fail(play, 1)
     assert not events(play, Avoided)
-    assert (play[1].avoided_for, play.stats.avoided, play.stats.failures, play[1].failures) == (2, 1, 2, 2)
+    assert (play[1].recent_failures, play.stats.avoided, play.stats.failures, play[1].failures) == (2, 1, 2, 2)
     play.tick(4.5)
-    assert play[1].avoided_for == 2
+    assert play[1].recent_failures == 2
     play.tick(0.5)
-    assert (play[1].avoided_for, play.stats.avoided, play.stats.failures) == (0, 0, 2)
+    assert (play[1].recent_failures, play.stats.avoided, play.stats.failures) == (0, 0, 2)
     assert play.machine.next_deadline() == math.inf
 
 
 def test_a_new_connection_to_a_sick_address_is_avoided_as_long_as_the_others() -> None:
     """A successor has the handicap of its address, and no call has to fail on it; one to another address has none."""
-    play = Play(min_size=2, max_size=2, avoid_after_failure=5.0, leads=Leads(looks=True, every=30.0))
+    play = Play(min_size=2, max_size=2, avoid_after_failure=5.0, addressing=Addressing(looked_up=True, every=30.0))
     play.open()
     play.found("10.0.0.1:1", "10.0.0.2:1")
     play.opened(1, 2)
@@ -84,7 +84,7 @@ def test_a_new_connection_to_a_sick_address_is_avoided_as_long_as_the_others() -
         play.opened(number)
     for number in (number for number, state in play.states().items() if state == "ready"):
         sick = play[number].address == play[1].address
-        assert play[number].avoided_for == (3 if sick else 0)
+        assert play[number].recent_failures == (3 if sick else 0)
         assert play[number].avoided_until == (START + 5.0 if sick else math.inf)
     play.tick(4.0)
     assert not play.stats.avoided
@@ -95,7 +95,7 @@ def test_what_fails_on_a_connection_that_is_down_is_only_counted() -> None:
     play = two()
     play.lost(1)
     fail(play, 1)
-    assert (play[1].avoided_for, play.stats.failures, play.stats.lost, play.stats.losses) == (0, 1, 1, 1)
+    assert (play[1].recent_failures, play.stats.failures, play.stats.lost, play.stats.losses) == (0, 1, 1, 1)
 
 
 def test_a_loss_and_a_recovery_are_events() -> None:
@@ -130,7 +130,7 @@ def test_a_cancelled_call_is_no_answer_and_no_timeout() -> None:
     play.now += 1.0
     for _ in range(4):
         time_out(play, 1, began=math.inf)
-    assert play[1].overdue == 0
+    assert play[1].overdue_calls == 0
     for _ in range(3):
         time_out(play, 1, began=START + 0.5)
         time_out(play, 1, began=math.inf)
@@ -146,7 +146,7 @@ def test_the_end_of_a_lease_is_no_answer(streams: int) -> None:
         play.machine.unanswered(play[1], None, START + 0.5, play.now)
         play.now += 0.5
         play.machine.places.release_unanswered(play[1], streams, play.now, Holding(play[1]))
-    assert play[1].overdue == 3
+    assert play[1].overdue_calls == 3
     assert play.tick(0.0) == []
     assert play.machine.next_deadline() == START + 20.0
 
@@ -162,7 +162,7 @@ def test_a_call_on_a_lease_may_be_an_answer() -> None:
     play[1].used_at = play.now
     play.machine.places.release_unanswered(play[1], 1, play.now, Holding(play[1]))
     assert play.tick(100.0) == []
-    assert play[1].overdue == 0
+    assert play[1].overdue_calls == 0
 
 
 def test_a_message_of_a_stream_is_an_answer() -> None:
@@ -191,7 +191,7 @@ def test_a_successor_has_twice_as_long_until_one_answers() -> None:
         play.request(1)
         assert play.tick() == [f"open {successor} for {number}"]
         play.opened(successor)
-    assert (play[4].patience, play[2].patience) == (4, 1)
+    assert (play[4].silence_factor, play[2].silence_factor) == (4, 1)
 
 
 def test_a_successor_that_fails_leaves_no_reason() -> None:
@@ -212,14 +212,14 @@ def test_a_successor_that_fails_leaves_no_reason() -> None:
 def test_an_answer_ends_the_patience() -> None:
     """A connection that has answered has no longer to answer than others."""
     play = two()
-    play[1].patience = 4
+    play[1].silence_factor = 4
     time_out(play, 1, began=play.now)
-    assert play[1].patience == 4
+    assert play[1].silence_factor == 4
     play.now += 1.0
     play.release(1, 1)
     play.now += 1.0
     time_out(play, 1, began=play.now)
-    assert play[1].patience == 1
+    assert play[1].silence_factor == 1
 
 
 def test_without_the_setting_nothing_is_replaced() -> None:

@@ -132,8 +132,8 @@ def test_separated_successor() -> None:
     """A successor separated from the slot it was to replace counts on its own; separating it again does nothing."""
     table, slots = table_with("ready")
     successor = table.add(limit=3, now=5.0, deadline=9.0, replaces=slots[0])
-    assert table.part(successor) is slots[0]
-    assert table.part(successor) is None
+    assert table.separate(successor) is slots[0]
+    assert table.separate(successor) is None
     assert (slots[0].successor, successor.replaces) == (None, None)
     assert (table.successors, table.connections) == (0, 2)
 

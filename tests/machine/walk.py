@@ -58,9 +58,10 @@ def random_step(world: World, rng: random.Random) -> None:
         random_time_event(world, rng)
     elif kind < 86:
         steps = (world.open_failed, world.lost, world.recovered, world.recovered, world.discard, world.cancel)
-        more = (world.unreachable, world.call_failed, world.not_late, world.unfit, world.refused_stream, world.crowded)
+        more = (world.unreachable, world.call_failed, world.extend_opening, world.unfit)
+        refused = (world.refused_stream, world.note_refusal)
         sick = (world.failed, world.failed, world.all_failed, world.unanswered, world.blocked)
-        rng.choice([*steps, *more, world.refused_stream, world.refused_stream, *sick])(index)
+        rng.choice([*steps, *more, *refused, world.refused_stream, world.refused_stream, *sick])(index)
     elif kind < 99:
         random_pool_event(world, rng)
     elif rng.random() < 0.3:

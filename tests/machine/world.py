@@ -88,8 +88,8 @@ class World(Driver):
         if self.closing or not lost or in_state(self, "ready"):
             return False
         asked_at, self.asked_in_outage_at = self.asked_in_outage_at, self.now
-        needed = self.machine.outage.is_needed
-        pause = all(slot.been_up and slot.pauses and needed(slot, self.now) for slot in lost)
+        needed = self.machine.outage.which_are_needed(self.now)
+        pause = all(slot.been_up and slot.pauses and needed(slot) for slot in lost)
         return pause and self.now >= asked_at + 10 and not in_state(self, "opening")
 
     def release(self, index: int) -> None:
@@ -136,14 +136,14 @@ class World(Driver):
             self._step(self.recorder.effects(self.machine.refused_stream, slot, Holding(slot), began, self.now))
             self._check_limit(slot, limit if sheds else others, sheds=sheds)
 
-    def crowded(self, index: int) -> None:
+    def note_refusal(self, index: int) -> None:
         """The server refuses a call on one of the grants held, and the grant is kept."""
         if held := self._some([held for held in self.held if held.slot in self.slots], index):
             self.broken = True
             self.counts["refused_streams"] += 1
             slot = held.slot
             sheds, limit = self._sheds(slot, self.now), slot.limit
-            self._step(self.recorder.effects(self.machine.crowded, slot, 1, self.now, self.now))
+            self._step(self.recorder.effects(self.machine.note_refusal, slot, 1, self.now, self.now))
             self._check_limit(slot, limit if sheds else slot.in_flight, sheds=sheds)
 
     def _sheds(self, slot: Slot, began: float) -> bool:
@@ -214,8 +214,8 @@ class World(Driver):
         assert self.slots or self.closing or not due, "connect() did not dial"
         if self.closing or in_state(self, "ready"):
             return
-        lost, needed = in_state(self, "lost"), self.machine.outage.is_needed
-        assert all(needed(slot, self.now) for slot in lost), "connect() does not reconnect what is lost"
+        lost, needed = in_state(self, "lost"), self.machine.outage.which_are_needed(self.now)
+        assert all(needed(slot) for slot in lost), "connect() does not reconnect what is lost"
         under_way = [slot for slot in in_state(self, "opening") if not slot.hangs]
         full = connections(self) >= bound(self)
         assert lost or under_way or full or self.possible or not due, "connect() did not dial beside what hangs"
@@ -253,20 +253,20 @@ class World(Driver):
         lookups = self.machine.fleet.lookups
         hung = not lookups.under_way or number < lookups._begun
         known = self.machine.fleet.addresses.names
-        waited = [slot for slot in self.slots if slot.held]
+        waited = [slot for slot in self.slots if slot.awaits_address]
         if names:
-            self._step(self.recorder.effects(self.machine.addresses, names, number, self.now))
+            self._step(self.recorder.effects(self.machine.addresses_found, names, number, self.now))
             is_older = number < self.found_by
             assert not is_older or self.machine.fleet.addresses.names == known, "what an older look-up found is used"
             self.found_by = max(number, self.found_by)
         else:
             failures = self.machine.counters.open_failures
-            self._step(self.recorder.effects(self.machine.look_failed, OSError("no such name"), number, self.now))
+            self._step(self.recorder.effects(self.machine.look_up_failed, OSError("no such name"), number, self.now))
             fails = self.discovered or self.machine.counters.open_failures == failures
             assert fails, "a dial failed that gRPC could look up"
         # Else the answer was for a target that is not used any more.
         again = lookups.next_at() <= self.now
-        wait = [slot for slot in self.slots if slot.held]
+        wait = [slot for slot in self.slots if slot.awaits_address]
         assert self.closing or hung or again or not [slot for slot in wait if slot in waited], (
             "a dial still waits for addresses"
         )
@@ -322,7 +322,7 @@ class World(Driver):
             # One above `max_size` is kept only if a call is put on it at once; none is while another address is tried.
             either = slot.overflow
             # Or it is one too many at the end of a watch.
-            either = either or self.machine.fleet.watch_ends_at <= self.now
+            either = either or self.machine.fleet.peak_watch_ends_at <= self.now
             # Or it is to be replaced, and nothing asks for it now.
             either = either or slot.retire_at <= self.now
             alive, endpoint = slot.state == "opening", self.machine.fleet.endpoint
@@ -335,11 +335,11 @@ class World(Driver):
             assert used, "a channel above max_size was kept for no call"
             self._step(effects)
 
-    def not_late(self, index: int) -> None:
+    def extend_opening(self, index: int) -> None:
         """One of the dials turns out not to be late: the driver stood still."""
         if slot := self._some(self.dials, index):
             self.broken = True
-            self._step(self.recorder.effects(self.machine.not_late, slot, self.now))
+            self._step(self.recorder.effects(self.machine.extend_opening, slot, self.now))
             most = slot.opened_at + self.config.connect_timeout + 1.0
             assert slot.state != "opening" or slot.deadline <= max(most, self.now + 1.0), "an opening has no end"
 

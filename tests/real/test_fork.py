@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.programs import run_python
 from support.servers import Server
 
@@ -20,7 +20,7 @@ _PRELUDE = """
 import gc, multiprocessing, os, sys, threading, time, traceback
 import grpc
 import grpcpool
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.connections import connections_to
 from support.servers import ECHO, PEER, unary
 

@@ -129,7 +129,7 @@ def test_a_stream_that_is_dropped_is_no_answer(make_pool: PoolMaker, kind: str) 
                 channel.unary_stream(COUNT)(b"1,0")
                 gc.collect()
             eventually(lambda: pool.stats().in_flight == 0)
-            assert slot.overdue == number
+            assert slot.overdue_calls == number
         frozen.kill()
 
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool
-from grpcpool._grpc.status import is_refused, is_refused_stream
+from grpcpool._grpc.status import is_refused_stream, says_refused
 from refusals.conftest import PoolOpener
 from support import aio_ways
 from support.aio_pools import at_rest, pool_over
@@ -78,20 +78,20 @@ async def test_an_error_of_this_release_on_asyncio(refusing: RefusingServer) -> 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         assert is_refused_stream(caught.value)
-        assert is_refused(await call.code(), await call.details())
+        assert says_refused(await call.code(), await call.details())
         stream: Any = channel.unary_stream(STREAM)
         call = stream(b"ok", timeout=LONG)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
         assert is_refused_stream(caught.value)
-        assert is_refused(await call.code(), await call.details())
+        assert says_refused(await call.code(), await call.details())
 
 
 @pytest.mark.parametrize("details", REFUSALS)
 def test_the_words_of_other_releases(details: str) -> None:
     """The words of the oldest and the newest supported release are recognized, whichever is installed."""
-    assert is_refused(grpc.StatusCode.UNAVAILABLE, details)
-    assert not is_refused(grpc.StatusCode.INTERNAL, details)
+    assert says_refused(grpc.StatusCode.UNAVAILABLE, details)
+    assert not says_refused(grpc.StatusCode.INTERNAL, details)
 
 
 @pytest.mark.parametrize("command", OTHERS)
@@ -111,7 +111,7 @@ async def test_what_is_not_a_refusal_on_asyncio(refusing: RefusingServer) -> Non
             call = multicallable(command.encode(), timeout=LONG)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
-            if is_refused_stream(caught.value) or is_refused(await call.code(), await call.details()):
+            if is_refused_stream(caught.value) or says_refused(await call.code(), await call.details()):
                 taken.append(command)
         assert taken == []
 

@@ -16,7 +16,7 @@ import textwrap
 
 import pytest
 
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.programs import run_python
 from support.servers import Server
 
@@ -29,7 +29,7 @@ _PROGRAM = """
 import collections, contextlib, faulthandler, os, signal, sys, tempfile, threading, time, traceback
 import grpc
 import grpcpool
-from grpcpool._grpc.release import GRPC_RELEASE
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.servers import COUNT, ECHO, PEER, unary
 
 TIMEOUT = 6

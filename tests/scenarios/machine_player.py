@@ -23,7 +23,7 @@ from grpcpool import (
     PoolTimeoutError,
 )
 from grpcpool._grpc.status import Status
-from grpcpool._machine.addresses import Leads
+from grpcpool._machine.addresses import Addressing
 from grpcpool._machine.effects import Close, Effect, Grant, Look, Notify, Open, Refuse, Started, Watch
 from grpcpool._machine.machine import PoolMachine
 from grpcpool._machine.openers import OpenWaiter
@@ -99,10 +99,10 @@ class MachinePlayer:
         random: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Creates an unused pool; `random` is the machine's source of randomness."""
-        leads = Leads()
+        addressing = Addressing()
         if addresses is not None:
-            leads = Leads(looks=True, discovered=endpoints == 1, every=30.0, endpoints=endpoints)
-        self._machine = PoolMachine(config, name="story", random=random, leads=leads)
+            addressing = Addressing(looked_up=True, discovered=endpoints == 1, every=30.0, endpoints=endpoints)
+        self._machine = PoolMachine(config, name="story", random=random, addressing=addressing)
         self._addresses = addresses or []
         self._recorder = Recorder(self._machine)
         self._config = config
@@ -152,9 +152,11 @@ class MachinePlayer:
 
     def _look_up(self, number: int) -> None:
         if self._addresses:
-            self._commit(self._recorder.effects(self._machine.addresses, self._addresses, number, self._now))
+            self._commit(self._recorder.effects(self._machine.addresses_found, self._addresses, number, self._now))
         else:
-            self._commit(self._recorder.effects(self._machine.look_failed, OSError("no such name"), number, self._now))
+            self._commit(
+                self._recorder.effects(self._machine.look_up_failed, OSError("no such name"), number, self._now)
+            )
 
     def _close(self, slot: Slot) -> None:
         self._open.discard(slot.id)

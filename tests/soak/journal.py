@@ -112,15 +112,15 @@ class Witness(Listener):
 
     def watch(self, driver: Any) -> None:
         """Counts the calls of the driver's pool that gRPC could not send."""
-        could_not_send = driver.could_not_send
+        release_unsent = driver.release_unsent
 
         def counted(*arguments: Any, **how: bool) -> bool:
-            unsent: bool = could_not_send(*arguments, **how)
+            unsent: bool = release_unsent(*arguments, **how)
             with self._guard:
                 self.unsent += unsent
             return unsent
 
-        driver.could_not_send = counted
+        driver.release_unsent = counted
 
     def record(self, hook: str, event: PoolEvent) -> None:
         """Counts an event."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import grpc
 
-from grpcpool._grpc.status import is_refused
+from grpcpool._grpc.status import says_refused
 from soak.book import LATE, Call
 from soak.journal import Kind, Trouble
 
@@ -96,7 +96,7 @@ def _cancelled(call: Call, weather: Weather) -> bool:
 
 def _refused(call: Call, weather: Weather) -> bool:
     """Calls with one request over the pool are sent again: their callers see no refusal."""
-    said = is_refused(grpc.StatusCode.UNAVAILABLE, call.details) or _failed_writing(call)
+    said = says_refused(grpc.StatusCode.UNAVAILABLE, call.details) or _failed_writing(call)
     return call.sent_once and weather.refusing and said and _is_down(call)
 
 

@@ -23,7 +23,7 @@ class Caller(Protocol):
     def driver(self) -> AioDriver:
         """The driver of its pool."""
 
-    def call(self, arguments: Arguments, chain: object = None) -> Any:
+    def begin(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call and returns it; `chain`: what it goes on from, if that may go on, see `begin_chain`."""
 
     def begin_chain(self) -> bool:

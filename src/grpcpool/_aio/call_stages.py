@@ -1,6 +1,6 @@
 """The stages of a call: it waits for a place, it runs, or it has failed before it ran (`Failed`).
 
-A `CallProxy` is in one stage at a time, and changes from one to the next in `call.py`. What all three have in common:
+A call is in one stage at a time, and changes from one to the next in `staged_call.py`. What all three have in common:
 
 Attributes:
     native: The call that serves: gRPC's own, or `Failed`; `None` for one that waits.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .._grpc.status import Status, has_been_refused, has_succeeded, is_done_without_metadata, status_of_done
+from .._grpc.status import Status, has_succeeded, is_done_refused, is_done_without_metadata, status_of_done
 from .._shared.arguments import COMPRESSION, METADATA, REQUEST, WAIT_FOR_READY, Arguments
 from .._shared.methods import SENDING, failed_to_serialize
 from .._shared.waiting_for_ready import as_sent, call_deadline, if_up, waits_within
@@ -107,7 +107,7 @@ class PoolCaller:
     def end_chain(self) -> None:
         """The interceptors of a call are done: nothing to do."""
 
-    def call(self, arguments: Arguments, chain: object = None) -> Any:
+    def begin(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call. If there is no place for it, returns a call that begins when there is.
 
         Raises:
@@ -260,10 +260,10 @@ class PoolCaller:
         """A native call failed: releases its place. A call that the server refused is sent again, if it may be."""
         driver, slot, call = self._pool._driver, running._slot, running.call()
         status = status_of_done(native)
-        if has_been_refused(native, status):
+        if is_done_refused(native, status):
             running.refused = True
             at_once = driver.tell(driver.machine.refused_stream, slot, running, running.placed_at)
-            if call is not None and self._method.may_repeat and not call._has_responded:
+            if call is not None and self._method.may_resend and not call._has_responded:
                 at = driver.resend_at(call._resends, at_once=at_once)
                 if at is not None:
                     self._send_again(call, running, at)
@@ -276,13 +276,13 @@ class PoolCaller:
 
     def _is_sent_elsewhere(self, call: CallProxy | None, native: Any, running: Running, status: Status) -> bool:
         """Sends a call again that was never sent, because its connection is down, if another is up."""
-        if call is None or not self._method.may_repeat or call._has_responded or status.unreached is None:
+        if call is None or not self._method.may_resend or call._has_responded or status.unreached is None:
             return False
         driver, slot, waits = self._pool._driver, running._slot, bool(running.arguments[WAIT_FOR_READY])
         at = driver.resend_at(call._resends, at_once=True, waits=waits)
         if at is None or not is_done_without_metadata(native):
             return False
-        if not driver.could_not_send(slot, running, running.placed_at, status, waits=waits):
+        if not driver.release_unsent(slot, running, running.placed_at, status, waits=waits):
             return False
         running.refused = True
         self._send_again(call, running, at)

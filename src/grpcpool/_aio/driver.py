@@ -1,8 +1,7 @@
 """The asyncio driver of a pool: carries out the machine's effects, in the tasks that they need.
 
-The machine's effects are carried out on the event loop that the pool is bound to, which is the loop of its first use.
-There is no ``await`` between an event and its effects. What happens on another thread (a finalizer, a change of the
-bounds) is reported to the machine there, under the lock; the effects are carried out on the loop.
+The machine's effects are carried out on the event loop that the pool is bound to, see `loop_bound.py`. There is no
+``await`` between an event and its effects.
 
 Each connection is opened by one task (`opening.py`) and closed by another. An idle pool has no task, and one timer for
 the next deadline; another one holds calls that nothing else does. Nothing of gRPC is created before a loop runs,
@@ -12,18 +11,14 @@ because a channel binds to the loop that creates it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import inspect
 import math
-import threading
 import traceback
 import warnings
 import weakref
-from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from .._grpc.aio_calls import is_over
 from .._grpc.client_modules import is_of_grpc
@@ -32,18 +27,19 @@ from .._machine.slot import Slot
 from .._shared.announcer import logger
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
-from .._shared.driver import Driver
-from .._shared.token_lock import token_lock
 from .._shared.unreachable import UnreachableError
 from .._values.config import PoolConfig
-from .._values.errors import PoolError, Refusal, WrongEventLoopError, refusal_error
+from .._values.errors import PoolError, Refusal, refusal_error
 from .._values.listener import Listener
 from .._values.slot_states import SlotState
 from .kept import Kept
 from .looking_up import look_up_now
-from .loop_end import LoopEnd, at_end_of, end_late, forget
+from .loop_bound import LoopBound
+from .loop_end import LoopEnd, at_end_of, end_late, end_now
 from .opening import open_channel, prime
 from .slot_channel import AioSlotChannel
+
+T = TypeVar("T")
 
 # Tasks of a closed pool have nothing left to do. One that a foreign coroutine blocks is not waited for longer.
 _JOIN_TIMEOUT = 2.0
@@ -56,7 +52,7 @@ _CHECKS_EVERY = 0.05
 _IF_IT_GOES_ON = 0.1
 
 
-class AioDriver(Driver):
+class AioDriver(LoopBound):
     """What the tasks of a pool share."""
 
     trusted_for = 0.01
@@ -73,15 +69,9 @@ class AioDriver(Driver):
     ) -> None:
         """Creates the driver of an empty pool, not bound to a loop yet; see `ChannelPool` for the arguments."""
         super().__init__(source, config, name=name, listeners=listeners, clock=clock)
-        # In a forked child, an object that equals no loop.
-        self.loop: Any = None
-        # That of the first use.
-        self._thread = 0
         self.finished = asyncio.Event()
         # Whether the pool is about to be closed.
         self.leaving = False
-        # Not that of the task that happens to make the pool open a connection, whose deadline and trace are its own.
-        self._context = contextvars.Context()
         self._openings: dict[Slot, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # The look-ups that have not returned, by number.
@@ -98,108 +88,9 @@ class AioDriver(Driver):
         self._chains: set[asyncio.Task[Any]] = set()
         self.unsubscribe = clock.subscribe(self._tick_at_home)
 
-    # --- where it may be used -----------------------------------------------------------------------------------
-
-    def check_use(self, *, anywhere: bool = False) -> None:
-        """Raises an error where the pool may not be used; `anywhere`: also by threads and loops it is not bound to.
-
-        Raises:
-            PoolForkedError: This is a forked child.
-            WrongEventLoopError: The pool is bound to another loop than the one that runs here.
-        """
-        if self.void:
-            raise self.forked_error("used in the parent")
-        if anywhere or self.loop is None:
-            return
-        running = _get_running_loop()
-        if self.loop.is_closed() or (running is not None and running is not self.loop):
-            raise self._wrong_loop()
-
-    def enter(self) -> None:
-        """Called before each use of the loop: binds the pool to the running loop, if it is not bound yet.
-
-        Raises:
-            PoolForkedError: This is a forked child.
-            WrongEventLoopError: The pool is bound to another loop.
-            RuntimeError: The pool is not bound, and no loop runs.
-        """
-        running = _get_running_loop()
-        if running is not None and running is self.loop:
-            return
-        self.check_use()
-        if self.loop is None:
-            if running is None:
-                raise RuntimeError(f"pool {self.name!r}: must first be used in a running event loop")
-            self.loop, self._thread = running, threading.get_ident()
-            self._loop_end = at_end_of(running, partial(_end_calls, weakref.ref(self)))
-        elif running is None and self.loop.is_running():
-            raise self._wrong_loop()
-
-    def _wrong_loop(self) -> WrongEventLoopError:
-        state = "closed" if self.loop.is_closed() else "another one"
-        bound = f"pool {self.name!r}: bound to the event loop of its first use, which is {state}"
-        return WrongEventLoopError(f"{bound} ({self.machine.figures()}); create a pool for each loop")
-
-    def is_at_home(self) -> bool:
-        """Whether this is the pool's loop or, while that does not run, the thread where it was bound."""
-        running = _get_running_loop()
-        if running is not None:
-            return running is self.loop
-        return self._thread == threading.get_ident() and (self.void or not self.loop.is_running())
-
-    def is_orphan(self) -> bool:
-        """Whether its loop is closed, so that nothing that is deferred will be done."""
-        return self.loop is not None and not self.void and self.loop.is_closed()
-
-    def commit(self) -> None:
-        """Carries out what the machine asked for; on the loop, if there is one.
-
-        What is asked for meanwhile is carried out afterwards, not nested: a place that a thousand waiters in turn do
-        not need would otherwise be released a thousand calls deep.
-        """
-        if self.loop is None:
-            super().commit()
-        elif self.void or self.loop.is_closed():
-            # No waiter can be notified, and no channel can be closed.
-            return
-        elif self.is_at_home():
-            super().commit()
-        else:
-            self._call_soon(self._commit_at_home)
-
-    def _commit_at_home(self) -> None:
-        try:
-            self.commit()
-        except BaseException:
-            self._call_soon(self.commit)
-            raise
-
-    def _call_soon(self, work: Callable[[], object]) -> None:
-        # A closed loop has nothing more to do.
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(work, context=self._context)
-
-    def defer(self, work: Callable[[], object]) -> None:
-        """Queues `work` for the next operation, or for the loop."""
-        self.deferred.append(work)
-        self.call_soon(self.do_deferred)
-
-    def call_soon(self, work: Callable[[], object]) -> None:
-        """Does `work` on the loop, if the pool has one that is not closed. Safe in finalizers."""
-        if self.loop is not None and not self.void:
-            self._call_soon(work)
-
-    def do_deferred(self) -> None:
-        """Does the work that finalizers left, unless this is another thread or loop: it is of calls, and gRPC's."""
-        if self.loop is None or self.is_at_home():
-            super().do_deferred()
-
-    def become_void(self) -> None:
-        """In a forked child: this is not used any more."""
-        self.void = True
-        self.loop = object()
-        # The old one may have been held by a thread of the parent.
-        self.lock = token_lock()
+    def bound(self) -> None:
+        """Notices when the loop ends."""
+        self._loop_end = at_end_of(self.loop, partial(_end_calls, weakref.ref(self)))
 
     # --- what the machine asks for ------------------------------------------------------------------------------
 
@@ -212,30 +103,20 @@ class AioDriver(Driver):
         task.add_done_callback(lambda _: self._openings.pop(slot, None))
 
     async def _open(self, slot: Slot) -> None:
-        try:
-            channel = await open_channel(self, slot)
-        except GeneratorExit:
-            # This coroutine is collected together with its loop.
-            raise
-        except BaseException as error:
-            # Foreign code may raise anything, `CancelledError` included; the waiters get it as a cause.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
-            # The machine keeps the error; a call in its frames would keep the connection of its channel open.
-            traceback.clear_frames(error.__traceback__)
-            # From here on the task ends anyway: closing the slot must not cancel it.
-            self._openings.pop(slot, None)
-            if isinstance(error, UnreachableError):
-                traceback.clear_frames(error.reason.__traceback__)
-                self.tell(self.machine.unreachable, slot, error.channel, error.reason)
-            else:
-                self.tell(self.machine.open_failed, slot, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                # The program should end.
-                raise
+        await _report(open_channel(self, slot), partial(self._opened, slot), partial(self._open_failed, slot))
+
+    def _opened(self, slot: Slot, channel: AioSlotChannel) -> None:
+        # From here on the task ends anyway: closing the slot must not cancel it.
+        self._openings.pop(slot, None)
+        self.tell(self.machine.opened, slot, channel)
+
+    def _open_failed(self, slot: Slot, error: BaseException) -> None:
+        self._openings.pop(slot, None)
+        if isinstance(error, UnreachableError):
+            traceback.clear_frames(error.reason.__traceback__)
+            self.tell(self.machine.unreachable, slot, error.channel, error.reason)
         else:
-            self._openings.pop(slot, None)
-            self.tell(self.machine.opened, slot, channel)
+            self.tell(self.machine.open_failed, slot, error)
 
     def look_up(self, number: int) -> None:
         """In a task of its own, which `finish` cancels, and the answer of a later one: it may hang for minutes."""
@@ -244,34 +125,35 @@ class AioDriver(Driver):
             task.add_done_callback(lambda _: self._look_ups.pop(number, None))
 
     async def _look_up(self, number: int) -> None:
-        try:
-            thread = f"grpcpool-{self.name}-look-up"
-            source = self.source()
-            found = await look_up_now(source, self.machine.fleet.endpoint, thread)
-        except GeneratorExit:
-            # This coroutine is collected together with its loop.
-            raise
-        except BaseException as error:
-            # Foreign code may raise anything, and cancel any task. A look-up that is not reported would be the last.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                if not self.finished.is_set():
-                    # Not at once: all tasks are cancelled when the loop ends, and then this is not called any more.
-                    self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_failed, error, number)
-                raise
-            # As in `_open`: what they hold must not live on with the error.
-            traceback.clear_frames(error.__traceback__)
-            self.tell(self.machine.look_failed, error, number)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                # The program should end.
-                raise
-        else:
-            self.tell(self.machine.addresses, found, number)
-            if not inspect.iscoroutinefunction(source.addresses):
-                # A thread cannot be cancelled, and counts among those that hang until it has ended.
-                return
-            for other, task in tuple(self._look_ups.items()):
-                if other < number:
-                    task.cancel()
+        await _report(
+            self._addresses(),
+            partial(self._found, number),
+            partial(self._look_up_failed, number),
+            partial(self._look_up_cancelled, number),
+        )
+
+    async def _addresses(self) -> tuple[list[str], bool]:
+        """The addresses, and whether a look-up for them can be cancelled."""
+        source = self.source()
+        found = await look_up_now(source, self.machine.fleet.endpoint, f"grpcpool-{self.name}-look-up")
+        return found, inspect.iscoroutinefunction(source.addresses)
+
+    def _found(self, number: int, answer: tuple[list[str], bool]) -> None:
+        found, can_be_cancelled = answer
+        self.tell(self.machine.addresses_found, found, number)
+        # A thread cannot be cancelled, and counts among those that hang until it has ended.
+        for other, task in tuple(self._look_ups.items()) if can_be_cancelled else ():
+            if other < number:
+                task.cancel()
+
+    def _look_up_failed(self, number: int, error: BaseException) -> None:
+        # One that is not reported would be the last.
+        self.tell(self.machine.look_up_failed, error, number)
+
+    def _look_up_cancelled(self, number: int, error: BaseException) -> None:
+        if not self.finished.is_set():
+            # Not at once: all tasks are cancelled when the loop ends, and then this is not called any more.
+            self.loop.call_later(_IF_IT_GOES_ON, self.tell, self.machine.look_up_failed, error, number)
 
     def prime_again(self, slot: Slot) -> None:
         """In a task of its own, which closing the slot cancels."""
@@ -279,22 +161,12 @@ class AioDriver(Driver):
         task.add_done_callback(lambda _: self._openings.pop(slot, None))
 
     async def _prime_again(self, slot: Slot) -> None:
-        try:
-            await prime(self, slot.channel)
-        except GeneratorExit:
-            # This coroutine is collected together with its loop.
-            raise
-        except BaseException as error:
-            # As in `_open`.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                self.priming.discard(slot)
-                raise
-            self.primed_again(slot, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                # The program should end.
-                raise
-        else:
-            self.primed_again(slot, None)
+        await _report(
+            prime(self, slot.channel),
+            lambda _: self.primed_again(slot, None),
+            partial(self.primed_again, slot),
+            lambda _: self.priming.discard(slot),
+        )
 
     def close_channel(self, slot: Slot) -> None:
         """In a task of its own; an opening that is under way is cancelled."""
@@ -372,7 +244,7 @@ class AioDriver(Driver):
             logger.exception("pool %r: a tick failed", self.name)
         finally:
             # A signal handler may have raised a `BaseException`, and the loop survives most of these.
-            self.see_to_alarm()
+            self.ensure_tick()
 
     def _tick_at_home(self) -> None:
         """A test has set the clock."""
@@ -436,7 +308,7 @@ class AioDriver(Driver):
             task.cancel()
         self.finished.set()
         if self._loop_end is not None:
-            forget(self._loop_end)
+            end_now(self._loop_end)
         self.changed()
         self._stop_timer()
         self.unsubscribe()
@@ -490,6 +362,40 @@ async def _end_calls(reference: Callable[[], AioDriver | None]) -> None:
     if driver is not None and not driver.void and not driver.finished.is_set():
         driver.refuse_all([waiter for waiter in driver.machine.queue if waiter.is_call], driver.closed_error)
         await end_late([call for call in driver.begun_late if not is_over(call)])
+
+
+async def _report(
+    work: Coroutine[Any, Any, T],
+    done: Callable[[T], object],
+    failed: Callable[[BaseException], object],
+    cancelled: Callable[[BaseException], object] | None = None,
+) -> None:
+    """Does `work`, which is or calls foreign code, and says how it ended.
+
+    Args:
+        work: What is awaited.
+        done: Is called with the result.
+        failed: Is called with whatever was raised: foreign code may raise anything, `CancelledError` included.
+        cancelled: Is called instead if this task itself was cancelled.
+    """
+    try:
+        result = await work
+    except GeneratorExit:
+        # This coroutine is collected together with its loop.
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if cancelled is not None:
+                cancelled(error)
+            raise
+        # The machine keeps the error; a call in its frames would keep the connection of its channel open.
+        traceback.clear_frames(error.__traceback__)
+        failed(error)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            # The program should end.
+            raise
+    else:
+        done(result)
 
 
 def _is_cancelled() -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, final
 
 import grpc
 
-from .._shared.rpc_status import status_of
+from .._shared.status_of_pool_errors import status_of_pool_error
 from .._values.errors import PoolError
 from .._values.plain_text import plain
 
@@ -138,5 +138,5 @@ def locally_cancelled() -> Failed:
 
 def failed_by(error: PoolError, *, own_deadline: bool) -> Failed:
     """The stage of a call that fails because of the pool's `error`; `own_deadline`: the call has a timeout."""
-    code, details = status_of(error, own_deadline=own_deadline)
+    code, details = status_of_pool_error(error, own_deadline=own_deadline)
     return Failed(code, details, error)

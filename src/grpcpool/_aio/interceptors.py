@@ -51,7 +51,7 @@ class _Last(
         name = method.decode() if isinstance(method, bytes) else method
         caller = self._caller if name == self._method.arguments[0] else self._caller.of_other_method(name)
         how = (details.timeout, details.metadata, details.credentials, details.wait_for_ready)
-        call = caller.call((request, *how, self._compression), self if self._goes_on else None)
+        call = caller.begin((request, *how, self._compression), self if self._goes_on else None)
         if self._is_written:
             call._mark_written()
             self._written.append(weakref.ref(call))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .._grpc.status import has_been_refused, has_succeeded, status_of_done
+from .._grpc.status import has_succeeded, is_done_refused, status_of_done
 from .._shared.arguments import Arguments
 from .._shared.lease_base import LeaseBase
 from .arguments import Caller
@@ -137,7 +137,7 @@ class LeaseCaller:
         """The interceptors of a call are done; what they began is counted by itself."""
         self._lease._end_call()
 
-    def call(self, arguments: Arguments, chain: object = None) -> Any:
+    def begin(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call, which the lease counts until its end.
 
         Raises:
@@ -168,9 +168,9 @@ class LeaseCaller:
         if not answered:
             status = status_of_done(native)
             answered = not status.is_unanswered
-            if has_been_refused(native, status):
+            if is_done_refused(native, status):
                 running.refused = True
-                driver.tell(driver.machine.crowded, running._slot, running.calls, running.placed_at)
+                driver.tell(driver.machine.note_refusal, running._slot, running.calls, running.placed_at)
             else:
                 driver.call_failed(running._slot, None, running.placed_at, status)
         lease._end_call(answered=answered)

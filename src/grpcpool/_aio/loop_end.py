@@ -23,7 +23,7 @@ LoopEnd = AsyncGenerator[None, None]
 
 
 def at_end_of(loop: asyncio.AbstractEventLoop | None, work: Callable[[], Awaitable[object]]) -> LoopEnd | None:
-    """Does `work` when the loop ends, if what this returns is held; also when it is passed to `forget`.
+    """Does `work` when the loop ends, if what this returns is held; also when it is passed to `end_now`.
 
     Returns:
         What has to be held; `None` if the loop does not run here, or is at its end.
@@ -40,8 +40,8 @@ def at_end_of(loop: asyncio.AbstractEventLoop | None, work: Callable[[], Awaitab
     return end
 
 
-def forget(end: LoopEnd) -> None:
-    """The work is to be done now; it must have nothing to wait for. Does nothing if the loop is at its end."""
+def end_now(end: LoopEnd) -> None:
+    """Does the work now, which must have nothing to wait for. Does nothing if the loop is at its end."""
     if not end.ag_running:  # type: ignore[attr-defined]  # every generator has it
         with contextlib.suppress(StopIteration):
             end.aclose().send(None)

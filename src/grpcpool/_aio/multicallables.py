@@ -63,7 +63,7 @@ class UnaryUnary(Multicallable, _UnaryUnary):
         arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
         if self._interceptors:
             return intercepted(self._interceptors, self._caller, self._method, arguments)
-        return self._caller.call(arguments)
+        return self._caller.begin(arguments)
 
 
 class UnaryStream(Multicallable, _UnaryStream):
@@ -82,7 +82,7 @@ class UnaryStream(Multicallable, _UnaryStream):
         arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
         if self._interceptors:
             return intercepted(self._interceptors, self._caller, self._method, arguments)
-        return self._caller.call(arguments)
+        return self._caller.begin(arguments)
 
 
 class StreamUnary(Multicallable, _StreamUnary):
@@ -100,7 +100,7 @@ class StreamUnary(Multicallable, _StreamUnary):
         arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
         if self._interceptors:
             return intercepted(self._interceptors, self._caller, self._method, arguments)
-        call = self._caller.call(arguments)
+        call = self._caller.begin(arguments)
         if request_iterator is None:
             call._mark_written()
         return call
@@ -121,4 +121,4 @@ class StreamStream(Multicallable, _StreamStream):
         arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
         if self._interceptors:
             return intercepted(self._interceptors, self._caller, self._method, arguments)
-        return self._caller.call(arguments)
+        return self._caller.begin(arguments)

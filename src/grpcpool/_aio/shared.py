@@ -26,7 +26,7 @@ from .arguments import Caller
 from .factories import pool_of
 from .interceptors import add_interceptors
 from .lease import Lease
-from .loop_end import LoopEnd, at_end_of, forget
+from .loop_end import LoopEnd, at_end_of, end_now
 from .pool import ChannelPool
 from .waiter import AwaitedOpenWaiter, AwaitedWaiter
 
@@ -308,7 +308,7 @@ class HandleCaller:
         """The interceptors of a call are done."""
         self._caller.end_chain()
 
-    def call(self, arguments: Arguments, chain: object = None) -> Any:
+    def begin(self, arguments: Arguments, chain: object = None) -> Any:
         """Begins a call.
 
         Raises:
@@ -317,7 +317,7 @@ class HandleCaller:
         if self._handle._closed and chain is None:
             raise grpc.aio.UsageError("Channel is closed.")
         caller = self._caller if self._is_settled else self._current()
-        call = caller.call(arguments, chain)
+        call = caller.begin(arguments, chain)
         # As `Calls.add` does, which would cost as much again to call.
         call._followed_in = begun = self._begun
         begun.add(ref(call, begun.discard))
@@ -380,7 +380,7 @@ class _Pools(SharedPools):
         if ends and not driver.is_gone():
             driver.loop.call_later(_LOOKS_EVERY, self._expired, shared, releases, end)
         else:
-            forget(end)
+            end_now(end)
 
     async def _loop_ends(self, shared: Shared, releases: int) -> None:
         if self.expire(shared, releases) and not is_in_use(shared.pool):

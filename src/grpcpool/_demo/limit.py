@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from grpcpool import PoolConfig
-from grpcpool._grpc.release import SCALES_CONNECTIONS
+from grpcpool._grpc.version import SCALES_CONNECTIONS
 
 from .call_counter import CallCounter, Phase
 from .leftovers import connections_left, describe_leftovers

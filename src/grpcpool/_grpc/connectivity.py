@@ -19,7 +19,7 @@ import grpc
 from .._values.errors import ConnectError
 from .client_modules import layers_of, learn_module_of
 from .missing import warn_of_missing
-from .release import NOTICES_LOSSES
+from .version import NOTICES_LOSSES
 
 _STATES = {state.value[0]: state for state in grpc.ChannelConnectivity}
 

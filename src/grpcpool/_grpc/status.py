@@ -152,7 +152,7 @@ def is_refused_stream(error: grpc.RpcError) -> bool:
     may be made again, whatever it does (RFC 9113, 8.7). gRPC reports ``UNAVAILABLE``, and the code only in the details.
     A stream counts as refused while `is_answer_pending`: whether it is sent again is decided when that is known.
     """
-    return is_refused(code_of(error), _said(error, "details")) and is_without_metadata(error)
+    return says_refused(code_of(error), _said(error, "details")) and is_without_metadata(error)
 
 
 def is_without_metadata(error: Any) -> bool:
@@ -163,8 +163,8 @@ def is_without_metadata(error: Any) -> bool:
     return is_answer_pending(error) or has_answered(error) is False
 
 
-def is_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
-    """As `is_refused_stream`, by what a call says.
+def says_refused(code: grpc.StatusCode | None, details: str | None, *metadata: Any) -> bool:
+    """Whether a call says in its code and details that it was refused, see `is_refused_stream`; and has no `metadata`.
 
     A server that sent metadata has done something, and one may have for which that is unknown (`None`): a call that
     may have been processed is never sent again.
@@ -217,13 +217,13 @@ def has_succeeded(native: Any) -> bool:
     return ok
 
 
-def has_been_refused(native: Any, status: Status) -> bool:
+def is_done_refused(native: Any, status: Status) -> bool:
     """As `is_refused_stream`, of an asyncio call that is over with `status`.
 
     gRPC itself may report no initial metadata of a stream although there was some, if that came in one packet with the
     end (measured: more often on 1.60 than on 1.85). No one can tell such a stream from one that was refused.
     """
-    return status.code is grpc.StatusCode.UNAVAILABLE and is_refused(*status, *_metadata_of_done(native))
+    return status.code is grpc.StatusCode.UNAVAILABLE and says_refused(*status, *_metadata_of_done(native))
 
 
 def is_done_without_metadata(native: Any) -> bool:

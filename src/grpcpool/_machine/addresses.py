@@ -56,12 +56,12 @@ class Address:
         self.wanted = True
 
 
-class Leads(NamedTuple):
-    """Where the connections of a pool lead.
+class Addressing(NamedTuple):
+    """How the addresses of a pool's target are known.
 
     Attributes:
         addresses: The target's, if they are known without a look-up.
-        looks: Whether they are looked up.
+        looked_up: Whether they are looked up.
         discovered: Whether only look-ups find them: without an answer, gRPC could not find them either.
         every: Seconds between two look-ups; `None` if there is one address for ever, or it is not known.
         either_family: Whether IPv4 and IPv6 addresses stand for the same servers.
@@ -70,7 +70,7 @@ class Leads(NamedTuple):
     """
 
     addresses: Sequence[str] = ()
-    looks: bool = False
+    looked_up: bool = False
     discovered: bool = False
     every: float | None = None
     either_family: bool = False
@@ -81,18 +81,18 @@ class Leads(NamedTuple):
 class Addresses:
     """The addresses of one pool's target, and which of them a connection leads to."""
 
-    def __init__(self, slots: SlotTable, random: Callable[[], float], leads: Leads) -> None:
+    def __init__(self, slots: SlotTable, random: Callable[[], float], addressing: Addressing) -> None:
         """For the connections in `slots`; `random` returns a float from 0 to below 1."""
         self._slots = slots
         self._random = random
-        self._either_family = leads.either_family
-        self._seed = leads.seed
+        self._either_family = addressing.either_family
+        self._seed = addressing.seed
         self._listed: dict[str | None, Address] = {}
         # Those of them that are used: all, or those of one family.
         self._used: dict[str | None, Address] = {}
         # Whether the family is decided, and is IPv6.
         self._is_ipv6: bool | None = None
-        self._set(leads.addresses or [None])
+        self._set(addressing.addresses or [None])
 
     # --- what is known ------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def slot_stats(slot: Slot, moment: Callable[[float], dt.datetime]) -> ChannelSta
         in_flight=slot.in_flight,
         limit=slot.limit,
         exclusive=slot.exclusive,
-        avoided=slot.avoided_for > 0,
+        avoided=slot.recent_failures > 0,
         failures=slot.failures,
         created_at=moment(slot.opened_at),
         used_at=moment(slot.used_at),
@@ -66,7 +66,7 @@ def pool_stats(
         in_flight += slot.in_flight
         acquired += slot.calls
         if slot.state is SlotState.READY:
-            avoided += slot.avoided_for > 0
+            avoided += slot.recent_failures > 0
             idle += slot.in_flight == 0
     return PoolStats(
         size=len(slots),

@@ -12,6 +12,7 @@ import math
 from .._values.slot_states import SlotState
 from .endpoints import Endpoints
 from .fleet import Fleet
+from .growing import Growing
 from .open_queue import OpenQueue
 from .queue import WaitQueue
 from .replacing import Replacing
@@ -19,7 +20,7 @@ from .shrinking import Shrinking
 from .slot import Slot
 
 # How long an opening may take after the loop or the process stood still.
-_ONCE_MORE = 1.0
+_EXTENSION = 1.0
 
 
 class Deadlines:
@@ -28,6 +29,7 @@ class Deadlines:
     def __init__(
         self,
         fleet: Fleet,
+        growing: Growing,
         shrinking: Shrinking,
         replacing: Replacing,
         endpoints: Endpoints,
@@ -36,6 +38,7 @@ class Deadlines:
     ) -> None:
         """For the connections of `fleet`, and those that wait for a place, or in `open()`."""
         self._fleet = fleet
+        self._growing = growing
         self._shrinking = shrinking
         self._replacing = replacing
         self._addresses = fleet.addresses
@@ -48,7 +51,7 @@ class Deadlines:
         fleet, asked = self._fleet, self._queue.asked
         retry_at, in_doubt_until = self._addresses.retry_at, fleet.limits.in_doubt_until
         deadlines = [
-            fleet.watch_ends_at,
+            fleet.peak_watch_ends_at,
             fleet.lookups.next_at(),
             self._endpoints.next_at(now),
             self._queue.next_deadline(),
@@ -59,8 +62,8 @@ class Deadlines:
         if fleet.active and self._replacing.may_replace():
             deadlines.append(max(self._replacing.next_due(asked, now), retry_at))
         # In doubt about a limit, `min_size` alone is filled.
-        at = retry_at if fleet.shortage(0) > 0 else max(retry_at, in_doubt_until)
-        if at > now and fleet.shortage(asked) > 0:
+        at = retry_at if self._growing.shortage(0) > 0 else max(retry_at, in_doubt_until)
+        if at > now and self._growing.shortage(asked) > 0:
             deadlines.append(at)
         if fleet.lookups.in_use:
             deadlines.append(self._addresses.next_retry(now))
@@ -69,7 +72,7 @@ class Deadlines:
     def late(self, slot: Slot) -> TimeoutError:
         """Why an opening whose deadline has come has failed."""
         connect_timeout = self._fleet.config.connect_timeout
-        if slot.held and self._fleet.lookups.discovered:
+        if slot.awaits_address and self._fleet.lookups.discovered:
             return self._fleet.lookups.late()
         # As when it was dialled, to the last digit.
         if slot.deadline < slot.opened_at + connect_timeout:
@@ -77,14 +80,14 @@ class Deadlines:
             return TimeoutError(f"not ready within {allowed:.1f} s, and another address may be")
         return TimeoutError(f"not ready within connect_timeout, {connect_timeout} s")
 
-    def spare(self, slot: Slot, now: float) -> None:
+    def extend_opening(self, slot: Slot, now: float) -> None:
         """An opening is late because the loop or the process has stood still: it has a second more, once.
 
         By its state it is connected, or it had no time to connect.
         """
         config = self._fleet.config
         if slot.state is SlotState.OPENING and slot.deadline <= slot.opened_at + config.connect_timeout:
-            slot.deadline = now + _ONCE_MORE
+            slot.deadline = now + _EXTENSION
             # What is overdue stays so.
             self._fleet.alarm_at(slot.deadline)
 

@@ -88,7 +88,7 @@ class Watch:
 
 
 class Look:
-    """Look up the target's addresses in the background; then report `addresses` or `look_failed` with its number.
+    """Look up the addresses in the background; then report `addresses_found` or `look_up_failed`, with the number.
 
     The target is the one in use when it is carried out: if that changes, the result is of no use.
     """

@@ -7,6 +7,11 @@ has no connection.
 
 The connections to the other target take no new calls then. They drain, but are kept for 15 minutes, and taken back if
 their target is used again. Calls in flight stay where they are.
+
+A pool that is not used, or whose `open()` has failed, does not try its target. So the 10 seconds must end within as
+many after a failure, or in an attempt that has lasted as long. If the target was not tried for a minute, they begin
+again, but only once until a connection is ready: a pool that tries every few minutes, and always fails, comes to the
+next target as well.
 """
 
 from __future__ import annotations
@@ -41,20 +46,20 @@ class Endpoints:
         self,
         fleet: Fleet,
         random: Callable[[], float],
-        number: int,
+        count: int,
         which_are_needed: Callable[[float], Callable[[Slot], bool]],
     ) -> None:
-        """For `number` targets; `which_are_needed` as in `Outage`."""
+        """For `count` targets; `which_are_needed` as in `Outage`."""
         self._fleet = fleet
         self._slots = fleet.slots
         self._random = random
         self._which_are_needed = which_are_needed
-        self._backoffs = [Backoff(random) for _ in range(number)]
+        self._backoffs = [Backoff(random) for _ in range(count)]
         # Since when the target that is used has had no ready connection.
         self._none_since = math.inf
-        # When it was last found to be tried, or to have failed.
+        # When the target that is used was last known to be tried, or to have failed.
         self._tried_at = -math.inf
-        # Whether an outage that was long ago has been forgotten since a connection was last ready.
+        # Whether `_none_since` has begun again after a long time without a try, since a connection was last ready.
         self._has_forgotten = False
         # When the target of a connection that stands by is used again.
         self._returns_at: dict[Slot, float] = {}
@@ -102,11 +107,11 @@ class Endpoints:
         """Since when a connection to the target that is used is being made, or is missed; `math.inf` if none is."""
         dials = [slot.opened_at for slot in self._slots.in_state(SlotState.OPENING) if not slot.probes]
         is_needed = self._which_are_needed(now)
-        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.missed or is_needed(slot)]
+        lost = [slot for slot in self._slots.in_state(SlotState.LOST) if slot.lost_by_call or is_needed(slot)]
         return min(dials + [slot.lost_at if slot.been_up else slot.unused_since for slot in lost], default=math.inf)
 
     def _forget_once(self) -> None:
-        """What failed long ago says nothing, unless what was tried since has failed as well."""
+        """It was not tried for long: what failed before says nothing, unless that was so before already."""
         if self._none_since < math.inf and not self._has_forgotten:
             self._none_since, self._has_forgotten = math.inf, True
 
@@ -177,7 +182,7 @@ class Endpoints:
         fleet.alarm_at(now + retry_in)
         slot.probes = False
         self._slots.move(slot, SlotEvent.OPEN_FAILED)
-        fleet.gone(slot)
+        fleet.forget(slot)
         fleet.counters.open_failures += 1
         fleet.outbox.append(Notify(OpenFailed(pool=fleet.name, channel=slot.id, error=error, retry_in=retry_in)))
 
@@ -205,17 +210,17 @@ class Endpoints:
         if new or gone:
             event = AddressesChanged(pool=fleet.name, addresses=tuple(names), new=tuple(new), gone=tuple(gone))
             fleet.outbox.append(Notify(event))
-        fleet.direct_held(now)
+        fleet.direct_awaiting(now)
         return True
 
-    def look_failed(self, error: BaseException, number: int, now: float) -> bool:
+    def look_up_failed(self, error: BaseException, number: int, now: float) -> bool:
         """That look-up has failed; returns whether it was counted on. Known addresses stay."""
         fleet = self._fleet
         if not fleet.lookups.failed(number, now):
             return False
         fleet.outbox.append(Notify(LookUpFailed(pool=fleet.name, error=error)))
         if not fleet.lookups.awaited:
-            fleet.direct_held(now)
+            fleet.direct_awaiting(now)
         return True
 
     # --- changing over ------------------------------------------------------------------------------------------
@@ -243,7 +248,7 @@ class Endpoints:
                 self._slots.count(slot)
         fleet.addresses.update(())
         fleet.lookups.switch(now)
-        fleet.regauge(now)
+        fleet.size_changed(now)
         return back
 
     def _leave(self, slot: Slot, now: float) -> None:

@@ -1,15 +1,8 @@
-"""Which connections exist: dialling, growing, retiring, closing. Their use is decided elsewhere.
+"""Which connections exist: they are dialled, taken into service, lost, retired and closed here.
 
-The fleet is the half of the machine that knows slots but no waiters. When there are too many slots is decided in
-`shrinking.py`, when they are replaced in `replacing.py`.
-
-Growth. `fill` dials what waiters and `min_size` need; `grow` dials ahead of need when every ready slot carries
-`target_streams`, one evaluation at a time and at most doubling. A slot that drains only because there were too many
-is taken back before anything is dialled. After a failure there is one attempt at a time, with backoff. A dial that is
-not ready after a second counts no longer as one under way: another is begun beside it. Whichever is ready first ends
-the others that are not needed then.
-
-Several addresses. While the pool is in use, `cover` dials to each that is wanted, see `addresses.py`.
+The fleet is the half of the machine that knows slots but no waiters. What leads to these steps is decided elsewhere:
+when connections are opened in `growing.py`, when there are too many in `shrinking.py`, when they are replaced in
+`replacing.py`.
 
 Outages. A lost connection is left to gRPC's own reconnecting while it is needed; one that is not is not reconnected.
 """
@@ -19,10 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .._values.config import Mode, PoolConfig
+from .._values.config import PoolConfig
 from .._values.events import Closed, Draining, Opening
 from .._values.slot_states import CloseReason, SlotState
-from .addresses import Addresses, Leads
+from .addresses import Addresses, Addressing
 from .counters import Counters
 from .effects import Close, Notify, Open, Outbox, Watch
 from .handicaps import Handicaps
@@ -60,7 +53,7 @@ class Fleet:
         *,
         name: str,
         random: Callable[[], float],
-        leads: Leads,
+        addressing: Addressing,
     ) -> None:
         """Creates a fleet without connections; see `PoolMachine` for the arguments."""
         self.config = config
@@ -69,13 +62,12 @@ class Fleet:
         self.watches_health = config.health_service is not None
         self.min_size = config.min_size
         self.max_size = config.max_size
-        self._max_overflow = config.max_overflow if config.mode is Mode.LOOSE else 0
         self.places = places
         self.outbox = outbox
         self.slots = places.slots
         self.target = places.target
-        self.addresses = Addresses(self.slots, random, leads)
-        self.lookups = LookUps(outbox, random, self.alarm_at, leads, name=name, timeout=config.connect_timeout)
+        self.addresses = Addresses(self.slots, random, addressing)
+        self.lookups = LookUps(outbox, random, self.alarm_at, addressing, name=name, timeout=config.connect_timeout)
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
@@ -97,16 +89,14 @@ class Fleet:
         )
         self.silence = Silence(config.unresponsive_after, self.slots)
         # Of targets in an order of preference: whether there are several, and the one that is used.
-        self.has_spare = leads.endpoints > 1
+        self.has_other_targets = addressing.endpoints > 1
         self.endpoint = 0
         # When a dial has failed last.
         self.failed_at = -math.inf
         # From first use on, until close, `min_size` connections are kept.
         self.active = False
         # The end of the watch, see `shrinking.py`.
-        self.watch_ends_at = math.inf
-        # The number of connections that was too small the last time the pool grew, and the load that showed it.
-        self.outgrown, self.outgrown_at = 0, math.inf
+        self.peak_watch_ends_at = math.inf
         # The next deadline, see `deadlines.py`.
         self.alarm = math.inf
         self._random = random
@@ -116,20 +106,16 @@ class Fleet:
         """`min_size` and `max_size`, as they are now."""
         return self.min_size, self.max_size
 
-    # --- growing ------------------------------------------------------------------------------------------------
+    # --- in use -------------------------------------------------------------------------------------------------
 
     def activate(self, now: float) -> None:
-        """From here on, `min_size` connections are kept."""
+        """The pool is used: from here on, `min_size` connections are kept. After a rest each address is wanted."""
         if not self.active:
             self.active = True
-            self.regauge(now)
-        self.use(now)
-
-    def use(self, now: float) -> None:
-        """The pool is being used. After a rest each address is wanted again."""
+            self.size_changed(now)
         if self.lookups.used(now):
             self.addresses.want_all()
-            self.regauge(now)
+            self.size_changed(now)
             self.alarm_at(now)
 
     def look(self, now: float) -> None:
@@ -138,67 +124,18 @@ class Fleet:
         if self.lookups.tick(acquired, now, idle=not self.places.load):
             self.addresses.want_all()
         if not self.lookups.awaited:
-            self.direct_held(now)
-        elif any(slot.deadline > now for slot in self.held()):
-            self.lookups.want_first(now)
+            self.direct_awaiting(now)
+        elif any(slot.deadline > now for slot in self.awaiting_address()):
+            self.lookups.look_first(now)
         if not len(self.slots):
             self.lookups.rest()
-        self.regauge(now)
+        self.size_changed(now)
 
     def needed(self, asked: int) -> int:
         """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
         return max(self.min_size, -(-(self.places.load + asked) // self.target))
 
-    def shortage(self, asked: int, least: int = 0) -> int:
-        """How many more connections are needed: for `asked` streams that wait, and for `min_size`, or `least`."""
-        if not self.active:
-            return 0
-        hanging = self.slots.opening - self.slots.successors - self.slots.under_way
-        missing = max(self.min_size, least) - (self.slots.connections - hanging)
-        return max(-(-asked // self.target) - self.slots.under_way, missing)
-
-    def fill(self, asked: int, has_stream_asks: Callable[[], bool], now: float, least: int = 0) -> list[Slot]:
-        """Dials what is needed, as far as bounds and backoff allow; returns draining slots taken back instead.
-
-        These carry calls. If only whole connections are asked for, they are taken back for nothing but `min_size`.
-        """
-        bound = self.max_size + self._max_overflow
-        if self.slots.connections >= bound:
-            return []
-        shortage = self.shortage(asked, least)
-        if shortage > 0 and now < self.limits.in_doubt_until:
-            self.alarm_at(self.limits.in_doubt_until)
-            shortage = self.shortage(0, least)
-        if shortage <= 0:
-            return []
-        restored = self._restore(shortage if has_stream_asks() else self.shortage(0, least), now)
-        for _ in range(min(shortage - len(restored), self._may_open(now, bound))):
-            self.dial(now)
-        if self.addresses.retry_at > now:
-            self.alarm_at(self.addresses.retry_at)
-        return restored
-
-    def cover(self, now: float) -> None:
-        """Dials to each address that is wanted and has no connection, as far as there may be more."""
-        if self.active and self.lookups.in_use:
-            for address in self.addresses.uncovered(now)[: max(0, self.max_size - self.slots.connections)]:
-                self.dial(now, address=address)
-
-    def grow(self, now: float) -> list[Slot]:
-        """Dials ahead of need, if every ready slot carries the target; returns draining slots taken back instead."""
-        lightest = self.places.lightest()
-        ready = self.slots.ready
-        if self.slots.under_way or not ready or (lightest is not None and lightest.in_flight < self.target):
-            return []
-        self.outgrown, self.outgrown_at = ready, self.places.load
-        # Without what draining ones carry: they were enough for that.
-        used = self.slots.in_state(SlotState.READY)
-        step = sum(self.target if slot.exclusive else slot.in_flight for slot in used) // self.target + 1 - ready
-        step = min(max(1, min(step, ready)), self.max_size - self.slots.connections)
-        restored = self._restore(step, now)
-        for _ in range(min(step - len(restored), self._may_open(now, self.max_size))):
-            self.dial(now)
-        return restored
+    # --- opening ------------------------------------------------------------------------------------------------
 
     def dial(self, now: float, replaces: Slot | None = None, address: str | None = None) -> Slot:
         """Begins to open a connection, as the successor of `replaces` and to `address`, if these are given."""
@@ -207,11 +144,11 @@ class Fleet:
         slot = self.slots.add(limit=self.config.max_streams, now=now, deadline=deadline, replaces=replaces)
         slot.overflow = overflow
         slot.beside = self.slots.hanging > 0
-        slot.held = self.lookups.awaited
-        if slot.held:
-            self.lookups.want_first(now)
+        slot.awaits_address = self.lookups.awaited
+        if slot.awaits_address:
+            self.lookups.look_first(now)
         slot.endpoint = self.endpoint
-        self.regauge(now)
+        self.size_changed(now)
         old = replaces.id if replaces is not None else None
         self._direct(slot, address, now)
         self.outbox.append(Notify(Opening(pool=self.name, channel=slot.id, replaces=old)))
@@ -219,35 +156,35 @@ class Fleet:
 
     def _direct(self, slot: Slot, address: str | None, now: float) -> None:
         """Decides where a connection leads, unless that is still being looked up."""
-        if not slot.held:
+        if not slot.awaits_address:
             slot.address = self.addresses.choose(now) if address is None else address
             self.slots.count(slot)
             self.outbox.append(Open(slot))
         # Ever later, so that a server that is silent on all of its addresses does not get one dial a second.
-        patience = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
-        if slot.held and self.lookups.discovered:
+        hangs_after = _HANGS_AFTER_IN_RACE if self.addresses.is_of_race(slot) else _HANGS_AFTER
+        if slot.awaits_address and self.lookups.discovered:
             # Another dial would wait as well.
-            patience = math.inf
-        slot.hangs_at = now + patience * 2.0 ** min(self.slots.hanging, _MOST_DOUBLINGS)
+            hangs_after = math.inf
+        slot.hangs_at = now + hangs_after * 2.0 ** min(self.slots.hanging, _MOST_DOUBLINGS)
         self.alarm_at(min(slot.hangs_at, slot.deadline))
 
     def dial_other_family(self, slot: Slot, now: float) -> Slot:
         """Of a name with IPv6 and IPv4 addresses, one cannot be reached: tries another, and counts no failure yet."""
         self.addresses.failed(slot, now)
-        replaced = self.slots.part(slot)
+        replaced = self.slots.separate(slot)
         self.close(slot, CloseReason.SHRINK)
         return self.dial(now, replaces=replaced)
 
-    def direct_held(self, now: float) -> None:
+    def direct_awaiting(self, now: float) -> None:
         """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
         self.lookups.awaited = False
-        for slot, address in zip(self.held(), self.addresses.deal(now), strict=False):
-            slot.held = False
+        for slot, address in zip(self.awaiting_address(), self.addresses.deal(now), strict=False):
+            slot.awaits_address = False
             self._direct(slot, address, now)
 
-    def held(self) -> list[Slot]:
+    def awaiting_address(self) -> list[Slot]:
         """The connections that wait for the first addresses."""
-        return [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.held]
+        return [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.awaits_address]
 
     def opened(self, slot: Slot, now: float) -> None:
         """Takes a connection into service; the one that it replaces, if any, retires."""
@@ -261,7 +198,7 @@ class Fleet:
         self.limits.limit_as_others(slot, now)
         # In this order: it has the handicap of the one that it replaces.
         self.handicaps.enter(slot)
-        self.succeed(slot, now)
+        self.retire_replaced(slot, now)
         self._end_successor(slot, now)
 
     def begin_to_age(self, slot: Slot, now: float) -> None:
@@ -269,23 +206,23 @@ class Fleet:
         if self.config.max_age is not None and slot.retire_at == math.inf:
             slot.retire_at = now + self.config.max_age * (1 - self.config.age_jitter * self._random())
 
-    def succeed(self, slot: Slot, now: float) -> None:
+    def retire_replaced(self, slot: Slot, now: float) -> None:
         """The connection that `slot` was opened to replace, if any, retires."""
         replaced = slot.replaces
         if replaced is not None:
             # Otherwise nothing would ever be idle long enough in a pool whose max_age is below its idle_timeout.
             if not replaced.in_flight:
                 slot.unused_since = replaced.idle_since()
-            self.slots.part(slot)
+            self.slots.separate(slot)
             given_up = replaced.state is SlotState.LOST and replaced.retire_at > now and replaced.reason in _NO_REASON
             self.retire(replaced, CloseReason.LOST if given_up else replaced.reason, now)
 
     def open_failed(self, slot: Slot, now: float) -> float:
         """Removes a connection that could not be made; returns the seconds until the next attempt."""
-        self._forget_reason(self.slots.part(slot))
+        self._forget_reason(self.slots.separate(slot))
         self.slots.move(slot, SlotEvent.OPEN_FAILED)
-        self.gone(slot)
-        self.regauge(now)
+        self.forget(slot)
+        self.size_changed(now)
         return self._not_opened(slot, now)
 
     def unreachable(self, slot: Slot, now: float) -> float:
@@ -301,26 +238,10 @@ class Fleet:
     def _not_opened(self, slot: Slot, now: float) -> float:
         self.counters.open_failures += 1
         self.failed_at = now
-        if not slot.held:
+        if not slot.awaits_address:
             # Its server may have moved.
-            self.lookups.want(now)
+            self.lookups.look_soon(now)
         return self.addresses.failed(slot, now)
-
-    def _may_open(self, now: float, bound: int) -> int:
-        """How many connections may be dialled now, if there may be `bound` of them."""
-        return int(min(bound - self.slots.connections, self.addresses.attempts(now)))
-
-    def _restore(self, wanted: int, now: float) -> list[Slot]:
-        """Takes back up to `wanted` connections that drain only because there were too many."""
-        restored: list[Slot] = []
-        for slot in self.slots.in_state(SlotState.DRAINING) if self.slots.draining else ():
-            if len(restored) >= wanted or self.slots.connections >= self.max_size:
-                break
-            is_spare = slot.reason is CloseReason.SHRINK and slot.endpoint == self.endpoint and not slot.kept
-            if is_spare and slot.been_up and not (slot.down or slot.blocked or self.addresses.is_gone(slot)):
-                self.take_back(slot, now)
-                restored.append(slot)
-        return restored
 
     def take_back(self, slot: Slot, now: float) -> None:
         """Takes a draining connection into service again."""
@@ -328,7 +249,7 @@ class Fleet:
         slot.kept, slot.back_at = False, now
         self._forget_reason(slot)
         self.handicaps.enter(slot)
-        self.regauge(now)
+        self.size_changed(now)
         # For a tick, which derives when the slot is due for something.
         self.alarm_at(now)
 
@@ -351,16 +272,16 @@ class Fleet:
         elif slot.reason is CloseReason.SHRINK:
             slot.reason = reason
 
-    def regauge(self, now: float) -> None:
+    def size_changed(self, now: float) -> None:
         """The number of connections, or a bound, has changed: decides when to consider growing and shrinking."""
         self.places.growth_load = self.target if self.slots.connections < self.max_size else NEVER
         if self.lookups.rests and self.active:
             # The next call is reported.
             self.places.growth_load = 0
         if self.config.idle_timeout is None or self.slots.connections <= self.min_size:
-            self.watch_ends_at = math.inf
-        elif self.watch_ends_at == math.inf:
-            self.begin_watch(now, self.config.idle_timeout)
+            self.peak_watch_ends_at = math.inf
+        elif self.peak_watch_ends_at == math.inf:
+            self.begin_peak_watch(now, self.config.idle_timeout)
 
     # --- retiring -----------------------------------------------------------------------------------------------
 
@@ -381,12 +302,12 @@ class Fleet:
         self.alarm_at(now)
         if slot.successor is not None:
             successor = slot.successor
-            self.slots.part(successor)
+            self.slots.separate(successor)
             if reason is not CloseReason.DISCARDED:
                 self.close(successor, reason)
         if slot.state is SlotState.OPENING:
             self.close(slot, reason)
-            self.regauge(now)
+            self.size_changed(now)
             return
         slot.reason = reason
         slot.deadline = now + self.config.drain_timeout if deadline is None else deadline
@@ -394,7 +315,7 @@ class Fleet:
         self.slots.move(slot, SlotEvent.RETIRED)
         if reason in _NOT_NEEDED:
             self.addresses.not_wanted(slot)
-        self.regauge(now)
+        self.size_changed(now)
         if slot.in_flight == 0 and not slot.kept:
             self.close(slot, reason)
         elif slot.in_flight > leaving:
@@ -408,22 +329,22 @@ class Fleet:
             self.counters.closed[reason] += slot.been_up
             closed = Closed(pool=self.name, channel=slot.id, reason=reason, cancelled=slot.in_flight)
             self.outbox.append(Notify(closed))
-        self.slots.part(slot)
+        self.slots.separate(slot)
         self.slots.move(slot, SlotEvent.CLOSED)
         self.places.drop(slot)
-        self.gone(slot)
+        self.forget(slot)
 
-    def gone(self, slot: Slot) -> None:
+    def forget(self, slot: Slot) -> None:
         """Closes what there is of a closed slot's channel, and forgets the slot."""
         self.outbox.append(Close(slot))
         self.counters.acquired_of_closed += slot.calls
         self.slots.forget(slot)
 
-    def begin_watch(self, now: float, idle_timeout: float) -> None:
+    def begin_peak_watch(self, now: float, idle_timeout: float) -> None:
         """From now on, the peak of the load is watched, see `shrinking.py`."""
         self.places.peak = self.places.load
-        self.watch_ends_at = now + idle_timeout
-        self.alarm_at(self.watch_ends_at)
+        self.peak_watch_ends_at = now + idle_timeout
+        self.alarm_at(self.peak_watch_ends_at)
 
     # --- outages ------------------------------------------------------------------------------------------------
 
@@ -435,14 +356,14 @@ class Fleet:
         slot.lost_at, slot.pauses, slot.announced = now, False, False
         if not self.watches_health:
             slot.given_up_at = now + GIVEN_UP_AFTER
-        self.lookups.want(now)
+        self.lookups.look_soon(now)
         self.outbox.append(Watch(slot))
 
     def recovered(self, slot: Slot, now: float) -> None:
         """Takes a lost connection into service again."""
         self.slots.move(slot, SlotEvent.RECOVERED)
         slot.given_up_at = math.inf
-        slot.missed = False
+        slot.lost_by_call = False
         self.silence.begin_again(slot, now)
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)
@@ -453,7 +374,7 @@ class Fleet:
         """The slot is up: a successor that is on its way because it was not is not needed any more."""
         successor = slot.successor
         if successor is not None and slot.retire_at > now:
-            self._forget_reason(self.slots.part(successor))
+            self._forget_reason(self.slots.separate(successor))
             self.close(successor, CloseReason.LOST)
 
     def _forget_reason(self, slot: Slot | None) -> None:
@@ -463,15 +384,15 @@ class Fleet:
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def hang(self, now: float) -> None:
+    def mark_hanging(self, now: float) -> None:
         """Notes which dials take too long. If they keep others out that could be ready soon, they fail at once."""
         hanging = [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.hangs_at <= now < slot.deadline]
         for slot in hanging:
-            if slot.held:
+            if slot.awaits_address:
                 # All of them.
-                self.direct_held(now)
+                self.direct_awaiting(now)
             elif slot.hangs_at <= now:
-                self.slots.hang(slot)
+                self.slots.mark_hanging(slot)
         if hanging and self.slots.connections >= self.max_size:
             better = self.addresses.without_trouble(now)
             for slot in hanging:

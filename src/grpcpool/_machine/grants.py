@@ -15,6 +15,7 @@ from .._values.slot_states import SlotState
 from .counters import figures_of
 from .effects import Grant, Notify, Refuse
 from .fleet import Fleet
+from .growing import Growing
 from .openers import OpenWaiter
 from .outage import Outage
 from .queue import Waiter, WaitQueue
@@ -28,9 +29,10 @@ _READY = SlotState.READY
 class Grants:
     """Answers the waiters of one pool."""
 
-    def __init__(self, fleet: Fleet, queue: WaitQueue, outage: Outage) -> None:
+    def __init__(self, fleet: Fleet, growing: Growing, queue: WaitQueue, outage: Outage) -> None:
         """For the waiters in `queue` and the connections of `fleet`."""
         self._fleet = fleet
+        self._growing = growing
         self._slots = fleet.slots
         self._places = fleet.places
         self._queue = queue
@@ -57,27 +59,26 @@ class Grants:
         """Queues the waiter and dials for it; one without time has asked once."""
         if self._slots.lost:
             self._outage.recall(now)
-        behind = self._queue.push(waiter) or waiter.streams == 1
+        reserves_nothing = self._queue.push(waiter) or waiter.streams == 1
         self._fleet.alarm_at(waiter.deadline)
-        self.fill(now, behind=behind)
+        self.fill(now, reserves_nothing=reserves_nothing)
         if waiter.deadline <= now and waiter.queued:
             self._expire(waiter, None, now)
             self.review(now)
 
-    def fill(self, now: float, *, behind: bool = False, least: int = 0) -> None:
+    def fill(self, now: float, *, reserves_nothing: bool = False, least: int = 0) -> None:
         """Dials for waiters, as far as possible; those that would rather fail do so if nothing is up.
 
         Args:
             now: The moment.
-            behind: Nothing has happened but that a waiter has queued for which nothing is reserved, see
-                `reservation.py`.
+            reserves_nothing: Only a waiter has come, for which no slot can be reserved, see `reservation.py`.
             least: There are to be so many connections, although none is asked for.
         """
-        while restored := self._fleet.fill(self._queue.asked, self._queue.has_stream_asks, now, least):
-            behind = False
+        while restored := self._growing.fill(self._queue.asked, self._queue.has_stream_asks, now, least):
+            reserves_nothing = False
             for slot in restored:
                 self.serve(slot, now)
-        if not behind:
+        if not reserves_nothing:
             self.review(now)
         if self._queue.length and not self._slots.ready:
             self._fill_without_connection(now)
@@ -135,7 +136,7 @@ class Grants:
 
     # --- refusing -----------------------------------------------------------------------------------------------
 
-    def rejects(self) -> bool:
+    def is_full(self) -> bool:
         """Whether one more waiter is rejected.
 
         What waits for connections that are still to come is not overload: each of these adds what it may carry, and as

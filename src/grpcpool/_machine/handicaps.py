@@ -74,18 +74,18 @@ class Handicaps:
         if self._avoid_for is None or slot.state is not SlotState.READY:
             return
         for other in self._addresses.of_same_server(slot):
-            if not other.avoided_for:
+            if not other.recent_failures:
                 self._outbox.append(Notify(Avoided(pool=self._name, channel=other.id, code=code)))
             other.avoided_until = now + self._avoid_for
-            self._rank(other, other.avoided_for + 1)
+            self._rank(other, other.recent_failures + 1)
             self._alarm_at(other.avoided_until)
 
     def enter(self, slot: Slot) -> None:
         """A connection comes into service, with the handicap that others to its server have."""
         if self._addresses.several:
             for other in self._places.slots:
-                if other.address == slot.address and other.avoided_for > slot.avoided_for:
-                    slot.avoided_for, slot.avoided_until = other.avoided_for, other.avoided_until
+                if other.address == slot.address and other.recent_failures > slot.recent_failures:
+                    slot.recent_failures, slot.avoided_until = other.recent_failures, other.avoided_until
                     self._alarm_at(slot.avoided_until)
         self._places.enter(slot)
 
@@ -96,5 +96,5 @@ class Handicaps:
             self._rank(slot, 0)
 
     def _rank(self, slot: Slot, failures: int) -> None:
-        slot.avoided_for = failures
+        slot.recent_failures = failures
         self._places.rank(slot)

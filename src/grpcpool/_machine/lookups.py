@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable
 
 from .._values.events import LookUpFailed
-from .addresses import Leads
+from .addresses import Addressing
 from .effects import Look, Notify, Outbox
 
 # Between two look-ups.
@@ -43,7 +43,7 @@ class LookUps:
         outbox: Outbox,
         random: Callable[[], float],
         alarm_at: Callable[[float], None],
-        leads: Leads,
+        addressing: Addressing,
         *,
         name: str,
         timeout: float,
@@ -54,7 +54,7 @@ class LookUps:
             outbox: For the effect.
             random: Returns a float from 0 to below 1.
             alarm_at: Brings the pool's next deadline forward.
-            leads: How often to look up. If addresses are not looked up, only whether the pool is in use is of interest.
+            addressing: Whether and how often to look up. Without look-ups this only knows whether the pool is in use.
             name: The pool's.
             timeout: How long a look-up may take, in seconds: `connect_timeout`.
         """
@@ -63,16 +63,16 @@ class LookUps:
         self._outbox = outbox
         self._random = random
         self._alarm_at = alarm_at
-        self._every = math.inf if leads.every is None else leads.every
-        self._looks = leads.looks
-        self.discovered = leads.discovered
+        self._every = math.inf if addressing.every is None else addressing.every
+        self._looked_up = addressing.looked_up
+        self.discovered = addressing.discovered
         self.under_way = False
         # Whether connections wait for the first answer; for the first addresses, if these are `discovered`.
-        self.awaited = leads.looks
+        self.awaited = addressing.looked_up
         self.in_use = False
-        # The number of the last that has begun. Results of those with smaller numbers than the other are of no use any
-        # more: a later one has succeeded, or they are for a target that is not used now.
-        self._begun = self._used_from = 0
+        # The number of the last that has begun, and of the first whose result is still of use: for those before it, a
+        # later one has succeeded, or their target is not used now.
+        self._begun = self._valid_from = 0
         # When the one under way hangs; those that hang; and how many have in a row.
         self._hangs_at = math.inf
         self._hanging: set[int] = set()
@@ -96,7 +96,7 @@ class LookUps:
             return False
         self.in_use = True
         self._used_at = now
-        self.want(now)
+        self.look_soon(now)
         return True
 
     @property
@@ -104,18 +104,18 @@ class LookUps:
         """Whether the next use is to be reported."""
         return not self.in_use and self._every != math.inf
 
-    def want(self, now: float) -> None:
-        """Looks up soon."""
+    def look_soon(self, now: float) -> None:
+        """Looks up at once, or as soon as a look-up is allowed."""
         if self._every == math.inf:
             return
         self._wanted = True
         self._due_at = min(self._due_at, max(now, self._next_allowed_at()))
         self._alarm_at(self._due_at)
 
-    def want_first(self, now: float) -> None:
+    def look_first(self, now: float) -> None:
         """A connection waits for the first answer."""
         if not self.under_way:
-            self.want(now)
+            self.look_soon(now)
 
     def tick(self, acquired: int, now: float, *, idle: bool) -> bool:
         """Looks up, if that is due; returns whether the pool has come into use.
@@ -140,7 +140,7 @@ class LookUps:
         self.in_use = used or (self._wanted and self.in_use and lately)
         self._wanted = False
         self._due_at = now + self._pause()
-        if looks and self._looks:
+        if looks and self._looked_up:
             self._looked_at = now
             self._hangs_at = now + self._timeout
             self._begun += 1
@@ -151,9 +151,9 @@ class LookUps:
     def answered(self, number: int, now: float) -> bool:
         """That look-up has an answer; returns whether it is to be used."""
         counted_on = self._returned(number)
-        if number < self._used_from:
+        if number < self._valid_from:
             return False
-        self._used_from = number
+        self._valid_from = number
         self._failures = self._hung = 0
         self.awaited = False
         if counted_on or not self.under_way:
@@ -205,14 +205,14 @@ class LookUps:
 
     def switch(self, now: float) -> None:
         """Another target is used: what is looked up for the one before is of no use."""
-        self._used_from = self._begun + 1
+        self._valid_from = self._begun + 1
         if self.under_way:
             self._hanging.add(self._begun)
             self.under_way = False
         self._hung = 0
         if len(self._hanging) <= _MANY:
             self._looked_at = -math.inf
-        self.awaited = self._looks
+        self.awaited = self._looked_up
         self._wanted = True
         self._due_at = max(now, self._next_allowed_at())
         self._alarm_at(self._due_at)

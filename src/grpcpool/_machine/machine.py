@@ -28,17 +28,17 @@ The words: a *slot* holds one connection (`slot.py`). A *place* is one stream on
 (`places.py`) have the order of its *picker*: which slot serves next (`pickers.py`). An *ask* is for some streams of one
 slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.py`), which get their answers in
 `grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`).
-How many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`, when there are
-too many in `shrinking.py`, when they are replaced in `replacing.py`. Those with a *handicap* (`handicaps.py`), or
-without an answer (`silence.py`), lead to sick servers. Which target is used is decided in `endpoints.py`. Here all are
-put together. `__init__.py` has the invariants.
+When they are opened is decided in `growing.py`, when there are too many in `shrinking.py`, when they are replaced in
+`replacing.py`; how many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`.
+Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which target is
+used is decided in `endpoints.py`, what calls get while nothing is up in `outage.py`, and how a pool ends in
+`closing.py`. Here all are put together. `__init__.py` has the invariants.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import enum
-import math
 from collections.abc import Callable, Sequence
 
 from .._values.config import PoolConfig, check_size
@@ -46,13 +46,15 @@ from .._values.errors import Figures, Refusal
 from .._values.events import Opened, OpenFailed, Recovered
 from .._values.slot_states import CloseReason, SlotState
 from .._values.stats import PoolStats
-from .addresses import Leads
+from .addresses import Addressing
+from .closing import Closing
 from .counters import pool_stats
 from .deadlines import Deadlines
 from .effects import Close, Grant, Notify, Outbox, Watch
 from .endpoints import Endpoints
 from .fleet import Fleet
 from .grants import Grants
+from .growing import Growing
 from .open_queue import OpenQueue
 from .openers import OpenWaiter
 from .outage import Outage
@@ -76,7 +78,7 @@ class PoolMachine:
         name: str,
         random: Callable[[], float],
         primes: bool = False,
-        leads: Leads = Leads(),  # noqa: B008 -- it is immutable
+        addressing: Addressing = Addressing(),  # noqa: B008 -- it is immutable
     ) -> None:
         """Creates an empty pool, which opens nothing before its first use.
 
@@ -85,7 +87,7 @@ class PoolMachine:
             name: The pool's name in events and errors.
             random: Returns a float from 0 to below 1.
             primes: Whether connections are primed, also when they come back. Until then they get no calls.
-            leads: Where connections lead; by default that is not known.
+            addressing: How the addresses are known to which connections lead; by default they are not.
         """
         self.config = config
         self.name = name
@@ -93,19 +95,21 @@ class PoolMachine:
         self.queue = WaitQueue(config.resolved_target_streams)
         self._slots = SlotTable()
         self.places = make_places(config, self._slots, self.queue, random)
-        self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random, leads=leads)
+        self.fleet = Fleet(config, self.places, self.outbox, name=name, random=random, addressing=addressing)
         self.replacing = Replacing(self.fleet)
-        self.shrinking = Shrinking(self.fleet)
+        self.growing = Growing(self.fleet)
+        self.shrinking = Shrinking(self.fleet, self.growing)
         self.counters = self.fleet.counters
         self.outage = Outage(self.fleet, self.replacing, self.queue, self.outbox, primes=primes)
-        self.grants = Grants(self.fleet, self.queue, self.outage)
+        self.grants = Grants(self.fleet, self.growing, self.queue, self.outage)
         self.openers = OpenQueue(self.fleet, self.queue, self.outbox, self.grants.refuse)
-        self.endpoints = Endpoints(self.fleet, random, leads.endpoints, self.outage.which_are_needed)
-        self.deadlines = Deadlines(self.fleet, self.shrinking, self.replacing, self.endpoints, self.queue, self.openers)
+        self.endpoints = Endpoints(self.fleet, random, addressing.endpoints, self.outage.which_are_needed)
+        self.deadlines = Deadlines(
+            self.fleet, self.growing, self.shrinking, self.replacing, self.endpoints, self.queue, self.openers
+        )
         self._repair = Repair(self.fleet, self.queue, self.grants, self.openers)
+        self._closing = Closing(self.fleet, self.queue, self.grants, self.openers)
         self.closing = False
-        # When what is left of a closing pool is cut off.
-        self._closes_at = math.inf
 
     # --- asking and releasing -----------------------------------------------------------------------------------
 
@@ -124,17 +128,17 @@ class PoolMachine:
         if not self.fleet.active or self.fleet.lookups.rests:
             self.fleet.activate(now)
         if self._slots.lost and not self._slots.ready:
-            self.outage.want(now)
+            self.outage.connect_for_ask(now)
         slot = self.places.pick(waiter.streams) or self.outage.slot_for(waiter)
         if slot is not None:
             self.places.acquire(waiter.streams, waiter, slot)
             self.outbox.append(Grant(waiter, slot))
             if waiter.streams is not None:
-                for taken_back in self.fleet.grow(now):
+                for taken_back in self.growing.grow(now):
                     self.settle(taken_back, now)
-        elif self.grants.rejects():
+        elif self.grants.is_full():
             self.grants.reject(waiter, now)
-        elif waiter.fail_fast and self.outage.is_hopeless() and not self.outage.dials_for_call(now):
+        elif waiter.fail_fast and self.outage.is_hopeless() and not self.outage.dial_for_call(now):
             self.grants.refuse(waiter, Refusal.OPEN_FAILED, now)
             self.grants.fill(now)
         else:
@@ -176,8 +180,8 @@ class PoolMachine:
             self.grants.serve_all(now)
         return sheds and answers
 
-    def crowded(self, slot: Slot, calls: int, began: float, now: float) -> None:
-        """As `refused_stream`, for one of the `calls` on a lease, which keeps what it has."""
+    def note_refusal(self, slot: Slot, calls: int, began: float, now: float) -> None:
+        """As `refused_stream`, but releases nothing: for one of the `calls` on a lease, or one without a place."""
         if slot.state is SlotState.CLOSED:
             return
         if self.fleet.limits.refused(slot, began, now, calls=calls):
@@ -205,8 +209,8 @@ class PoolMachine:
             slot.used_at = now
         if holder is not None and not holder._released:
             self.release(slot, 1, holder, now)
-        if slot.overdue and slot.state is SlotState.READY:
-            self.replacing.watch_silence(slot, self.queue.asked, now)
+        if slot.overdue_calls and slot.state is SlotState.READY:
+            self.replacing.review_silence(slot, self.queue.asked, now)
 
     def discard(self, slot: Slot, streams: int | None, holder: Holder, now: float) -> None:
         """Releases a place and closes its connection: at once, or when the calls of others on it have ended."""
@@ -282,7 +286,7 @@ class PoolMachine:
 
     def open_failed(self, slot: Slot, error: BaseException, now: float) -> None:
         """The slot's connection could not be made. Some waiters fail: see `outage.py`."""
-        if self._fails(slot, error, now):
+        if self._dial_failed(slot, error, now):
             self._reconcile(now)
 
     def unreachable(self, slot: Slot, channel: object, error: BaseException, now: float) -> None:
@@ -290,10 +294,10 @@ class PoolMachine:
         if slot.state is SlotState.CLOSED:
             slot.channel = channel
             self.outbox.append(Close(slot))
-        elif self._fails(slot, error, now, channel):
+        elif self._dial_failed(slot, error, now, channel):
             self._reconcile(now, slot)
 
-    def _fails(self, slot: Slot, error: BaseException, now: float, channel: object = None) -> bool:
+    def _dial_failed(self, slot: Slot, error: BaseException, now: float, channel: object = None) -> bool:
         """A dial has failed, maybe with a `channel` that does not connect; returns whether `_reconcile` has to follow.
 
         The slot may have been kept, with room for calls.
@@ -319,7 +323,7 @@ class PoolMachine:
 
     def lost(self, slot: Slot, error: BaseException | None, now: float) -> None:
         """The slot's connection is down, by `error`: it gets nothing while another is up, and keeps what it carries."""
-        slot.down, slot.missed = True, error is not None
+        slot.down, slot.lost_by_call = True, error is not None
         if slot.kept:
             self.endpoints.lost(slot, now)
             return
@@ -331,7 +335,7 @@ class PoolMachine:
         self.outage.is_blocked_no_more(slot)
         self.outage.announce(slot, error)
         if error is not None:
-            self.outage.retire_rested(slot, now)
+            self.outage.retire_unused_as_long(slot, now)
         self.grants.fill(now)
 
     def blocked(self, slot: Slot, now: float, *, for_good: bool = False) -> None:
@@ -364,22 +368,22 @@ class PoolMachine:
             self.outbox.append(Notify(Recovered(pool=self.name, channel=slot.id, seconds=now - slot.lost_at)))
         self._reconcile(now, slot)
 
-    def not_late(self, slot: Slot, now: float) -> None:
-        """The deadline of an opening has come, but the loop or the process has stood still, see `Deadlines.spare`."""
-        self.deadlines.spare(slot, now)
+    def extend_opening(self, slot: Slot, now: float) -> None:
+        """The loop or the process has stood still until the deadline of an opening: extends it, see `deadlines.py`."""
+        self.deadlines.extend_opening(slot, now)
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def addresses(self, names: Sequence[str], number: int, now: float) -> None:
+    def addresses_found(self, names: Sequence[str], number: int, now: float) -> None:
         """That look-up has found these addresses, at least one: text such as `10.0.0.7:50051` or `[::1]:50051`."""
         if not self.closing and self.endpoints.found(names, number, now):
             self._reconcile(now)
 
-    def look_failed(self, error: BaseException, number: int, now: float) -> None:
+    def look_up_failed(self, error: BaseException, number: int, now: float) -> None:
         """That look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
-        if not self.closing and self.endpoints.look_failed(error, number, now):
-            for slot in self.fleet.held():
-                self._fails(slot, error, now)
+        if not self.closing and self.endpoints.look_up_failed(error, number, now):
+            for slot in self.fleet.awaiting_address():
+                self._dial_failed(slot, error, now)
             self._reconcile(now)
 
     # --- the whole pool -----------------------------------------------------------------------------------------
@@ -408,24 +412,11 @@ class PoolMachine:
 
         A later `close` can only bring the end forward.
         """
-        self._closes_at = min(self._closes_at, deadline)
+        # First: if this is interrupted, `repair` goes on from here.
+        self._closing.deadline = min(self._closing.deadline, deadline)
         self.closing = True
-        self.fleet.active = False
-        self.fleet.lookups.close()
-        self._shut(now)
+        self._closing.begin(now)
         self.tick(now)
-
-    def _shut(self, now: float) -> None:
-        self.grants.reservation.close()
-        self.grants.refuse_all([*self.queue], Refusal.CLOSED, now)
-        self.openers.close(now)
-        for slot in self._slots:
-            if slot.kept:
-                self.fleet.keep_no_longer(slot, CloseReason.POOL_CLOSED, now)
-            if slot.state is SlotState.DRAINING:
-                slot.deadline = min(slot.deadline, self._closes_at)
-            elif slot.state is not SlotState.CLOSED:
-                self.fleet.retire(slot, CloseReason.POOL_CLOSED, now, deadline=self._closes_at)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -443,8 +434,8 @@ class PoolMachine:
             self.openers.expire(now)
         late = [slot for slot in self._slots if slot.state is SlotState.OPENING and slot.deadline <= now]
         for slot in late:
-            self._fails(slot, self.deadlines.late(slot), now, slot.channel)
-        self.fleet.hang(now)
+            self._dial_failed(slot, self.deadlines.late(slot), now, slot.channel)
+        self.fleet.mark_hanging(now)
         for slot in self._slots:
             if slot.state is SlotState.DRAINING:
                 self.fleet.end_drain(slot, now)
@@ -452,10 +443,10 @@ class PoolMachine:
             if self.fleet.limits.grow(slot, now):
                 self.grants.serve(slot, now)
         self.shrinking.end_idle(now)
-        if rested := self.queue.rested(now):
-            # Maybe the first to ask, or the first since a failed `open()`.
+        if waiters := self.queue.to_wake(now):
+            # Maybe they are the first to ask, or the first since a failed `open()`.
             self.fleet.activate(now)
-            for waiter in rested:
+            for waiter in waiters:
                 self.grants.wake(waiter, now)
         self._reconcile(now, *(slot for slot in late if slot.state is SlotState.LOST))
 
@@ -471,7 +462,7 @@ class PoolMachine:
         self.shrinking.shrink(self.queue.asked, now)
         for slot in (*self.endpoints.review(now), *slots):
             self.settle(slot, now)
-        self.fleet.cover(now)
+        self.growing.cover(now)
         self.replacing.rotate(self.queue.asked, now)
         self.grants.fill(now)
         self.deadlines.rearm(now)
@@ -480,7 +471,7 @@ class PoolMachine:
         """An exception has ended a step halfway: makes everything fit what is certain, and completes it."""
         self._repair.complete(now)
         if self.closing:
-            self._shut(now)
+            self._closing.begin(now)
         self._reconcile(now, *(slot for slot in self._slots if slot.state is not SlotState.OPENING))
 
     # --- what others are shown ------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class OpenQueue:
             opening = self._slots.in_state(SlotState.OPENING)
             opener.pending = {slot for slot in opening if slot.replaces is None and not slot.probes}
         self._openers[opener] = None
-        if self._fleet.has_spare:
+        if self._fleet.has_other_targets:
             self._be_patient(opener, now)
         self.start_ready(now)
 

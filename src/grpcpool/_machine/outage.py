@@ -25,8 +25,8 @@ from .queue import Waiter, WaitQueue
 from .replacing import Replacing
 from .slot import Slot
 
-# A connection that was not used for so long has rested.
-_REST = 1.0
+# A connection that was not used for so long may be dead without notice.
+_UNUSED_FOR = 1.0
 
 # A dial takes less than this, unless it hangs.
 _MAY_BE_QUICK = 1.0
@@ -75,22 +75,22 @@ class Outage:
             lost = Lost(pool=self._fleet.name, channel=slot.id, cause=error, up=self._slots.ready)
             self._outbox.append(Notify(lost))
 
-    def retire_rested(self, slot: Slot, now: float) -> None:
-        """A call has shown that the slot's connection is dead, maybe since long: what has rested as long may be, too.
+    def retire_unused_as_long(self, slot: Slot, now: float) -> None:
+        """A call has shown that the slot's connection is dead, maybe since long: what was unused as long may be, too.
 
         A NAT or a load balancer forgets all connections that have been idle for as long, and notifies none of them.
         """
-        if slot.in_flight > 1 or now - slot.used_at < _REST:
+        if slot.in_flight > 1 or now - slot.used_at < _UNUSED_FOR:
             return
         for other in self._slots.in_state(SlotState.READY):
-            if not other.in_flight and other.idle_since() < slot.used_at + _REST:
+            if not other.in_flight and other.idle_since() < slot.used_at + _UNUSED_FOR:
                 self._fleet.retire(other, CloseReason.LOST, now)
 
-    def want(self, now: float) -> None:
-        """Something is asked for, and nothing is up: an attempt to connect is made for what is asked for first."""
+    def connect_for_ask(self, now: float) -> None:
+        """A place is asked for, and nothing is up: tries to connect if this is the first such ask of late."""
         lost = self._slots.in_state(SlotState.LOST)
         is_recalled = self.recall(now)
-        is_first = self._replacing.want(now)
+        is_first = self._replacing.note_ask(now)
         all_pause = all(slot.been_up and slot.pauses for slot in lost)
         if is_first and all_pause and not (is_recalled or self._slots.opening):
             self._attempt = self._fleet.dial(now, replaces=min(lost, key=lambda slot: slot.in_flight))
@@ -113,10 +113,6 @@ class Outage:
     def which_are_needed(self, now: float) -> Callable[[Slot], bool]:
         """Which lost connections should be made to connect again, see `Replacing.which_are_needed`."""
         return self._replacing.which_are_needed(self._queue.asked, now)
-
-    def is_needed(self, slot: Slot, now: float) -> bool:
-        """The same for one of them."""
-        return self.which_are_needed(now)(slot)
 
     def takes_calls(self, slot: Slot) -> bool:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
@@ -148,7 +144,7 @@ class Outage:
         lost = self._slots.in_state(SlotState.LOST)
         return not any(slot.blocked for slot in lost) and (self._primes or all(slot.exclusive for slot in lost))
 
-    def dials_for_call(self, now: float) -> bool:
+    def dial_for_call(self, now: float) -> bool:
         """A call that would rather fail finds nothing up or being dialled: returns whether it may wait for a dial.
 
         If `open()` has closed all that it had opened, or nothing but leases was asked for, there is no channel that is

@@ -108,7 +108,7 @@ class _Buckets(Places):
 
     def _bucket(self, slot: Slot, load: int) -> Link:
         """The bucket of the slot for a load for which it has none yet."""
-        handicap = self._handicap(slot.avoided_for)
+        handicap = self._handicap(slot.recent_failures)
         made = len(self._buckets)
         missing = handicap + load + 1 - made
         if missing > 0:
@@ -129,7 +129,7 @@ class _Buckets(Places):
         if after is not None:
             before = slot.previous
             before.next, after.previous = after, before
-        if load >= slot.takes:
+        if load >= slot.takes_up_to:
             slot.next = slot.previous = None
             return
         try:
@@ -159,7 +159,7 @@ class _Buckets(Places):
         if after is not None:
             before = slot.previous
             before.next, after.previous = after, before
-        if load >= slot.takes:
+        if load >= slot.takes_up_to:
             slot.next = slot.previous = None
         else:
             # It has carried more, but maybe all that it may, for which there is no bucket.
@@ -186,7 +186,7 @@ class _Buckets(Places):
     def rank(self, slot: Slot) -> None:
         here = slot in self
         self.remove(slot)
-        handicap = self._handicap(slot.avoided_for)
+        handicap = self._handicap(slot.recent_failures)
         self._assign(slot, handicap, slot.in_flight)
         if handicap and slot.state is _READY:
             self._avoided.add(slot)
@@ -263,7 +263,7 @@ class LeastLoaded(_Buckets):
         # From here on there is no call.
         before = slot.previous
         before.next, after.previous = after, before
-        if load >= slot.takes:
+        if load >= slot.takes_up_to:
             slot.next = slot.previous = None
         else:
             slot.next = bucket
@@ -315,7 +315,7 @@ class LeastLoaded(_Buckets):
         slot: Slot = bucket.next
         if slot.next is not bucket and next(self._coin):
             slot = slot.next
-        return slot if streams is None or slot.in_flight + streams <= slot.takes else self._roomy(streams)
+        return slot if streams is None or slot.in_flight + streams <= slot.takes_up_to else self._roomy(streams)
 
 
 class Fill(_Buckets):
@@ -336,7 +336,7 @@ class Fill(_Buckets):
         highest = min(self.target, len(self._buckets)) - 1
         below = (load for load in range(highest, low - 1, -1) if self._buckets[load])
         slot: Slot = self._buckets[next(below, low)].previous
-        return slot if slot.in_flight + streams <= slot.takes else self._roomy(streams)
+        return slot if slot.in_flight + streams <= slot.takes_up_to else self._roomy(streams)
 
 
 class RoundRobin(Places):
@@ -351,7 +351,7 @@ class RoundRobin(Places):
 
     def reload(self, slot: Slot, load: int) -> None:
         """A slot that is to carry more has had its turn; one that carries less keeps its turn."""
-        if load >= slot.takes:
+        if load >= slot.takes_up_to:
             self._take_out(slot)
             return
         self._circle[slot] = None
@@ -377,7 +377,7 @@ class RoundRobin(Places):
 
     def rank(self, slot: Slot) -> None:
         """A slot with a handicap keeps its turn, and is passed over."""
-        if slot.avoided_for and slot.state is _READY:
+        if slot.recent_failures and slot.state is _READY:
             self._avoided.add(slot)
         else:
             self._avoided.discard(slot)

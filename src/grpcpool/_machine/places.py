@@ -88,7 +88,7 @@ class Places(abc.ABC):
                 return None
         if slot.state is _READY:
             try:
-                self.reload(slot, slot.takes if streams is None else slot.in_flight + streams)
+                self.reload(slot, slot.takes_up_to if streams is None else slot.in_flight + streams)
             except BaseException:
                 self.rebuild()
                 raise
@@ -171,11 +171,11 @@ class Places(abc.ABC):
 
     def refresh(self, slot: Slot) -> None:
         """What a ready slot may carry has changed. Adds or removes it."""
-        self.reload(slot, slot.takes if slot.exclusive else slot.in_flight)
+        self.reload(slot, slot.takes_up_to if slot.exclusive else slot.in_flight)
 
     @abc.abstractmethod
     def rank(self, slot: Slot) -> None:
-        """The handicap of a slot (`Slot.avoided_for`) has changed, or may have since it was in service last."""
+        """The handicap of a slot (`Slot.recent_failures`) has changed, or may have since it was in service last."""
 
     def enter(self, slot: Slot) -> None:
         """Adds a slot that comes into service, if it has room."""

@@ -143,8 +143,8 @@ class WaitQueue:
         """Queues `waiter`, which asks for its place only later."""
         self._enter(waiter, self._paused)
 
-    def rested(self, now: float) -> list[Waiter]:
-        """The waiters whose pause is over; they still pause."""
+    def to_wake(self, now: float) -> list[Waiter]:
+        """The waiters whose pause is over, for `wake`."""
         return [waiter for waiter in self._paused if waiter.not_before <= now] if self._paused else []
 
     def wake(self, waiter: Waiter) -> None:
@@ -249,8 +249,8 @@ class WaitQueue:
 
     def next_deadline(self) -> float:
         """The earliest moment at which a waiter is refused, or its pause is over; `math.inf` for none."""
-        rested = min((waiter.not_before for waiter in self._paused), default=math.inf) if self._paused else math.inf
-        return min(rested, self._next_refusal())
+        wakes_at = min((waiter.not_before for waiter in self._paused), default=math.inf) if self._paused else math.inf
+        return min(wakes_at, self._next_refusal())
 
     def _next_refusal(self) -> float:
         while self._deadlines and self._deadlines[0][1] != self._deadlines[0][2].number:

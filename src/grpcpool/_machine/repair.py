@@ -47,12 +47,12 @@ class Repair:
             match slot.state:
                 case SlotState.CLOSED:
                     self._places.drop(slot)
-                    self._fleet.gone(slot)
-                case SlotState.OPENING if not slot.dialled and not slot.held:
+                    self._fleet.forget(slot)
+                case SlotState.OPENING if not slot.dialled and not slot.awaits_address:
                     self._outbox.append(Open(slot))
                 case SlotState.LOST:
                     self._outbox.append(Watch(slot))
                 case SlotState.READY if slot.replaces is not None:
-                    self._fleet.succeed(slot, now)
+                    self._fleet.retire_replaced(slot, now)
                 case _:
                     pass

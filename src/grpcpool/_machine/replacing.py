@@ -24,8 +24,8 @@ from .._values.slot_states import CloseReason, SlotState
 from .fleet import Fleet
 from .slot import Slot
 
-# After an ask that found nothing up, connections are wanted for so long: the next ask may be on its way.
-_WANTED_FOR = 10.0
+# After an ask that found nothing up, connections are needed for so long: the next ask may be on its way.
+_NEEDED_FOR = 10.0
 
 
 class Replacing:
@@ -37,7 +37,7 @@ class Replacing:
         self._slots = fleet.slots
         self._addresses = fleet.addresses
         self._silence = fleet.silence
-        self._wanted_until = self._recalled_until = -math.inf
+        self._asked_until = self._recalled_until = -math.inf
 
     def refresh(self, now: float) -> None:
         """Marks every connection of this moment for replacement."""
@@ -75,7 +75,7 @@ class Replacing:
             slot.reason = CloseReason.ADDRESS_GONE
         elif unresponsive:
             slot.reason = CloseReason.UNRESPONSIVE
-            self._silence.succeed(slot, successor)
+            self._silence.allow_longer(successor, slot)
 
     def retire_due(self, asked: int, now: float) -> None:
         """Drains connections that are to go, and need no successor.
@@ -100,7 +100,7 @@ class Replacing:
     def _enough(self, asked: int) -> int:
         return max(1, self._fleet.needed(asked))
 
-    def watch_silence(self, slot: Slot, asked: int, now: float) -> None:
+    def review_silence(self, slot: Slot, asked: int, now: float) -> None:
         """A call on the slot was not answered: replaces it if it has been silent for too long, or looks then."""
         if self._addresses.is_gone(slot):
             at = self._gone_at(asked)
@@ -111,15 +111,15 @@ class Replacing:
         else:
             self._fleet.alarm_at(at)
 
-    def want(self, now: float) -> bool:
-        """Something was asked for while nothing was up; returns whether that had not been so of late."""
-        first = now >= self._wanted_until
-        self._wanted_until = now + _WANTED_FOR
+    def note_ask(self, now: float) -> bool:
+        """A place was asked for while nothing was up; returns whether this is the first such ask of late."""
+        first = now >= self._asked_until
+        self._asked_until = now + _NEEDED_FOR
         return first
 
     def recall(self, now: float) -> None:
         """Lost connections are missed: what asks for a place may have gone before they are back."""
-        self._recalled_until = now + _WANTED_FOR
+        self._recalled_until = now + _NEEDED_FOR
 
     def which_are_needed(self, asked: int, now: float) -> Callable[[Slot], bool]:
         """Which lost connections should come back: because of the calls on them, or because they are missed.
@@ -129,7 +129,7 @@ class Replacing:
         """
         fleet = self._fleet
         are_missed = (fleet.active and self._slots.ready < fleet.min_size) or asked
-        if are_missed or now < max(self._wanted_until, self._recalled_until):
+        if are_missed or now < max(self._asked_until, self._recalled_until):
             return lambda _: True
         unserved = self._addresses.unserved() if fleet.lookups.in_use else set()
         return lambda slot: slot.in_flight > 0 or slot.address in unserved
@@ -146,7 +146,7 @@ class Replacing:
         gone_at = self._gone_at(asked) if gone else math.inf
         lost = [slot for slot in waiting if slot.state is SlotState.LOST]
         needed = set(filter(self.which_are_needed(asked, now), lost)) if lost else set()
-        overdue = {slot for slot in waiting if slot.overdue and slot.state is SlotState.READY}
+        overdue = {slot for slot in waiting if slot.overdue_calls and slot.state is SlotState.READY}
         suspected = overdue if overdue and not self._silence.are_all_silent() else set()
         for slot in waiting:
             at = slot.retire_at
@@ -173,4 +173,4 @@ class Replacing:
         """Whether one more connection may be replaced now: a quarter at a time, and while failing one attempt."""
         if self._addresses.failures and self._slots.opening:
             return False
-        return self._slots.replacing < max(1, -(-self._slots.connections // 4))
+        return self._slots.successors_under_way < max(1, -(-self._slots.connections // 4))

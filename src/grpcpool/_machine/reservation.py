@@ -74,16 +74,16 @@ class Reservation:
             slot = min(fitting, key=lambda slot: slot.in_flight, default=None)
             if slot is not None:
                 self.slot, self._waiter = slot, waiter
-                self._keep(slot, reserved=True)
+                self._mark(slot, reserved=True)
                 return
 
     def end(self) -> None:
         """Ends the reservation: the slot takes others again."""
         slot, self.slot, self._waiter = self.slot, None, None
         if slot is not None:
-            self._keep(slot, reserved=False)
+            self._mark(slot, reserved=False)
 
-    def _keep(self, slot: Slot, *, reserved: bool) -> None:
+    def _mark(self, slot: Slot, *, reserved: bool) -> None:
         slot.reserve(reserved=reserved)
         if slot.state is SlotState.READY:
             self._places.refresh(slot)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from .._values.slot_states import CloseReason, SlotState
 from .fleet import Fleet
+from .growing import Growing
 from .slot import Slot
 
 # What has the smallest number is needed least.
@@ -26,9 +27,10 @@ _RANKS = {SlotState.OPENING: 0, SlotState.LOST: 1, SlotState.READY: 2}
 class Shrinking:
     """Reduces the number of connections of one pool."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        """For the connections of `fleet`."""
+    def __init__(self, fleet: Fleet, growing: Growing) -> None:
+        """For the connections of `fleet`; `growing` remembers what was too few."""
         self._fleet = fleet
+        self._growing = growing
         self._slots = fleet.slots
 
     def resize(self, min_size: int, max_size: int, now: float) -> None:
@@ -37,23 +39,23 @@ class Shrinking:
         # A successor goes with the slot that it was to replace, and does not count: each of these is one less.
         for slot in self._least_needed(dialled=True)[: max(0, self._slots.connections - max_size)]:
             self._fleet.retire(slot, CloseReason.SHRINK, now)
-        self._fleet.regauge(now)
+        self._fleet.size_changed(now)
 
     def shrink(self, asked: int, now: float) -> None:
         """At the end of a watch, drains a slot without which the peak, and `asked` that wait, would have fit."""
-        if self._fleet.config.idle_timeout is None or now < self._fleet.watch_ends_at:
+        if self._fleet.config.idle_timeout is None or now < self._fleet.peak_watch_ends_at:
             return
         most = max(self._fleet.places.peak, self._fleet.places.load + asked)
         needed = max(self._fleet.min_size, -(-most // self._fleet.target))
         if self._fleet.lookups.in_use:
             needed = max(needed, min(self._fleet.max_size, self._fleet.addresses.keeps()))
-        if most >= self._fleet.outgrown_at:
+        if most >= self._growing.outgrown_at:
             # Otherwise what is drained now would be dialled again at the next such peak.
-            needed = max(needed, self._fleet.outgrown + 1)
+            needed = max(needed, self._growing.outgrown + 1)
         if len(self._slots.in_service()) > needed and (slots := self._least_needed(dialled=False)):
             self._fleet.retire(slots[0], CloseReason.SHRINK, now)
-        if self._fleet.watch_ends_at <= now:
-            self._fleet.begin_watch(now, self._fleet.config.idle_timeout)
+        if self._fleet.peak_watch_ends_at <= now:
+            self._fleet.begin_peak_watch(now, self._fleet.config.idle_timeout)
 
     def end_idle(self, now: float) -> None:
         """Closes what has been idle for `idle_timeout`, above `min_size`.

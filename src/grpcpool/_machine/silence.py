@@ -42,7 +42,7 @@ class Silence:
         self._listen(slot, now)
         slot.silent_at = now
         if slot.answered_at <= began < math.inf:
-            slot.overdue += 1
+            slot.overdue_calls += 1
 
     def _listen(self, slot: Slot, now: float) -> None:
         """Takes note of what has been answered since the last look."""
@@ -51,32 +51,32 @@ class Silence:
         # When exactly a message came is not known.
         slot.answered_at = slot.used_at if slot.heard == slot.heard_before else now
         if slot.silent_at != -math.inf:
-            slot.patience = 1
+            slot.silence_factor = 1
         slot.heard_before = slot.heard
         slot.silent_at = slot.used_at
-        slot.overdue = 0
+        slot.overdue_calls = 0
 
     def begin_again(self, slot: Slot, now: float) -> None:
         """The slot has another connection: what was not answered before says nothing of that."""
-        slot.overdue, slot.answered_at = 0, now
+        slot.overdue_calls, slot.answered_at = 0, now
         slot.silent_at, slot.heard_before = slot.used_at, slot.heard
 
     def ends_at(self, slot: Slot, now: float) -> float:
         """When a ready slot that stays silent is to be replaced, unless all are; `math.inf` if it is not suspected."""
-        if slot.overdue < _OVERDUE:
+        if slot.overdue_calls < _OVERDUE:
             return math.inf
         self._listen(slot, now)
-        if slot.overdue < _OVERDUE:
+        if slot.overdue_calls < _OVERDUE:
             return math.inf
-        return slot.answered_at + slot.patience * self._after
+        return slot.answered_at + slot.silence_factor * self._after
 
     def are_all_silent(self) -> bool:
         """Whether every ready slot is silent."""
         return all(map(self._is_silent, self._slots.in_state(SlotState.READY)))
 
     def _is_silent(self, slot: Slot) -> bool:
-        return slot.overdue > 0 and slot.used_at == slot.silent_at and slot.heard == slot.heard_before
+        return slot.overdue_calls > 0 and slot.used_at == slot.silent_at and slot.heard == slot.heard_before
 
-    def succeed(self, slot: Slot, successor: Slot) -> None:
-        """A silent slot is replaced: its successor has longer to answer."""
-        successor.patience = 2 * slot.patience
+    def allow_longer(self, successor: Slot, replaced: Slot) -> None:
+        """The slot that is `replaced` was silent: its successor has twice as long to answer."""
+        successor.silence_factor = 2 * replaced.silence_factor

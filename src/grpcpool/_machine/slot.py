@@ -83,8 +83,8 @@ class Slot(Link):
         "address",
         "announced",
         "answered_at",
-        "avoided_for",
         "avoided_until",
+        "awaits_address",
         "back_at",
         "been_up",
         "beside",
@@ -103,31 +103,31 @@ class Slot(Link):
         "hangs_at",
         "heard",
         "heard_before",
-        "held",
         "id",
         "in_flight",
         "kept",
         "kept_until",
         "limit_grows_at",
         "lost_at",
-        "missed",
+        "lost_by_call",
         "opened_at",
-        "overdue",
+        "overdue_calls",
         "overflow",
-        "patience",
         "pauses",
         "probes",
         "reason",
+        "recent_failures",
         "refused_alone",
         "refused_alone_at",
         "refused_at",
         "replaces",
         "reserved",
         "retire_at",
+        "silence_factor",
         "silent_at",
         "state",
         "successor",
-        "takes",
+        "takes_up_to",
         "unused_since",
         "used_at",
     )
@@ -143,7 +143,13 @@ class Slot(Link):
         """
         self.id = number
         self.state = SlotState.OPENING
-        # Whether a waiter that asks for much is to get it; then it takes nothing else.
+
+        # What it carries, and may carry: see `places.py`, `limits.py`, `reservation.py`.
+        self.in_flight = 0
+        self.exclusive = False
+        # Places that it has ever granted.
+        self.calls = 0
+        # Whether it is kept for a waiter that asks for much: then it takes nothing else.
         self.reserved = False
         self.limit = limit
         # When a limit that the server has lowered grows by a step.
@@ -151,73 +157,71 @@ class Slot(Link):
         # When it last refused a call; when it was opened, if it has not.
         self.refused_at = now
         # When it last refused a call that was alone, and how often it has in a row.
-        self.refused_alone_at = -math.inf
-        self.refused_alone = 0
-        self.in_flight = 0
-        self.exclusive = False
-        self.calls = 0
-        # Belongs to the driver: a grpc.Channel, a grpc.aio.Channel, or a fake. The machine only carries it.
+        self.refused_alone_at, self.refused_alone = -math.inf, 0
+
+        # Its order among others, see `pickers.py`: its neighbours in a ring, `None` if it is in none; the buckets that
+        # it may be in, by what it carries.
+        self.next = self.previous = None
+        self.buckets: Sequence[Link] = ()
+
+        # The driver's: a grpc.Channel, a grpc.aio.Channel, or a fake; and whether it has begun to open that.
         self.channel: Any = None
-        # Where it leads; `None` if that is not known. While it is held, the addresses are still being looked up.
+        self.dialled = False
+
+        # Where it leads; `None` if that is not known. Whether it is dialled only after a look-up. See `addresses.py`.
         self.address: str | None = None
-        self.held = False
-        # Of targets in an order of preference: which of them; whether this finds out if a preferred one is up; whether
-        # it is kept while another is used, and until when.
+        self.awaits_address = False
+        # Which target that is, in the order of preference; whether it only finds out if a preferred one is up; whether
+        # it is kept while another one is used, and until when. See `endpoints.py`.
         self.endpoint = 0
         self.probes = False
         self.kept, self.kept_until = False, math.inf
-        # Whether the driver has begun to open it; set by the driver.
-        self.dialled = False
-        # Whether it has ever been READY.
-        self.been_up = False
-        # While OPENING: when it is no longer counted on, and whether that has come; whether it is dialled beside such a
-        # one, in its place.
+
+        # While OPENING: when it is no longer counted on, and whether that has come; whether it was dialled because
+        # others hang.
         self.hangs_at, self.hangs = math.inf, False
         self.beside = False
-        self.opened_at = now
-        self.used_at = now
-        # For a slot that has carried nothing yet: since when it, or the slot that it replaced, has been idle.
-        self.unused_since = now
-        # When it was taken back, if it drained: it has all of `idle_timeout` again.
-        self.back_at = -math.inf
         # While OPENING: when the attempt fails. While DRAINING: when its calls are cancelled.
         self.deadline = deadline
-        # When it is due for a successor, by its age or because of a refresh.
-        self.retire_at = math.inf
-        # While LOST: since when; whether gRPC could not reconnect it, and pauses until it tries again (set by the
-        # driver); when it is replaced if it is needed and not back; whether a call has shown that it is down.
-        self.lost_at = math.inf
-        self.pauses = False
-        self.given_up_at = math.inf
-        self.missed = False
-        # Why it is to be replaced, or drains.
-        self.reason = CloseReason.AGE
+        # When it was dialled; from then on, when it came up. Whether it ever has.
+        self.opened_at = now
+        self.been_up = False
         # Whether it is beyond `max_size`.
         self.overflow = False
-        # Whether gRPC may hold the lock of its channel for ever: then no call is made on it.
-        self.blocked = False
-        # Whether its loss has been announced: not while that is only suspected.
-        self.announced = True
-        # Last known to be down, whatever its state.
-        self.down = False
+
+        # When a place on it was last released; while none ever was: since when it, or the slot that it replaced, has
+        # been idle.
+        self.used_at = self.unused_since = now
+        # When it was taken back, if it drained: it has all of `idle_timeout` again.
+        self.back_at = -math.inf
+
         # What is dialled to replace it, and what it was dialled to replace.
         self.successor: Slot | None = None
         self.replaces: Slot | None = None
-        # Calls on it that failed as calls do on a sick server: in all, and of late, until that is forgotten.
-        self.failures = 0
-        self.avoided_for = 0
+        # When it is due for a successor, by its age or because of a refresh; why it is to be replaced, or drains.
+        self.retire_at, self.reason = math.inf, CloseReason.AGE
+
+        # Whether it was down when that was last known, whatever its state.
+        self.down = False
+        # While LOST: since when; whether a call has shown that; whether it was announced, and not only suspected.
+        self.lost_at, self.lost_by_call, self.announced = math.inf, False, True
+        # While LOST: whether gRPC pauses before it tries to connect again (set by the driver); when it is given up, and
+        # replaced if it is needed.
+        self.pauses, self.given_up_at = False, math.inf
+        # Whether gRPC may hold the lock of its channel for ever: then no call is made on it.
+        self.blocked = False
+
+        # Calls on it that failed as calls do on a sick server: in all, and of late, until then. See `handicaps.py`.
+        self.failures = self.recent_failures = 0
         self.avoided_until = math.inf
-        # Messages that streams on it have received (counted by the driver), and how many at the last look; when it last
-        # answered, as far as that is known; when the last call ended without an answer; how many have ended at their
-        # deadline since it answered; and how much longer than usual it may be silent. See `silence.py`.
+
+        # When it last answered, as far as that is known; when the last call ended without an answer; how many calls
+        # have ended at their deadline since the answer; how many times longer than others it may be silent; messages
+        # that its streams have received (counted by the driver), and how many by the last look. See `silence.py`.
+        self.answered_at, self.silent_at = now, -math.inf
+        self.overdue_calls = 0
+        self.silence_factor = 1
         self.heard = self.heard_before = 0
-        self.answered_at = now
-        self.silent_at = -math.inf
-        self.overdue = 0
-        self.patience = 1
-        # Its neighbours in the picker's ring, `None` if it is in none; and where it belongs, by what it carries.
-        self.next = self.previous = None
-        self.buckets: Sequence[Link] = ()
 
     @property
     def limit(self) -> int:
@@ -228,7 +232,7 @@ class Slot(Link):
     def limit(self, limit: int) -> None:
         self._limit = limit
         # Up to how many streams it takes new ones: what a picker has to know.
-        self.takes = 0 if self.reserved else limit
+        self.takes_up_to = 0 if self.reserved else limit
 
     def reserve(self, *, reserved: bool) -> None:
         """Keeps what becomes free for one waiter, or ends that. `Places.refresh` has to follow."""

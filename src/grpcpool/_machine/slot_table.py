@@ -28,8 +28,8 @@ class _Kind(NamedTuple):
 
     state: SlotState
     hangs: bool
-    succeeds: bool
-    is_succeeded: bool
+    is_successor: bool
+    has_successor: bool
     probes: bool
     address: str | None
 
@@ -47,7 +47,7 @@ class SlotTable:
         lost: Connections in service, but known to be down.
         draining: Connections that take nothing new.
         successors: Connections being opened to replace one that is still in service.
-        replacing: Those of them that do not hang.
+        successors_under_way: Those of them that do not hang.
         connections: What counts against `max_size`.
         leading: How many lead to each address, or are to; of one that is being replaced and its successor, the latter.
         ready_to, lost_to, opening_to, hanging_to: How many are ready, and so on, to each address.
@@ -63,7 +63,7 @@ class SlotTable:
     def _reset(self) -> None:
         self._counted: dict[Slot, _Kind] = {}
         self.opening = self.ready = self.lost = self.draining = self.successors = self.connections = 0
-        self.under_way = self.hanging = self.probing = self.replacing = 0
+        self.under_way = self.hanging = self.probing = self.successors_under_way = 0
         self.leading: Counter[str | None] = Counter()
         self.ready_to: Counter[str | None] = Counter()
         self.lost_to: Counter[str | None] = Counter()
@@ -113,7 +113,7 @@ class SlotTable:
         self.all = tuple(self._slots.values())
         self._add(self._counted.pop(slot), -1)
 
-    def part(self, successor: Slot) -> Slot | None:
+    def separate(self, successor: Slot) -> Slot | None:
         """Separates `successor` from the slot that it was to replace; returns that slot, if there is one."""
         replaced = successor.replaces
         if replaced is not None:
@@ -122,7 +122,7 @@ class SlotTable:
             self.count(replaced)
         return replaced
 
-    def hang(self, slot: Slot) -> None:
+    def mark_hanging(self, slot: Slot) -> None:
         """The connection takes too long to open."""
         slot.hangs, slot.hangs_at = True, math.inf
         self.count(slot)
@@ -135,8 +135,8 @@ class SlotTable:
         kind = _Kind(
             slot.state,
             hangs=slot.hangs,
-            succeeds=slot.replaces is not None,
-            is_succeeded=slot.successor is not None,
+            is_successor=slot.replaces is not None,
+            has_successor=slot.successor is not None,
             probes=slot.probes,
             address=slot.address,
         )
@@ -146,9 +146,9 @@ class SlotTable:
         self._add(kind, 1)
 
     def _add(self, kind: _Kind, number: int) -> None:
-        if kind.succeeds:
+        if kind.is_successor:
             self.successors += number
-            self.replacing += 0 if kind.hangs else number
+            self.successors_under_way += 0 if kind.hangs else number
         if kind.probes:
             # It leads to a target that is not used, and counts for nothing else.
             self.probing += number
@@ -167,7 +167,7 @@ class SlotTable:
         self.opening += number
         if kind.hangs:
             self.hanging += number
-        elif not kind.succeeds:
+        elif not kind.is_successor:
             self.under_way += number
 
     def _add_to_address(self, kind: _Kind, number: int) -> None:
@@ -181,7 +181,7 @@ class SlotTable:
                 _add(self.lost_to, kind.address, number)
             case _:
                 return
-        _add(self.leading, kind.address, 0 if kind.is_succeeded else number)
+        _add(self.leading, kind.address, 0 if kind.has_successor else number)
 
     def recount(self) -> None:
         """Counts all slots again, after a change was interrupted."""

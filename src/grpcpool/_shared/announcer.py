@@ -27,7 +27,7 @@ from .._values.listener import HOOKS, Listener, hears_releases
 from .._values.plain_text import plain
 from .event_text import describe, level_of
 from .plain_tracebacks import PlainTracebacks
-from .signals import may_be_a_signals
+from .signal_handlers import may_be_of_handler
 
 logger = logging.getLogger("grpcpool")
 logger.addFilter(PlainTracebacks())
@@ -54,7 +54,7 @@ class Announcer:
         try:
             self._log(event)
         except Exception as error:
-            if may_be_a_signals(error):
+            if may_be_of_handler(error):
                 raise
             logger.exception("pool %r: %s could not be logged", event.pool, type(event).__name__)
         hook = HOOKS[type(event)]
@@ -62,7 +62,7 @@ class Announcer:
             try:
                 getattr(listener, hook)(event)
             except BaseException as error:
-                if may_be_a_signals(error):
+                if may_be_of_handler(error):
                     raise
                 logger.exception("pool %r: listener %r failed in %s", event.pool, type(listener).__name__, hook)
 

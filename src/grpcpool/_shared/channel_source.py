@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 
 from .._grpc.client_modules import AIO_CHANNELS
-from .._machine.addresses import Leads
+from .._machine.addresses import Addressing
 from .constructors import run_factory
-from .destination import LEFT_TO_GRPC, AddressSource, leads_of
+from .destination import LEFT_TO_GRPC, AddressSource, addressing_of
 from .targets import TargetFactory, named_after
 
 _OTHER_WORLD = {
@@ -59,9 +59,9 @@ class ChannelSource:
             self.destinations, self.addresses = factory.destinations, factory.addresses
 
     @property
-    def leads(self) -> Leads:
-        """What the machine is to know of where channels lead."""
-        return leads_of(self.destinations)
+    def addressing(self) -> Addressing:
+        """How the addresses are known to which channels lead."""
+        return addressing_of(self.destinations)
 
     @property
     def retries(self) -> bool | None:
@@ -83,6 +83,6 @@ class ChannelSource:
     def known(self, endpoint: int) -> list[str] | None:
         """The addresses of a target that need no look-up; `None` if it needs one."""
         destination = self.destinations[endpoint]
-        if destination.leads.addresses:
-            return [*destination.leads.addresses]
+        if destination.addressing.addresses:
+            return [*destination.addressing.addresses]
         return [self.targets[endpoint]] if destination.is_left_to_grpc and self.addresses is None else None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from .._grpc.options import has_policy, resolution_interval, uses_proxy
-from .._machine.addresses import Leads
+from .._machine.addresses import Addressing
 
 AddressSource = Callable[[], Any]
 """Returns the current addresses, such as ``["10.0.0.7:50051"]``; on asyncio it may be a coroutine function."""
@@ -39,14 +39,14 @@ class Destination(NamedTuple):
     """Where a target leads.
 
     Attributes:
-        leads: What the machine is to know of it.
+        addressing: How its addresses are known.
         host: The name to look up; `None` if none is.
         port: Its port: a number, or the name of a service.
         authority: The name of the server, which TLS verifies and which calls carry; `None` for that of gRPC.
         is_left_to_grpc: Whether the pool cannot know where channels lead.
     """
 
-    leads: Leads = Leads()
+    addressing: Addressing = Addressing()
     host: str | None = None
     port: str = _DEFAULT_PORT
     authority: str | None = None
@@ -70,7 +70,9 @@ def destination_of(
     every = resolution_interval(options)
     if addresses is not None:
         host = _host_of(target)
-        return Destination(Leads(looks=True, discovered=True, every=every), authority=None if host is None else host[0])
+        return Destination(
+            Addressing(looked_up=True, discovered=True, every=every), authority=None if host is None else host[0]
+        )
     if has_policy(options):
         return LEFT_TO_GRPC
     if (listed := _LIST.fullmatch(target)) is not None:
@@ -84,19 +86,19 @@ def _to_host(target: str, options: Sequence[tuple[str, Any]], every: float, *, s
         return LEFT_TO_GRPC
     text, name, port = host
     if (literal := address_of(text)) is not None:
-        return Destination(Leads(addresses=(literal,)))
+        return Destination(Addressing(addresses=(literal,)))
     if not spread or ":" in name or uses_proxy(name, options, os.environ):
         return LEFT_TO_GRPC
-    return Destination(Leads(looks=True, every=every, either_family=True), name, port, authority=text)
+    return Destination(Addressing(looked_up=True, every=every, either_family=True), name, port, authority=text)
 
 
-def leads_of(destinations: Sequence[Destination]) -> Leads:
-    """What the machine is to know of several targets in an order of preference, or of one."""
+def addressing_of(destinations: Sequence[Destination]) -> Addressing:
+    """How the addresses of one target are known, or of several in an order of preference."""
     if len(destinations) == 1:
-        return destinations[0].leads
-    every = min((each.leads.every or _EVERY) for each in destinations)
-    either_family = any(each.leads.either_family for each in destinations)
-    return Leads(looks=True, every=every, either_family=either_family, endpoints=len(destinations))
+        return destinations[0].addressing
+    every = min((each.addressing.every or _EVERY) for each in destinations)
+    either_family = any(each.addressing.either_family for each in destinations)
+    return Addressing(looked_up=True, every=every, either_family=either_family, endpoints=len(destinations))
 
 
 def _to_list(texts: list[str], every: float, *, spread: bool) -> Destination:
@@ -104,7 +106,7 @@ def _to_list(texts: list[str], every: float, *, spread: bool) -> Destination:
     known = [name for name in names if name is not None]
     if len(known) < len(names) or (len(known) > 1 and not spread):
         return LEFT_TO_GRPC
-    return Destination(Leads(addresses=known, every=every if len(known) > 1 else None))
+    return Destination(Addressing(addresses=known, every=every if len(known) > 1 else None))
 
 
 def _host_of(target: str) -> tuple[str, str, str] | None:

@@ -1,8 +1,8 @@
-"""What both drivers of a pool share: one lock around the machine, and the order in which its effects are carried out.
+"""What both drivers of a pool share: one lock around the machine, and what the operations of a pool do with it.
 
-Every change goes the same way: take the lock, report the event to the machine, release the lock, carry out the effects
-(`commit`). No foreign code (factory, prime, listeners, gRPC) runs with the lock held. The asyncio driver has a lock as
-well: a lease may be dropped, and a snapshot taken, on any thread.
+Every change goes the same way: take the lock, report the event to the machine, release the lock (`tell`), carry out the
+effects (`commit`, see `carrying_out.py`). No foreign code (factory, prime, listeners, gRPC) runs with the lock held.
+The asyncio driver has a lock as well: a lease may be dropped, and a snapshot taken, on any thread.
 
 A driver adds how connections are opened and closed, what calls `tick`, and how the end is awaited (`_sync/driver.py`,
 `_aio/driver.py`). It does not know the pool that it serves, so that a pool without references is collected although its
@@ -19,12 +19,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
 import grpc
 
 from .._grpc.status import Status
-from .._machine.effects import Act, Close, EffectQueue, Grant, Look, Notify, Open, Refuse, Started, Watch
+from .._machine.effects import Notify
 from .._machine.machine import PoolMachine
 from .._machine.openers import OpenWaiter
 from .._machine.places import Holder
@@ -36,11 +36,12 @@ from .._values.listener import Listener
 from .._values.plain_text import plain
 from .._values.slot_states import SlotState
 from .announcer import Announcer, logger
+from .carrying_out import CarryingOut
 from .channel_source import ChannelSource
 from .clock import Clock, dates_of
-from .lateness import not_late
+from .deferred_work import do_deferred_work
+from .lateness import openings_to_extend
 from .leaks import LeakWatch
-from .left_work import do_left_work
 from .losses import LossWatch
 from .methods import Methods
 from .pool_state import pool_state
@@ -56,7 +57,7 @@ _SEED = random.getrandbits(64)
 _FIRST_PAUSE = 0.01
 
 
-class Driver(abc.ABC):
+class Driver(CarryingOut):
     """What acts for one pool."""
 
     # Seconds for which a connection that was seen up is leased without another check, which costs as much as half an
@@ -93,8 +94,10 @@ class Driver(abc.ABC):
         # Where a finalizer has last interrupted a thread that held the lock of the machine, see `interrupts`.
         self.interrupted_at: tuple[int, int] | None = None
         self.primes = config.prime is not None
-        leads = source.leads._replace(seed=hash((_SEED, os.getpid())))
-        self.machine = PoolMachine(self.config, name=name, random=random.random, primes=self.primes, leads=leads)
+        addressing = source.addressing._replace(seed=hash((_SEED, os.getpid())))
+        self.machine = PoolMachine(
+            self.config, name=name, random=random.random, primes=self.primes, addressing=addressing
+        )
         self.places = self.machine.places
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
         self.announcer = Announcer()
@@ -103,7 +106,7 @@ class Driver(abc.ABC):
         # Slots that are being primed again.
         self.priming: set[Slot] = set()
         self.losses = LossWatch(self.machine, self.tell, self._back, self.monotonic)
-        # Work that finalizers leave, because they must not take the lock.
+        # Work of finalizers, which must not take the lock.
         self.deferred: deque[Callable[[], object]] = deque()
         # Set on the parent's driver in a forked child, where it is never used again.
         self.void = False
@@ -111,20 +114,8 @@ class Driver(abc.ABC):
     # --- what a driver adds -------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def open_channel(self, slot: Slot) -> None:
-        """Opens the slot's connection in the background, once, and reports the result to the machine."""
-
-    @abc.abstractmethod
     def prime_again(self, slot: Slot) -> None:
         """Primes the slot's connection, which is back, in the background; then calls `primed_again`."""
-
-    @abc.abstractmethod
-    def look_up(self, number: int) -> None:
-        """Looks up the target's addresses in the background, and reports the result to the machine."""
-
-    @abc.abstractmethod
-    def close_channel(self, slot: Slot) -> None:
-        """Closes the slot's channel in the background, and ends what is still being done to open it."""
 
     @abc.abstractmethod
     def check_slots(self, slots: list[tuple[Slot, bool]]) -> None:
@@ -220,68 +211,7 @@ class Driver(abc.ABC):
             self.leaks = None  # Leases that are still held have no connection any more.
             self.finish()
         if self.machine.fleet.alarm < self.wakes_at or self.losses.next_check < self.wakes_at:
-            self.see_to_alarm()
-
-    def _carry_out(self, queue: EffectQueue[T], carry_out_next: Callable[[EffectQueue[T]], None]) -> None:
-        """Carries out a queue of effects in its order, unless another thread, or a caller of this one, is doing so.
-
-        The thread looks at the queue once more after it has left it, so that nothing added meanwhile stays in it.
-        """
-        while queue:
-            mine = False
-            try:
-                with self.lock:
-                    if not queue.claimed:
-                        queue.claimed = mine = True
-                if not mine:
-                    return
-                queue.drain(carry_out_next)
-            finally:
-                if mine:
-                    queue.claimed = False
-
-    def _act(self, queue: EffectQueue[Act]) -> None:
-        """Carries out the first act, and removes it then: one that was interrupted is carried out once more."""
-        act = queue[0]
-        again = queue.tried is act
-        queue.tried = None if again else act
-        try:
-            match act:
-                case Grant(waiter=waiter, slot=slot):
-                    waiter.granted(slot)
-                case Close(slot=slot):
-                    self.close_channel(slot)
-                case Refuse(waiter=waiter):
-                    waiter.refused(refusal_error(self.name, act.refusal, act.figures, act.cause))
-                case Started(waiter=waiter):
-                    waiter.started()
-                case Watch(slot=slot):
-                    self.losses.lost(slot)
-                case Look(number=number):
-                    self.look_up(number)
-                case _:
-                    assert_never(act)
-        except BaseException:
-            if again:
-                queue.popleft()
-            raise
-        queue.popleft()
-        queue.tried = None
-
-    def _emit(self, queue: EffectQueue[Notify]) -> None:
-        """Emits the first event, once, whatever listeners raise."""
-        event = queue[0].event
-        try:
-            queue.popleft()
-        finally:
-            self.announcer.emit(event)
-
-    def _dial(self, queue: EffectQueue[Open]) -> None:
-        """Opens the first connection. If that is interrupted, it is asked for again; `open_channel` opens it once."""
-        slot = queue[0].slot
-        self.open_channel(slot)
-        queue.popleft()
-        self.losses.begin()
+            self.ensure_tick()
 
     def _back(self, slot: Slot) -> None:
         """A lost connection is up again."""
@@ -300,7 +230,7 @@ class Driver(abc.ABC):
             text = "pool %r: connection %d is back, but prime failed: %s: %s"
             logger.warning(text, self.name, slot.id, type(error).__name__, plain(str(error)))
             self.losses.lost_again(slot)
-            self.see_to_alarm()
+            self.ensure_tick()
 
     def check_slots_now(self, slots: list[tuple[Slot, bool]]) -> None:
         """Checks whether each slot's connection is up, and makes it connect if that is asked for."""
@@ -379,7 +309,7 @@ class Driver(abc.ABC):
 
     # --- calls --------------------------------------------------------------------------------------------------
 
-    def may_send_again(self, resends: int) -> bool:
+    def has_resends_left(self, resends: int) -> bool:
         """Whether a call that has been sent again so often may be sent once more."""
         return resends < self.config.max_resends
 
@@ -391,20 +321,20 @@ class Driver(abc.ABC):
             at_once: Whether the first time needs no pause, see `PoolMachine.refused_stream`.
             waits: Whether it was not refused, but waits for ready. That needs no pause.
         """
-        if not self.may_send_again(resends):
+        if not self.has_resends_left(resends):
             return None
         if waits or (at_once and not resends):
             return -math.inf
         # Jitter: the server has refused many calls at once.
         return self.monotonic() + _FIRST_PAUSE * 2.0**resends * (1 - random.random() / 2)  # noqa: S311 -- no secret
 
-    def could_not_send(self, slot: Slot, holder: Holder, began: float, status: Status, *, waits: bool) -> bool:
-        """A call failed. If it was never sent, because its connection is down, and another is up: releases its place.
+    def release_unsent(self, slot: Slot, holder: Holder, began: float, status: Status, *, waits: bool) -> bool:
+        """Releases the place of a call that failed, if it was never sent and is to be sent on another connection.
 
-        A call that `waits` for ready need not find another up. The server of the call has sent no metadata.
+        Its own connection is down. Another is up, unless the call `waits` for ready. The server has sent no metadata.
 
         Returns:
-            Whether the place was released; then the call may be sent on another connection.
+            Whether the place was released.
         """
         channel: SlotChannel = slot.channel
         # gRPC holds a call that waits and that it cannot send. One that failed was therefore sent.
@@ -428,7 +358,7 @@ class Driver(abc.ABC):
         # Before the release: a slot that carries less because a call failed on it is the more attractive.
         if status.is_of_sick_server:
             if self.losses.call_failed(slot, status):
-                self.see_to_alarm()
+                self.ensure_tick()
             self.tell(self.machine.failed, slot, status.code)
         if status.is_unanswered:
             overdue = status.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -444,12 +374,12 @@ class Driver(abc.ABC):
         states = [(state, channel.state() if channel is not None else None) for state, channel in slots]
         return pool_state(states, failing=failing, closing=closing)
 
-    # --- what finalizers leave ----------------------------------------------------------------------------------
+    # --- what finalizers defer ----------------------------------------------------------------------------------
 
     def do_deferred(self) -> None:
-        """Does the work that finalizers left."""
+        """Does the work that finalizers have deferred."""
         if self.deferred:
-            do_left_work(self.deferred, self.name)
+            do_deferred_work(self.deferred, self.name)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -458,7 +388,7 @@ class Driver(abc.ABC):
         alarm = min(self.machine.fleet.alarm, self.losses.next_check)
         return alarm if (leaks := self.leaks) is None else min(alarm, leaks.next_deadline())
 
-    def see_to_alarm(self) -> None:
+    def ensure_tick(self) -> None:
         """Ensures that `tick` is called in time. The alarm is read first, as `_sync/worker.py` explains."""
         alarm = self.due_at()
         if alarm < self.wakes_at:
@@ -469,8 +399,8 @@ class Driver(abc.ABC):
         self.do_deferred()
         now = self.monotonic()
         if self.machine.fleet.alarm <= now:
-            for slot in not_late(self.machine.fleet.slots, self.clock, now):
-                self.tell(self.machine.not_late, slot)
+            for slot in openings_to_extend(self.machine.fleet.slots, self.clock, now):
+                self.tell(self.machine.extend_opening, slot)
             self.tell(self.machine.tick)
         if self.losses.next_check <= now:
             self.check_slots(self.losses.to_check(now))

@@ -1,4 +1,4 @@
-"""Openings whose time is over, but which did not have it: the loop or the process stood still meanwhile."""
+"""Openings that are due to be given up only because the loop or the process has stood still: they get more time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .slot_channel import SlotChannel
 _STOOD_STILL = 0.1
 
 
-def not_late(slots: SlotTable, clock: Clock, now: float) -> Iterator[Slot]:
-    """Yields the slots whose opening is due to be given up, but is not late."""
+def openings_to_extend(slots: SlotTable, clock: Clock, now: float) -> Iterator[Slot]:
+    """Yields the slots whose opening is due to be given up, and gets more time instead."""
     for slot in slots.in_state(SlotState.OPENING):
         stood_still = clock.late_by(slot.deadline) > _STOOD_STILL
         if slot.deadline <= now and (stood_still or _is_connected(slot.channel)):

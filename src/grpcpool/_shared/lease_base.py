@@ -57,7 +57,7 @@ class LeaseBase:
         held = Held(self._slot.id, driver.monotonic(), stack)
         with driver.lock:
             leaks.taken(ticket, held)
-        driver.see_to_alarm()
+        driver.ensure_tick()
 
     # --- releasing ----------------------------------------------------------------------------------------------
 

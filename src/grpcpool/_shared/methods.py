@@ -1,4 +1,4 @@
-"""The methods that a pool has been asked for, and what is sent again when a call is repeated."""
+"""The methods that a pool has been asked for, and what is sent again when a call is."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Method:
         self.kind = kind
         self.arguments = arguments
         # Of the requests of calls that may be sent again, if they need one.
-        self.serializer: Callable[[Any], Any] | None = arguments[1] if len(arguments) > 1 and self.may_repeat else None
+        self.serializer: Callable[[Any], Any] | None = arguments[1] if len(arguments) > 1 and self.may_resend else None
         self._noting: Method | None = None
         self._of_bytes: Method | None = None
 
     @property
-    def may_repeat(self) -> bool:
+    def may_resend(self) -> bool:
         """Whether a call may be sent again. A request iterator that has been read from cannot be read again."""
         return self.kind.startswith("unary_")
 

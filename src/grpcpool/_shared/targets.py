@@ -66,7 +66,7 @@ class TargetFactory:
     def __call__(self, address: str | None = None, endpoint: int = 0) -> Any:
         """A new channel, to one address of a target if that is given."""
         target, destination = self.targets[endpoint], self.destinations[endpoint]
-        deals = len(self.targets) > 1 or destination.leads.every is not None
+        deals = len(self.targets) > 1 or destination.addressing.every is not None
         as_given = address in (None, target) or not deals
         if as_given and self._health_service is None:
             return self._create(target, isolated(shared_out(self._options)))

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from types import FrameType
 
-from .signals import may_be_a_signals
+from .signal_handlers import may_be_of_handler
 
 # Between two looks at a thread that is being started.
 _LOOKS_EVERY = 0.001
@@ -50,7 +50,7 @@ def start(thread: threading.Thread) -> None:
     try:
         thread.start()
     except RuntimeError as error:
-        if not str(error).startswith(_CANNOT) and may_be_a_signals(error):
+        if not str(error).startswith(_CANNOT) and may_be_of_handler(error):
             raise
         _failed.add(thread)
         raise NoThreadError(str(error)) from error

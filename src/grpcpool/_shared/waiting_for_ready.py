@@ -31,7 +31,7 @@ def waits_within(driver: Driver, slot: Slot, method: Method, resends: int = 0) -
         method: Its method.
         resends: How often it has been sent again so far.
     """
-    return not (slot.channel.shows_unsent and method.may_repeat and driver.may_send_again(resends))
+    return not (slot.channel.shows_unsent and method.may_resend and driver.has_resends_left(resends))
 
 
 def if_up(driver: Driver, slot: Slot | None, holder: Holder) -> Slot | None:

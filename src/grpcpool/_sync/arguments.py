@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from .._grpc.release import REFUSES_METADATA
+from .._grpc.version import REFUSES_METADATA
 from .._machine.slot import Slot
 from .._shared.arguments import COMPRESSION, CREDENTIALS, METADATA, Arguments
 from .._shared.methods import Method
@@ -42,7 +42,7 @@ class Caller(Protocol):
     ) -> Any:
         """Runs a call until it is over; `how` names the method of gRPC's multicallable."""
 
-    def run(self, how: str, arguments: Arguments) -> Any:
+    def begin(self, how: str, arguments: Arguments) -> Any:
         """Begins a call and returns its object."""
 
 

@@ -116,7 +116,7 @@ class End:
         # may hold a lock that they need.
         self.apart = False
 
-    def is_noticed(self) -> None:
+    def notice(self) -> None:
         """A method of the call has noticed the end. gRPC's thread may report it only later, for some streams never."""
         self.apart = True
         self()
@@ -127,7 +127,7 @@ class End:
         try:
             first = self._is_first.pop()
             place, ended = self._place, self._native()
-            refused = place.end(ended, self._may_repeat, waits=self._waits, can_wait=True)
+            refused = place.end(ended, self._may_resend, waits=self._waits, can_wait=True)
             if refused is None:
                 place.driver.starter.do(partial(self._end_when_known, place, ended))
             elif not self._is_sent_again(place, refused=refused) and self._callbacks.close():
@@ -160,13 +160,13 @@ class End:
     def _end_when_known(self, place: Place, ended: Any) -> None:
         """Waits until gRPC knows whether the server answered. Not on gRPC's thread, which would wait for itself."""
         has_answered_in_the_end(ended)
-        refused = bool(place.end(ended, self._may_repeat, waits=self._waits))
+        refused = bool(place.end(ended, self._may_resend, waits=self._waits))
         if not self._is_sent_again(place, refused=refused):
             place.driver.callback_runner.do(self._callbacks.call)
 
-    def _may_repeat(self) -> bool:
+    def _may_resend(self) -> bool:
         call = self._pool_call()
-        return call is not None and call._may_repeat and self._place.driver.may_send_again(call._resends)
+        return call is not None and call._may_resend and self._place.driver.has_resends_left(call._resends)
 
     def _is_sent_again(self, place: Place, *, refused: bool) -> bool:
         call = self._pool_call()

@@ -1,6 +1,6 @@
 """The stages of a call that need not run at once: it waits for a place, it runs, or it has failed before it ran.
 
-A `PoolCall` is in one stage at a time. It changes from one to the next in `call.py`, under its lock.
+A call is in one stage at a time. It changes from one to the next in `staged_call.py`, under its lock.
 """
 
 from __future__ import annotations

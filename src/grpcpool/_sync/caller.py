@@ -105,7 +105,7 @@ class PoolCaller:
         """For calls of `method`."""
         self._pool = pool
         self._method = method
-        self._may_repeat = method.may_repeat
+        self._may_resend = method.may_resend
 
     def origin(self) -> tuple[ChannelSurface, Method]:
         """The pool, and the method."""
@@ -147,16 +147,16 @@ class PoolCaller:
 
     def _resend_at(self, place: Place, error: grpc.RpcError, resends: int, *, waits: bool) -> float:
         """Releases the place of a call that failed; returns when it is sent again, `math.inf` if it is not."""
-        may_repeat = self._may_repeat and place.driver.may_send_again(resends)
-        if not place.end(error, lambda: may_repeat, waits=waits) or not self._may_repeat:
+        may_resend = self._may_resend and place.driver.has_resends_left(resends)
+        if not place.end(error, lambda: may_resend, waits=waits) or not self._may_resend:
             return math.inf
         at = place.resend_at(resends)
         return math.inf if at is None else at
 
-    def run(self, how: str, arguments: Arguments) -> Any:
+    def begin(self, how: str, arguments: Arguments) -> Any:
         """Begins a call. If there is no place for it, returns a call that begins when there is."""
         driver = self._pool._driver
-        if self._may_repeat and arguments[METADATA] is not None:
+        if self._may_resend and arguments[METADATA] is not None:
             arguments = with_metadata_read(arguments)
         place = new_place(driver)
         with driver.lock:
@@ -166,19 +166,19 @@ class PoolCaller:
         if slot is None:
             driver.check_open(blocking=False)
             start = self._start_later(how, arguments[REQUEST])
-            call = PoolCall(self._pool, start, arguments, place.began, may_repeat=self._may_repeat)
+            call = PoolCall(self._pool, start, arguments, place.began, may_resend=self._may_resend)
             call._wait()
             return call
-        if not self._may_repeat:
+        if not self._may_resend:
             try:
                 native = getattr(slot.channel.made[self._method], how)(*arguments)
             except BaseException:
                 place.interrupted()
                 raise
             return _release_at_end(native, place, self._pool)
-        return self._run_repeatable(how, place, slot, arguments)
+        return self._run_resendable(how, place, slot, arguments)
 
-    def _run_repeatable(self, how: str, place: Place, slot: Slot, arguments: Arguments) -> Any:
+    def _run_resendable(self, how: str, place: Place, slot: Slot, arguments: Arguments) -> Any:
         """Begins a call on the slot that is sent again if the server refuses it."""
         start = _Start(self._method, how, contextvars.copy_context())
         try:
@@ -190,7 +190,7 @@ class PoolCaller:
         if not hasattr(native, "add_callback"):
             # What an interceptor returned, which may be anything.
             return _release_at_end(native, place, self._pool)
-        call = PoolCall(self._pool, start, arguments, place.began, may_repeat=True)
+        call = PoolCall(self._pool, start, arguments, place.began, may_resend=True)
         call._begin(native, place)
         return call
 
@@ -267,7 +267,7 @@ def _release_at_end(native: Any, place: Place, pool: object) -> Any:
     """
     driver = place.driver
     end = partial(_end, place, reference(native, driver.defer_apart), pool)
-    return on_end(native, end, driver, driver.watcher(place._slot))
+    return on_end(native, end, driver, driver.when_interrupted(place._slot))
 
 
 def _end(place: Place, native: Callable[[], Any], _pool: object) -> None:

@@ -107,16 +107,16 @@ class SyncDriver(Driver):
                 # Nothing else runs any more, so that it holds up nothing.
                 self._look_up(number)
             else:
-                self.tell(self.machine.look_failed, error, number)
+                self.tell(self.machine.look_up_failed, error, number)
 
     def _look_up(self, number: int) -> None:
         try:
             found = look_up_now(self.source(), self.machine.fleet.endpoint)
         except BaseException as error:  # noqa: BLE001 -- foreign code may raise anything
             _forget_locals(error)
-            self.tell(self.machine.look_failed, error, number)
+            self.tell(self.machine.look_up_failed, error, number)
         else:
-            self.tell(self.machine.addresses, found, number)
+            self.tell(self.machine.addresses_found, found, number)
 
     def prime_again(self, slot: Slot) -> None:
         """On a thread of its own, because it may block."""
@@ -164,7 +164,7 @@ class SyncDriver(Driver):
     def wake_at(self, alarm: float) -> None:  # noqa: ARG002 -- the worker reads it itself
         """Wakes the worker."""
         if self.guard._is_owned():
-            self.defer(self.see_to_alarm)
+            self.defer(self.ensure_tick)
         else:
             self.worker.wake()
 
@@ -184,9 +184,9 @@ class SyncDriver(Driver):
         except NoThreadError:
             work()
 
-    def watcher(self, slot: Slot | None) -> Callable[[], object]:
-        """`interrupted`, for a stream: a caller may keep one that is over, which keeps neither pool nor channel."""
-        return partial(_interrupted, weakref.ref(self), weakref.ref(slot.channel) if slot is not None else _none)
+    def when_interrupted(self, slot: Slot | None) -> Callable[[], object]:
+        """What calls `interrupted` for a stream on the slot. A caller that keeps it keeps neither pool nor channel."""
+        return partial(_interrupted, weakref.ref(self), weakref.ref(slot.channel) if slot is not None else _no_channel)
 
     def interrupted(self, slot: Slot | None) -> None:
         """A call on the slot is raising no status: in the main thread, a signal handler may have raised within gRPC."""
@@ -291,18 +291,18 @@ class SyncDriver(Driver):
         self.unsubscribe()
 
 
-def _none() -> None:
+def _no_channel() -> None:
     return None
 
 
 def _interrupted(driver: Callable[[], SyncDriver | None], channel: Callable[[], SyncSlotChannel | None]) -> None:
-    of_pool, of_slot = driver(), channel()
-    if of_pool is None or of_slot is None:
+    alive, its_channel = driver(), channel()
+    if alive is None or its_channel is None:
         return
-    with of_pool.lock:
-        slots = [slot for slot in of_pool.machine.fleet.slots if slot.channel is of_slot]
+    with alive.lock:
+        slots = [slot for slot in alive.machine.fleet.slots if slot.channel is its_channel]
     for slot in slots:
-        of_pool.interrupted(slot)
+        alive.interrupted(slot)
 
 
 def _forget_locals(error: BaseException) -> None:

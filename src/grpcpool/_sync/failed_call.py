@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 
 from .._grpc.call_errors import with_grpcs_own
-from .._shared.rpc_status import status_of
+from .._shared.status_of_pool_errors import status_of_pool_error
 from .._values.errors import PoolError
 from .._values.plain_text import plain
 
@@ -140,7 +140,7 @@ def not_started(code: grpc.StatusCode, details: str, cause: BaseException | None
 
 def call_error(error: PoolError, *, own_deadline: bool) -> CallNotStartedError:
     """The error of a call that fails because of the pool's `error`; `own_deadline`: the call has a timeout."""
-    return not_started(*status_of(error, own_deadline=own_deadline), error)
+    return not_started(*status_of_pool_error(error, own_deadline=own_deadline), error)
 
 
 def closed_before_start(cause: BaseException) -> CallNotStartedError:

@@ -145,7 +145,7 @@ class LeaseCaller:
         finally:
             lease._end_call(answered=answered)
 
-    def run(self, how: str, arguments: Arguments) -> Any:
+    def begin(self, how: str, arguments: Arguments) -> Any:
         """Begins a call, which the lease counts until its end."""
         lease = self._lease
         calls = lease._begin_call()
@@ -157,7 +157,7 @@ class LeaseCaller:
             raise
         driver = lease._driver
         over = partial(self._over, reference(call, driver.defer_apart), calls, driver.monotonic())
-        return on_end(call, over, driver, driver.watcher(lease._slot))
+        return on_end(call, over, driver, driver.when_interrupted(lease._slot))
 
     def _over(self, call: Callable[[], Any], calls: int, began: float) -> None:
         """A call that was returned is over. Never raises."""
@@ -179,7 +179,7 @@ class LeaseCaller:
             return True
         driver, slot, status = self._lease._driver, self._lease._slot, Status(code, details_of(call))
         if is_refused_stream(call):
-            driver.tell(driver.machine.crowded, slot, calls, began)
+            driver.tell(driver.machine.note_refusal, slot, calls, began)
         else:
             driver.call_failed(slot, None, began, status)
         return not status.is_unanswered

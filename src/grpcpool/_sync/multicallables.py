@@ -78,7 +78,7 @@ class UnaryUnary(Multicallable, _UnaryUnary):
         compression: grpc.Compression | None = None,
     ) -> Any:
         arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._caller.run("future", arguments)
+        return self._caller.begin("future", arguments)
 
 
 class UnaryStream(Multicallable, _UnaryStream):
@@ -94,7 +94,7 @@ class UnaryStream(Multicallable, _UnaryStream):
         compression: grpc.Compression | None = None,
     ) -> Any:
         arguments = (request, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._caller.run("__call__", arguments)
+        return self._caller.begin("__call__", arguments)
 
 
 class StreamUnary(Multicallable, _StreamUnary):
@@ -136,7 +136,7 @@ class StreamUnary(Multicallable, _StreamUnary):
         compression: grpc.Compression | None = None,
     ) -> Any:
         arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._caller.run("future", arguments)
+        return self._caller.begin("future", arguments)
 
 
 class StreamStream(Multicallable, _StreamStream):
@@ -152,4 +152,4 @@ class StreamStream(Multicallable, _StreamStream):
         compression: grpc.Compression | None = None,
     ) -> Any:
         arguments = (request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._caller.run("__call__", arguments)
+        return self._caller.begin("__call__", arguments)

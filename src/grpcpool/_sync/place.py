@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from .._grpc.call_errors import is_answer_pending
-from .._grpc.status import Status, code_of, details_of, is_refused, is_without_metadata
+from .._grpc.status import Status, code_of, details_of, is_without_metadata, says_refused
 from .._machine.slot import Slot
 from .._shared.finalizers import LeftPlace
 from .driver import SyncDriver
@@ -61,7 +61,7 @@ class Place:
         self.release()
 
     def end(
-        self, ended: Any, may_repeat: Callable[[], bool] = bool, *, waits: bool = False, can_wait: bool = False
+        self, ended: Any, may_resend: Callable[[], bool] = bool, *, waits: bool = False, can_wait: bool = False
     ) -> bool | None:
         """Releases the place of the call, or error, that `ended`; returns whether it may be sent again.
 
@@ -69,7 +69,7 @@ class Place:
 
         Args:
             ended: The call or error; `None` for a stream that was dropped.
-            may_repeat: Whether it is sent again, if the server has not executed it. Asked only for one that failed;
+            may_resend: Whether it is sent again, if the server has not executed it. Asked only for one that failed;
                 by default `False`.
             waits: Whether the call waits for ready.
             can_wait: Whether to release nothing, and to return `None`, while gRPC does not know yet what the server
@@ -79,7 +79,7 @@ class Place:
         code = code_of(ended)
         if code is not _OK and slot is not None and not self._released:
             status = Status(code, details_of(ended))
-            refused = is_refused(*status)
+            refused = says_refused(*status)
             if (refused or status.unreached is not None) and is_without_metadata(ended):
                 if can_wait and is_answer_pending(ended):
                     return None
@@ -87,7 +87,7 @@ class Place:
                     self.waits = False
                     self.at_once = driver.tell(driver.machine.refused_stream, slot, self, self.began)
                     return True
-                if may_repeat() and driver.could_not_send(slot, self, self.began, status, waits=waits):
+                if may_resend() and driver.release_unsent(slot, self, self.began, status, waits=waits):
                     self.at_once, self.waits = True, waits
                     return True
             driver.call_failed(slot, self, self.began, status)

@@ -289,7 +289,7 @@ class HandleCaller:
         finally:
             del blocked[token]
 
-    def run(self, how: str, arguments: Arguments) -> Any:
+    def begin(self, how: str, arguments: Arguments) -> Any:
         """Begins a call."""
         handle, token = self._handle, object()
         blocked = handle._blocked
@@ -297,7 +297,7 @@ class HandleCaller:
         try:
             if handle._closed:
                 raise ValueError("Cannot invoke RPC: Channel closed!")
-            call = self._caller.run(how, arguments)
+            call = self._caller.begin(how, arguments)
             handle._calls.add(call)
             return call
         finally:

@@ -10,7 +10,7 @@ import types
 from typing import Any
 
 
-def may_be_a_signals(error: BaseException) -> bool:
+def may_be_of_handler(error: BaseException) -> bool:
     """Whether a signal handler, and not the foreign code that ran, may have raised this, as for Ctrl-C.
 
     Handlers run in the main thread only. On any other thread nothing that foreign code raises may pass: it would end

@@ -1,4 +1,4 @@
-"""The work that finalizers have left to a pool (`Driver.defer`)."""
+"""The work that finalizers have deferred, because they must not take a lock (`Driver.defer`)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .._grpc.interrupted_calls import unlock_left_locked
 from .announcer import logger
 
 
-def do_left_work(left: deque[Callable[[], object]], pool: str) -> None:
-    """Does the work that finalizers have left to the pool of that name, and removes it from the queue.
+def do_deferred_work(deferred: deque[Callable[[], object]], pool: str) -> None:
+    """Does the deferred work of the pool of that name, and removes it from the queue.
 
     Raises:
         BaseException: A signal handler has raised it.
     """
-    while left:
+    while deferred:
         try:
-            work = left.popleft()
+            work = deferred.popleft()
         except IndexError:
             return
         try:

@@ -1,11 +1,11 @@
-"""What stays where it is: a call cannot be copied, or sent to another process."""
+"""What cannot be copied, or sent to another process: a call."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Stays:
+class Unpicklable:
     """A call. An attempt to pickle it fails at once, and not in the process that receives it."""
 
     __slots__ = ()

@@ -7,7 +7,7 @@ import grpc
 from .._values.errors import PoolClosedError, PoolError, PoolOpenError, PoolTimeoutError, brief
 
 
-def status_of(error: PoolError, *, own_deadline: bool) -> tuple[grpc.StatusCode, str]:
+def status_of_pool_error(error: PoolError, *, own_deadline: bool) -> tuple[grpc.StatusCode, str]:
     """The code and details of a call that failed because of `error`; `own_deadline`: the call came with a timeout."""
     match error:
         case PoolTimeoutError() if own_deadline:
