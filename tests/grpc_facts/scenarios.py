@@ -30,6 +30,9 @@ _SOON = 2.0
 # gRPC notices only when it sends the call.
 NOT_METADATA: Any = ((1, "x"),)
 
+# Pools that last until the process ends.
+_LEFT_OPEN: list[grpcpool.ChannelPool] = []
+
 
 def _happens(what: Callable[[], bool], seconds: float = _SOON) -> bool:
     end = time.monotonic() + seconds
@@ -340,20 +343,22 @@ def late_metadata(target: str, command: str, service: str) -> Any:
         threading.Timer(0.1, later).start()
         return []
 
-    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=2, min_size=2)) as pool:
-        pool.open()
-        private._handle_event = handle_late
-        stream: Any = pool.unary_stream(f"{service}/Us")
-        called: list[Any] = []
-        call = stream(command.encode(), timeout=LONG)
-        call.add_done_callback(called.append)
-        try:
-            answer = len(list(call))
-        except grpc.RpcError:
-            answer = 0
-        assert _happens(lambda: called == [call])
-        assert _happens(lambda: pool.stats().in_flight == 0)
-        return [answer, call.code().name]
+    # Not closed: gRPC's thread, which does not learn that the call is over, would read from a queue that is gone.
+    pool = grpcpool.insecure_channel(target, config=PoolConfig(max_size=2, min_size=2))
+    _LEFT_OPEN.append(pool)
+    pool.open()
+    private._handle_event = handle_late
+    stream: Any = pool.unary_stream(f"{service}/Us")
+    called: list[Any] = []
+    call = stream(command.encode(), timeout=LONG)
+    call.add_done_callback(called.append)
+    try:
+        answer = len(list(call))
+    except grpc.RpcError:
+        answer = 0
+    assert _happens(lambda: called == [call])
+    assert _happens(lambda: pool.stats().in_flight == 0)
+    return [answer, call.code().name]
 
 
 def registered(target: str) -> bool:
