@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 import types
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import pytest
 
-from grpcpool._shared.constructors import Constructor, calling_code
+from grpcpool._grpc.own_constructors import own_constructor
+from grpcpool._shared.constructors import NAMES, Constructor, calling_code
 
 Make = Callable[..., str]
 
@@ -178,3 +181,40 @@ def test_other_threads_create_pools(world: World) -> None:
 
     world.home.make = elsewhere
     assert (world.connect(), got) == ("channel", ["pool"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("home", [grpc, grpc.aio], ids=["threads", "asyncio"])
+def test_what_calls_the_pools_function_stood_there_from_the_beginning(
+    monkeypatch: pytest.MonkeyPatch, home: Any, name: str
+) -> None:
+    """If a program has replaced gRPC's function before the pool's was ever looked up, gRPC's own is found."""
+    own = getattr(home, name)
+
+    def replaces(*arguments: Any) -> Any:
+        return constructor.create_below(calling_code(), *arguments)
+
+    monkeypatch.setattr(home, name, replaces)
+    constructor = Constructor(home, name)
+
+    async def types_of_channels() -> list[type]:
+        credentials = [grpc.local_channel_credentials()] if name == "secure_channel" else []
+        found = []
+        makes: list[Any] = [own, functools.partial(constructor.create, None), own_constructor(home, name)]
+        for make in makes:
+            channel = make("127.0.0.1:1", *credentials)
+            found.append(type(channel))
+            closing = channel.close()
+            if closing is not None:
+                await closing
+        return found
+
+    kind, *others = asyncio.run(types_of_channels())
+    assert others == [kind, kind]
+
+
+def test_code_without_the_function() -> None:
+    """It is not found; nothing is raised."""
+    assert own_constructor(types.ModuleType("grpc"), "insecure_channel") is None
+    assert own_constructor(grpc, "another_channel") is None
+    assert own_constructor(grpc.aio, "another_channel") is None

@@ -177,6 +177,71 @@ def test_a_connection_lost_by_the_word_of_a_call_is_not_back_at_once(make_pool: 
     assert pool.stats().ready == 2
 
 
+def test_a_connection_is_not_back_by_a_check_that_began_before(make_pool: PoolMaker, clock: ManualClock) -> None:
+    """What gRPC says as a call fails may be older than what the call says."""
+    pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: _reset})), max_size=1)
+    pool.open()
+    (slot,) = pool._driver.machine.fleet.slots
+    is_up = slot.channel.is_up
+
+    def failing_meanwhile(*, connect: bool) -> bool:
+        slot.channel.is_up = is_up
+        up = bool(is_up(connect=connect))
+        with pytest.raises(grpc.RpcError):
+            pool.unary_unary(FAIL)(b"")
+        return up
+
+    slot.channel.is_up = failing_meanwhile
+    clock.advance(1.0)
+    assert slot.channel.is_up is is_up
+    assert pool.stats().ready == 0
+    clock.advance(0.02)
+    assert pool.stats().ready == 1
+
+
+def test_words_are_believed_after_one_of_a_connection_that_was_retired(
+    make_pool: PoolMaker, clock: ManualClock
+) -> None:
+    """Nobody checks what is retired as a call fails on it; what calls say of others counts."""
+    pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: _reset})), min_size=1, max_size=2)
+    pool.open()
+    (slot,) = pool._driver.machine.fleet.slots
+
+    def retired_meanwhile() -> grpc.ChannelConnectivity:
+        pool.refresh()
+        eventually(lambda: slot.state == "draining")
+        return grpc.ChannelConnectivity.READY
+
+    slot.channel.state = retired_meanwhile
+    with pytest.raises(grpc.RpcError):
+        pool.unary_unary(FAIL)(b"")
+    eventually(lambda: pool.stats().size == pool.stats().ready == 1)
+    clock.advance(1.0)
+    with pytest.raises(grpc.RpcError):
+        pool.unary_unary(FAIL)(b"")
+    assert pool.stats().ready == 0
+
+
+def test_a_connection_is_checked_after_a_call_that_was_interrupted(
+    make_pool: PoolMaker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a signal handler raises as a call reports a loss, the connection stays, and is checked as before."""
+    factory = FakeFactory(lambda: FakeChannel({FAIL: _reset}))
+    pool = make_pool(factory, max_size=1)
+    pool.open()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool._driver.losses, "_report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.unary_unary(FAIL)(b"")
+    monkeypatch.undo()
+    factory.made[0].set_state(grpc.ChannelConnectivity.IDLE)
+    clock.advance(1.0)
+    assert pool.stats().ready == 0
+
+
 def test_a_connection_that_is_not_missed_is_not_reconnected(make_pool: PoolMaker, clock: ManualClock) -> None:
     """A lost connection that carries nothing, above `min_size`, is left alone; the next ask gets a successor."""
     factory = FakeFactory(lambda: FakeChannel({ECHO: bytes}))

@@ -89,6 +89,7 @@ def test_a_lean_multicallable_makes_the_same_calls(channel: grpc.Channel, way: W
         assert ours == plain
 
 
+@pytest.mark.usefixtures("channel")  # By which gRPC imports its module.
 def test_the_flags_of_calls() -> None:
     """They are gRPC's, whatever the argument is."""
     own: Any = sys.modules["grpc._channel"]._InitialMetadataFlags
@@ -173,6 +174,44 @@ def test_what_a_tracer_puts_in_the_place_of_grpcs_code(channel: grpc.Channel, mo
         assert list(stream(b"ok")) == [b"0", b"1", b"2"]
         assert len(traced) == expected
         monkeypatch.setattr(kind, "__call__", traces)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("_channel", "_end_unary_response_blocking"), ("_observability", "maybe_record_rpc_latency")]
+)
+def test_what_replaces_a_name_is_run(
+    channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch, module: str, name: str
+) -> None:
+    """By multicallables that are made later, also if a pool has made others before; not when it is gone again."""
+    home = sys.modules[f"grpc.{module}"]
+    own = getattr(home, name)
+    traced = []
+
+    def traces(*arguments: Any) -> Any:
+        traced.append(arguments)
+        return own(*arguments)
+
+    def call() -> int:
+        unary: Any = channel.unary_unary(call_server.UU)
+        make_lean(unary)
+        assert unary(b"ok") == b"0"
+        return len(traced)
+
+    assert call() == 0
+    monkeypatch.setattr(home, name, traces)
+    assert call() == 1
+    monkeypatch.undo()
+    assert call() == 1
+
+
+def test_a_multicallable_of_another_module(channel: grpc.Channel) -> None:
+    """It stays as it is, wherever its class is from."""
+    own: Any = type(channel.unary_unary(call_server.UU))
+    other = type("Other", (own,), {"__slots__": (), "__module__": "not.imported"})
+    unary: Any = channel.unary_unary(call_server.UU)
+    unary.__class__ = other
+    make_lean(unary)
+    assert type(unary) is other
 
 
 def test_a_multicallable_goes_with_its_last_reference(channel: grpc.Channel) -> None:

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from .client_modules import CLIENT_MODULES
 from .unbroken_locks import call_lock_like
 
 _STATE = "_RPCState"
@@ -40,8 +41,12 @@ _RECORDING = {
     "code",
 }
 
+# Of the states of gRPC's code, so many are remembered: what replaces names, such as a tracer, may come and go.
+_MOST = 32
+
 Functions = frozenset[tuple[str, types.FunctionType]]
 Names = dict[str, Any]
+Ids = tuple[int, ...]
 
 
 def make_lean(multicallable: Any) -> None:
@@ -50,19 +55,29 @@ def make_lean(multicallable: Any) -> None:
     It becomes one of a subclass, whose methods are gRPC's code, in which other objects stand for some names.
     """
     own: Any = type(multicallable)
-    lean = _lean(own, frozenset((name, of) for name, of in vars(own).items() if type(of) is types.FunctionType))
+    if own.__module__ not in CLIENT_MODULES:
+        return
+    functions = frozenset((name, of) for name, of in vars(own).items() if type(of) is types.FunctionType)
+    lean = _lean(own, functions, _ids(own.__module__))
     if lean is not None:
         multicallable.__class__ = lean
 
 
-@functools.cache
-def _lean(own: Any, functions: Functions) -> Any:
+def _ids(module: str) -> Ids:
+    """Other ones if a global name of a module of gRPC's stands for something else."""
+    own = vars(sys.modules[module])
+    observability = own.get(_OBSERVABILITY)
+    return (*map(id, own.values()), *(id(getattr(observability, name, None)) for name in (_RECORD, "get_plugin")))
+
+
+@functools.lru_cache(_MOST)
+def _lean(own: Any, functions: Functions, ids: Ids) -> Any:
     """The subclass of `own`; `None` if none of its functions use what others can stand for.
 
     What tracers put in the place of gRPC's functions stays.
     """
     module = vars(sys.modules[own.__module__])
-    names = _names(own.__module__)
+    names = _names(own.__module__, ids)
     stand_ins = {name for name, of in names.items() if module.get(name) is not of}
     grpcs = {name: of for name, of in functions if _is_of(module, of)}
     if all(stand_ins.isdisjoint(of.__code__.co_names) for of in grpcs.values()):
@@ -70,9 +85,11 @@ def _lean(own: Any, functions: Functions) -> Any:
     return _subclass(own, {name: _with(names, of) for name, of in grpcs.items()})
 
 
-@functools.cache
-def _names(module: str) -> Names:
+@functools.lru_cache(_MOST)
+def _names(module: str, _ids: Ids) -> Names:
     """The global names of a module of gRPC's, in which other objects stand for some.
+
+    It refers to what had these ids, which nothing else has meanwhile.
 
     One dictionary for all functions: what they look up is in the processor's caches more often.
     """

@@ -25,6 +25,8 @@ from typing import Any, Final
 
 import grpc
 
+from .._grpc.own_constructors import own_constructor
+
 NAMES: Final = ("insecure_channel", "secure_channel")
 
 _MOST: Final = 8
@@ -140,7 +142,8 @@ class Constructor:
         creation = _this_thread.creation or _Creation(caller)
         # What is running called the pool's function, and so replaced it, not the other way round.
         stood = (one for one in reversed(self._stood) if not any(one is other for other in creation.running))
-        below = next(stood, self._stood[0])
+        # If nothing is left, something else stood there when this was loaded.
+        below = next(stood, None) or own_constructor(self.home, self.name) or self._stood[0]
         if caller is creation.pool_is_from:
             made = creation.below = creation.run(below, *arguments)
         else:

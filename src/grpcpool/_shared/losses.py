@@ -75,8 +75,8 @@ class LossWatch:
         self._suspects: dict[Slot, tuple[float, float]] = {}
         # Slots that are being checked, since when.
         self._checking: dict[Slot, float] = {}
-        # Slots that were lost by the word of a call alone.
-        self._on_word: set[Slot] = set()
+        # Slots that were lost by the word of a call alone, with the moment by which gRPC has noticed what that says.
+        self._on_word: dict[Slot, float] = {}
         self._trusts_at = -math.inf
         # When all are checked next, when they were last, and until when all are suspect.
         self._checks_all_at = math.inf
@@ -133,7 +133,7 @@ class LossWatch:
             self._suspects.pop(slot, None)
             if slot.state is not SlotState.READY and slot.state is not SlotState.LOST:
                 # It will not be checked any more.
-                self._on_word.discard(slot)
+                self._on_word.pop(slot, None)
 
     def is_up(self, slot: Slot) -> bool:
         """Whether the connection of a slot that is about to be leased is up, or nothing better is to be had."""
@@ -153,11 +153,19 @@ class LossWatch:
             self._report(self._machine.lost, slot, ConnectError(status.details))
             return False
         if status.tells_of_loss and self._may_trust(self._monotonic()):
-            self._on_word.add(slot)
-            self._report(self._machine.lost, slot, ConnectError(status.details))
+            self._lost_on_word(slot, status)
         elif slot not in self._suspects:
             self._suspect(slot, self._monotonic() + _FIRST_PAUSE)
         return True
+
+    def _lost_on_word(self, slot: Slot, status: Status) -> None:
+        self._on_word[slot] = self._monotonic() + _NOTICED_WITHIN
+        try:
+            self._report(self._machine.lost, slot, ConnectError(status.details))
+        finally:
+            if slot.state is not SlotState.LOST:
+                # Another thread has retired it meanwhile, or a signal handler has raised: nothing would end this.
+                self._on_word.pop(slot, None)
 
     def _may_trust(self, now: float) -> bool:
         """Whether a connection is taken out of service at the word of a call: one at a time, until that is checked."""
@@ -220,9 +228,11 @@ class LossWatch:
         finally:
             with self._lock:
                 del self._checking[slot]
-        if up and slot in self._on_word:
+        if up and now < self._on_word.get(slot, now):
+            # The check began before, or as a call said otherwise.
+            return
+        if self._on_word.pop(slot, None) is not None and up:
             self._trusts_at = now + _DISTRUSTS_FOR
-        self._on_word.discard(slot)
         if up and slot.state is SlotState.LOST:
             self._forget(slot)
             self._back(slot)
