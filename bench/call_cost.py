@@ -9,7 +9,7 @@ import grpc
 from _common import COUNT, ECHO, Block, compare, fast_server, isolated_channel, open_pool, report
 
 _TIMES = 40
-_ROUNDS, _STREAM_ROUNDS = 150, 60
+_ROUNDS = 150
 _THREADS = 8
 _MESSAGES = 10
 _BOUND_UNARY, _BOUND_STREAM = 1.03, 1.03
@@ -60,7 +60,7 @@ def main() -> None:
         measured = {
             "unary, one thread": compare(sequential(bare), sequential(pool), rounds=_ROUNDS),
             f"unary, {_THREADS} threads": compare(threaded(bare, threads), threaded(pool, threads), rounds=_ROUNDS),
-            f"stream of {_MESSAGES} messages": compare(streams(bare), streams(pool), rounds=_STREAM_ROUNDS),
+            f"stream of {_MESSAGES} messages": compare(streams(bare), streams(pool), rounds=_ROUNDS),
         }
     bounds = [_BOUND_UNARY, _BOUND_UNARY, _BOUND_STREAM]
     report("CPU time a call", measured, panel="calls", per=_TIMES, base="channel", ours="pool", bounds=bounds)
