@@ -189,6 +189,24 @@ def test_more_streams_are_a_remedy_where_streams_are_shared(make_pool: PoolMaker
         assert str(caught.value).endswith(f"; release leases sooner, raise {bounds} or wait longer")
 
 
+@pytest.mark.parametrize(
+    ("streams", "remedy"),
+    [(1, "raise max_size or max_streams, or wait longer"), (None, "none became free of calls; use a pool of its own")],
+)
+def test_a_lease_on_a_connection_that_drains_keeps_nothing(
+    make_pool: PoolMaker, streams: int | None, remedy: str
+) -> None:
+    """The advice is for the connections that are open: one that drains is leased as a whole, and none of these."""
+    pool = make_pool(FakeFactory(), min_size=1, max_size=1, max_streams=1)
+    pool.open()
+    with pool.acquire():
+        pool.refresh()
+        eventually(lambda: (pool.stats().draining, pool.stats().ready) == (1, 1))
+        with pool.acquire(streams=1), pytest.raises(PoolTimeoutError) as caught:
+            pool.acquire(timeout=0, streams=streams)
+    assert remedy in str(caught.value)
+
+
 def test_a_lease_that_calls_kept_from_a_connection_says_so(clock: ManualClock, make_pool: PoolMaker) -> None:
     """Where calls are what a whole connection waits for, the remedy is another than waiting or more connections."""
     pool = make_pool(FakeFactory(), name="orders", max_size=1)

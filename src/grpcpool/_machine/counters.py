@@ -109,6 +109,6 @@ def figures_of(slots: SlotTable, *, max_size: int, waiting: int, waited: float =
         in_flight=sum(slot.in_flight for slot in slots),
         waiting=waiting,
         waited=waited,
-        exclusive=sum(slot.exclusive for slot in slots),
+        exclusive=sum(slot.exclusive for slot in slots.in_service()),
         asked=asked,
     )

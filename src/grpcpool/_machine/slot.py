@@ -189,8 +189,8 @@ class Slot(Link):
         # Whether it is beyond `max_size`.
         self.overflow = False
 
-        # When a place on it was last released; while none ever was: since when it, or the slot that it replaced, has
-        # been idle.
+        # When a place on it was last released, or a call on a lease ended; before the first: since when it, or the slot
+        # that it replaced, has been idle.
         self.used_at = self.unused_since = now
         # When it was taken back, if it drained: it has all of `idle_timeout` again.
         self.back_at = -math.inf

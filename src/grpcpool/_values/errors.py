@@ -83,7 +83,7 @@ class Figures:
     waiting: int
     # Seconds that the caller waited; 0 if it was refused at once, and then not in the text.
     waited: float
-    # Connections that are leased as a whole.
+    # Open connections that are leased as a whole.
     exclusive: int = 0
     # What was asked for, in the words of `describe_ask`; empty if nothing was.
     asked: str = ""
