@@ -14,9 +14,12 @@ _PROCESSES = 4
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Sets what the command line leaves open, before pytest-xdist reads it; `-n 0` for a debugger."""
-    # The processes that pytest-xdist starts have none of their own; and without it there is no such option.
+    # The processes that pytest-xdist starts have none of their own.
     if hasattr(config, "workerinput"):
+        # The process that started them has cleared the cache. They would remove what others write to it.
+        config.option.cacheclear = False
         return
+    # Without pytest-xdist there is no such option.
     if not hasattr(config.option, "numprocesses"):
         return
     if config.option.numprocesses is None and not config.option.tx:
