@@ -6,6 +6,7 @@ import contextlib
 import functools
 import sys
 import threading
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -202,6 +203,39 @@ def test_what_replaces_a_name_is_run(
     assert call() == 1
     monkeypatch.undo()
     assert call() == 1
+
+
+def test_what_replaces_a_name_in_the_memory_of_another(channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is run, not what was there before."""
+    home = sys.modules["grpc._channel"]
+    traced: list[str] = []
+    monkeypatch.setattr(home, "_traced", traced, raising=False)
+    monkeypatch.setattr(home, "_own", home._handle_event, raising=False)
+
+    def tracing(by: str) -> types.FunctionType:
+        names: dict[str, Any] = {}
+        # Like gRPC's own, it has the names of gRPC's module.
+        exec(f"def trace(*arguments):\n _traced.append({by!r})\n return _own(*arguments)", vars(home), names)  # noqa: S102 -- our own text
+        of: types.FunctionType = names["trace"]
+        return of
+
+    def call() -> None:
+        unary: Any = channel.unary_unary(call_server.UU)
+        make_lean(unary)
+        assert unary(b"ok") == b"0"
+
+    with monkeypatch.context() as first:
+        trace = tracing("first")
+        place = id(trace)
+        first.setattr(home, "_handle_event", trace)
+        call()
+    del trace, first
+    others = [tracing("second")]
+    while id(others[-1]) != place and len(others) < 1000:
+        others.append(tracing("second"))
+    monkeypatch.setattr(home, "_handle_event", others[-1])
+    call()
+    assert traced == ["first", "second"]
 
 
 def test_a_multicallable_of_another_module(channel: grpc.Channel) -> None:

@@ -41,6 +41,9 @@ _RECORDING = {
     "code",
 }
 
+# No name in code.
+_REPLACED = ""
+
 # Of the states of gRPC's code, so many are remembered: what replaces names, such as a tracer, may come and go.
 _MOST = 32
 
@@ -89,12 +92,12 @@ def _lean(own: Any, functions: Functions, ids: Ids) -> Any:
 def _names(module: str, _ids: Ids) -> Names:
     """The global names of a module of gRPC's, in which other objects stand for some.
 
-    It refers to what had these ids, which nothing else has meanwhile.
-
     One dictionary for all functions: what they look up is in the processor's caches more often.
     """
     own = vars(sys.modules[module])
     names = dict(own)
+    # Also what others stand for: while these names are remembered, nothing else gets one of the ids.
+    names[_REPLACED] = list(own.values())
     names.update(_lean_flags(own.get(_FLAGS)), **_lean_observability(own.get(_OBSERVABILITY)))
     state: Any = own.get(_STATE)
     make: Any = getattr(state, "__init__", None)
