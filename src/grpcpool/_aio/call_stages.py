@@ -229,7 +229,7 @@ def new_running(
 ) -> Running:
     """The stage of `call` in which it runs, as an object of `kind`. At its end it calls `caller`.
 
-    The slot is set when the place is taken, and the native call by `CallProxy._begin`.
+    The slot is set when the place is taken, and the native call by `StagedCall._begin`.
     """
     running = kind()
     running.over = False

@@ -60,7 +60,7 @@ class RunningInPool(Running):
             except BaseException:
                 driver.recover()
                 raise
-            # As `CallProxy._end`.
+            # As `StagedCall._end`.
             self.over = True
             call = self.call()
             if call is None:
