@@ -1,4 +1,4 @@
-"""The machine against the model: whatever happens, in whatever order, the invariants hold. See `model.py`."""
+"""The machine against the model: whatever happens, in whatever order, the invariants hold. See `world.py`."""
 
 from __future__ import annotations
 
