@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import grpcpool
 from grpcpool import ChannelPool, PoolConfig
-from support.call_server import UU, CallServer, new_tag
+from support.call_server import UU, CallServer
 from support.pools import PoolMaker, assert_at_rest
 from support.waiting import LONG, background, eventually, together
 from support.ways import WAYS, Way
@@ -170,94 +168,3 @@ def test_uninstrumented_there_are_no_spans(calls: CallServer, exporter: InMemory
     with grpcpool.insecure_channel(calls.target) as pool:
         assert WAYS[0].begin(pool) == b"0"
         assert exporter.get_finished_spans() == ()
-
-
-# --- the option SingleThreadedUnaryStream ---------------------------------------------------------------------------
-
-OPTIONS = [(grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]
-STREAM = next(way for way in WAYS if way.maker == "unary_stream")
-
-
-@pytest.fixture
-def single_threaded(services: CallServer) -> Iterator[ChannelPool]:
-    """A pool with one place, over channels with the option.
-
-    It uses another server than the one to which no connection may be left: gRPC itself (1.85.1) leaves the connection
-    of a channel that is closed after such a stream was cancelled or dropped.
-    """
-    config = PoolConfig(max_size=1, max_streams=1)
-    with grpcpool.insecure_channel(services.target, OPTIONS, config=config) as pool:
-        pool.open()
-        yield pool
-        assert_at_rest(pool)
-
-
-def test_the_option_selects_grpcs_other_class(single_threaded: ChannelPool) -> None:
-    """The option gives calls of gRPC's other class; if gRPC renames it, the pool must learn the new name."""
-    assert type(STREAM.begin(single_threaded)._stage.native).__name__ == "_SingleThreadedRendezvous"
-
-
-def test_single_threaded_read(single_threaded: ChannelPool) -> None:
-    """A stream read to its end releases its place, although it is still held; so does one that fails."""
-    for _ in range(3):
-        call = STREAM.begin(single_threaded)
-        assert list(call) == [b"0", b"1", b"2"]
-        assert single_threaded.stats().in_flight == 0
-        failing = STREAM.begin(single_threaded, "fail")
-        with pytest.raises(grpc.RpcError):
-            list(failing)
-        assert single_threaded.stats().in_flight == 0
-
-
-@pytest.mark.parametrize("read", [0, 1])
-def test_single_threaded_dropped(services: CallServer, single_threaded: ChannelPool, read: int) -> None:
-    """A stream dropped unread, or half read, releases its place and ends on the server."""
-    tag = new_tag()
-    call = STREAM.begin(single_threaded, f"hold:{tag}")
-    for _ in range(read):
-        assert next(call) == b"0"
-    services.wait_until_held(tag)
-    assert single_threaded.stats().in_flight == 1
-    del call
-    gc.collect()
-    eventually(lambda: single_threaded.stats().in_flight == 0, timeout=5)
-    services.wait_until_let_go(tag)
-
-
-@pytest.mark.parametrize("then", ["iterated", "dropped"])
-@pytest.mark.parametrize("read", [0, 1])
-def test_single_threaded_cancelled(services: CallServer, single_threaded: ChannelPool, read: int, then: str) -> None:
-    """A cancelled stream releases its place when it is iterated again, or dropped."""
-    tag = new_tag()
-    call = STREAM.begin(single_threaded, f"hold:{tag}")
-    for _ in range(read):
-        assert next(call) == b"0"
-    call.cancel()
-    services.wait_until_let_go(tag)
-    if then == "iterated":
-        with pytest.raises(grpc.RpcError) as caught:
-            list(call)
-        assert caught.value.code() is grpc.StatusCode.CANCELLED
-    else:
-        del call
-        gc.collect()
-    eventually(lambda: single_threaded.stats().in_flight == 0, timeout=5)
-
-
-def test_single_threaded_after_a_wait(single_threaded: ChannelPool) -> None:
-    """A stream that had to wait for its place can be read, and then releases the place."""
-    with single_threaded.acquire():
-        call = STREAM.begin(single_threaded)
-        reading = background(lambda: list(call))
-        eventually(lambda: single_threaded.stats().waiting == 1)
-    assert reading.result(LONG) == [b"0", b"1", b"2"]
-    eventually(lambda: single_threaded.stats().in_flight == 0, timeout=5)
-
-
-def test_single_threaded_needs_no_thread(single_threaded: ChannelPool) -> None:
-    """Under a pool, too, a stream with this option uses no thread of gRPC's."""
-    before = set(threading.enumerate())
-    call = STREAM.begin(single_threaded)
-    assert next(call) == b"0"
-    assert set(threading.enumerate()) <= before
-    assert list(call) == [b"1", b"2"]

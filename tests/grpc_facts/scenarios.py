@@ -20,6 +20,7 @@ from grpcpool import PoolConfig, isolated
 from grpcpool._sync.failed_call import not_started
 from support import call_server as support
 from support import ways
+from support.connections import connections_to
 
 LONG = 10.0
 
@@ -230,6 +231,19 @@ def dropped_stream(target: str, single_threaded: bool) -> bool:
     del call
     gc.collect()
     return _happens(lambda: pool.stats().in_flight == 0)
+
+
+def connections_after_drop(target: str) -> int:
+    """How many connections are left when a single-threaded stream was half read, and is dropped."""
+    with _pool_of_streams(target, single_threaded=True) as pool:
+        call = _stream(pool, b"hold:dropped", None, single_threaded=True)
+        assert next(call) == b"0"
+        del call
+        gc.collect()
+        assert _happens(lambda: pool.stats().in_flight == 0)
+    port = int(target.rpartition(":")[2])
+    _happens(lambda: not connections_to(port))
+    return connections_to(port)
 
 
 def raising_callback(target: str) -> list[bool]:

@@ -123,6 +123,35 @@ def test_a_failed_single_threaded_stream(calls: CallServer, name: str, grpc: Cha
     assert grpc.run("dropped_stream", calls.target, True).result is True
 
 
+_BELOW = """
+
+class _OtherCall:
+    def __init__(self, call):
+        self.next_event, self.cancel, self._operate = call.next_event, call.cancel, call.operate
+
+    def operate(self, operations, tag):
+        if not operations:
+            raise ValueError("there is nothing to do")
+        return self._operate(operations, tag)
+
+
+class _SingleThreadedRendezvous("""
+
+
+def test_a_dropped_single_threaded_stream(calls: CallServer) -> None:
+    """Nothing of it is left; where its events cannot be taken, its connection stays open, and the pool says so."""
+    assert UNCHANGED.run("connections_after_drop", calls.target).result == 0
+    other = Changed(
+        {
+            r"\nclass _SingleThreadedRendezvous\(": _BELOW,
+            r"(return _SingleThreadedRendezvous\(\s+state, )call,": r"\1_OtherCall(call),",
+        }
+    )
+    ended = other.run("connections_after_drop", calls.target)
+    assert ended.result == 1
+    assert ended.warned_of("_call.next_event")
+
+
 @pytest.mark.parametrize("word", ["callbacks", "condition"])
 def test_callbacks_that_raise(calls: CallServer, word: str) -> None:
     """What they raise is logged, with or without the list of a call; without it, the call has another class."""

@@ -22,7 +22,7 @@ import grpc
 import grpcpool
 from grpcpool._grpc.version import GRPC_RELEASE
 from support.connections import connections_to
-from support.servers import ECHO, PEER, unary
+from support.servers import COUNT, ECHO, PEER, unary
 
 target = sys.argv[1]
 port = int(target.rpartition(":")[2])
@@ -365,6 +365,44 @@ def test_a_program_that_forgets_to_close_ends(server: Server) -> None:
         with pool.acquire() as lease:
             stream = lease.unary_stream("/test.Test/Count")(b"1000,10", timeout=30)
             assert next(stream) == b"0"
+        print("fine")
+        """,
+    )
+
+
+def test_a_stream_that_only_its_reader_watches(server: Server) -> None:
+    """A child that drops the parent's stream does nothing to it, and takes what is left of its own."""
+    _run(
+        server,
+        """
+        options = grpcpool.isolated([("SingleThreadedUnaryStream", 1)])
+        pool = grpcpool.ChannelPool(lambda: grpc.insecure_channel(target, options), grpcpool.PoolConfig(max_size=1))
+        held = [pool.unary_stream(COUNT)(b"1000,10")]
+        assert next(held[0]) == b"0"
+
+        def child():
+            held.clear()
+            own = pool.unary_stream(COUNT)(b"1000,10")
+            assert next(own) == b"0"
+            # The parent's connection is open here, too.
+            opened = connections_to(port)
+            del own
+            gc.collect()
+            pool.close()
+            deadline = time.monotonic() + 10
+            while connections_to(port) == opened and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert connections_to(port) < opened
+
+        assert fork(child) == 0
+        assert next(held[0]) == b"1"
+        held.clear()
+        gc.collect()
+        pool.close()
+        deadline = time.monotonic() + 10
+        while connections_to(port) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert connections_to(port) == 0
         print("fine")
         """,
     )

@@ -127,25 +127,18 @@ def test_a_half_read_stream_that_is_dropped_is_cancelled(server: Server, make_po
     eventually(lambda: pool.stats().in_flight == 0)
 
 
-def test_single_threaded_streams_release_their_places(make_pool: PoolMaker) -> None:
-    """With `SingleThreadedUnaryStream`, a stream releases its place when it is read or dropped.
-
-    gRPC itself never closes the connection under such a dropped stream, so the test has its own server.
-    """
-    with Server() as server:
-
-        def factory() -> grpc.Channel:
-            return grpc.insecure_channel(server.target, isolated([(ChannelOptions.SingleThreadedUnaryStream, 1)]))
-
-        pool = make_pool(factory, max_size=1)
-        for messages in (3, 1):
-            channel: Any = pool.acquire(timeout=LONG)
-            stream = channel.unary_stream(COUNT)(b"3,0", timeout=LONG)
-            channel.release()
-            for _ in range(messages):
-                next(stream)
-            if messages == 3:
-                assert list(stream) == []
-            del stream, channel
-            gc.collect()
-            eventually(lambda: pool.stats().in_flight == 0)
+def test_single_threaded_streams_release_their_places(server: Server, make_pool: PoolMaker) -> None:
+    """With `SingleThreadedUnaryStream`, a stream releases its place when it is read or dropped."""
+    options = isolated([(ChannelOptions.SingleThreadedUnaryStream, 1)])
+    pool = make_pool(lambda: grpc.insecure_channel(server.target, options), max_size=1)
+    for messages in (3, 1):
+        channel: Any = pool.acquire(timeout=LONG)
+        stream = channel.unary_stream(COUNT)(b"3,0", timeout=LONG)
+        channel.release()
+        for _ in range(messages):
+            next(stream)
+        if messages == 3:
+            assert list(stream) == []
+        del stream, channel
+        gc.collect()
+        eventually(lambda: pool.stats().in_flight == 0)

@@ -229,6 +229,15 @@ FACTS: Final = (
         f"{_SYNC}::test_a_failed_stream",
     ),
     Fact(
+        "_call.next_event",
+        "private name",
+        "1.60",
+        "takes, with `_call.operate`, what is left of the events of a single-threaded stream that was dropped, "
+        "cancelled or failed: gRPC would leave its connection open",
+        "the connection of a single-threaded stream that its reader did not read to the end stays open after its close",
+        f"{_SYNC}::test_a_dropped_single_threaded_stream",
+    ),
+    Fact(
         "_MultiThreadedRendezvous",
         "private name",
         "1.60",

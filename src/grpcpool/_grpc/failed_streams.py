@@ -16,6 +16,7 @@ import grpc
 from .blocking_calls import CHANNEL_CLOSED
 from .call_errors import is_answer_pending
 from .client_modules import CLIENT_MODULES
+from .left_events import has_events_of_its_own
 from .missing import warn_of_missing
 
 _CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
@@ -149,12 +150,11 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     this reference. They are gone if it has ended well; otherwise they hear when it is dropped, and cancel it. `defer`
     must allow for that this waits for locks of gRPC's.
     """
-    # What others call `_call` is something else.
-    is_grpcs = type(call).__module__ in CLIENT_MODULES
-    cancel = getattr(getattr(call, "_call", None), "cancel", None) if is_grpcs else None
+    # What others call `_call` is something else. A stream whose events nobody but its reader takes has its own way.
+    is_watched = type(call).__module__ in CLIENT_MODULES and not has_events_of_its_own(call)
+    cancel = getattr(getattr(call, "_call", None), "cancel", None) if is_watched else None
     # Empty once gRPC's thread has seen the end: callbacks may be about to run. Not the state, which holds them.
-    watched = type(call).__name__ == _READ_BY_A_THREAD
-    due = getattr(getattr(call, "_state", None), "due", True) if watched else True
+    due = getattr(getattr(call, "_state", None), "due", True)
     try:
         return weakref.ref(call) if cancel is None else weakref.ref(call, partial(_dropped, cancel, due, defer))
     except TypeError:

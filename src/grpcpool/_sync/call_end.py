@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._grpc.call_errors import has_answered_in_the_end
 from .._grpc.failed_streams import Defer, cancel_as_closed, end_when_it_fails, runs_only_while_iterated
+from .._grpc.left_events import has_events_of_its_own, take_when_dropped
 from .._grpc.logged_callbacks import blocks_others, log_callbacks
 from .._grpc.unbroken_locks import secure_call_lock
 from .work_queue import run_logged
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Once:
     """Calls `end` at its first call. `list.pop` ensures that, also if two threads call it at once."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("__weakref__", "_end")
 
     def __init__(self, end: Callable[[], None]) -> None:
         """Prepares the call of `end`."""
@@ -194,7 +195,9 @@ def on_end(
     if runs_only_while_iterated(call):
         # Its callbacks run on the thread that iterates, so they never run if it is dropped unfinished.
         end = Once(end)
-        weakref.finalize(call, driver.defer, end).atexit = False
+        _end_when_dropped(call, end, driver.defer, alone=interrupted is not None)
+        if has_events_of_its_own(call):
+            take_when_dropped(call)
     # Rather than add_done_callback, which would keep a dropped stream alive, and running, forever.
     add = getattr(call, "add_callback", None)
     if add is not None:
@@ -236,6 +239,24 @@ def close_early(call: Any) -> None:
         end_early(call)
 
 
+def _end_when_dropped(call: object, end: Once, defer: Defer, *, alone: bool) -> None:
+    """Calls `end` once `call` is dropped.
+
+    The end of a call that is not `alone`, but within a `PoolCall`, has the callbacks of that, which may hold it: then
+    the two and the end are garbage together, and the place, which goes with them, releases itself.
+    """
+    if alone:
+        weakref.finalize(call, defer, end).atexit = False
+    else:
+        weakref.finalize(call, _end_if_left, defer, weakref.ref(end)).atexit = False
+
+
+def _end_if_left(defer: Defer, end: Callable[[], Once | None]) -> None:
+    left = end()
+    if left is not None:
+        defer(left)
+
+
 class WatchedIterator:
     """A proxy of an interceptor's iterator or generator, which is over when it is exhausted, fails, or is dropped."""
 
@@ -246,7 +267,7 @@ class WatchedIterator:
         self._iterator = iterator
         self._interrupted = interrupted
         self._end = Once(end)
-        weakref.finalize(self, defer, self._end).atexit = False
+        _end_when_dropped(self, self._end, defer, alone=interrupted is not None)
 
     def _is_over(self) -> bool:
         return self._end.is_over

@@ -1,0 +1,100 @@
+"""Takes the events of single-threaded streams that were dropped before all had come.
+
+No thread of gRPC's watches a stream of a channel with the option `SingleThreadedUnaryStream`: its reader takes each of
+its events. gRPC frees such a stream, which keeps its connection open, once all of them have been taken. Of a stream
+that is dropped early, is cancelled, or fails at once, some are left: its connection would stay open for as long as the
+process runs, also after its channel was closed. So a thread takes what is left.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Collection
+from typing import Any, Final
+
+import grpc
+
+from .missing import warn_of_missing
+
+_CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
+
+# Seconds between two looks whether events of a cancelled stream are left: they come within a millisecond.
+_PAUSE: Final = 0.001
+
+
+class _Left:
+    """The dropped streams of this process, and the thread that takes their events, which runs while there are some."""
+
+    def __init__(self) -> None:
+        # What is below the calls of Python.
+        self.calls: deque[Any] = deque()
+        # Held by the thread.
+        self.taking = _thread.allocate_lock()
+
+
+_left = _Left()
+# Those of the processes that this one was forked from: they are left untouched.
+_parked: list[_Left] = []
+
+
+def _renew_left() -> None:
+    global _left  # noqa: PLW0603 -- in a forked child, the thread is gone, and the streams are the parent's
+    _parked.append(_left)
+    _left = _Left()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_left)
+
+
+def has_events_of_its_own(call: object) -> bool:
+    """Whether nothing but its reader takes the events of this call of gRPC's."""
+    return hasattr(getattr(call, "_call", None), "next_event")
+
+
+def take_when_dropped(call: Any) -> None:
+    """Once `call`, which has events of its own, is dropped, it is cancelled, and what is left of them is taken."""
+    # Not the state, which holds the callbacks, which may hold the call.
+    due = getattr(getattr(call, "_state", None), "due", (True,))
+    weakref.finalize(call, _dropped, _left, call._call, due).atexit = False
+
+
+def _dropped(left: _Left, below: Any, due: Collection[object]) -> None:
+    """In a finalizer, which may interrupt any line, also one that holds a lock: so this waits for none."""
+    if due and left is _left:
+        left.calls.append(below)
+        if not left.taking.locked():
+            # If no thread can be started, the next that is dropped tries again.
+            with contextlib.suppress(RuntimeError):
+                _thread.start_new_thread(_take_all, (left,))
+
+
+def _take_all(left: _Left) -> None:
+    # A stream that is dropped while the lock is held may be added after the last look: so there is another one.
+    while left.calls and left.taking.acquire(blocking=False):
+        try:
+            while left.calls:
+                _take(left.calls.popleft())
+        finally:
+            left.taking.release()
+
+
+def _take(below: Any) -> None:
+    """Cancels one, and takes what is left of its events.
+
+    gRPC begins an operation without content, which adds an event that it brings at once, unless it has freed the call.
+    To take an event of one that has been freed would crash.
+    """
+    try:
+        below.cancel(_CANCELLED, "Cancelled upon garbage collection!")
+        while below.operate((), None):
+            while below.next_event().batch_operations:
+                pass
+            time.sleep(_PAUSE)
+    except Exception:  # noqa: BLE001 -- it is private: no assumption holds
+        warn_of_missing("_call.next_event")
