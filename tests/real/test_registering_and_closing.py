@@ -6,10 +6,14 @@ import textwrap
 
 import pytest
 
+from grpcpool._grpc.version import GRPC_RELEASE
 from support.programs import run_python
 from support.servers import Server
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(GRPC_RELEASE < (1, 63), reason="gRPC registers no methods"),
+]
 
 _PRELUDE = """
 import asyncio, sys, threading
