@@ -16,7 +16,14 @@ import pytest
 from grpc._observability import ObservabilityPlugin, observability_deinit, observability_init
 
 from grpc_facts.programs import UNCHANGED, Changed, renamed
-from grpcpool._grpc.lean_blocking_multicallables import _flags, _lean_observability, _module_like, make_lean
+from grpcpool._grpc.lean_blocking_multicallables import (
+    _flags,
+    _lean_observability,
+    _lean_waits,
+    _module_like,
+    make_lean,
+    read_of,
+)
 from grpcpool._grpc.unbroken_locks import _CallLock, _Condition, call_lock_like
 from support import call_server
 from support.call_server import CallServer
@@ -26,7 +33,7 @@ from support.ways import WAYS, Way
 pytestmark = pytest.mark.timeout(120)
 
 _NAMES = ["_RPCState", "_InitialMetadataFlags", "with_wait_for_ready", "_prepare", "_handle_event", "_event_handler"]
-_NAMES += ["maybe_record_rpc_latency", "_OBSERVABILITY_PLUGIN"]
+_NAMES += ["maybe_record_rpc_latency", "_OBSERVABILITY_PLUGIN", "_MultiThreadedRendezvous", "_wait_once"]
 _CHANGES = {
     "as it is": UNCHANGED,
     **{name: renamed(name) for name in _NAMES},
@@ -34,6 +41,8 @@ _CHANGES = {
     "get_plugin": Changed(
         {r"\bdef set_plugin": "other = get_plugin\n\ndef set_plugin", r"with get_plugin\(": "with other("}
     ),
+    "_common.wait": Changed({r"\b_common\.wait\b": "__import__('grpc')._common.wait"}),
+    "wait": Changed({r"\bdef wait\(": "def waits(", r"_common\.wait\(": "_common.waits("}),
     "another condition": Changed({r"= threading\.Condition\(\)": "= __import__('threading').Condition()"}),
     "other flags": Changed({r"(def with_wait_for_ready)": r"def other(self): ...\n\n    \1"}),
 }
@@ -203,6 +212,55 @@ def test_what_replaces_a_name_is_run(
     assert call() == 1
     monkeypatch.undo()
     assert call() == 1
+
+
+def test_what_replaces_the_read_of_a_stream_is_run(channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By streams that are begun later; not when it is gone again."""
+    common, own = sys.modules["grpc._common"], sys.modules["grpc._channel"]._MultiThreadedRendezvous
+    traced = []
+
+    def traces(of: Callable[..., Any]) -> Callable[..., Any]:
+        def trace(*arguments: Any, **named: Any) -> Any:
+            traced.append(arguments)
+            return of(*arguments, **named)
+
+        return trace
+
+    def read() -> tuple[bool, bool]:
+        traced.clear()
+        stream: Any = channel.unary_stream(call_server.US)
+        make_lean(stream)
+        call = stream(b"ok")
+        assert type(call) is own
+        assert read_of(call)(call) == b"0"
+        is_traced = bool(traced)
+        assert list(call) == [b"1", b"2"]
+        return is_traced, read_of(call) is own._next
+
+    assert read() == (False, False)
+    with monkeypatch.context() as waiting:
+        waiting.setattr(common, "wait", traces(common.wait))
+        assert read() == (True, False)
+    with monkeypatch.context() as reading:
+        reading.setattr(own, "_next", traces(own._next))
+        assert read() == (True, True)
+    assert read() == (False, False)
+
+
+def test_how_messages_are_waited_for() -> None:
+    """As gRPC does it; where its code is other code, that is run."""
+    own = sys.modules["grpc._common"]
+    (common,) = _lean_waits(own).values()
+    answers = iter([False, False, True])
+    waited: list[float] = []
+    assert common.wait(waited.append, lambda: next(answers)) is False
+    assert waited == [own.MAXIMUM_WAIT_TIMEOUT] * 2
+    assert common.wait(threading.Event().wait, lambda: False, timeout=0.01) is True
+    spun: list[None] = []
+    assert common.wait(threading.Event().wait, lambda: len(spun) == 2, spin_cb=lambda: spun.append(None)) is False
+    for changed in ({"wait": print}, {"_wait_once": lambda: own.time}, {"_wait_once": None}):
+        assert not _lean_waits(_module_like(own, **changed))
+    assert not _lean_waits(None)
 
 
 def test_what_replaces_a_name_in_the_memory_of_another(channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch) -> None:

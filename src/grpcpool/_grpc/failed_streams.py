@@ -6,6 +6,7 @@ call is held, which the error itself and any done-callback do, its place would b
 
 from __future__ import annotations
 
+import types
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ import grpc
 from .blocking_calls import CHANNEL_CLOSED
 from .call_errors import is_answer_pending
 from .client_modules import CLIENT_MODULES
-from .left_events import has_events_of_its_own
+from .lean_blocking_multicallables import read_of
 from .missing import warn_of_missing
 
 _CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
@@ -51,8 +52,9 @@ def reader_of(responses: Any) -> Callable[[], Any]:
 
     The latter saves each response a frame.
     """
-    own = getattr(responses, "_next", None) if type(responses).__module__ in CLIENT_MODULES else None
-    read: Callable[[], Any] = own or responses.__next__
+    if type(responses).__module__ in CLIENT_MODULES and hasattr(responses, "_next"):
+        return types.MethodType(read_of(responses), responses)
+    read: Callable[[], Any] = responses.__next__
     return read
 
 
@@ -69,15 +71,15 @@ def end_when_it_fails(call: Any, interrupted: Callable[[], object]) -> None:
         return
     if hasattr(call, "_next"):
         # Not a reference that would keep it: a stream that is dropped is to be cancelled.
-        call._next = partial(_read, weakref.ref(call), interrupted)
+        call._next = partial(_read, weakref.ref(call), read_of(call), interrupted)
     elif hasattr(call, "__next__"):
         warn_of_missing("_next")
 
 
-def _read(stream: Callable[[], Any], interrupted: Callable[[], object]) -> Any:
+def _read(stream: Callable[[], Any], read: Callable[[Any], Any], interrupted: Callable[[], object]) -> Any:
     call = stream()
     try:
-        return type(call)._next(call)
+        return read(call)
     except grpc.RpcError:
         end_failed(call)
         raise
@@ -150,9 +152,9 @@ def reference(call: Any, defer: Defer) -> Callable[[], Any]:
     this reference. They are gone if it has ended well; otherwise they hear when it is dropped, and cancel it. `defer`
     must allow for that this waits for locks of gRPC's.
     """
-    # What others call `_call` is something else. A stream whose events nobody but its reader takes has its own way.
-    is_watched = type(call).__module__ in CLIENT_MODULES and not has_events_of_its_own(call)
-    cancel = getattr(getattr(call, "_call", None), "cancel", None) if is_watched else None
+    # What others call `_call` is something else. What has events of its own is cancelled when these are taken.
+    below = getattr(call, "_call", None) if type(call).__module__ in CLIENT_MODULES else None
+    cancel = None if hasattr(below, "next_event") else getattr(below, "cancel", None)
     # Empty once gRPC's thread has seen the end: callbacks may be about to run. Not the state, which holds them.
     due = getattr(getattr(call, "_state", None), "due", True)
     try:

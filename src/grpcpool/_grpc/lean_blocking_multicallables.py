@@ -1,7 +1,8 @@
 """What gRPC's blocking multicallables do for each call although a pool does not need it, and what takes its place.
 
 Together it is an eighth of a unary call: a lock that is made by code of Python, which copies five methods into it, an
-object for two flags, and a lock for the whole process to find that nobody observes calls.
+object for two flags, and a lock for the whole process to find that nobody observes calls. For each message of a stream
+it is two functions that wait for it, where one would do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ _FLAGS = "_InitialMetadataFlags"
 _WITH = "with_wait_for_ready"
 _OBSERVABILITY = "_observability"
 _RECORD = "maybe_record_rpc_latency"
+_FIND = "get_plugin"
 _PLUGIN = "_OBSERVABILITY_PLUGIN"
+_COMMON = "_common"
+_WAIT = "wait"
+_ONCE = "_wait_once"
+_STREAM = "_MultiThreadedRendezvous"
+_NEXT = "_next"
+_READS = "grpcpool_reads"
 
 # The functions that multicallables call with what has another object in its place, the called before the calling.
 _CALLED = ("_handle_event", "_event_handler")
@@ -32,7 +40,7 @@ _RECORDING = {
     "_SERVICES_TO_EXCLUDE",
     "method",
     "encode",
-    "get_plugin",
+    _FIND,
     "stats_enabled",
     "rpc_end_time",
     "rpc_start_time",
@@ -40,6 +48,17 @@ _RECORDING = {
     "target",
     "code",
 }
+
+# All that gRPC uses to wait: for a tenth of a second, again and again, so that signal handlers can run.
+_WAITING = {_ONCE, "MAXIMUM_WAIT_TIMEOUT", "time", "min"}
+
+_WITHIN = (
+    (_OBSERVABILITY, _RECORD),
+    (_OBSERVABILITY, _FIND),
+    (_COMMON, _WAIT),
+    (_COMMON, _ONCE),
+    (_STREAM, _NEXT),
+)
 
 # No name in code.
 _REPLACED = ""
@@ -67,10 +86,13 @@ def make_lean(multicallable: Any) -> None:
 
 
 def _ids(module: str) -> Ids:
-    """Other ones if a global name of a module of gRPC's stands for something else."""
-    own = vars(sys.modules[module])
-    observability = own.get(_OBSERVABILITY)
-    return (*map(id, own.values()), *(id(getattr(observability, name, None)) for name in (_RECORD, "get_plugin")))
+    """Other ones if something that gRPC's code uses was replaced."""
+    return tuple(map(id, _used(vars(sys.modules[module]))))
+
+
+def _used(module: Names) -> list[Any]:
+    """What the global names of a module of gRPC's stand for, and what is called within that."""
+    return [*module.values(), *(getattr(module.get(name), within, None) for name, within in _WITHIN)]
 
 
 @functools.lru_cache(_MOST)
@@ -97,16 +119,30 @@ def _names(module: str, _ids: Ids) -> Names:
     own = vars(sys.modules[module])
     names = dict(own)
     # Also what others stand for: while these names are remembered, nothing else gets one of the ids.
-    names[_REPLACED] = list(own.values())
-    names.update(_lean_flags(own.get(_FLAGS)), **_lean_observability(own.get(_OBSERVABILITY)))
+    names[_REPLACED] = _used(own)
+    for name, lean in ((_FLAGS, _lean_flags), (_OBSERVABILITY, _lean_observability), (_COMMON, _lean_waits)):
+        names.update(lean(own.get(name)))
     state: Any = own.get(_STATE)
     make: Any = getattr(state, "__init__", None)
     if isinstance(state, type) and _is_of(own, make):
         # Its conditions are those of calls.
         names["threading"] = _module_like(threading, Condition=call_lock_like(threading.Condition()))
-        names[_STATE] = _subclass(state, {"__init__": _with(names, make)})
+        names[_STATE] = _subclass(state, {"__init__": _with(names, make), _READS: _reads(names, own)})
     names.update((name, _with(names, own[name])) for name in _CALLED if _is_of(own, own.get(name)))
     return names
+
+
+def _reads(names: Names, module: Names) -> tuple[Any, Any]:
+    """What reads the next message of a stream: gRPC's function, and what stands for it."""
+    own: Any = getattr(module.get(_STREAM), _NEXT, None)
+    return own, _with(names, own) if _is_of(module, own) else own
+
+
+def read_of(stream: Any) -> Any:
+    """The function that reads the next message of a stream of gRPC's: that of its class, or what stands for it."""
+    of_class = type(stream)._next
+    own, lean = getattr(getattr(stream, "_state", None), _READS, (None, None))
+    return lean if of_class is own else of_class
 
 
 def _is_of(module: Names, function: Any) -> bool:
@@ -116,7 +152,7 @@ def _is_of(module: Names, function: Any) -> bool:
 
 def _lean_observability(own: Any) -> Names:
     """Asks whether there is a plugin before all else; without one, gRPC takes a lock to find that out."""
-    record, find = getattr(own, _RECORD, None), getattr(own, "get_plugin", None)
+    record, find = getattr(own, _RECORD, None), getattr(own, _FIND, None)
     found = getattr(getattr(find, "__wrapped__", None), "__code__", None)
     if not (isinstance(record, types.FunctionType) and _RECORDING.issuperset(record.__code__.co_names)):
         return {}
@@ -129,6 +165,24 @@ def _lean_observability(own: Any) -> Names:
             record(state)
 
     return {_OBSERVABILITY: _module_like(own, **{_RECORD: record_if_observed})}
+
+
+def _lean_waits(own: Any) -> Names:
+    """Waits within one function for what has no time limit. gRPC calls another, which can do something after each."""
+    wait, once = getattr(own, _WAIT, None), getattr(own, _ONCE, None)
+    if not (isinstance(wait, types.FunctionType) and set(wait.__code__.co_names) == _WAITING):
+        return {}
+    if not (isinstance(once, types.FunctionType) and not once.__code__.co_names):
+        return {}
+
+    def wait_in_one(wait_fn: Any, wait_complete_fn: Any, timeout: Any = None, spin_cb: Any = None) -> Any:
+        if timeout is not None or spin_cb is not None:
+            return wait(wait_fn, wait_complete_fn, timeout, spin_cb)
+        while not wait_complete_fn():
+            wait_fn(own.MAXIMUM_WAIT_TIMEOUT)
+        return False
+
+    return {_COMMON: _module_like(own, **{_WAIT: wait_in_one})}
 
 
 def _module_like(own: types.ModuleType, **changed: Any) -> types.ModuleType:

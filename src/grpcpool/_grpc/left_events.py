@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import grpc
 
+from .client_modules import CLIENT_MODULES
 from .missing import warn_of_missing
 
 _CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
@@ -52,16 +53,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_left)
 
 
-def has_events_of_its_own(call: object) -> bool:
-    """Whether nothing but its reader takes the events of this call of gRPC's."""
-    return hasattr(getattr(call, "_call", None), "next_event")
-
-
 def take_when_dropped(call: Any) -> None:
-    """Once `call`, which has events of its own, is dropped, it is cancelled, and what is left of them is taken."""
-    # Not the state, which holds the callbacks, which may hold the call.
-    due = getattr(getattr(call, "_state", None), "due", (True,))
-    weakref.finalize(call, _dropped, _left, call._call, due).atexit = False
+    """Once `call` is dropped, it is cancelled, and what is left of its events is taken; if it has events of its own."""
+    below = getattr(call, "_call", None)
+    if type(call).__module__ in CLIENT_MODULES and hasattr(below, "next_event"):
+        # Not the state, which holds the callbacks, which may hold the call.
+        due = getattr(getattr(call, "_state", None), "due", (True,))
+        weakref.finalize(call, _dropped, _left, below, due).atexit = False
 
 
 def _dropped(left: _Left, below: Any, due: Collection[object]) -> None:

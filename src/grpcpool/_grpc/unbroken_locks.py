@@ -73,8 +73,9 @@ def secure_channel_lock(channel: grpc.Channel) -> None:
 
 def secure_call_lock(call: Any) -> None:
     """No signal handler leaves the lock of `call` locked from here on, if it is one of gRPC's own."""
-    if type(call).__module__ in CLIENT_MODULES:
-        _secure(getattr(getattr(call, "_state", None), "condition", None))
+    lock = getattr(getattr(call, "_state", None), "condition", None)
+    if type(lock) is threading.Condition and type(call).__module__ in CLIENT_MODULES:
+        _secure(lock)
 
 
 def _secure(lock: object) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._grpc.call_errors import has_answered_in_the_end
 from .._grpc.failed_streams import Defer, cancel_as_closed, end_when_it_fails, runs_only_while_iterated
-from .._grpc.left_events import has_events_of_its_own, take_when_dropped
+from .._grpc.left_events import take_when_dropped
 from .._grpc.logged_callbacks import blocks_others, log_callbacks
 from .._grpc.unbroken_locks import secure_call_lock
 from .work_queue import run_logged
@@ -196,8 +196,7 @@ def on_end(
         # Its callbacks run on the thread that iterates, so they never run if it is dropped unfinished.
         end = Once(end)
         _end_when_dropped(call, end, driver.defer, alone=interrupted is not None)
-        if has_events_of_its_own(call):
-            take_when_dropped(call)
+        take_when_dropped(call)
     # Rather than add_done_callback, which would keep a dropped stream alive, and running, forever.
     add = getattr(call, "add_callback", None)
     if add is not None:
