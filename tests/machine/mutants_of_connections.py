@@ -28,8 +28,8 @@ MUTANTS = (
     ),
     Mutant(
         "after a look-up that failed, dials fail that gRPC could look up",
-        "endpoints",
-        "error=error)))\n        if not fleet.lookups.awaited:\n            fleet.direct_awaiting(now)\n",
+        "fleet",
+        "error=error)))\n        if not self.lookups.awaited:\n            self.direct_awaiting(now)\n",
         "error=error)))\n",
         "there are no addresses",
     ),

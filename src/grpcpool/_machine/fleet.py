@@ -10,10 +10,10 @@ Outages. A lost connection is left to gRPC's own reconnecting while it is needed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .._values.config import PoolConfig
-from .._values.events import Closed, Draining, Opening
+from .._values.events import AddressesChanged, Closed, Draining, LookUpFailed, Opening
 from .._values.slot_states import CloseReason, SlotState
 from .addresses import Addresses, Addressing
 from .counters import Counters
@@ -131,6 +131,31 @@ class Fleet:
             self.lookups.rest()
         self.size_changed(now)
 
+    def found(self, names: Sequence[str], number: int, now: float) -> bool:
+        """That look-up has found these addresses; returns whether they are used: not those of another target."""
+        if not self.lookups.answered(number, now):
+            return False
+        if self.has_other_targets and len(names) == 1:
+            # One that found out whether the target is up leads there.
+            for slot in self.slots.in_service():
+                slot.address = slot.address or names[0]
+                self.slots.count(slot)
+        new, gone = self.addresses.update(names)
+        if new or gone:
+            event = AddressesChanged(pool=self.name, addresses=tuple(names), new=tuple(new), gone=tuple(gone))
+            self.outbox.append(Notify(event))
+        self.direct_awaiting(now)
+        return True
+
+    def look_up_failed(self, error: BaseException, number: int, now: float) -> bool:
+        """That look-up has failed; returns whether it was counted on. Known addresses stay."""
+        if not self.lookups.failed(number, now):
+            return False
+        self.outbox.append(Notify(LookUpFailed(pool=self.name, error=error)))
+        if not self.lookups.awaited:
+            self.direct_awaiting(now)
+        return True
+
     def needed(self, asked: int) -> int:
         """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
         return max(self.min_size, -(-(self.places.load + asked) // self.target))
@@ -246,21 +271,22 @@ class Fleet:
     def take_back(self, slot: Slot, now: float) -> None:
         """Takes a draining connection into service again."""
         self.slots.move(slot, SlotEvent.RESTORED)
-        slot.kept, slot.back_at = False, now
+        slot.kept, slot.returns_at, slot.back_at = False, math.inf, now
         self._forget_reason(slot)
         self.handicaps.enter(slot)
         self.size_changed(now)
         # For a tick, which derives when the slot is due for something.
         self.alarm_at(now)
 
-    def keep(self, slot: Slot, until: float, now: float) -> None:
-        """Takes a ready connection out of service, but keeps it open until then."""
-        slot.kept, slot.kept_until = True, until
+    def keep(self, slot: Slot, now: float, *, until: float = math.inf, returns_at: float = math.inf) -> None:
+        """Takes a ready connection out of service, but keeps it open: see `endpoints.py`."""
+        slot.kept, slot.kept_until, slot.returns_at = True, until, returns_at
         self.retire(slot, CloseReason.SHRINK, now, deadline=math.inf)
 
     def keep_no_longer(self, slot: Slot, reason: CloseReason, now: float) -> None:
         """A connection that was kept drains, as others do."""
-        slot.kept, slot.reason, slot.deadline = False, reason, now + self.config.drain_timeout
+        slot.kept, slot.returns_at = False, math.inf
+        slot.reason, slot.deadline = reason, now + self.config.drain_timeout
         self.alarm_at(slot.deadline)
         if not slot.in_flight:
             self.close(slot, reason)

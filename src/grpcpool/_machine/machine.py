@@ -31,8 +31,8 @@ slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.
 When they are opened is decided in `growing.py`, when there are too many in `shrinking.py`, when they are replaced in
 `replacing.py`; how many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`.
 Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which target is
-used is decided in `endpoints.py`, what calls get while nothing is up in `outage.py`, and how a pool ends in
-`closing.py`. Here all are put together. `__init__.py` has the invariants.
+used is decided in `endpoints.py` and `failover.py`, what calls get while nothing is up in `outage.py`, and how a pool
+ends in `closing.py`. Here all are put together. `__init__.py` has the invariants.
 """
 
 from __future__ import annotations
@@ -376,12 +376,12 @@ class PoolMachine:
 
     def addresses_found(self, names: Sequence[str], number: int, now: float) -> None:
         """That look-up has found these addresses, at least one: text such as `10.0.0.7:50051` or `[::1]:50051`."""
-        if not self.closing and self.endpoints.found(names, number, now):
+        if not self.closing and self.fleet.found(names, number, now):
             self._reconcile(now)
 
     def look_up_failed(self, error: BaseException, number: int, now: float) -> None:
         """That look-up has failed: the last addresses stay. What waits for the first, and only look-ups find, fails."""
-        if not self.closing and self.endpoints.look_up_failed(error, number, now):
+        if not self.closing and self.fleet.look_up_failed(error, number, now):
             for slot in self.fleet.awaiting_address():
                 self._dial_failed(slot, error, now)
             self._reconcile(now)

@@ -123,6 +123,7 @@ class Slot(Link):
         "replaces",
         "reserved",
         "retire_at",
+        "returns_at",
         "silence_factor",
         "silent_at",
         "state",
@@ -172,10 +173,11 @@ class Slot(Link):
         self.address: str | None = None
         self.awaits_address = False
         # Which target that is, in the order of preference; whether it only finds out if a preferred one is up; whether
-        # it is kept while another one is used, and until when. See `endpoints.py`.
+        # it is kept while another one is used, and when that ends: when it is closed, or when its target is used again.
+        # See `endpoints.py`.
         self.endpoint = 0
         self.probes = False
-        self.kept, self.kept_until = False, math.inf
+        self.kept, self.kept_until, self.returns_at = False, math.inf, math.inf
 
         # While OPENING: when it is no longer counted on, and whether that has come; whether it was dialled because
         # others hang.
