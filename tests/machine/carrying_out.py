@@ -94,11 +94,11 @@ class Driver(Records):
         fleet, timeout = self.machine.fleet, self.config.connect_timeout
         for number, (began_at, endpoint) in self.looks.items():
             # If the target was left meanwhile, the answer is of no use, also when the target is used again.
-            left = endpoint != fleet.endpoint or number < fleet.lookups._valid_from
+            left = endpoint != fleet.endpoint or number < fleet.lookups._attempts.valid_from
             assert left or self.now >= began_at + timeout, "two look-ups at once"
         assert len(self.looks) < MOST_LOOKS, "too many look-ups hang"
         # The machine may have come to another target since it asked: then the answer is of no use, and it asks again.
-        stale = effect.number < fleet.lookups._valid_from
+        stale = effect.number < fleet.lookups._attempts.valid_from
         self.looks[effect.number] = self.now, -1 if stale else fleet.endpoint
 
     def _do_close(self, effect: Close) -> None:

@@ -274,13 +274,13 @@ def no_13_connections_are_even(world: Records) -> None:
     """
     fleet = world.machine.fleet
     last = max(world.looks, default=0)
-    waits = fleet.lookups.under_way and last < fleet.lookups._begun
+    waits = fleet.lookups.under_way and last < fleet.lookups._attempts.begun
     assert world.closing or not waits, "no. 13: waits for a look-up that has ended"
     if fleet.lookups.under_way and not world.closing:
         ends_at = max(world.looks[last][0] + world.config.connect_timeout, world.now)
         assert world.machine.next_deadline() <= ends_at, "no. 13: waits for a look-up for ever"
     addresses, slots = fleet.addresses, in_state(world, "opening", "ready", "lost")
-    if world.closing or fleet.lookups.under_way or not (fleet.active and fleet.lookups.in_use):
+    if world.closing or fleet.lookups.under_way or not (fleet.active and fleet.usage.in_use):
         return
     if not world.ticked and world.machine.next_deadline() <= world.now:
         # A tick is to settle it.
@@ -355,7 +355,7 @@ def growth_and_shrinking_are_planned(world: Records) -> None:
     fleet = world.machine.fleet
     target = world.config.resolved_target_streams
     expected = target if connections(world) < world.max_size else NEVER
-    if world.possible and not fleet.lookups.in_use:
+    if world.possible and not fleet.usage.in_use:
         expected = 0
     assert world.machine.places.growth_load == expected or not connections(world), "the growth threshold is wrong"
     watch = world.config.idle_timeout is not None and connections(world) > world.min_size

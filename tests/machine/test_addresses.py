@@ -363,7 +363,7 @@ def test_the_first_use_after_a_rest_connects_all_addresses() -> None:
     while len(play.states()) > 1:
         play.tick_in_time()
         play.found(A, B)
-    assert not play.machine.fleet.lookups.in_use
+    assert not play.machine.fleet.usage.in_use
     play.tick(1.0)
     (number,) = play.states()
     play.lost(number)

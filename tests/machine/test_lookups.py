@@ -283,7 +283,7 @@ def test_a_pool_rests_although_a_dial_fails() -> None:
             if play[number].in_flight:
                 play.release(number, 1)
         play.tick(0.5)
-    assert not play.machine.fleet.lookups.in_use
+    assert not play.machine.fleet.usage.in_use
     assert 3 <= dials <= 15
 
 
@@ -339,7 +339,7 @@ def test_a_late_answer_is_used_if_there_is_no_later_one() -> None:
     """However long it takes: it is the best that is known. That it fails late is not reported again."""
     play = _begun(looking(discovered=True, connect_timeout=10.0))
     play.tick(10.0)
-    while play.machine.fleet.lookups._begun < 2:
+    while play.machine.fleet.lookups._attempts.begun < 2:
         play.tick_in_time()
     (number,) = play.states()
     assert play.found(A, look=1) == [f"open {number}"]
@@ -437,7 +437,7 @@ def test_few_hang_although_others_succeed() -> None:
         play.acquire(1)
         play.release(1, 1)
         play.tick_in_time()
-    assert 16 < len(play.machine.fleet.lookups._hanging) < 32
+    assert 16 < len(play.machine.fleet.lookups._attempts.hanging) < 32
 
 
 def test_closing_ends_the_wait_for_a_look_up() -> None:

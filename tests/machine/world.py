@@ -251,7 +251,7 @@ class World(Driver):
         number = sorted(self.looks)[-1 - which % len(self.looks)]
         del self.looks[number]
         lookups = self.machine.fleet.lookups
-        hung = not lookups.under_way or number < lookups._begun
+        hung = not lookups.under_way or number < lookups._attempts.begun
         known = self.machine.fleet.addresses.names
         waited = [slot for slot in self.slots if slot.awaits_address]
         if names:

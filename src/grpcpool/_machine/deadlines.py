@@ -65,7 +65,7 @@ class Deadlines:
         at = retry_at if self._growing.shortage(0) > 0 else max(retry_at, in_doubt_until)
         if at > now and self._growing.shortage(asked) > 0:
             deadlines.append(at)
-        if fleet.lookups.in_use:
+        if fleet.usage.in_use:
             deadlines.append(self._addresses.next_retry(now))
         fleet.alarm = max(min(deadlines), now)
 

@@ -68,6 +68,7 @@ class Fleet:
         self.target = places.target
         self.addresses = Addresses(self.slots, random, addressing)
         self.lookups = LookUps(outbox, random, self.alarm_at, addressing, name=name, timeout=config.connect_timeout)
+        self.usage = self.lookups.usage
         self.counters = Counters()
         self.limits = Limits(
             self.slots,
@@ -113,7 +114,8 @@ class Fleet:
         if not self.active:
             self.active = True
             self.size_changed(now)
-        if self.lookups.used(now):
+        if self.usage.begin(now):
+            self.lookups.look_soon(now)
             self.addresses.want_all()
             self.size_changed(now)
             self.alarm_at(now)
@@ -301,7 +303,7 @@ class Fleet:
     def size_changed(self, now: float) -> None:
         """The number of connections, or a bound, has changed: decides when to consider growing and shrinking."""
         self.places.growth_load = self.target if self.slots.connections < self.max_size else NEVER
-        if self.lookups.rests and self.active:
+        if self.usage.rests and self.active:
             # The next call is reported.
             self.places.growth_load = 0
         if self.config.idle_timeout is None or self.slots.connections <= self.min_size:

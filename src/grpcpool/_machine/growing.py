@@ -65,7 +65,7 @@ class Growing:
 
     def cover(self, now: float) -> None:
         """Dials to each address that is wanted and has no connection, as far as there may be more."""
-        if self._fleet.active and self._fleet.lookups.in_use:
+        if self._fleet.active and self._fleet.usage.in_use:
             for address in self._addresses.uncovered(now)[: max(0, self._fleet.max_size - self._slots.connections)]:
                 self._fleet.dial(now, address=address)
 

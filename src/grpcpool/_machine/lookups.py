@@ -1,18 +1,24 @@
 """When the addresses of a target are looked up.
 
-At first use, and from then on every `every` seconds, give or take a fifth, while the pool is in use. At once, but at
-most once a second, after a connection was lost or could not be made: its server may have moved. One look-up is under
-way at a time. One that fails is tried again after a pause that doubles from a second.
+At first use, and from then on every `every` seconds, give or take a fifth, while the pool is in use (`usage.py`). At
+once, but at most once a second, after a connection was lost or could not be made: its server may have moved. One that
+fails is tried again after a pause that doubles from a second.
 
-A look-up that has not returned within `connect_timeout` *hangs*: it counts as failed, and another may begin. Look-ups
-are numbered. What one that hangs finds in the end is used, unless a later one has succeeded meanwhile, or another
-target is used by now. The time between two doubles with each that hangs in a row, and with each that has not returned
-if these are many. So there is always another attempt, and after a day of silence no more than twenty hang.
+Look-ups are numbered. One is under way at a time; one that has not returned within `connect_timeout` *hangs*: it counts
+as failed, and another may begin::
+
+           begins                 returns
+    DUE -----------> UNDER WAY ------------> RETURNED
+                         |                      ^
+                         | takes too long, or   | returns
+                         | its target is left   |
+                         +--------> HANGS ------+
+
+What one that hangs finds in the end is used, unless a later one has succeeded meanwhile, or another target is used by
+now. The time between two doubles with each that hangs in a row, and with each that has not returned if these are many.
+So there is always another attempt, and after a day of silence no more than twenty hang.
 
 Until the user's own discovery has found an address, each dial asks for a look-up, and fails with it.
-
-A pool that has not been used since the last look-up *rests*: nothing is looked up, and no address is kept connected,
-until it is used again.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from collections.abc import Callable
 from .._values.events import LookUpFailed
 from .addresses import Addressing
 from .effects import Look, Notify, Outbox
+from .usage import Usage
 
 # Between two look-ups.
 _AT_LEAST = 1.0
@@ -35,8 +42,71 @@ _MANY = 16
 _JITTER = 0.2
 
 
+class _Attempts:
+    """The look-ups that have begun: the one under way, if there is one, and those that hang."""
+
+    def __init__(self) -> None:
+        # The last: its number, and when it began.
+        self.begun, self.begun_at = 0, -math.inf
+        # When it hangs, if it is under way; else `math.inf`.
+        self.hangs_at = math.inf
+        # Those that hang, and how many have in a row.
+        self.hanging: set[int] = set()
+        self.hung = 0
+        # The first whose result is used: for those before, a later one has succeeded, or their target has been left.
+        self.valid_from = 0
+
+    @property
+    def under_way(self) -> bool:
+        return self.hangs_at < math.inf
+
+    def next_at(self) -> float:
+        """When the next may begin."""
+        doublings = min(max(self.hung, len(self.hanging) - _MANY), _MOST_DOUBLINGS)
+        return self.begun_at + _AT_LEAST * 2.0**doublings
+
+    def begin(self, now: float) -> int:
+        """Returns the number of the next. It is under way once `hangs_at` is set."""
+        self.begun_at = now
+        self.begun += 1
+        return self.begun
+
+    def returned(self, number: int) -> bool:
+        """Returns whether it was under way."""
+        self.hanging.discard(number)
+        is_last = self.under_way and number == self.begun
+        if is_last:
+            self.hangs_at = math.inf
+        return is_last
+
+    def succeeded(self, number: int) -> None:
+        """What it found is used."""
+        self.valid_from, self.hung = number, 0
+
+    def hang(self) -> None:
+        """The one under way hangs."""
+        self.hanging.add(self.begun)
+        self.hangs_at = math.inf
+        self.hung += 1
+
+    def leave(self) -> None:
+        """Another target is used: the results of these are of no use."""
+        self.valid_from = self.begun + 1
+        if self.under_way:
+            self.hang()
+        self.hung = 0
+        if len(self.hanging) <= _MANY:
+            self.begun_at = -math.inf
+
+
 class LookUps:
-    """When one pool looks up its addresses, and whether it is in use."""
+    """When one pool looks up its addresses.
+
+    Attributes:
+        usage: Whether the pool is in use.
+        discovered: Whether only look-ups find its addresses.
+        awaited: Whether connections wait for the first answer; for the first addresses, if these are `discovered`.
+    """
 
     def __init__(
         self,
@@ -65,51 +135,30 @@ class LookUps:
         self._alarm_at = alarm_at
         self._every = math.inf if addressing.every is None else addressing.every
         self._looked_up = addressing.looked_up
+        self._attempts = _Attempts()
+        self.usage = Usage(self._every * (1 + _JITTER))
         self.discovered = addressing.discovered
-        self.under_way = False
-        # Whether connections wait for the first answer; for the first addresses, if these are `discovered`.
         self.awaited = addressing.looked_up
-        self.in_use = False
-        # The number of the last that has begun, and of the first whose result is still of use: for those before it, a
-        # later one has succeeded, or their target is not used now.
-        self._begun = self._valid_from = 0
-        # When the one under way hangs; those that hang; and how many have in a row.
-        self._hangs_at = math.inf
-        self._hanging: set[int] = set()
-        self._hung = 0
-        self._wanted = False
+        # When the next is due; whether it is wanted, even if the pool is not used.
+        self._due_at, self._wanted = math.inf, False
+        # How many have failed in a row.
         self._failures = 0
-        self._looked_at = -math.inf
-        self._due_at = math.inf
-        # When the pool was last known to be in use.
-        self._used_at = -math.inf
-        # How often places had been acquired at the last look.
-        self._acquired = 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one is counted on."""
+        return self._attempts.under_way
 
     def next_at(self) -> float:
         """When `tick` is due."""
-        return self._hangs_at if self.under_way else self._due_at
-
-    def used(self, now: float) -> bool:
-        """The pool is being used; returns whether it was not before."""
-        if self.in_use or self._every == math.inf:
-            return False
-        self.in_use = True
-        self._used_at = now
-        self.look_soon(now)
-        return True
-
-    @property
-    def rests(self) -> bool:
-        """Whether the next use is to be reported."""
-        return not self.in_use and self._every != math.inf
+        return self._attempts.hangs_at if self.under_way else self._due_at
 
     def look_soon(self, now: float) -> None:
         """Looks up at once, or as soon as a look-up is allowed."""
         if self._every == math.inf:
             return
         self._wanted = True
-        self._due_at = min(self._due_at, max(now, self._next_allowed_at()))
+        self._due_at = min(self._due_at, max(now, self._attempts.next_at()))
         self._alarm_at(self._due_at)
 
     def look_first(self, now: float) -> None:
@@ -118,64 +167,44 @@ class LookUps:
             self.look_soon(now)
 
     def tick(self, acquired: int, now: float, *, idle: bool) -> bool:
-        """Looks up, if that is due; returns whether the pool has come into use.
-
-        Args:
-            acquired: How often places have been acquired in all.
-            now: The moment.
-            idle: Whether nothing is in flight.
-        """
-        if self.under_way and self._hangs_at <= now:
+        """Looks up, if that is due; returns whether the pool has come into use: `acquired` and `idle` as in `Usage`."""
+        if self._attempts.hangs_at <= now:
             self._hang(now)
-        if self.under_way or self._due_at > now:
+        if self.next_at() > now:
             return False
-        was_in_use = self.in_use
-        used = not idle or acquired != self._acquired
-        self._acquired = acquired
-        looks = used or self._wanted
-        if used:
-            self._used_at = now
-        # What is looked up because of a loss, or of a failed dial, says nothing about the use.
-        lately = now < self._used_at + self._every * (1 + _JITTER)
-        self.in_use = used or (self._wanted and self.in_use and lately)
+        rested = not self.usage.in_use
+        is_used = self.usage.look(acquired, now, idle=idle, wanted=self._wanted)
+        looks = self._looked_up and (is_used or self._wanted)
         self._wanted = False
         self._due_at = now + self._pause()
-        if looks and self._looked_up:
-            self._looked_at = now
-            self._hangs_at = now + self._timeout
-            self._begun += 1
-            self._outbox.append(Look(self._begun))
-            self.under_way = True
-        return self.in_use and not was_in_use
+        if looks:
+            # In this order: it is not waited for if an interruption has kept it from being asked for.
+            self._outbox.append(Look(self._attempts.begin(now)))
+            self._attempts.hangs_at = now + self._timeout
+        return rested and self.usage.in_use
 
     def answered(self, number: int, now: float) -> bool:
         """That look-up has an answer; returns whether it is to be used."""
-        counted_on = self._returned(number)
-        if number < self._valid_from:
+        self._attempts.returned(number)
+        if number < self._attempts.valid_from:
             return False
-        self._valid_from = number
-        self._failures = self._hung = 0
+        self._attempts.succeeded(number)
+        self._failures = 0
         self.awaited = False
-        if counted_on or not self.under_way:
+        if not self.under_way:
             self._over(now + self._pause())
         return True
 
     def failed(self, number: int, now: float) -> bool:
         """That look-up has failed; returns whether that is new: it has not if it hung, or is of no use any more."""
-        if not self._returned(number):
+        if not self._attempts.returned(number):
             return False
         self._fail(now)
         return True
 
-    def _returned(self, number: int) -> bool:
-        """That look-up has returned; returns whether it was counted on."""
-        self._hanging.discard(number)
-        return self.under_way and number == self._begun
-
     def _hang(self, now: float) -> None:
         """The one under way is not counted on any more."""
-        self._hanging.add(self._begun)
-        self._hung += 1
+        self._attempts.hang()
         self._outbox.append(Notify(LookUpFailed(pool=self._name, error=self.late())))
         self._fail(now)
 
@@ -192,40 +221,30 @@ class LookUps:
         self._over(now + pause)
 
     def _over(self, next_at: float) -> None:
-        self.under_way = False
+        """None is under way: decides when the next is due."""
         # A loss meanwhile has brought it forward: the answer may be older.
         self._due_at = next_at if not self._wanted else min(self._due_at, next_at)
-        if self._hanging:
-            self._due_at = max(self._due_at, self._next_allowed_at())
+        if self._attempts.hanging:
+            self._due_at = max(self._due_at, self._attempts.next_at())
         self._alarm_at(self._due_at)
 
-    def _next_allowed_at(self) -> float:
-        doublings = max(0, min(max(self._hung, len(self._hanging) - _MANY), _MOST_DOUBLINGS))
-        return self._looked_at + _AT_LEAST * 2.0**doublings
-
     def switch(self, now: float) -> None:
-        """Another target is used: what is looked up for the one before is of no use."""
-        self._valid_from = self._begun + 1
-        if self.under_way:
-            self._hanging.add(self._begun)
-            self.under_way = False
-        self._hung = 0
-        if len(self._hanging) <= _MANY:
-            self._looked_at = -math.inf
+        """Another target is used."""
+        self._attempts.leave()
         self.awaited = self._looked_up
         self._wanted = True
-        self._due_at = max(now, self._next_allowed_at())
+        self._due_at = max(now, self._attempts.next_at())
         self._alarm_at(self._due_at)
 
     def rest(self) -> None:
         """There are no connections: the next use will ask for one."""
-        self.in_use = self._wanted = False
-        self._due_at = math.inf
+        self.usage.rest()
+        self._due_at, self._wanted = math.inf, False
 
     def close(self) -> None:
         """The pool is closed: nothing more is looked up, whatever is under way."""
         self.rest()
-        self._hangs_at = math.inf
+        self._attempts.hangs_at = math.inf
 
     def _pause(self) -> float:
         return self._every * (1 + _JITTER * (2 * self._random() - 1))

@@ -125,7 +125,7 @@ class PoolMachine:
             self.queue.pause(waiter)
             self.fleet.alarm_at(min(waiter.not_before, waiter.deadline))
             return
-        if not self.fleet.active or self.fleet.lookups.rests:
+        if not self.fleet.active or self.fleet.usage.rests:
             self.fleet.activate(now)
         if self._slots.lost and not self._slots.ready:
             self.outage.connect_for_ask(now)

@@ -56,7 +56,7 @@ class Replacing:
             if not self.may_replace():
                 return
             self._replace(slot, now)
-        while self._fleet.lookups.in_use and self.may_replace():
+        while self._fleet.usage.in_use and self.may_replace():
             surplus = self._addresses.surplus(now)
             if surplus is None:
                 return
@@ -131,7 +131,7 @@ class Replacing:
         are_missed = (fleet.active and self._slots.ready < fleet.min_size) or asked
         if are_missed or now < max(self._asked_until, self._recalled_until):
             return lambda _: True
-        unserved = self._addresses.unserved() if fleet.lookups.in_use else set()
+        unserved = self._addresses.unserved() if fleet.usage.in_use else set()
         return lambda slot: slot.in_flight > 0 or slot.address in unserved
 
     def next_due(self, asked: int, now: float) -> float:

@@ -47,7 +47,7 @@ class Shrinking:
             return
         most = max(self._fleet.places.peak, self._fleet.places.load + asked)
         needed = max(self._fleet.min_size, -(-most // self._fleet.target))
-        if self._fleet.lookups.in_use:
+        if self._fleet.usage.in_use:
             needed = max(needed, min(self._fleet.max_size, self._fleet.addresses.keeps()))
         if most >= self._growing.outgrown_at:
             # Otherwise what is drained now would be dialled again at the next such peak.
