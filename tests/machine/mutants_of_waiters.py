@@ -50,8 +50,8 @@ MUTANTS = (
     Mutant(
         "calls fail while their connection is checked",
         "outage",
-        "        return not any(slot.blocked for slot in lost) and (",
-        "        return (",
+        "        if any(slot.blocked for slot in self._slots.in_state(SlotState.LOST)):\n            return False\n",
+        "",
         "it is not up",
     ),
     Mutant(

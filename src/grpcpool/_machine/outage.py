@@ -2,7 +2,21 @@
 
 A call that would rather fail than wait is given to a connection that is down, or to a channel that does not connect.
 What becomes of it is gRPC's decision, as on a channel without a pool: it fails the call, lets it wait, or retries it,
-as the call and the service config say. Other asks wait until a connection is up.
+as the call and the service config say. Other asks wait until a connection is up. For a call that would rather fail::
+
+    a connection is up                                    --> it gets a place there, or waits for one
+      | no
+    an attempt may soon succeed: that for the first ask,
+    or, of several addresses, until all have failed       --> it waits
+      | no
+    one is down that is not being checked, nor leased
+    as a whole, and the pool has no `prime`               --> it is made on that, once there is room: gRPC decides
+      | no
+    one is being dialled, or checked                      --> it waits
+      | no
+    one may be dialled for it, as it arrives              --> it waits
+      | no
+    there is nothing to wait for                          --> it is refused
 
 Connections that `min_size` needs are reconnected also while nothing is asked for, with ever longer pauses. What is
 asked for first in such a pause does not suffer from that: an attempt is made for it at once, and it waits for the
@@ -50,6 +64,8 @@ class Outage:
         # What is dialled for what is asked for first.
         self._attempt: Slot | None = None
 
+    # --- what is down -------------------------------------------------------------------------------------------
+
     def forget_if_over(self) -> None:
         """If nothing is down or being opened, and no dial has failed last, the cause is one of earlier times."""
         if not (self._slots.lost or self._slots.opening or self._fleet.addresses.failures):
@@ -86,6 +102,8 @@ class Outage:
             if not other.in_flight and other.idle_since() < slot.used_at + _UNUSED_FOR:
                 self._fleet.retire(other, CloseReason.LOST, now)
 
+    # --- what is made to come back ------------------------------------------------------------------------------
+
     def connect_for_ask(self, now: float) -> None:
         """A place is asked for, and nothing is up: tries to connect if this is the first such ask of late."""
         lost = self._slots.in_state(SlotState.LOST)
@@ -106,13 +124,18 @@ class Outage:
             self._replacing.recall(now)
         return bool(idle)
 
-    def _awaits_attempt(self) -> bool:
-        slot = self._attempt
-        return slot is not None and slot.state is SlotState.OPENING and not slot.hangs
-
     def which_are_needed(self, now: float) -> Callable[[Slot], bool]:
         """Which lost connections should be made to connect again, see `Replacing.which_are_needed`."""
         return self._replacing.which_are_needed(self._queue.asked, now)
+
+    # --- what a call gets ---------------------------------------------------------------------------------------
+
+    def slot_for(self, waiter: Waiter) -> Slot | None:
+        """The slot on which the call may fail, if it would rather do so; `None` if there is none with room."""
+        if not waiter.fail_fast or not self._lets_calls_fail():
+            return None
+        roomy = [slot for slot in self._down() if slot.has_room(waiter.streams)]
+        return min(roomy, key=lambda slot: slot.in_flight, default=None)
 
     def takes_calls(self, slot: Slot) -> bool:
         """Whether calls that would rather fail than wait get places on the slot although its connection is down."""
@@ -125,24 +148,25 @@ class Outage:
         addresses = self._fleet.addresses
         return not (addresses.several and self._slots.under_way and not addresses.failures)
 
-    def slot_for(self, waiter: Waiter) -> Slot | None:
-        """The slot on which the call may fail, if it would rather do so; `None` if there is none with room."""
-        if not waiter.fail_fast or not self._lets_calls_fail():
-            return None
-        down = [slot for slot in self._slots.in_state(SlotState.LOST) if not slot.blocked]
-        roomy = [slot for slot in down if slot.has_room(waiter.streams)]
-        return min(roomy, key=lambda slot: slot.in_flight, default=None)
+    def _awaits_attempt(self) -> bool:
+        slot = self._attempt
+        return slot is not None and slot.state is SlotState.OPENING and not slot.hangs
+
+    def _down(self) -> list[Slot]:
+        """The connections that are down and could carry calls.
+
+        What is blocked is being checked, and may be up; if the check does not end, another connection is dialled. The
+        calls on a connection that is down end, and release their places; a lease of all of it may not end.
+        """
+        return [slot for slot in self._slots.in_state(SlotState.LOST) if not (slot.blocked or slot.exclusive)]
 
     def is_hopeless(self) -> bool:
-        """Nothing is up, nothing is being dialled, and nothing is down that a call could soon fail on.
-
-        The calls on a connection that is down end, and release their places; a whole-connection lease may not end. What
-        is blocked is being checked, and may be up; if the check does not end, another connection is dialled.
-        """
+        """Nothing is up, nothing is being dialled or checked, and nothing is down that a call could fail on."""
         if self._slots.ready or self._slots.opening:
             return False
-        lost = self._slots.in_state(SlotState.LOST)
-        return not any(slot.blocked for slot in lost) and (self._primes or all(slot.exclusive for slot in lost))
+        if any(slot.blocked for slot in self._slots.in_state(SlotState.LOST)):
+            return False
+        return self._primes or not self._down()
 
     def dial_for_call(self, now: float) -> bool:
         """A call that would rather fail finds nothing up or being dialled: returns whether it may wait for a dial.
@@ -157,24 +181,22 @@ class Outage:
         self._fleet.dial(now)
         return True
 
+    def needs_channel(self, slot: Slot, now: float, is_awaited: Callable[[Slot], bool]) -> bool:
+        """A dial has failed, and its channel does not connect: whether it is kept, as a connection that is down.
+
+        It is if calls wait that would rather fail, and could do so on that channel, and on no other. Or if gRPC watches
+        health on it: the server may just not be ready to serve. But `open()`, if the slot `is_awaited` by that, rather
+        waits for another.
+        """
+        addresses = self._fleet.addresses
+        if slot.replaces is not None:
+            return False
+        if self._fleet.watches_health:
+            return not (slot.overflow or addresses.is_of_race(slot) or addresses.is_gone(slot) or is_awaited(slot))
+        calls_wait = self._queue.has_fail_fast() and not (self._slots.ready or self._primes or self._down())
+        return calls_wait and addresses.is_last_hope(slot) and not self._another_has_begun(slot, now)
+
     def _another_has_begun(self, slot: Slot, now: float) -> bool:
         """Whether another dial has just begun, and not because others hang. An older one hangs as well."""
         others = (other for other in self._slots.in_state(SlotState.OPENING) if other is not slot)
         return any(not other.beside and now < other.opened_at + _MAY_BE_QUICK for other in others)
-
-    def needs_channel(self, slot: Slot, now: float, is_awaited: Callable[[Slot], bool]) -> bool:
-        """Whether calls wait that would rather fail, and could do so on the channel of `slot`, and on no other.
-
-        Or whether gRPC watches health on it: the server may just not be ready to serve. But `open()`, if the slot
-        `is_awaited` by that, rather waits for another.
-        """
-        if self._fleet.watches_health:
-            addresses = self._fleet.addresses
-            better = slot.overflow or addresses.is_of_race(slot) or addresses.is_gone(slot)
-            return slot.replaces is None and not (better or is_awaited(slot))
-        if self._primes or slot.replaces is not None or not self._queue.has_fail_fast():
-            return False
-        if self._slots.ready or self._another_has_begun(slot, now) or not self._fleet.addresses.is_last_hope(slot):
-            return False
-        lost = self._slots.in_state(SlotState.LOST)
-        return all(other.exclusive or other.blocked for other in lost)
