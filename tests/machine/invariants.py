@@ -378,15 +378,15 @@ def the_picker_holds_the_slots_with_room(world: Records) -> None:
         assert set(places._idle) == {slot for slot in roomy if not slot.in_flight}, "the idle are not the idle slots"
         return
     found = set()
-    for rank, bucket in enumerate(places._buckets):
-        before, slot = bucket, bucket.next
-        while slot is not bucket:
-            assert slot.in_flight + handicap(world, slot) == rank, f"{slot} is in the wrong bucket {rank}"
+    for rank, ring in enumerate(places._rings):
+        before, slot = ring, ring.next
+        while slot is not ring:
+            assert slot.in_flight + handicap(world, slot) == rank, f"{slot} is in the wrong ring {rank}"
             assert slot.previous is before, f"{slot} is not behind its neighbour"
             found.add(slot)
             before, slot = slot, slot.next
-        assert bucket.previous is before, f"bucket {rank} does not end with its last slot"
-    assert found == roomy, "the buckets are not the slots with room"
+        assert ring.previous is before, f"ring {rank} does not end with its last slot"
+    assert found == roomy, "the rings are not the slots with room"
 
 
 _COUNTED = ("acquired", "timeouts", "rejected", "opened", "open_failures", "refused_streams", "failures", "losses")

@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     Mutant(
         "a release serves no waiter",
-        "pickers",
+        "rings",
         "        return slot.overflow or self.queue.length\n",
         "        return slot.overflow\n",
         "the early return of the hot path covers too much",
@@ -77,7 +77,7 @@ MUTANTS = (
     ),
     Mutant(
         "a release out of service is one in service",
-        "pickers",
+        "rings",
         "        if slot.state is not _READY:\n",
         "        if False:\n",
         "most releases are in service",
@@ -91,10 +91,10 @@ MUTANTS = (
     ),
     Mutant(
         "a released slot is not found again",
-        "pickers",
+        "rings",
         "            if load < self._low:  # noqa: PLR1730 -- as above\n                self._low = load\n",
         "",
-        "the lowest bucket is usually kept by others",
+        "the lowest ring is usually kept by others",
     ),
     Mutant(
         "a whole connection weighs as much as one call",
@@ -273,7 +273,7 @@ MUTANTS = (
     ),
     Mutant(
         "growth sees the handicap",
-        "pickers",
+        "rings",
         "        return self._lightest_of_all() if self._avoided and lightest.in_flight else lightest\n",
         "        return lightest\n",
         "the first in rank is the lightest, without handicaps",
@@ -282,7 +282,7 @@ MUTANTS = (
         "a slot comes back without its handicap",
         "places",
         "        self.rank(slot)\n        self.refresh(slot)\n",
-        "        if not slot.buckets:\n            self.rank(slot)\n        self.refresh(slot)\n",
+        "        if not slot.rings:\n            self.rank(slot)\n        self.refresh(slot)\n",
         "few slots have a handicap when they come into service",
     ),
     Mutant(

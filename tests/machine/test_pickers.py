@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from bench_gates.counting import Calls
 from grpcpool import PoolConfig
-from grpcpool._machine import pickers
+from grpcpool._machine import rings
 from grpcpool._machine.pickers import make_places
 from grpcpool._machine.places import NEVER, Holding
 from grpcpool._machine.queue import WaitQueue
@@ -304,19 +304,19 @@ OPERATIONS = st.lists(
 )
 
 
-@pytest.mark.parametrize("buckets", [1, 256])
+@pytest.mark.parametrize("first", [1, 256])
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=150, deadline=None, database=None)
 @given(slots=st.integers(1, 4), target=st.integers(1, 4), operations=OPERATIONS)
 def test_picks_as_the_obvious_picker(
-    name: PickerName, buckets: int, slots: int, target: int, operations: list[tuple[str, int | None]]
+    name: PickerName, first: int, slots: int, target: int, operations: list[tuple[str, int | None]]
 ) -> None:
     """Every pick is one that going through all slots could have chosen, after any takes, releases and limits.
 
-    That is so as well if there are few buckets at first, and others are made when they are needed.
+    That is so as well if there are few rings at first, and others are made when they are needed.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pickers, "_FIRST_BUCKETS", buckets)
+        patch.setattr(rings, "_FIRST_RINGS", first)
         comparison = Comparison(name, slots, target)
         for operation, number in operations:
             getattr(comparison, operation)(number)
@@ -351,7 +351,7 @@ def test_a_limit_that_is_none_costs_nothing(name: PickerName) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_loads_beyond_the_first_buckets(name: PickerName) -> None:
+def test_loads_beyond_the_first_rings(name: PickerName) -> None:
     """However much slots come to carry, each is picked up to its limit, and again when it has room again."""
     bench = Bench(name, 2, limit=1_000, target=1_000)
     for slot in bench.slots:

@@ -4,14 +4,13 @@ The cost of a pick does not depend on the number of slots, with one exception: a
 first choice has no room looks at every slot.
 
 `LeastLoaded`
-    Slots lie in buckets by what they carry; a pick takes the first or second one, at random, of the lowest bucket that
-    is not empty, and a slot that comes into a bucket becomes its last. This is join-the-shortest-queue: of all policies
-    that do not look at the calls themselves, it keeps the loads closest (Winston 1977). Slots that carry equally much
-    nearly take turns, and no two pools fall into step. The fullest slot is at most one above the emptiest while calls
-    only arrive.
+    Slots lie in rings by what they carry, see `rings.py`. A pick takes the first or second one, at random, of the
+    lowest ring that is not empty. This is join-the-shortest-queue: of all policies that do not look at the calls
+    themselves, it keeps the loads closest (Winston 1977). Slots that carry equally much nearly take turns, and no two
+    pools fall into step. The fullest slot is at most one above the emptiest while calls only arrive.
 `Fill`
-    The same buckets; a pick takes from the highest bucket below the target, last in first out. Few connections are
-    in use and the others become idle. When all have reached the target it works like `LeastLoaded`.
+    The same rings. A pick takes from the highest ring below the target, last in first out. Few connections are in use
+    and the others become idle. When all have reached the target it works like `LeastLoaded`.
 `RoundRobin`
     Each slot in turn; it ignores load, except that it skips full slots.
 
@@ -24,13 +23,14 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from .._values.config import PoolConfig
 from .._values.slot_states import SlotState
 from .places import Holder, Places
 from .queue import WaitQueue
+from .rings import Rings
 from .slot import Link, Slot
 from .slot_table import SlotTable
 
@@ -40,200 +40,8 @@ _READY = SlotState.READY
 # A coin is thrown this often, then the throws repeat: a prime, so that no regular pattern of calls falls into step.
 _THROWS = 1021
 
-# Each failure of late counts as so many calls, all together as no more than the last number.
-_PENALTY = 10
-_WORST = 1000
 
-# So many buckets there are at first, at most. There are as many again each time that one is missing.
-_FIRST_BUCKETS = 256
-
-
-class _Bucket(Link):
-    """Slots that rank equally, in the order in which they came to: a ring that begins and ends with the bucket."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.next = self.previous = self
-
-    def __bool__(self) -> bool:
-        return self.next is not self
-
-    def __iter__(self) -> Iterator[Slot]:
-        slot = self.next
-        while slot is not self:
-            yield slot
-            slot = slot.next
-
-
-class _Buckets(Places):
-    """Slots in buckets by `in_flight`; those with a handicap by `in_flight` and their handicap.
-
-    A slot that moves leaves its ring, and becomes the last of another one. That is a matter of its neighbours alone,
-    and of no call: no signal handler can interrupt it. What every call pays for does so in place, as `reload` does:
-    to call that would cost as much as the move.
-
-    A bucket is made when a slot first comes to carry so much, or a little earlier: `max_streams` may be a million, if
-    there is to be no limit.
-    """
-
-    def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue) -> None:
-        super().__init__(config, slots, queue)
-        self._max_streams = config.max_streams
-        # The greatest handicap ranks a slot behind all others.
-        self._worst = min(-(-config.max_streams // _PENALTY) * _PENALTY, _WORST)
-        self._buckets: list[_Bucket] = []
-        # With the last a search ends, whether that has a slot or not. Without a handicap, a slot carries no more than
-        # `max_streams`.
-        self._end = self._end_without_handicaps = -1
-        # No bucket below this one has a slot.
-        self._low = 0
-        self._make_buckets(min(config.max_streams + 1, _FIRST_BUCKETS))
-        # The slots in service with a handicap, whether they have room or not.
-        self._avoided: set[Slot] = set()
-
-    def _handicap(self, failures: int) -> int:
-        """As how many calls so many failures count."""
-        return min(_PENALTY * failures, self._worst)
-
-    def _make_buckets(self, number: int) -> None:
-        """Makes so many more buckets."""
-        more = [_Bucket() for _ in range(number)]
-        end = self._end + number
-        end_without_handicaps = min(end, self._max_streams)
-        # From here on there is no call. In place: it is the list of each slot without a handicap.
-        self._buckets += more
-        self._end = end
-        self._end_without_handicaps = end_without_handicaps
-
-    def _bucket(self, slot: Slot, load: int) -> Link:
-        """The bucket of the slot for a load for which it has none yet."""
-        handicap = self._handicap(slot.recent_failures)
-        made = len(self._buckets)
-        missing = handicap + load + 1 - made
-        if missing > 0:
-            self._make_buckets(max(missing, min(made, self._max_streams + self._worst + 1 - made)))
-        self._assign(slot, handicap, load)
-        return slot.buckets[load]
-
-    def _assign(self, slot: Slot, handicap: int, load: int) -> None:
-        """Gives the slot its buckets, at least up to this load if so many have been made.
-
-        Those of a slot with a handicap begin with a later one, so that its handicap is not added for each call.
-        """
-        end = handicap + 2 * load + _FIRST_BUCKETS
-        slot.buckets = self._buckets[handicap:end] if handicap else self._buckets
-
-    def reload(self, slot: Slot, load: int) -> None:
-        after = slot.next
-        if after is not None:
-            before = slot.previous
-            before.next, after.previous = after, before
-        if load >= slot.takes_up_to:
-            slot.next = slot.previous = None
-            return
-        try:
-            bucket = slot.buckets[load]
-        except IndexError:
-            bucket = self._bucket(slot, load)
-        last = bucket.previous
-        slot.previous, slot.next = last, bucket
-        last.next = bucket.previous = slot
-        if load < self._low:  # noqa: PLR1730 -- to call min() would cost more than the rest of the method
-            self._low = load
-
-    def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> int:
-        if slot.state is not _READY:
-            return Places.release(self, slot, streams, now, holder)
-        # As `Places.release`, and `reload` in place.
-        holder._released = True
-        if streams is None:
-            slot.exclusive = False
-            load = slot.in_flight = 0
-            self.load -= self.target
-        else:
-            load = slot.in_flight = slot.in_flight - streams
-            self.load -= streams
-        slot.used_at = now
-        after = slot.next
-        if after is not None:
-            before = slot.previous
-            before.next, after.previous = after, before
-        if load >= slot.takes_up_to:
-            slot.next = slot.previous = None
-        else:
-            # It has carried more, but maybe all that it may, for which there is no bucket.
-            try:
-                bucket = slot.buckets[load]
-            except IndexError:
-                bucket = self._bucket(slot, load)
-            slot.next = bucket
-            slot.previous = last = bucket.previous
-            last.next = bucket.previous = slot
-            if load < self._low:  # noqa: PLR1730 -- as above
-                self._low = load
-        return slot.overflow or self.queue.length
-
-    def remove(self, slot: Slot) -> None:
-        if slot.next is not None:
-            slot.previous.next, slot.next.previous = slot.next, slot.previous
-            slot.next = slot.previous = None
-        self._avoided.discard(slot)
-
-    def __contains__(self, slot: Slot) -> bool:
-        return slot.next is not None
-
-    def rank(self, slot: Slot) -> None:
-        here = slot in self
-        self.remove(slot)
-        handicap = self._handicap(slot.recent_failures)
-        self._assign(slot, handicap, slot.in_flight)
-        if handicap and slot.state is _READY:
-            self._avoided.add(slot)
-        if here:
-            self.refresh(slot)
-
-    def rebuild(self) -> None:
-        for bucket in self._buckets:
-            bucket.next = bucket.previous = bucket
-        self._low = self._end
-        self._avoided.clear()
-        for slot in self.slots.in_state(_READY):
-            slot.next = slot.previous = None
-            self.enter(slot)
-
-    def lightest(self) -> Slot | None:
-        bucket = self._buckets[self._seek()]
-        if not bucket:
-            return None
-        lightest: Slot = bucket.next
-        return self._lightest_of_all() if self._avoided and lightest.in_flight else lightest
-
-    def _seek(self) -> int:
-        """Finds the lowest bucket that is not empty; the last if all are."""
-        end = self._end if self._avoided else self._end_without_handicaps
-        buckets, low = self._buckets, self._low
-        while low < end and (bucket := buckets[low]).next is bucket:
-            low += 1
-        self._low = low
-        return low
-
-    def _roomy(self, streams: int) -> Slot | None:
-        """The first slot with room for several streams: limits differ once a server has refused some."""
-        return next((slot for slot in self._in_order() if slot.has_room(streams)), None)
-
-    def _in_order(self) -> Iterator[Slot]:
-        return (slot for bucket in self._buckets[self._low :] for slot in bucket)
-
-    def _lightest_of_all(self) -> Slot:
-        return min(self._in_order(), key=lambda slot: slot.in_flight)
-
-    def _empty(self) -> Slot | None:
-        """An empty slot with a handicap. Those without lie in the first bucket."""
-        return next((slot for slot in self._in_order() if not slot.in_flight), None)
-
-
-class LeastLoaded(_Buckets):
+class LeastLoaded(Rings):
     """The slot that carries least; of several, one of the two that have carried so much for longest."""
 
     def __init__(self, config: PoolConfig, slots: SlotTable, queue: WaitQueue, random: Callable[[], float]) -> None:
@@ -242,33 +50,34 @@ class LeastLoaded(_Buckets):
         self._coin = itertools.cycle([random() < 0.5 for _ in range(_THROWS)])  # noqa: PLR2004 -- half of the throws
 
     def take(self, holder: Holder) -> Slot | None:
-        # A ring begins and ends with its bucket, which stands for a slot there.
-        bucket: Any = self._buckets[self._low]
-        slot: Slot = bucket.next
-        if slot is bucket:
-            bucket = self._buckets[self._seek()]
-            slot = bucket.next
-            if slot is bucket:
+        # The first or second slot of the lowest ring. The head stands for a slot where there is none.
+        here: Any = self._rings[self._low]
+        slot: Slot = here.next
+        if slot is here:
+            here = self._rings[self._seek()]
+            slot = here.next
+            if slot is here:
                 return None
         after = slot.next
-        if after is not bucket and next(self._coin):
+        if after is not here and next(self._coin):
             slot, after = after, after.next
         load = slot.in_flight + 1
         if load >= self.growth_load:
             return None
         try:
-            bucket = slot.buckets[load]
+            there = slot.rings[load]
         except IndexError:
-            bucket = self._bucket(slot, load)
-        # From here on there is no call.
+            there = self._ring(slot, load)
+        # From here on there is no call. As `reload`.
         before = slot.previous
         before.next, after.previous = after, before
         if load >= slot.takes_up_to:
             slot.next = slot.previous = None
         else:
-            slot.next = bucket
-            slot.previous = last = bucket.previous
-            last.next = bucket.previous = slot
+            slot.next = there
+            slot.previous = last = there.previous
+            last.next = there.previous = slot
+        # As `acquire`.
         slot.in_flight = load
         slot.calls += 1
         load = self.load = self.load + 1
@@ -279,18 +88,19 @@ class LeastLoaded(_Buckets):
         return slot
 
     def take_whole(self, holder: Holder) -> Slot | None:
-        # As `pick`.
-        bucket: Any = self._buckets[0]
-        slot: Slot = bucket.next
-        if slot is bucket:
+        # As `take`, but of the ring of empty slots, and into none.
+        here: Any = self._rings[0]
+        slot: Slot = here.next
+        if slot is here:
             return self.acquire(None, holder) if self._avoided else None
         after = slot.next
-        if after is not bucket and next(self._coin):
+        if after is not here and next(self._coin):
             slot, after = after, after.next
         # From here on there is no call.
         before = slot.previous
         before.next, after.previous = after, before
         slot.next = slot.previous = None
+        # As `acquire`.
         slot.exclusive = True
         slot.in_flight = 1
         slot.calls += 1
@@ -302,23 +112,23 @@ class LeastLoaded(_Buckets):
         return slot
 
     def pick(self, streams: int | None) -> Slot | None:
-        bucket: Link
+        here: Link
         if streams is None:
             # All of a slot: an empty one. There is nothing to seek.
-            bucket = self._buckets[0]
-            if bucket.next is bucket:
+            here = self._rings[0]
+            if here.next is here:
                 return self._empty() if self._avoided else None
-        elif (bucket := self._buckets[self._low]).next is bucket:
-            bucket = self._buckets[self._seek()]
-            if bucket.next is bucket:
+        elif (here := self._rings[self._low]).next is here:
+            here = self._rings[self._seek()]
+            if here.next is here:
                 return None
-        slot: Slot = bucket.next
-        if slot.next is not bucket and next(self._coin):
+        slot: Slot = here.next
+        if slot.next is not here and next(self._coin):
             slot = slot.next
         return slot if streams is None or slot.in_flight + streams <= slot.takes_up_to else self._roomy(streams)
 
 
-class Fill(_Buckets):
+class Fill(Rings):
     """The fullest slot below the target, so that as few as possible are in use."""
 
     def _handicap(self, failures: int) -> int:
@@ -326,16 +136,16 @@ class Fill(_Buckets):
 
     def pick(self, streams: int | None) -> Slot | None:
         if streams is None:
-            idle: Slot | _Bucket = self._buckets[0].previous
+            idle: Link = self._rings[0].previous
             if isinstance(idle, Slot):
                 return idle
             return self._empty() if self._avoided else None
         low = self._seek()
-        if not self._buckets[low]:
+        if not self._rings[low]:
             return None
-        highest = min(self.target, len(self._buckets)) - 1
-        below = (load for load in range(highest, low - 1, -1) if self._buckets[load])
-        slot: Slot = self._buckets[next(below, low)].previous
+        highest = min(self.target, len(self._rings)) - 1
+        below = (load for load in range(highest, low - 1, -1) if self._rings[load])
+        slot: Slot = self._rings[next(below, low)].previous
         return slot if slot.in_flight + streams <= slot.takes_up_to else self._roomy(streams)
 
 

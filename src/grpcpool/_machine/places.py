@@ -1,8 +1,15 @@
 """Places: what the slots carry, and which slot serves the next call.
 
-Every place is taken and released here or in `pickers.py`, whose classes give the places of one pool an order; nowhere
-else. `take` and `release` are what every call pays for. These and `acquire` each change all that they count in one go,
-in which no signal handler can run, together with the holder: the holder of a place and the count of its slot never
+Every place is taken and released here, or in a class that gives the places of one pool an order; nowhere else::
+
+    Places           the rules: `acquire` and `release`                              this file
+      RoundRobin     its order is a circle                                           pickers.py
+      Rings          its order is rings; `release` once more, without a call         rings.py
+        LeastLoaded  `take` and `take_whole` once more, without a call               pickers.py
+        Fill                                                                         pickers.py
+
+`take` and `release` are what every call pays for. These and `acquire` each change all that they count in one go, in
+which no signal handler can run, together with the holder: the holder of a place and the count of its slot never
 disagree. What a signal handler may interrupt is the order, which can be rebuilt.
 
 Invariants:

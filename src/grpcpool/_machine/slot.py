@@ -67,7 +67,7 @@ class TransitionError(AssertionError):
 
 
 class Link:
-    """A slot, or the head of a ring, between its neighbours; see `pickers.py`."""
+    """A slot, or the head of a ring, between its neighbours; see `rings.py`."""
 
     __slots__ = ("next", "previous")
 
@@ -89,7 +89,6 @@ class Slot(Link):
         "been_up",
         "beside",
         "blocked",
-        "buckets",
         "calls",
         "channel",
         "deadline",
@@ -124,6 +123,7 @@ class Slot(Link):
         "reserved",
         "retire_at",
         "returns_at",
+        "rings",
         "silence_factor",
         "silent_at",
         "state",
@@ -160,10 +160,10 @@ class Slot(Link):
         # When it last refused a call that was alone, and how often it has in a row.
         self.refused_alone_at, self.refused_alone = -math.inf, 0
 
-        # Its order among others, see `pickers.py`: its neighbours in a ring, `None` if it is in none; the buckets that
-        # it may be in, by what it carries.
+        # Its order among others, see `rings.py`: its neighbours in a ring, `None` if it is in none; the rings that it
+        # may be in, by what it carries.
         self.next = self.previous = None
-        self.buckets: Sequence[Link] = ()
+        self.rings: Sequence[Link] = ()
 
         # The driver's: a grpc.Channel, a grpc.aio.Channel, or a fake; and whether it has begun to open that.
         self.channel: Any = None

@@ -217,7 +217,7 @@ def _count(low: int, *, optional: bool = False) -> Rule:
     )
 
 
-# Pickers keep a bucket for each possible number of calls on a connection. No server allows this many.
+# Pickers keep a ring for each possible number of calls on a connection. No server allows this many.
 _MOST_STREAMS = 1_000_000
 
 _SECONDS: Rule = is_seconds, "must be seconds, 0 or more"
