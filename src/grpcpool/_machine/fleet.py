@@ -120,6 +120,12 @@ class Fleet:
             self.size_changed(now)
             self.alarm_at(now)
 
+    def needed(self, asked: int) -> int:
+        """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
+        return max(self.min_size, -(-(self.places.load + asked) // self.target))
+
+    # --- where they lead ----------------------------------------------------------------------------------------
+
     def look(self, now: float) -> None:
         """Looks up the addresses, if that is due."""
         acquired = self.counters.acquired_of_closed + sum(slot.calls for slot in self.slots)
@@ -158,9 +164,16 @@ class Fleet:
             self.direct_awaiting(now)
         return True
 
-    def needed(self, asked: int) -> int:
-        """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
-        return max(self.min_size, -(-(self.places.load + asked) // self.target))
+    def direct_awaiting(self, now: float) -> None:
+        """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
+        self.lookups.awaited = False
+        for slot, address in zip(self.awaiting_address(), self.addresses.deal(now), strict=False):
+            slot.awaits_address = False
+            self._direct(slot, address, now)
+
+    def awaiting_address(self) -> list[Slot]:
+        """The connections that wait for the first addresses."""
+        return [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.awaits_address]
 
     # --- opening ------------------------------------------------------------------------------------------------
 
@@ -201,17 +214,6 @@ class Fleet:
         replaced = self.slots.separate(slot)
         self.close(slot, CloseReason.SHRINK)
         return self.dial(now, replaces=replaced)
-
-    def direct_awaiting(self, now: float) -> None:
-        """The addresses are known by now, or will not be for long: dials the connections that have waited for them."""
-        self.lookups.awaited = False
-        for slot, address in zip(self.awaiting_address(), self.addresses.deal(now), strict=False):
-            slot.awaits_address = False
-            self._direct(slot, address, now)
-
-    def awaiting_address(self) -> list[Slot]:
-        """The connections that wait for the first addresses."""
-        return [slot for slot in self.slots.in_state(SlotState.OPENING) if slot.awaits_address]
 
     def opened(self, slot: Slot, now: float) -> None:
         """Takes a connection into service; the one that it replaces, if any, retires."""
