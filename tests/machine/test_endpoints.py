@@ -290,6 +290,20 @@ def test_no_more_is_taken_back_than_there_may_be() -> None:
     assert sorted(str(pool.slots[number].state) for number in kept) == ["draining", "draining", "ready"]
 
 
+def test_a_preferred_target_is_not_used_by_a_connection_that_is_blocked() -> None:
+    """What stands by, and on which gRPC was interrupted, is closed; another connection to that target is dialled."""
+    pool = Ordered()
+    pool.fail_over()
+    while not pool.opening(0):
+        pool.advance(1.0)
+    (probe,) = pool.opening(0)
+    pool.opened(probe)
+    pool.machine.blocked(pool.slots[probe], pool.now, for_good=True)
+    pool.commit()
+    assert probe in pool.closed
+    assert pool.come_back() != probe
+
+
 def test_what_drains_is_not_taken_back_for_another_target() -> None:
     """One that was too many leads to the target that was used before, and goes on draining."""
     pool = Ordered(min_size=3, max_size=3, max_streams=1)

@@ -150,7 +150,7 @@ class Endpoints:
         fleet.outbox.append(Notify(OpenFailed(pool=fleet.name, channel=slot.id, error=error, retry_in=retry_in)))
 
     def lost(self, slot: Slot, now: float) -> None:
-        """A connection that is kept is down."""
+        """A connection that is kept is down, or may be."""
         if slot.returns_at < math.inf:
             # The next attempt may end in the same way.
             self._backoffs[slot.endpoint].failed(now)

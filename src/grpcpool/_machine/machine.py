@@ -341,7 +341,9 @@ class PoolMachine:
     def blocked(self, slot: Slot, now: float, *, for_good: bool = False) -> None:
         """GRPC was interrupted on the slot's channel: out of service until a check, or `for_good`; not called lost."""
         slot.blocked = True
-        if slot.state is SlotState.READY:
+        if slot.kept:
+            self.endpoints.lost(slot, now)
+        elif slot.state is SlotState.READY:
             self.fleet.lost(slot, now)
         elif slot.state is SlotState.LOST:
             self.outbox.append(Watch(slot))
