@@ -275,3 +275,26 @@ def test_what_nothing_holds_ends_with_the_loop(calls: CallServer, runs: bool) ->
     loop.run_until_complete(use())
     loop.close()
     eventually(lambda: gc.collect() >= 0 and [each() for each in left] == [None, None])
+
+
+@pytest.mark.usefixtures("_not_collecting")
+@pytest.mark.parametrize("end", ["closed", "closed while a call runs", "dropped"])
+@in_loop
+async def test_the_loop_holds_nothing_of_a_pool_that_is_over(calls: CallServer, end: str) -> None:
+    """The loop lets go of the timer of a pool that holds calls which nothing else does."""
+    async with world(calls) as at:
+        pool = grpcpool.aio.insecure_channel(calls.target)
+        tag = new_tag()
+        UNARY.begin(pool, f"hold:{tag}")
+        await at.until_held(tag)
+        held = pool._driver._kept
+        assert held()
+        if end != "closed while a call runs":
+            await at.let_go(tag)
+            await _released(pool)
+            assert held() is not None
+        if end == "dropped":
+            del pool
+        else:
+            await pool.close()
+        await until(lambda: held() is None)

@@ -211,6 +211,8 @@ class AioDriver(LoopBound):
         if call is None:
             if kept is not None:
                 kept.pop(stage, None)
+                if self.finished.is_set():
+                    kept.let_go_if_empty()
             return
         if kept is None:
             if self.void:
@@ -311,6 +313,9 @@ class AioDriver(LoopBound):
             end_now(self._loop_end)
         self.changed()
         self._stop_timer()
+        kept = self._kept()
+        if kept is not None:
+            kept.let_go_if_empty()
         self.unsubscribe()
 
     def is_gone(self) -> bool:

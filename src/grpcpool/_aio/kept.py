@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import weakref
 from typing import Any, Self
 
 # Seconds for which a timer is set that only holds something. asyncio waits for a day at most.
@@ -14,21 +15,29 @@ _DAY = 86_400.0
 class Kept(dict[Any, Any]):
     """The calls of one pool, by their stages."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_timer")
 
     @classmethod
     def by(cls, loop: asyncio.AbstractEventLoop) -> Self:
-        """The loop holds them until it is closed, or until a day has passed in which there are none."""
+        """The loop holds them until it is closed, they are let go, or a day has passed in which there are none."""
         kept = cls()
-        _hold(loop, kept)
+        kept._hold(loop)
         return kept
 
+    def _hold(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not the timer itself, which holds this: they would be a cycle when the loop has been closed.
+        self._timer: weakref.ref[asyncio.TimerHandle] | None = None
+        # A loop that is closed takes none, and those of an unknown loop may not be referred to.
+        with contextlib.suppress(RuntimeError, TypeError):
+            self._timer = weakref.ref(loop.call_later(_DAY, _hold_on, loop, self, context=contextvars.Context()))
 
-def _hold(loop: asyncio.AbstractEventLoop, kept: Kept) -> None:
-    with contextlib.suppress(RuntimeError):
-        loop.call_later(_DAY, _hold_on, loop, kept, context=contextvars.Context())
+    def let_go_if_empty(self) -> None:
+        """The pool is closed. If it has no such call, the loop holds this no longer."""
+        timer = None if self or self._timer is None else self._timer()
+        if timer is not None:
+            timer.cancel()
 
 
 def _hold_on(loop: asyncio.AbstractEventLoop, kept: Kept) -> None:
     if kept:
-        _hold(loop, kept)
+        kept._hold(loop)
