@@ -18,6 +18,7 @@ from grpcpool.aio import ChannelPool, Lease
 from grpcpool.testing.aio import FakeFactory
 from support.aio_pools import assert_nothing_left, drop, pool_over, silent, tasks_of_pools
 from support.loops import in_loop, in_thread, new_loop, run, settle
+from support.pools import is_collected
 from support.servers import ECHO
 from support.waiting import LONG, background
 
@@ -394,6 +395,25 @@ def test_a_lease_dropped_after_the_loop_has_gone_is_silent(draining: bool, caplo
         drop(held)
     assert pool.stats().in_flight == 0
     assert not [record for record in caplog.records if record.name == "grpcpool" and record.levelname != "INFO"]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_lease_dropped_after_the_loop_has_gone_keeps_nothing(closed: bool) -> None:
+    """Its pool is collected with it."""
+    pools = [ChannelPool(FakeFactory(), name="without a loop")]
+    held: list[Lease] = []
+
+    async def take() -> None:
+        held.append(await pools[0].acquire())
+        if closed:
+            await pools[0].close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(take())
+    pools.clear()
+    with pytest.warns(ResourceWarning, match="dropped without release"):
+        drop(held)
+    assert is_collected("without a loop")
 
 
 def test_a_pool_dropped_after_the_loop_has_gone_is_silent() -> None:

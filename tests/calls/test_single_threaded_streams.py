@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -185,6 +186,21 @@ def test_dropped_after_the_close(calls: CallServer, single_threaded: ChannelPool
     single_threaded.close()
     del call
     assert_no_connections(calls.port)
+
+
+@pytest.mark.parametrize("leased", [False, True], ids=["pool", "lease"])
+def test_dropped_after_the_close_with_the_pool(calls: CallServer, leased: bool) -> None:
+    """Nor is anything left of its pool."""
+    pool = grpcpool.insecure_channel(calls.target, OPTIONS)
+    channel = pool.acquire() if leased else pool
+    call = STREAM.begin(channel, f"hold:{new_tag()}")
+    assert next(call) == b"0"
+    if isinstance(channel, grpcpool.Lease):
+        channel.release()
+    pool.close()
+    gone = weakref.ref(pool)
+    del channel, call, pool
+    eventually(lambda: gc.collect() >= 0 and gone() is None, timeout=5)
 
 
 def test_many_dropped_at_once(calls: CallServer) -> None:

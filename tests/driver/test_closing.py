@@ -24,7 +24,7 @@ from grpcpool import (
 from grpcpool.events import Closed
 from grpcpool.testing import ManualClock
 from support.fakes import FakeChannel, FakeFactory, holding
-from support.pools import PoolMaker
+from support.pools import PoolMaker, is_collected
 from support.servers import ECHO
 from support.waiting import LONG, background, eventually, is_inside, together
 
@@ -301,6 +301,23 @@ def test_a_dropped_pool_frees_threads_and_connections() -> None:
     assert gone() is None
     eventually(lambda: not factory.open)
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("grpcpool-dropped")])
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_closed_pool_is_collected_with_a_lease_that_is_dropped_later(released: bool) -> None:
+    """What the finalizer of a lease, or of a call, leaves after the close keeps nothing of the pool."""
+    pool = ChannelPool(FakeFactory(holding), name="closed and collected")
+    lease = pool.acquire()
+    call = lease.unary_stream(ECHO)(b"")
+    pool.close()
+    if released:
+        lease.release()
+        del lease
+    else:
+        with pytest.warns(ResourceWarning, match="dropped without release"):
+            del lease
+    del call, pool
+    eventually(lambda: is_collected("closed and collected"), timeout=5)
 
 
 class _Client:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import grpc
 
 from grpcpool import ChannelPool, Listener, PoolStats
+from grpcpool._shared.driver import Driver
 from grpcpool.events import PoolEvent
 from support.waiting import eventually
 
@@ -65,3 +66,13 @@ def assert_carries_nothing(stats: PoolStats) -> None:
     assert stats.waiting == 0
     assert 0 <= stats.size <= stats.max_size
     assert all(channel.in_flight == 0 for channel in stats.channels)
+
+
+def is_collected(name: str) -> bool:
+    """Whether nothing is left of the dropped pool of that name.
+
+    A weak reference would not see that: it is gone also if a finalizer has brought back what it referred to.
+    """
+    for _ in range(3):
+        gc.collect()
+    return not [each for each in gc.get_objects() if isinstance(each, Driver) and each.name == name]

@@ -137,6 +137,10 @@ class Driver(CarryingOut):
     def defer(self, work: Callable[[], object]) -> None:
         """Does `work` soon, where the driver's work is done. Safe in finalizers."""
 
+    @abc.abstractmethod
+    def is_orphan(self) -> bool:
+        """Whether nothing does what is deferred any more, because the pool is at its end. Safe in finalizers."""
+
     def source(self) -> ChannelSource:
         """The user's factory and prime.
 

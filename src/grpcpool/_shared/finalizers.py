@@ -97,5 +97,8 @@ class LeftPlace(Holding):
 
     def __del__(self) -> None:
         slot = getattr(self, "_slot", None)
-        if slot is not None and not self._released and not self._driver.void:
+        if slot is None or self._released:
+            return
+        # That of a driver that is collected as well would keep it, for ever: each would be followed by another one.
+        if not (self._driver.void or self._driver.is_orphan()):
             self._driver.defer(LeftPlace(self._driver, slot, self._streams))

@@ -160,6 +160,7 @@ class SyncDriver(Driver):
                 self._end.release()
         self.subscriptions.over = True
         self.worker.nudge()
+        self.forget_deferred()
 
     def wake_at(self, alarm: float) -> None:  # noqa: ARG002 -- the worker reads it itself
         """Wakes the worker."""
@@ -172,6 +173,17 @@ class SyncDriver(Driver):
         """Queues `work` for the next operation, or for the worker, which is nudged."""
         self.deferred.append(work)
         self.worker.nudge()
+        self.forget_deferred()
+
+    def forget_deferred(self) -> None:
+        """Forgets it if nothing will do it: it may refer to the pool, which would never be collected."""
+        # Called by each of the three, after its step: the work is added, the pool ends, the worker ends.
+        if self.is_orphan():
+            self.deferred.clear()
+
+    def is_orphan(self) -> bool:
+        """Whether the pool has ended, and its worker, too."""
+        return self._ended and (self.worker.has_abandoned or not self.worker.runs)
 
     def defer_apart(self, work: Callable[[], object]) -> None:
         """As `defer`, for work that waits for a lock of gRPC's, maybe forever: it has a thread of its own then."""

@@ -42,6 +42,9 @@ class Ticked(Protocol):
     def tick(self) -> None:
         """Does what is due."""
 
+    def forget_deferred(self) -> None:
+        """The worker has ended: forgets what nothing will do."""
+
     def abandon(self) -> None:
         """Closes everything: the pool is gone."""
 
@@ -58,6 +61,8 @@ class Worker:
         self._nudges: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._guard = guard
         self._thread = OneThread(name, guard)
+        # Whether it has closed everything, and does nothing more.
+        self.has_abandoned = False
 
     @property
     def runs(self) -> bool:
@@ -106,6 +111,8 @@ class Worker:
                 return
             wanted = self._wait(alarm)
         driver.abandon()
+        self.has_abandoned = True
+        driver.forget_deferred()
 
     def _wait(self, alarm: float) -> bool:
         """Waits until `alarm`, or until it is woken, maybe by several; returns whether the pool still exists."""
@@ -125,7 +132,8 @@ class Worker:
                 return False
             self._thread.ends()
             driver.wakes_at = math.inf
-            return True
+        driver.forget_deferred()
+        return True
 
 
 def _is_needed_by(driver: Ticked) -> bool:
