@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,8 +13,9 @@ import grpc
 import grpc.aio
 import pytest
 
+import grpcpool
 from grpcpool.aio import ChannelPool
-from support.aio_pools import pool_over
+from support.aio_pools import assert_nothing_left, pool_over
 from support.loops import in_loop, until
 from support.servers import COUNT, ECHO, FAIL, PID, Server
 from support.waiting import LONG
@@ -143,3 +147,29 @@ async def test_a_stream_that_receives_something_shows_that_the_server_is_there(h
                     await pool.unary_stream(COUNT)(b"1,10000", timeout=0.1).read()
             assert pool.stats().closed["unresponsive"] == 0
             stream.cancel()
+
+
+def _cancelled_futures() -> int:
+    gc.collect()
+    return sum(type(each) is asyncio.Future and each.cancelled() for each in gc.get_objects())
+
+
+async def _give_up_a_dial(target: str) -> None:
+    pool = grpcpool.aio.insecure_channel(target)
+    acquiring = asyncio.create_task(pool.acquire(timeout=LONG))
+    # It takes a moment until the channel connects.
+    await asyncio.sleep(0.02)
+    acquiring.cancel()
+    await asyncio.wait([acquiring])
+    await pool.close()
+    assert_nothing_left(pool)
+
+
+@in_loop
+async def test_nothing_is_left_of_a_dial_that_is_given_up() -> None:
+    """GRPC may keep what waits for a change of a channel, and is cancelled, for ever: the channel is closed instead."""
+    before = _cancelled_futures()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for _ in range(5):
+            await _give_up_a_dial(f"127.0.0.1:{silent.getsockname()[1]}")
+    await until(lambda: _cancelled_futures() <= before)

@@ -114,7 +114,9 @@ class AioDriver(LoopBound):
         self._openings.pop(slot, None)
         if isinstance(error, UnreachableError):
             traceback.clear_frames(error.reason.__traceback__)
-            self.tell(self.machine.unreachable, slot, error.channel, error.reason)
+            channel: Any = error.channel
+            if not channel.given_up:
+                self.tell(self.machine.unreachable, slot, channel, error.reason)
         else:
             self.tell(self.machine.open_failed, slot, error)
 
@@ -169,11 +171,11 @@ class AioDriver(LoopBound):
         )
 
     def close_channel(self, slot: Slot) -> None:
-        """In a task of its own; an opening that is under way is cancelled."""
+        """In a task of its own; an opening that is under way is cancelled, unless that closes it as well."""
         opening = self._openings.pop(slot, None)
-        if opening is not None:
-            opening.cancel()
         channel: AioSlotChannel | None = slot.channel
+        if (channel is None or channel.give_up()) and opening is not None:
+            opening.cancel()
         if channel is not None:
             self._start(channel.close())
 

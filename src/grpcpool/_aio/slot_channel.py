@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from .._grpc.client_modules import is_of_grpc
 from .._grpc.lean_aio_multicallables import also_cancel, by_position, make_lean, start_of
 from .._shared.announcer import logger
 from .._shared.slot_channel import SlotChannel
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
 
 _State = grpc.ChannelConnectivity
 
+_CLOSED_MEANWHILE = "closed while it was being opened"
+
 
 class AioSlotChannel(SlotChannel):
     """One `grpc.aio.Channel` in service of a pool."""
 
     channel: grpc.aio.Channel
     _closed = False
+    # Whether the slot is closed, while this may still be connecting; and whether that is gRPC's to end.
+    given_up = False
+    _waits = False
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Takes over `channel`, which nothing else uses."""
@@ -54,12 +60,12 @@ class AioSlotChannel(SlotChannel):
         """Connects the channel, and waits until it is ready. The machine limits the time.
 
         Raises:
-            ConnectError: The channel was closed meanwhile.
+            ConnectError: The channel was closed, or given up, meanwhile.
             Exception: gRPC's reason, as soon as it reports a transient failure.
         """
         while (state := self.state(connect=True)) is not _State.READY:
             if state is _State.SHUTDOWN:
-                raise ConnectError("closed while it was being opened")
+                raise ConnectError(_CLOSED_MEANWHILE)
             if state is _State.TRANSIENT_FAILURE:
                 await self._fail()
             else:
@@ -93,12 +99,25 @@ class AioSlotChannel(SlotChannel):
 
     async def _wait_for_change(self, state: _State) -> None:
         """Waits for another state than `state`; returns at once if the channel is closed."""
+        self._waits = is_of_grpc(self.channel)
         try:
             await self.channel.wait_for_state_change(state)
         except (grpc.aio.UsageError, RuntimeError, AssertionError):
             # Closed meanwhile: which error it is depends on the release of gRPC.
             if self.state() is not _State.SHUTDOWN:
                 raise
+        finally:
+            self._waits = False
+        if self.given_up:
+            raise ConnectError(_CLOSED_MEANWHILE)
+
+    def give_up(self) -> bool:
+        """The slot is closed; returns whether an opening has to be cancelled, or ends when the channel is closed.
+
+        What waits for a change of a channel of gRPC's, and is cancelled, is kept by gRPC for ever, with its loop.
+        """
+        self.given_up = True
+        return not self._waits
 
     async def close(self) -> None:
         """Closes the channel, once; calls on it are cancelled. Never raises."""
