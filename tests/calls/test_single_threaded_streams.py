@@ -7,10 +7,13 @@ not.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import grpc
@@ -19,9 +22,11 @@ from grpc.experimental import ChannelOptions
 
 import grpcpool
 from grpcpool import ChannelPool, PoolConfig
+from grpcpool._grpc.left_events import take_when_dropped
 from support.call_server import CallServer, new_tag
 from support.connections import assert_no_connections
 from support.pools import assert_at_rest
+from support.signals import RaisesAt, TimeLimitError
 from support.waiting import LONG, background, eventually
 from support.ways import WAYS
 
@@ -201,6 +206,29 @@ def test_dropped_after_the_close_with_the_pool(calls: CallServer, leased: bool) 
     gone = weakref.ref(pool)
     del channel, call, pool
     eventually(lambda: gc.collect() >= 0 and gone() is None, timeout=5)
+
+
+def _locks_channel(frame: FrameType) -> bool:
+    """Whether gRPC, which has got an event, locks the channel to take note of it."""
+    within = frame.f_back
+    locks = frame.f_code is threading.Condition.__enter__.__code__
+    return locks and within is not None and within.f_code.co_name == "_consume_next_event"
+
+
+def test_dropped_when_an_event_has_been_lost(calls: CallServer, single_threaded: ChannelPool) -> None:
+    """A stream that gRPC never frees, because a signal handler raised within gRPC, keeps no other from being taken."""
+    with CallServer() as server, grpc.insecure_channel(server.target, OPTIONS) as channel:
+        lost = STREAM.begin(channel)
+        take_when_dropped(lost)
+        handler = RaisesAt(1, _locks_channel)
+        sys.setprofile(handler)
+        with contextlib.suppress(TimeLimitError):
+            next(lost)
+        assert handler.raised
+        del lost
+        _dropped(single_threaded)
+        single_threaded.close()
+        assert_no_connections(calls.port)
 
 
 def test_many_dropped_at_once(calls: CallServer) -> None:

@@ -27,6 +27,10 @@ _CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
 # Seconds between two looks whether events of a cancelled stream are left: they come within a millisecond.
 _PAUSE: Final = 0.001
 
+# Seconds after which those of one are no longer expected. If a signal handler has raised within gRPC, an event may have
+# been lost, and gRPC never frees that stream.
+_PATIENCE: Final = 10.0
+
 
 class _Left:
     """The dropped streams of this process, and the thread that takes their events, which runs while there are some."""
@@ -76,23 +80,38 @@ def _take_all(left: _Left) -> None:
     # A stream that is dropped while the lock is held may be added after the last look: so there is another one.
     while left.calls and left.taking.acquire(blocking=False):
         try:
-            while left.calls:
-                _take(left.calls.popleft())
+            _take_in_turns(left.calls)
         finally:
             left.taking.release()
 
 
-def _take(below: Any) -> None:
-    """Cancels one, and takes what is left of its events.
+def _take_in_turns(calls: deque[Any]) -> None:
+    """Takes what is left of the events of all of them. One whose events do not come keeps no other waiting."""
+    begun: deque[tuple[Any, float]] = deque()
+    while calls or begun:
+        while calls:
+            begun.append((calls.popleft(), time.monotonic() + _PATIENCE))
+        for _ in range(len(begun)):
+            below, until = begun.popleft()
+            if not _take(below) and time.monotonic() < until:
+                begun.append((below, until))
+        if begun:
+            time.sleep(_PAUSE)
+
+
+def _take(below: Any) -> bool:
+    """Cancels one, and takes the events that have come; returns whether these were all.
 
     gRPC begins an operation without content, which adds an event that it brings at once, unless it has freed the call.
     To take an event of one that has been freed would crash.
     """
     try:
         below.cancel(_CANCELLED, "Cancelled upon garbage collection!")
-        while below.operate((), None):
-            while below.next_event().batch_operations:
-                pass
-            time.sleep(_PAUSE)
+        if not below.operate((), None):
+            return True
+        while below.next_event().batch_operations:
+            pass
     except Exception:  # noqa: BLE001 -- it is private: no assumption holds
         warn_of_missing("_call.next_event")
+        return True
+    return False
