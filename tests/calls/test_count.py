@@ -167,19 +167,31 @@ def _crowded(pool: ChannelPool) -> Iterator[None]:
 
 @pytest.mark.parametrize(("ending", "way"), _PRODUCT)
 def test_with_a_place_at_once(
-    calls: CallServer, plain: grpc.Channel, single: ChannelPool, ending: Ending, way: Way
+    calls: CallServer,
+    plain_server: CallServer,
+    plain: grpc.Channel,
+    single: ChannelPool,
+    ending: Ending,
+    way: Way,
 ) -> None:
     """With a place at once, the call ends as on gRPC's own channel, and its place is released."""
-    expected = ending(calls, plain, way)
+    expected = ending(plain_server, plain, way)
     assert ending(calls, single, way) == expected
     assert_at_rest(single)
     assert single.stats().acquired == 1
 
 
 @pytest.mark.parametrize(("ending", "way"), _WAITING)
-def test_after_a_wait(calls: CallServer, plain: grpc.Channel, single: ChannelPool, ending: Ending, way: Way) -> None:
+def test_after_a_wait(
+    calls: CallServer,
+    plain_server: CallServer,
+    plain: grpc.Channel,
+    single: ChannelPool,
+    ending: Ending,
+    way: Way,
+) -> None:
     """After a wait for its place, the call ends as on gRPC's own channel, and its place is released."""
-    expected = ending(calls, plain, way)
+    expected = ending(plain_server, plain, way)
     with _crowded(single):
         assert ending(calls, single, way) == expected
     assert_at_rest(single)
@@ -218,9 +230,9 @@ def test_cancelled_before_its_start(plain: grpc.Channel, full: ChannelPool, way:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_deadline_while_it_waits(calls: CallServer, plain: grpc.Channel, full: ChannelPool, way: Way) -> None:
+def test_deadline_while_it_waits(plain_server: CallServer, plain: grpc.Channel, full: ChannelPool, way: Way) -> None:
     """The call fails like one whose deadline passes on a server; its cause is the pool's error."""
-    expected = _deadline(calls, plain, way)
+    expected = _deadline(plain_server, plain, way)
     with pytest.raises(grpc.RpcError) as caught:
         way.finish(way.begin(full, timeout=0.05))
     error: Any = caught.value

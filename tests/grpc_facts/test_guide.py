@@ -227,6 +227,21 @@ def test_a_failure_leads_to_the_row_of_its_cause(failure: Callable[[], str], row
     assert row_of(said) == row, said
 
 
+@pytest.mark.parametrize(
+    ("said", "row"),
+    [
+        # 1.66 to 1.78, if an address that drops packets closes.
+        ("getsockopt(SO_ERROR): Connection reset by peer (104)", "not ready within connect_timeout"),
+        ("Timeout occurred: FD Shutdown", "not ready within connect_timeout"),
+        ("connect: Connection refused (111)", "Connection refused"),
+    ],
+)
+def test_what_other_releases_say_leads_there_too(said: str, row: str) -> None:
+    """Older releases have other words for why they could not connect."""
+    where = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1"
+    assert row_of(f"{where}: Failed to connect to remote host: {said}") == row
+
+
 def test_every_row_is_provoked() -> None:
     """Each row under "Messages of gRPC" is one of those above."""
     assert {row for _, row in _FAILURES} == {row[0] for row in rows(*MESSAGES)}
