@@ -42,6 +42,18 @@ def _finalizers_that_are_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
 
+@pytest.fixture(autouse=True)
+def _threads_that_fail() -> Iterator[None]:
+    """Threads of gRPC's fail before the next test begins, for which pytest would otherwise fail that."""
+    before = _grpcs_threads()
+    yield
+    eventually(lambda: _grpcs_threads() <= before)
+
+
+def _grpcs_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.endswith("(_run)")}
+
+
 def _is_grpcs(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_globals is vars(threading):
         frame = frame.f_back
