@@ -18,6 +18,7 @@ import grpc
 
 from .._values.errors import ConnectError
 from .client_modules import layers_of, learn_module_of
+from .looks import look
 from .missing import warn_of_missing
 from .version import NOTICES_LOSSES
 
@@ -86,7 +87,7 @@ class NativeConnectivity:
         """As `state`; an older gRPC is made to look first."""
         state = self.state(connect=connect)
         if not NOTICES_LOSSES:
-            self.wait_for_change(state, _LOOK)
+            look(lambda: self.wait_for_change(state, _LOOK))
             state = self.state(connect=connect)
         return state
 
