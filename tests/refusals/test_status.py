@@ -37,6 +37,16 @@ REFUSALS = (
         "operation: send_trailing_metadata_finished write_state=WRITING refs=1 flags=1 peer_address=ipv4:127.0.0.1:1 "
         "(Pending writes failed due to stream closure (Received RST_STREAM with error code 7 (RST_STREAM))))"
     ),
+    (
+        "Error in HTTP transport completing operation: on_write_finished_cb write_state=IDLE refs=0 flags=1 "
+        "peer_address=ipv4:127.0.0.1:1 "
+        "(Pending writes failed due to stream closure (RST_STREAM (Received RST_STREAM with error code 7)))"
+    ),
+    (
+        "Error in HTTP transport completing operation: on_write_finished_cb write_state=WRITING refs=0 flags=1 "
+        "peer_address=ipv6:%5B::1%5D:1 "
+        "(Pending writes failed due to stream closure (Received RST_STREAM with error code 7 (RST_STREAM)))"
+    ),
 )
 OTHERS = (
     "unavailable:try later",

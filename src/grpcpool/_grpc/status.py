@@ -15,9 +15,13 @@ from .missing import warn_of_missing
 
 # gRPC's own words, in nothing but its own parentheses: most servers that relay the error of another server add words.
 # They have been around the words and, in 1.81 and 1.82, also after them. If it was sending when the refusal came, gRPC
-# says so at the end.
-_SENDING = r"(?: \(Error in HTTP transport completing operation: .*\))?"
-_REFUSED = re.compile(r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7(?: \(RST_STREAM\))?\)*" + _SENDING)
+# says so at the end; since 1.81, on asyncio, maybe at the beginning.
+_SENDING = "Error in HTTP transport completing operation: "
+_REFUSED = re.compile(
+    rf"(?:{_SENDING}[^()]*\()?"
+    r"(?:[A-Za-z_ ]+\()*Received RST_STREAM with error code 7(?: \(RST_STREAM\))?\)*"
+    rf"(?: \({_SENDING}.*\))?"
+)
 
 
 # What gRPC says of calls whose connection has gone, from 1.60 to 1.85; of a single stream that was reset, it says so.
