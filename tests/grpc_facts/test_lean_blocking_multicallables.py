@@ -13,9 +13,11 @@ from typing import Any
 
 import grpc
 import pytest
+import wrapt
 from grpc._observability import ObservabilityPlugin, observability_deinit, observability_init
 
 from grpc_facts.programs import UNCHANGED, Changed, renamed
+from grpcpool._grpc.failed_streams import reader_of
 from grpcpool._grpc.lean_blocking_multicallables import (
     _flags,
     _lean_observability,
@@ -245,6 +247,38 @@ def test_what_replaces_the_read_of_a_stream_is_run(channel: grpc.Channel, monkey
         reading.setattr(own, "_next", traces(own._next))
         assert read() == (True, True)
     assert read() == (False, False)
+
+
+def test_a_tracer_whose_function_is_new_at_each_look(channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is run by each read, and multicallables that are made beside it have one class."""
+    own = sys.modules["grpc._channel"]._MultiThreadedRendezvous
+    traced: list[Any] = []
+
+    def traces(of: Callable[..., Any], stream: Any, arguments: Any, named: Any) -> Any:
+        traced.append(stream)
+        return of(*arguments, **named)
+
+    monkeypatch.setattr(own, "_next", wrapt.FunctionWrapper(own._next, traces))
+    streams: list[Any] = [channel.unary_stream(call_server.US) for _ in range(3)]
+    looks = []
+    for stream in streams:
+        make_lean(stream)
+        looks.append(own._next)
+        call = stream(b"ok")
+        assert [read_of(call)(call), reader_of(call)(), *call] == [b"0", b"1", b"2"]
+        assert traced == [call] * 4
+        traced.clear()
+    assert len({type(stream) for stream in streams}) == 1
+
+
+def test_what_replaces_the_read_of_one_stream_is_run(channel: grpc.Channel) -> None:
+    """An interceptor may put it there."""
+    stream: Any = channel.unary_stream(call_server.US)
+    make_lean(stream)
+    call = stream(b"ok")
+    own = call._next
+    call._next = lambda: b"read: " + own()
+    assert [reader_of(call)() for _ in range(3)] == [b"read: 0", b"read: 1", b"read: 2"]
 
 
 def test_how_messages_are_waited_for() -> None:

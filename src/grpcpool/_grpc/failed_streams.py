@@ -52,9 +52,11 @@ def reader_of(responses: Any) -> Callable[[], Any]:
 
     The latter saves each response a frame.
     """
-    if type(responses).__module__ in CLIENT_MODULES and hasattr(responses, "_next"):
+    own = getattr(responses, "_next", None) if type(responses).__module__ in CLIENT_MODULES else None
+    if type(own) is types.MethodType and own.__func__ is type(responses)._next:
         return types.MethodType(read_of(responses), responses)
-    read: Callable[[], Any] = responses.__next__
+    # What others have put in its place stays.
+    read: Callable[[], Any] = own or responses.__next__
     return read
 
 

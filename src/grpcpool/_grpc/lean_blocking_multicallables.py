@@ -92,7 +92,12 @@ def _ids(module: str) -> Ids:
 
 def _used(module: Names) -> list[Any]:
     """What the global names of a module of gRPC's stand for, and what is called within that."""
-    return [*module.values(), *(getattr(module.get(name), within, None) for name, within in _WITHIN)]
+    return [*module.values(), *(_within(module.get(name), within) for name, within in _WITHIN)]
+
+
+def _within(home: Any, name: str) -> Any:
+    """What a module or class has by that name; not what it returns if asked for it, which may be new each time."""
+    return getattr(home, "__dict__", {}).get(name)
 
 
 @functools.lru_cache(_MOST)
@@ -134,7 +139,7 @@ def _names(module: str, _ids: Ids) -> Names:
 
 def _reads(names: Names, module: Names) -> tuple[Any, Any]:
     """What reads the next message of a stream: gRPC's function, and what stands for it."""
-    own: Any = getattr(module.get(_STREAM), _NEXT, None)
+    own: Any = _within(module.get(_STREAM), _NEXT)
     return own, _with(names, own) if _is_of(module, own) else own
 
 
