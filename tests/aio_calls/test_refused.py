@@ -123,7 +123,8 @@ async def test_within_its_deadline(way: Way) -> None:
     async with _pool(10**9, max_resends=1000) as (pool, peer):
         outcome = await outcome_of(way.whole(pool, timeout=0.3))
         assert outcome[:2] == ("error", grpc.StatusCode.DEADLINE_EXCEEDED)
-        assert pool.stats().refused_streams == peer.refused
+        # The last refusal may be on its way when the deadline comes.
+        assert peer.refused - pool.stats().refused_streams in (0, 1)
 
 
 @pytest.mark.parametrize("way", REPEATED, ids=str)
