@@ -6,7 +6,7 @@ import asyncio
 import gc
 import itertools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ import pytest
 
 import grpcpool
 from grpcpool.aio import ChannelPool
-from support.aio_pools import assert_nothing_left, pool_over
+from support.aio_pools import assert_nothing_left, drop, pool_over, tasks_of_pools
 from support.loops import in_loop, until
 from support.servers import COUNT, ECHO, FAIL, PID, Server
 from support.waiting import LONG
@@ -165,11 +165,21 @@ async def _give_up_a_dial(target: str) -> None:
     assert_nothing_left(pool)
 
 
+async def _drop_while_it_dials(target: str) -> None:
+    pools = [grpcpool.aio.insecure_channel(target)]
+    pools[0].get_state(try_to_connect=True)
+    await asyncio.sleep(0.02)
+    assert pools[0].stats().opening
+    drop(pools)
+    await until(lambda: not tasks_of_pools())
+
+
+@pytest.mark.parametrize("give_up", [_give_up_a_dial, _drop_while_it_dials])
 @in_loop
-async def test_nothing_is_left_of_a_dial_that_is_given_up() -> None:
+async def test_nothing_is_left_of_a_dial_that_is_given_up(give_up: Callable[[str], Awaitable[None]]) -> None:
     """GRPC may keep what waits for a change of a channel, and is cancelled, for ever: the channel is closed instead."""
     before = _cancelled_futures()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for _ in range(5):
-            await _give_up_a_dial(f"127.0.0.1:{silent.getsockname()[1]}")
+            await give_up(f"127.0.0.1:{silent.getsockname()[1]}")
     await until(lambda: _cancelled_futures() <= before)

@@ -349,9 +349,13 @@ class AioDriver(LoopBound):
         super().close_dropped()
 
     def _leave_channels(self) -> None:
-        """Leaves it to gRPC to close its channels, which nothing refers to any more: the loop may be at its end."""
+        """Leaves it to gRPC to close its channels, which nothing refers to any more: the loop may be at its end.
+
+        Except those that are being opened, which gRPC would keep.
+        """
         for slot in tuple(self.machine.fleet.slots.all):
-            if slot.channel is not None and is_of_grpc(slot.channel.channel):
+            channel: AioSlotChannel | None = slot.channel
+            if channel is not None and is_of_grpc(channel.channel) and not channel.waits:
                 slot.channel = None
 
 

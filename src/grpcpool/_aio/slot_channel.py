@@ -26,9 +26,9 @@ class AioSlotChannel(SlotChannel):
 
     channel: grpc.aio.Channel
     _closed = False
-    # Whether the slot is closed, while this may still be connecting; and whether that is gRPC's to end.
+    # Whether the slot is closed, while this may still be connecting; and whether the close of this ends that.
     given_up = False
-    _waits = False
+    waits = False
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Takes over `channel`, which nothing else uses."""
@@ -99,7 +99,7 @@ class AioSlotChannel(SlotChannel):
 
     async def _wait_for_change(self, state: _State) -> None:
         """Waits for another state than `state`; returns at once if the channel is closed."""
-        self._waits = is_of_grpc(self.channel)
+        self.waits = is_of_grpc(self.channel)
         try:
             await self.channel.wait_for_state_change(state)
         except (grpc.aio.UsageError, RuntimeError, AssertionError):
@@ -107,7 +107,7 @@ class AioSlotChannel(SlotChannel):
             if self.state() is not _State.SHUTDOWN:
                 raise
         finally:
-            self._waits = False
+            self.waits = False
         if self.given_up:
             raise ConnectError(_CLOSED_MEANWHILE)
 
@@ -117,7 +117,7 @@ class AioSlotChannel(SlotChannel):
         What waits for a change of a channel of gRPC's, and is cancelled, is kept by gRPC for ever, with its loop.
         """
         self.given_up = True
-        return not self._waits
+        return not self.waits
 
     async def close(self) -> None:
         """Closes the channel, once; calls on it are cancelled. Never raises."""
