@@ -7,7 +7,7 @@ import gc
 import itertools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -183,3 +183,27 @@ async def test_nothing_is_left_of_a_dial_that_is_given_up(give_up: Callable[[str
         for _ in range(5):
             await give_up(f"127.0.0.1:{silent.getsockname()[1]}")
     await until(lambda: _cancelled_futures() <= before)
+
+
+@in_loop
+async def test_a_dial_that_is_given_up_ends_although_the_close_of_its_channel_fails() -> None:
+    """It is cancelled then: nothing is left that `close()` waits for."""
+
+    async def fail(grace: float | None = None) -> NoReturn:
+        raise RuntimeError(f"no close within {grace}")
+
+    def make() -> Any:
+        channel: Any = grpc.aio.insecure_channel(target, grpcpool.isolated())
+        closes.append(channel.close)
+        channel.close = fail
+        return channel
+
+    closes: list[Callable[[], Awaitable[None]]] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        pool = ChannelPool(make)
+        with pytest.raises(grpcpool.PoolTimeoutError):
+            await pool.acquire(timeout=0.02)
+        await pool.close()
+        assert_nothing_left(pool)
+        await closes[0]()

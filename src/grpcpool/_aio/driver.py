@@ -176,8 +176,9 @@ class AioDriver(LoopBound):
         channel: AioSlotChannel | None = slot.channel
         if (channel is None or channel.give_up()) and opening is not None:
             opening.cancel()
+            opening = None
         if channel is not None:
-            self._start(channel.close())
+            self._start(channel.close(opening))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Not `create_task`: where tasks are eager, it would run at once, within the code that asked for it.

@@ -14,6 +14,8 @@ from .._shared.slot_channel import SlotChannel
 from .._values.errors import ConnectError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from .._shared.methods import Method
 
 _State = grpc.ChannelConnectivity
@@ -119,8 +121,8 @@ class AioSlotChannel(SlotChannel):
         self.given_up = True
         return not self.waits
 
-    async def close(self) -> None:
-        """Closes the channel, once; calls on it are cancelled. Never raises."""
+    async def close(self, opening: asyncio.Task[None] | None = None) -> None:
+        """Closes the channel, once; calls on it are cancelled, and `opening` if the close fails. Never raises."""
         if self._closed:
             return
         self._closed = True
@@ -132,3 +134,5 @@ class AioSlotChannel(SlotChannel):
             await self.channel.close()
         except Exception:  # noqa: BLE001 -- foreign code may raise anything
             logger.exception("a channel failed to close")
+            if opening is not None:
+                opening.cancel()
