@@ -165,33 +165,25 @@ def _crowded(pool: ChannelPool) -> Iterator[None]:
     making.result(20)
 
 
+@pytest.fixture
+def expected(plain_server: CallServer, plain: grpc.Channel, ending: Ending, way: Way) -> Outcome:
+    """How the call ends on gRPC's own channel."""
+    return ending(plain_server, plain, way)
+
+
 @pytest.mark.parametrize(("ending", "way"), _PRODUCT)
 def test_with_a_place_at_once(
-    calls: CallServer,
-    plain_server: CallServer,
-    plain: grpc.Channel,
-    single: ChannelPool,
-    ending: Ending,
-    way: Way,
+    calls: CallServer, single: ChannelPool, expected: Outcome, ending: Ending, way: Way
 ) -> None:
     """With a place at once, the call ends as on gRPC's own channel, and its place is released."""
-    expected = ending(plain_server, plain, way)
     assert ending(calls, single, way) == expected
     assert_at_rest(single)
     assert single.stats().acquired == 1
 
 
 @pytest.mark.parametrize(("ending", "way"), _WAITING)
-def test_after_a_wait(
-    calls: CallServer,
-    plain_server: CallServer,
-    plain: grpc.Channel,
-    single: ChannelPool,
-    ending: Ending,
-    way: Way,
-) -> None:
+def test_after_a_wait(calls: CallServer, single: ChannelPool, expected: Outcome, ending: Ending, way: Way) -> None:
     """After a wait for its place, the call ends as on gRPC's own channel, and its place is released."""
-    expected = ending(plain_server, plain, way)
     with _crowded(single):
         assert ending(calls, single, way) == expected
     assert_at_rest(single)

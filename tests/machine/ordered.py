@@ -130,12 +130,17 @@ class Ordered:
         assert self.endpoint == 1
         self.opened(self.opening(1)[0])
 
-    def come_back(self) -> int:
-        """The first target can be reached again, and is used; returns the number of its connection."""
+    def stand_by(self) -> int:
+        """The first target can be reached again, and is not used yet; returns the number of its connection."""
         while not self.opening(0):
             self.advance(1.0)
         (probe,) = self.opening(0)
         self.opened(probe)
+        return probe
+
+    def come_back(self) -> int:
+        """The first target can be reached again, and is used; returns the number of its connection."""
+        probe = self.stand_by()
         self.advance(6.0)
         assert self.endpoint == 0
         return probe

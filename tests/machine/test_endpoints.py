@@ -77,10 +77,7 @@ def test_a_preferred_target_is_used_again_once_it_has_been_up() -> None:
     pool = Ordered()
     pool.fail_over()
     (carries,) = {*pool.granted}
-    while not pool.opening(0):
-        pool.advance(1.0)
-    (probe,) = pool.opening(0)
-    pool.opened(probe)
+    probe = pool.stand_by()
     assert pool.call() == carries
     pool.advance(4.9)
     assert pool.endpoint == 1
@@ -156,10 +153,7 @@ def test_what_stands_by_is_replaced_by_a_refresh() -> None:
     """A connection to a preferred target that is not used yet is of this moment, too."""
     pool = Ordered()
     pool.fail_over()
-    while not pool.opening(0):
-        pool.advance(1.0)
-    (probe,) = pool.opening(0)
-    pool.opened(probe)
+    probe = pool.stand_by()
     pool.refresh()
     assert probe in pool.closed
     assert pool.opening(0)
@@ -201,10 +195,7 @@ def test_a_preferred_target_is_used_at_once_if_the_other_fails() -> None:
     pool = Ordered()
     pool.fail_over()
     (backup,) = {*pool.granted}
-    while not pool.opening(0):
-        pool.advance(1.0)
-    (probe,) = pool.opening(0)
-    pool.opened(probe)
+    probe = pool.stand_by()
     pool.lost(backup)
     pool.advance(2.1)
     assert pool.endpoint == 0
@@ -294,10 +285,7 @@ def test_a_preferred_target_is_not_used_by_a_connection_that_is_blocked() -> Non
     """What stands by, and on which gRPC was interrupted, is closed; another connection to that target is dialled."""
     pool = Ordered()
     pool.fail_over()
-    while not pool.opening(0):
-        pool.advance(1.0)
-    (probe,) = pool.opening(0)
-    pool.opened(probe)
+    probe = pool.stand_by()
     pool.machine.blocked(pool.slots[probe], pool.now, for_good=True)
     pool.commit()
     assert probe in pool.closed

@@ -23,6 +23,7 @@ import grpcpool
 from grpcpool._grpc.version import GRPC_RELEASE
 from support.connections import connections_to
 from support.servers import COUNT, ECHO, PEER, unary
+from support.waiting import eventually
 
 target = sys.argv[1]
 port = int(target.rpartition(":")[2])
@@ -389,20 +390,14 @@ def test_a_stream_that_only_its_reader_watches(server: Server) -> None:
             del own
             gc.collect()
             pool.close()
-            deadline = time.monotonic() + 10
-            while connections_to(port) == opened and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert connections_to(port) < opened
+            eventually(lambda: connections_to(port) < opened)
 
         assert fork(child) == 0
         assert next(held[0]) == b"1"
         held.clear()
         gc.collect()
         pool.close()
-        deadline = time.monotonic() + 10
-        while connections_to(port) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert connections_to(port) == 0
+        eventually(lambda: connections_to(port) == 0)
         print("fine")
         """,
     )

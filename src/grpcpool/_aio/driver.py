@@ -171,7 +171,7 @@ class AioDriver(LoopBound):
         )
 
     def close_channel(self, slot: Slot) -> None:
-        """In a task of its own; an opening that is under way is cancelled, unless that closes it as well."""
+        """In a task of its own; an opening that is under way is cancelled, unless it ends with the channel."""
         opening = self._openings.pop(slot, None)
         channel: AioSlotChannel | None = slot.channel
         if (channel is None or channel.give_up()) and opening is not None:

@@ -27,7 +27,7 @@ class Kept(dict[Any, Any]):
     def _hold(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not the timer itself, which holds this: they would be a cycle when the loop has been closed.
         self._timer: weakref.ref[asyncio.TimerHandle] | None = None
-        # A loop that is closed takes none, and those of an unknown loop may not be referred to.
+        # A loop that is closed takes no timer, and the timers of an unknown loop may not allow weak references.
         with contextlib.suppress(RuntimeError, TypeError):
             self._timer = weakref.ref(loop.call_later(_DAY, _hold_on, loop, self, context=contextvars.Context()))
 

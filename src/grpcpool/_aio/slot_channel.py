@@ -114,7 +114,7 @@ class AioSlotChannel(SlotChannel):
             raise ConnectError(_CLOSED_MEANWHILE)
 
     def give_up(self) -> bool:
-        """The slot is closed; returns whether an opening has to be cancelled, or ends when the channel is closed.
+        """The slot is closed; returns whether its opening has to be cancelled: otherwise it ends with the channel.
 
         What waits for a change of a channel of gRPC's, and is cancelled, is kept by gRPC for ever, with its loop.
         """

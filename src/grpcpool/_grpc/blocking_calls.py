@@ -44,8 +44,12 @@ def _renew_look() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_look)
 
+CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
+"""As gRPC's own calls below those of Python take it."""
+
 CHANNEL_CLOSED: Final = "Channel closed!"
-"""gRPC's text."""
+DROPPED: Final = "Cancelled upon garbage collection!"
+"""gRPC's texts."""
 
 
 def cancel_blocking(threads: Collection[int], is_within: Callable[[FrameType], bool]) -> None:
@@ -61,7 +65,7 @@ def cancel_blocking(threads: Collection[int], is_within: Callable[[FrameType], b
         warn_of_missing("_UnaryUnaryMultiCallable._blocking")
         return
     for call in _calls_of(threads, is_within):
-        call.cancel(grpc.StatusCode.CANCELLED.value[0], CHANNEL_CLOSED)
+        call.cancel(CANCELLED, CHANNEL_CLOSED)
 
 
 def _calls_of(threads: Collection[int], is_within: Callable[[FrameType], bool]) -> list[Any]:

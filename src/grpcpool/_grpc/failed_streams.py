@@ -10,18 +10,15 @@ import types
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
-from .blocking_calls import CHANNEL_CLOSED
+from .blocking_calls import CANCELLED, CHANNEL_CLOSED, DROPPED
 from .call_errors import is_answer_pending
 from .client_modules import CLIENT_MODULES
 from .lean_blocking_multicallables import read_of
 from .missing import warn_of_missing
-
-_CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
-"""As gRPC's own calls below those of Python take it."""
 
 _READ_BY_ITSELF = "_SingleThreadedRendezvous"
 _READ_BY_A_THREAD = "_MultiThreadedRendezvous"
@@ -137,14 +134,14 @@ def _take_note_of_end(call: Any) -> None:
 def _cancel(cancel: Callable[..., object], why: str) -> None:
     """Cancels what is below a call, which the public `cancel` does not once the call has failed."""
     try:
-        cancel(_CANCELLED, why)
+        cancel(CANCELLED, why)
     except TypeError:
         warn_of_missing("_call")
 
 
 def _dropped(cancel: Callable[..., object], due: object, defer: Defer, _: object) -> None:
     if due:
-        defer(partial(_cancel, cancel, "Cancelled upon garbage collection!"))
+        defer(partial(_cancel, cancel, DROPPED))
 
 
 def reference(call: Any, defer: Defer) -> Callable[[], Any]:

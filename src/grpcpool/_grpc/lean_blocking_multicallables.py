@@ -52,6 +52,7 @@ _RECORDING = {
 # All that gRPC uses to wait: for a tenth of a second, again and again, so that signal handlers can run.
 _WAITING = {_ONCE, "MAXIMUM_WAIT_TIMEOUT", "time", "min"}
 
+# What gRPC's code finds within what its global names stand for.
 _WITHIN = (
     (_OBSERVABILITY, _RECORD),
     (_OBSERVABILITY, _FIND),

@@ -17,12 +17,9 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any, Final
 
-import grpc
-
+from .blocking_calls import CANCELLED, DROPPED
 from .client_modules import CLIENT_MODULES
 from .missing import warn_of_missing
-
-_CANCELLED: Final = grpc.StatusCode.CANCELLED.value[0]
 
 # Seconds between two looks whether events of a cancelled stream are left: they come within a millisecond.
 _PAUSE: Final = 0.001
@@ -106,7 +103,7 @@ def _take(below: Any) -> bool:
     To take an event of one that has been freed would crash.
     """
     try:
-        below.cancel(_CANCELLED, "Cancelled upon garbage collection!")
+        below.cancel(CANCELLED, DROPPED)
         if not below.operate((), None):
             return True
         while below.next_event().batch_operations:

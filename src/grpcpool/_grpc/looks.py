@@ -1,4 +1,4 @@
-"""Waits in which an older gRPC looks at its connections, and forks, which wait for them.
+"""Keeps an older gRPC from looking at its connections while the process is being forked.
 
 Before 1.80, a fork while another thread is in such a wait skips what gRPC does for forks: the parent may crash, and the
 child may never connect. The pool's own threads look while no call runs, so users cannot prevent that. A look that

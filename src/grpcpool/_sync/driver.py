@@ -176,7 +176,7 @@ class SyncDriver(Driver):
         self.forget_deferred()
 
     def forget_deferred(self) -> None:
-        """Forgets it if nothing will do it: it may refer to the pool, which would never be collected."""
+        """Forgets the deferred work if nothing will do it: it may refer to the pool, which would never be collected."""
         # Called by each of the three, after its step: the work is added, the pool ends, the worker ends.
         if self.is_orphan():
             self.deferred.clear()
