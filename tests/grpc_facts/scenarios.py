@@ -17,6 +17,8 @@ import grpc.experimental
 
 import grpcpool
 from grpcpool import PoolConfig, isolated
+from grpcpool._grpc.interrupted_calls import unlock_left_locked
+from grpcpool._sync import driver
 from grpcpool._sync.failed_call import not_started
 from support import call_server as support
 from support import ways
@@ -111,7 +113,12 @@ class _SignalError(Exception):
 
 
 def interrupted_start(target: str, before: str) -> Any:
-    """A handler raises while a future begins; whether the connection is replaced, and a later future's answer."""
+    """A handler raises while a future begins.
+
+    Returns:
+        Whether the connection is replaced, and another future's answer: the first on the new one, or, without that,
+        nothing; and whether threads and connections are gone after the close.
+    """
 
     def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
         if before == "the thread is started":
@@ -135,7 +142,10 @@ def interrupted_start(target: str, before: str) -> Any:
         finally:
             sys.settrace(None)
         replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
-        return replaced, repr(echo.future(b"ok").result(LONG)) if replaced else ""
+        answer = repr(echo.future(b"ok").result(LONG)) if replaced else ""
+    port = int(target.rpartition(":")[2])
+    gone = replaced and _happens(lambda: not connections_to(port) and threading.active_count() == 1)
+    return replaced, answer, gone
 
 
 class _OtherCondition(threading.Condition):
@@ -174,6 +184,68 @@ def interrupted_lock(target: str, other_lock: bool) -> list[bool]:
         )
         thread.start()
         return [bool(raised), _happens(lambda: bool(answers))]
+
+
+def interrupted_read(target: str, when: str) -> list[Any]:
+    """A handler raises as a read begins. What is read after that, and whether gRPC's thread of the channel ends."""
+    reading: list[Any] = []
+    compiled: Any = sys.modules["grpc._cython.cygrpc"]
+
+    def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
+        if event != "line" or frame.f_code.co_name != "_next":
+            return interrupt
+        stream = frame.f_locals["self"]
+        if compiled.OperationType.receive_message in stream._state.due:
+            fails = when == "it fails to begin"
+            if fails and not reading:
+                stream._call.cancel(1, "as the test wants")
+                assert _happens(_waits_to_handle_an_event)
+            reading.append(stream)
+            if not fails or "operating" in frame.f_locals:
+                sys.settrace(None)
+                raise _SignalError
+        return interrupt
+
+    def unlock(error: BaseException | None) -> None:
+        """Before the pool does anything else, all of the stream is over, except for the message that is noted."""
+        if when == "its stream ends":
+            reading[0].cancel()
+            assert _happens(lambda: len(reading[0]._state.due) == 1)
+        unlock_left_locked(error)
+
+    driver.unlock_left_locked = unlock  # type: ignore[attr-defined]
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        streams: Any = pool.unary_stream(support.US)
+        call = streams(b"ok" if when == "it begins" else b"hold:read", timeout=LONG)
+        if when == "it fails to begin":
+            assert next(call) == b"0"
+        sys.settrace(interrupt)
+        try:
+            next(call)
+        except _SignalError:
+            pass
+        finally:
+            sys.settrace(None)
+        return [_the_rest_of(call), _happens(lambda: not any(map(_is_of_grpc, threading.enumerate())))]
+
+
+def _waits_to_handle_an_event() -> bool:
+    """Whether gRPC's thread of a channel has taken an event, and waits for the lock of its call."""
+    return any(frame.f_code.co_name == "handle_event" for frame in sys._current_frames().values())
+
+
+def _is_of_grpc(thread: threading.Thread) -> bool:
+    return thread.name.endswith("(_run)")
+
+
+def _the_rest_of(call: Any) -> list[str]:
+    read: list[str] = []
+    try:
+        read.extend(map(repr, call))
+    except grpc.RpcError as error:
+        said: Any = error
+        read.append(said.code().name)
+    return read
 
 
 def _raise(_: Any) -> NoReturn:

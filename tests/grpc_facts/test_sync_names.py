@@ -73,9 +73,20 @@ def test_a_close_within_a_callback_does_not_wait_for_itself(calls: CallServer) -
 @pytest.mark.parametrize("before", ["the thread is started", "the call is counted"])
 def test_a_signal_handler_that_raises_while_a_call_is_begun(calls: CallServer, before: str) -> None:
     """The connection is replaced; where calls are begun in another function, it stays in service."""
-    assert UNCHANGED.run("interrupted_start", calls.target, before).result == [True, "b'0'"]
+    assert UNCHANGED.run("interrupted_start", calls.target, before).result == [True, "b'0'", True]
     other = renamed("_channel_managed_call_management")
-    assert other.run("interrupted_start", calls.target, before).result == [False, ""]
+    assert other.run("interrupted_start", calls.target, before).result[:2] == [False, ""]
+
+
+@pytest.mark.parametrize("before", ["the thread is started", "the call is counted"])
+def test_calls_that_are_not_counted(calls: CallServer, before: str) -> None:
+    """A thread of the pool's serves a channel for its close if gRPC counts its calls otherwise; else it never ends."""
+    ended = renamed("managed_calls").run("interrupted_start", calls.target, before)
+    assert ended.result == [True, "b'0'", True]
+    assert ended.warned_of("managed_calls")
+    ended = renamed("managed_calls", "_call_state").run("interrupted_start", calls.target, before)
+    assert ended.result == [True, "b'0'", False]
+    assert ended.warned_of("_call_state")
 
 
 def test_a_signal_handler_that_raises_where_a_lock_is_taken(calls: CallServer) -> None:
@@ -84,6 +95,17 @@ def test_a_signal_handler_that_raises_where_a_lock_is_taken(calls: CallServer) -
     ended = UNCHANGED.run("interrupted_lock", calls.target, True)
     assert ended.result == [True, False]
     assert ended.warned_of("_ChannelState.condition")
+
+
+def test_a_read_that_is_interrupted_before_it_begins(calls: CallServer) -> None:
+    """The stream can be read on, and gRPC's thread ends with it; where reads begin otherwise, the pool warns."""
+    assert UNCHANGED.run("interrupted_read", calls.target, "it begins").result == [["b'0'", "b'1'", "b'2'"], True]
+    assert UNCHANGED.run("interrupted_read", calls.target, "its stream ends").result == [["CANCELLED"], True]
+    assert UNCHANGED.run("interrupted_read", calls.target, "it fails to begin").result == [["CANCELLED"], True]
+    other = Changed({r"\._call\.operate\(": '._call.__getattribute__(str(b"operate", "ascii"))('})
+    ended = other.run("interrupted_read", calls.target, "its stream ends")
+    assert ended.result == [["CANCELLED"], False]
+    assert ended.warned_of("_call.operate")
 
 
 def test_the_module_of_calls_has_another_name(calls: CallServer) -> None:

@@ -39,6 +39,8 @@ class Records:
         self.looks: dict[int, tuple[float, int]] = {}
         # The latest that has found addresses.
         self.found_by = 0
+        # Those that are blocked for good.
+        self.broken_slots: set[Slot] = set()
         # Whether a dial may have failed in this step.
         self.failing = False
         self.recorder = Recorder(self.machine)

@@ -113,6 +113,18 @@ def test_a_connection_that_is_blocked_for_good_gets_a_successor_at_once() -> Non
     assert "grant 2" in play.opened(2)
 
 
+def test_a_connection_that_is_blocked_for_good_does_not_come_back() -> None:
+    """Whatever a check finds that began before. It is replaced, also where gRPC watches health and it is down."""
+    play = Play(min_size=1, max_size=1, health_service="")
+    play.request(1)
+    play.opened(1)
+    play.blocked(1, for_good=True)
+    assert play.recovered(1) == []
+    play.lost(1)
+    play.request(1, fail_fast=True)
+    assert "open 2 for 1" in play.tick()
+
+
 def test_a_connection_with_a_health_watch_that_is_blocked_gets_a_successor() -> None:
     """While gRPC watches health, one that is down is not replaced: its server may not serve. This one may be up."""
     play = Play(min_size=1, max_size=1, health_service="")

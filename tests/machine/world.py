@@ -359,7 +359,9 @@ class World(Driver):
         if slot := self._some([slot for slot in self.slots if slot.state != "opening"], index):
             self.broken = True
             self.down |= {slot} if slot.state == "ready" else set()
-            event = functools.partial(self.machine.blocked, for_good=index % 3 == 0)
+            if for_good := index % 3 == 0:
+                self.broken_slots.add(slot)
+            event = functools.partial(self.machine.blocked, for_good=for_good)
             self._step(self.recorder.effects(event, slot, self.now))
 
     def call_failed(self, index: int) -> None:
@@ -370,6 +372,9 @@ class World(Driver):
         """One of the connections is up again."""
         down = [slot for slot in self.slots if slot.state == "lost"]
         if slot := self._some(down or [slot for slot in self.slots if slot.state != "opening"], index):
+            if slot in self.broken_slots:
+                assert self.recorder.effects(self.machine.recovered, slot, self.now) == []
+                return
             self.broken = True
             self.down.discard(slot)
             self.counts["opened"] += slot.state == "lost" and not slot.been_up

@@ -21,6 +21,7 @@ WHOLE_MODULES: set[str] = set()
 """Those of them that have been imported to the end. Other threads see a module while it is being imported."""
 
 _PACKAGE = "grpc."
+_COMPILED = "grpc._cython."
 
 # Interceptors wrap channels in channels, but never deeper than this.
 _DEEPEST = 16
@@ -46,6 +47,16 @@ def layers_of(channel: Any) -> Iterator[Any]:
         channel = getattr(channel, "_channel", None)
         if channel is None:
             return
+
+
+def compiled_channel(channel: Any) -> Any:
+    """What gRPC has in C below one of its sync channels; `None` if that has none, or is another's."""
+    return next((layer for layer in layers_of(channel) if is_compiled(type(layer).__module__)), None)
+
+
+def is_compiled(module: str) -> bool:
+    """Whether a module of that name is gRPC's in C."""
+    return module.startswith(_COMPILED)
 
 
 def is_within_call() -> bool:

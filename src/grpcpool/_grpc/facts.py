@@ -247,6 +247,33 @@ FACTS: Final = (
         f"{_SYNC}::test_a_dropped_single_threaded_stream",
     ),
     Fact(
+        "_call.operate",
+        "private name",
+        "1.60",
+        "is how a stream begins to read, after it has noted that a message is due: what it has noted is undone if a "
+        "signal handler raised between the two, because gRPC's thread would wait for it",
+        "the close of a connection can crash the process if a signal handler has raised within a read of a stream",
+        f"{_SYNC}::test_a_read_that_is_interrupted_before_it_begins",
+    ),
+    Fact(
+        "managed_calls",
+        "private name",
+        "1.60",
+        "counts a channel's futures and streams, whose thread ends with the last: one that a signal handler kept from "
+        "being counted is counted",
+        "if a signal handler raises while a future or stream begins, others on the connection may never end",
+        f"{_SYNC}::test_a_signal_handler_that_raises_while_a_call_is_begun",
+    ),
+    Fact(
+        "_call_state",
+        "private name",
+        "1.60",
+        "leads to the thread of a channel: if a signal handler raised while it was being started, a thread of the "
+        "pool's takes its place for the close of the channel",
+        "such a connection may stay open until the process ends, and `close()` takes three seconds",
+        f"{_SYNC}::test_a_signal_handler_that_raises_while_a_call_is_begun",
+    ),
+    Fact(
         "_MultiThreadedRendezvous",
         "private name",
         "1.60",

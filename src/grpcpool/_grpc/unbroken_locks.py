@@ -20,10 +20,8 @@ from typing import Any
 
 import grpc
 
-from .client_modules import CLIENT_MODULES, layers_of
+from .client_modules import CLIENT_MODULES, compiled_channel
 from .missing import warn_of_missing
-
-_COMPILED = "grpc._cython."
 
 
 class _Condition(threading.Condition):
@@ -63,12 +61,10 @@ def call_lock_like(condition: threading.Condition) -> Callable[[], threading.Con
 
 def secure_channel_lock(channel: grpc.Channel) -> None:
     """No signal handler leaves the lock of `channel` locked from here on, if it is one of gRPC's own."""
-    for layer in layers_of(channel):
-        if type(layer).__module__.startswith(_COMPILED):
-            # The state that a channel shares with its calls has no name in Python. It refers to its lock.
-            if not any(map(_secure, gc.get_referents(*gc.get_referents(layer)))):
-                warn_of_missing("_ChannelState.condition")
-            return
+    compiled = compiled_channel(channel)
+    # The state that a channel shares with its calls has no name in Python. It refers to its lock.
+    if compiled is not None and not any(map(_secure, gc.get_referents(*gc.get_referents(compiled)))):
+        warn_of_missing("_ChannelState.condition")
 
 
 def secure_call_lock(call: Any) -> None:

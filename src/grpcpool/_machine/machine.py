@@ -341,6 +341,7 @@ class PoolMachine:
     def blocked(self, slot: Slot, now: float, *, for_good: bool = False) -> None:
         """GRPC was interrupted on the slot's channel: out of service until a check, or `for_good`; not called lost."""
         slot.blocked = True
+        slot.broken = slot.broken or for_good
         if slot.kept:
             self.endpoints.lost(slot, now)
         elif slot.state is SlotState.READY:
@@ -357,7 +358,9 @@ class PoolMachine:
         self.release(slot, streams, holder, now)
 
     def recovered(self, slot: Slot, now: float) -> None:
-        """The slot's connection is up again."""
+        """The slot's connection is up again. A check that finds that may have begun before the connection broke."""
+        if slot.broken:
+            return
         slot.down = slot.blocked = False
         if slot.state is not SlotState.LOST:
             return

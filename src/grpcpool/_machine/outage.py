@@ -78,7 +78,9 @@ class Outage:
             self._fleet.alarm_at(now)
 
     def is_blocked_no_more(self, slot: Slot) -> None:
-        """The check of a connection has ended: it is down like any other."""
+        """The check of a connection has ended: it is down like any other, unless it is broken."""
+        if slot.broken:
+            return
         if slot.blocked and self._fleet.watches_health:
             slot.given_up_at = math.inf
         slot.blocked = False

@@ -89,6 +89,7 @@ class Slot(Link):
         "been_up",
         "beside",
         "blocked",
+        "broken",
         "calls",
         "channel",
         "deadline",
@@ -212,6 +213,8 @@ class Slot(Link):
         self.pauses, self.given_up_at = False, math.inf
         # Whether gRPC may hold the lock of its channel for ever: then no call is made on it.
         self.blocked = False
+        # Whether it may lack what serves its calls, although it is up: then it does not come back.
+        self.broken = False
 
         # Calls on it that failed as calls do on a sick server: in all, and of late, until then. See `handicaps.py`.
         self.failures = self.recent_failures = 0

@@ -14,7 +14,9 @@ from typing import Any
 
 from .._grpc.client_modules import is_within_call
 from .._grpc.connectivity import TRUSTED_FOR
-from .._grpc.interrupted_calls import may_lack_its_thread, unlock_left_locked, was_raised_within
+from .._grpc.interrupted_calls import unlock_left_locked, was_raised_within
+from .._grpc.unbegun_reads import undo_unbegun_reads
+from .._grpc.uncounted_calls import count_uncounted_call
 from .._machine.slot import Slot
 from .._shared.channel_source import ChannelSource
 from .._shared.clock import Clock
@@ -207,7 +209,8 @@ class SyncDriver(Driver):
         error = sys.exception()
         unlock_left_locked(error)
         if was_raised_within(error):
-            slot.channel.broken = slot.channel.broken or may_lack_its_thread(error)
+            undo_unbegun_reads(error, slot.channel.channel)
+            slot.channel.broken = count_uncounted_call(error) or slot.channel.broken
             self.tell(partial(self.machine.blocked, for_good=slot.channel.broken), slot)
 
     # --- calls --------------------------------------------------------------------------------------------------

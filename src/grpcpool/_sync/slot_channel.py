@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from .._grpc.broken_channels import serve_until_closed
 from .._grpc.connectivity import Connectivity, connectivity_of, wait_until_ready
 from .._grpc.lean_blocking_multicallables import make_lean
 from .._grpc.registered_methods import guard_registration
@@ -55,6 +57,8 @@ class SyncSlotChannel(SlotChannel):
         """Closes the channel; calls on it are cancelled. Never raises."""
         if self._connectivity is not None:
             _try(self._connectivity.close)
+        if self.broken:
+            _try(partial(serve_until_closed, self.channel))
         _try(self.channel.close)
 
 

@@ -1,0 +1,85 @@
+"""The close of a channel whose thread may be missing, because a signal handler raised while gRPC was starting it.
+
+The close waits for the channel's futures and streams, whose end that thread notices: without it, the close would wait
+forever, and the connection stay open. Here a thread of the pool's serves them until then. Only one may serve a channel:
+what the close frees would crash another. So gRPC's, if there is one, is ended first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import threading
+import types
+from collections.abc import Sized
+from typing import Any, Self
+
+from .client_modules import CLIENT_MODULES, compiled_channel, layers_of
+from .empty_calls import begin_empty_call
+from .interrupted_calls import module_of
+from .missing import warn_of_missing
+
+# Seconds within which gRPC's thread takes an event.
+_PATIENCE = 2.0
+
+
+class _Ended:
+    """What gRPC's thread gets in place of its channel, and of an event: that of the end of the last call."""
+
+    completion_type = None
+
+    def __init__(self, state: Any) -> None:
+        """For the thread of the channel of that state."""
+        self._state = state
+
+    def next_call_event(self) -> Self:
+        """The event."""
+        self._state.managed_calls = 1
+        return self
+
+    def tag(self, _: object) -> bool:
+        """A call has ended."""
+        return True
+
+
+def serve_until_closed(channel: Any) -> None:
+    """Ends gRPC's thread of a channel, and starts one that serves what is left of its calls, until there are none.
+
+    The channel is to be closed next, and begins no calls any more.
+    """
+    compiled = compiled_channel(channel)
+    if compiled is None:
+        return
+    taken = threading.Event()
+    try:
+        (state,) = [layer._call_state for layer in layers_of(channel) if hasattr(layer, "_call_state")]
+        # The state that a channel shares with its calls has no name in Python. It refers to the calls by their events.
+        (calls,) = [it for it in gc.get_referents(*gc.get_referents(compiled)) if type(it) is dict]
+        state.channel = _Ended(state)
+        if any(_is_for(state, frame) for frame in sys._current_frames().values()):
+            # It may wait for an event.
+            with contextlib.suppress(ValueError):
+                begin_empty_call(compiled, lambda _: taken.set())
+                taken.wait(_PATIENCE)
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=_serve, args=(compiled, calls), name="grpcpool-broken", daemon=True).start()
+    except (AttributeError, TypeError, ValueError):
+        warn_of_missing("_call_state")
+
+
+def _is_for(state: Any, frame: types.FrameType | None) -> bool:
+    """Whether a thread that is in `frame` serves the channel of that state, or begins a call on it."""
+    while frame is not None:
+        if module_of(frame) in CLIENT_MODULES and frame.f_locals.get("state") is state:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _serve(compiled: Any, calls: Sized) -> None:
+    """As gRPC's thread does. It alone takes events, so that as long as there are calls, more come."""
+    while calls:
+        event = compiled.next_call_event()
+        if event.tag is not None:
+            event.tag(event)
