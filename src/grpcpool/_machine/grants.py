@@ -113,7 +113,7 @@ class Grants:
             if self.has_listeners:
                 self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
             # Then there is none for any ask.
-            if not slot.has_room(1):
+            if slot.exclusive or not slot.has_room(1):
                 return
 
     def uncount(self, slot: Slot, waiter: Waiter | None) -> None:

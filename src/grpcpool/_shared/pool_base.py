@@ -117,7 +117,7 @@ class PoolBase(abc.ABC):
     # --- what is asked for --------------------------------------------------------------------------------------
 
     def _deadline(self, timeout: float | Configured | None, now: float) -> float:
-        seconds = self._seconds(timeout)
+        seconds = self._config.acquire_timeout if timeout is CONFIGURED else self._seconds(timeout)
         return math.inf if seconds is None else now + seconds
 
     def _seconds(self, timeout: float | Configured | None) -> float | None:
