@@ -119,7 +119,29 @@ def interrupted_start(target: str, before: str) -> Any:
         Whether the connection is replaced, and another future's answer: the first on the new one, or, without that,
         nothing; and whether threads and connections are gone after the close.
     """
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        pool.open()
+        echo: Any = pool.unary_unary(support.UU)
+        _begin_interrupted(echo, before)
+        replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
+        answer = repr(echo.future(b"ok").result(LONG)) if replaced else ""
+    port = int(target.rpartition(":")[2])
+    gone = replaced and _happens(lambda: not connections_to(port) and threading.active_count() == 1)
+    return replaced, answer, gone
 
+
+def interrupted_beside_another(target: str) -> list[Any]:
+    """A handler raises while a future begins beside another; how that ends, and if nothing is left of the two."""
+    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
+        pool.open()
+        echo: Any = pool.unary_unary(support.UU)
+        other = echo.future(b"hold:other", timeout=_SOON)
+        _begin_interrupted(echo, "the call is counted")
+        code = other.exception(LONG).code().name
+        return [code, _happens(lambda: pool.stats().closed["lost"] == 1 and not pool.stats().in_flight)]
+
+
+def _begin_interrupted(multicallable: Any, before: str) -> None:
     def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
         if before == "the thread is started":
             is_there = event == "call" and frame.f_code is threading.Thread.start.__code__
@@ -131,21 +153,13 @@ def interrupted_start(target: str, before: str) -> Any:
             raise _SignalError
         return interrupt
 
-    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
-        pool.open()
-        echo: Any = pool.unary_unary(support.UU)
-        sys.settrace(interrupt)
-        try:
-            echo.future(b"ok")
-        except _SignalError:
-            pass
-        finally:
-            sys.settrace(None)
-        replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
-        answer = repr(echo.future(b"ok").result(LONG)) if replaced else ""
-    port = int(target.rpartition(":")[2])
-    gone = replaced and _happens(lambda: not connections_to(port) and threading.active_count() == 1)
-    return replaced, answer, gone
+    sys.settrace(interrupt)
+    try:
+        multicallable.future(b"ok")
+    except _SignalError:
+        pass
+    finally:
+        sys.settrace(None)
 
 
 class _OtherCondition(threading.Condition):

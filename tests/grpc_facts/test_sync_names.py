@@ -81,6 +81,7 @@ def test_a_signal_handler_that_raises_while_a_call_is_begun(calls: CallServer, b
 @pytest.mark.parametrize("before", ["the thread is started", "the call is counted"])
 def test_calls_that_are_not_counted(calls: CallServer, before: str) -> None:
     """A thread of the pool's serves a channel for its close if gRPC counts its calls otherwise; else it never ends."""
+    assert UNCHANGED.run("interrupted_beside_another", calls.target).result == ["DEADLINE_EXCEEDED", True]
     ended = renamed("managed_calls").run("interrupted_start", calls.target, before)
     assert ended.result == [True, "b'0'", True]
     assert ended.warned_of("managed_calls")

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import sys
 import threading
+import time
 import types
 from collections.abc import Sized
 from typing import Any, Self
@@ -20,8 +21,9 @@ from .empty_calls import begin_empty_call
 from .interrupted_calls import module_of
 from .missing import warn_of_missing
 
-# Seconds within which gRPC's thread takes an event.
+# Seconds within which gRPC's thread takes an event; and between two looks whether it has ended.
 _PATIENCE = 2.0
+_PAUSE = 0.01
 
 
 class _Ended:
@@ -57,15 +59,22 @@ def serve_until_closed(channel: Any) -> None:
         # The state that a channel shares with its calls has no name in Python. It refers to the calls by their events.
         (calls,) = [it for it in gc.get_referents(*gc.get_referents(compiled)) if type(it) is dict]
         state.channel = _Ended(state)
-        if any(_is_for(state, frame) for frame in sys._current_frames().values()):
-            # It may wait for an event.
+        if _is_served(state):
+            # It may wait for an event, or be about to end.
             with contextlib.suppress(ValueError):
                 begin_empty_call(compiled, lambda _: taken.set())
-                taken.wait(_PATIENCE)
+                until = time.monotonic() + _PATIENCE
+                while not taken.wait(_PAUSE) and _is_served(state) and time.monotonic() < until:
+                    pass
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=_serve, args=(compiled, calls), name="grpcpool-broken", daemon=True).start()
     except (AttributeError, TypeError, ValueError):
         warn_of_missing("_call_state")
+
+
+def _is_served(state: Any) -> bool:
+    """Whether gRPC's thread of the channel of that state runs."""
+    return any(_is_for(state, frame) for frame in sys._current_frames().values())
 
 
 def _is_for(state: Any, frame: types.FrameType | None) -> bool:
