@@ -125,6 +125,19 @@ def test_a_connection_that_is_blocked_for_good_does_not_come_back() -> None:
     assert "open 2 for 1" in play.tick()
 
 
+def test_a_call_does_not_wait_for_what_is_broken_if_no_successor_can_be_opened() -> None:
+    """It fails when the dial has failed, and while dials pause; it waits while one is under way."""
+    play = _idle()
+    play.blocked(1, for_good=True)
+    assert play.request(1, fail_fast=True) == []
+    assert "open 2 for 1" in play.tick()
+    assert "refuse open_failed" in play.failed(2)
+    assert play.request(1, fail_fast=True) == ["refuse open_failed"]
+    assert "open 3 for 1" in play.tick(after=1.0)
+    assert play.request(1, fail_fast=True) == []
+    assert "grant 3" in play.opened(3)
+
+
 def test_a_connection_with_a_health_watch_that_is_blocked_gets_a_successor() -> None:
     """While gRPC watches health, one that is down is not replaced: its server may not serve. This one may be up."""
     play = Play(min_size=1, max_size=1, health_service="")

@@ -166,7 +166,9 @@ class Outage:
         """Nothing is up, nothing is being dialled or checked, and nothing is down that a call could fail on."""
         if self._slots.ready or self._slots.opening:
             return False
-        if any(slot.blocked for slot in self._slots.in_state(SlotState.LOST)):
+        # One that is broken is not checked, but replaced. That may fail, too.
+        replacing = not self._fleet.addresses.failures
+        if any(slot.blocked and (replacing or not slot.broken) for slot in self._slots.in_state(SlotState.LOST)):
             return False
         return self._primes or not self._down()
 
