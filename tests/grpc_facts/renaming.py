@@ -120,7 +120,7 @@ class _Warnings(logging.Handler):
 
 def _scenario(name: str) -> Callable[..., Any]:
     """The scenario of that name, of either world."""
-    for module in ("grpc_facts.scenarios", "grpc_facts.aio_scenarios"):
+    for module in ("grpc_facts.scenarios", "grpc_facts.read_scenarios", "grpc_facts.aio_scenarios"):
         scenario: Callable[..., Any] | None = getattr(importlib.import_module(module), name, None)
         if scenario is not None:
             return scenario

@@ -17,8 +17,6 @@ import grpc.experimental
 
 import grpcpool
 from grpcpool import PoolConfig, isolated
-from grpcpool._grpc.interrupted_calls import unlock_left_locked
-from grpcpool._sync import driver
 from grpcpool._sync.failed_call import not_started
 from support import call_server as support
 from support import ways
@@ -37,7 +35,8 @@ NOT_METADATA: Any = ((1, "x"),)
 _LEFT_OPEN: list[grpcpool.ChannelPool] = []
 
 
-def _happens(what: Callable[[], bool], seconds: float = _SOON) -> bool:
+def happens(what: Callable[[], bool], seconds: float = _SOON) -> bool:
+    """Whether that is so before the time is over."""
     end = time.monotonic() + seconds
     while not what():
         if time.monotonic() > end:
@@ -54,7 +53,7 @@ def calls(target: str) -> Any:
             expected = [b"0", b"1", b"2"] if way.streams_out else b"0"
             assert (answer[0] if way.how == "with_call" else answer) == expected, (way, answer)
         gc.collect()
-        assert _happens(lambda: pool.stats().in_flight == 0)
+        assert happens(lambda: pool.stats().in_flight == 0)
         (slot,) = pool._driver.machine.fleet.slots
         return type(slot.channel._connectivity).__name__
 
@@ -108,7 +107,7 @@ def close_within_callback(target: str) -> bool:
     return closed
 
 
-class _SignalError(Exception):
+class SignalError(Exception):
     """What a signal handler raises."""
 
 
@@ -123,10 +122,10 @@ def interrupted_start(target: str, before: str) -> Any:
         pool.open()
         echo: Any = pool.unary_unary(support.UU)
         _begin_interrupted(echo, before)
-        replaced = _happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
+        replaced = happens(lambda: pool.stats().closed["lost"] == 1, seconds=5)
         answer = repr(echo.future(b"ok").result(LONG)) if replaced else ""
     port = int(target.rpartition(":")[2])
-    gone = replaced and _happens(lambda: not connections_to(port) and threading.active_count() == 1)
+    gone = replaced and happens(lambda: not connections_to(port) and threading.active_count() == 1)
     return replaced, answer, gone
 
 
@@ -138,7 +137,7 @@ def interrupted_beside_another(target: str) -> list[Any]:
         other = echo.future(b"hold:other", timeout=_SOON)
         _begin_interrupted(echo, "the call is counted")
         code = other.exception(LONG).code().name
-        return [code, _happens(lambda: pool.stats().closed["lost"] == 1 and not pool.stats().in_flight)]
+        return [code, happens(lambda: pool.stats().closed["lost"] == 1 and not pool.stats().in_flight)]
 
 
 def _begin_interrupted(multicallable: Any, before: str) -> None:
@@ -150,13 +149,13 @@ def _begin_interrupted(multicallable: Any, before: str) -> None:
             is_there = event == "line" and frame.f_code.co_name == "create" and "call" in frame.f_locals
         if is_there:
             sys.settrace(None)
-            raise _SignalError
+            raise SignalError
         return interrupt
 
     sys.settrace(interrupt)
     try:
         multicallable.future(b"ok")
-    except _SignalError:
+    except SignalError:
         pass
     finally:
         sys.settrace(None)
@@ -178,7 +177,7 @@ def interrupted_lock(target: str, other_lock: bool) -> list[bool]:
         if event == "call" and frame.f_code is threading.Condition.__exit__.__code__ and user == "grpc._channel":
             raised.append(True)
             sys.setprofile(None)
-            raise _SignalError
+            raise SignalError
 
     with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool, pool.acquire() as lease:
         streams: Any = lease.unary_stream(support.US)
@@ -187,7 +186,7 @@ def interrupted_lock(target: str, other_lock: bool) -> list[bool]:
         sys.setprofile(interrupt)
         try:
             call.cancel()
-        except _SignalError:
+        except SignalError:
             pass
         finally:
             sys.setprofile(None)
@@ -197,69 +196,7 @@ def interrupted_lock(target: str, other_lock: bool) -> list[bool]:
             target=lambda: answers.append(unary.future(b"ok", timeout=LONG).result()), daemon=True
         )
         thread.start()
-        return [bool(raised), _happens(lambda: bool(answers))]
-
-
-def interrupted_read(target: str, when: str) -> list[Any]:
-    """A handler raises as a read begins. What is read after that, and whether gRPC's thread of the channel ends."""
-    reading: list[Any] = []
-    compiled: Any = sys.modules["grpc._cython.cygrpc"]
-
-    def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
-        if event != "line" or frame.f_code.co_name != "_next":
-            return interrupt
-        stream = frame.f_locals["self"]
-        if compiled.OperationType.receive_message in stream._state.due:
-            fails = when == "it fails to begin"
-            if fails and not reading:
-                stream._call.cancel(1, "as the test wants")
-                assert _happens(_waits_to_handle_an_event)
-            reading.append(stream)
-            if not fails or "operating" in frame.f_locals:
-                sys.settrace(None)
-                raise _SignalError
-        return interrupt
-
-    def unlock(error: BaseException | None) -> None:
-        """Before the pool does anything else, all of the stream is over, except for the message that is noted."""
-        if when == "its stream ends":
-            reading[0].cancel()
-            assert _happens(lambda: len(reading[0]._state.due) == 1)
-        unlock_left_locked(error)
-
-    driver.unlock_left_locked = unlock  # type: ignore[attr-defined]
-    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
-        streams: Any = pool.unary_stream(support.US)
-        call = streams(b"ok" if when == "it begins" else b"hold:read", timeout=LONG)
-        if when == "it fails to begin":
-            assert next(call) == b"0"
-        sys.settrace(interrupt)
-        try:
-            next(call)
-        except _SignalError:
-            pass
-        finally:
-            sys.settrace(None)
-        return [_the_rest_of(call), _happens(lambda: not any(map(_is_of_grpc, threading.enumerate())))]
-
-
-def _waits_to_handle_an_event() -> bool:
-    """Whether gRPC's thread of a channel has taken an event, and waits for the lock of its call."""
-    return any(frame.f_code.co_name == "handle_event" for frame in sys._current_frames().values())
-
-
-def _is_of_grpc(thread: threading.Thread) -> bool:
-    return thread.name.endswith("(_run)")
-
-
-def _the_rest_of(call: Any) -> list[str]:
-    read: list[str] = []
-    try:
-        read.extend(map(repr, call))
-    except grpc.RpcError as error:
-        said: Any = error
-        read.append(said.code().name)
-    return read
+        return [bool(raised), happens(lambda: bool(answers))]
 
 
 def _raise(_: Any) -> NoReturn:
@@ -277,10 +214,10 @@ def failed_stream(target: str, single_threaded: bool) -> Any:
         said: Any = error
         code = said.code().name
         del error, said
-    while_held = _happens(lambda: pool.stats().in_flight == 0)
+    while_held = happens(lambda: pool.stats().in_flight == 0)
     del call
     gc.collect()
-    when_dropped = _happens(lambda: pool.stats().in_flight == 0)
+    when_dropped = happens(lambda: pool.stats().in_flight == 0)
     unary: Any = pool.unary_unary(support.UU)
     assert unary(b"ok", timeout=LONG) == b"0"
     return [code, while_held, when_dropped]
@@ -301,7 +238,7 @@ def closed_handle(target: str) -> tuple[bool, str]:
 
     thread = threading.Thread(target=call)
     thread.start()
-    assert _happens(lambda: mine.stats().in_flight == 1)
+    assert happens(lambda: mine.stats().in_flight == 1)
     mine.close()
     cancelled = ended == ["CANCELLED"]
     thread.join(LONG)
@@ -316,7 +253,7 @@ def dropped_stream(target: str, single_threaded: bool) -> bool:
     assert next(call) == b"0"
     del call
     gc.collect()
-    return _happens(lambda: pool.stats().in_flight == 0)
+    return happens(lambda: pool.stats().in_flight == 0)
 
 
 def connections_after_drop(target: str) -> int:
@@ -326,9 +263,9 @@ def connections_after_drop(target: str) -> int:
         assert next(call) == b"0"
         del call
         gc.collect()
-        assert _happens(lambda: pool.stats().in_flight == 0)
+        assert happens(lambda: pool.stats().in_flight == 0)
     port = int(target.rpartition(":")[2])
-    _happens(lambda: not connections_to(port))
+    happens(lambda: not connections_to(port))
     return connections_to(port)
 
 
@@ -344,7 +281,7 @@ def raising_callback(target: str) -> list[bool]:
             call.cancel()
             following: Any = pool.unary_unary(support.UU).future(b"ok", timeout=LONG)
             kept.append(following.result(LONG) == b"0")
-        assert _happens(lambda: pool.stats().in_flight == 0)
+        assert happens(lambda: pool.stats().in_flight == 0)
     return kept
 
 
@@ -419,7 +356,7 @@ def _fail(target: str, command: str, service: str, ways: tuple[str, ...]) -> tup
             else:
                 codes[way] = "OK"
         gc.collect()
-        assert _happens(lambda: pool.stats().in_flight == 0)
+        assert happens(lambda: pool.stats().in_flight == 0)
         return codes, pool.stats().refused_streams
 
 
@@ -456,8 +393,8 @@ def late_metadata(target: str, command: str, service: str) -> Any:
         answer = len(list(call))
     except grpc.RpcError:
         answer = 0
-    assert _happens(lambda: called == [call])
-    assert _happens(lambda: pool.stats().in_flight == 0)
+    assert happens(lambda: called == [call])
+    assert happens(lambda: pool.stats().in_flight == 0)
     return [answer, call.code().name]
 
 

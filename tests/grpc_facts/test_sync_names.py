@@ -103,10 +103,20 @@ def test_a_read_that_is_interrupted_before_it_begins(calls: CallServer) -> None:
     assert UNCHANGED.run("interrupted_read", calls.target, "it begins").result == [["b'0'", "b'1'", "b'2'"], True]
     assert UNCHANGED.run("interrupted_read", calls.target, "its stream ends").result == [["CANCELLED"], True]
     assert UNCHANGED.run("interrupted_read", calls.target, "it fails to begin").result == [["CANCELLED"], True]
-    other = Changed({r"\._call\.operate\(": '._call.__getattribute__(str(b"operate", "ascii"))('})
-    ended = other.run("interrupted_read", calls.target, "its stream ends")
+    assert UNCHANGED.run("interrupted_within_a_read", calls.target).result == [["CANCELLED"], True]
+    ended = renamed("due").run("interrupted_read", calls.target, "its stream ends")
     assert ended.result == [["CANCELLED"], False]
-    assert ended.warned_of("_call.operate")
+    assert ended.warned_of("receive_message")
+
+
+def test_a_read_that_is_interrupted_while_another_waits(calls: CallServer) -> None:
+    """What is noted for that one stays: gRPC's thread goes on, and ends with the stream."""
+    assert UNCHANGED.run("interrupted_beside_a_read", calls.target).result == ["CANCELLED", "b'0'", True]
+
+
+def test_a_read_that_is_interrupted_as_its_stream_ends(calls: CallServer) -> None:
+    """What shows that a read has begun is not left to gRPC's thread when that ends: the channel can be closed."""
+    assert UNCHANGED.run("interrupted_at_the_end", calls.target).result == ["CANCELLED", True]
 
 
 def test_the_module_of_calls_has_another_name(calls: CallServer) -> None:

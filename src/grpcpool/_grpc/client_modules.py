@@ -54,6 +54,13 @@ def compiled_channel(channel: Any) -> Any:
     return next((layer for layer in layers_of(channel) if is_compiled(type(layer).__module__)), None)
 
 
+def call_state_of(channel: Any) -> Any:
+    """What counts the futures and streams of one of gRPC's sync channels. Raises `ValueError` if there is none."""
+    # Layers may pass on what those within them have.
+    *_, state = (layer._call_state for layer in layers_of(channel) if hasattr(layer, "_call_state"))
+    return state
+
+
 def is_compiled(module: str) -> bool:
     """Whether a module of that name is gRPC's in C."""
     return module.startswith(_COMPILED)

@@ -247,11 +247,11 @@ FACTS: Final = (
         f"{_SYNC}::test_a_dropped_single_threaded_stream",
     ),
     Fact(
-        "_call.operate",
+        "receive_message",
         "private name",
         "1.60",
-        "is how a stream begins to read, after it has noted that a message is due: what it has noted is undone if a "
-        "signal handler raised between the two, because gRPC's thread would wait for it",
+        "notes in `_state.due` that a message is due to a stream, before its read begins: the note is undone if a "
+        "signal handler raised between the two, because gRPC's thread would wait for the message",
         "the close of a connection can crash the process if a signal handler has raised within a read of a stream",
         f"{_SYNC}::test_a_read_that_is_interrupted_before_it_begins",
     ),

@@ -3,21 +3,25 @@
 A stream of gRPC's notes that a message is due, begins to read it, and takes the note back if there is nothing to read.
 If a handler raises in between, no message comes: gRPC's thread of the channel waits for it when the stream is over, and
 does not end. The close of the channel then frees what that thread uses, which can crash the process.
+
+Whether a message comes is looked up on gRPC's thread: there, all events that were taken have been handled. If one
+comes, as for another read that waits, the note stays: gRPC's thread would fail without it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from .client_modules import CLIENT_MODULES, compiled_channel
+from .client_modules import CLIENT_MODULES, call_state_of, compiled_channel
 from .empty_calls import begin_empty_call
-from .interrupted_calls import had_come_to, module_of, traces_of
+from .interrupted_calls import module_of, traces_of
 from .missing import warn_of_missing
 
-# The end of the names of the functions that read, and what they call to begin.
+# The end of the names of the functions that read.
 _READS = "Rendezvous._next"
-_BEGIN = "operate"
 
 
 def undo_unbegun_reads(error: BaseException | None, channel: Any) -> None:
@@ -31,38 +35,60 @@ def undo_unbegun_reads(error: BaseException | None, channel: Any) -> None:
         frame = trace.tb_frame
         if module_of(frame) in CLIENT_MODULES and frame.f_code.co_qualname.endswith(_READS):
             try:
-                _undo(frame.f_locals, frame.f_globals["cygrpc"], channel, may_have_begun=had_come_to(_BEGIN, trace))
-            except (LookupError, AttributeError, TypeError):
-                warn_of_missing("_call.operate")
+                _undo(frame.f_locals["self"], frame.f_globals["cygrpc"].OperationType.receive_message, channel)
+            except (LookupError, AttributeError, TypeError, ValueError):
+                warn_of_missing("receive_message")
 
 
-def _undo(names: dict[str, Any], cygrpc: Any, channel: Any, *, may_have_begun: bool) -> None:
-    """Undoes a read that has not begun, by the local names of the function that reads."""
-    stream, handle_event = names["self"], names.get("event_handler")
+def _undo(stream: Any, message: object, channel: Any) -> None:
     state = stream._state
-    message = cygrpc.OperationType.receive_message
-    with state.condition:
-        if message not in state.due:
-            return
-        if not may_have_begun:
+    begun = _begun_on(stream._call)
+
+    def undo() -> bool:
+        """Returns whether the stream is over: its end was not counted, because of the message."""
+        with state.condition:
+            if message not in state.due or message in _types_of(begun):
+                return False
             state.due.remove(message)
-            if state.due:
-                return
-            # The end came meanwhile, and was not counted as one, because of the message.
-            state.due.add(message)
-    # As long as the stream goes on, its reads begin; and so does what has no content, which shows that.
-    if handle_event is None or (may_have_begun and stream._call.operate((), _ignore)):
+            state.condition.notify_all()
+            return not state.due
+
+    if message not in state.due:
         return
-
-    def count_the_end(event: Any) -> Any:
-        """All events of the stream have come before."""
-        return message in state.due and handle_event(event)
-
-    # A call that is over at once, and brings no message, is handled as if it were the read.
-    with contextlib.suppress(ValueError):
-        begin_empty_call(compiled_channel(channel), count_the_end)
+    if hasattr(stream._call, "next_event"):
+        # No thread of gRPC's takes its events.
+        undo()
+    else:
+        _do_on_its_thread(undo, channel)
 
 
-def _ignore(_: Any) -> bool:
-    """An event that ends no call."""
-    return False
+def _do_on_its_thread(undo: Callable[[], bool], channel: Any) -> None:
+    """Does that on gRPC's thread of the channel, which does not end before."""
+    calls = call_state_of(channel)
+
+    def handle(_: object) -> bool:
+        if undo():
+            with calls.lock:
+                calls.managed_calls -= 1
+        return True
+
+    # A closed channel begins none.
+    with calls.lock, contextlib.suppress(ValueError):
+        # Otherwise there is no thread.
+        if calls.managed_calls:
+            begin_empty_call(compiled_channel(channel), handle)
+            calls.managed_calls += 1
+
+
+def _begun_on(call: Any) -> list[set[Any]]:
+    """What a call of gRPC's has begun, among other sets: what it has in C has no names in Python."""
+    sets = [it for it in gc.get_referents(*gc.get_referents(call)) if type(it) is set]
+    if not sets:
+        raise LookupError
+    return sets
+
+
+def _types_of(begun: Iterable[set[Any]]) -> set[object]:
+    """The types of the operations that have begun, and whose events have not been taken."""
+    tags = gc.get_referents(*begun)
+    return {operation.type() for it in gc.get_referents(*tags) if type(it) is tuple for operation in it}
