@@ -16,7 +16,7 @@ import types
 from collections.abc import Sized
 from typing import Any, Self
 
-from .client_modules import CLIENT_MODULES, compiled_channel, layers_of
+from .client_modules import CLIENT_MODULES, call_state_of, compiled_channel
 from .empty_calls import begin_empty_call
 from .interrupted_calls import module_of
 from .missing import warn_of_missing
@@ -45,17 +45,20 @@ class _Ended:
         return True
 
 
-def serve_until_closed(channel: Any) -> None:
+def serve_until_closed(channel: Any) -> bool:
     """Ends gRPC's thread of a channel, and starts one that serves what is left of its calls, until there are none.
 
     The channel is to be closed next, and begins no calls any more.
+
+    Returns:
+        Whether it can be closed. If no thread can be started, as when the interpreter exits, that might wait forever.
     """
     compiled = compiled_channel(channel)
     if compiled is None:
-        return
+        return True
     taken = threading.Event()
     try:
-        (state,) = [layer._call_state for layer in layers_of(channel) if hasattr(layer, "_call_state")]
+        state = call_state_of(channel)
         # The state that a channel shares with its calls has no name in Python. It refers to the calls by their events.
         (calls,) = [it for it in gc.get_referents(*gc.get_referents(compiled)) if type(it) is dict]
         state.channel = _Ended(state)
@@ -66,10 +69,19 @@ def serve_until_closed(channel: Any) -> None:
                 until = time.monotonic() + _PATIENCE
                 while not taken.wait(_PAUSE) and _is_served(state) and time.monotonic() < until:
                     pass
-        with contextlib.suppress(RuntimeError):
-            threading.Thread(target=_serve, args=(compiled, calls), name="grpcpool-broken", daemon=True).start()
+        thread = threading.Thread(target=_serve, args=(compiled, calls), name="grpcpool-broken", daemon=True)
+        return _starts(thread) or not calls
     except (AttributeError, TypeError, ValueError):
         warn_of_missing("_call_state")
+        return True
+
+
+def _starts(thread: threading.Thread) -> bool:
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _is_served(state: Any) -> bool:

@@ -57,13 +57,15 @@ class SyncSlotChannel(SlotChannel):
         """Closes the channel; calls on it are cancelled. Never raises."""
         if self._connectivity is not None:
             _try(self._connectivity.close)
-        if self.broken:
-            _try(partial(serve_until_closed, self.channel))
+        if self.broken and _try(partial(serve_until_closed, self.channel)) is False:
+            # It stays open until the process ends.
+            return
         _try(self.channel.close)
 
 
-def _try(close: Callable[[], None]) -> None:
+def _try(close: Callable[[], object]) -> object:
     try:
-        close()
+        return close()
     except Exception:  # noqa: BLE001 -- foreign code may raise anything
         logger.exception("a channel failed to close")
+        return None
