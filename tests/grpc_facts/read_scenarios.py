@@ -87,7 +87,10 @@ def _interrupt_a_read(
 
     def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
         if frame.f_code.co_name == "_next":
-            frame.f_trace_opcodes = True
+            if not frame.f_trace_opcodes:
+                frame.f_trace_opcodes = True
+                # Python 3.12 heeds that only when tracing begins.
+                sys.settrace(interrupt)
             if is_there(frame, event):
                 sys.settrace(None)
                 then(frame.f_locals["self"])

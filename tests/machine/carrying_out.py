@@ -138,7 +138,9 @@ class Driver(Records):
             "refused a patient waiter"
         )
         checked = [slot for slot in in_state(self, "lost") if slot.blocked]
-        assert reason != "OPEN_FAILED" or waiter in self.openers or not checked, "refused while a check may end well"
+        if reason == "OPEN_FAILED" and waiter not in self.openers and checked:
+            assert self.broken_slots.issuperset(checked), "refused while a check may end well"
+            assert self.machine.fleet.addresses.failures, "refused before it was tried to open a successor"
         if reason == "OPEN_FAILED" and waiter in self.openers and self.machine.fleet.has_other_targets:
             assert waiter.deadline <= self.now, "open() failed before the next target had its chance"
         self.counts["timeouts"] += reason == "TIMEOUT" and waiter in self.waiting

@@ -50,8 +50,8 @@ MUTANTS = (
     Mutant(
         "calls fail while their connection is checked",
         "outage",
-        "        if any(slot.blocked for slot in self._slots.in_state(SlotState.LOST)):\n            return False\n",
-        "",
+        "if any(slot.blocked and (replacing or not slot.broken) for slot in self._slots.in_state(SlotState.LOST)):",
+        "if False:",
         "it is not up",
     ),
     Mutant(
