@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import linecache
 import sys
 import threading
@@ -75,26 +74,16 @@ def _comes_to(what: str) -> Callable[[types.FrameType, str], bool]:
     return lambda frame, event: event == "line" and what in linecache.getline(frame.f_code.co_filename, frame.f_lineno)
 
 
-def _has_made_its_operation(frame: types.FrameType, event: str) -> bool:
-    """Whether the operation that reads has been made: it is put into a tuple."""
-    return event == "opcode" and frame.f_code.co_code[frame.f_lasti] == dis.opmap["BUILD_TUPLE"]
-
-
 def _interrupt_a_read(
     call: Any, is_there: Callable[[types.FrameType, str], bool], then: Callable[[Any], object] = bool
 ) -> None:
     """A handler raises where a read of that call is there, once `then` has been done with the stream."""
 
     def interrupt(frame: types.FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_name == "_next":
-            if not frame.f_trace_opcodes:
-                frame.f_trace_opcodes = True
-                # Python 3.12 heeds that only when tracing begins.
-                sys.settrace(interrupt)
-            if is_there(frame, event):
-                sys.settrace(None)
-                then(frame.f_locals["self"])
-                raise SignalError
+        if frame.f_code.co_name == "_next" and is_there(frame, event):
+            sys.settrace(None)
+            then(frame.f_locals["self"])
+            raise SignalError
         return interrupt
 
     sys.settrace(interrupt)
@@ -112,7 +101,8 @@ def interrupted_within_a_read(target: str) -> list[Any]:
     with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
         call: Any = pool.unary_stream(support.US)(b"hold:within", timeout=LONG)
         assert next(call) == b"0"
-        _interrupt_a_read(call, _has_made_its_operation)
+        # What handles the event comes after the operation, within the call that begins it.
+        _interrupt_a_read(call, _comes_to(" event_handler,"))
         call.cancel()
         return [_the_rest_of(call), happens(lambda: not any(map(_is_of_grpc, threading.enumerate())))]
 
