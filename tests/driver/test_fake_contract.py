@@ -11,7 +11,7 @@ import pytest
 
 from support.fakes import HANDLERS, FakeChannel, numbers
 from support.servers import CHAT, COLLECT, COUNT, ECHO, FAIL, SLOW, Server, unary
-from support.waiting import LONG, eventually
+from support.waiting import LONG, background, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -192,6 +192,20 @@ def test_a_subscriber_gets_each_change_until_it_unsubscribes() -> None:
         channel.subscribe(lambda state: None, try_to_connect=True)
     assert removed == [State.IDLE]
     assert kept == [State.IDLE, State.CONNECTING, State.READY]
+
+
+def test_what_a_subscriber_gets_last_is_the_state() -> None:
+    """Also if another thread changes the state while the subscriber gets an earlier one."""
+    seen: list[grpc.ChannelConnectivity] = []
+
+    def subscriber(state: grpc.ChannelConnectivity) -> None:
+        if state is State.IDLE:
+            background(lambda: fake.set_state(State.READY)).result(LONG)
+        seen.append(state)
+
+    with FakeChannel() as fake:
+        fake.subscribe(subscriber)
+    assert seen[-1] is State.READY
 
 
 def test_it_is_a_context_manager() -> None:

@@ -137,9 +137,16 @@ class FakeConnection:
             self._state = state
             subscribers = list(self._subscribers)
         for subscriber in subscribers:
-            # As it is by now: another thread may have changed it, and called them.
-            subscriber(self._state)
+            self._notify(subscriber)
         return True
+
+    def _notify(self, subscriber: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        """Calls it with the state; again if another thread has changed that meanwhile, and may have called first."""
+        state = self._state
+        subscriber(state)
+        while state is not self._state and subscriber in self._subscribers:
+            state = self._state
+            subscriber(state)
 
     def _connect(self) -> None:
         connecting = self._change(grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.IDLE)

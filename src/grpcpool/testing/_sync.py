@@ -265,8 +265,7 @@ class FakeChannel(FakeConnection, grpc.Channel):
         """Calls `callback` with the state now, and at each change."""
         with self._lock:
             self._subscribers.append(callback)
-            state = self._state
-        callback(state)
+        self._notify(callback)
         if try_to_connect:
             self._connect()
 
