@@ -6,6 +6,7 @@ stays locked is noticed by other threads only, so that what follows runs on anot
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import threading
@@ -136,20 +137,12 @@ def test_calls_that_are_begun(server: Server, make_pool: PoolMaker, how: str) ->
     pool.open()
     for number in range(1, _MOST):
         handler = RaisesAt(number, _may_leave_nothing)
-        sys.setprofile(handler)
-        try:
+        with _active(handler):
             # If it has begun, it ends by its deadline: the caller has no means to end it.
             if how == "a future":
                 pool.unary_unary(ECHO).future(b"a", timeout=1.0)
             else:
                 pool.unary_stream(COUNT)(b"3,1", timeout=1.0)
-        except TimeLimitError:
-            pass
-        except RuntimeError as error:
-            # See `_use`.
-            assert isinstance(error.__context__, TimeLimitError)  # noqa: PT017 -- it may also succeed
-        finally:
-            sys.setprofile(None)
         gc.collect()
         background(lambda: _works(pool)).result(LONG)
         eventually(lambda: connections_to(server.port) == 1 and not any(map(_runs, _grpcs_threads() - threads)))
@@ -199,11 +192,20 @@ def _use(
     """Uses a call over a lease, or over the pool, with the handler active."""
     channel = lease(pool)
     call = begin(channel)
-    sys.setprofile(handler)
-    try:
+    with _active(handler):
         use(call)
         # Within the finalizer of the call.
         del call
+    if channel is not pool:
+        channel.release()
+
+
+@contextlib.contextmanager
+def _active(handler: RaisesAt) -> Iterator[None]:
+    """The handler is active in the block, which ends by what it raises, or goes on to its end."""
+    sys.setprofile(handler)
+    try:
+        yield
     except TimeLimitError:
         pass
     except RuntimeError as error:
@@ -211,8 +213,6 @@ def _use(
         assert isinstance(error.__context__, TimeLimitError)  # noqa: PT017 -- it may also succeed
     finally:
         sys.setprofile(None)
-        if channel is not pool:
-            channel.release()
 
 
 def _works(pool: ChannelPool) -> None:

@@ -42,6 +42,8 @@ def undo_unbegun_reads(error: BaseException | None, channel: Any) -> None:
 
 def _undo(stream: Any, message: object, channel: Any) -> None:
     state = stream._state
+    if message not in state.due:
+        return
     begun = _begun_on(stream._call)
 
     def undo() -> bool:
@@ -53,8 +55,6 @@ def _undo(stream: Any, message: object, channel: Any) -> None:
             state.condition.notify_all()
             return not state.due
 
-    if message not in state.due:
-        return
     if hasattr(stream._call, "next_event"):
         # No thread of gRPC's takes its events.
         undo()
