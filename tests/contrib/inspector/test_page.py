@@ -298,8 +298,9 @@ def test_it_can_be_paused(browser: Browser, held: ChannelPool) -> None:
 def test_it_fits_a_narrow_screen(browser: Browser, held: ChannelPool, server: Server, make_pool: PoolMaker) -> None:
     """At a width of 320 pixels nothing is cut off, and the page does not scroll sideways."""
     long = make_pool(server.channel, name="a-rather-long-name-of-a-pool.production.europe-west.example.com:50051")
+    inspector = inspect(held, long)
     held.refresh()
-    with page_of(browser, inspect(held, long), width=320, height=640):
+    with page_of(browser, inspector, width=320, height=640):
         eventually(lambda: "draining (refresh)" in browser.texts("td.state"))
         browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
         assert browser.run("return document.documentElement.scrollWidth") == 320
