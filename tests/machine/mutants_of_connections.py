@@ -64,9 +64,9 @@ MUTANTS = (
     Mutant(
         "a release serves no waiter",
         "rings",
-        "        return slot.overflow or self.queue.length\n",
-        "        return slot.overflow\n",
-        "the early return of the hot path covers too much",
+        "        if slot.state is not _READY or self.queue.length:\n",
+        "        if slot.state is not _READY:\n",
+        "the way of every call covers too much",
     ),
     Mutant(
         "a release serves no waiter, with the picker `round_robin`",
@@ -78,8 +78,8 @@ MUTANTS = (
     Mutant(
         "a release out of service is one in service",
         "rings",
-        "        if slot.state is not _READY:\n",
-        "        if False:\n",
+        "        if slot.state is not _READY or self.queue.length:\n",
+        "        if self.queue.length:\n",
         "most releases are in service",
     ),
     Mutant(

@@ -43,8 +43,8 @@ MUTANTS = (
     Mutant(
         "the first call waits for no attempt",
         "outage",
-        " or self._primes or self._awaits_attempt():\n",
-        " or self._primes:\n",
+        " or self.primes or self._awaits_attempt():\n",
+        " or self.primes:\n",
         "most calls in an outage are to fail at once",
     ),
     Mutant(
@@ -80,8 +80,8 @@ MUTANTS = (
     Mutant(
         "a call is put on a lost slot while another is up",
         "outage",
-        "        if self._slots.ready or self._primes or",
-        "        if self._primes or",
+        "        if self._slots.ready or self.primes or",
+        "        if self.primes or",
         "having no room is confused with having nothing up",
     ),
     Mutant(
@@ -216,6 +216,27 @@ MUTANTS = (
         "        queued = self.queue.remove(waiter)\n        self.grants.review(now)\n",
         "        queued = self.queue.remove(waiter)\n",
         "the next release would end it",
+    ),
+    Mutant(
+        "a place passes on although the server takes fewer calls by now",
+        "places",
+        " if state is _READY and slot.in_flight <= slot.takes_up_to else None",
+        " if state is _READY else None",
+        "as much is carried as before",
+    ),
+    Mutant(
+        "a place that passes on does not count as acquired",
+        "places",
+        "            heir._released = False\n            slot.calls += 1\n",
+        "            heir._released = False\n",
+        "what the slot carries stays as it is",
+    ),
+    Mutant(
+        "a place that passes on passes on again",
+        "machine",
+        "            self.places.heir = None\n",
+        "",
+        "the next heir replaces it",
     ),
     Mutant(
         "a reserved slot serves others",

@@ -161,6 +161,44 @@ def test_a_whole_connection_passes_from_a_lease_to_the_next() -> None:
     assert (play[1].reserved, play[2].reserved) == (False, True)
 
 
+@pytest.mark.parametrize("picker", ["least_loaded", "round_robin", "fill"])
+@pytest.mark.parametrize("ask", [None, 1])
+def test_a_place_passes_on_as_it_is(ask: int | None, picker: str) -> None:
+    """A place that is released while others wait for the same passes to the first: the slot stays as full as it was."""
+    play = Play(max_size=1, max_streams=1, picker=picker)
+    play.filled(ask)
+    slot, places = play[1], play.machine.places
+    carried, used_at = (slot.in_flight, slot.exclusive, places.load, places.peak), slot.used_at
+    waiters = []
+    for _ in range(2):
+        assert play.request(ask) == []
+        waiters.append(play.waiter)
+    for count, waiter in enumerate(waiters, 2):
+        play.now += 1
+        assert play.release(1, ask) == ["grant 1"]
+        assert granted(play) == [waiter]
+        assert (slot.in_flight, slot.exclusive, places.load, places.peak) == carried
+        assert slot not in places
+        assert (slot.calls, slot.used_at) == (count, used_at + count - 1)
+    assert play.release(1, ask) == []
+    assert slot in places
+    assert (slot.in_flight, places.load) == (0, 0)
+
+
+def test_a_place_passes_by_nobody_who_asked_for_something_else_before() -> None:
+    """What a lease of a whole connection releases goes to the oldest waiter that fits, whatever that asks for."""
+    play = Play(max_size=1)
+    play.filled(None)
+    play.request(1)
+    older = play.waiter
+    assert play.request(None) == []
+    younger = play.waiter
+    play.release(1)
+    assert granted(play) == [older]
+    play.release(1, 1)
+    assert granted(play) == [younger]
+
+
 def test_a_reservation_ends_if_its_waiter_gets_another_connection() -> None:
     """A whole connection passes to the waiter for which another slot is reserved: that takes calls again."""
     play = Play(max_size=2, max_streams=3)

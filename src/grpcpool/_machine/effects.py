@@ -124,8 +124,13 @@ class EffectQueue(deque[T], Generic[T]):
         tried: The act that is being carried out; one that fails twice is dropped.
     """
 
-    claimed = False
-    tried: T | None = None
+    __slots__ = ("claimed", "tried")
+
+    def __init__(self) -> None:
+        """Creates an empty queue."""
+        super().__init__()
+        self.claimed = False
+        self.tried: T | None = None
 
     def drain(self, carry_out_next: Callable[[Self], None]) -> None:
         """Lets the effects be carried out, one by one, until none is left.

@@ -99,22 +99,27 @@ class Grants:
         while self._queue.length:
             reserved = slot.reserved
             waiter = self.reservation.waiter_for(slot) if reserved else self._queue.first_fitting(slot, fail_fast=down)
-            if waiter is None:
+            # An interruption has left one that is decided in the queue: the repair, which follows, serves the others.
+            if waiter is None or waiter.decided:
                 return
             if reserved:
                 self.reservation.end()
             self._places.acquire(waiter.streams, waiter, slot)
-            # In this order: an interruption between the two is repaired.
-            self._outbox.append(Grant(waiter, slot))
-            self._queue.remove(waiter)
-            waited = waiter.waited = now - waiter.since
-            self._counters.waited += 1
-            self._counters.wait_seconds += waited
-            if self.has_listeners:
-                self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
+            self.grant(waiter, slot, now)
             # Then there is none for any ask.
             if slot.exclusive or not slot.has_room(1):
                 return
+
+    def grant(self, waiter: Waiter, slot: Slot, now: float) -> None:
+        """The waiter has its place on the slot: it leaves the queue."""
+        # In this order: an interruption between the two is repaired.
+        self._outbox.append(Grant(waiter, slot))
+        self._queue.remove(waiter)
+        waited = waiter.waited = now - waiter.since
+        self._counters.waited += 1
+        self._counters.wait_seconds += waited
+        if self.has_listeners:
+            self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
 
     def uncount(self, slot: Slot, waiter: Waiter | None) -> None:
         """A place on `slot` that has just been taken, by a waiter or without a wait, does not count as acquired."""

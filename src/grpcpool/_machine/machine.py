@@ -145,9 +145,14 @@ class PoolMachine:
             self.grants.wait(waiter, now)
 
     def settle(self, slot: Slot, now: float) -> None:
-        """A slot has come to have room: serves waiters; a slot that has become superfluous goes."""
+        """A place has been released: it has passed on, or the slot has room for waiters, or has become superfluous."""
         reserved = self.grants.reservation.slot
-        self.grants.serve(slot, now)
+        heir = self.places.heir
+        if heir is None or heir._slot is not slot:
+            self.grants.serve(slot, now)
+        else:
+            self.places.heir = None
+            self.grants.grant(heir, slot, now)
         if slot.exclusive and reserved is None:
             # All of it has passed to a waiter: there is nothing to reserve, see `reservation.py`.
             return

@@ -56,7 +56,7 @@ class Outage:
         self._slots = fleet.slots
         self._queue = queue
         self._outbox = outbox
-        self._primes = primes
+        self.primes = primes
         # Why nothing is up, or why the last attempt failed: the cause of errors. `None` while all is well.
         self.cause: BaseException | None = None
         # Whether the dial that failed last made a channel, so that only the server was not reached.
@@ -144,7 +144,7 @@ class Outage:
         return slot.state is SlotState.LOST and not slot.blocked and self._lets_calls_fail()
 
     def _lets_calls_fail(self) -> bool:
-        if self._slots.ready or self._primes or self._awaits_attempt():
+        if self._slots.ready or self.primes or self._awaits_attempt():
             return False
         # Of several addresses, another may be reachable, until all have failed.
         addresses = self._fleet.addresses
@@ -170,7 +170,7 @@ class Outage:
         replacing = not self._fleet.addresses.failures
         if any(slot.blocked and (replacing or not slot.broken) for slot in self._slots.in_state(SlotState.LOST)):
             return False
-        return self._primes or not self._down()
+        return self.primes or not self._down()
 
     def dial_for_call(self, now: float) -> bool:
         """A call that would rather fail finds nothing up or being dialled: returns whether it may wait for a dial.
@@ -180,7 +180,7 @@ class Outage:
         """
         if now >= self._fleet.addresses.retry_at:
             return True
-        if self._slots.connections or self._primes or not self.makes_channels:
+        if self._slots.connections or self.primes or not self.makes_channels:
             return False
         self._fleet.dial(now)
         return True
@@ -197,7 +197,7 @@ class Outage:
             return False
         if self._fleet.watches_health:
             return not (slot.overflow or addresses.is_of_race(slot) or addresses.is_gone(slot) or is_awaited(slot))
-        calls_wait = self._queue.has_fail_fast() and not (self._slots.ready or self._primes or self._down())
+        calls_wait = self._queue.has_fail_fast() and not (self._slots.ready or self.primes or self._down())
         return calls_wait and addresses.is_last_hope(slot) and not self._another_has_begun(slot, now)
 
     def _another_has_begun(self, slot: Slot, now: float) -> bool:

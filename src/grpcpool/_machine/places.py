@@ -12,6 +12,9 @@ Every place is taken and released here, or in a class that gives the places of o
 which no signal handler can run, together with the holder: the holder of a place and the count of its slot never
 disagree. What a signal handler may interrupt is the order, which can be rebuilt.
 
+A place that is released while all waiters ask for the same passes on to the first of them as it is: the slot carries as
+much as before. `settle` completes that.
+
 Invariants:
     * The slots carry what was acquired and not released.
     * `load` is the sum of what the slots carry, in streams; a whole connection weighs as much as `target`.
@@ -25,7 +28,7 @@ from typing import Final, Protocol
 
 from .._values.config import PoolConfig
 from .._values.slot_states import SlotState
-from .queue import WaitQueue
+from .queue import Waiter, WaitQueue
 from .slot import Slot
 from .slot_table import SlotTable
 
@@ -70,6 +73,8 @@ class Places(abc.ABC):
         self.peak = 0
         # A grant that brings a slot to this load may call for growth.
         self.growth_load = NEVER
+        # The waiter to which the last release has passed its place, until `PoolMachine.settle`.
+        self.heir: Waiter | None = None
 
     # --- taking and releasing -----------------------------------------------------------------------------------
 
@@ -115,11 +120,20 @@ class Places(abc.ABC):
     def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> int:
         """Releases the holder's place; returns a number other than 0 if `PoolMachine.settle` has to follow.
 
-        If this is interrupted, the place has been released, and `PoolMachine.repair` has to follow.
+        If this is interrupted, the place has been released or is still held, and `PoolMachine.repair` has to follow.
         """
-        # No call stands between here and the change of the load: a signal handler could run there.
-        holder._released = True
         state = slot.state
+        heir = self.queue.heir(streams) if state is _READY and slot.in_flight <= slot.takes_up_to else None
+        # From here to the change of the load there is no call: a signal handler could run there.
+        holder._released = True
+        if heir is not None:
+            # What the slot carries, and its order among others, stay as they are.
+            heir._slot = slot
+            heir._released = False
+            slot.calls += 1
+            slot.used_at = now
+            self.heir = heir
+            return 1
         if state is _CLOSED:
             # It was closed with calls on it, and has forgotten them.
             return 0
@@ -151,7 +165,8 @@ class Places(abc.ABC):
         slot.exclusive = False
 
     def recount(self) -> None:
-        """Derives the load and the order from what the slots carry."""
+        """Derives the load and the order from what the slots carry. The place that has just passed on stays taken."""
+        self.heir = None
         self.load = sum(self.target if slot.exclusive else slot.in_flight for slot in self.slots)
         self.rebuild()
 

@@ -221,6 +221,15 @@ class WaitQueue:
                 best = head
         return best
 
+    def heir(self, ask: int | None) -> Waiter | None:
+        """The waiter to which a place for that ask passes on as it is: the first, if all ask for the same."""
+        line = self._by_ask.get(ask)
+        if not line or len(self._by_ask) > 1:
+            return None
+        first = next(iter(line))
+        # An interruption has left one that is decided in the queue, until the repair.
+        return first if first._slot is None and first.refusal is None else None
+
     def fail_fast(self) -> list[Waiter]:
         """The waiters that would rather fail than wait, in the order of arrival."""
         waiters = [waiter for line in (*self._by_ask.values(), self._paused) for waiter in line.fail_fast]

@@ -105,7 +105,7 @@ class Rings(Places):
             self._low = load
 
     def release(self, slot: Slot, streams: int | None, now: float, holder: Holder) -> int:
-        if slot.state is not _READY:
+        if slot.state is not _READY or self.queue.length:
             return Places.release(self, slot, streams, now, holder)
         # As `Places.release`.
         holder._released = True
@@ -135,7 +135,7 @@ class Rings(Places):
             last.next = there.previous = slot
             if load < self._low:  # noqa: PLR1730 -- as above
                 self._low = load
-        return slot.overflow or self.queue.length
+        return slot.overflow
 
     def remove(self, slot: Slot) -> None:
         if slot.next is not None:

@@ -23,10 +23,14 @@ class CarryingOut(abc.ABC):
     """The half of a driver that acts."""
 
     # Set by the driver.
-    name: str
     lock: Any
     announcer: Announcer
     losses: LossWatch
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The pool's name."""
 
     @abc.abstractmethod
     def open_channel(self, slot: Slot) -> None:
@@ -65,8 +69,9 @@ class CarryingOut(abc.ABC):
         queue.tried = None if again else act
         try:
             match act:
-                case Grant(waiter=waiter, slot=slot):
-                    waiter.granted(slot)
+                case Grant():
+                    # Not by keywords, as below: that costs a waiter more than the rest of the method.
+                    act.waiter.granted(act.slot)
                 case Close(slot=slot):
                     self.close_channel(slot)
                 case Refuse(waiter=waiter):

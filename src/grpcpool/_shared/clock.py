@@ -46,7 +46,8 @@ class SystemClock:
         """The seconds from now to `moment`, at least 0."""
         if moment == math.inf:
             return None
-        return min(max(0.0, moment - self.monotonic()), _LONGEST_WAIT)
+        seconds = moment - self.monotonic()
+        return seconds if 0.0 <= seconds <= _LONGEST_WAIT else min(max(0.0, seconds), _LONGEST_WAIT)
 
     def late_by(self, moment: float) -> float:
         """The seconds since `moment`."""

@@ -82,8 +82,6 @@ class Driver(CarryingOut):
     ) -> None:
         """Creates the driver of an empty pool; see `ChannelPool` for the arguments."""
         self._source = weakref.ref(source)
-        self.config = config.replace(prime=None)
-        self.name = name
         self.clock = clock
         self.monotonic = clock.monotonic
         self.date_of = dates_of(clock)
@@ -93,10 +91,13 @@ class Driver(CarryingOut):
         self.guard: Any = threading.RLock()
         # Where a finalizer has last interrupted a thread that held the lock of the machine, see `interrupts`.
         self.interrupted_at: tuple[int, int] | None = None
-        self.primes = config.prime is not None
         addressing = source.addressing._replace(seed=hash((_SEED, os.getpid())))
         self.machine = PoolMachine(
-            self.config, name=name, random=random.random, primes=self.primes, addressing=addressing
+            config.replace(prime=None),
+            name=name,
+            random=random.random,
+            primes=config.prime is not None,
+            addressing=addressing,
         )
         self.places = self.machine.places
         self.leaks = LeakWatch(config.leak_threshold) if config.leak_threshold is not None else None
@@ -140,6 +141,16 @@ class Driver(CarryingOut):
     @abc.abstractmethod
     def is_orphan(self) -> bool:
         """Whether nothing does what is deferred any more, because the pool is at its end. Safe in finalizers."""
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self.machine.name
+
+    @property
+    def config(self) -> PoolConfig:
+        """The pool's settings, without `prime`."""
+        return self.machine.config
 
     def source(self) -> ChannelSource:
         """The user's factory and prime.
@@ -195,7 +206,8 @@ class Driver(CarryingOut):
         """Carries out what the machine asked for. Called without the lock, after every change but the smallest."""
         if self.void:
             return
-        outbox, slots = self.machine.outbox, self.machine.fleet.slots
+        machine = self.machine
+        outbox, fleet = machine.outbox, machine.fleet
         if outbox.acts or outbox.events or outbox.opens:
             if self.guard._is_owned():
                 # A finalizer interrupts this thread.
@@ -205,21 +217,21 @@ class Driver(CarryingOut):
             if outbox.events or outbox.opens:
                 self._carry_out(outbox.events, self._emit)
                 self._carry_out(outbox.opens, self._dial)
-            if not slots.all and self.losses.next_check != math.inf:
+            if not fleet.slots.all and self.losses.next_check != math.inf:
                 self.losses.clear()
             self.changed()
         # An act stays in the queue while another thread carries it out.
-        if self.machine.closing and not slots.all and not (outbox.acts or outbox.opens):
+        if machine.closing and not fleet.slots.all and not (outbox.acts or outbox.opens):
             # Again: a step that was interrupted may have left it out.
             self.losses.clear()
             self.leaks = None  # Leases that are still held have no connection any more.
             self.finish()
-        if self.machine.fleet.alarm < self.wakes_at or self.losses.next_check < self.wakes_at:
+        if fleet.alarm < self.wakes_at or self.losses.next_check < self.wakes_at:
             self.ensure_tick()
 
     def _back(self, slot: Slot) -> None:
         """A lost connection is up again."""
-        if not self.primes:
+        if not self.machine.outage.primes:
             self.tell(self.machine.recovered, slot)
         elif slot not in self.priming:
             self.priming.add(slot)
@@ -263,7 +275,14 @@ class Driver(CarryingOut):
         """Asks for a place; the waiter is answered, maybe before this returns."""
         if self.deferred:
             self.do_deferred()
-        self.tell(self.machine.request, waiter)
+        # As `tell`, without its arguments of any number.
+        try:
+            with self.lock:
+                self.machine.request(waiter, self.monotonic())
+            self.commit()
+        except BaseException:
+            self.recover()
+            raise
 
     def open(self, opener: OpenWaiter) -> None:
         """Opens `min_size` connections; the opener is answered, maybe before this returns."""

@@ -131,14 +131,15 @@ class ChannelPool(PoolBase, ChannelSurface):
     def _wait_for_place(self, lease: Lease, timeout: float | Configured | None) -> None:
         """Asks for a place, waits for it, and checks that its connection is up."""
         driver = lease._driver
-        now = driver.monotonic()
+        monotonic = driver.monotonic  # As above.
+        now = monotonic()
         deadline = self._deadline(timeout, now)
         while True:
             lease._slot, lease._released = None, False
             waiter = BlockedWaiter(lease._streams, since=now, deadline=deadline).prepare()
             lease._slot = slot = waiter.get(driver)
             lease._used_at = slot.used_at
-            if driver.monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, lease._streams, lease, waiter):
+            if monotonic() <= slot.channel.trusted_until or driver.is_fit(slot, lease._streams, lease, waiter):
                 return
 
     # --- being a channel ----------------------------------------------------------------------------------------
