@@ -29,7 +29,7 @@ import grpcpool.testing.aio
 DATA = pathlib.Path(__file__).with_suffix(".csv")
 PLACES, AIO_PLACES = 4, 10
 THREADS, TASKS = (8, 64), 1000
-ROUNDS, PAIRS = 5, 5000
+ROUNDS, PAIRS = 15, 5000
 HOLD, WARM_UP, MEASURED = 0.001, 0.2, 1.5
 AIO_MEASURED = 3.0
 PATIENCE = 60.0
