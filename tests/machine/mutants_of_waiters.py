@@ -234,8 +234,8 @@ MUTANTS = (
     Mutant(
         "a place that passes on passes on again",
         "machine",
-        "            self.places.heir = None\n",
-        "",
+        "        heir, self.places.heir = self.places.heir, None\n        if heir is not None and heir.number and",
+        "        heir = self.places.heir\n        if heir is not None and",
         "the next heir replaces it",
     ),
     Mutant(

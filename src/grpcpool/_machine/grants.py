@@ -1,7 +1,7 @@
 """Which waiter gets which place, and which gets none: grants and refusals.
 
 A waiter that is answered leaves the queue last. Until then its answer is part of it, so that an interruption between
-the two is repaired.
+the two is repaired: by `PoolMachine.repair`, or by whichever step finds the waiter before.
 """
 
 from __future__ import annotations
@@ -99,9 +99,11 @@ class Grants:
         while self._queue.length:
             reserved = slot.reserved
             waiter = self.reservation.waiter_for(slot) if reserved else self._queue.first_fitting(slot, fail_fast=down)
-            # An interruption has left one that is decided in the queue: the repair, which follows, serves the others.
-            if waiter is None or waiter.decided:
+            if waiter is None:
                 return
+            if waiter.decided:
+                self.complete(waiter, now)
+                continue
             if reserved:
                 self.reservation.end()
             self._places.acquire(waiter.streams, waiter, slot)
@@ -120,6 +122,13 @@ class Grants:
         self._counters.wait_seconds += waited
         if self.has_listeners:
             self._outbox.append(Notify(Granted(pool=self._name, channel=slot.id, waited=waited)))
+
+    def complete(self, waiter: Waiter, now: float) -> None:
+        """An interruption has left a waiter in the queue although its answer is decided: it leaves with that."""
+        if waiter._slot is not None:
+            self.grant(waiter, waiter._slot, now)
+        elif waiter.refusal is not None:
+            self._refuse(waiter, waiter.refusal, None, now)
 
     def uncount(self, slot: Slot, waiter: Waiter | None) -> None:
         """A place on `slot` that has just been taken, by a waiter or without a wait, does not count as acquired."""
@@ -173,7 +182,10 @@ class Grants:
             return
         figures = self.figures()
         while (waiter := self._queue.first_expired(now)) is not None:
-            self._expire(waiter, figures, now)
+            if waiter.decided:
+                self.complete(waiter, now)
+            else:
+                self._expire(waiter, figures, now)
         self.review(now)
 
     def _expire(self, waiter: Waiter, figures: Figures | None, now: float) -> None:
@@ -190,7 +202,10 @@ class Grants:
         """Decides that these waiters get nothing."""
         figures = self.figures()
         for waiter in waiters:
-            self._refuse(waiter, refusal, figures, now)
+            if isinstance(waiter, Waiter) and waiter.decided:
+                self.complete(waiter, now)
+            else:
+                self._refuse(waiter, refusal, figures, now)
         self.review(now)
 
     def _refuse(self, waiter: Waiter | OpenWaiter, refusal: Refusal, figures: Figures | None, now: float) -> None:

@@ -147,12 +147,12 @@ class PoolMachine:
     def settle(self, slot: Slot, now: float) -> None:
         """A place has been released: it has passed on, or the slot has room for waiters, or has become superfluous."""
         reserved = self.grants.reservation.slot
-        heir = self.places.heir
-        if heir is None or heir._slot is not slot:
-            self.grants.serve(slot, now)
-        else:
-            self.places.heir = None
+        heir, self.places.heir = self.places.heir, None
+        if heir is not None and heir.number and heir._slot is slot:
             self.grants.grant(heir, slot, now)
+        else:
+            # After an interruption the heir may be another slot's, or have left the queue.
+            self.grants.serve(slot, now)
         if slot.exclusive and reserved is None:
             # All of it has passed to a waiter: there is nothing to reserve, see `reservation.py`.
             return

@@ -7,7 +7,7 @@ counts are derived from these again. Effects may be asked for twice; a driver ca
 from __future__ import annotations
 
 from .._values.slot_states import SlotState
-from .effects import Grant, Open, Watch
+from .effects import Open, Watch
 from .fleet import Fleet
 from .grants import Grants
 from .open_queue import OpenQueue
@@ -35,11 +35,7 @@ class Repair:
         self._places.recount()
         self._complete_slots(now)
         for waiter in self._queue:
-            if waiter._slot is not None:
-                self._outbox.append(Grant(waiter, waiter._slot))
-                self._queue.remove(waiter)
-            elif waiter.refusal is not None:
-                self._grants.refuse(waiter, waiter.refusal, now)
+            self._grants.complete(waiter, now)
         self._openers.repair(now)
 
     def _complete_slots(self, now: float) -> None:
