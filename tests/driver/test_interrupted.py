@@ -22,6 +22,7 @@ import grpc
 import pytest
 
 from grpcpool import ChannelPool, Lease, PoolConfig, PoolTimeoutError
+from grpcpool._shared.driver import Driver
 from grpcpool._shared.finalizers import LeftPlace
 from grpcpool.testing import FakeChannel, FakeFactory
 from support.servers import COUNT, ECHO
@@ -187,6 +188,43 @@ def _is_interrupted_beside_a_waiter(
         waiting.result(LONG).release()
         assert pool.stats().in_flight == 0
     return handler.raised
+
+
+def _recovers(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not Driver.recover.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+@pytest.mark.parametrize("streams", [None, 1])
+def test_a_second_handler_raises_as_the_pool_recovers(streams: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it raises from then on, the waiter that the first has kept from its answer gets a place."""
+    # The first point is before it has begun: the place goes to the waiter with the next step then.
+    for number in range(2, _MOST):
+        with ChannelPool(FakeFactory(), PoolConfig(min_size=1, max_size=1, max_streams=1)) as pool:
+            pool.open()
+            lease = pool.acquire(streams=streams)
+            waiting = background(lambda: pool.acquire(timeout=LONG, streams=streams))
+            eventually(lambda: pool.stats().waiting == 1)
+            machine = pool._driver.machine
+
+            def interrupted(*_: object) -> None:
+                monkeypatch.undo()
+                raise TimeLimitError
+
+            monkeypatch.setattr(machine, "settle", interrupted)
+            second = RaisesAt(number, lambda frame: _is_ours(frame) and _recovers(frame))
+            sys.setprofile(second)
+            try:
+                with pytest.raises(TimeLimitError):
+                    lease.release()
+            finally:
+                sys.setprofile(None)
+            waiting.result(LONG).release()
+            assert pool.stats().in_flight == 0
+        if not second.raised:
+            return
+    pytest.fail("there is no end of it")
 
 
 def _begin_future(pool: ChannelPool) -> Any:

@@ -198,9 +198,14 @@ class Driver(CarryingOut):
 
     def recover(self) -> None:
         """Completes a step that an exception, such as one of a signal handler, has ended halfway."""
-        with self.lock:
-            self.machine.repair(self.monotonic())
-        self.commit()
+        try:
+            with self.lock:
+                self.machine.repair(self.monotonic())
+            self.commit()
+        except BaseException:
+            # A second handler. None runs where the deferred work is done.
+            self.defer(self.recover)
+            raise
 
     def commit(self) -> None:
         """Carries out what the machine asked for. Called without the lock, after every change but the smallest."""
