@@ -18,6 +18,7 @@ from grpcpool.testing.aio import FakeFactory
 from support.aio_pools import pool_over, silent
 from support.loops import in_loop, settle, until
 from support.servers import ECHO
+from support.signals import TimeLimitError
 
 _READY, _DOWN = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
@@ -300,3 +301,23 @@ async def test_a_whole_connection_is_exclusive() -> None:
             async with pool.acquire(streams=held):
                 with pytest.raises(PoolTimeoutError):
                     await pool.acquire(timeout=0, streams=asked)
+
+
+@in_loop
+async def test_two_signal_handlers_that_raise_cost_no_waiter_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first as a release serves the waiter, the second as the pool repairs that: the loop completes it."""
+
+    def interrupted(*_: object) -> None:
+        raise TimeLimitError
+
+    async with pool_over(FakeFactory(), max_size=1) as pool:
+        lease = await pool.acquire()
+        waiting = _asking(pool, timeout=None)
+        await until(lambda: pool.stats().waiting == 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(pool._driver.machine, "settle", interrupted)
+            patch.setattr(pool._driver.machine, "repair", interrupted)
+            with pytest.raises(TimeLimitError):
+                lease.release()
+        (await waiting).release()
+        assert pool.stats().in_flight == 0

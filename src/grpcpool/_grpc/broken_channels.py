@@ -8,7 +8,6 @@ what the close frees would crash another. So gRPC's, if there is one, is ended f
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ import types
 from collections.abc import Sized
 from typing import Any, Self
 
-from .client_modules import CLIENT_MODULES, call_state_of, compiled_channel
+from .client_modules import CLIENT_MODULES, call_state_of, compiled_channel, kept_by_state
 from .empty_calls import begin_empty_call
 from .interrupted_calls import module_of
 from .missing import warn_of_missing
@@ -59,8 +58,8 @@ def serve_until_closed(channel: Any) -> bool:
     taken = threading.Event()
     try:
         state = call_state_of(channel)
-        # The state that a channel shares with its calls has no name in Python. It refers to the calls by their events.
-        (calls,) = [it for it in gc.get_referents(*gc.get_referents(compiled)) if type(it) is dict]
+        # By their events.
+        (calls,) = [it for it in kept_by_state(compiled) if type(it) is dict]
         state.channel = _Ended(state)
         if _is_served(state):
             # It may wait for an event, or be about to end.

@@ -6,6 +6,7 @@ that gRPC reads from the environment when it is imported.
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
 from collections.abc import Iterator
@@ -52,6 +53,11 @@ def layers_of(channel: Any) -> Iterator[Any]:
 def compiled_channel(channel: Any) -> Any:
     """What gRPC has in C below one of its sync channels; `None` if that has none, or is another's."""
     return next((layer for layer in layers_of(channel) if is_compiled(type(layer).__module__)), None)
+
+
+def kept_by_state(compiled: Any) -> list[Any]:
+    """What the state of a channel or call of gRPC's in C refers to. That state has no name in Python."""
+    return gc.get_referents(*gc.get_referents(compiled))
 
 
 def call_state_of(channel: Any) -> Any:

@@ -15,7 +15,7 @@ import gc
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .client_modules import CLIENT_MODULES, call_state_of, compiled_channel
+from .client_modules import CLIENT_MODULES, call_state_of, compiled_channel, kept_by_state
 from .empty_calls import begin_empty_call
 from .interrupted_calls import module_of, traces_of
 from .missing import warn_of_missing
@@ -81,8 +81,8 @@ def _do_on_its_thread(undo: Callable[[], bool], channel: Any) -> None:
 
 
 def _begun_on(call: Any) -> list[set[Any]]:
-    """What a call of gRPC's has begun, among other sets: what it has in C has no names in Python."""
-    sets = [it for it in gc.get_referents(*gc.get_referents(call)) if type(it) is set]
+    """What a call of gRPC's has begun, among other sets."""
+    sets = [it for it in kept_by_state(call) if type(it) is set]
     if not sets:
         raise LookupError
     return sets

@@ -12,7 +12,6 @@ handler runs. Where that is not possible, `interrupted_calls.py` repairs what it
 from __future__ import annotations
 
 import collections
-import gc
 import operator
 import threading
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Any
 
 import grpc
 
-from .client_modules import CLIENT_MODULES, compiled_channel
+from .client_modules import CLIENT_MODULES, compiled_channel, kept_by_state
 from .missing import warn_of_missing
 
 
@@ -62,8 +61,7 @@ def call_lock_like(condition: threading.Condition) -> Callable[[], threading.Con
 def secure_channel_lock(channel: grpc.Channel) -> None:
     """No signal handler leaves the lock of `channel` locked from here on, if it is one of gRPC's own."""
     compiled = compiled_channel(channel)
-    # The state that a channel shares with its calls has no name in Python. It refers to its lock.
-    if compiled is not None and not any(map(_secure, gc.get_referents(*gc.get_referents(compiled)))):
+    if compiled is not None and not any(map(_secure, kept_by_state(compiled))):
         warn_of_missing("_ChannelState.condition")
 
 

@@ -227,7 +227,7 @@ class WaitQueue:
         if not line or len(self._by_ask) > 1:
             return None
         first = next(iter(line))
-        # An interruption has left one that is decided in the queue: it leaves first, see `Grants.complete`.
+        # As `decided`, without a call. An interruption has left such a one: it leaves first, see `Grants.complete`.
         return first if first._slot is None and first.refusal is None else None
 
     def fail_fast(self) -> list[Waiter]:

@@ -47,6 +47,7 @@ class SystemClock:
         if moment == math.inf:
             return None
         seconds = moment - self.monotonic()
+        # Each waiter pays for this: calling min() and max() would cost more than the rest.
         return seconds if 0.0 <= seconds <= _LONGEST_WAIT else min(max(0.0, seconds), _LONGEST_WAIT)
 
     def late_by(self, moment: float) -> float:

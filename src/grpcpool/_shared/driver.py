@@ -203,7 +203,7 @@ class Driver(CarryingOut):
                 self.machine.repair(self.monotonic())
             self.commit()
         except BaseException:
-            # A second handler. None runs where the deferred work is done.
+            # A second handler has raised: the worker repairs the rest, or on asyncio the next round of the loop.
             self.defer(self.recover)
             raise
 
@@ -280,7 +280,7 @@ class Driver(CarryingOut):
         """Asks for a place; the waiter is answered, maybe before this returns."""
         if self.deferred:
             self.do_deferred()
-        # As `tell`, without its arguments of any number.
+        # As `tell`, which takes any arguments: that would cost each waiter more.
         try:
             with self.lock:
                 self.machine.request(waiter, self.monotonic())
