@@ -164,6 +164,33 @@ def test_relayed_words_cost_one_connection_a_moment(make_pool: PoolMaker, clock:
     assert pool.stats().opened == 2
 
 
+@pytest.mark.parametrize("wrong_before", [False, True])
+def test_relayed_words_do_not_cost_all_connections_in_doubt(
+    make_pool: PoolMaker, clock: ManualClock, wrong_before: bool
+) -> None:
+    """Two real losses put the others in doubt. If words were wrong of late they stay; if not, they are back in time."""
+    factory = FakeFactory(lambda: FakeChannel({FAIL: _reset}))
+    pool = make_pool(factory, min_size=30, max_size=30)
+    pool.open()
+
+    def fail() -> int:
+        with pytest.raises(grpc.RpcError):
+            pool.unary_unary(FAIL)(b"")
+        return pool.stats().ready
+
+    if wrong_before:
+        fail()
+        clock.advance(0.03)
+    for channel in factory.made[:2]:
+        channel.set_state(grpc.ChannelConnectivity.IDLE)
+    eventually(lambda: fail() < 28 or pool.stats().lost >= 2)
+    left = [fail() for _ in range(28)][-1]
+    assert left >= 28 if wrong_before else left == 0
+    for _ in range(6):
+        clock.advance(0.01)
+    assert pool.stats().ready >= 28
+
+
 def test_a_connection_lost_by_the_word_of_a_call_is_not_back_at_once(make_pool: PoolMaker, clock: ManualClock) -> None:
     """When the others are checked, a moment later, gRPC may not have noticed yet what the call said."""
     pool = make_pool(FakeFactory(lambda: FakeChannel({FAIL: _reset})), min_size=2, max_size=2)

@@ -119,8 +119,8 @@ def fits(world: Records, slot: Slot, streams: int | None) -> bool:
     """Whether the slot has room for this request beside what it carries."""
     asks = carried(world, slot)
     if streams is None:
-        return not asks and slot.limit > 0
-    return None not in asks and sum([ask or 0 for ask in asks]) + streams <= slot.limit
+        return not asks and slot.carries_up_to > 0
+    return None not in asks and sum([ask or 0 for ask in asks]) + streams <= slot.carries_up_to
 
 
 def weight(world: Records, streams: int | None) -> int:

@@ -45,6 +45,7 @@ def no_2_within_the_limit(world: Records) -> None:
     """``0 <= in_flight <= limit`` for each slot."""
     for slot in world.slots:
         assert 0 <= slot.in_flight <= slot.limit, f"no. 2: {slot}"
+        assert slot.carries_up_to == slot.limit or slot.doubted, f"no. 2: {slot} is bounded, and not in doubt"
 
 
 def no_3_nothing_waits_while_there_is_room(world: Records) -> None:
@@ -69,9 +70,9 @@ def no_3_what_is_needed_is_dialled(world: Records) -> None:
     room = bound(world) - connections(world)
     if not fleet.active or min(missing, room) <= 0:
         return
-    # In doubt about a limit, nothing is dialled for waiters until a tick at its end.
-    in_doubt = fleet.limits.in_doubt_until > -math.inf and missing > world.min_size - counted
-    if in_doubt and world.machine.next_deadline() <= max(fleet.limits.in_doubt_until, world.now):
+    # In doubt about a limit or a server, nothing is dialled for waiters until a tick at its end.
+    in_doubt = fleet.in_doubt_until > -math.inf and missing > world.min_size - counted
+    if in_doubt and world.machine.next_deadline() <= max(fleet.in_doubt_until, world.now):
         return
     assert fleet.addresses.failures, f"no. 3: {missing} missing, room for {room}, {world.slots}"
     retry_at = max(fleet.addresses.retry_at, world.now)
@@ -184,6 +185,8 @@ def _no_8_nothing_is_overdue(world: Records, *, again: bool) -> None:
         _no_8_nothing_is_idle_for_too_long(world)
     for slot in in_state(world, "ready", "lost"):
         assert slot.avoided_until > world.now, f"no. 11: the handicap of {slot} does not end"
+        ends_at = world.machine.next_deadline()
+        assert world.now < slot.doubted_until >= ends_at, f"no. 8: the doubt about {slot} does not end"
         assert slot.limit_grows_at > world.now, f"no. 8: the limit of {slot} should have grown"
         lowered = slot.limit < world.config.max_streams
         assert lowered == (slot.limit_grows_at < math.inf), f"no. 8: the limit of {slot} is never raised again"
@@ -366,7 +369,7 @@ def the_picker_holds_the_slots_with_room(world: Records) -> None:
     """The places' order holds exactly the ready slots with room, each filed under its load."""
     places: Any = world.machine.places
     ready = [slot for slot in in_state(world, "ready") if not slot.reserved]
-    roomy = {slot for slot in ready if slot.in_flight < slot.limit and not slot.exclusive}
+    roomy = {slot for slot in ready if slot.has_room(1)}
     for slot in world.slots:
         assert (slot in places) == (slot in roomy), f"{slot} is in the order, or is not, and should"
     assert places._avoided == {slot for slot in in_state(world, "ready") if slot.recent_failures}, "avoids others"

@@ -176,22 +176,22 @@ MUTANTS = (
     Mutant(
         "a whole lease beside calls",
         "slot",
-        "            return self.in_flight == 0 < self._limit\n",
+        "            return self.in_flight == 0 < self.carries_up_to\n",
         "            return not self.exclusive\n",
         "being alone is read as being the only whole lease",
     ),
     Mutant(
         "calls beside a whole lease",
         "slot",
-        "return not self.exclusive and self.in_flight + streams <= self._limit",
-        "return self.in_flight + streams <= self._limit",
+        "return not self.exclusive and self.in_flight + streams <= self.carries_up_to",
+        "return self.in_flight + streams <= self.carries_up_to",
         "a whole lease counts as one stream only",
     ),
     Mutant(
         "one stream too many",
         "slot",
-        "self.in_flight + streams <= self._limit",
-        "self.in_flight + streams <= self._limit + 1",
+        "self.in_flight + streams <= self.carries_up_to",
+        "self.in_flight + streams <= self.carries_up_to + 1",
         "off by one",
     ),
     Mutant(

@@ -41,6 +41,27 @@ MUTANTS = (
         "it is easily forgotten that a higher limit means new room",
     ),
     Mutant(
+        "a doubt that ends serves no waiter",
+        "machine",
+        "        if self.fleet.doubts.end(now):\n            self.grants.serve_in_turn(now)\n",
+        "        self.fleet.doubts.end(now)\n",
+        "it is easily forgotten that there is new room",
+    ),
+    Mutant(
+        "a doubt that ends leaves the order as it is",
+        "doubts",
+        "            if slot.state is SlotState.READY:\n                self._places.refresh(slot)\n",
+        "",
+        "the next release would put it right",
+    ),
+    Mutant(
+        "the alarm forgets the end of a doubt",
+        "deadlines",
+        "slot.avoided_until, slot.doubted_until)\n",
+        "slot.avoided_until)\n",
+        "there are other deadlines, most of the time",
+    ),
+    Mutant(
         "the first call waits for no attempt",
         "outage",
         " or self.primes or self._awaits_attempt():\n",
@@ -206,8 +227,8 @@ MUTANTS = (
     Mutant(
         "the alarm forgets the end of a handicap",
         "deadlines",
-        "    return min(slot.limit_grows_at, slot.avoided_until)\n",
-        "    return slot.limit_grows_at\n",
+        "    return min(slot.limit_grows_at, slot.avoided_until, slot.doubted_until)\n",
+        "    return min(slot.limit_grows_at, slot.doubted_until)\n",
         "there are other deadlines, most of the time",
     ),
     Mutant(

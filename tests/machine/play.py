@@ -117,9 +117,9 @@ class Play:
         error = ConnectionError("silent")
         return self.did(self.recorder.effects(self.machine.unreachable, self[number], object(), error, self.now))
 
-    def lost(self, number: int) -> list[str]:
-        """That slot is down."""
-        return self.did(self.recorder.effects(self.machine.lost, self[number], None, self.now))
+    def lost(self, number: int, error: BaseException | None = None) -> list[str]:
+        """That slot is down; a call has shown it if there is an `error`."""
+        return self.did(self.recorder.effects(self.machine.lost, self[number], error, self.now))
 
     def blocked(self, number: int, *, for_good: bool = False) -> list[str]:
         """A signal handler has raised in gRPC on that slot, which does not come back if that is `for_good`."""

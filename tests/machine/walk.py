@@ -66,6 +66,8 @@ def random_step(world: World, rng: random.Random) -> None:
         random_pool_event(world, rng)
     elif rng.random() < 0.3:
         world.close(rng.choice([0.0, 2.0]))
+    else:
+        world.server_gone(index)
 
 
 def random_time_event(world: World, rng: random.Random) -> None:

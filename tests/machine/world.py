@@ -368,6 +368,23 @@ class World(Driver):
         """A call shows that one of the connections is down."""
         self.lost(index, ConnectionError("reset"))
 
+    def server_gone(self, index: int) -> None:
+        """Under load, a call shows a loss, and a check another one; all who called there call again."""
+        for _ in range(self.max_size):
+            self.request(1, patience=math.inf)
+            for _ in self.dials.copy():
+                self.opened(0)
+        for lose in (self.call_failed, self.lost):
+            if slot := self._some(in_state(self, "ready"), index):
+                lose([slot for slot in self.slots if slot.state != "opening"].index(slot))
+        for _ in range(self.config.max_streams):
+            self.request(1, patience=math.inf)
+        if index % 2:
+            # The next steps come while it is in doubt what is up.
+            return
+        self.tick()
+        self.tick_in_time()
+
     def recovered(self, index: int) -> None:
         """One of the connections is up again."""
         down = [slot for slot in self.slots if slot.state == "lost"]

@@ -33,6 +33,26 @@ async def slow(request: bytes, context: Any) -> bytes:
     return request
 
 
+class Together:
+    """A method that answers its calls when as many run at once as their requests say."""
+
+    def __init__(self) -> None:
+        """Nobody calls yet."""
+        self._calls = 0
+        self._complete = asyncio.Event()
+
+    async def answer(self, request: bytes, context: Any) -> bytes:
+        """Answers with the request."""
+        with RUNNING.one(context.peer()):
+            self._calls += 1
+            complete = self._complete
+            if self._calls == int(request):
+                self._calls, self._complete = 0, asyncio.Event()
+                complete.set()
+            await complete.wait()
+        return request
+
+
 async def pid(request: bytes, context: Any) -> bytes:
     """Answers with the process's id, after as many milliseconds as the request says, if it says any."""
     with RUNNING.one(context.peer()):
@@ -116,6 +136,7 @@ def answering(answer: Callable[[bytes, Any], bytes]) -> Callable[[bytes, Any], A
 _UNARY: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
     "Echo": answering(lambda request, context: request),
     "Slow": slow,
+    "Together": Together().answer,
     "Fail": fail,
     "Pid": pid,
     "Peer": answering(lambda request, context: context.peer().encode()),

@@ -24,7 +24,7 @@ from grpcpool import isolated
 _HERE = pathlib.Path(__file__).parent
 
 ECHO, SLOW, FAIL, PID, PEER = (f"/test.Test/{name}" for name in ("Echo", "Slow", "Fail", "Pid", "Peer"))
-RELAY, STOP = "/test.Test/Relay", "/test.Test/Stop"
+RELAY, STOP, TOGETHER = (f"/test.Test/{name}" for name in ("Relay", "Stop", "Together"))
 COUNT, COLLECT, CHAT = (f"/test.Test/{name}" for name in ("Count", "Collect", "Chat"))
 
 

@@ -3,7 +3,8 @@
 Invariants, checked after every step of the model test:
     1.  The slots carry what was granted and not released.
     2.  ``0 <= in_flight <= limit`` for each slot.
-    3.  No waiter waits while a ready slot that is not reserved for another has the room that it asks for.
+    3.  No waiter waits while a ready slot has the room that it asks for, unless that is reserved for another, or the
+        slot is in doubt (`doubts.py`).
     4.  First come, first served, among equal asks.
     5.  Each waiter is answered exactly once.
     6.  Connections never exceed `max_size`, plus `max_overflow` in loose mode.

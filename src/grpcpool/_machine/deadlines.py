@@ -49,7 +49,7 @@ class Deadlines:
     def rearm(self, now: float) -> None:
         """Derives the next deadline."""
         fleet, asked = self._fleet, self._queue.asked
-        retry_at, in_doubt_until = self._addresses.retry_at, fleet.limits.in_doubt_until
+        retry_at, in_doubt_until = self._addresses.retry_at, fleet.in_doubt_until
         deadlines = [
             fleet.peak_watch_ends_at,
             fleet.lookups.next_at(),
@@ -96,4 +96,4 @@ def _attention(slot: Slot) -> float:
     """When the slot itself needs a tick."""
     if slot.state in (SlotState.OPENING, SlotState.DRAINING):
         return min(slot.deadline, slot.hangs_at, slot.kept_until if slot.kept else math.inf)
-    return min(slot.limit_grows_at, slot.avoided_until)
+    return min(slot.limit_grows_at, slot.avoided_until, slot.doubted_until)

@@ -17,6 +17,7 @@ from .._values.events import AddressesChanged, Closed, Draining, LookUpFailed, O
 from .._values.slot_states import CloseReason, SlotState
 from .addresses import Addresses, Addressing
 from .counters import Counters
+from .doubts import Doubts
 from .effects import Close, Notify, Open, Outbox, Watch
 from .handicaps import Handicaps
 from .limits import Limits
@@ -88,6 +89,7 @@ class Fleet:
             name=name,
             alarm_at=self.alarm_at,
         )
+        self.doubts = Doubts(self.places, self.alarm_at)
         self.silence = Silence(config.unresponsive_after, self.slots)
         # Of targets in an order of preference: whether there are several, and the one that is used.
         self.has_other_targets = addressing.endpoints > 1
@@ -119,6 +121,11 @@ class Fleet:
             self.addresses.want_all()
             self.size_changed(now)
             self.alarm_at(now)
+
+    @property
+    def in_doubt_until(self) -> float:
+        """Until when it is not clear what connections may carry: until then none is dialled for what waits."""
+        return max(self.limits.in_doubt_until, self.doubts.until)
 
     def needed(self, asked: int) -> int:
         """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""
@@ -394,6 +401,7 @@ class Fleet:
         self.slots.move(slot, SlotEvent.RECOVERED)
         slot.given_up_at = math.inf
         slot.lost_by_call = False
+        slot.trust()
         self.silence.begin_again(slot, now)
         # A connection that came back is as good a proof as one that was opened.
         self.addresses.opened(slot)

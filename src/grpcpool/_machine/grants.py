@@ -7,6 +7,7 @@ the two is repaired: by `PoolMachine.repair`, or by whichever step finds the wai
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from .._values.errors import Figures, Refusal, describe_ask
@@ -62,6 +63,8 @@ class Grants:
         reserves_nothing = self._queue.push(waiter) or waiter.streams == 1
         self._fleet.alarm_at(waiter.deadline)
         self.fill(now, reserves_nothing=reserves_nothing)
+        if waiter.deadline <= max(now, self._fleet.doubts.until):
+            self._trust(waiter, now)
         if waiter.deadline <= now and waiter.queued:
             self._expire(waiter, None, now)
             self.review(now)
@@ -137,6 +140,20 @@ class Grants:
             self._counters.waited -= 1
             self._counters.wait_seconds -= waiter.waited
 
+    def serve_in_turn(self, now: float) -> None:
+        """Several connections have come to have room: the waiters are spread over them, as if they asked now."""
+        for waiter in self._queue.asking() if self._places.lightest() is not None else ():
+            if waiter.decided:
+                self.complete(waiter, now)
+            elif (slot := self._places.pick(waiter.streams)) is not None:
+                self._places.acquire(waiter.streams, waiter, slot)
+                self.grant(waiter, slot, now)
+            elif waiter.streams == 1:
+                # Then there is none for any ask.
+                break
+        # What is reserved is left.
+        self.serve_all(now)
+
     def serve_all(self, now: float) -> None:
         """Any connection may have come to have room."""
         for slot in self._slots.in_state(SlotState.READY):
@@ -171,15 +188,25 @@ class Grants:
             self._outage.recall(now)
         self._queue.push(waiter)
         self.fill(now)
+        self._trust(waiter, now)
         if waiter.queued:
             self._counters.rejected += 1
             self.refuse(waiter, Refusal.EXHAUSTED, now)
             self._outbox.append(Notify(Rejected(pool=self._name, waiting=self._queue.length)))
 
+    def _trust(self, waiter: Waiter, now: float) -> None:
+        """Rather than to refuse the waiter, uses connections that are in doubt."""
+        if waiter.queued and self._fleet.doubts.until > -math.inf:
+            self._fleet.doubts.end_all()
+            self.serve_in_turn(now)
+            self.fill(now)
+
     def expire(self, now: float) -> None:
         """Refuses the waiters whose deadlines have come."""
-        if self._queue.first_expired(now) is None:
+        first = self._queue.first_expired(now)
+        if first is None:
             return
+        self._trust(first, now)
         figures = self.figures()
         while (waiter := self._queue.first_expired(now)) is not None:
             if waiter.decided:

@@ -51,8 +51,8 @@ class Growing:
         if self._slots.connections >= bound:
             return []
         shortage = self.shortage(asked, least)
-        if shortage > 0 and now < self._fleet.limits.in_doubt_until:
-            self._fleet.alarm_at(self._fleet.limits.in_doubt_until)
+        if shortage > 0 and now < self._fleet.in_doubt_until:
+            self._fleet.alarm_at(self._fleet.in_doubt_until)
             shortage = self.shortage(0, least)
         if shortage <= 0:
             return []
@@ -74,6 +74,9 @@ class Growing:
         lightest = self._places.lightest()
         ready = self._slots.ready
         if self._slots.under_way or not ready or (lightest is not None and lightest.in_flight < self._target):
+            return []
+        if now < self._fleet.doubts.until:
+            # What takes no more may carry little.
             return []
         self.outgrown, self.outgrown_at = ready, self._places.load
         # Without what draining ones carry: they were enough for that.

@@ -30,9 +30,9 @@ slot or, as `None`, for a whole connection. The queue holds the waiters (`queue.
 `grants.py`; one of them may have a slot *reserved* (`reservation.py`). The fleet holds the connections (`fleet.py`).
 When they are opened is decided in `growing.py`, when there are too many in `shrinking.py`, when they are replaced in
 `replacing.py`; how many calls each may carry is found out in `limits.py`, where they lead is decided in `addresses.py`.
-Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers. Which target is
-used is decided in `endpoints.py` and `failover.py`, what calls get while nothing is up in `outage.py`, and how a pool
-ends in `closing.py`. Here all are put together. `__init__.py` has the invariants.
+Those with a *handicap* (`handicaps.py`), or without an answer (`silence.py`), lead to sick servers; those in *doubt*
+(`doubts.py`) may be down. Which target is used is decided in `endpoints.py` and `failover.py`, what calls get while
+nothing is up in `outage.py`, and how a pool ends in `closing.py`. `__init__.py` has the invariants.
 """
 
 from __future__ import annotations
@@ -341,6 +341,7 @@ class PoolMachine:
         self.outage.announce(slot, error)
         if error is not None:
             self.outage.retire_unused_as_long(slot, now)
+        self.fleet.doubts.review(slot, now)
         self.grants.fill(now)
 
     def blocked(self, slot: Slot, now: float, *, for_good: bool = False) -> None:
@@ -452,6 +453,8 @@ class PoolMachine:
             self.fleet.handicaps.end(slot, now)
             if self.fleet.limits.grow(slot, now):
                 self.grants.serve(slot, now)
+        if self.fleet.doubts.end(now):
+            self.grants.serve_in_turn(now)
         self.shrinking.end_idle(now)
         if waiters := self.queue.to_wake(now):
             # Maybe they are the first to ask, or the first since a failed `open()`.

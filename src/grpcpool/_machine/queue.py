@@ -131,6 +131,11 @@ class WaitQueue:
         waiters = {waiter for queue in self._by_ask.values() for waiter in queue} | self._paused.keys()
         return iter(sorted(waiters, key=lambda waiter: waiter.number))
 
+    def asking(self) -> list[Waiter]:
+        """The waiters that do not pause, in the order of arrival."""
+        waiters = [waiter for line in self._by_ask.values() for waiter in line]
+        return sorted(waiters, key=lambda waiter: waiter.number)
+
     def push(self, waiter: Waiter) -> bool:
         """Queues `waiter` behind the others with the same ask; returns whether there are any."""
         line = self._by_ask[waiter.streams]

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,6 +81,7 @@ class Slot(Link):
 
     __slots__ = (
         "_limit",
+        "_most",
         "address",
         "announced",
         "answered_at",
@@ -91,9 +93,11 @@ class Slot(Link):
         "blocked",
         "broken",
         "calls",
+        "carries_up_to",
         "channel",
         "deadline",
         "dialled",
+        "doubted_until",
         "down",
         "endpoint",
         "exclusive",
@@ -153,6 +157,8 @@ class Slot(Link):
         self.calls = 0
         # Whether it is kept for a waiter that asks for much: then it takes nothing else.
         self.reserved = False
+        # How much it may carry at most, and until when, while it is in doubt whether it is up.
+        self._most, self.doubted_until = sys.maxsize, math.inf
         self.limit = limit
         # When a limit that the server has lowered grows by a step.
         self.limit_grows_at = math.inf
@@ -236,13 +242,35 @@ class Slot(Link):
     @limit.setter
     def limit(self, limit: int) -> None:
         self._limit = limit
-        # Up to how many streams it takes new ones: what a picker has to know.
-        self.takes_up_to = 0 if self.reserved else limit
+        self._bound()
 
     def reserve(self, *, reserved: bool) -> None:
         """Keeps what becomes free for one waiter, or ends that. `Places.refresh` has to follow."""
         self.reserved = reserved
-        self.limit = self._limit
+        self._bound()
+
+    def doubt(self, until: float) -> None:
+        """It may be down: takes one stream more than it carries, until then. `Places.refresh` has to follow."""
+        if self.doubted_until == math.inf:
+            self._most = self.in_flight + 1
+        self.doubted_until = until
+        self._bound()
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it is in doubt that it is up."""
+        return self.doubted_until < math.inf
+
+    def trust(self) -> None:
+        """Ends the doubt. `Places.refresh` has to follow."""
+        self._most, self.doubted_until = sys.maxsize, math.inf
+        self._bound()
+
+    def _bound(self) -> None:
+        # How many streams it may have with those of the next ask; and the same for asks it is not reserved for, which
+        # is what a picker has to know.
+        self.carries_up_to = min(self._limit, self._most)
+        self.takes_up_to = 0 if self.reserved else self.carries_up_to
 
     def move(self, event: SlotEvent) -> None:
         """Moves to the next state, according to the table.
@@ -258,8 +286,8 @@ class Slot(Link):
     def has_room(self, streams: int | None) -> bool:
         """Whether the ask fits on what the slot carries now: `streams` more, or (`None`) all of it, alone."""
         if streams is None:
-            return self.in_flight == 0 < self._limit
-        return not self.exclusive and self.in_flight + streams <= self._limit
+            return self.in_flight == 0 < self.carries_up_to
+        return not self.exclusive and self.in_flight + streams <= self.carries_up_to
 
     def idle_since(self) -> float:
         """Since when a slot with nothing in flight has been idle."""

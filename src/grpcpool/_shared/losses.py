@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 
 from .._grpc.status import Status
+from .._machine.doubts import NOTICED_WITHIN
 from .._machine.machine import PoolMachine
 from .._machine.slot import Slot
 from .._values.errors import ConnectError
@@ -27,8 +28,6 @@ from .slot_channel import SlotChannel
 
 # How soon after a loss the first check comes, how far apart checks may be at most, and how long suspicion lasts.
 _FIRST_PAUSE, _LONGEST_PAUSE, _SUSPECT_FOR = 0.001, 0.25, 0.05
-# By then gRPC has noticed what a call said of its connection.
-_NOTICED_WITHIN = 0.02
 
 # How often unused connections are checked: their server may have closed them. The live page, which is refreshed every
 # half second, then shows an outage within a second. Waiting for a notification is not an option: on asyncio, if such a
@@ -110,13 +109,13 @@ class LossWatch:
         now = self._monotonic()
         wait = random.random() * _SPREAD * max(0, self._slots.lost - 1)  # noqa: S311 -- no secret
         # Until gRPC has noticed what a call said, it would look well.
-        self._suspect(slot, now + wait + (_NOTICED_WITHIN if slot in self._on_word else _FIRST_PAUSE))
+        self._suspect(slot, now + wait + (NOTICED_WITHIN if slot in self._on_word else _FIRST_PAUSE))
         self._all_suspect_until = now + _SUSPECT_FOR
         self._check_all(max(now + _FIRST_PAUSE, self._checked_all_at + self._pause_of_all()))
 
     def _pause_of_all(self) -> float:
         """For so long all are left alone after a check while they are suspect."""
-        return min(max(_NOTICED_WITHIN, _PAUSE_FOR_EACH * len(self._slots)), _CHECKS_EVERY)
+        return min(max(NOTICED_WITHIN, _PAUSE_FOR_EACH * len(self._slots)), _CHECKS_EVERY)
 
     def lost_again(self, slot: Slot) -> None:
         """The connection came back, and cannot be used: checks it again after the longest pause."""
@@ -152,14 +151,14 @@ class LossWatch:
         if channel.state() is not grpc.ChannelConnectivity.READY:
             self._report(self._machine.lost, slot, ConnectError(status.details))
             return False
-        if status.tells_of_loss and self._may_trust(self._monotonic()):
+        if status.tells_of_loss and self._may_trust(slot, self._monotonic()):
             self._lost_on_word(slot, status)
         elif slot not in self._suspects:
             self._suspect(slot, self._monotonic() + _FIRST_PAUSE)
         return True
 
     def _lost_on_word(self, slot: Slot, status: Status) -> None:
-        self._on_word[slot] = self._monotonic() + _NOTICED_WITHIN
+        self._on_word[slot] = self._monotonic() + NOTICED_WITHIN
         try:
             self._report(self._machine.lost, slot, ConnectError(status.details))
         finally:
@@ -167,9 +166,12 @@ class LossWatch:
                 # Another thread has retired it meanwhile, or a signal handler has raised: nothing would end this.
                 self._on_word.pop(slot, None)
 
-    def _may_trust(self, now: float) -> bool:
-        """Whether a connection is taken out of service at the word of a call: one at a time, until that is checked."""
-        return now >= self._trusts_at and not self._on_word
+    def _may_trust(self, slot: Slot, now: float) -> bool:
+        """Whether it is taken out of service at the word of a call: one at a time is, until that is checked.
+
+        So are those in doubt, unless words were wrong of late.
+        """
+        return now >= self._trusts_at and (slot.doubted or not self._on_word)
 
     def to_check(self, now: float) -> list[tuple[Slot, bool]]:
         """The slots to check now, each with whether to make it connect. The next checks are planned from here on.
@@ -184,7 +186,7 @@ class LossWatch:
                 self._checks_all_at = now + (self._pause_of_all() if now < self._all_suspect_until else _CHECKS_EVERY)
                 for slot in self._slots:
                     in_service = slot.state is SlotState.READY or slot.state is SlotState.LOST
-                    if (in_service or slot.kept) and slot not in self._on_word:
+                    if (in_service or slot.kept) and now >= self._on_word.get(slot, now):
                         # Without reconnecting, which should not happen to all at once.
                         found.setdefault(slot, False)
             self.next_check = min([self._checks_all_at, *(at for at, _ in self._suspects.values())])
