@@ -71,8 +71,8 @@ def no_3_what_is_needed_is_dialled(world: Records) -> None:
     if not fleet.active or min(missing, room) <= 0:
         return
     # In doubt about a limit or a server, nothing is dialled for waiters until a tick at its end.
-    in_doubt = fleet.in_doubt_until > -math.inf and missing > world.min_size - counted
-    if in_doubt and world.machine.next_deadline() <= max(fleet.in_doubt_until, world.now):
+    in_doubt = fleet.unclear_until > -math.inf and missing > world.min_size - counted
+    if in_doubt and world.machine.next_deadline() <= max(fleet.unclear_until, world.now):
         return
     assert fleet.addresses.failures, f"no. 3: {missing} missing, room for {room}, {world.slots}"
     retry_at = max(fleet.addresses.retry_at, world.now)

@@ -175,7 +175,7 @@ def test_what_growth_restores_serves_waiters() -> None:
         play.machine.places.acquire(streams, Holding(), play[number])
     assert play.resize(0, 2) == ["draining 3: shrink"]
     play.resize(0, 3)
-    play.machine.fleet.limits.in_doubt_until = play.now + 0.1
+    play.machine.fleet.limits.unclear_until = play.now + 0.1
     assert play.request(3) == []
     assert play.request(1) == ["grant 1", "grant 3"]
     assert play.states() == {1: "ready", 2: "ready", 3: "ready"}

@@ -49,7 +49,7 @@ class Deadlines:
     def rearm(self, now: float) -> None:
         """Derives the next deadline."""
         fleet, asked = self._fleet, self._queue.asked
-        retry_at, in_doubt_until = self._addresses.retry_at, fleet.in_doubt_until
+        retry_at, unclear_until = self._addresses.retry_at, fleet.unclear_until
         deadlines = [
             fleet.peak_watch_ends_at,
             fleet.lookups.next_at(),
@@ -61,8 +61,8 @@ class Deadlines:
         ]
         if fleet.active and self._replacing.may_replace():
             deadlines.append(max(self._replacing.next_due(asked, now), retry_at))
-        # In doubt about a limit, `min_size` alone is filled.
-        at = retry_at if self._growing.shortage(0) > 0 else max(retry_at, in_doubt_until)
+        # While that is unclear, `min_size` alone is filled.
+        at = retry_at if self._growing.shortage(0) > 0 else max(retry_at, unclear_until)
         if at > now and self._growing.shortage(asked) > 0:
             deadlines.append(at)
         if fleet.usage.in_use:

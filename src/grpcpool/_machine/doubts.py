@@ -12,7 +12,7 @@ and one server of many may be gone behind the address of a balancer.
 
 Invariants:
     * A doubt delays. It ends `NOTICED_WITHIN` after the last loss, and `_LONGEST` after it has begun at the latest:
-      where connections are lost all the time, all that waits is served so often.
+      what waits is served then, even where connections are lost all the time.
     * Nothing is refused because of a doubt: what cannot wait, because it has no time or the queue is full, ends it.
     * Nothing is dialled for what waits only because of a doubt.
 """
@@ -30,11 +30,11 @@ from .slot import Slot
 NOTICED_WITHIN: Final = 0.02
 """Seconds by which gRPC has noticed a loss that a call has shown. Calls notice it some milliseconds earlier."""
 
-# Losses of one address within so many seconds are those of one server, if there are so many.
+# Losses of one address within this many seconds are those of one server, if there are that many.
 _TOGETHER = 0.05
 _MANY = 2
 
-# So long one loss after another may keep up the doubts.
+# One loss after another may prolong the doubts by this many seconds in all.
 _LONGEST = 0.1
 
 
@@ -46,15 +46,18 @@ class Doubts:
         self._slots = places.slots
         self._places = places
         self._alarm_at = alarm_at
-        # When the last doubt ends, and when it does at the latest.
+        # When the last doubt ends (`-math.inf`: there is none), and when it does at the latest.
         self.until = self._latest = -math.inf
 
     def review(self, lost: Slot, now: float) -> None:
         """The slot is lost: begins to doubt the others to its address, if their server seems to be gone."""
         begun_at = now - _TOGETHER
         # Without what has never been up, and what is only blocked.
-        lost_ones = [slot for slot in self._to_same_address(lost, SlotState.LOST) if slot.been_up and slot.announced]
-        gone = [slot for slot in lost_ones if slot.lost_at >= begun_at]
+        gone = [
+            slot
+            for slot in self._to_same_address(lost, SlotState.LOST)
+            if slot.been_up and slot.announced and slot.lost_at >= begun_at
+        ]
         if len(gone) < _MANY or not any(slot.lost_by_call for slot in gone):
             return
         if now >= self.until:
@@ -72,14 +75,13 @@ class Doubts:
 
     def end(self, now: float) -> bool:
         """Ends the doubts for which it is time; returns whether there are any: then slots may have room."""
+        if self.until == -math.inf:
+            return False
         doubted = [slot for slot in self._slots if slot.doubted and slot.doubted_until <= now]
         for slot in doubted:
             slot.trust()
             if slot.state is SlotState.READY:
                 self._places.refresh(slot)
+        if self.until <= now:
+            self.until = -math.inf
         return bool(doubted)
-
-    def end_all(self) -> None:
-        """Ends all doubts now."""
-        self.end(math.inf)
-        self.until = -math.inf

@@ -123,9 +123,9 @@ class Fleet:
             self.alarm_at(now)
 
     @property
-    def in_doubt_until(self) -> float:
-        """Until when it is not clear what connections may carry: until then none is dialled for what waits."""
-        return max(self.limits.in_doubt_until, self.doubts.until)
+    def unclear_until(self) -> float:
+        """Until when it is unclear what connections may carry: until then none is dialled for what waits."""
+        return max(self.limits.unclear_until, self.doubts.until)
 
     def needed(self, asked: int) -> int:
         """How many ready connections are enough for what is in flight and `asked` more, and for `min_size`."""

@@ -197,7 +197,7 @@ class Grants:
     def _trust(self, waiter: Waiter, now: float) -> None:
         """Rather than to refuse the waiter, uses connections that are in doubt."""
         if waiter.queued and self._fleet.doubts.until > -math.inf:
-            self._fleet.doubts.end_all()
+            self._fleet.doubts.end(math.inf)
             self.serve_in_turn(now)
             self.fill(now)
 

@@ -51,8 +51,8 @@ class Growing:
         if self._slots.connections >= bound:
             return []
         shortage = self.shortage(asked, least)
-        if shortage > 0 and now < self._fleet.in_doubt_until:
-            self._fleet.alarm_at(self._fleet.in_doubt_until)
+        if shortage > 0 and now < self._fleet.unclear_until:
+            self._fleet.alarm_at(self._fleet.unclear_until)
             shortage = self.shortage(0, least)
         if shortage <= 0:
             return []

@@ -39,7 +39,7 @@ _APART = 0.02
 _SHEDS_FOR = 30.0
 
 # So long after a refusal at light load it is not clear what it means.
-_IN_DOUBT_FOR = 0.1
+_UNCLEAR_FOR = 0.1
 
 
 class Limits:
@@ -67,7 +67,7 @@ class Limits:
         # Until when the server is believed to shed load.
         self.sheds_until = -math.inf
         # Until when it is not clear whether there is a limit.
-        self.in_doubt_until = -math.inf
+        self.unclear_until = -math.inf
 
     def refused(self, slot: Slot, began: float, now: float, *, leaving: int = 0, calls: int = 1) -> bool:
         """The server refused a call on the slot. Lowers its limit to what it carries, less `leaving`, if that is why.
@@ -97,8 +97,8 @@ class Limits:
             if carried > _HANDFUL:
                 self._limit_peers(slot, now)
         if alone or slot.limit <= _HANDFUL < self._max_streams:
-            self.in_doubt_until = now + _IN_DOUBT_FOR
-            self._alarm_at(self.in_doubt_until)
+            self.unclear_until = now + _UNCLEAR_FOR
+            self._alarm_at(self.unclear_until)
         self._outbox.append(Notify(RefusedStream(pool=self._name, channel=slot.id, limit=slot.limit)))
         return sheds
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .._values.errors import PoolError, Refusal
 from .slot import Slot
@@ -114,6 +114,10 @@ class _Lines(dict[int | None, _Line]):
         return line
 
 
+def _by_arrival(waiters: Iterable[Waiter]) -> list[Waiter]:
+    return sorted(waiters, key=lambda waiter: waiter.number)
+
+
 class WaitQueue:
     """The waiters of one pool."""
 
@@ -128,13 +132,12 @@ class WaitQueue:
 
     def __iter__(self) -> Iterator[Waiter]:
         """The waiters, in the order of arrival."""
-        waiters = {waiter for queue in self._by_ask.values() for waiter in queue} | self._paused.keys()
-        return iter(sorted(waiters, key=lambda waiter: waiter.number))
+        # As a set: after an interruption one may both pause and ask.
+        return iter(_by_arrival({waiter for line in (*self._by_ask.values(), self._paused) for waiter in line}))
 
     def asking(self) -> list[Waiter]:
         """The waiters that do not pause, in the order of arrival."""
-        waiters = [waiter for line in self._by_ask.values() for waiter in line]
-        return sorted(waiters, key=lambda waiter: waiter.number)
+        return _by_arrival(waiter for line in self._by_ask.values() for waiter in line)
 
     def push(self, waiter: Waiter) -> bool:
         """Queues `waiter` behind the others with the same ask; returns whether there are any."""
@@ -207,8 +210,7 @@ class WaitQueue:
 
     def heads(self) -> list[Waiter]:
         """The first waiter of each ask, in the order of arrival; without those that pause."""
-        heads = [next(iter(line)) for line in self._by_ask.values()]
-        return sorted(heads, key=lambda waiter: waiter.number)
+        return _by_arrival(next(iter(line)) for line in self._by_ask.values())
 
     def first_fitting(self, slot: Slot, *, fail_fast: bool = False) -> Waiter | None:
         """The first waiter that `slot` has room for, if any; it stays queued.
@@ -237,8 +239,7 @@ class WaitQueue:
 
     def fail_fast(self) -> list[Waiter]:
         """The waiters that would rather fail than wait, in the order of arrival."""
-        waiters = [waiter for line in (*self._by_ask.values(), self._paused) for waiter in line.fail_fast]
-        return sorted(waiters, key=lambda waiter: waiter.number)
+        return _by_arrival(waiter for line in (*self._by_ask.values(), self._paused) for waiter in line.fail_fast)
 
     def has_fail_fast(self) -> bool:
         """Whether there are such waiters."""
