@@ -7,6 +7,7 @@ after waiting for a place, and, for comparison, on gRPC's own channel.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -111,8 +112,18 @@ def _dropped_when_answered(calls: CallServer, channel: grpc.Channel, way: Way) -
 
 def _closed_meanwhile(calls: CallServer, channel: grpc.Channel, way: Way) -> Outcome:
     tag = new_tag()
-    running = background(lambda: outcome_of(lambda: way.finish(way.begin(channel, f"hold:{tag}"))))
+    begun = threading.Event()
+
+    def run() -> Any:
+        call = way.begin(channel, f"hold:{tag}")
+        if way.streams_out:
+            next(call)  # before its first response a stream ends with other details, on gRPC's own channel as well
+            begun.set()
+        return way.finish(call)
+
+    running = background(lambda: outcome_of(run))
     calls.wait_until_held(tag)
+    assert not way.streams_out or begun.wait(20)
     channel.close()
     return running.result(20)
 
