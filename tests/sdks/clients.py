@@ -3,7 +3,8 @@
 ``python -m sdks.clients NAME WAY TARGET``: with ``plain`` as the way, the SDK's channels are gRPC's; with ``patched``,
 they are pools under `grpcpool.patched`; with ``channel``, the SDK takes a pool as an argument.
 
-The output, as JSON, is how many calls were completed, the errors of the others, and how many seconds all took.
+The output, as JSON, is how many calls were completed, the errors of the others, how many seconds all took, and on how
+many connections.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import psutil
 
 import grpcpool
 
@@ -256,24 +259,36 @@ async def milvus_aio(target: str, way: str) -> AsyncIterator[Call]:
     await client.close()
 
 
-def _run(work: Any) -> dict[str, Any]:
+def _run(work: Any, target: str) -> dict[str, Any]:
     with work as call, ThreadPoolExecutor(CALLS) as threads:
         began = time.monotonic()
         futures = [threads.submit(call) for _ in range(CALLS)]
         errors = [repr(error) for future in futures if (error := future.exception())]
-        return _report(errors, began)
+        return _report(errors, began, target)
 
 
-async def _run_aio(work: Any) -> dict[str, Any]:
+async def _run_aio(work: Any, target: str) -> dict[str, Any]:
     async with work as call:
         began = time.monotonic()
         results = await asyncio.gather(*(call() for _ in range(CALLS)), return_exceptions=True)
-        return _report([repr(result) for result in results if isinstance(result, BaseException)], began)
+        return _report([repr(result) for result in results if isinstance(result, BaseException)], began, target)
 
 
-def _report(errors: list[str], began: float) -> dict[str, Any]:
-    seconds = round(time.monotonic() - began, 2)
-    return {"done": CALLS - len(errors), "errors": collections.Counter(errors).most_common(3), "seconds": seconds}
+def _report(errors: list[str], began: float, target: str) -> dict[str, Any]:
+    return {
+        "done": CALLS - len(errors),
+        "errors": collections.Counter(errors).most_common(3),
+        "seconds": round(time.monotonic() - began, 2),
+        "connections": _connections(int(target.rpartition(":")[2])),
+    }
+
+
+def _connections(port: int) -> int:
+    """The connections of this process to a port."""
+    connections = psutil.Process().net_connections("tcp")
+    return sum(
+        bool(each.raddr) and each.raddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in connections
+    )
 
 
 def main(name: str, way: str, target: str) -> None:
@@ -284,11 +299,11 @@ def main(name: str, way: str, target: str) -> None:
         if name.endswith("_aio"):
 
             async def run() -> dict[str, Any]:
-                return await _run_aio(work(target, way))
+                return await _run_aio(work(target, way), target)
 
             report = asyncio.run(run())
         else:
-            report = _run(work(target, way))
+            report = _run(work(target, way), target)
     print(json.dumps(report))  # noqa: T201 -- the output
 
 
