@@ -21,6 +21,8 @@ CONNECTIONS = 4
 PROMPTLY = 2.0
 # Seconds in which gRPC notices that a server is gone; a call begun meanwhile is in flight, too.
 NOTICED_WITHIN = 0.1
+# A connection that is lost for so many seconds is replaced; on a very busy machine, a server may need as long to start.
+REPLACED_AFTER = 2.0
 
 
 @pytest.mark.parametrize("round_", range(3))
@@ -35,12 +37,15 @@ def test_calls_that_wait_for_ready_survive_it(world: World, mortal: Server, roun
             time.sleep(1)
             mortal.start()
             eventually(lambda: connections_to(mortal.port) == CONNECTIONS)
+            eventually(lambda: subject.stats().ready == CONNECTIONS)
+            was_down_for = time.monotonic() - killed_at
             load.wait_for_calls(3 * CALLERS)
         assert [str(outcome) for outcome in load.failed if outcome.began > killed_at + NOTICED_WITHIN] == []
         # Plain gRPC, with a single connection, failed up to 66 calls of 40 callers.
         assert len(load.failed) <= 2 * CALLERS
-        eventually(lambda: subject.stats().ready == CONNECTIONS)
-        assert (subject.stats().opened, sum(subject.stats().closed.values())) == (CONNECTIONS, 0)
+        stats = subject.stats()
+        assert (stats.ready, stats.opened - sum(stats.closed.values())) == (CONNECTIONS, CONNECTIONS)
+        assert stats.opened == CONNECTIONS or was_down_for > REPLACED_AFTER
 
 
 def test_meanwhile_calls_that_do_not_wait_fail_promptly(world: World, mortal: Server) -> None:
