@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from grpcpool.__main__ import main
+from grpcpool._demo import server
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="this system has no SIGINT"),
@@ -50,7 +51,7 @@ def _interrupt(process: subprocess.Popen[str], times: int = 1) -> None:
     assert time.monotonic() - began < _WITHIN
     assert [line for line in errors.splitlines() if not line.startswith(_IMPORTS)] == []
     assert process.returncode == 130
-    _, left = psutil.wait_procs([server for server in servers if _runs(server)], timeout=_WITHIN)
+    _, left = psutil.wait_procs([each for each in servers if _runs(each)], timeout=_WITHIN)
     assert not any(map(_runs, left))
 
 
@@ -96,6 +97,18 @@ def test_it_can_be_interrupted_at_any_moment(options: list[str], after: float) -
     with _demonstration(options) as process:
         time.sleep(after)
         _interrupt(process, times=2)
+
+
+def test_its_server_ends_as_silently() -> None:
+    """Also if the demonstration has ended before it reads what the server answers."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as output:
+        command = [sys.executable, "-P", server.__file__]
+        done = subprocess.run(  # noqa: S603 -- our own
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_in_a_terminal_the_live_line_is_ended() -> None:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from grpcpool import PoolOpenError
-from resilience.worlds import World, failure_of
+from resilience.worlds import REPLACED_AFTER, World, failure_of
 from support.connections import connections_to
 from support.servers import ECHO, SLOW, Server
 from support.waiting import eventually
@@ -21,8 +21,6 @@ CONNECTIONS = 4
 PROMPTLY = 2.0
 # Seconds in which gRPC notices that a server is gone; a call begun meanwhile is in flight, too.
 NOTICED_WITHIN = 0.1
-# A connection that is lost for so many seconds is replaced; on a very busy machine, a server may need as long to start.
-REPLACED_AFTER = 2.0
 
 
 @pytest.mark.parametrize("round_", range(3))

@@ -25,6 +25,9 @@ from support.waiting import LONG, eventually
 # How long a name takes to resolve does not matter: the targets are addresses.
 Options = list[tuple[str, Any]]
 
+REPLACED_AFTER = 2.0
+"""Seconds after which a lost connection is replaced. On a very busy machine, a server may need as long to start."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:

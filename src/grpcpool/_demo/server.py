@@ -97,8 +97,12 @@ def main() -> None:
 
 
 def _answer(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The demonstration has been interrupted.
+        os._exit(0)
 
 
 if __name__ == "__main__":
