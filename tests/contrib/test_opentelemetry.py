@@ -185,9 +185,9 @@ def test_instrumenting_twice_does_nothing(make_pool: PoolMaker, sdk: Sdk) -> Non
     assert [point.count for point in points] == [1, 1]
 
 
-def test_handles_on_a_pool_are_one_pool(sdk: Sdk) -> None:
+def test_handles_on_a_pool_are_one_pool(sdk: Sdk, server: Server) -> None:
     """What happens in a shared pool is recorded once, however many of its handles are instrumented."""
-    with Server() as server, grpcpool.shared_channel(server.target, name="orders") as one:
+    with grpcpool.shared_channel(server.target, name="orders") as one:
         for _ in range(3):
             with grpcpool.shared_channel(server.target, name="orders") as other:
                 instrument(other, sdk.provider)
@@ -201,24 +201,23 @@ def test_handles_on_a_pool_are_one_pool(sdk: Sdk) -> None:
         assert len(one._observed._listeners) == 1
 
 
-def test_asyncio_handles_on_a_pool_are_one_pool(sdk: Sdk) -> None:
+def test_asyncio_handles_on_a_pool_are_one_pool(sdk: Sdk, server: Server) -> None:
     """So they are where no loop runs, before and after each finds its pool."""
-    with Server() as server:
-        handles = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(2)]
+    handles = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(2)]
+    for handle in handles:
+        instrument(handle, sdk.provider)
+    assert sdk.values("rpc.client.connection.max") == {"orders": 10}
+
+    async def live() -> None:
         for handle in handles:
-            instrument(handle, sdk.provider)
-        assert sdk.values("rpc.client.connection.max") == {"orders": 10}
+            async with handle.acquire():
+                assert sdk.values("rpc.client.connection.count") == {"idle": 0, "used": 1}
+        assert sdk.values("grpcpool.acquired") == {"orders": 2}
+        for handle in handles:
+            await handle.close()
 
-        async def live() -> None:
-            for handle in handles:
-                async with handle.acquire():
-                    assert sdk.values("rpc.client.connection.count") == {"idle": 0, "used": 1}
-            assert sdk.values("grpcpool.acquired") == {"orders": 2}
-            for handle in handles:
-                await handle.close()
-
-        asyncio.run(live())
-        assert sdk.times("use_time")[0] == 2
+    asyncio.run(live())
+    assert sdk.times("use_time")[0] == 2
 
 
 @in_loop

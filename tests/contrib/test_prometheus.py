@@ -116,9 +116,9 @@ def test_counters_continue(make_pool: PoolMaker, registry: CollectorRegistry, ur
     assert sum(value for (name, _), value in samples.items() if name == "grpcpool_closed_total") == pool.stats().opened
 
 
-def test_handles_on_a_pool_are_one_pool(registry: CollectorRegistry, url: str) -> None:
+def test_handles_on_a_pool_are_one_pool(registry: CollectorRegistry, url: str, server: Server) -> None:
     """A shared pool counts once, however many of its handles are watched, and as long as one of them is there."""
-    with Server() as server, grpcpool.shared_channel(server.target, name="orders") as one:
+    with grpcpool.shared_channel(server.target, name="orders") as one:
         other: Any = grpcpool.shared_channel(server.target, name="orders")
         registry.register(PoolCollector(one, other))
         unary(one, ECHO, b"")
@@ -129,29 +129,30 @@ def test_handles_on_a_pool_are_one_pool(registry: CollectorRegistry, url: str) -
         assert _scrape(url)["grpcpool_acquired_total", ("orders",)] == 1
 
 
-def test_asyncio_handles_on_a_pool_are_one_pool(registry: CollectorRegistry, url: str) -> None:
+def test_asyncio_handles_on_a_pool_are_one_pool(registry: CollectorRegistry, url: str, server: Server) -> None:
     """So they are where no loop runs, before and after each finds its pool, and after one of them is dropped."""
-    with Server() as server:
-        handles: list[Any] = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(3)]
-        registry.register(PoolCollector(*handles))
+    handles: list[Any] = [grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(3)]
+    registry.register(PoolCollector(*handles))
 
-        async def live() -> list[tuple[float, float]]:
-            seen = [_acquired_and_max(url)]
-            for handle in handles[:2]:
-                await handle.unary_unary(ECHO)(b"")
-                seen.append(_acquired_and_max(url))
-            del handle, handles[1:]
-            gc.collect()
+    async def live() -> list[tuple[float, float]]:
+        seen = [_acquired_and_max(url)]
+        for handle in handles[:2]:
+            await handle.unary_unary(ECHO)(b"")
             seen.append(_acquired_and_max(url))
-            await handles[0].close()
-            return seen
+        del handle, handles[1:]
+        gc.collect()
+        seen.append(_acquired_and_max(url))
+        await handles[0].close()
+        return seen
 
-        assert asyncio.run(live()) == [(0, 10), (1, 10), (2, 10), (2, 10)]
+    assert asyncio.run(live()) == [(0, 10), (1, 10), (2, 10), (2, 10)]
 
 
-def test_a_handle_that_finds_another_pool_leaves_its_counters_there(registry: CollectorRegistry, url: str) -> None:
+def test_a_handle_that_finds_another_pool_leaves_its_counters_there(
+    registry: CollectorRegistry, url: str, server: Server
+) -> None:
     """What others did on the pool that it had for the time being no longer counts, also when that is collected."""
-    with Server() as server, grpcpool.ChannelPool(FakeFactory(), name="orders") as lasting:
+    with grpcpool.ChannelPool(FakeFactory(), name="orders") as lasting:
         first, second = (grpcpool.aio.shared_channel(server.target, name="orders") for _ in range(2))
         registry.register(PoolCollector(lasting, second))
 

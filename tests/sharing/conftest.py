@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from grpcpool._aio import shared as loops
-from grpcpool._sync import shared as threads
 from support.call_server import CallServer
 from support.connections import connections_to
+from support.pools import linger_shortly
 from support.waiting import eventually
 
 
@@ -19,8 +18,7 @@ from support.waiting import eventually
 def _pools_linger_shortly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test waits until its pools have ended; in the tests of that they linger as long as for users."""
     if "last_close" not in request.node.name:
-        for module in (threads, loops):
-            monkeypatch.setattr(module, "LINGERS_FOR", 0.1)
+        linger_shortly(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,23 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import grpc
+import pytest
 
 from grpcpool import ChannelPool, Listener, PoolStats
+from grpcpool._aio import shared as aio_shared
 from grpcpool._shared.driver import Driver
+from grpcpool._sync import shared
 from grpcpool.events import PoolEvent
 from support.waiting import eventually
 
 HOOKS = tuple(name for name in vars(Listener) if not name.startswith("_"))
 """The names of a listener's hooks, one for each kind of event."""
+
+
+def linger_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared pools end soon after their last handle, so that a test can wait for that."""
+    for module in (shared, aio_shared):
+        monkeypatch.setattr(module, "LINGERS_FOR", 0.1)
 
 
 class PoolMaker(Protocol):
