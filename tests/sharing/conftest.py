@@ -10,7 +10,7 @@ import pytest
 
 from support.call_server import CallServer
 from support.connections import connections_to
-from support.pools import linger_shortly
+from support.pools import linger_shortly, pool_threads
 from support.waiting import eventually
 
 
@@ -29,12 +29,12 @@ def _call_server() -> Iterator[CallServer]:
 
 @pytest.fixture
 def calls(_call_server: CallServer) -> Iterator[CallServer]:
-    """A server; some seconds after each test, when pools have lingered, no connection to it is left."""
+    """A server; soon after each test, when pools have lingered, no connection to it is left, nor one being opened."""
     yield _call_server
 
     def none_left() -> bool:
         gc.collect()
-        return connections_to(_call_server.port) == 0
+        return connections_to(_call_server.port) == 0 and not pool_threads()
 
     eventually(none_left)
 
