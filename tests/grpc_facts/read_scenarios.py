@@ -20,6 +20,9 @@ from grpcpool._sync import driver
 from support import call_server as support
 from support.connections import connections_to
 
+# Pools that are not to be closed when they are collected, either.
+_LEFT_OPEN: list[grpcpool.ChannelPool] = []
+
 
 def interrupted_read(target: str, when: str) -> list[Any]:
     """A handler raises as a read begins. What is read after that, and whether gRPC's thread of the channel ends."""
@@ -49,19 +52,28 @@ def interrupted_read(target: str, when: str) -> list[Any]:
         unlock_left_locked(error)
 
     driver.unlock_left_locked = unlock  # type: ignore[attr-defined]
-    with grpcpool.insecure_channel(target, config=PoolConfig(max_size=1)) as pool:
-        streams: Any = pool.unary_stream(support.US)
-        call = streams(b"ok" if when == "it begins" else b"hold:read", timeout=LONG)
-        if when == "it fails to begin":
-            assert next(call) == b"0"
-        sys.settrace(interrupt)
-        try:
-            next(call)
-        except SignalError:
-            pass
-        finally:
-            sys.settrace(None)
-        return [_the_rest_of(call), happens(lambda: not any(map(_is_of_grpc, threading.enumerate())))]
+    pool = grpcpool.insecure_channel(target, config=PoolConfig(max_size=1))
+    streams: Any = pool.unary_stream(support.US)
+    call = streams(b"ok" if when == "it begins" else b"hold:read", timeout=LONG)
+    if when == "it fails to begin":
+        assert next(call) == b"0"
+    sys.settrace(interrupt)
+    try:
+        next(call)
+    except SignalError:
+        pass
+    finally:
+        sys.settrace(None)
+    return [_the_rest_of(call), _closes(pool)]
+
+
+def _closes(pool: grpcpool.ChannelPool) -> bool:
+    """Closes the pool if gRPC's thread ends; returns whether it does. If not, what the close frees is still used."""
+    if ends := happens(lambda: not any(map(_is_of_grpc, threading.enumerate()))):
+        pool.close()
+    else:
+        _LEFT_OPEN.append(pool)
+    return ends
 
 
 def _due_to(stream: Any) -> set[Any]:
