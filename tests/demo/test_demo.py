@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
+import grpcpool
 from grpcpool.__main__ import main
 from grpcpool._demo import limit, run
-from grpcpool._demo.burst import TIMED_OUT, Burst
+from grpcpool._demo.burst import CONFIG, TIMED_OUT, Burst
 from grpcpool._demo.call_counter import CallCounter
 from grpcpool._demo.leases import LeaseResults, peak_text, show_leases
 from grpcpool._demo.screen import Screen
@@ -22,6 +24,8 @@ from grpcpool._demo.threads import Threads
 from grpcpool._demo.world import World
 from support.fakes import FakeChannel
 from support.pools import PoolMaker
+from support.servers import Server
+from support.waiting import eventually
 
 _LEASES = (
     "acquired",
@@ -169,6 +173,20 @@ def test_on_a_busy_machine_it_also_ends_well(options: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert len(Output(done.stdout, "").rows(_POOL)) == 3
     assert Output(done.stdout, "").number("lost") == 0
+
+
+def test_a_pool_that_was_idle_has_shrunk() -> None:
+    """Also if it opens connections again a moment later, as when it replaces them."""
+    with Server() as server, grpcpool.insecure_channel(server.target, config=CONFIG) as pool:
+        burst = Burst(server.port, Screen(io.StringIO()))
+        with burst.watch(pool):
+            for lease in [pool.acquire() for _ in range(CONFIG.max_size)]:
+                lease.release()
+            for seconds in burst.until_idle(pool):
+                time.sleep(seconds)
+            pool.resize(min_size=CONFIG.min_size + 1)
+            eventually(lambda: pool.stats().size > CONFIG.min_size)
+    assert (burst.idle, burst.stats.size) == (True, CONFIG.min_size)
 
 
 def test_a_lease_that_is_not_released_is_lost(make_pool: PoolMaker) -> None:

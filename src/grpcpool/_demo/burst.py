@@ -44,6 +44,8 @@ class Burst:
         self.at_end: int | None = None
         self.peak: int | None = None
         self.idle = False
+        # That in which the pool was idle: a moment later it may be replacing connections again.
+        self._idle_state: tuple[PoolStats, int | None] | None = None
         self._port = port
         self._screen = screen
         self._lock = threading.Lock()
@@ -67,18 +69,26 @@ class Burst:
         self.stats = pool.stats()
         with monitoring(self._port, self._screen, lambda: self._describe(pool)) as monitor:
             yield
-        self.stats, self.at_end, self.peak = pool.stats(), count_connections(self._port), monitor.peak
-        self.idle = self._is_idle(self.stats)
+        self.peak = monitor.peak
+        self.idle = self._idle_state is not None
+        self.stats, self.at_end = self._idle_state or self._state(pool)
 
     def until_idle(self, pool: PoolBase) -> Iterator[float]:
         """Yields how long to sleep, repeatedly, until the pool is idle."""
-        return poll(lambda: self._is_idle(pool.stats()), _IDLE_WITHIN)
+        return poll(lambda: self._is_idle(pool), _IDLE_WITHIN)
 
-    def _is_idle(self, stats: PoolStats) -> bool:
+    def _is_idle(self, pool: PoolBase) -> bool:
         """Whether idle connections are closed, the others were replaced once, and the operating system agrees."""
+        stats, connections = state = self._state(pool)
         shrunk = stats.size == CONFIG.min_size == stats.ready
         closed = stats.closed["idle"] > 0 and stats.closed["age"] >= CONFIG.min_size
-        return shrunk and closed and count_connections(self._port) in (None, stats.size)
+        if not (shrunk and closed and connections in (None, stats.size)):
+            return False
+        self._idle_state = state
+        return True
+
+    def _state(self, pool: PoolBase) -> tuple[PoolStats, int | None]:
+        return pool.stats(), count_connections(self._port)
 
     def _describe(self, pool: PoolBase) -> str:
         self.stats = stats = pool.stats()
