@@ -67,9 +67,13 @@ def interrupted_read(target: str, when: str) -> list[Any]:
     return [_the_rest_of(call), _closes(pool)]
 
 
+def _grpcs_thread_ends() -> bool:
+    return happens(lambda: not any(map(_is_of_grpc, threading.enumerate())))
+
+
 def _closes(pool: grpcpool.ChannelPool) -> bool:
     """Closes the pool if gRPC's thread ends; returns whether it does. If not, what the close frees is still used."""
-    if ends := happens(lambda: not any(map(_is_of_grpc, threading.enumerate()))):
+    if ends := _grpcs_thread_ends():
         pool.close()
     else:
         _LEFT_OPEN.append(pool)
@@ -116,7 +120,7 @@ def interrupted_within_a_read(target: str) -> list[Any]:
         # What handles the event comes after the operation, within the call that begins it.
         _interrupt_a_read(call, _comes_to(" event_handler,"))
         call.cancel()
-        return [_the_rest_of(call), happens(lambda: not any(map(_is_of_grpc, threading.enumerate())))]
+        return [_the_rest_of(call), _grpcs_thread_ends()]
 
 
 def interrupted_beside_a_read(target: str) -> list[Any]:
@@ -137,7 +141,7 @@ def interrupted_beside_a_read(target: str) -> list[Any]:
         reader.join()
         answer: Any = pool.unary_unary(support.UU).future(b"ok")
         read.append(repr(answer.result(LONG)))
-        return [*read, happens(lambda: not any(map(_is_of_grpc, threading.enumerate())))]
+        return [*read, _grpcs_thread_ends()]
 
 
 def interrupted_at_the_end(target: str) -> list[Any]:

@@ -5,7 +5,7 @@ of them a look-up finds changes, or it fails, or hangs. Connecting takes time, f
 deadlines of their own, give up, and discard what they hold; the pool is resized and refreshed. The simulated network
 reports what a driver would see, in order of time, and ticks the machine exactly when it asks for a tick. The records
 and the invariants are those of the model (`invariants.py`), checked after every step. In addition, no waiter waits past
-its deadline, and once the network has recovered, one waits only while all connections that there may be are full.
+its deadline, and once the network has recovered, a waiter waits only while all connections that there may be are full.
 
 ``python tests/machine/simulation.py SEED`` replays a seed and prints its story.
 """
@@ -203,7 +203,7 @@ class Simulation:
         backend.listed = listed
 
     def _is_full(self) -> bool:
-        """Whether there are as many connections as there may be, all full: one may get more calls than it can end."""
+        """Whether there are as many connections as there may be, all full: calls may come faster than they end."""
         slots = self.world.slots
         in_use = all(slot.state == "ready" and slot.in_flight >= slot.limit for slot in slots)
         return in_use and len(slots) == self.world.machine.fleet.max_size

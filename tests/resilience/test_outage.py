@@ -25,25 +25,32 @@ NOTICED_WITHIN = 0.1
 
 @pytest.mark.parametrize("round_", range(3))
 def test_calls_that_wait_for_ready_survive_it(world: World, mortal: Server, round_: int) -> None:
-    """When the server is killed and comes back after 1 s, of `wait_for_ready` calls only those in flight fail."""
-    with world.pool(mortal.target, min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
-        subject.open()
-        with subject.load(CALLERS, SLOW, b"20", wait_for_ready=True) as load:
-            load.wait_for_calls(3 * CALLERS)
-            mortal.kill()
-            killed_at = time.monotonic()
-            time.sleep(1)
-            mortal.start()
-            eventually(lambda: connections_to(mortal.port) == CONNECTIONS)
+    """When the server is killed and comes back after 1 s, of `wait_for_ready` calls only those in flight fail.
+
+    A server that needs long to start gets three attempts.
+    """
+    took = []
+    for _ in range(3):
+        with world.pool(mortal.target, min_size=CONNECTIONS, max_size=CONNECTIONS) as subject:
+            subject.open()
+            with subject.load(CALLERS, SLOW, b"20", wait_for_ready=True) as load:
+                load.wait_for_calls(3 * CALLERS)
+                mortal.kill()
+                killed_at = time.monotonic()
+                time.sleep(1)
+                mortal.start()
+                eventually(lambda: connections_to(mortal.port) == CONNECTIONS)
+                eventually(lambda: subject.stats().ready == CONNECTIONS)
+                took.append(time.monotonic() - killed_at)
+                load.wait_for_calls(3 * CALLERS)
+            assert [str(outcome) for outcome in load.failed if outcome.began > killed_at + NOTICED_WITHIN] == []
+            # Plain gRPC, with a single connection, failed up to 66 calls of 40 callers.
+            assert len(load.failed) <= 2 * CALLERS
             eventually(lambda: subject.stats().ready == CONNECTIONS)
-            was_down_for = time.monotonic() - killed_at
-            load.wait_for_calls(3 * CALLERS)
-        assert [str(outcome) for outcome in load.failed if outcome.began > killed_at + NOTICED_WITHIN] == []
-        # Plain gRPC, with a single connection, failed up to 66 calls of 40 callers.
-        assert len(load.failed) <= 2 * CALLERS
-        stats = subject.stats()
-        assert (stats.ready, stats.opened - sum(stats.closed.values())) == (CONNECTIONS, CONNECTIONS)
-        assert stats.opened == CONNECTIONS or was_down_for > REPLACED_AFTER
+            if took[-1] < REPLACED_AFTER:
+                assert (subject.stats().opened, sum(subject.stats().closed.values())) == (CONNECTIONS, 0)
+                return
+    pytest.fail(f"the connections came back after {took} s")
 
 
 def test_meanwhile_calls_that_do_not_wait_fail_promptly(world: World, mortal: Server) -> None:

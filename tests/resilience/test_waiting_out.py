@@ -33,7 +33,22 @@ def full_pool(world: World, server: Server) -> Iterator[Subject]:
 
 
 def test_queued_calls_that_wait_for_ready_wait_out_the_outage(world: World, mortal: Server) -> None:
-    """Calls queued before the kill are served after the restart, over the connection that came back."""
+    """Calls queued before the kill are served after the restart, over the connection that came back.
+
+    A server that needs long to start gets three attempts.
+    """
+    took = []
+    for _ in range(3):
+        seconds, opened = _wait_out(world, mortal)
+        if seconds < REPLACED_AFTER:
+            assert opened == 1
+            return
+        took.append(seconds)
+    pytest.fail(f"the connection came back after {took} s")
+
+
+def _wait_out(world: World, mortal: Server) -> tuple[float, int]:
+    """Returns after how many seconds the calls were answered, and how many connections the pool has opened."""
     with full_pool(world, mortal) as subject:
         kinds = [kind for kind in subject.kinds if kind != "stream"] * 5
         calls = [subject.begin(ECHO, b"a", kind=kind, wait_for_ready=True) for kind in kinds]
@@ -45,8 +60,7 @@ def test_queued_calls_that_wait_for_ready_wait_out_the_outage(world: World, mort
         assert not any(call.done() for call in calls)
         mortal.start()
         assert [call.result(LONG) for call in calls] == [b"a"] * len(calls)
-        was_down_for = time.monotonic() - killed_at
-        assert subject.stats().opened == 1 or was_down_for > REPLACED_AFTER
+        return time.monotonic() - killed_at, subject.stats().opened
 
 
 def test_queued_calls_that_do_not_wait_fail_promptly(world: World, mortal: Server) -> None:

@@ -20,9 +20,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psutil
-
 import grpcpool
+from support.connections import connections_to
 
 CALLS = 150
 CONFIG = grpcpool.PoolConfig(max_size=4)
@@ -279,16 +278,8 @@ def _report(errors: list[str], began: float, target: str) -> dict[str, Any]:
         "done": CALLS - len(errors),
         "errors": collections.Counter(errors).most_common(3),
         "seconds": round(time.monotonic() - began, 2),
-        "connections": _connections(int(target.rpartition(":")[2])),
+        "connections": connections_to(int(target.rpartition(":")[2])),
     }
-
-
-def _connections(port: int) -> int:
-    """The connections of this process to a port."""
-    connections = psutil.Process().net_connections("tcp")
-    return sum(
-        bool(each.raddr) and each.raddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in connections
-    )
 
 
 def main(name: str, way: str, target: str) -> None:

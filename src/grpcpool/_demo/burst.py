@@ -43,7 +43,6 @@ class Burst:
         self.stats: PoolStats
         self.at_end: int | None = None
         self.peak: int | None = None
-        self.idle = False
         # That in which the pool was idle: a moment later it may be replacing connections again.
         self._idle_state: tuple[PoolStats, int | None] | None = None
         self._port = port
@@ -70,8 +69,12 @@ class Burst:
         with monitoring(self._port, self._screen, lambda: self._describe(pool)) as monitor:
             yield
         self.peak = monitor.peak
-        self.idle = self._idle_state is not None
         self.stats, self.at_end = self._idle_state or self._state(pool)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the pool has been idle after the requests."""
+        return self._idle_state is not None
 
     def until_idle(self, pool: PoolBase) -> Iterator[float]:
         """Yields how long to sleep, repeatedly, until the pool is idle."""
